@@ -1,0 +1,196 @@
+"""Every error dstack raises on purpose, and how they relate.
+
+* DstackError
+  x ConfigurationError               what the user wrote or set up cannot work; never retried
+  x ClientError                      the client could not do its part
+    + ServerUnreachableError         nobody answers at the server's URL
+    + PortUsedError                  a local port is taken, or may not be used
+    + SSHError                       the tunnel to the job failed
+  x ServerError                      the server could not do its part
+    + ServerClientError              the server refused the request
+      - InvalidRequestError
+      - ResourceExistsError
+      - ResourceNotExistsError
+      - ForbiddenError
+      - UnauthorizedError
+      - BackendInvalidCredentialsError
+      - NoCapacityError
+      - GatewayError
+      - RepoDoesNotExistError
+  x BackendError                     a cloud or a host could not do its part (server side)
+    + BackendUnavailable             transient; retried with backoff
+    + HostUnreachable                transient; the link to the host is down
+    + AgentRefused                   the agent on the host said no; never retried
+  x Conflict                         someone else changed the object first; looked at again
+  x IllegalMove                      a bug in dstack, never the user's fault
+
+`code` is the wire name: it is part of the API and never changes.
+"""
+
+from typing import ClassVar
+
+
+class DstackError(Exception):
+    """Base of all.
+
+    Args:
+        message: what happened and to what; one sentence without a full stop.
+        hint: what to do next, or None where nothing can be done.
+    """
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\nhint: {self.hint}"
+
+
+class ConfigurationError(DstackError):
+    """What the user wrote or set up cannot work."""
+
+    code = "configuration_error"
+
+
+class ClientError(DstackError):
+    """The client could not do its part."""
+
+    code = "client_error"
+
+
+class ServerUnreachableError(ClientError):
+    """Nobody answers at the server's URL."""
+
+    code = "server_unreachable"
+
+
+class PortUsedError(ClientError):
+    """A local port is taken, or this user may not use it."""
+
+    code = "port_used"
+
+
+class SSHError(ClientError):
+    """The tunnel to the job could not be opened, or broke."""
+
+    code = "ssh_error"
+
+
+class ServerError(DstackError):
+    """The server could not do its part."""
+
+    code = "server_error"
+
+
+class ServerClientError(ServerError):
+    """The server refused the request."""
+
+    code = "refused"
+
+
+class InvalidRequestError(ServerClientError):
+    """The request cannot work as it stands."""
+
+    code = "invalid_request"
+
+
+class ResourceExistsError(ServerClientError):
+    """The name is taken by something active."""
+
+    code = "resource_exists"
+
+
+class ResourceNotExistsError(ServerClientError):
+    """There is nothing of that name."""
+
+    code = "resource_not_exists"
+
+
+class ForbiddenError(ServerClientError):
+    """The user may not do this."""
+
+    code = "forbidden"
+
+
+class UnauthorizedError(ServerClientError):
+    """The token is missing or unknown."""
+
+    code = "unauthorized"
+
+
+class BackendInvalidCredentialsError(ServerClientError):
+    """A cloud does not accept the credentials of its backend."""
+
+    code = "backend_invalid_credentials"
+
+
+class NoCapacityError(ServerClientError):
+    """No machine that is to be had fits the requirements."""
+
+    code = "no_capacity"
+
+
+class GatewayError(ServerClientError):
+    """The gateway could not do its part."""
+
+    code = "gateway_error"
+
+
+class RepoDoesNotExistError(ServerClientError):
+    """The repo was not initialized in this project."""
+
+    code = "repo_does_not_exist"
+
+
+class BackendError(DstackError):
+    """A cloud or a host could not do its part."""
+
+    code = "backend_error"
+
+
+class BackendUnavailable(BackendError):
+    """The cloud does not answer just now."""
+
+    code = "backend_unavailable"
+    retryable = True
+
+
+class HostUnreachable(BackendError):
+    """The link to the host's agent is down just now."""
+
+    code = "host_unreachable"
+    retryable = True
+
+
+class AgentRefused(BackendError):
+    """The agent on the host said no."""
+
+    code = "agent_refused"
+
+
+class Conflict(DstackError):
+    """Someone else changed the object first."""
+
+    code = "conflict"
+    retryable = True
+
+
+class IllegalMove(DstackError):
+    """A status would have moved where the table does not let it."""
+
+    code = "illegal_move"
+
+
+def error_of_code(code: str, message: str, hint: str | None) -> DstackError:
+    """The error that a `code` from the wire stands for; `ServerError` where the code is unknown here."""
+    todo: list[type[DstackError]] = [DstackError]
+    while todo:
+        kind = todo.pop()
+        if kind.code == code:
+            return kind(message, hint=hint)
+        todo.extend(kind.__subclasses__())
+    return ServerError(message, hint=hint)

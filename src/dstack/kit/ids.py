@@ -1,0 +1,30 @@
+"""Identifiers as a dependency, so that a simulation names the same things the same way."""
+
+import os
+import time
+from typing import Protocol
+
+
+class Ids(Protocol):
+    """The only source of identifiers and of secret tokens."""
+
+    def new_id(self) -> str: ...
+
+    def new_token(self) -> str: ...
+
+
+class RandomIds:
+    """Identifiers that sort by the time of their making and start with a digit (UUID version 7, RFC 9562).
+
+    The leading digit keeps them apart from names, which start with a letter.
+    """
+
+    def new_id(self) -> str:
+        value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
+        value = value & ~(0xF << 76) | 0x7 << 76
+        value = value & ~(0x3 << 62) | 0x2 << 62
+        text = f"{value:032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    def new_token(self) -> str:
+        return os.urandom(24).hex()

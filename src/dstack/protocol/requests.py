@@ -1,0 +1,51 @@
+"""REST bodies in. Unknown fields are refused, so that no wish is silently ignored."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Request(BaseModel):
+    """The base of every body the API takes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
+class RepoRef(Request):
+    """The files of a run: which repo they come from, and the root of their manifest."""
+
+    id: str = Field(min_length=1, max_length=200)
+    kind: str = "local"
+    root: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class SubmitRun(Request):
+    """What it takes to plan or to submit a run. `Idempotency-Key` as a header makes a repeated submit safe."""
+
+    run_name: str | None = None
+    configuration: dict[str, Any]
+    """A configuration with its `type`, holding only the fields that were written."""
+    configuration_path: str | None = None
+    repo: RepoRef | None = None
+    ssh_public_key: str | None = Field(default=None, max_length=2000)
+
+
+class StopRun(Request):
+    """How to stop a run."""
+
+    abort: bool = False
+    """End it at once, without a grace period."""
+
+
+class GrantAccess(Request):
+    """Lets a key into one job."""
+
+    public_key: str = Field(max_length=2000)
+    replica: int = 0
+    node: int = 0
+
+
+class BlobHashes(Request):
+    """Which blobs the client is about to send."""
+
+    hashes: list[str] = Field(max_length=10_000)

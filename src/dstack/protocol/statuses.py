@@ -1,0 +1,91 @@
+"""Every status and every reason of every object: the wire strings, never renamed, never removed."""
+
+from enum import StrEnum
+
+
+class RunStatus(StrEnum):
+    """Where a run is in its life.
+
+    Example:
+        >>> RunStatus("done").is_finished()
+        True
+    """
+
+    PENDING = "pending"
+    SUBMITTED = "submitted"
+    PROVISIONING = "provisioning"
+    RUNNING = "running"
+    TERMINATING = "terminating"
+    TERMINATED = "terminated"
+    FAILED = "failed"
+    DONE = "done"
+
+    def is_finished(self) -> bool:
+        """Whether the run has ended and will not change any more."""
+        return self in (RunStatus.TERMINATED, RunStatus.FAILED, RunStatus.DONE)
+
+
+class JobStatus(StrEnum):
+    """Where one attempt of a job is in its life."""
+
+    SUBMITTED = "submitted"
+    PROVISIONING = "provisioning"
+    PULLING = "pulling"
+    RUNNING = "running"
+    TERMINATING = "terminating"
+    TERMINATED = "terminated"
+    ABORTED = "aborted"
+    FAILED = "failed"
+    DONE = "done"
+
+    def is_finished(self) -> bool:
+        """Whether the job has ended and will not change any more."""
+        return self in (JobStatus.TERMINATED, JobStatus.ABORTED, JobStatus.FAILED, JobStatus.DONE)
+
+
+class JobReason(StrEnum):
+    """Why a job is ending."""
+
+    # done
+    EXITED = "exited"
+    # failed
+    NO_CAPACITY = "no_capacity"
+    INTERRUPTED = "interrupted"
+    START_TIMEOUT = "start_timeout"
+    VOLUME_ERROR = "volume_error"
+    CREATING_CONTAINER_ERROR = "creating_container_error"
+    CONTAINER_EXITED_WITH_ERROR = "container_exited_with_error"
+    EXECUTOR_ERROR = "executor_error"
+    INSTANCE_UNREACHABLE = "instance_unreachable"
+    PORTS_BINDING_FAILED = "ports_binding_failed"
+    # terminated
+    STOPPED_BY_USER = "stopped_by_user"
+    ABORTED_BY_USER = "aborted_by_user"
+    SCALED_DOWN = "scaled_down"
+    MAX_DURATION_EXCEEDED = "max_duration_exceeded"
+    INACTIVITY = "inactivity"
+    UTILIZATION = "utilization"
+    SERVER = "server"
+
+
+class InstanceStatus(StrEnum):
+    """Where an instance is in its life."""
+
+    PENDING = "pending"
+    PROVISIONING = "provisioning"
+    IDLE = "idle"
+    BUSY = "busy"
+    TERMINATING = "terminating"
+    TERMINATED = "terminated"
+
+
+class InstanceReason(StrEnum):
+    """Why an instance is ending."""
+
+    USER = "user"
+    IDLE_TIMEOUT = "idle_timeout"
+    PROVISIONING_TIMEOUT = "provisioning_timeout"
+    ERROR = "error"
+    JOB_FINISHED = "job_finished"
+    UNREACHABLE = "unreachable"
+    NO_OFFERS = "no_offers"

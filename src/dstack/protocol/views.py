@@ -1,0 +1,176 @@
+"""REST objects out: what the API shows. Unknown fields are ignored, so that a newer server may say more."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus, RunStatus
+
+
+class View(BaseModel):
+    """The base of every object the API shows."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
+
+
+class Problem(View):
+    """An error as it crosses the wire (RFC 9457, `application/problem+json`)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    code: str
+    """The `code` of a class in `dstack.errors`."""
+    detail: str
+    hint: str | None = None
+
+
+class HealthView(View):
+    """That the server is there."""
+
+    status: str = "ok"
+    version: str
+    embedded: bool
+
+
+class OfferView(View):
+    """One thing that can be bought, and whether it can be had now."""
+
+    backend: str
+    region: str
+    instance_type: str
+    resources: str
+    """For people: `2xCPU, 8GB, 100GB (disk), 1xA100 (40GB)`."""
+    spot: bool
+    price: float
+    """US dollars an hour."""
+    availability: str
+    """`available`, `idle` (an instance of ours that fits), `busy` (fits once it is free) or `not_available`."""
+
+
+class PlanView(View):
+    """What a submit would do."""
+
+    project: str
+    user: str
+    run_name: str | None
+    spec: dict[str, Any]
+    offers: list[OfferView]
+    """The best of them, cheapest first."""
+    offers_total: int
+    max_price: float | None
+    """The highest price among all fitting offers, in dollars an hour."""
+    refusals: list[str]
+    """Why other machines do not fit, one sentence each, with what was asked and what there is."""
+    current: "RunView | None" = None
+    """The active run of this name, where there is one."""
+
+
+class InstanceView(View):
+    """One machine of ours."""
+
+    id: str
+    backend: str
+    region: str
+    instance_type: str
+    status: InstanceStatus
+    hostname: str | None
+    price: float
+    resources: str
+
+
+class JobView(View):
+    """One attempt of one job of a run."""
+
+    id: str
+    replica: int
+    node: int
+    attempt: int
+    status: JobStatus
+    reason: JobReason | None
+    detail: str
+    exit_code: int | None
+    signal: int | None
+    submitted_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    instance: InstanceView | None
+    ports: dict[int, int | None]
+    """Container port to wanted local port; None stands for any free one (`*:80`)."""
+
+
+class RunView(View):
+    """A run and the latest attempt of each of its jobs."""
+
+    id: str
+    name: str
+    project: str
+    user: str
+    status: RunStatus
+    reason: JobReason | None
+    detail: str
+    """For people: why it ended, or what it waits for."""
+    type: str
+    spec: dict[str, Any]
+    priority: int
+    submitted_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    jobs: list[JobView]
+    cursor: int
+    """The number of the last event this view includes: follow events from here and nothing is missed."""
+
+
+class RunPage(View):
+    """Some runs, newest first."""
+
+    runs: list[RunView]
+    next: str | None
+    """Pass it as `before` to get the next page; None at the end."""
+
+
+class EventView(View):
+    """One line of history."""
+
+    seq: int
+    at: datetime
+    project: str | None
+    run_id: str | None
+    run_name: str | None
+    job_id: str | None
+    instance_id: str | None
+    actor: str
+    """`user <name>`, `engine` or `agent`."""
+    kind: str
+    """`<object>.<what>`, such as `run.submitted`, `job.running`, `instance.terminated`."""
+    status: str | None
+    """The status the object has from now on, where it changed."""
+    message: str
+
+
+class EventPage(View):
+    """Some events in the order they happened."""
+
+    events: list[EventView]
+    cursor: int
+    """Pass it as `after` to get the next ones."""
+
+
+class AccessView(View):
+    """The way into one job: how to reach the SSH server beside its agent."""
+
+    job_id: str
+    hostname: str
+    """The host where the job runs; `127.0.0.1` where it is the server's own machine."""
+    ssh_port: int
+    """The agent's SSH port, on the loopback of the job's host."""
+    ssh_user: str
+    host_key: str
+    """The OpenSSH public key by which the agent's SSH server is known."""
+
+
+class MissingBlobs(View):
+    """The blobs that the server does not have yet."""
+
+    missing: list[str]
