@@ -1,6 +1,5 @@
-"""Server <-> agent messages: one stream each way of frames over a unix socket (forwarded by SSH to a remote host).
-
-A frame is one line of JSON, an object with `t` naming its kind; where it has `bytes: n`, n raw bytes follow the line.
+"""Server <-> agent messages: one stream each way of frames (`protocol.frames`) over a unix socket, which SSH forwards from
+a remote host. `t` names a frame's kind.
 
     server -> agent                                 agent -> server
     hello   session, server                         welcome  agent, resources, ssh, jobs
@@ -24,13 +23,10 @@ A frame is one line of JSON, an object with `t` naming its kind; where it has `b
   and sends a final report with `logged: true` once the job has ended and every byte of its streams is acknowledged.
 """
 
-import json
-from asyncio import StreamReader, StreamWriter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 VERSION = 1
-LINE_BYTES_MAX = 1 << 20
 LOG_FRAME_BYTES = 256 << 10
 LOG_WINDOW_BYTES = 2 << 20
 
@@ -121,33 +117,3 @@ def report_of(body: dict[str, Any]) -> JobReport:
 def resources_of(body: dict[str, Any]) -> HostResources:
     """The resources in a `welcome` frame."""
     return HostResources(**{**body, "gpus": tuple(Gpu(**gpu) for gpu in body.get("gpus", ()))})
-
-
-async def read_frame(reader: StreamReader) -> tuple[dict[str, Any], bytes] | None:
-    """The next frame and its payload, or None at the end of the stream.
-
-    The reader must have been made with `limit=LINE_BYTES_MAX`.
-
-    Raises:
-        ConnectionError: the stream broke in the middle of a frame, or carries something else.
-    """
-    try:
-        line = await reader.readline()
-        if not line:
-            return None
-        if not line.endswith(b"\n"):
-            raise ConnectionError("the stream ended in the middle of a frame")
-        frame = json.loads(line)
-        payload = await reader.readexactly(frame["bytes"]) if "bytes" in frame else b""
-    except (ValueError, EOFError, TypeError) as error:
-        raise ConnectionError(f"not a frame: {error}") from error
-    return frame, payload
-
-
-def write_frame(writer: StreamWriter, frame: dict[str, Any], payload: bytes | None = None) -> None:
-    """Queue one frame; the caller drains. Frames are whole because nothing awaits in between."""
-    if payload is not None:
-        frame = {**frame, "bytes": len(payload)}
-    writer.write(json.dumps(frame, separators=(",", ":")).encode() + b"\n")
-    if payload:
-        writer.write(payload)

@@ -1,0 +1,38 @@
+"""How messages travel between server and agent: one line of JSON each; where it has `bytes: n`, n raw bytes follow."""
+
+import json
+from asyncio import StreamReader, StreamWriter
+from typing import Any
+
+LINE_BYTES_MAX = 1 << 20
+"""Make every reader with `limit=LINE_BYTES_MAX`."""
+
+
+async def read_frame(reader: StreamReader) -> tuple[dict[str, Any], bytes] | None:
+    """The next frame and its payload, or None at the end of the stream.
+
+    The reader must have been made with `limit=LINE_BYTES_MAX`.
+
+    Raises:
+        ConnectionError: the stream broke in the middle of a frame, or carries something else.
+    """
+    try:
+        line = await reader.readline()
+        if not line:
+            return None
+        if not line.endswith(b"\n"):
+            raise ConnectionError("the stream ended in the middle of a frame")
+        frame = json.loads(line)
+        payload = await reader.readexactly(frame["bytes"]) if "bytes" in frame else b""
+    except (ValueError, EOFError, TypeError) as error:
+        raise ConnectionError(f"not a frame: {error}") from error
+    return frame, payload
+
+
+def write_frame(writer: StreamWriter, frame: dict[str, Any], payload: bytes | None = None) -> None:
+    """Queue one frame; the caller drains. Frames are whole because nothing awaits in between."""
+    if payload is not None:
+        frame = {**frame, "bytes": len(payload)}
+    writer.write(json.dumps(frame, separators=(",", ":")).encode() + b"\n")
+    if payload:
+        writer.write(payload)
