@@ -1,16 +1,19 @@
 """Identifiers as a dependency, so that a simulation names the same things the same way."""
 
 import os
+import random
 import time
 from typing import Protocol
 
 
 class Ids(Protocol):
-    """The only source of identifiers and of secret tokens."""
+    """The only source of identifiers, secret tokens and chance."""
 
     def new_id(self) -> str: ...
 
     def new_token(self) -> str: ...
+
+    def random(self) -> random.Random: ...
 
 
 class RandomIds:
@@ -28,3 +31,6 @@ class RandomIds:
 
     def new_token(self) -> str:
         return os.urandom(24).hex()
+
+    def random(self) -> random.Random:
+        return random.SystemRandom()

@@ -1,5 +1,5 @@
-"""Server <-> agent messages: one stream each way of frames (`protocol.frames`) over a unix socket, which SSH forwards from
-a remote host. `t` names a frame's kind.
+"""Server <-> agent messages: one stream each way of frames (`protocol.frames`) over a unix socket, which SSH forwards
+from a remote host. `t` names a frame's kind.
 
     server -> agent                                 agent -> server
     hello   session, server                         welcome  agent, resources, ssh, jobs
@@ -14,13 +14,15 @@ a remote host. `t` names a frame's kind.
 
 * The server speaks first (`hello`); a later `hello` on another connection ends this one, so that a server that was
   thought dead cannot act any more (fencing: the agent also refuses a `session` lower than the highest it has seen).
-* `start`, `stop`, `forget`, `authorize` and `shutdown` are answered by `reply` with the same `id`, and may be sent again: all are
-  idempotent by job. `stop` or `forget` of an unknown job succeeds, and a `start` that arrives after it is refused.
+* `start`, `stop`, `forget`, `authorize` and `shutdown` are answered by `reply` with the same `id`, and may be sent
+  again: all are idempotent by job. `stop` or `forget` of an unknown job succeeds, and a `start` that arrives after it
+  is refused.
 * A *report* is the whole truth about one job, never a change: sent at `welcome` for every job the agent has, and again
-  whenever it differs. Losing one costs nothing, so reports are neither numbered nor acknowledged. A job's folder stays until
-  `forget`, which the server sends once it has stored the end of the job and all of its log.
-* Log bytes flow after `follow`, from `offset`; the agent keeps at most `LOG_WINDOW_BYTES` unacknowledged per job and stream,
-  and sends a final report with `logged: true` once the job has ended and every byte of its streams is acknowledged.
+  whenever it differs. Losing one costs nothing, so reports are neither numbered nor acknowledged. A job's folder
+  stays until `forget`, which the server sends once it has stored the end of the job and all of its log.
+* Log bytes flow after `follow`, from `offset`; the agent keeps at most `LOG_WINDOW_BYTES` unacknowledged per job and
+  stream, and sends a final report with `logged: true` once the job has ended and every byte of its streams is
+  acknowledged.
 """
 
 from dataclasses import asdict, dataclass, field

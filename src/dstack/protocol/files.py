@@ -84,4 +84,9 @@ def entries_of(page: bytes) -> list[FileEntry]:
 def is_safe_path(path: str) -> bool:
     """Whether an entry's path stays inside the folder it is unpacked into."""
     parts = path.split("/")
-    return bool(path) and not path.startswith("/") and "\0" not in path and all(part not in ("", ".", "..") for part in parts)
+    return (
+        bool(path)
+        and not path.startswith("/")
+        and "\0" not in path
+        and all(part not in ("", ".", "..") for part in parts)
+    )

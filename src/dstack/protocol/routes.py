@@ -28,7 +28,8 @@ PLAN_RUN = Route("POST", "/api/projects/{project}/runs/plan", requests.SubmitRun
 SUBMIT_RUN = Route("POST", "/api/projects/{project}/runs", requests.SubmitRun, views.RunView, 201)
 """Header `Idempotency-Key`: the same key gives the same run."""
 LIST_RUNS = Route("GET", "/api/projects/{project}/runs", None, views.RunPage)
-"""Query `all` (finished ones too; without it: unfinished runs, or the last finished one where there are none), `limit` (at most 100), `before`."""
+"""Query `all` (finished ones too; without it: unfinished runs, or the last finished one where there are none), `limit`
+(at most 100), `before` (a run's id)."""
 GET_RUN = Route("GET", "/api/projects/{project}/runs/{run}", None, views.RunView)
 STOP_RUN = Route("POST", "/api/projects/{project}/runs/{run}/stop", requests.StopRun, views.RunView)
 DELETE_RUN = Route("DELETE", "/api/projects/{project}/runs/{run}", None, None, 204)
@@ -37,13 +38,13 @@ GRANT_ACCESS = Route("POST", "/api/projects/{project}/runs/{run}/access", reques
 READ_LOGS = Route("GET", "/api/projects/{project}/runs/{run}/logs", None, None)
 """Query `replica`, `node`, `stream` (`job` or `agent`), `offset` (bytes) or `start_time` (ISO 8601), `follow`.
 
-Answers `application/octet-stream`: the bytes from there on, as they come, until the job has ended where `follow` is set. The
-header `Dstack-Log-Offset` is the offset of the first byte. A stream that ends cleanly while the run is unfinished (the server
-stopped) is to be asked again from the next offset. With `Accept: text/event-stream` the same as SSE: `id` is the next
-offset, `data` is base64, and `event: end` closes the log.
+Answers `application/octet-stream`: the bytes from there on, as they come, until the job has ended where `follow` is
+set. The header `Dstack-Log-Offset` is the offset of the first byte. A stream that ends cleanly while the run is
+unfinished (the server stopped) is to be asked again from the next offset. With `Accept: text/event-stream` the same
+as SSE: `id` is the next offset, `data` is base64, and `event: end` closes the log.
 """
 LIST_EVENTS = Route("GET", "/api/projects/{project}/events", None, views.EventPage)
-"""Query `run` (name or id), `after` (cursor), `limit` (at most 1000). With `Accept: text/event-stream`: SSE without end,
-`id` is the cursor, `data` an `EventView`; a comment line every 15 s keeps the connection known to be alive."""
+"""Query `run` (name or id), `after` (cursor), `limit` (at most 1000). With `Accept: text/event-stream`: SSE without
+end, `id` is the cursor, `data` an `EventView`; a comment line every 15 s keeps the connection known to be alive."""
 MISSING_BLOBS = Route("POST", "/api/projects/{project}/blobs/missing", requests.BlobHashes, views.MissingBlobs)
 PUT_BLOB = Route("PUT", "/api/projects/{project}/blobs/{hash}", None, None, 204)

@@ -1,0 +1,48 @@
+"""`python -m dstack.agent --home DIR [--ready-fd N]`: the agent of a folder, in the foreground.
+
+Writes `ready` to the descriptor N once its socket listens. Ends with code 3 where an agent lives in the folder already.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from dstack.agent.paths import Home, make_private_folder, take_lock
+from dstack.agent.spawner import fork_spawner
+from dstack.errors import DstackError
+
+ALREADY_ALIVE = 3
+FAILED = 1
+
+
+def main() -> int:
+    """Run the agent. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m dstack.agent", description="Runs jobs on this host.")
+    parser.add_argument("--home", type=Path, required=True, help="the agent's folder, which holds all of its state")
+    parser.add_argument("--ready-fd", type=int, help="a descriptor to write `ready` to once the socket listens")
+    arguments = parser.parse_args()
+    home = Home(arguments.home.absolute())
+    os.umask(0o077)
+    try:
+        for folder in (home.root, home.jobs, home.forgotten, home.trash, home.blobs):
+            make_private_folder(folder)
+        lock = take_lock(home.lock)
+    except (DstackError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return FAILED
+    if lock is None:
+        sys.stderr.write(f"error: another agent lives in `{home.root}`\n")
+        return ALREADY_ALIVE
+    os.ftruncate(lock, 0)
+    os.write(lock, b"%d\n" % os.getpid())
+    # First the spawner: it must be small, and know nothing of loops and threads.
+    spawner = fork_spawner()
+    from dstack.agent.main import run
+
+    run(home, spawner, arguments.ready_fd)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

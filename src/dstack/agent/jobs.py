@@ -1,0 +1,266 @@
+"""The jobs of this host: a small state machine for each, whose memory is the job's folder."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+
+from dstack.agent.files import BlobCache, remove_tree, unpack
+from dstack.agent.forgotten import Forgotten
+from dstack.agent.notes import note
+from dstack.agent.paths import Home, JobFolder, read_json, write_json
+from dstack.agent.runtimes.base import Runtime
+from dstack.agent.supervisor import Ending
+from dstack.errors import AgentRefused, DstackError, IllegalMove
+from dstack.kit.clock import Clock
+from dstack.protocol.agent import LOG_STREAMS, JobOrder, JobReport, order_of, to_json
+
+log = logging.getLogger(__name__)
+
+PREPARING, RUNNING, ENDED = "preparing", "running", "ended"
+MOVES = {PREPARING: (RUNNING, ENDED), RUNNING: (ENDED,), ENDED: ()}
+
+PREPARE_AT_ONCE = 8
+KEY_BYTES_MAX = 2000
+KEYS_MAX = 100
+KEY_TYPE = "ssh-ed25519"
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One job, as this agent knows it."""
+
+    folder: JobFolder
+    order: JobOrder
+    report: JobReport
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once nothing will be added to the job's logs any more."""
+    preparing: asyncio.Task[None] | None = None
+    life: asyncio.Task[None] | None = None
+    acknowledged: set[str] = field(default_factory=set)
+    """The streams that the server has to the last byte."""
+
+
+class Jobs:
+    """All jobs of this host."""
+
+    def __init__(self, home: Home, runtime: Runtime, cache: BlobCache, clock: Clock) -> None:
+        self.on_change: Callable[[JobReport], None] = lambda report: None
+        """Told about every report that differs from the one before."""
+        self._home = home
+        self._runtime = runtime
+        self._cache = cache
+        self._clock = clock
+        self._jobs: dict[str, Job] = {}
+        self._forgotten = Forgotten(home.forgotten)
+        self._prepare_slots = asyncio.Semaphore(PREPARE_AT_ONCE)
+        self._leaving = False
+
+    def reports(self) -> Iterable[JobReport]:
+        """The whole truth about every job."""
+        return [job.report for job in self._jobs.values()]
+
+    def find(self, job_id: str) -> Job | None:
+        """The job of this id."""
+        return self._jobs.get(job_id)
+
+    def recover(self) -> None:
+        """Take over what an earlier agent left: told from the folders alone."""
+        for path in self._home.trash.iterdir():
+            remove_tree(path)
+        for path in self._home.jobs.iterdir():
+            folder = JobFolder(path)
+            order = read_json(folder.order)
+            if order is None:
+                # The server was not told that this one is accepted.
+                remove_tree(path)
+                continue
+            try:
+                self._begin(folder, order_of(order))
+            except TypeError as error:
+                log.error("The order in %s is not understood and left alone: %s", path, error)
+
+    async def start(self, order: JobOrder) -> None:
+        """Accept a job; it starts as soon as its files are there. Does nothing where it was accepted before.
+
+        Raises:
+            AgentRefused: the job was stopped or forgotten already, or this agent is leaving.
+        """
+        folder = self._home.job(order.job_id)
+        if order.job_id in self._jobs:
+            return
+        if order.job_id in self._forgotten:
+            raise AgentRefused(f"The job `{order.job_id}` was stopped or forgotten before it was started here")
+        if self._leaving:
+            raise AgentRefused("The agent is leaving this host")
+        await asyncio.to_thread(_accept, folder, order)
+        note(folder, self._clock, f"accepted job {order.job_id} of run {order.run_name}")
+        self._begin(folder, order)
+
+    async def stop(self, job_id: str, grace_s: float) -> None:
+        """Ask a job to end: SIGTERM, and SIGKILL after `grace_s` seconds. Returns at once.
+
+        A job that is not known here will never start here.
+        """
+        folder = self._home.job(job_id)
+        job = self._jobs.get(job_id)
+        if job is None:
+            self._forgotten.add(job_id)
+        elif job.report.state != ENDED:
+            write_json(folder.stop, {"grace_s": max(0.0, float(grace_s))})
+            self._pass_on_stop(job)
+
+    async def stop_all(self) -> None:
+        """Stop every job, each with its own grace, and wait until all have ended. No other starts any more."""
+        self._leaving = True
+        for job in list(self._jobs.values()):
+            await self.stop(job.order.job_id, job.order.stop_grace_s)
+        for job in list(self._jobs.values()):
+            await job.ended.wait()
+
+    async def forget(self, job_id: str) -> None:
+        """Remove all there is of an ended job. One that is not known here will never start here.
+
+        Raises:
+            AgentRefused: it has not ended.
+        """
+        folder = self._home.job(job_id)
+        job = self._jobs.get(job_id)
+        if job is not None and job.report.state != ENDED:
+            raise AgentRefused(f"The job `{job_id}` has not ended", hint="Stop it first")
+        self._forgotten.add(job_id)
+        if job is not None:
+            del self._jobs[job_id]
+            folder.root.rename(self._home.trash / job_id)
+            await asyncio.to_thread(remove_tree, self._home.trash / job_id)
+
+    async def authorize(self, job_id: str, key: str) -> None:
+        """Let the holder of an ed25519 key into a job.
+
+        Raises:
+            AgentRefused: there is no such job, or this is no such key.
+        """
+        folder = self._home.job(job_id)
+        job = self._jobs.get(job_id)
+        if job is None or job.report.state == ENDED:
+            raise AgentRefused(f"The job `{job_id}` does not run here")
+        keys = folder.authorized_keys.read_text().splitlines()
+        if (line := _key_line(key)) is None:
+            raise AgentRefused("This is no ed25519 public key", hint="Make one with `ssh-keygen -t ed25519`")
+        if line not in keys:
+            _write_keys(folder, [*keys[-KEYS_MAX + 1 :], line])
+            note(folder, self._clock, f"authorized the key {line.rpartition(' ')[2][-16:]}")
+
+    def acknowledged(self, job: Job, stream: str) -> None:
+        """The server has every byte of one stream of an ended job."""
+        job.acknowledged.add(stream)
+        if job.acknowledged.issuperset(LOG_STREAMS) and not job.report.logged:
+            self._report(job, logged=True)
+
+    async def close(self) -> None:
+        """Leave all jobs as they are; the next agent finds them."""
+        lives = [job.life for job in self._jobs.values() if job.life is not None]
+        for life in lives:
+            life.cancel()
+        await asyncio.gather(*lives, return_exceptions=True)
+
+    def _begin(self, folder: JobFolder, order: JobOrder) -> None:
+        started = self._runtime.was_started(folder)
+        at = self._runtime.started_at(folder) if started else None
+        job = Job(folder, order, JobReport(order.job_id, RUNNING if started else PREPARING, started_at=at))
+        self._jobs[order.job_id] = job
+        if (ending := read_json(folder.end)) is not None:
+            self._end(job, Ending(**ending))
+            return
+        self.on_change(job.report)
+        job.life = asyncio.create_task(self._live(job), name=f"job {order.job_id}")
+
+    async def _live(self, job: Job) -> None:
+        try:
+            if job.report.state == PREPARING:
+                await self._prepare(job)
+                started_at = self._clock.now().timestamp()
+                await self._runtime.start(job.folder, started_at)
+                self._report(job, state=RUNNING, started_at=started_at)
+            if job.folder.stop.exists():
+                # It came while the job was starting, or to an earlier agent.
+                self._runtime.stop(job.folder)
+            ending = await self._runtime.wait(job.folder)
+        except _Stopped:
+            ending = Ending("stopped", self._clock.now().timestamp())
+        except (DstackError, OSError, TimeoutError) as error:
+            ending = Ending("start_failed", self._clock.now().timestamp(), message=str(error))
+        except Exception:  # whatever it was, the other jobs go on and this one must not hang
+            log.exception("Job %s", job.order.job_id)
+            ending = Ending("start_failed", self._clock.now().timestamp(), message="The agent met an error of its own")
+        if not job.folder.end.exists():
+            await asyncio.to_thread(write_json, job.folder.end, asdict(ending), durable=True)
+        note(job.folder, self._clock, f"the end: {ending.end}{ending.message and ': ' + ending.message}")
+        self._end(job, ending)
+
+    async def _prepare(self, job: Job) -> None:
+        """Fetch the files, unless somebody stops the job meanwhile."""
+        if job.folder.stop.exists():
+            raise _Stopped
+        job.preparing = asyncio.create_task(self._fetch_files(job), name=f"files of {job.order.job_id}")
+        try:
+            await job.preparing
+        except asyncio.CancelledError:
+            if job.folder.stop.exists():
+                raise _Stopped from None
+            raise
+        finally:
+            job.preparing = None
+
+    async def _fetch_files(self, job: Job) -> None:
+        async with self._prepare_slots:
+            count = await unpack(job.order.files_root, job.folder.files, self._cache)
+        if count:
+            note(job.folder, self._clock, f"put {count} files in place")
+
+    def _pass_on_stop(self, job: Job) -> None:
+        if job.preparing is not None:
+            job.preparing.cancel()
+        elif job.report.state == RUNNING:
+            self._runtime.stop(job.folder)
+
+    def _end(self, job: Job, ending: Ending) -> None:
+        log_bytes = os.stat(job.folder.log("job")).st_size
+        self._report(job, state=ENDED, log_bytes=log_bytes, **asdict(ending))
+        job.ended.set()
+
+    def _report(self, job: Job, **changes: object) -> None:
+        report = replace(job.report, **changes)  # type: ignore[arg-type]
+        if report.state != job.report.state and report.state not in MOVES[job.report.state]:
+            raise IllegalMove(f"A job cannot move from `{job.report.state}` to `{report.state}`")
+        job.report = report
+        self.on_change(report)
+
+
+class _Stopped(Exception):
+    """The job was stopped before it was started."""
+
+
+def _accept(folder: JobFolder, order: JobOrder) -> None:
+    """Write down a job; the order comes last, as a sign that all is there."""
+    folder.root.mkdir(mode=0o700, exist_ok=True)
+    for stream in LOG_STREAMS:
+        folder.log(stream).touch(mode=0o600)
+    _write_keys(folder, [line for key in order.authorized_keys[-KEYS_MAX:] if (line := _key_line(key)) is not None])
+    write_json(folder.order, to_json(order))
+
+
+def _write_keys(folder: JobFolder, keys: list[str]) -> None:
+    draft = folder.root / ".authorized_keys"
+    draft.touch(mode=0o600)
+    draft.write_text("".join(f"{key}\n" for key in keys))
+    draft.rename(folder.authorized_keys)
+
+
+def _key_line(key: str) -> str | None:
+    """Type and key without options and comment; None where it is no ed25519 key."""
+    parts = key.split()
+    if len(key) > KEY_BYTES_MAX or len(parts) < 2 or parts[0] != KEY_TYPE or not key.isprintable():
+        return None
+    return f"{parts[0]} {parts[1]}"

@@ -1,0 +1,285 @@
+"""The agent's end of the connection to the server: who may command, what is commanded, and what is said back."""
+
+import asyncio
+import logging
+from asyncio import Event, Future, StreamReader, StreamWriter, Task
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from dstack.agent.jobs import Jobs
+from dstack.agent.logs import Followers, Watcher
+from dstack.errors import AgentRefused, DstackError
+from dstack.kit.clock import Clock
+from dstack.protocol.agent import VERSION, HostResources, JobReport, order_of, to_json
+from dstack.protocol.frames import read_frame, write_frame
+
+log = logging.getLogger(__name__)
+
+HELLO_TIMEOUT_S = 10.0
+SERVERS_MAX = 100
+
+Frame = dict[str, Any]
+
+
+class Wants:
+    """Blobs asked of the server. A question waits for as long as no server is there to answer it."""
+
+    def __init__(self) -> None:
+        self.ask: Callable[[str], None] = lambda blob_hash: None
+        """Sends a question, where there is a connection."""
+        self._open: dict[str, Future[bytes | None]] = {}
+
+    async def fetch(self, blob_hash: str) -> bytes | None:
+        """The blob, or None where the server has none."""
+        answer = self._open.get(blob_hash)
+        if answer is None:
+            answer = self._open[blob_hash] = asyncio.get_running_loop().create_future()
+            self.ask(blob_hash)
+        # Others may wait for the same blob when one of them is cancelled.
+        return await asyncio.shield(answer)
+
+    def ask_again(self) -> None:
+        """Send all open questions, to a server that has not heard them."""
+        for blob_hash in self._open:
+            self.ask(blob_hash)
+
+    def answer(self, blob_hash: str, blob: bytes | None) -> None:
+        """What the server says to a question."""
+        waiting = self._open.pop(blob_hash, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(blob)
+
+
+class Link:
+    """Serves the socket. At most one connection commands; a newer `hello` ends the one before."""
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        wants: Wants,
+        resources: Awaitable[HostResources],
+        clock: Clock,
+        on_shutdown: Callable[[], None],
+    ) -> None:
+        self.ssh: Frame | None = None
+        """Port and host key of the SSH server, once it is ready."""
+        self.jobs = jobs
+        self.wants = wants
+        self.clock = clock
+        self.watcher = Watcher()
+        self.resources = asyncio.ensure_future(resources)
+        self.on_shutdown = on_shutdown
+        self._sessions: dict[str, int] = {}
+        self._current: _Connection | None = None
+        jobs.on_change = self._changed
+
+    async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+        """Live through one connection."""
+        connection = _Connection(self, reader, writer)
+        try:
+            await connection.run()
+        except (OSError, TimeoutError) as error:
+            log.info("The connection of the server has ended: %s", error or type(error).__name__)
+        except asyncio.CancelledError:
+            log.info("The connection of the server is closed")
+        except Exception:  # a bug met by one connection must not end the agent
+            log.exception("The connection of the server is closed")
+        finally:
+            await connection.close()
+            if self._current is connection:
+                self._current = None
+
+    async def take_over(self, connection: "_Connection", hello: Frame) -> None:
+        """Make this the connection that commands.
+
+        Raises:
+            AgentRefused: a newer session has been seen, or the other side speaks another version.
+        """
+        match hello:
+            case {"t": "hello", "session": int(session), "server": str(server)}:
+                pass
+            case _:
+                raise AgentRefused("The first message must be a `hello`")
+        if hello.get("v", VERSION) != VERSION:
+            raise AgentRefused(
+                f"This agent speaks version {VERSION}, the server {hello['v']}", hint="Restart the agent"
+            )
+        if session < self._sessions.get(server, session):
+            raise AgentRefused("A newer session of this server commands this agent")
+        self._sessions[server] = session
+        if len(self._sessions) > SERVERS_MAX:
+            del self._sessions[next(iter(self._sessions))]
+        former, self._current = self._current, connection
+        if former is not None:
+            former.fence()
+            await former.closed.wait()
+
+    def announce_ssh(self, ssh: Frame) -> None:
+        """The SSH server is ready, perhaps at a new port."""
+        self.ssh = ssh
+        if self._current is not None:
+            self._current.post({"t": "ssh", **ssh})
+
+    async def close(self) -> None:
+        """End the connection and let go of everything."""
+        if self._current is not None:
+            self._current.fence()
+            await self._current.closed.wait()
+        self.resources.cancel()
+        self.watcher.close()
+
+    def _changed(self, report: JobReport) -> None:
+        if self._current is not None:
+            self._current.report(report)
+
+
+class _Connection:
+    def __init__(self, link: Link, reader: StreamReader, writer: StreamWriter) -> None:
+        self.closed = Event()
+        self._link = link
+        self._reader = reader
+        self._writer = writer
+        self._fenced = False
+        self._welcomed = False
+        self._followers = Followers(link.jobs, link.watcher, self.send, link.clock)
+        self._changed: dict[str, JobReport] = {}
+        self._has_changed = Event()
+        self._tasks: set[Task[None]] = set()
+
+    async def run(self) -> None:
+        async with asyncio.timeout(HELLO_TIMEOUT_S):
+            hello = await self._read()
+        if hello is None:
+            return
+        try:
+            await self._link.take_over(self, hello[0])
+        except AgentRefused as refusal:
+            log.warning("Refused a connection: %s", refusal)
+            await self.send({"t": "reply", "id": hello[0].get("id"), "error": _error_body(refusal)})
+            return
+        await self._welcome()
+        while not self._fenced and (received := await self._read()) is not None and not self._fenced:
+            await self._handle(*received)
+            await self._writer.drain()
+
+    async def send(self, frame: Frame, payload: bytes | None = None) -> None:
+        """Put one frame on the link, and wait while that is full."""
+        write_frame(self._writer, frame, payload)
+        await self._writer.drain()
+
+    def post(self, frame: Frame) -> None:
+        """Put a small and rare frame on the link, in its turn."""
+        if self._welcomed:
+            write_frame(self._writer, frame)
+
+    def report(self, report: JobReport) -> None:
+        """Send this as soon as the link takes it; of one job only the latest counts."""
+        self._changed[report.job_id] = report
+        self._has_changed.set()
+
+    def fence(self) -> None:
+        """Obey no more."""
+        self._fenced = True
+        self._writer.transport.abort()
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._followers.close()
+        self._writer.close()
+        with suppress(OSError):
+            await self._writer.wait_closed()
+        self.closed.set()
+
+    async def _read(self) -> tuple[Frame, bytes] | None:
+        received = await read_frame(self._reader)
+        if received is not None and not isinstance(received[0], dict):
+            raise ConnectionError("not a frame: no JSON object")
+        return received
+
+    async def _welcome(self) -> None:
+        resources = await asyncio.shield(self._link.resources)
+        self._changed.clear()
+        welcome = {
+            "t": "welcome",
+            "agent": {"v": VERSION},
+            "resources": to_json(resources),
+            "ssh": self._link.ssh,
+            "jobs": [to_json(report) for report in self._link.jobs.reports()],
+        }
+        self._welcomed = True
+        write_frame(self._writer, welcome)
+        self._link.wants.ask = lambda blob_hash: self.post({"t": "want", "hash": blob_hash})
+        self._link.wants.ask_again()
+        self._spawn(self._send_reports(), "reports")
+        await self._writer.drain()
+
+    async def _send_reports(self) -> None:
+        while True:
+            await self._has_changed.wait()
+            self._has_changed.clear()
+            changed, self._changed = self._changed, {}
+            for report in changed.values():
+                await self.send({"t": "job", "report": to_json(report)})
+
+    async def _handle(self, frame: Frame, payload: bytes) -> None:
+        match frame:
+            case {"t": "follow", "job_id": str(job_id), "stream": str(stream), "offset": int(offset)}:
+                await self._followers.follow(job_id, stream, offset)
+            case {"t": "log_ack", "job_id": str(job_id), "stream": str(stream), "offset": int(offset)}:
+                self._followers.acknowledge(job_id, stream, offset)
+            case {"t": "blob", "hash": str(blob_hash)}:
+                self._link.wants.answer(blob_hash, None if frame.get("missing") else payload)
+            case {"t": "shutdown", "id": int(number)}:
+                self._spawn(self._shut_down(number), "shutdown")
+            case {"t": str(), "id": int(number)}:
+                self.post({"t": "reply", "id": number, **await self._obey(frame)})
+            case _:
+                log.warning("The server sent an unknown message `%.50s`", frame.get("t"))
+
+    async def _obey(self, frame: Frame) -> Frame:
+        try:
+            await self._command(frame)
+        except DstackError as error:
+            return {"error": _error_body(error)}
+        except (OSError, TypeError, ValueError) as error:
+            log.warning("The command `%.50s` was not carried out: %s", frame["t"], error)
+            return {"error": _error_body(AgentRefused(f"The agent could not carry out `{frame['t']:.50}`: {error}"))}
+        return {}
+
+    async def _command(self, frame: Frame) -> None:
+        jobs = self._link.jobs
+        match frame:
+            case {"t": "start", "order": dict(order)}:
+                await jobs.start(order_of(order))
+            case {"t": "stop", "job_id": str(job_id), "grace_s": int() | float() as grace_s}:
+                await jobs.stop(job_id, grace_s)
+            case {"t": "forget", "job_id": str(job_id)}:
+                await jobs.forget(job_id)
+            case {"t": "authorize", "job_id": str(job_id), "key": str(key)}:
+                await jobs.authorize(job_id, key)
+            case _:
+                raise AgentRefused(f"The agent does not know the command `{frame['t']:.50}`", hint="Restart the agent")
+
+    async def _shut_down(self, number: int) -> None:
+        await self._link.jobs.stop_all()
+        with suppress(OSError):
+            await self.send({"t": "reply", "id": number})
+        self._link.on_shutdown()
+
+    def _spawn(self, work: Any, name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self._fenced:
+            log.info("The connection of the server is broken: %s", error)
+            self.fence()
+
+
+def _error_body(error: DstackError) -> Frame:
+    return {"code": error.code, "message": error.message, "hint": error.hint}

@@ -1,0 +1,170 @@
+"""Sends the logs of jobs: reads files by byte offset as they grow, and never lets a job wait for a reader."""
+
+import asyncio
+import errno
+import logging
+import os
+from asyncio import Event, Task
+from collections.abc import Awaitable, Callable
+
+from dstack.agent.inotify import Inotify
+from dstack.agent.jobs import Job, Jobs
+from dstack.kit.clock import Clock
+from dstack.protocol.agent import LOG_FRAME_BYTES, LOG_STREAMS, LOG_WINDOW_BYTES
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.05
+"""How often a growing log is looked at on a system that does not tell."""
+
+Send = Callable[[dict[str, object], bytes], Awaitable[None]]
+"""Puts one frame on the link and waits while that is full."""
+
+
+class Watcher:
+    """Waits for files to grow: by inotify where there is any, by looking again where not."""
+
+    def __init__(self) -> None:
+        try:
+            self.inotify: Inotify | None = Inotify()
+        except OSError as error:
+            log.warning("Logs are polled: %s", error)
+            self.inotify = None
+
+    def close(self) -> None:
+        """Watch no more."""
+        if self.inotify is not None:
+            self.inotify.close()
+
+
+class _Follower:
+    """Sends one stream of one job, from an offset on, within the window."""
+
+    def __init__(self, job: Job, stream: str, offset: int, send: Send, clock: Clock) -> None:
+        self.job = job
+        self.stream = stream
+        self.acknowledged = offset
+        self.wake = Event()
+        self._sent = offset
+        self._send = send
+        self._clock = clock
+
+    async def run(self, watcher: Watcher) -> None:
+        """Return once the job has ended and the server has acknowledged the last byte."""
+        path = self.job.folder.log(self.stream)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        watch, poll_s = None, None
+        try:
+            if watcher.inotify is not None:
+                watch = watcher.inotify.watch(path, self.wake.set)
+        except OSError as error:
+            log.warning("This log is polled: %s", error)
+        if watch is None:
+            poll_s = POLL_S
+        end = asyncio.create_task(self._wake_at_the_end(), name=f"end of {self.job.order.job_id}")
+        try:
+            await self._send_all(descriptor, poll_s)
+        finally:
+            end.cancel()
+            if watch is not None and watcher.inotify is not None:
+                watcher.inotify.unwatch(watch, self.wake.set)
+            os.close(descriptor)
+
+    async def _wake_at_the_end(self) -> None:
+        await self.job.ended.wait()
+        self.wake.set()
+
+    async def _send_all(self, descriptor: int, poll_s: float | None) -> None:
+        while True:
+            self.wake.clear()
+            # In this order: what is there after the end was there before it.
+            has_ended = self.job.ended.is_set()
+            room = LOG_WINDOW_BYTES - (self._sent - self.acknowledged)
+            data = await read_at(descriptor, min(room, LOG_FRAME_BYTES), self._sent) if room > 0 else b""
+            if data:
+                await self._send_frame(data)
+            elif has_ended and room > 0 and self.acknowledged >= self._sent:
+                return
+            else:
+                await self._sleep(poll_s)
+
+    async def _send_frame(self, data: bytes) -> None:
+        frame = {
+            "t": "log",
+            "job_id": self.job.order.job_id,
+            "stream": self.stream,
+            "offset": self._sent,
+            "at": self._clock.now().timestamp(),
+        }
+        self._sent += len(data)
+        await self._send(frame, data)
+
+    async def _sleep(self, poll_s: float | None) -> None:
+        try:
+            async with asyncio.timeout(poll_s):
+                await self.wake.wait()
+        except TimeoutError:
+            return
+
+
+class Followers:
+    """All streams that one connection follows."""
+
+    def __init__(self, jobs: Jobs, watcher: Watcher, send: Send, clock: Clock) -> None:
+        self._jobs = jobs
+        self._watcher = watcher
+        self._send = send
+        self._clock = clock
+        self._followers: dict[tuple[str, str], tuple[_Follower, Task[None]]] = {}
+
+    async def follow(self, job_id: str, stream: str, offset: int) -> None:
+        """Send a stream from `offset` on. One that is followed already is started again there.
+
+        An unknown job is no error: it was forgotten while the wish was under way.
+        """
+        job = self._jobs.find(job_id)
+        if job is None or stream not in LOG_STREAMS or offset < 0:
+            return
+        await self._end((job_id, stream))
+        follower = _Follower(job, stream, offset, self._send, self._clock)
+        task = asyncio.create_task(self._run(follower), name=f"{stream} log of {job_id}")
+        self._followers[job_id, stream] = follower, task
+
+    def acknowledge(self, job_id: str, stream: str, offset: int) -> None:
+        """The server has stored all bytes before `offset`."""
+        if (found := self._followers.get((job_id, stream))) is not None:
+            found[0].acknowledged = max(found[0].acknowledged, offset)
+            found[0].wake.set()
+
+    async def close(self) -> None:
+        """Follow nothing any more."""
+        for key in list(self._followers):
+            await self._end(key)
+
+    async def _run(self, follower: _Follower) -> None:
+        try:
+            await follower.run(self._watcher)
+        except OSError as error:
+            log.warning("The %s log of job %s is not sent on: %s", follower.stream, follower.job.order.job_id, error)
+            return
+        self._followers.pop((follower.job.order.job_id, follower.stream), None)
+        self._jobs.acknowledged(follower.job, follower.stream)
+
+    async def _end(self, key: tuple[str, str]) -> None:
+        if (found := self._followers.pop(key, None)) is not None:
+            found[1].cancel()
+            await asyncio.gather(found[1], return_exceptions=True)
+
+
+async def read_at(descriptor: int, count_max: int, offset: int) -> bytes:
+    """Up to `count_max` bytes of a file, from memory if they are there, from the disk in a thread if not."""
+    buffer = bytearray(count_max)
+    try:
+        count = os.preadv(descriptor, [buffer], offset, os.RWF_NOWAIT)
+    except (BlockingIOError, AttributeError):
+        return await asyncio.to_thread(os.pread, descriptor, count_max, offset)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return await asyncio.to_thread(os.pread, descriptor, count_max, offset)
+    return bytes(memoryview(buffer)[:count])

@@ -1,0 +1,91 @@
+"""The agent's process: what is made, in which order, and how it leaves."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import stat
+import sys
+from asyncio import Event
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from dstack.agent.files import BlobCache
+from dstack.agent.jobs import Jobs
+from dstack.agent.link import Link, Wants
+from dstack.agent.paths import Home, make_private_folder, socket_path
+from dstack.agent.resources import probe
+from dstack.agent.runtimes.process import ProcessRuntime
+from dstack.agent.sshd.keeper import keep_sshd
+from dstack.kit.clock import SystemClock
+from dstack.protocol.frames import LINE_BYTES_MAX
+
+LOG_BYTES_MAX = 4 << 20
+BACKLOG = 16
+
+
+class BoundedLog(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to the standard error, which the starter has sent to a file, and empties that file when it is too long."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        descriptor = sys.stderr.fileno()
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_size > LOG_BYTES_MAX:
+            os.ftruncate(descriptor, 0)
+        super().emit(record)
+
+
+def run(home: Home, spawner: socket.socket, ready_descriptor: int | None) -> None:
+    """Be the agent of a home folder, whose lock this process holds, until told to leave."""
+    logging.basicConfig(
+        handlers=[BoundedLog()], level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    asyncio.run(_live(home, spawner, ready_descriptor))
+
+
+async def _live(home: Home, spawner: socket.socket, ready_descriptor: int | None) -> None:
+    leaving = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, leaving.set)
+    clock, wants = SystemClock(), Wants()
+    jobs = Jobs(home, ProcessRuntime(spawner, clock), BlobCache(home.blobs, wants.fetch), clock)
+    jobs.recover()
+    link = Link(jobs, wants, asyncio.to_thread(probe, home.root), clock, on_shutdown=leaving.set)
+    async with _listening(link, socket_path(home.root)):
+        if ready_descriptor is not None:
+            os.write(ready_descriptor, b"ready\n")
+            os.close(ready_descriptor)
+        way_in = asyncio.create_task(keep_sshd(home, link.announce_ssh), name="keeps the SSH server")
+        await leaving.wait()
+        way_in.cancel()
+        await asyncio.gather(way_in, return_exceptions=True)
+    await jobs.close()
+
+
+@asynccontextmanager
+async def _listening(link: Link, path: Path) -> AsyncIterator[None]:
+    listener = _bind(path)
+    server = await asyncio.start_unix_server(link.serve, sock=listener, limit=LINE_BYTES_MAX, backlog=BACKLOG)
+    try:
+        yield
+    finally:
+        server.close()
+        await link.close()
+        _unlink(path)
+
+
+def _bind(path: Path) -> socket.socket:
+    """A socket that only this user can reach. One that lies there is nobody's: the lock says so."""
+    make_private_folder(path.parent)
+    _unlink(path)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    return listener
+
+
+def _unlink(path: Path) -> None:
+    path.unlink(missing_ok=True)

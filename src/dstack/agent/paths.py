@@ -1,0 +1,213 @@
+"""Where everything lies in an agent's home folder, and the few safe ways to touch it."""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import select
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dstack.errors import AgentRefused, ConfigurationError
+
+SOCKET_PATH_BYTES_MAX = 100
+"""The kernel takes 107; some systems less."""
+
+JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+"""What a job id may look like, since it names a folder and an SSH user."""
+
+LOCK_TRIES = 10
+LOCK_RETRY_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """An agent's home folder."""
+
+    root: Path
+
+    @property
+    def lock(self) -> Path:
+        """Locked for as long as an agent lives here; holds its pid."""
+        return self.root / "agent.lock"
+
+    @property
+    def ssh(self) -> Path:
+        """The SSH server's port and host key."""
+        return self.root / "ssh.json"
+
+    @property
+    def blobs(self) -> Path:
+        """The cache of chunks."""
+        return self.root / "blobs"
+
+    @property
+    def jobs(self) -> Path:
+        """A folder for each job."""
+        return self.root / "jobs"
+
+    @property
+    def forgotten(self) -> Path:
+        """An empty file for each job that must not start any more."""
+        return self.root / "forgotten"
+
+    @property
+    def trash(self) -> Path:
+        """Folders of forgotten jobs on their way out."""
+        return self.root / "trash"
+
+    def job(self, job_id: str) -> "JobFolder":
+        """The folder of one job, which need not exist.
+
+        Raises:
+            AgentRefused: the id could not name a folder.
+        """
+        if not JOB_ID.fullmatch(job_id):
+            raise AgentRefused(f"`{job_id[:100]}` cannot be a job's id", hint="Letters, digits, `-` and `_` can")
+        return JobFolder(self.jobs / job_id)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFolder:
+    """The folder of one job. Its files are all that an agent knows about the job."""
+
+    root: Path
+
+    @property
+    def job_id(self) -> str:
+        """Whose folder it is."""
+        return self.root.name
+
+    @property
+    def order(self) -> Path:
+        """What was asked for; the first file to appear."""
+        return self.root / "order.json"
+
+    @property
+    def lock(self) -> Path:
+        """Locked for as long as the job's supervisor lives."""
+        return self.root / "lock"
+
+    @property
+    def pid(self) -> Path:
+        """The supervisor's pid and the time of the start; once it exists the job is never started again."""
+        return self.root / "pid"
+
+    @property
+    def stop(self) -> Path:
+        """With how much grace to stop, once somebody asked for it."""
+        return self.root / "stop.json"
+
+    @property
+    def end(self) -> Path:
+        """How the job ended; the last file to appear."""
+        return self.root / "exit.json"
+
+    @property
+    def script(self) -> Path:
+        """What the shell runs."""
+        return self.root / "script"
+
+    @property
+    def files(self) -> Path:
+        """The job's own folder of files."""
+        return self.root / "files"
+
+    @property
+    def authorized_keys(self) -> Path:
+        """The public keys that may open the way into this job, one a line."""
+        return self.root / "authorized_keys"
+
+    def log(self, stream: str) -> Path:
+        """The log of one of the `LOG_STREAMS`."""
+        return self.root / f"{stream}.log"
+
+
+def socket_path(home: Path) -> Path:
+    """Where the agent of a home folder listens. Pure, so that server and agent agree.
+
+    A path too long for a unix socket is replaced by one in a folder of this user's below `/tmp`, whatever `TMPDIR`
+    says: the two sides may see different environments.
+    """
+    home = home.absolute()
+    path = home / "agent.sock"
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
+        return path
+    digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
+    return Path("/tmp") / f"dstack-{os.getuid()}" / f"{digest}.sock"
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder that only this user may look into, or make sure that it is one.
+
+    Raises:
+        ConfigurationError: it is somebody else's, or no folder.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise ConfigurationError(f"`{path}` is not a folder of this user", hint="Remove it, or choose another folder")
+    if status.st_mode & 0o077:
+        path.chmod(0o700)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds this lock file."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def is_agent_alive(home: Path) -> bool:
+    """Whether an agent lives in this folder, which need not exist."""
+    return is_locked(Home(home).lock)
+
+
+def take_lock(path: Path) -> int | None:
+    """Lock a file for the life of this process.
+
+    Tries for half a second, because somebody may be asking `is_locked` at this moment.
+
+    Returns: the descriptor to keep, or None where another process has the lock.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            select.select([], [], [], LOCK_RETRY_S)
+    os.close(descriptor)
+    return None
+
+
+def write_json(path: Path, value: Mapping[str, object], *, durable: bool = False) -> None:
+    """Replace a file as a whole: nobody ever sees half of it. `durable` also holds after a power cut."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "w") as file:
+        json.dump(value, file)
+        if durable:
+            file.flush()
+            os.fsync(descriptor)
+    draft.rename(path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The file's object, or None where there is no such file."""
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None

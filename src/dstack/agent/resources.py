@@ -1,0 +1,101 @@
+"""What this host really has: after affinity and control groups, not what the machine around it has."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from dstack.protocol.agent import Gpu, HostResources
+
+MIB = 1 << 20
+NVIDIA_TIMEOUT_S = 10.0
+NVIDIA_QUERY = ("--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+
+
+def probe(home: Path) -> HostResources:
+    """What jobs can have here. Blocks, for up to ten seconds where a graphics driver is slow.
+
+    Args:
+        home: a folder on the disk that jobs put their files on.
+    """
+    return HostResources(
+        cpus=_cpus(),
+        memory_mib=_memory_bytes() // MIB,
+        disk_mib=shutil.disk_usage(home).free // MIB,
+        gpus=_nvidia_gpus(),
+    )
+
+
+def _cpus() -> int:
+    cpus = float(len(os.sched_getaffinity(0)))
+    for folder in _group_folders("cpu"):
+        quota = _words(folder / "cpu.max") or _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
+        if len(quota) == 2 and quota[0].isdigit():
+            cpus = min(cpus, int(quota[0]) / int(quota[1]))
+    return max(1, int(cpus))
+
+
+def _memory_bytes() -> int:
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for folder in _group_folders("memory"):
+        limit = _words(folder / "memory.max") or _words(folder / "memory.limit_in_bytes")
+        if limit and limit[0].isdigit():
+            memory_bytes = min(memory_bytes, int(limit[0]))
+    return memory_bytes
+
+
+def _group_folders(controller: str) -> Iterator[Path]:
+    """The folders of this process's control group and of those around it, for one controller (versions 1 and 2)."""
+    for line in _lines(Path("/proc/self/cgroup")):
+        number, controllers, path = line.split(":", 2)
+        if number == "0":
+            root = CONTROL_GROUPS
+        elif controller in controllers.split(","):
+            root = CONTROL_GROUPS / controller
+        else:
+            continue
+        # Inside a container the path may be the outside's; the root then is this container's own.
+        folder = root / path.lstrip("/")
+        while folder != root:
+            yield folder
+            folder = folder.parent
+        yield root
+
+
+def _nvidia_gpus() -> tuple[Gpu, ...]:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ()
+    try:
+        answer = subprocess.run(
+            [program, *NVIDIA_QUERY],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=NVIDIA_TIMEOUT_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        # A driver without a card, or one that hangs: no cards that could be used.
+        return ()
+    return tuple(nvidia_gpus_of(answer.stdout.decode(errors="replace")))
+
+
+def nvidia_gpus_of(text: str) -> Iterator[Gpu]:
+    """The cards in the answer to `NVIDIA_QUERY`; a card whose memory is not told is left out."""
+    for line in text.splitlines():
+        name, _, memory = line.rpartition(",")
+        if memory.strip().isdigit():
+            yield Gpu("nvidia", name.strip().removeprefix("NVIDIA ").strip(), int(memory))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _words(path: Path) -> list[str]:
+    return " ".join(_lines(path)).split()

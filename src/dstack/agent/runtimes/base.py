@@ -1,0 +1,40 @@
+"""What every runtime does for a job. All it knows of a job is its folder, so that a restarted agent knows as much."""
+
+from abc import ABC, abstractmethod
+
+from dstack.agent.paths import JobFolder
+from dstack.agent.supervisor import Ending
+
+
+class Runtime(ABC):
+    """Runs jobs in one way. All methods may be called again after a crash in the middle of them."""
+
+    @abstractmethod
+    def was_started(self, folder: JobFolder) -> bool:
+        """Whether this job was ever started, and so must not be started again."""
+
+    @abstractmethod
+    async def start(self, folder: JobFolder, started_at: float) -> None:
+        """Start a job whose files are in place.
+
+        Args:
+            started_at: seconds since the epoch; it is what the job's reports say from now on.
+
+        Raises:
+            AgentRefused: it cannot be started.
+        """
+
+    @abstractmethod
+    def started_at(self, folder: JobFolder) -> float | None:
+        """When a job was started, in seconds since the epoch; None where it was not, or nobody knows."""
+
+    @abstractmethod
+    async def wait(self, folder: JobFolder) -> Ending:
+        """Wait until a started job, and all that came from it, has ended.
+
+        Works for the jobs that an earlier agent started, too.
+        """
+
+    @abstractmethod
+    def stop(self, folder: JobFolder) -> None:
+        """Have a running job end as its file `stop` says. Does nothing where it has ended."""

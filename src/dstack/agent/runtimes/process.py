@@ -1,0 +1,125 @@
+"""Jobs as plain processes of this host, each below a supervisor of its own."""
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import socket
+import threading
+from asyncio import StreamReader, StreamWriter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dstack.agent import processes
+from dstack.agent.paths import JobFolder, is_locked, read_json
+from dstack.agent.runtimes.base import Runtime
+from dstack.agent.supervisor import Ending
+from dstack.errors import AgentRefused
+from dstack.kit.clock import Clock
+
+SPAWN_TIMEOUT_S = 20.0
+
+
+class ProcessRuntime(Runtime):
+    """Runs jobs below supervisors that the spawner forks."""
+
+    def __init__(self, spawner: socket.socket, clock: Clock) -> None:
+        self._spawner = spawner
+        self._clock = clock
+        self._streams: tuple[StreamReader, StreamWriter] | None = None
+        self._asking = asyncio.Lock()
+        self._pidfds: dict[str, int] = {}
+        """Of running jobs, by id."""
+
+    def was_started(self, folder: JobFolder) -> bool:
+        return folder.pid.exists()
+
+    def started_at(self, folder: JobFolder) -> float | None:
+        return (read_json(folder.pid) or {}).get("started_at")
+
+    async def start(self, folder: JobFolder, started_at: float) -> None:
+        request = {"folder": str(folder.root), "started_at": started_at}
+        async with self._asking:
+            answer = await self._ask_spawner(json.dumps(request).encode() + b"\n")
+        if "error" in answer:
+            raise AgentRefused(answer["error"], hint="Restart the agent, and look at the limits of its user")
+        self._open(folder, answer["pid"])
+
+    async def _ask_spawner(self, request: bytes) -> dict[str, Any]:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(sock=self._spawner)
+        reader, writer = self._streams
+        try:
+            async with asyncio.timeout(SPAWN_TIMEOUT_S):
+                writer.write(request)
+                line = await reader.readline()
+        except (TimeoutError, OSError):
+            # A late answer must not be taken for the next one's.
+            writer.close()
+            line = b""
+        return dict(json.loads(line)) if line else {"error": "The agent cannot start processes any more"}
+
+    async def wait(self, folder: JobFolder) -> Ending:
+        if folder.job_id not in self._pidfds and (known := read_json(folder.pid)) is not None:
+            self._open(folder, known["pid"])
+            if not is_locked(folder.lock):
+                # The pid may be another process's by now.
+                self._close(folder)
+        if (pidfd := self._pidfds.get(folder.job_id)) is not None:
+            await _readable(pidfd)
+            self._close(folder)
+        if is_locked(folder.lock):
+            await _unlocked(folder.lock)
+        ending = read_json(folder.end)
+        return Ending(**ending) if ending is not None else await self._lost(folder)
+
+    def stop(self, folder: JobFolder) -> None:
+        if (pidfd := self._pidfds.get(folder.job_id)) is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        elif (known := read_json(folder.pid)) is not None and is_locked(folder.lock):
+            processes.send(signal.SIGTERM, [known["pid"]])
+
+    async def _lost(self, folder: JobFolder) -> Ending:
+        """The supervisor was killed: nobody watches what it left behind, so that ends too."""
+        gone = await asyncio.to_thread(processes.end_marked, folder.job_id)
+        message = "The process that watched over the job was killed" + (
+            "" if gone else ", and some of the job lives on"
+        )
+        return Ending("supervisor_lost", self._clock.now().timestamp(), message=message)
+
+    def _open(self, folder: JobFolder, pid: int) -> None:
+        # Without pidfds (an old kernel), and after the end, the lock says all.
+        with suppress(OSError):
+            self._pidfds[folder.job_id] = os.pidfd_open(pid)
+
+    def _close(self, folder: JobFolder) -> None:
+        if (pidfd := self._pidfds.pop(folder.job_id, None)) is not None:
+            os.close(pidfd)
+
+
+async def _readable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)
+
+
+async def _unlocked(path: Path) -> None:
+    """Wait until nobody holds a lock, in a thread that does not keep this process from ending."""
+    loop = asyncio.get_running_loop()
+    free = asyncio.Event()
+
+    def block() -> None:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+        with suppress(RuntimeError):  # the loop has closed meanwhile
+            loop.call_soon_threadsafe(free.set)
+
+    threading.Thread(target=block, name=f"waits for {path}", daemon=True).start()
+    await free.wait()

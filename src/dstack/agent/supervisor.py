@@ -1,0 +1,213 @@
+"""The process above one job: starts it, sees that it ends with all that came from it, and writes down how.
+
+It needs neither the agent nor the spawner to live. What it is told comes as files in the job's folder, and as SIGTERM,
+which means: somebody wrote the file `stop`. It is single-threaded and takes its signals when it asks for them
+(`sigtimedwait`), so that nothing here can be interrupted in the wrong place.
+"""
+
+import ctypes
+import fcntl
+import os
+import signal
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from dstack.agent import processes
+from dstack.agent.environment import find_shell, job_environment, resolve_working_dir
+from dstack.agent.notes import note
+from dstack.agent.paths import JobFolder, read_json, write_json
+from dstack.errors import DstackError
+from dstack.kit.clock import SystemClock
+from dstack.protocol.agent import JobOrder, order_of
+
+PR_SET_CHILD_SUBREAPER = 36
+SIGNALS = frozenset((signal.SIGCHLD, signal.SIGTERM))
+"""Blocked in the supervisor, from before its birth: none is ever lost."""
+
+SWEEP_S = 0.02
+SWEEP_S_MAX = 1.0
+GIVE_UP_S = 120.0
+"""After so many seconds of SIGKILL, what is left cannot be killed (it hangs in the kernel, or is another user's)."""
+
+JOB_UMASK = 0o022
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a job ended; the contents of its file `end`."""
+
+    end: str
+    """See `JobReport.end`."""
+    ended_at: float
+    exit_code: int | None = None
+    signal: int | None = None
+    message: str = ""
+
+
+class StartFailed(Exception):
+    """The shell could not be started."""
+
+
+def supervise(folder: JobFolder, started_at: float) -> None:
+    """Live as the supervisor of a job until it has ended. Does nothing where it has, or had, a supervisor already.
+
+    Args:
+        started_at: seconds since the epoch, to be written down.
+    """
+    lock = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    if folder.pid.exists():
+        return
+    write_json(folder.pid, {"pid": os.getpid(), "started_at": started_at})
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    ending = _Supervisor(folder, order_of(read_json(folder.order) or {})).run()
+    write_json(folder.end, asdict(ending), durable=True)
+
+
+class _Supervisor:
+    def __init__(self, folder: JobFolder, order: JobOrder) -> None:
+        self._folder = folder
+        self._order = order
+        self._clock = SystemClock()
+        self._main = 0
+        self._main_status: int | None = None
+        self._end = "exited"
+        self._deadline = float("inf") if order.max_duration_s is None else time.monotonic() + order.max_duration_s
+        self._kill_at = float("inf")
+        """When grace is over; infinite while nobody wants an end."""
+        self._pause_s = SWEEP_S
+        self._message = ""
+
+    def run(self) -> Ending:
+        try:
+            self._main = launch(self._folder, self._order)
+        except (StartFailed, DstackError, OSError, ValueError) as error:
+            self._note(f"could not start: {error}")
+            return Ending("start_failed", self._now(), message=str(error))
+        self._note(f"started process {self._main}")
+        while self._reap() and not self._gave_up():
+            self._end_what_is_due()
+            self._await_signal()
+        return self._ending()
+
+    def _reap(self) -> bool:
+        """Take in all children that have ended. Returns whether any is left, which then may have descendants."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            if pid == self._main:
+                self._main_status = status
+
+    def _end_what_is_due(self) -> None:
+        if time.monotonic() >= self._deadline:
+            self._note(f"the job has run for {self._order.max_duration_s:g} s, its `max_duration`")
+            self._ask_to_end(self._order.stop_grace_s, "max_duration")
+        elif self._main_status is not None and self._kill_at == float("inf"):
+            self._note("the script has ended and left processes behind, which are ended too")
+            self._ask_to_end(self._order.stop_grace_s, self._end)
+        if time.monotonic() >= self._kill_at:
+            processes.kill_all(lambda: processes.descendants(os.getpid()))
+
+    def _ask_to_end(self, grace_s: float, end: str) -> None:
+        """SIGTERM to everything now, SIGKILL after the grace; asked again, only the grace can get shorter."""
+        if self._main_status is None and self._end == "exited":
+            self._end = end
+        self._deadline = float("inf")
+        self._kill_at = min(self._kill_at, time.monotonic() + grace_s)
+        if grace_s > 0:
+            targets = processes.descendants(os.getpid())
+            processes.send(signal.SIGTERM, targets)
+            processes.send(signal.SIGCONT, targets)
+
+    def _await_signal(self) -> None:
+        now = time.monotonic()
+        if now >= self._kill_at:
+            timeout_s = self._pause_s
+            self._pause_s = min(self._pause_s * 1.5, SWEEP_S_MAX)
+        else:
+            timeout_s = max(0.0, min(self._deadline, self._kill_at) - now)
+        # Longer waits than a day overflow on some systems, and one wake-up a day costs nothing.
+        taken = signal.sigtimedwait(SIGNALS, min(timeout_s, 86400.0))
+        if taken is not None and taken.si_signo == signal.SIGTERM:
+            wish = read_json(self._folder.stop) or {}
+            grace_s = float(wish.get("grace_s", self._order.stop_grace_s))
+            self._note(f"asked to stop, with {grace_s:g} s of grace")
+            self._ask_to_end(grace_s, "stopped")
+
+    def _gave_up(self) -> bool:
+        if time.monotonic() < self._kill_at + GIVE_UP_S:
+            return False
+        left = sorted(processes.descendants(os.getpid()))
+        self._message = f"The processes {left} did not end, not even by SIGKILL"
+        self._note(self._message)
+        return True
+
+    def _ending(self) -> Ending:
+        if self._main_status is None:
+            return Ending(self._end, self._now(), message=self._message)
+        code = os.waitstatus_to_exitcode(self._main_status)
+        number = -code if code < 0 else None
+        code = 128 - code if code < 0 else code
+        self._note(f"ended with exit code {code}" + ("" if number is None else f", by signal {number}"))
+        return Ending(self._end, self._now(), code, number, self._message)
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
+
+    def _note(self, text: str) -> None:
+        note(self._folder, self._clock, text)
+
+
+def launch(folder: JobFolder, order: JobOrder) -> int:
+    """Start the job's shell on its script, in a session of its own. Returns its pid.
+
+    Raises:
+        StartFailed, AgentRefused, OSError: it did not start.
+    """
+    working_dir = resolve_working_dir(folder.files, order.working_dir)
+    working_dir.mkdir(parents=True, exist_ok=True)
+    env = job_environment(order, os.environ, folder.files.resolve(), working_dir)
+    argv = [find_shell(order, env.get("PATH")), str(folder.script)]
+    script = os.open(folder.script, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(script, "wb") as file:
+        file.write(order.script.encode())
+    failures, report_to = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _become_job(folder, working_dir, argv, env, report_to)
+    os.close(report_to)
+    with open(failures, "rb") as pipe:
+        # Ends without a byte once the shell has taken over.
+        failure = pipe.read().decode()
+    if failure:
+        os.waitpid(pid, 0)
+        raise StartFailed(failure)
+    return pid
+
+
+def _become_job(folder: JobFolder, working_dir: Path, argv: list[str], env: dict[str, str], report_to: int) -> None:
+    """Turn this fork into the job; never returns. Of the supervisor's descriptors only the job's own are inherited."""
+    try:
+        os.setsid()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        output = os.open(folder.log("job"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.chdir(working_dir)
+        os.umask(JOB_UMASK)
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execve(argv[0], argv, env)
+    except BaseException as error:  # noqa: BLE001 - this fork must never go back into the supervisor's code
+        os.write(report_to, f"The shell `{argv[0]}` could not be started: {error}".encode())
+    finally:
+        os._exit(127)

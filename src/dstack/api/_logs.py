@@ -1,0 +1,87 @@
+"""The bytes that a job prints, every one once and in order, whatever happens to connections and servers meanwhile."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from dstack.api._transport import FIRST_DELAY_S, Patience, Query, Transport
+from dstack.errors import ServerUnreachableError
+from dstack.protocol import routes
+from dstack.protocol.views import RunView
+
+IDLE_TIMEOUT_S = 60.0
+"""A job may be silent for hours: then the stream is asked for again now and then, to learn of a dead connection."""
+
+
+@dataclass(slots=True)
+class LogReader:
+    """Follows one log of one job, resuming by offset.
+
+    Args:
+        transport: the way to the server.
+        path: the path parameters of `READ_LOGS`.
+        query: its query; `offset` is added.
+        refresh: fetches the run.
+        changed: waits until the run is not as in the view any more, and fetches it.
+    """
+
+    transport: Transport
+    path: dict[str, str]
+    query: Query
+    refresh: Callable[[], RunView]
+    changed: Callable[[RunView], RunView]
+    offset: int | None = None
+    """Of the next byte; None until the server has said where `start_time` is."""
+
+    def follow(self, run: RunView) -> Iterator[bytes]:
+        """Yield the log as it grows until the run has ended.
+
+        A stream that was opened after the run had ended holds all there is; one that ends earlier may have been cut
+        short by a server that stopped.
+
+        Raises:
+            ServerUnreachableError: the server is away for minutes.
+        """
+        patience = Patience(self.transport)
+        while True:
+            known = self.offset
+            try:
+                yield from self._read(patience)
+                if run.status.is_finished():
+                    return
+                run = self.refresh()
+            except ServerUnreachableError as error:
+                patience.endure(error)
+                continue
+            if self.offset == known and not run.status.is_finished():
+                run = self._wait(run)
+
+    def _wait(self, run: RunView) -> RunView:
+        """Wait for a reason to ask again, after an answer without a byte."""
+        if self._has_ended_job(run):
+            return self.changed(run)
+        self.transport.pause(FIRST_DELAY_S)
+        return run
+
+    def _has_ended_job(self, run: RunView) -> bool:
+        """Whether the job has ended though the run has not, so that only a new attempt can print more."""
+        node = int(self.query["node"] or 0)
+        replica = int(self.query["replica"] or 0)
+        jobs = [job for job in run.jobs if (job.replica, job.node) == (replica, node)]
+        return all(job.status.is_finished() for job in jobs)
+
+    def _read(self, patience: Patience) -> Iterator[bytes]:
+        query = dict(self.query)
+        if self.offset is not None:
+            query = {**query, "start_time": None, "offset": self.offset}
+        with self.transport.stream(
+            routes.READ_LOGS,
+            query={**query, "follow": True},
+            accept="application/octet-stream",
+            idle_timeout_s=IDLE_TIMEOUT_S,
+            **self.path,
+        ) as reply:
+            patience.renew()
+            self.offset = int(reply.headers.get("Dstack-Log-Offset", self.offset or 0))
+            for chunk in reply.chunks():
+                self.offset += len(chunk)
+                yield chunk

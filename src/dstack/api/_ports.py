@@ -1,0 +1,126 @@
+"""Local ports: taken before a run is made, so that a port in use is known before anything is created.
+
+A port that differs from the container's is bound at once and held until `attach` serves it. `8000:8000` is only looked
+at: where the job runs on this very machine, the job itself must be able to take it. `*:80` waits until `attach`.
+"""
+
+import errno
+import socket
+from collections.abc import Iterable, Mapping
+
+from dstack.errors import PortUsedError
+
+LOOPBACK = "127.0.0.1"
+NEXT_PORTS_TRIED = 100
+
+
+def address_of(bind_address: str | None) -> str:
+    """Where to listen: `bind_address`, with loopback for None and `localhost`."""
+    return LOOPBACK if bind_address in (None, "", "localhost") else str(bind_address)
+
+
+class Reservation:
+    """Local ports of one run: container port to a bound socket, or to None where none is held yet."""
+
+    def __init__(self, wanted: Mapping[int, int | None]) -> None:
+        """Take or check each port on loopback.
+
+        Args:
+            wanted: container port to local port; None stands for any.
+
+        Raises:
+            PortUsedError: a port is in use, or this user may not use it; nothing is held then.
+        """
+        self.wanted = dict(wanted)
+        self._held: dict[int, socket.socket] = {}
+        try:
+            for container_port, local_port in self.wanted.items():
+                if local_port is not None:
+                    bound = bind(LOOPBACK, local_port, container_port)
+                    if local_port == container_port:
+                        bound.close()
+                    else:
+                        self._held[container_port] = bound
+        except PortUsedError:
+            self.release()
+            raise
+
+    def take(self, container_port: int, host: str) -> socket.socket | None:
+        """Hand over the socket held for the port, where one is held on that host."""
+        held = self._held.pop(container_port, None)
+        if held is None or host == LOOPBACK:
+            return held
+        held.close()
+        return None
+
+    def release(self) -> None:
+        """Let go of all that was not handed over."""
+        for held in self._held.values():
+            held.close()
+        self._held.clear()
+
+
+def listen_on(
+    host: str, wanted: Iterable[tuple[int, int | None]], held: Reservation | None
+) -> dict[int, socket.socket]:
+    """Bind a local port for each container port.
+
+    Args:
+        host: the address to listen on.
+        wanted: pairs of container port and local port; None stands for the container's own port or the next free one.
+        held: sockets that were bound before.
+
+    Raises:
+        PortUsedError: a port is in use, or this user may not use it; nothing is bound then.
+    """
+    bound: dict[int, socket.socket] = {}
+    try:
+        for container_port, local_port in wanted:
+            taken = held.take(container_port, host) if held else None
+            bound[container_port] = taken or (
+                bind_next_free(host, container_port) if local_port is None else bind(host, local_port, container_port)
+            )
+    except PortUsedError:
+        for one in bound.values():
+            one.close()
+        raise
+    return bound
+
+
+def bind(host: str, port: int, container_port: int) -> socket.socket:
+    """A socket that listens on the port; whoever connects waits until it is served.
+
+    Raises:
+        PortUsedError: says which port, why, and what to do.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+        # With SO_REUSEADDR two sockets may share a port until one of them listens.
+        bound.listen(0)
+    except OSError as error:
+        bound.close()
+        raise _port_error(host, port, container_port, error) from error
+    return bound
+
+
+def bind_next_free(host: str, container_port: int) -> socket.socket:
+    """A socket bound to the container's port or the next free one, or any where this user may use none of those."""
+    for port in range(max(container_port, 1024), min(container_port + NEXT_PORTS_TRIED, 65536)):
+        try:
+            return bind(host, port, container_port)
+        except PortUsedError:
+            continue
+    return bind(host, 0, container_port)
+
+
+def _port_error(host: str, port: int, container_port: int, error: OSError) -> PortUsedError:
+    other = port + 1 if 1024 <= port < 65535 else 8000 + port % 1000
+    advice = f"Use another local port, such as `{other}:{container_port}`, or any with `*:{container_port}`"
+    if error.errno == errno.EADDRINUSE:
+        return PortUsedError(f"The local port {port} is in use on `{host}`", hint=advice)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return PortUsedError(f"The local port {port} may not be used by this user", hint=advice)
+    return PortUsedError(f"The local port {port} cannot be used on `{host}`: {error.strerror}", hint=advice)

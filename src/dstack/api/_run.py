@@ -1,0 +1,250 @@
+"""One run: what it is, and what can be done with it."""
+
+import os
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from dstack.api import _ports
+from dstack.api._attach import Attachment, Wish, open_attachment
+from dstack.api._context import Context
+from dstack.api._keys import identity
+from dstack.api._logs import LogReader
+from dstack.errors import ServerClientError
+from dstack.protocol import routes
+from dstack.protocol.requests import GrantAccess, StopRun
+from dstack.protocol.statuses import JobStatus, RunStatus
+from dstack.protocol.views import AccessView, JobView, RunView
+from dstack.spec.backends import BackendType
+from dstack.spec.ports import PortMapping
+
+
+class Run:
+    """One run. What it shows is as of the last `refresh`, `attach` or `logs`."""
+
+    def __init__(self, context: Context, view: RunView, reserved: _ports.Reservation | None = None) -> None:
+        self._context = context
+        self._view = view
+        self._reserved = reserved
+        self._attachment: Attachment | None = None
+
+    def __repr__(self) -> str:
+        return f"<Run {self.name!r}: {self.status}>"
+
+    @property
+    def id(self) -> str:
+        """Unique for ever, while a name may be used again."""
+        return self._view.id
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self._view.name
+
+    @property
+    def view(self) -> RunView:
+        """All that the server says about the run."""
+        return self._view
+
+    @property
+    def status(self) -> RunStatus:
+        """Where the run is in its life."""
+        return self._view.status
+
+    @property
+    def backend(self) -> BackendType | None:
+        """Where it runs; None before it is known."""
+        instance = self._first_job.instance if self._first_job else None
+        return BackendType(instance.backend) if instance else None
+
+    @property
+    def hostname(self) -> str | None:
+        """The host it runs on; None before it is known."""
+        instance = self._first_job.instance if self._first_job else None
+        return instance.hostname if instance else None
+
+    @property
+    def ports(self) -> dict[int, int] | None:
+        """Container port to local port while attached, else None."""
+        return dict(self._attachment.ports) if self._attachment else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """0 where all went well, else that of the job that failed first; None before the end and where nobody knows."""
+        if not self.status.is_finished():
+            return None
+        failed = [job for job in self._view.jobs if job.exit_code]
+        if failed:
+            return min(
+                failed, key=lambda job: (job.finished_at is None, job.finished_at, job.replica, job.node)
+            ).exit_code
+        return 0 if self.status is RunStatus.DONE else None
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is ending or has ended, as a word such as `stopped_by_user`."""
+        return self._view.reason
+
+    @property
+    def detail(self) -> str:
+        """For people: why it ended, or what it waits for."""
+        return self._view.detail
+
+    def refresh(self) -> None:
+        """Fetch what the server knows now.
+
+        Raises:
+            ResourceNotExistsError: the run was deleted.
+        """
+        self._fetch()
+
+    def changes(self) -> Iterator["Run"]:
+        """Yield this run now and after each change, until it has ended. Waits on the server's events, never polls."""
+        yield self
+        if self.status.is_finished():
+            return
+        for event in self._context.events.follow(self.id, self._view.cursor):
+            if event.seq > self._view.cursor:
+                self._fetch()
+                yield self
+                if self.status.is_finished():
+                    return
+
+    def logs(
+        self,
+        start_time: datetime | None = None,
+        diagnose: bool = False,
+        replica_num: int = 0,
+        job_num: int = 0,
+    ) -> Iterator[bytes]:
+        """Yield what the job prints, from the start (or `start_time`) and on until the run has ended.
+
+        Every byte comes once and in order, across broken connections and restarts of the server.
+
+        Args:
+            start_time: leave out what was printed before; without a time zone it is local time.
+            diagnose: the agent's own log about the job instead.
+            replica_num: which replica.
+            job_num: which node of it.
+
+        Raises:
+            ServerUnreachableError: the server is away for minutes.
+        """
+        query = {
+            "replica": replica_num,
+            "node": job_num,
+            "stream": "agent" if diagnose else "job",
+            "start_time": start_time.astimezone().isoformat() if start_time else None,
+        }
+        path = {"project": self._context.project, "run": self.id}
+        reader = LogReader(self._context.transport, path, query, self._fetch, self._changed)
+        return reader.follow(self._view)
+
+    def attach(
+        self,
+        ssh_identity_file: str | os.PathLike[str] | None = None,
+        bind_address: str | None = None,
+        ports_overrides: Sequence[PortMapping | str] | None = None,
+        replica_num: int = 0,
+        job_num: int = 0,
+    ) -> bool:
+        """Wait until the job runs, then open an SSH tunnel, forward its ports and make `ssh <run>` work.
+
+        Args:
+            ssh_identity_file: an ed25519 private key; the client's own without it.
+            bind_address: where to listen for the forwarded ports; `localhost` without it.
+            ports_overrides: other local ports, such as `["8001:80"]`.
+            replica_num: which replica.
+            job_num: which node of it.
+
+        Returns:
+            False where the run has finished without success; True otherwise, with `ports` filled while it runs.
+
+        Raises:
+            PortUsedError: a local port is in use, or may not be used.
+            SSHError: the tunnel could not be opened; says why.
+        """
+        if self._attachment is not None:
+            return True
+        key = identity(ssh_identity_file or self._context.ssh_identity_file)
+
+        def grant() -> AccessView:
+            body = GrantAccess(public_key=key.public_key, replica=replica_num, node=job_num)
+            access: AccessView = self._context.transport.call(
+                routes.GRANT_ACCESS, body, project=self._context.project, run=self.id
+            )
+            return access
+
+        for _ in self.changes():
+            job = self._job(replica_num, job_num)
+            if job is None or job.status is not JobStatus.RUNNING:
+                continue
+            wish = Wish(
+                key=f"{self.id}-{replica_num}-{job_num}",
+                host_name=self.name if (replica_num, job_num) == (0, 0) else f"{self.name}-{replica_num}-{job_num}",
+                wanted=job.ports | _overrides(ports_overrides),
+                bind_address=bind_address,
+                is_explicit=bool(bind_address or ports_overrides),
+                same_machine=self._context.same_machine,
+                reserved=self._reserved,
+                identity=key,
+                grant=grant,
+            )
+            if self._open(wish, replica_num, job_num):
+                return True
+        self._release()
+        return self.status is RunStatus.DONE
+
+    def detach(self) -> None:
+        """Close the tunnel and undo what `attach` did; harmless where nothing is attached."""
+        self._release()
+        attachment, self._attachment = self._attachment, None
+        if attachment is not None:
+            attachment.close()
+
+    def stop(self, abort: bool = False) -> None:
+        """End the run, and detach.
+
+        Args:
+            abort: end it at once, without the time to clean up that SIGTERM gives.
+        """
+        self._view = self._context.transport.call(
+            routes.STOP_RUN, StopRun(abort=abort), project=self._context.project, run=self.id
+        )
+        self.detach()
+
+    def _open(self, wish: Wish, replica: int, node: int) -> bool:
+        """Whether the way in is open; False where the job ended before it was."""
+        try:
+            self._attachment = open_attachment(wish)
+        except ServerClientError:
+            self._fetch()
+            job = self._job(replica, node)
+            if job is not None and job.status is JobStatus.RUNNING:
+                raise
+            return False
+        return True
+
+    def _release(self) -> None:
+        if self._reserved is not None:
+            self._reserved.release()
+            self._reserved = None
+
+    @property
+    def _first_job(self) -> JobView | None:
+        return self._job(0, 0)
+
+    def _job(self, replica: int, node: int) -> JobView | None:
+        return next((job for job in self._view.jobs if (job.replica, job.node) == (replica, node)), None)
+
+    def _fetch(self) -> RunView:
+        self._view = self._context.transport.call(routes.GET_RUN, project=self._context.project, run=self.id)
+        return self._view
+
+    def _changed(self, view: RunView) -> RunView:
+        next(self._context.events.follow(self.id, view.cursor))
+        return self._fetch()
+
+
+def _overrides(ports: Sequence[PortMapping | str] | None) -> dict[int, int | None]:
+    mappings = [port if isinstance(port, PortMapping) else PortMapping.parse(port) for port in ports or ()]
+    return {mapping.container_port: mapping.local_port for mapping in mappings}

@@ -1,0 +1,169 @@
+"""Runs: planning, submitting and finding them."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Unpack
+
+from dstack.api import _ports
+from dstack.api._context import Context
+from dstack.api._files import Progress
+from dstack.api._keys import identity
+from dstack.api._repos import LocalRepo
+from dstack.api._run import Run
+from dstack.api._submissions import Draft, Options, RunPlan, draft_of
+from dstack.errors import ResourceNotExistsError
+from dstack.kit.ids import RandomIds
+from dstack.protocol import routes
+from dstack.protocol.views import RunPage
+
+if TYPE_CHECKING:
+    from dstack.spec.backends import BackendType
+    from dstack.spec.profile import Retry, SpotPolicy
+    from dstack.spec.resources import Resources
+    from dstack.spec.task import Task
+
+PAGE_RUNS = 100
+
+
+class RunCollection:
+    """Operations with runs."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def get(self, run_name: str) -> Run | None:
+        """The latest run of that name (or the run of that id), or None."""
+        try:
+            view = self._context.transport.call(routes.GET_RUN, project=self._context.project, run=run_name)
+        except ResourceNotExistsError:
+            return None
+        return Run(self._context, view)
+
+    def submit(  # noqa: PLR0913 - the arguments that programs know it by
+        self,
+        configuration: "Task",
+        configuration_path: str | None = None,
+        repo: LocalRepo | None = None,
+        backends: "Sequence[BackendType | str] | None" = None,
+        regions: Sequence[str] | None = None,
+        instance_types: Sequence[str] | None = None,
+        resources: "Resources | None" = None,
+        spot_policy: "SpotPolicy | str | None" = None,
+        retry_policy: "Retry | bool | None" = None,
+        max_duration: int | str | None = None,
+        max_price: float | None = None,
+        working_dir: str | None = None,
+        run_name: str | None = None,
+        reserve_ports: bool = True,
+    ) -> Run:
+        """Submit a run and return at once. An argument wins over the same field of the configuration.
+
+        Args:
+            configuration: what to run.
+            configuration_path: the file it comes from, for people to see.
+            repo: the files it needs; None for none.
+            backends: where it may run.
+            regions: in which regions.
+            instance_types: on which types of instances.
+            resources: what it needs.
+            spot_policy: `spot`, `on-demand` or `auto`.
+            retry_policy: when to try again.
+            max_duration: the longest time it may run, in seconds or as `2h`.
+            max_price: the highest price, in dollars an hour.
+            working_dir: where in the files its commands start.
+            run_name: its name; without it the configuration's, or a random one.
+            reserve_ports: take the local ports first, so that one in use is known before anything is created.
+
+        Example:
+            >>> from dstack.api import Client, Task
+            >>> run = Client.from_config().runs.submit(Task(commands=["echo hello"]))  # doctest: +SKIP
+
+        Raises:
+            ConfigurationError: something in it cannot work.
+            PortUsedError: a local port cannot be had; nothing was created.
+            ResourceExistsError: a run of that name is active.
+        """
+        options = Options(
+            configuration_path=configuration_path,
+            backends=backends,
+            regions=regions,
+            instance_types=instance_types,
+            resources=resources,
+            spot_policy=spot_policy,
+            retry_policy=retry_policy,
+            max_duration=max_duration,
+            max_price=max_price,
+            working_dir=working_dir,
+            run_name=run_name,
+        )
+        return self._submit(draft_of(configuration, options), repo, reserve_ports=reserve_ports)
+
+    def get_plan(self, configuration: "Task", repo: LocalRepo | None = None, **options: Unpack[Options]) -> RunPlan:
+        """What `submit` with the same arguments would do: the offers, best first, and why other machines do not fit.
+
+        Raises:
+            ConfigurationError: something in it cannot work.
+        """
+        draft = draft_of(configuration, options)
+        view = self._context.transport.call(routes.PLAN_RUN, draft.request, project=self._context.project)
+        return RunPlan(draft, repo, view)
+
+    def exec_plan(
+        self,
+        plan: RunPlan,
+        repo: LocalRepo | None = None,
+        reserve_ports: bool = True,
+        progress: Progress | None = None,
+    ) -> Run:
+        """Submit what was planned.
+
+        Args:
+            plan: what `get_plan` gave.
+            repo: the files it needs, where the plan was made without.
+            reserve_ports: take the local ports first.
+            progress: told the bytes of the files that are there by now, and all bytes.
+
+        Raises:
+            ConfigurationError, PortUsedError, ResourceExistsError: as `submit`.
+        """
+        return self._submit(plan.draft, repo or plan.repo, reserve_ports=reserve_ports, progress=progress)
+
+    def delete(self, run_name: str) -> None:
+        """Delete a finished run with its events and logs.
+
+        Raises:
+            ResourceNotExistsError: there is no such run.
+            InvalidRequestError: it has not finished.
+        """
+        self._context.transport.call(routes.DELETE_RUN, project=self._context.project, run=run_name)
+
+    def _submit(
+        self, draft: Draft, repo: LocalRepo | None, *, reserve_ports: bool, progress: Progress | None = None
+    ) -> Run:
+        reserved = _ports.Reservation(draft.ports) if reserve_ports else None
+        try:
+            files = self._context.repos.upload(repo, progress) if repo else None
+            key = identity(self._context.ssh_identity_file)
+            request = draft.request.model_copy(update={"repo": files, "ssh_public_key": key.public_key})
+            view = self._context.transport.call(
+                routes.SUBMIT_RUN,
+                request,
+                headers={"Idempotency-Key": RandomIds().new_token()},
+                project=self._context.project,
+            )
+        except BaseException:
+            if reserved is not None:
+                reserved.release()
+            raise
+        return Run(self._context, view, reserved)
+
+    def list(self, all: bool = False) -> list[Run]:
+        """Unfinished runs, newest first, or the last finished one where there are none; with `all` every run."""
+        runs: list[Run] = []
+        before: str | None = None
+        while True:
+            query = {"all": all, "limit": PAGE_RUNS, "before": before}
+            page: RunPage = self._context.transport.call(routes.LIST_RUNS, query=query, project=self._context.project)
+            runs += (Run(self._context, view) for view in page.runs)
+            before = page.next
+            if before is None:
+                return runs

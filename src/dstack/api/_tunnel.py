@@ -1,0 +1,194 @@
+"""A real SSH connection to a job, in a thread with a loop of its own, and the local ports that lead through it.
+
+The listening sockets are ours and outlive the connection: when that breaks, it is made again, and who connects
+meanwhile waits a moment.
+"""
+
+import asyncio
+import logging
+import socket
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dstack.api._keys import Identity
+from dstack.api._transport import FIRST_DELAY_S, LONGEST_DELAY_S, jittered
+from dstack.errors import DstackError, ServerUnreachableError, SSHError
+from dstack.protocol.views import AccessView
+
+if TYPE_CHECKING:
+    import asyncssh
+
+logger = logging.getLogger("dstack.api")
+
+CONNECT_TIMEOUT_S = 15.0
+KEEPALIVE_S = 5
+KEEPALIVES_MISSED_MAX = 3
+RECONNECT_WAIT_S = 15.0
+COPY_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How to reach one job: who opens the way, with which key, and which local sockets lead where."""
+
+    grant: Callable[[], AccessView]
+    identity: Identity
+    sockets: Mapping[int, socket.socket]
+    """Container port to listening socket."""
+
+
+class Tunnel:
+    """One SSH connection, kept up until it is closed."""
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
+        self._link: asyncssh.SSHClientConnection | None = None
+        self._up = asyncio.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="dstack-tunnel", daemon=True)
+        self._keeper: asyncio.Task[None] | None = None
+        self._servers: list[asyncio.Server] = []
+        self._splices: set[asyncio.Task[None]] = set()
+        self._thread.start()
+
+    def open(self, access: AccessView) -> None:
+        """Connect and serve the local ports.
+
+        Raises:
+            SSHError: the connection could not be made; says why.
+        """
+        try:
+            self._do(self._open(access))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close everything; harmless where it is closed already."""
+        if self._thread.is_alive():
+            self._do(self._close())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            for one in self._way.sockets.values():
+                one.close()
+
+    def _do(self, work: Coroutine[None, None, None]) -> None:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            future.result()
+        finally:
+            future.cancel()
+
+    async def _open(self, access: AccessView) -> None:
+        self._link = await self._connect(access)
+        self._up.set()
+        self._servers = [
+            await asyncio.start_server(self._splicer(port), sock=bound) for port, bound in self._way.sockets.items()
+        ]
+        self._keeper = asyncio.create_task(self._keep(), name="tunnel keeper")
+
+    async def _close(self) -> None:
+        tasks = [*self._splices, *([self._keeper] if self._keeper else [])]
+        for server in self._servers:
+            server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._link is not None:
+            self._link.abort()
+            await self._link.wait_closed()
+
+    async def _connect(self, access: AccessView) -> "asyncssh.SSHClientConnection":
+        import asyncssh
+
+        try:
+            host_key = asyncssh.import_public_key(access.host_key)
+            return await asyncssh.connect(
+                access.hostname,
+                access.ssh_port,
+                username=access.ssh_user,
+                client_keys=[str(self._way.identity.path)],
+                known_hosts=([host_key], [], []),
+                server_host_key_algs=["ssh-ed25519"],
+                signature_algs=["ssh-ed25519"],
+                agent_path=None,
+                config=None,
+                password_auth=False,
+                kbdint_auth=False,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                keepalive_interval=KEEPALIVE_S,
+                keepalive_count_max=KEEPALIVES_MISSED_MAX,
+            )
+        except (OSError, asyncssh.Error, asyncssh.KeyImportError, TimeoutError) as error:
+            raise SSHError(
+                f"The SSH tunnel to `{access.hostname}:{access.ssh_port}` could not be opened: {_cause(error)}",
+                hint="The job itself goes on; `attach` may be tried again",
+            ) from error
+
+    async def _keep(self) -> None:
+        """Connect again whenever the connection is lost, until the server says that the job is over."""
+        delay_s = FIRST_DELAY_S
+        while True:
+            if self._link is not None:
+                await self._link.wait_closed()
+                self._up.clear()
+                self._link = None
+                logger.info("The SSH tunnel broke; connecting again")
+            try:
+                self._link = await self._connect(await asyncio.to_thread(self._way.grant))
+                self._up.set()
+                delay_s = FIRST_DELAY_S
+            except (SSHError, ServerUnreachableError) as error:
+                logger.info("The SSH tunnel is still down: %s", error.message)
+                await asyncio.sleep(jittered(delay_s))
+                delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+            except DstackError as error:
+                logger.info("The SSH tunnel has ended: %s", error.message)
+                return
+
+    def _splicer(
+        self, container_port: int
+    ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]:
+        async def splice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._splices.add(task)
+            try:
+                await self._splice(container_port, reader, writer)
+            finally:
+                self._splices.discard(task)
+                writer.close()
+
+        return splice
+
+    async def _splice(self, container_port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        import asyncssh
+
+        try:
+            async with asyncio.timeout(RECONNECT_WAIT_S):
+                await self._up.wait()
+                assert self._link is not None
+                far_reader, far_writer = await self._link.open_connection("127.0.0.1", container_port)
+            try:
+                await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+            finally:
+                far_writer.close()
+        except (OSError, asyncssh.Error, TimeoutError) as error:
+            logger.info("A connection to port %d was closed: %s", container_port, _cause(error))
+
+
+async def _copy(
+    reader: "asyncio.StreamReader | asyncssh.SSHReader[bytes]",
+    writer: "asyncio.StreamWriter | asyncssh.SSHWriter[bytes]",
+) -> None:
+    while chunk := await reader.read(COPY_BYTES):
+        writer.write(chunk)
+        await writer.drain()
+    writer.write_eof()
+
+
+def _cause(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,63 @@
+"""This very machine, as a cloud with one machine of one size.
+
+The machine is a folder with an agent in it. It is launched by making the folder, and gone when its agent is; the agent
+itself is started, and started again after a crash, by whoever connects to it (`dstack.hosts`).
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from dstack.agent.paths import is_agent_alive
+from dstack.agent.resources import probe
+from dstack.backends.base import Backend, Machine
+from dstack.domain.offers import Offer
+from dstack.errors import NoCapacityError
+
+HOSTNAME = "127.0.0.1"
+
+
+class Local(Backend):
+    """The machine on which the server runs."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._folder = data_dir / "machines"
+
+    def check(self) -> None:
+        """There is always this machine."""
+
+    def offers(self) -> Sequence[Offer]:
+        """One machine, with what it really has, for all projects together."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        resources = probe(self._folder)
+        return [Offer("local", "local", "local", resources, price=0.0, shared=True, machines_max=1)]
+
+    def launch(self, key: str, offer: Offer) -> Machine:
+        """Make the machine's folder."""
+        others = [machine.key for machine in self.look_up() if machine.key != key]
+        if others:
+            raise NoCapacityError("This machine is in use already")
+        (self._folder / key).mkdir(mode=0o700, exist_ok=True)
+        return self._machine(key)
+
+    def look_up(self, key: str | None = None) -> Sequence[Machine]:
+        """The folders there are."""
+        if not self._folder.is_dir():
+            return []
+        return [
+            self._machine(path.name) for path in self._folder.iterdir() if key in (None, path.name) and path.is_dir()
+        ]
+
+    def terminate(self, key: str) -> bool:
+        """Gone once nobody lives there; the agent has been told to leave before."""
+        path = self._folder / key
+        if is_agent_alive(path):
+            return False
+        shutil.rmtree(path, ignore_errors=True)
+        return not path.exists()
+
+    def _machine(self, key: str) -> Machine:
+        return Machine(id=str(self._folder / key), key=key, hostname=HOSTNAME)
+
+
+driver = Local

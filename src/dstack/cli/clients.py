@@ -1,0 +1,25 @@
+"""The client that a command speaks through."""
+
+import argparse
+
+from dstack.api import Client, Run
+from dstack.errors import ResourceNotExistsError
+
+
+def client_of(arguments: argparse.Namespace) -> Client:
+    """The client for the project that was asked for."""
+    return Client.from_config(project_name=getattr(arguments, "project", None))
+
+
+def get_run(client: Client, name: str) -> Run:
+    """The latest run of that name.
+
+    Raises:
+        ResourceNotExistsError: there is none.
+    """
+    run = client.runs.get(name)
+    if run is None:
+        raise ResourceNotExistsError(
+            f"There is no run `{name}` in the project `{client.project}`", hint="`dstack ps -a` shows all runs"
+        )
+    return run

@@ -1,0 +1,38 @@
+"""`dstack attach`: open the way into a run."""
+
+import argparse
+
+HELP = "forward a run's ports and make `ssh RUN` work, until the run ends or Ctrl-C"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which run, and which ports where."""
+    parser.add_argument("run_name", metavar="RUN")
+    parser.add_argument("--logs", action="store_true", help="show its log too")
+    parser.add_argument("--host", metavar="ADDRESS", help="the local address to listen on (default: localhost)")
+    parser.add_argument(
+        "-p", "--port", action="append", dest="ports", metavar="LOCAL:PORT", help="another local port; may be repeated"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Stay attached; leaving does not stop the run."""
+    from dstack.cli import following, words
+    from dstack.cli.clients import client_of, get_run
+
+    one = get_run(client_of(arguments), arguments.run_name)
+    try:
+        following.wait_until_running(one)
+        following.attach(one, bind_address=arguments.host, ports=arguments.ports)
+        if not one.status.is_finished():
+            words.say(f"Attached to `{one.name}`; Ctrl-C leaves, and the run goes on")
+        if arguments.logs:
+            following.write_log(one)
+        else:
+            following.wait_until_ended(one)
+        return following.ended(one)
+    except KeyboardInterrupt:
+        words.say(f"\nDetached from `{one.name}`, which goes on")
+        return following.EXIT_INTERRUPTED
+    finally:
+        one.detach()

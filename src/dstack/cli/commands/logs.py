@@ -1,0 +1,56 @@
+"""`dstack logs`: what a job prints."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+HELP = "show the log of a run, and follow it until the run ends"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which log, and from when on."""
+    parser.add_argument("run_name", metavar="RUN")
+    parser.add_argument("-d", "--diagnose", action="store_true", help="the agent's own log about the job")
+    parser.add_argument("--since", metavar="TIME", help="from then on: `10m` ago, or a time such as `2030-01-31T12:00`")
+    parser.add_argument("--replica", type=int, default=0, metavar="N", help="which replica (default: 0)")
+    parser.add_argument("--job", type=int, default=0, metavar="N", help="which job of it (default: 0)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the log to stdout."""
+    import sys
+
+    from dstack.cli.clients import client_of, get_run
+    from dstack.kit.clock import SystemClock
+
+    since = since_of(arguments.since, SystemClock().now()) if arguments.since else None
+    one = get_run(client_of(arguments), arguments.run_name)
+    for chunk in one.logs(since, arguments.diagnose, arguments.replica, arguments.job):
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+    return 0
+
+
+def since_of(text: str, now: "datetime") -> "datetime":
+    """The time that `--since` names.
+
+    Raises:
+        ConfigurationError: it names none.
+    """
+    from datetime import datetime, timedelta
+
+    from dstack.errors import ConfigurationError
+    from dstack.kit.units import parse_duration
+
+    try:
+        return now - timedelta(seconds=parse_duration(text))
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError as error:
+        raise ConfigurationError(
+            f"`{text}` is neither a duration nor a time", hint="Write `10m`, `2h`, `1d` or `2030-01-31T12:00`"
+        ) from error

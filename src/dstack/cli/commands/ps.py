@@ -1,0 +1,69 @@
+"""`dstack ps`: the runs."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from dstack.api import Client
+    from dstack.protocol.views import RunView
+
+HELP = "show runs"
+HEADERS = ("NAME", "BACKEND", "RESOURCES", "PRICE", "STATUS", "SUBMITTED")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which runs, and how."""
+    parser.add_argument("-a", "--all", action="store_true", help="finished runs too")
+    parser.add_argument("-w", "--watch", action="store_true", help="show them again whenever something changes")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show the runs, once or until Ctrl-C."""
+    from dstack.cli.clients import client_of
+
+    client = client_of(arguments)
+    after = max((event.seq for event in client.events.list()), default=0) if arguments.watch else 0
+    _show(client, arguments)
+    if arguments.watch:
+        for event in client.events.follow(after=after):
+            if event.status is not None:
+                _show(client, arguments)
+    return 0
+
+
+def rows_of(views: "list[RunView]", now: "datetime") -> list[tuple[str, ...]]:
+    """The table's rows."""
+    from dstack.cli import words
+
+    rows: list[tuple[str, ...]] = []
+    for view in views:
+        instance = next((job.instance for job in view.jobs if job.instance), None)
+        rows.append(
+            (
+                view.name,
+                instance.backend if instance else "",
+                instance.resources if instance else "",
+                words.price(instance.price) if instance else "",
+                view.status.value,
+                words.age(view.submitted_at, now),
+            )
+        )
+    return rows
+
+
+def _show(client: "Client", arguments: argparse.Namespace) -> None:
+    import sys
+
+    from dstack.cli import words
+    from dstack.kit.clock import SystemClock
+
+    views = [one.view for one in client.runs.list(all=arguments.all)]
+    if arguments.json:
+        words.show_json(views)
+        return
+    if arguments.watch and sys.stdout.isatty():
+        sys.stdout.write("\x1b[2J\x1b[H")
+    words.show(words.table(HEADERS, rows_of(views, SystemClock().now())))

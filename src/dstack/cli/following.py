@@ -1,0 +1,91 @@
+"""Going along with a run: its status until it runs, then its log until it ends, and what Ctrl-C means meanwhile."""
+
+import sys
+from typing import TYPE_CHECKING
+
+from dstack.cli import words
+from dstack.errors import ClientError
+from dstack.protocol.statuses import RunStatus
+
+if TYPE_CHECKING:
+    from dstack.api import Run
+
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
+
+
+def wait_until_running(run: "Run") -> None:
+    """Show what the run waits for, until it runs or has ended."""
+    line = words.StatusLine()
+    try:
+        for now in run.changes():
+            if now.status is RunStatus.RUNNING or now.status.is_finished():
+                return
+            line.set(f"{run.name}: {now.status}{f', {now.detail}' if now.detail else ''}")
+    finally:
+        line.clear()
+
+
+def attach(run: "Run", *, bind_address: str | None = None, ports: list[str] | None = None) -> None:
+    """Open the way in and tell where the ports are."""
+    run.attach(bind_address=bind_address, ports_overrides=ports)
+    for container_port, local_port in (run.ports or {}).items():
+        words.say(f"Port {container_port} of `{run.name}` is at {bind_address or 'localhost'}:{local_port}")
+
+
+def write_log(run: "Run") -> None:
+    """Write the run's log to stdout, byte for byte, until the run has ended."""
+    for chunk in run.logs():
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+
+
+def follow(run: "Run", *, shows_log: bool = True) -> int:
+    """Go along with a run until it ends; returns the exit code for the command."""
+    try:
+        wait_until_running(run)
+        try:
+            attach(run)
+        except ClientError as error:  # the run goes on, and so can we, without its ports
+            words.say_error(error, label="warning")
+        if shows_log:
+            write_log(run)
+        else:
+            wait_until_ended(run)
+        return ended(run)
+    except KeyboardInterrupt:
+        return _interrupted(run)
+    finally:
+        run.detach()
+
+
+def wait_until_ended(run: "Run") -> None:
+    """Wait for the run's end."""
+    for _ in run.changes():
+        pass
+
+
+def ended(run: "Run") -> int:
+    """Say how the run ended; returns its exit code."""
+    code = run.exit_code
+    if run.status is RunStatus.DONE:
+        words.say(f"{run.name}: done")
+        return 0
+    reason = run.detail or (run.reason or "").replace("_", " ")
+    known = f" (exit code {code})" if code is not None else ""
+    words.say(f"{run.name}: {run.status}{known}{f', {reason}' if reason else ''}")
+    return code or EXIT_ERROR
+
+
+def _interrupted(run: "Run") -> int:
+    """Ask whether to stop the run; a second Ctrl-C leaves it running. Without a terminal the run is stopped."""
+    words.say("")
+    try:
+        if not sys.stdin.isatty() or words.confirmed(f"Stop the run `{run.name}` before leaving?"):
+            run.stop()
+            words.say(f"{run.name}: stopping")
+            return EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        words.say("")
+    words.say(f"The run goes on. `dstack attach --logs {run.name}` comes back to it, `dstack stop {run.name}` ends it")
+    return EXIT_INTERRUPTED

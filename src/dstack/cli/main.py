@@ -1,0 +1,77 @@
+"""The entry of the `dstack` command: finds the command's module, runs it, turns errors into words and exit codes."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Protocol, cast
+
+from dstack import __version__
+from dstack.cli import words
+from dstack.errors import DstackError
+
+COMMANDS = ("apply", "attach", "delete", "event", "logs", "ps", "server", "stop")
+
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+
+class Command(Protocol):
+    """What a command's module has."""
+
+    HELP: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code.
+
+    Args:
+        argv: the arguments; those of the process without it.
+    """
+    try:
+        arguments = parser().parse_args(argv)
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
+    except DstackError as error:
+        if os.environ.get("DSTACK_DEBUG"):
+            raise
+        words.say_error(error)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; what is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except Exception as error:  # the boundary: people get a sentence, not a traceback
+        if os.environ.get("DSTACK_DEBUG"):
+            raise
+        words.say_error(_bug(error))
+        return EXIT_ERROR
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their arguments."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--project", metavar="NAME", help="the project (default: that of the configuration)")
+    root = argparse.ArgumentParser(prog="dstack", description="Run AI workloads anywhere.", parents=[common])
+    root.add_argument("--version", action="version", version=f"dstack {__version__}")
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        command = cast(Command, import_module(f"dstack.cli.commands.{name}"))
+        one = commands.add_parser(name, help=command.HELP, description=command.HELP, parents=[common])
+        command.add_arguments(one)
+        one.set_defaults(run=command.run)
+    return root
+
+
+def _bug(error: Exception) -> DstackError:
+    return DstackError(
+        f"Something went wrong inside dstack: {type(error).__name__}: {error}",
+        hint="Set `DSTACK_DEBUG=1` to see where, and report it",
+    )

@@ -1,0 +1,147 @@
+"""What the command says: messages to stderr, data to stdout, and how tables, ages and prices are written."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, TextIO
+
+from dstack.errors import ConfigurationError, DstackError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from dstack.protocol.views import OfferView
+
+RED, GREEN, YELLOW, BOLD = "31", "32", "33", "1"
+STATUS_COLORS = {
+    "running": GREEN,
+    "done": GREEN,
+    "failed": RED,
+    "terminated": YELLOW,
+    "terminating": YELLOW,
+}
+
+
+def has_color(file: TextIO) -> bool:
+    """Whether colours make sense there: a terminal, and the user has not said otherwise."""
+    return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def colored(text: str, color: str, file: TextIO) -> str:
+    """The text in a colour, or as it is where colours make no sense."""
+    return f"\x1b[{color}m{text}\x1b[0m" if has_color(file) else text
+
+
+def say(text: str) -> None:
+    """A message for people, to stderr."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def say_error(error: DstackError, label: str = "error") -> None:
+    """What went wrong and what to do next, to stderr."""
+    say(f"{colored(label, RED, sys.stderr)}: {error.message}")
+    if error.hint:
+        say(f"{colored('hint', BOLD, sys.stderr)}: {error.hint}")
+
+
+def show(text: str) -> None:
+    """Data, to stdout."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def show_json(views: "Sequence[BaseModel]") -> None:
+    """A list of objects as JSON, to stdout."""
+    show(json.dumps([view.model_dump(mode="json") for view in views], indent=2))
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, file: TextIO | None = None) -> str:
+    """Aligned columns, two spaces apart, with the header in bold and statuses in colour where colours make sense."""
+    file = file or sys.stdout
+    lines = [tuple(headers), *(tuple(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    text[0] = colored(text[0], BOLD, file)
+    for row, line in enumerate(lines[1:], start=1):
+        for cell in line:
+            if cell in STATUS_COLORS:
+                text[row] = text[row].replace(f" {cell}", f" {colored(cell, STATUS_COLORS[cell], file)}", 1)
+    return "\n".join(text)
+
+
+def price(dollars_an_hour: float) -> str:
+    """Such as `$0.35`."""
+    return f"${dollars_an_hour:.4f}".rstrip("0").rstrip(".")
+
+
+def age(then: datetime, now: datetime) -> str:
+    """How long ago, such as `3 mins ago`."""
+    seconds = max((now - then) / timedelta(seconds=1), 0.0)
+    for unit, size_s in (("day", 86400), ("hour", 3600), ("min", 60), ("sec", 1)):
+        count = int(seconds // size_s)
+        if count:
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "now"
+
+
+def offers_table(offers: "Sequence[OfferView]", total: int, max_price: float | None) -> str:
+    """The best offers, and how many more there are."""
+    headers = ("#", "BACKEND", "REGION", "INSTANCE", "RESOURCES", "SPOT", "PRICE")
+    rows = [
+        (
+            str(number),
+            offer.backend,
+            offer.region,
+            offer.instance_type,
+            offer.resources,
+            "yes" if offer.spot else "no",
+            price(offer.price) + ("" if offer.availability == "available" else f"  {offer.availability}"),
+        )
+        for number, offer in enumerate(offers, start=1)
+    ]
+    most = f", {price(max_price)} max" if max_price is not None else ""
+    return f"{table(headers, rows, file=sys.stderr)}\nShown {len(offers)} of {total} offers{most}"
+
+
+def confirmed(question: str) -> bool:
+    """Ask on the terminal.
+
+    Raises:
+        ConfigurationError: there is no terminal to ask on.
+    """
+    if not sys.stdin.isatty():
+        raise ConfigurationError(f"There is no terminal to ask: {question}", hint="Pass `-y` to answer yes beforehand")
+    while True:
+        sys.stderr.write(f"{question} [y/n]: ")
+        sys.stderr.flush()
+        answer = sys.stdin.readline()
+        if not answer or answer.strip().lower() in ("n", "no"):
+            return False
+        if answer.strip().lower() in ("y", "yes"):
+            return True
+
+
+class StatusLine:
+    """One line that is written over on a terminal; elsewhere a line for each change."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._is_live = sys.stderr.isatty()
+
+    def set(self, text: str) -> None:
+        """Show the text instead of what was there."""
+        if text == self._last:
+            return
+        self._last = text
+        sys.stderr.write(f"\r\x1b[2K{text}" if self._is_live else f"{text}\n")
+        sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Take the line away again."""
+        if self._is_live and self._last:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+        self._last = ""

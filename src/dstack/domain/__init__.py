@@ -1,0 +1,6 @@
+"""What the server knows: runs, jobs, instances, and the rules they obey.
+
+All functions here are pure: no I/O, no clock, no randomness. Given the same values they return the same values, which
+is why they can be tested in microseconds and replayed after an incident. SQL, sockets and providers do not belong
+here.
+"""

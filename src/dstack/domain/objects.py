@@ -1,0 +1,172 @@
+"""The objects of the engine and what a step says about them.
+
+A *view* is all a step may look at, read in one transaction. `Next` is all a step may answer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from dstack.domain.intents import Intent, Outcome
+from dstack.domain.offers import NO_SHARE, Demand, Offer, Share
+from dstack.protocol.agent import JobReport
+from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, JobStatus, RunStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One configuration brought to life."""
+
+    id: str
+    project_id: str
+    user_id: str
+    name: str
+    type: str
+    status: RunStatus
+    status_since: datetime
+    submitted_at: datetime
+    spec: Mapping[str, Any]
+    """The `SubmitRun` body as it was accepted."""
+    priority: int = 0
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    reason: JobReason | None = None
+    detail: str = ""
+    stop_asked: JobReason | None = None
+    """The user's wish to end it: `stopped_by_user` or `aborted_by_user`."""
+    retry_at: datetime | None = None
+    """While pending: when the jobs are submitted again."""
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One attempt of one node of one replica of a run."""
+
+    id: str
+    run_id: str
+    project_id: str
+    replica: int
+    node: int
+    nodes: int
+    attempt: int
+    status: JobStatus
+    status_since: datetime
+    submitted_at: datetime
+    demand: Demand
+    stop_grace_s: float
+    """Between asking it to end and ending it."""
+    instance_id: str | None = None
+    share: Share = NO_SHARE
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    reason: JobReason | None = None
+    detail: str = ""
+    stop_asked: JobReason | None = None
+    """Why the run wants this job to end."""
+    report: JobReport | None = None
+    """What the agent last said about it."""
+    lost_at: datetime | None = None
+    """Since when its agent says that it does not know the job."""
+    exit_code: int | None = None
+    signal: int | None = None
+    version: int = 0
+
+    @property
+    def holds_machine(self) -> bool:
+        """Whether it takes its share of its instance: from placement until its processes are gone."""
+        ended = self.report is not None and self.report.state == "ended"
+        return self.instance_id is not None and not self.status.is_finished() and not ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """Our record of one machine, from the wish for it to its confirmed end."""
+
+    id: str
+    project_id: str | None
+    """None for a machine that all projects share."""
+    offer: Offer
+    status: InstanceStatus
+    status_since: datetime
+    created_at: datetime
+    idle_duration: timedelta | None
+    """How long it may stand idle; None for ever."""
+    machine_id: str | None = None
+    hostname: str | None = None
+    agent_seen_at: datetime | None = None
+    """When its agent first answered."""
+    unreachable_since: datetime | None = None
+    """Since when the link is down; None while it is up, or was never up."""
+    ssh_port: int | None = None
+    ssh_host_key: str | None = None
+    reason: InstanceReason | None = None
+    detail: str = ""
+    finished_at: datetime | None = None
+    version: int = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether jobs may be started on it."""
+        return self.status in (InstanceStatus.IDLE, InstanceStatus.BUSY) and self.agent_seen_at is not None
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether jobs may be placed on it."""
+        return self.status not in (InstanceStatus.TERMINATING, InstanceStatus.TERMINATED)
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What a step answers: objects as they should be, what to do, when to look again at the latest."""
+
+    write: tuple[Run | Job | Instance, ...] = ()
+    do: tuple[Intent, ...] = ()
+    again: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run, the latest attempts of its jobs, and the time."""
+
+    run: Run
+    jobs: tuple[Job, ...]
+    now: datetime
+    new_ids: tuple[str, ...] = ()
+    """Identifiers for jobs that the step may want to make: at least one for each of `jobs`."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job, its run, its instance and the other nodes that start with it."""
+
+    job: Job
+    run: Run
+    instance: Instance | None
+    gang: tuple[Job, ...]
+    """The jobs of the same replica and attempt, this one among them, by node."""
+    gang_instances: Mapping[str, Instance]
+    outcomes: Mapping[type[Intent], Outcome]
+    now: datetime
+
+    @property
+    def age(self) -> timedelta:
+        """How long the job has been in its present status."""
+        return self.now - self.job.status_since
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceView:
+    """An instance and the jobs that hold a part of it."""
+
+    instance: Instance
+    jobs: tuple[Job, ...]
+    """Unfinished ones only."""
+    outcomes: Mapping[type[Intent], Outcome]
+    now: datetime
+
+    @property
+    def age(self) -> timedelta:
+        """How long the instance has been in its present status."""
+        return self.now - self.instance.status_since

@@ -1,0 +1,233 @@
+"""What can be bought, and whether it is what a job asks for."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from dstack.protocol.agent import Gpu, HostResources
+
+GIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One thing that can be bought: a machine of some size, in some place, at some price."""
+
+    backend: str
+    region: str
+    instance_type: str
+    resources: HostResources
+    price: float
+    """US dollars an hour."""
+    spot: bool = False
+    shared: bool = False
+    """Whether several jobs may run on one machine, each with the part it asks for."""
+    machines_max: int | None = None
+    """How many of it may exist at once; None where the backend sets no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """A closed range; None is open. `written` tells a wish of the user's from a default."""
+
+    min: float | None
+    max: float | None
+    written: bool
+
+    def holds(self, value: float) -> bool:
+        """Whether `value` lies inside."""
+        return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuDemand:
+    """Which accelerators a job asks for."""
+
+    count: Bounds
+    vendor: str | None = None
+    names: tuple[str, ...] = ()
+    memory_mib: Bounds | None = None
+    total_memory_mib: Bounds | None = None
+
+    def fits(self, gpu: Gpu) -> bool:
+        """Whether one such card is what is asked for."""
+        if self.vendor is not None and gpu.vendor.lower() != self.vendor:
+            return False
+        if self.names and not any(name.lower() in _words(gpu.name) for name in self.names):
+            return False
+        return self.memory_mib is None or self.memory_mib.holds(gpu.memory_mib)
+
+
+def _words(gpu_name: str) -> list[str]:
+    """`NVIDIA A100-SXM4-80GB` is an A100: a wanted name matches whole or as one word."""
+    name = gpu_name.lower()
+    return [name, name.replace(" ", ""), *name.replace("-", " ").split()]
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one job needs of a machine and what its owner allows."""
+
+    cpus: Bounds
+    memory_mib: Bounds
+    disk_mib: Bounds
+    gpu: GpuDemand | None = None
+    backends: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    instance_types: tuple[str, ...] = ()
+    max_price: float | None = None
+    spot: str = "on-demand"
+    """`spot`, `on-demand` or `auto`."""
+    image: bool = False
+    """Whether it needs a container engine."""
+    idle_duration_s: float | None = 300.0
+    """How long a machine that was bought for it may stand idle afterwards; None for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The part of a machine that a job holds while it is there."""
+
+    cpus: float = 0
+    memory_mib: int = 0
+    gpus: tuple[int, ...] = field(default=())
+    """Indices of the cards that are the job's own."""
+
+
+NO_SHARE = Share()
+
+
+def demand_to_json(demand: Demand) -> dict[str, Any]:
+    """A demand as a JSON column holds it."""
+    return asdict(demand)
+
+
+def demand_of_json(body: dict[str, Any]) -> Demand:
+    """The demand that `demand_to_json` wrote."""
+    gpu = body["gpu"]
+    return Demand(
+        cpus=Bounds(**body["cpus"]),
+        memory_mib=Bounds(**body["memory_mib"]),
+        disk_mib=Bounds(**body["disk_mib"]),
+        gpu=None if gpu is None else _gpu_demand_of_json(gpu),
+        backends=tuple(body["backends"]),
+        regions=tuple(body["regions"]),
+        instance_types=tuple(body["instance_types"]),
+        max_price=body["max_price"],
+        spot=body["spot"],
+        image=body["image"],
+        idle_duration_s=body["idle_duration_s"],
+    )
+
+
+def _gpu_demand_of_json(body: dict[str, Any]) -> GpuDemand:
+    def bounds(name: str) -> Bounds | None:
+        return None if body[name] is None else Bounds(**body[name])
+
+    return GpuDemand(
+        count=Bounds(**body["count"]),
+        vendor=body["vendor"],
+        names=tuple(body["names"]),
+        memory_mib=bounds("memory_mib"),
+        total_memory_mib=bounds("total_memory_mib"),
+    )
+
+
+def misfits(demand: Demand, offer: Offer) -> Iterator[str]:
+    """Why this offer is not what is asked for: one phrase a reason, with what was asked and what there is.
+
+    On a shared machine (this very one) a default that the user did not write excludes nothing.
+    """
+    yield from _policy_misfits(demand, offer)
+    has = offer.resources
+    for name, bounds, value, show in (
+        ("cpu", demand.cpus, has.cpus, _count),
+        ("memory", demand.memory_mib, has.memory_mib, size),
+        ("disk", demand.disk_mib, has.disk_mib, size),
+    ):
+        if (bounds.written or not offer.shared) and not bounds.holds(value):
+            yield f"{name}: asked {_show(bounds, show)}, has {show(value)}"
+    if demand.gpu is not None:
+        yield from _gpu_misfits(demand.gpu, has.gpus)
+    if demand.image and offer.backend == "local":
+        yield "image: asked for a container image, has no container engine"
+
+
+def _policy_misfits(demand: Demand, offer: Offer) -> Iterator[str]:
+    for name, allowed, value in (
+        ("backends", demand.backends, offer.backend),
+        ("regions", demand.regions, offer.region),
+        ("instance_types", demand.instance_types, offer.instance_type),
+    ):
+        if allowed and value not in allowed:
+            yield f"{name}: asked {', '.join(allowed)}, is {value}"
+    if demand.max_price is not None and offer.price > demand.max_price:
+        yield f"max_price: asked ${demand.max_price:g}, costs ${offer.price:g}"
+    if demand.spot != "auto" and offer.spot != (demand.spot == "spot"):
+        yield f"spot_policy: asked {demand.spot}, is {'spot' if offer.spot else 'on-demand'}"
+
+
+def _gpu_misfits(demand: GpuDemand, gpus: tuple[Gpu, ...]) -> Iterator[str]:
+    fitting = [gpu for gpu in gpus if demand.fits(gpu)]
+    wanted = " ".join(filter(None, [demand.vendor, ",".join(demand.names)]))
+    if demand.memory_mib is not None:
+        wanted = f"{wanted} with memory {_show(demand.memory_mib, size)}".strip()
+    if demand.count.min is not None and len(fitting) < demand.count.min:
+        has = ", ".join(f"{gpu.name} ({size(gpu.memory_mib)})" for gpu in gpus) or "none"
+        yield f"gpu: asked {_show(demand.count, _count)} {wanted}".rstrip() + f", has {has}"
+    elif demand.total_memory_mib is not None:
+        total = sum(gpu.memory_mib for gpu in fitting)
+        if not demand.total_memory_mib.holds(total):
+            yield f"gpu.total_memory: asked {_show(demand.total_memory_mib, size)}, has {size(total)}"
+
+
+def _show(bounds: Bounds, show: Callable[[float], str]) -> str:
+    if bounds.min == bounds.max and bounds.min is not None:
+        return show(bounds.min)
+    return f"{'' if bounds.min is None else show(bounds.min)}..{'' if bounds.max is None else show(bounds.max)}"
+
+
+def _count(value: float) -> str:
+    return f"{value:g}"
+
+
+def size(mib: float) -> str:
+    """MiB for people: `512MB`, `7.6GB`, `1.5TB` (1024-based, as the grammar)."""
+    if mib < GIB:
+        return f"{mib:g}MB"
+    if mib < GIB * GIB:
+        return f"{round(mib / GIB, 1):g}GB"
+    return f"{round(mib / GIB / GIB, 1):g}TB"
+
+
+def describe(resources: HostResources) -> str:
+    """What a machine has, on one line: `2xCPU, 8GB, 100GB (disk), 1xA100 (40GB)`."""
+    parts = [f"{resources.cpus}xCPU", size(resources.memory_mib), f"{size(resources.disk_mib)} (disk)"]
+    kinds: dict[Gpu, int] = {}
+    for gpu in resources.gpus:
+        kinds[gpu] = kinds.get(gpu, 0) + 1
+    parts += [f"{count}x{gpu.name} ({size(gpu.memory_mib)})" for gpu, count in kinds.items()]
+    return ", ".join(parts)
+
+
+def share_of(demand: Demand, offer: Offer) -> Share:
+    """The part of an empty machine that a job takes: all of it, or on a shared one what was asked for.
+
+    What the user did not write takes one core and that core's part of the memory, so that as many such jobs run at
+    once as there are cores.
+    """
+    has = offer.resources
+    if not offer.shared:
+        return Share(has.cpus, has.memory_mib, tuple(range(len(has.gpus))))
+    cpus = demand.cpus.min or 1 if demand.cpus.written else 1
+    memory_mib = demand.memory_mib.min or 0 if demand.memory_mib.written else has.memory_mib / max(1, has.cpus) * cpus
+    return Share(cpus, int(min(memory_mib, has.memory_mib)), gpus_for(demand, has.gpus, taken=frozenset()) or ())
+
+
+def gpus_for(demand: Demand, gpus: tuple[Gpu, ...], *, taken: frozenset[int]) -> tuple[int, ...] | None:
+    """The cards a job would get, lowest index first; () where it asks for none, None where too few are free."""
+    if demand.gpu is None:
+        return ()
+    free = [index for index, gpu in enumerate(gpus) if index not in taken and demand.gpu.fits(gpu)]
+    count = int(demand.gpu.count.min or 1)
+    return tuple(free[:count]) if len(free) >= count else None

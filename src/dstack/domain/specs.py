@@ -1,0 +1,70 @@
+"""What a run's configuration means to the engine: jobs, demands, policies."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from dstack.domain.offers import Bounds, Demand, GpuDemand
+from dstack.domain.retries import RetryPolicy
+from dstack.kit.ranges import Range
+from dstack.kit.units import Memory
+from dstack.spec.parse import Configuration, configuration_of
+from dstack.spec.resources import GPU, Resources
+
+STOP_GRACE_S = 10.0
+
+
+def configuration_in(spec: Mapping[str, Any]) -> Configuration:
+    """The configuration of a run's spec."""
+    return configuration_of(spec["configuration"])
+
+
+def demand_of(configuration: Configuration) -> Demand:
+    """What each job of the configuration needs of a machine."""
+    resources = configuration.resources or Resources()
+    written = resources.model_fields_set
+    return Demand(
+        cpus=_bounds(resources.cpu, "cpu" in written),
+        memory_mib=_memory(resources.memory, "memory" in written),
+        disk_mib=_memory(resources.disk.size if resources.disk else None, "disk" in written),
+        gpu=None if resources.gpu is None else _gpu_demand_of(resources.gpu),
+        backends=tuple(str(backend) for backend in configuration.backends or ()),
+        regions=tuple(configuration.regions or ()),
+        instance_types=tuple(configuration.instance_types or ()),
+        max_price=configuration.max_price,
+        spot=str(configuration.spot_policy or "on-demand"),
+        image=configuration.image is not None,
+    )
+
+
+def _gpu_demand_of(gpu: GPU) -> GpuDemand:
+    return GpuDemand(
+        count=_bounds(gpu.count, True),
+        vendor=None if gpu.vendor is None else str(gpu.vendor),
+        names=tuple(gpu.name or ()),
+        memory_mib=None if gpu.memory is None else _memory(gpu.memory, True),
+        total_memory_mib=None if gpu.total_memory is None else _memory(gpu.total_memory, True),
+    )
+
+
+def _bounds(range: Range[int], written: bool) -> Bounds:
+    return Bounds(range.min, range.max, written)
+
+
+def _memory(range: Range[Memory] | None, written: bool) -> Bounds:
+    if range is None:
+        return Bounds(None, None, written)
+    return Bounds(_mib(range.min), _mib(range.max), written)
+
+
+def _mib(memory: Memory | None) -> float | None:
+    return None if memory is None else memory.mib
+
+
+def retry_policy_of(spec: Mapping[str, Any]) -> RetryPolicy | None:
+    """When a failed run is to be tried again; None for never."""
+    retry = configuration_in(spec).retry
+    if not retry:
+        return None
+    duration = timedelta(seconds=retry.duration) if retry.duration else None
+    return RetryPolicy(frozenset(str(event) for event in retry.on_events), duration)

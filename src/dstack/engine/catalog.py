@@ -1,0 +1,46 @@
+"""What is on sale now: the offers of all backends, asked for when needed and remembered for a minute."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from dstack.backends.base import Backend
+from dstack.domain.offers import Offer
+from dstack.errors import DstackError
+from dstack.kit.clock import Clock
+
+log = logging.getLogger(__name__)
+
+FRESH_FOR = timedelta(minutes=1)
+BACKEND_TIMEOUT_S = 60.0
+
+
+class Catalog:
+    """The latest offers of each backend; a backend that does not answer keeps its last ones."""
+
+    def __init__(self, backends: Mapping[str, Backend], clock: Clock) -> None:
+        self._backends = backends
+        self._clock = clock
+        self._offers: dict[str, Sequence[Offer]] = {}
+        self._asked_at: datetime | None = None
+        self._asking = asyncio.Lock()
+
+    def snapshot(self) -> Sequence[Offer]:
+        """What is known now."""
+        return [offer for offers in list(self._offers.values()) for offer in offers]
+
+    async def offers(self) -> Sequence[Offer]:
+        """What is on sale, not older than a minute."""
+        async with self._asking:
+            if self._asked_at is None or self._clock.now() - self._asked_at > FRESH_FOR:
+                await asyncio.gather(*(self._ask(name) for name in self._backends))
+                self._asked_at = self._clock.now()
+        return self.snapshot()
+
+    async def _ask(self, name: str) -> None:
+        try:
+            async with asyncio.timeout(BACKEND_TIMEOUT_S):
+                self._offers[name] = await asyncio.to_thread(self._backends[name].offers)
+        except (DstackError, OSError, TimeoutError) as error:
+            log.warning("The backend %s does not say what it offers: %s", name, error)

@@ -1,0 +1,126 @@
+"""The hands of the engine: the one place where intents touch the world.
+
+Each branch may be run again after a crash or a lost answer: it is idempotent by the object's id. It never decides: it
+says what came of it, and the object's step judges.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from dstack.backends.base import Backend
+from dstack.domain.intents import Done, ForgetJob, Intent, LaunchMachine, StartJob, StopJob, TerminateMachine
+from dstack.domain.objects import Instance
+from dstack.domain.orders import order_of
+from dstack.engine.links import Links
+from dstack.errors import BackendError, BackendUnavailable, HostUnreachable
+from dstack.hosts.link import Link
+from dstack.logs.base import LogStore
+from dstack.protocol.agent import JobOrder, to_json
+from dstack.store import objects
+from dstack.store.db import Database, Tx
+
+T = TypeVar("T")
+
+BACKEND_TIMEOUT_S = 600.0
+SHUTDOWN_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What it takes to act: the backends, the links to the hosts, and what is on record."""
+
+    db: Database
+    backends: Mapping[str, Backend]
+    links: Links
+    logs: LogStore
+
+    async def perform(self, intent: Intent) -> Done:
+        """Do it, or find it done.
+
+        Raises:
+            DstackError: it did not work; `retryable` tells whether asking again may help.
+        """
+        match intent:
+            case LaunchMachine():
+                return await self._launch(await self._instance(intent.object_id))
+            case TerminateMachine():
+                return await self._terminate(await self._instance(intent.object_id))
+            case StartJob():
+                return await self._start(intent)
+            case StopJob():
+                return await self._tell(intent, "stop", {"grace_s": intent.grace_s})
+            case ForgetJob():
+                return await self._tell(intent, "forget", {})
+
+    async def _instance(self, id: str) -> Instance:
+        instance = await self.db.read(lambda tx: objects.find_instance(tx, id))
+        if instance is None:
+            raise BackendError(f"The instance `{id}` is not on record")
+        return instance
+
+    async def _launch(self, instance: Instance) -> Done:
+        backend = self._backend(instance)
+        machine = await _in_thread(lambda: backend.launch(instance.id, instance.offer))
+        return Done({"machine_id": machine.id, "hostname": machine.hostname})
+
+    async def _terminate(self, instance: Instance) -> Done:
+        """The agent ends its jobs and itself first; a machine whose agent does not answer goes all the same."""
+        backend = self._backend(instance)
+        if await _in_thread(lambda: backend.terminate(instance.id)):
+            await self.links.drop(instance.id)
+            return Done({})
+        link = self.links.follow(instance)
+        try:
+            await link.call("shutdown", {}, timeout_s=SHUTDOWN_TIMEOUT_S)
+        except HostUnreachable:
+            pass  # the machine goes anyway
+        finally:
+            await self.links.drop(instance.id)
+        if not await _in_thread(lambda: backend.terminate(instance.id)):
+            raise BackendUnavailable(f"The machine of instance `{instance.id}` is still ending")
+        return Done({})
+
+    async def _start(self, intent: StartJob) -> Done:
+        order = await self.db.read(lambda tx: _order(tx, intent.object_id))
+        link = self._link(intent.instance_id)
+        await link.call("start", {"order": to_json(order)})
+        link.follow_new(order.job_id, lambda stream: self.logs.size(order.job_id, stream))
+        return Done({})
+
+    async def _tell(self, intent: StopJob | ForgetJob, kind: str, body: Mapping[str, object]) -> Done:
+        """What a machine that is gone had is gone with it."""
+        instance = await self._instance(intent.instance_id)
+        if instance.finished_at is None:
+            await self._link(intent.instance_id).call(kind, {"job_id": intent.object_id, **body})
+        return Done({})
+
+    def _link(self, instance_id: str) -> Link:
+        link = self.links.find(instance_id)
+        if link is None:
+            raise HostUnreachable(f"There is no link to instance `{instance_id}`")
+        return link
+
+    def _backend(self, instance: Instance) -> Backend:
+        backend = self.backends.get(instance.offer.backend)
+        if backend is None:
+            raise BackendUnavailable(f"The backend `{instance.offer.backend}` is not configured any more")
+        return backend
+
+
+def _order(tx: Tx, job_id: str) -> JobOrder:
+    job = objects.find_job(tx, job_id)
+    run = objects.find_run(tx, job.run_id) if job else None
+    if job is None or run is None:
+        raise BackendError(f"The job `{job_id}` is not on record")
+    gang = objects.gang_of(tx, job)
+    return order_of(run, job, gang, objects.instances_by_id(tx, [node.instance_id or "" for node in gang]))
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    try:
+        async with asyncio.timeout(BACKEND_TIMEOUT_S):
+            return await asyncio.to_thread(function)
+    except TimeoutError:
+        raise BackendUnavailable(f"The backend did not answer within {BACKEND_TIMEOUT_S:g} s") from None

@@ -1,0 +1,35 @@
+"""TERMINATING: ask until the backend confirms that the machine is gone."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from dstack.domain.intents import Done, Failed, TerminateMachine
+from dstack.domain.objects import InstanceView, Next
+from dstack.protocol.statuses import InstanceReason, InstanceStatus
+
+ASK_AGAIN = timedelta(seconds=30)
+
+
+def terminate(view: InstanceView) -> Next:
+    """A refusal is no end: a machine costs money until its backend says that it is gone."""
+    instance = view.instance
+    match view.outcomes.get(TerminateMachine):
+        case Done():
+            gone = replace(instance, status=InstanceStatus.TERMINATED, status_since=view.now, finished_at=view.now)
+            return Next((gone,))
+        case Failed(error) if view.age < ASK_AGAIN:
+            return Next((replace(instance, detail=error.message),), again=ASK_AGAIN - view.age)
+        case Failed():
+            return Next((replace(instance, status_since=view.now),), (TerminateMachine(instance.id),), ASK_AGAIN)
+        case None:
+            return Next(do=(TerminateMachine(instance.id),))
+        case _:
+            return Next()
+
+
+def end(view: InstanceView, reason: InstanceReason, detail: str) -> Next:
+    """Start to end the machine for this reason."""
+    terminating = replace(
+        view.instance, status=InstanceStatus.TERMINATING, status_since=view.now, reason=reason, detail=detail
+    )
+    return Next((terminating,))

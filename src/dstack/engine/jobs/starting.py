@@ -1,0 +1,37 @@
+"""PROVISIONING: the machine is chosen; hand the job over once it, and those of the other nodes, are ready."""
+
+from dstack.domain.intents import Failed, StartJob
+from dstack.domain.objects import JobView, Next
+from dstack.engine.jobs.watching import end, follow_report
+from dstack.protocol.statuses import InstanceReason, JobReason
+
+
+def start(view: JobView) -> Next:
+    """Start exactly once: the agent knows the job by its id."""
+    job, instance = view.job, view.instance
+    if job.stop_asked is not None:
+        return end(view, job.stop_asked)
+    if instance is None or not instance.takes_jobs:
+        return end(view, *_why_gone(view))
+    if not all(_is_ready(view, node.instance_id) for node in view.gang):
+        return Next()
+    match view.outcomes.get(StartJob):
+        case None:
+            return Next(do=(StartJob(job.id, instance.id),))
+        case Failed(error):
+            return end(view, JobReason.EXECUTOR_ERROR, str(error.message))
+        case _:
+            return follow_report(view)
+
+
+def _is_ready(view: JobView, instance_id: str | None) -> bool:
+    instance = view.gang_instances.get(instance_id or "")
+    return instance is not None and instance.is_ready
+
+
+def _why_gone(view: JobView) -> tuple[JobReason, str]:
+    instance = view.instance
+    if instance is None:
+        return JobReason.EXECUTOR_ERROR, "its instance is not on record"
+    no_capacity = instance.reason is InstanceReason.NO_OFFERS
+    return JobReason.NO_CAPACITY if no_capacity else JobReason.INTERRUPTED, instance.detail

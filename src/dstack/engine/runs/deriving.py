@@ -1,0 +1,72 @@
+"""SUBMITTED, PROVISIONING, RUNNING: a run is what its jobs are."""
+
+from dataclasses import replace
+
+from dstack.domain.objects import Job, Next, Run, RunView
+from dstack.domain.reasons import job_status_of
+from dstack.domain.retries import retry_at
+from dstack.domain.specs import retry_policy_of
+from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
+
+_STARTING = (JobStatus.PROVISIONING, JobStatus.PULLING)
+
+
+def derive(view: RunView) -> Next:
+    """Follow the jobs; end with the first of them that did not end well, or with the last that did."""
+    run = view.run
+    if run.stop_asked is not None:
+        return end(view, run.stop_asked, "")
+    bad = [job for job in view.jobs if job.reason is not None and job.reason is not JobReason.EXITED]
+    if bad:
+        return _retry_or_end(view, min(bad, key=lambda job: job.status_since))
+    if all(job.status is JobStatus.DONE for job in view.jobs):
+        return end(view, JobReason.EXITED, "")
+    status = _status_of(view.jobs)
+    if status is run.status:
+        return Next()
+    started_at = view.now if status is RunStatus.RUNNING and run.started_at is None else run.started_at
+    return Next((replace(run, status=status, status_since=view.now, started_at=started_at),))
+
+
+def _status_of(jobs: tuple[Job, ...]) -> RunStatus:
+    statuses = {job.status for job in jobs}
+    if JobStatus.RUNNING in statuses or JobStatus.TERMINATING in statuses or JobStatus.DONE in statuses:
+        return RunStatus.RUNNING
+    return RunStatus.PROVISIONING if statuses.intersection(_STARTING) else RunStatus.SUBMITTED
+
+
+def _retry_or_end(view: RunView, failed: Job) -> Next:
+    """Nothing of the failed attempt may still be there when the next one starts."""
+    run, reason = view.run, failed.reason
+    assert reason is not None
+    at = retry_at(
+        retry_policy_of(run.spec), reason, attempt=failed.attempt, submitted_at=run.submitted_at, now=view.now
+    )
+    if at is None:
+        return end(view, reason, failed.detail)
+    unfinished = [job for job in view.jobs if not job.status.is_finished()]
+    if unfinished:
+        return Next(tuple(_ask(job, JobReason.SERVER) for job in unfinished if job.stop_asked is None))
+    detail = f"attempt {failed.attempt} ended with {reason}; the next one starts at {at:%H:%M:%S} UTC"
+    pending = replace(run, status=RunStatus.PENDING, status_since=view.now, retry_at=at, detail=detail)
+    return Next((pending,), again=at - view.now)
+
+
+def end(view: RunView, reason: JobReason, detail: str) -> Next:
+    """Start to wind the run down for this reason."""
+    terminating = replace(
+        view.run, status=RunStatus.TERMINATING, status_since=view.now, reason=reason, detail=detail, retry_at=None
+    )
+    return Next((terminating, *ask_to_stop(terminating, view.jobs)))
+
+
+def ask_to_stop(run: Run, jobs: tuple[Job, ...]) -> tuple[Job, ...]:
+    """The unfinished jobs, told to end as the run does."""
+    assert run.reason is not None
+    ends_well = job_status_of(run.reason) in (JobStatus.DONE, JobStatus.FAILED)
+    asked = run.stop_asked or (JobReason.SERVER if ends_well else run.reason)
+    return tuple(_ask(job, asked) for job in jobs if not job.status.is_finished() and job.stop_asked != asked)
+
+
+def _ask(job: Job, reason: JobReason) -> Job:
+    return replace(job, stop_asked=reason)

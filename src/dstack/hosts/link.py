@@ -1,0 +1,201 @@
+"""The server's end of the connection to one agent: held open, opened again after any break, one per instance.
+
+Commands go down and are answered; reports and log bytes come up and go to an `Inbox`. Nothing is remembered here:
+after a break the agent says again all that is true (`protocol.agent`).
+"""
+
+import asyncio
+import itertools
+import logging
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+from dstack.errors import AgentRefused, BackendError, HostUnreachable, error_of_code
+from dstack.kit.clock import Clock
+from dstack.protocol.agent import LOG_STREAMS, VERSION, HostResources, JobReport, report_of, resources_of
+from dstack.protocol.frames import read_frame, write_frame
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 30.0
+REPLY_TIMEOUT_S = 30.0
+FIRST_RETRY = timedelta(milliseconds=50)
+LONGEST_RETRY = timedelta(seconds=15)
+CALLS_OPEN_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """What an agent says first."""
+
+    resources: HostResources
+    ssh_port: int | None
+    ssh_host_key: str | None
+    reports: tuple[JobReport, ...]
+
+
+class Inbox(Protocol):
+    """Who hears what agents say."""
+
+    async def welcomed(self, instance_id: str, welcome: Welcome) -> dict[tuple[str, str], int]:
+        """The agent answered. Returns from which byte on the log streams (job id, stream) are wanted."""
+        ...
+
+    async def disconnected(self, instance_id: str) -> None: ...
+
+    async def reported(self, instance_id: str, reports: list[JobReport]) -> None: ...
+
+    async def logged(self, job_id: str, stream: str, offset: int, at: float, data: bytes) -> int:
+        """Log bytes came. Returns how many are stored from now on."""
+        ...
+
+    async def ssh_ready(self, instance_id: str, port: int, host_key: str) -> None: ...
+
+    async def blob(self, hash: str) -> bytes | None: ...
+
+
+class Connector(Protocol):
+    """Knows the way to one host's agent."""
+
+    async def connect(self) -> tuple[StreamReader, StreamWriter]: ...
+
+
+class Link:
+    """The connection to the agent of one instance."""
+
+    def __init__(self, instance_id: str, connector: Connector, inbox: Inbox, clock: Clock) -> None:
+        self.instance_id = instance_id
+        self._connector = connector
+        self._inbox = inbox
+        self._clock = clock
+        self._writer: StreamWriter | None = None
+        self._ready = asyncio.Event()
+        self._calls: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._numbers = itertools.count(1)
+        self._reports: asyncio.Queue[JobReport] = asyncio.Queue(1000)
+
+    async def run(self) -> None:
+        """Keep the connection up until cancelled."""
+        delay = FIRST_RETRY
+        while True:
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    reader, writer = await self._connector.connect()
+                delay = FIRST_RETRY
+                await self._serve(reader, writer)
+            except (OSError, BackendError, TimeoutError) as error:
+                log.info("No link to instance %s: %s", self.instance_id, error or type(error).__name__)
+            await self._inbox.disconnected(self.instance_id)
+            await self._clock.sleep(delay)
+            delay = min(delay * 2, LONGEST_RETRY)
+
+    async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+        reports = asyncio.create_task(self._pass_on_reports(), name=f"reports of {self.instance_id}")
+        try:
+            self._writer = writer
+            session = int(self._clock.now().timestamp() * 1_000_000)
+            write_frame(writer, {"t": "hello", "v": VERSION, "session": session, "server": "dstack"})
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                first = await read_frame(reader)
+            if first is None or first[0].get("t") != "welcome":
+                raise ConnectionError(f"the agent did not welcome us: {first and first[0]}")
+            wanted = await self._inbox.welcomed(self.instance_id, _welcome_of(first[0]))
+            for (job_id, stream), offset in wanted.items():
+                self._follow(job_id, stream, offset)
+            self._ready.set()
+            while (frame := await read_frame(reader)) is not None:
+                await self._handle(*frame)
+                await writer.drain()
+        finally:
+            self._ready.clear()
+            self._writer = None
+            reports.cancel()
+            self._fail_calls()
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    def _fail_calls(self) -> None:
+        for call in self._calls.values():
+            if not call.done():
+                call.set_exception(HostUnreachable("The connection to the agent broke before it answered"))
+
+    async def _handle(self, frame: dict[str, Any], payload: bytes) -> None:
+        match frame:
+            case {"t": "reply", "id": number}:
+                if (call := self._calls.get(number)) is not None and not call.done():
+                    call.set_result(frame)
+            case {"t": "job", "report": report}:
+                await self._reports.put(report_of(report))
+            case {"t": "log", "job_id": job_id, "stream": stream, "offset": offset, "at": at}:
+                stored = await self._inbox.logged(job_id, stream, offset, at, payload)
+                self._send({"t": "log_ack", "job_id": job_id, "stream": stream, "offset": stored})
+            case {"t": "want", "hash": hash}:
+                blob = await self._inbox.blob(hash)
+                self._send({"t": "blob", "hash": hash, "missing": blob is None}, blob)
+            case {"t": "ssh", "port": port, "host_key": host_key}:
+                await self._inbox.ssh_ready(self.instance_id, port, host_key)
+            case _:
+                log.warning("Instance %s sent an unknown message `%s`", self.instance_id, frame.get("t"))
+
+    async def _pass_on_reports(self) -> None:
+        """Whatever has come meanwhile goes into one transaction; of one job only the latest counts."""
+        while True:
+            latest = {}
+            report = await self._reports.get()
+            latest[report.job_id] = report
+            while not self._reports.empty():
+                report = self._reports.get_nowait()
+                latest[report.job_id] = report
+            await self._inbox.reported(self.instance_id, list(latest.values()))
+
+    def _send(self, frame: dict[str, Any], payload: bytes | None = None) -> None:
+        if self._writer is None:
+            raise HostUnreachable("There is no connection to the agent just now")
+        write_frame(self._writer, frame, payload)
+
+    def _follow(self, job_id: str, stream: str, offset: int) -> None:
+        self._send({"t": "follow", "job_id": job_id, "stream": stream, "offset": offset})
+
+    def follow_new(self, job_id: str, stored: Callable[[str], int]) -> None:
+        """Have all streams of a job that was just started sent from what is `stored` of them."""
+        for stream in LOG_STREAMS:
+            self._follow(job_id, stream, stored(stream))
+
+    async def call(self, kind: str, body: Mapping[str, object], timeout_s: float = REPLY_TIMEOUT_S) -> None:
+        """Have the agent do something and wait for its answer.
+
+        Raises:
+            HostUnreachable: no connection, or none long enough; the agent may or may not have done it.
+            AgentRefused: the agent said no.
+        """
+        if len(self._calls) >= CALLS_OPEN_MAX:
+            raise HostUnreachable(f"The agent has {CALLS_OPEN_MAX} unanswered commands")
+        number = next(self._numbers)
+        call: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._calls[number] = call
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._ready.wait()
+                self._send({"t": kind, "id": number, **body})
+                reply = await call
+        except TimeoutError:
+            raise HostUnreachable(f"The agent did not answer within {timeout_s:g} s") from None
+        finally:
+            del self._calls[number]
+        if (error := reply.get("error")) is not None:
+            known = error_of_code(error["code"], error["message"], error.get("hint"))
+            raise known if isinstance(known, BackendError) else AgentRefused(error["message"], hint=error.get("hint"))
+
+
+def _welcome_of(frame: dict[str, Any]) -> Welcome:
+    try:
+        ssh = frame.get("ssh") or {}
+        reports = tuple(report_of(body) for body in frame["jobs"])
+        return Welcome(resources_of(frame["resources"]), ssh.get("port"), ssh.get("host_key"), reports)
+    except (KeyError, TypeError) as error:
+        raise ConnectionError(f"the agent's welcome is not understood: {error}") from error

@@ -1,0 +1,70 @@
+"""The way into a job: which door, and for whom it opens."""
+
+import asyncio
+
+from dstack.domain.objects import Instance
+from dstack.errors import HostUnreachable, InvalidRequestError, ResourceNotExistsError
+from dstack.operations.context import Context
+from dstack.operations.runs import get_run
+from dstack.protocol.requests import GrantAccess
+from dstack.protocol.views import AccessView
+from dstack.store import objects
+from dstack.store.db import Tx
+from dstack.store.users import User
+
+DOOR_TIMEOUT_S = 20.0
+"""How long a fresh machine's SSH server may take to come up."""
+
+
+async def grant(context: Context, user: User, project: str, run: str, request: GrantAccess) -> AccessView:
+    """Let the key into the job, and say where the door is.
+
+    Raises:
+        InvalidRequestError: the key is none, or the job does not run.
+        ResourceNotExistsError: there is no such job.
+        HostUnreachable: the job's machine does not answer just now.
+    """
+    key = request.public_key.strip()
+    if not key.startswith("ssh-ed25519 ") or not key.isprintable():
+        raise InvalidRequestError("The key is not an ed25519 public key", hint="Make one with `ssh-keygen -t ed25519`")
+    job_id, instance_id = await context.db.read(lambda tx: _job_in(tx, user, project, run, request))
+    link = context.links.find(instance_id)
+    if link is None:
+        raise HostUnreachable("The job's machine does not answer just now")
+    await link.call("authorize", {"job_id": job_id, "key": key})
+    instance = await _with_door(context, instance_id)
+    assert instance.hostname and instance.ssh_port and instance.ssh_host_key
+    return AccessView(
+        job_id=job_id,
+        hostname=instance.hostname,
+        ssh_port=instance.ssh_port,
+        ssh_user=job_id,
+        host_key=instance.ssh_host_key,
+    )
+
+
+def _job_in(tx: Tx, user: User, project: str, run: str, request: GrantAccess) -> tuple[str, str]:
+    wanted = f"{request.replica}/{request.node}"
+    for job in objects.jobs_of_run(tx, get_run(tx, user, project, run).id):
+        if f"{job.replica}/{job.node}" == wanted:
+            if job.instance_id is None or not job.holds_machine:
+                raise InvalidRequestError(f"The job {wanted} of `{run}` is {job.status}: nothing runs there")
+            return job.id, job.instance_id
+    raise ResourceNotExistsError(f"The run `{run}` has no job {wanted}")
+
+
+async def _with_door(context: Context, instance_id: str) -> Instance:
+    """The instance, once the SSH server beside its agent is up."""
+    try:
+        async with asyncio.timeout(DOOR_TIMEOUT_S):
+            with context.signals.subscribe(instance_id) as changed:
+                while True:
+                    changed.clear()
+                    instance = await context.db.read(lambda tx: objects.find_instance(tx, instance_id))
+                    if instance is not None and instance.ssh_port and instance.ssh_host_key and instance.hostname:
+                        return instance
+                    await changed.wait()
+    except TimeoutError:
+        raise HostUnreachable(
+            f"The SSH server on the job's machine did not come up within {DOOR_TIMEOUT_S:g} s"
+        ) from None

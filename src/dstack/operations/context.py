@@ -1,0 +1,51 @@
+"""What every operation has at hand."""
+
+from dataclasses import dataclass
+
+from dstack.blobs.files import BlobFiles
+from dstack.engine.catalog import Catalog
+from dstack.engine.links import Links
+from dstack.errors import ResourceNotExistsError
+from dstack.kit.ids import Ids
+from dstack.kit.signals import Signals
+from dstack.logs.base import LogStore
+from dstack.store import users
+from dstack.store.db import Database, Tx
+from dstack.store.users import Project, User
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The parts of the server that operations use."""
+
+    db: Database
+    ids: Ids
+    catalog: Catalog
+    links: Links
+    logs: LogStore
+    blobs: BlobFiles
+    signals: Signals
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, and in which project."""
+
+    user: User
+    project: Project
+
+
+def caller_in(tx: Tx, user: User, project_name: str) -> Caller:
+    """The user in the project.
+
+    Raises:
+        ResourceNotExistsError: there is no such project, or the user may not know of it.
+    """
+    project = users.find_project(tx, project_name)
+    role = users.find_role(tx, project.id, user.id) if project else None
+    if project is None or (role is None and not user.is_admin):
+        raise ResourceNotExistsError(
+            f"There is no project `{project_name}`",
+            hint="Check `project` in `~/.dstack/config.yml` or `DSTACK_PROJECT`",
+        )
+    return Caller(user, project)

@@ -1,0 +1,146 @@
+"""Events and logs: a page of them, or all that come."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+from dstack.errors import ResourceNotExistsError
+from dstack.operations.context import Context, caller_in
+from dstack.operations.presenting import event_view
+from dstack.operations.runs import get_run
+from dstack.protocol.views import EventPage, EventView
+from dstack.store import events, objects, users
+from dstack.store.db import Tx
+from dstack.store.users import User
+
+EVENTS_KEY = "events"
+"""What `Signals` calls the event stream."""
+
+CHUNK_BYTES = 256 << 10
+
+
+async def list_events(
+    context: Context, user: User, project: str, *, run: str | None, after: int, limit: int
+) -> EventPage:
+    """Lines of history with higher numbers than `after`."""
+
+    def read(tx: Tx) -> EventPage:
+        project_id = caller_in(tx, user, project).project.id
+        run_id = get_run(tx, user, project, run).id if run else None
+        found = events.list_after(tx, project_id, after, run_id=run_id, limit=limit)
+        names = users.names_of(tx)
+        run_names = objects.run_names(tx, {event.run_id for event in found if event.run_id})
+        views = [event_view(event, names, run_names) for event in found]
+        return EventPage(events=views, cursor=views[-1].seq if views else after)
+
+    return await context.db.read(read)
+
+
+async def follow_events(
+    context: Context, user: User, project: str, *, run: str | None, after: int, beat_s: float
+) -> AsyncIterator[EventView | None]:
+    """Every line after `after`, for ever; None at least every `beat_s` seconds, to show that the stream is alive."""
+    with context.signals.subscribe(EVENTS_KEY) as changed:
+        while True:
+            changed.clear()
+            page = await list_events(context, user, project, run=run, after=after, limit=200)
+            for event in page.events:
+                yield event
+            after = page.cursor
+            if not page.events:
+                yield None
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(beat_s):
+                        await changed.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class LogCursor:
+    """Which log of which job, and from where. `offset` counts through all attempts of the job, one after the other."""
+
+    run_id: str
+    replica: int
+    node: int
+    stream: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """Which log of which run is asked for, and from where."""
+
+    run: str
+    replica: int
+    node: int
+    stream: str
+    offset: int
+    start: datetime | None
+    """Instead of `offset`: skip what was printed before."""
+
+
+async def open_log(context: Context, user: User, project: str, query: LogQuery) -> LogCursor:
+    """Where to begin to read.
+
+    Raises:
+        ResourceNotExistsError: there is no such run, or it has no such job.
+    """
+
+    def read(tx: Tx) -> tuple[str, list[str]]:
+        run_id = get_run(tx, user, project, query.run).id
+        return run_id, [job.id for job in objects.attempts_of(tx, run_id, query.replica, query.node)]
+
+    run_id, job_ids = await context.db.read(read)
+    if not job_ids:
+        raise ResourceNotExistsError(f"The run `{query.run}` has no job {query.replica}/{query.node}")
+    offset = query.offset
+    if query.start is not None:
+        offset = await asyncio.to_thread(_offset_at, context, job_ids, query.stream, query.start)
+    return LogCursor(run_id, query.replica, query.node, query.stream, offset)
+
+
+def _offset_at(context: Context, job_ids: list[str], stream: str, start: datetime) -> int:
+    base = 0
+    for job_id in job_ids:
+        size = context.logs.size(job_id, stream)
+        offset = context.logs.offset_at(job_id, stream, start)
+        if offset < size or job_id == job_ids[-1]:
+            return base + offset
+        base += size
+    return base
+
+
+async def read_log(context: Context, cursor: LogCursor, *, follow: bool) -> AsyncIterator[bytes]:
+    """The bytes from the cursor on; with `follow` until the run has ended and every byte of it has been given."""
+    offset = cursor.offset
+    while True:
+        attempts, run_ended = await context.db.read(lambda tx: _attempts(tx, cursor))
+        with context.signals.subscribe(cursor.run_id, *attempts) as changed:
+            while True:
+                changed.clear()
+                chunk = await asyncio.to_thread(_read, context, attempts, cursor.stream, offset)
+                if not chunk:
+                    break
+                offset += len(chunk)
+                yield chunk
+            if run_ended or not follow:
+                return
+            if await context.db.read(lambda tx: _attempts(tx, cursor)) == (attempts, run_ended):
+                await changed.wait()
+
+
+def _attempts(tx: Tx, cursor: LogCursor) -> tuple[list[str], bool]:
+    run = objects.find_run(tx, cursor.run_id)
+    jobs = objects.attempts_of(tx, cursor.run_id, cursor.replica, cursor.node)
+    return [job.id for job in jobs], run is None or run.status.is_finished()
+
+
+def _read(context: Context, job_ids: list[str], stream: str, offset: int) -> bytes:
+    """Bytes at `offset` of all attempts together; each but the last has its final size."""
+    for job_id in job_ids:
+        size = context.logs.size(job_id, stream)
+        if offset < size or job_id == job_ids[-1]:
+            return context.logs.read(job_id, stream, offset, CHUNK_BYTES)
+        offset -= size
+    return b""

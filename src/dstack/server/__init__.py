@@ -1,0 +1,4 @@
+"""The server: the composition root, and HTTP in front of `dstack.operations`.
+
+What a call does is decided there, not here.
+"""

@@ -1,0 +1,23 @@
+"""`python -m dstack.server`: how the client starts an embedded server. People use `dstack server`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dstack.server.app import serve
+
+
+def main() -> int:
+    """Serve as the arguments say."""
+    parser = argparse.ArgumentParser(prog="python -m dstack.server")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--embedded", action="store_true")
+    parser.add_argument("--ready-fd", type=int)
+    args = parser.parse_args()
+    return serve(args.host, args.port, args.data_dir, args.embedded, args.ready_fd)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

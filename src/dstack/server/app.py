@@ -1,0 +1,160 @@
+"""The composition root: one server process, from its arguments to its last breath."""
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.responses import Response
+
+from dstack import __version__
+from dstack.errors import ConfigurationError, DstackError
+from dstack.kit.ids import RandomIds
+from dstack.protocol import routes
+from dstack.protocol.views import HealthView
+from dstack.server.activity import Activity
+from dstack.server.http import blobs, history, problems, runs
+from dstack.server.http.calls import json_of
+from dstack.server.http.routing import add
+from dstack.server.ownership import Owner, own
+from dstack.server.parts import Parts
+from dstack.server.settings import Settings, settings_from_env
+from dstack.store import objects
+
+log = logging.getLogger(__name__)
+
+LOOK_FOR_IDLENESS_EVERY_S = 5.0
+GRACE_FOR_REQUESTS_S = 2
+
+
+def create_app(settings: Settings, admin_token: str) -> FastAPI:
+    """The HTTP application with everything behind it; its lifespan starts and stops the parts."""
+    parts = Parts(settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await parts.start(admin_token)
+        yield
+        await parts.close()
+
+    app = FastAPI(title="dstack", version=__version__, lifespan=lifespan)
+    app.state.context = parts.context
+    problems.install(app)
+
+    async def health() -> Response:
+        """That the server is there."""
+        return json_of(HealthView(version=__version__, embedded=settings.embedded))
+
+    add(app.router, routes.HEALTH)(health)
+    for router in (runs.router, history.router, blobs.router):
+        app.include_router(router)
+    return app
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, with a word when it serves, and an end when nobody needs it."""
+
+    def __init__(self, settings: Settings, owner: Owner, listener: socket.socket, ready_fd: int | None) -> None:
+        self._settings = settings
+        self._owner = owner
+        self._listener = listener
+        self._ready_fd = ready_fd
+        self._token = settings.admin_token or owner.token() or RandomIds().new_token()
+        self.url = f"http://{settings.host}:{listener.getsockname()[1]}"
+        self._app = create_app(settings, self._token)
+        self._activity = Activity(self._app)
+        config = uvicorn.Config(
+            self._activity,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            timeout_graceful_shutdown=GRACE_FOR_REQUESTS_S,
+            timeout_keep_alive=75,
+        )
+        super().__init__(config)
+
+    async def serve_all(self) -> None:
+        """Serve until told to stop, or until idle where that is wished."""
+        watcher = asyncio.create_task(self._stop_when_idle(), name="idleness") if self._settings.embedded else None
+        try:
+            await self.serve(sockets=[self._listener])
+        finally:
+            if watcher is not None:
+                watcher.cancel()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve, and say so."""
+        await super().startup(sockets)
+        if self.should_exit:
+            return
+        self._owner.announce(self.url, self._token, embedded=self._settings.embedded, version=__version__)
+        log.info("Serving at %s, process %s, data in %s", self.url, os.getpid(), self._settings.data_dir)
+        tell(self._ready_fd, {"url": self.url, "token": self._token})
+        if self._ready_fd is None:
+            sys.stdout.write(
+                f"The server is at {self.url}\nThe admin's token is in {self._owner.data_dir}/server.json\n"
+            )
+            sys.stdout.flush()
+
+    async def _stop_when_idle(self) -> None:
+        """Without runs, machines and requests there is nothing to serve."""
+        db = self._app.state.context.db
+        while True:
+            await asyncio.sleep(min(LOOK_FOR_IDLENESS_EVERY_S, self._settings.idle_stop_s))
+            if self._activity.idle_s() < self._settings.idle_stop_s or not self.started:
+                continue
+            busy = await db.read(lambda tx: objects.count_unfinished_runs(tx) or len(objects.live_instances(tx)))
+            if not busy:
+                log.info("Idle for %.0f s with nothing active: stopping", self._activity.idle_s())
+                self.should_exit = True
+                return
+
+
+def tell(ready_fd: int | None, message: dict[str, str | None]) -> None:
+    """One JSON line to whoever started the server and waits for it."""
+    if ready_fd is not None:
+        try:
+            os.write(ready_fd, json.dumps(message).encode() + b"\n")
+            os.close(ready_fd)
+        except OSError:
+            log.info("Whoever started this server does not wait for it any more")
+
+
+def serve(host: str, port: int, data_dir: Path, embedded: bool, ready_fd: int | None) -> int:
+    """Run a server until it ends; returns the exit code of the process.
+
+    Args:
+        port: 0 for any free one.
+        data_dir: where everything is kept; made where missing.
+        embedded: whether it ends by itself when idle.
+        ready_fd: a pipe that gets `{"url", "token"}` or `{"error", "hint"}` as one JSON line; None for words on stdout.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = settings_from_env(host=host, port=port, data_dir=data_dir, embedded=embedded)
+    try:
+        owner = own(data_dir, embedded=embedded)
+        server = Server(settings, owner, _listen(settings), ready_fd)
+        asyncio.run(server.serve_all())
+    except DstackError as error:
+        if ready_fd is None:
+            raise
+        tell(ready_fd, {"error": error.message, "hint": error.hint})
+        return 1
+    return 0
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        return socket.create_server((settings.host, settings.port), backlog=2048)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The server cannot listen at {settings.host}:{settings.port}: {error.strerror}",
+            hint="Choose another port with `dstack server --port <port>`",
+        ) from error

@@ -1,0 +1,1 @@
+"""HTTP: decode, call an operation, encode; nothing else. The endpoints are listed in `dstack.protocol.routes`."""

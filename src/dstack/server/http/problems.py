@@ -1,0 +1,73 @@
+"""Errors as HTTP says them: problem details (RFC 9457) with the code, message and hint that the client shows."""
+
+import logging
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from dstack.errors import (
+    BackendError,
+    DstackError,
+    ForbiddenError,
+    InvalidRequestError,
+    ResourceExistsError,
+    ResourceNotExistsError,
+    ServerClientError,
+    ServerError,
+    UnauthorizedError,
+)
+from dstack.protocol.views import Problem
+
+log = logging.getLogger(__name__)
+
+_STATUSES: dict[type[DstackError], int] = {
+    UnauthorizedError: 401,
+    ForbiddenError: 403,
+    ResourceNotExistsError: 404,
+    ResourceExistsError: 409,
+    ServerClientError: 400,
+    BackendError: 502,
+    DstackError: 500,
+}
+
+
+def status_of(error: DstackError) -> int:
+    """The HTTP status of an error: that of its nearest ancestor in the table."""
+    return next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
+
+
+def answer(error: DstackError, status: int | None = None) -> Response:
+    """The error as a response."""
+    status = status or status_of(error)
+    problem = Problem(
+        title=HTTPStatus(status).phrase, status=status, code=error.code, detail=error.message, hint=error.hint
+    )
+    return Response(problem.model_dump_json(), status, media_type="application/problem+json")
+
+
+def install(app: FastAPI) -> None:
+    """Have every error leave the application as problem details."""
+
+    @app.exception_handler(DstackError)
+    async def known(_request: Request, error: DstackError) -> Response:
+        return answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: RequestValidationError) -> Response:
+        places = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:10])
+        return answer(InvalidRequestError(f"The request is not understood: {places}"), 422)
+
+    @app.exception_handler(HTTPException)
+    async def plain(request: Request, error: HTTPException) -> Response:
+        hint = "Client and server may be of different versions" if error.status_code in (404, 405) else None
+        message = f"{request.method} {request.url.path}: {error.detail}"
+        return answer(InvalidRequestError(message, hint=hint), error.status_code)
+
+    @app.exception_handler(Exception)
+    async def unknown(request: Request, error: Exception) -> Response:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        message = f"The server failed on {request.method} {request.url.path}: {type(error).__name__}"
+        return answer(ServerError(message, hint="The server's log has the details"))

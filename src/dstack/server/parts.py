@@ -1,0 +1,61 @@
+"""The parts of a server, put together, started and stopped in order."""
+
+import logging
+
+from dstack import backends
+from dstack.backends.base import Backend
+from dstack.blobs.files import BlobFiles
+from dstack.engine.catalog import Catalog
+from dstack.engine.effects import Effects
+from dstack.engine.inbox import EngineInbox
+from dstack.engine.links import Links
+from dstack.engine.loop import Engine
+from dstack.engine.outbox import Outbox
+from dstack.kit.clock import SystemClock
+from dstack.kit.ids import RandomIds
+from dstack.kit.signals import Signals
+from dstack.logs.files import LogFiles
+from dstack.operations.context import Context
+from dstack.operations.history import EVENTS_KEY
+from dstack.server.settings import Settings
+from dstack.store import users
+from dstack.store.db import Database, Notices
+
+log = logging.getLogger(__name__)
+
+
+class Parts:
+    """Everything that lives while a server lives."""
+
+    def __init__(self, settings: Settings) -> None:
+        clock, ids = SystemClock(), RandomIds()
+        self.db = Database(settings.data_dir / "server.db", clock)
+        logs = LogFiles(settings.data_dir / "logs")
+        blobs = BlobFiles(settings.data_dir / "blobs")
+        self._signals = Signals()
+        configured: dict[str, Backend] = {"local": backends.load("local")(settings.data_dir)}
+        catalog = Catalog(configured, clock)
+        self._links = Links(self.db, EngineInbox(self.db, logs, blobs, self._signals), clock)
+        outbox = Outbox(self.db, Effects(self.db, configured, self._links, logs), clock)
+        self._engine = Engine(self.db, clock, ids, catalog, outbox)
+        self.context = Context(self.db, ids, catalog, self._links, logs, blobs, self._signals)
+
+    async def start(self, admin_token: str) -> None:
+        """Open the database and set everything going. Raises `ConfigurationError` where the database cannot be used."""
+        self.db.open()
+        self.db.listen(self._spread)
+        ids = self.context.ids
+        await self.db.write(lambda tx: users.ensure_admin(tx, ids, admin_token))
+        await self._links.start()
+        self._engine.start()
+
+    async def close(self) -> None:
+        """Stop everything; jobs go on where they are."""
+        await self._engine.close()
+        await self._links.close()
+        await self.db.close()
+
+    def _spread(self, notices: Notices) -> None:
+        self._signals.notify([*notices.touched, *notices.instances])
+        if notices.events:
+            self._signals.notify([EVENTS_KEY])

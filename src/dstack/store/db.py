@@ -1,0 +1,235 @@
+"""Connections and transactions: one writer thread that shares a commit among all who wait, and a few reader threads.
+
+One writer is what SQLite allows, and the fastest way to use it: waiting writes go into one commit, each behind its own
+savepoint, so that one that fails harms no other.
+"""
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import QueuePool
+
+from dstack.errors import ConfigurationError
+from dstack.kit.clock import Clock
+from dstack.store import tables
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+READERS = 4
+WRITES_WAITING_MAX = 10_000
+WRITES_PER_COMMIT = 200
+
+
+@dataclass(slots=True)
+class Notices:
+    """What a commit has to tell the living: filled inside the transaction, published after it."""
+
+    events: bool = False
+    wakes: bool = False
+    intents: bool = False
+    instances: set[str] = field(default_factory=set)
+    touched: set[str] = field(default_factory=set)
+    """The ids of the runs and jobs that changed."""
+
+
+@dataclass(slots=True)
+class Tx:
+    """One transaction: where to read and write, and the time at which all of it happens."""
+
+    conn: Connection
+    clock: Clock
+    notices: Notices = field(default_factory=Notices)
+
+
+class Database:
+    """The store's way to the database. `read` and `write` take plain functions of a `Tx` and run them in threads."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._engine = _engine_for(path)
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
+        self._queue: queue.Queue[_Write | None] = queue.Queue(WRITES_WAITING_MAX)
+        self._writer = threading.Thread(target=self._write_all, name="store-write", daemon=True)
+        self._listeners: list[Callable[[Notices], None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def open(self) -> None:
+        """Make or check the schema and start the writer.
+
+        Raises:
+            ConfigurationError: the file cannot be used: damaged, read-only, or of a newer version.
+        """
+        try:
+            prepare_schema(self._engine)
+        except DatabaseError as error:
+            raise ConfigurationError(
+                f"The database `{self._path}` cannot be used: {error.orig}",
+                hint="Check the disk and the file's permissions, or restore the file from a backup",
+            ) from error
+        self._loop = asyncio.get_running_loop()
+        self._writer.start()
+
+    async def close(self) -> None:
+        """Finish what is queued, then let go of the file."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._writer.join)
+        self._readers.shutdown()
+        self._engine.dispose()
+
+    def listen(self, listener: Callable[[Notices], None]) -> None:
+        """Have `listener` called on the event loop after every commit that changed something."""
+        self._listeners.append(listener)
+
+    async def read(self, function: Callable[[Tx], T]) -> T:
+        """The result of `function` in a transaction that only reads."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, function)
+
+    async def write(self, function: Callable[[Tx], T]) -> T:
+        """The result of `function`, once it is committed. An exception rolls back what it wrote."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(_Write(function, future))
+        result: T = await future
+        return result
+
+    def _read(self, function: Callable[[Tx], T]) -> T:
+        with self._engine.connect() as conn, conn.begin():
+            return function(Tx(conn, self._clock))
+
+    def _write_all(self) -> None:
+        while (write := self._queue.get()) is not None:
+            batch = [write]
+            while len(batch) < WRITES_PER_COMMIT:
+                try:
+                    following = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if following is None:
+                    self._queue.put(None)
+                    break
+                batch.append(following)
+            self._commit_together(batch)
+
+    def _commit_together(self, batch: list["_Write"]) -> None:
+        notices = Notices()
+        try:
+            with self._engine.connect() as conn, conn.begin():
+                for write in batch:
+                    write.run(conn, self._clock, notices)
+        except Exception as error:  # noqa: BLE001 - the commit itself failed (disk full, read-only): everyone in it must hear of it
+            log.error("A commit of %d writes failed: %s", len(batch), error)
+            for write in batch:
+                write.fail(error)
+            notices = Notices()
+        self._call_loop(self._settle, batch, notices)
+
+    def _settle(self, batch: list["_Write"], notices: Notices) -> None:
+        for write in batch:
+            write.settle()
+        for listener in self._listeners:
+            listener(notices)
+
+    def _call_loop(self, function: Callable[..., None], *args: object) -> None:
+        assert self._loop is not None
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *args)
+
+
+class _Write:
+    """One queued write and who waits for it."""
+
+    __slots__ = ("_error", "_function", "_future", "_result")
+
+    def __init__(self, function: Callable[[Tx], Any], future: "asyncio.Future[Any]") -> None:
+        self._function = function
+        self._future = future
+        self._result: Any = None
+        self._error: BaseException | None = None
+
+    def run(self, conn: Connection, clock: Clock, notices: Notices) -> None:
+        mine = Notices()
+        try:
+            with conn.begin_nested():
+                self._result = self._function(Tx(conn, clock, mine))
+        except Exception as error:  # noqa: BLE001 - belongs to the caller, and to nobody else in this commit
+            self._error = error
+            return
+        notices.events |= mine.events
+        notices.wakes |= mine.wakes
+        notices.intents |= mine.intents
+        notices.instances |= mine.instances
+        notices.touched |= mine.touched
+
+    def fail(self, error: BaseException) -> None:
+        self._error = self._error or error
+
+    def settle(self) -> None:
+        if self._future.cancelled():
+            return
+        if self._error is not None:
+            self._future.set_exception(self._error)
+        else:
+            self._future.set_result(self._result)
+
+
+def _engine_for(path: Path) -> Engine:
+    engine = create_engine(
+        f"sqlite:///{path}", poolclass=QueuePool, pool_size=READERS + 1, connect_args={"check_same_thread": False}
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: object) -> None:
+        # SQLAlchemy begins transactions itself (below): the driver's own way breaks savepoints.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(conn: Connection) -> None:
+        conn.exec_driver_sql("BEGIN")
+
+    return engine
+
+
+def prepare_schema(engine: Engine) -> None:
+    """A new database gets today's tables at once; an older one is migrated; a newer one is refused.
+
+    Raises:
+        ConfigurationError: the database was written by a newer dstack.
+    """
+    with engine.begin() as conn:
+        version = _version_of(conn)
+        if version is None:
+            tables.metadata.create_all(conn)
+            conn.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+            conn.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": tables.HEAD})
+            return
+    if version > tables.HEAD:
+        raise ConfigurationError(
+            f"The database is of version {version}, and this dstack knows versions up to {tables.HEAD}",
+            hint="Use the newer dstack that wrote it",
+        )
+    if version < tables.HEAD:
+        from dstack.store.migrate import migrate  # Alembic takes long to import, and is seldom needed
+
+        migrate(engine)
+
+
+def _version_of(conn: Connection) -> str | None:
+    if not inspect(conn).has_table("alembic_version"):
+        return None
+    version: str | None = conn.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return version

@@ -1,0 +1,77 @@
+"""History: one numbered line for each thing that happened."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, func, insert, select
+
+from dstack.domain.objects import Instance, Job, Run
+from dstack.store.db import Tx
+from dstack.store.tables import events
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of history."""
+
+    seq: int
+    at: datetime
+    project_id: str | None
+    run_id: str | None
+    job_id: str | None
+    instance_id: str | None
+    actor: str
+    kind: str
+    status: str | None
+    message: str
+
+
+def add(tx: Tx, thing: Run | Job | Instance, *, actor: str, kind: str, message: str) -> None:
+    """Write one line about an object."""
+    values: dict[str, str | None] = {"project_id": thing.project_id, "status": thing.status.value}
+    match thing:
+        case Run():
+            values["run_id"] = thing.id
+        case Job():
+            values |= {"run_id": thing.run_id, "job_id": thing.id, "instance_id": thing.instance_id}
+        case Instance():
+            values["instance_id"] = thing.id
+    tx.conn.execute(insert(events).values(at=tx.clock.now(), actor=actor, kind=kind, message=message, **values))
+    tx.notices.events = True
+
+
+def add_move(tx: Tx, thing: Run | Job | Instance, *, actor: str) -> None:
+    """Write the line about an object's new status."""
+    name = type(thing).__name__.lower()
+    why = ": ".join(filter(None, [thing.reason.value if thing.reason else "", thing.detail]))
+    message = f"{_title(thing)} is {thing.status}" + (f" ({why})" if why else "")
+    add(tx, thing, actor=actor, kind=f"{name}.{thing.status}", message=message)
+
+
+def _title(thing: Run | Job | Instance) -> str:
+    match thing:
+        case Run():
+            return f"run {thing.name}"
+        case Job():
+            return f"job {thing.replica}/{thing.node}" + (f" attempt {thing.attempt}" if thing.attempt > 1 else "")
+        case Instance():
+            return f"instance {thing.offer.instance_type} in {thing.offer.backend}"
+
+
+def list_after(tx: Tx, project_id: str, after: int, *, run_id: str | None, limit: int) -> list[Event]:
+    """Lines about a project (and about machines that all share) with higher numbers than `after`, in order."""
+    mine = (events.c.project_id == project_id) | events.c.project_id.is_(None)
+    query = select(events).where(events.c.seq > after, mine).order_by(events.c.seq).limit(limit)
+    if run_id is not None:
+        query = query.where(events.c.run_id == run_id)
+    return [Event(**row._mapping) for row in tx.conn.execute(query)]
+
+
+def last_seq(tx: Tx) -> int:
+    """The number of the newest line."""
+    return tx.conn.execute(select(func.max(events.c.seq))).scalar() or 0
+
+
+def forget_run(tx: Tx, run_id: str) -> None:
+    """Delete the lines about a run."""
+    tx.conn.execute(delete(events).where(events.c.run_id == run_id))

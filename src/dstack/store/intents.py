@@ -1,0 +1,100 @@
+"""The outbox: what was decided to be done outside, in order, and what came of it."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+
+from dstack.domain.intents import KINDS, Done, Failed, Intent, Outcome, Pending, intent_of, to_body
+from dstack.errors import DstackError, error_of_code
+from dstack.store import wakes
+from dstack.store.db import Tx
+from dstack.store.tables import intents
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """An intent that is still to be performed."""
+
+    seq: int
+    intent: Intent
+    tries: int
+
+    @property
+    def owner(self) -> tuple[str, str]:
+        """The object whose intents are performed one after the other."""
+        return self.intent.object_kind, self.intent.object_id
+
+
+def add(tx: Tx, intent: Intent) -> None:
+    """Ask for it, unless exactly this was asked for already and has not failed."""
+    body = to_body(intent)
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+    key = f"{intent.kind}/{intent.object_id}/{digest}"
+    known = tx.conn.execute(select(intents.c.seq, intents.c.state).where(intents.c.key == key)).one_or_none()
+    if known is not None and known.state != "failed":
+        return
+    if known is not None:
+        tx.conn.execute(delete(intents).where(intents.c.seq == known.seq))
+    tx.conn.execute(
+        insert(intents).values(
+            key=key,
+            kind=intent.kind,
+            object_kind=intent.object_kind,
+            object_id=intent.object_id,
+            body=body,
+            state="pending",
+            tries=0,
+            created_at=tx.clock.now(),
+        )
+    )
+    tx.notices.intents = True
+
+
+def list_open(tx: Tx, after_seq: int = 0) -> list[Open]:
+    """What is still to be done, oldest first."""
+    query = select(intents).where(intents.c.state == "pending", intents.c.seq > after_seq).order_by(intents.c.seq)
+    return [Open(row.seq, intent_of(row.kind, row.body), row.tries) for row in tx.conn.execute(query)]
+
+
+def outcomes_of(tx: Tx, object_kind: str, object_id: str) -> Mapping[type[Intent], Outcome]:
+    """What came of an object's intents: the latest of each kind."""
+    mine = (intents.c.object_kind == object_kind) & (intents.c.object_id == object_id)
+    query = select(intents.c.kind, intents.c.state, intents.c.outcome).where(mine).order_by(intents.c.seq)
+    return {KINDS[row.kind]: _outcome_of(row.state, row.outcome) for row in tx.conn.execute(query)}
+
+
+def _outcome_of(state: str, body: dict[str, Any] | None) -> Outcome:
+    match state:
+        case "done":
+            return Done(body or {})
+        case "failed":
+            assert body is not None
+            return Failed(error_of_code(body["code"], body["message"], body["hint"]))
+        case _:
+            return Pending()
+
+
+def record(tx: Tx, open_intent: Open, outcome: Done | Failed) -> None:
+    """Store what came of an intent and wake its object."""
+    state, body = ("done", outcome.value) if isinstance(outcome, Done) else ("failed", _error_body(outcome.error))
+    tx.conn.execute(update(intents).where(intents.c.seq == open_intent.seq).values(state=state, outcome=body))
+    wakes.add(tx, *open_intent.owner)
+
+
+def count_try(tx: Tx, open_intent: Open) -> None:
+    """Remember that it was tried and is to be tried again."""
+    tx.conn.execute(update(intents).where(intents.c.seq == open_intent.seq).values(tries=intents.c.tries + 1))
+
+
+def _error_body(error: DstackError) -> dict[str, Any]:
+    return {"code": error.code, "message": error.message, "hint": error.hint}
+
+
+def forget(tx: Tx, object_kind: str, object_ids: Iterable[str]) -> None:
+    """Delete the intents of objects that are deleted themselves."""
+    mine = (intents.c.object_kind == object_kind) & intents.c.object_id.in_(list(object_ids))
+    tx.conn.execute(delete(intents).where(mine))

@@ -1,0 +1,1 @@
+"""Alembic's folder: `versions/` holds one file a migration, named after its number."""

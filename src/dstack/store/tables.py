@@ -1,0 +1,200 @@
+"""All tables on one page. Typed columns for what is queried, JSON for what is only carried along."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+HEAD = "0001"
+"""The newest migration: what this code can read and write."""
+
+metadata = MetaData()
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Time(TypeDecorator[datetime]):
+    """An aware UTC time, kept as whole microseconds since 1970: exact, sortable, the same on every database."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        if value is None:
+            return None
+        since = value - _EPOCH
+        return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        return None if value is None else datetime.fromtimestamp(value / 1_000_000, UTC)
+
+
+def _id() -> Column[str]:
+    return Column("id", String(36), primary_key=True)
+
+
+users = Table(
+    "users",
+    metadata,
+    _id(),
+    Column("name", String(100), nullable=False, unique=True),
+    Column("is_admin", Boolean, nullable=False),
+    Column("token_hash", String(64), nullable=False, unique=True),
+    Column("created_at", Time, nullable=False),
+)
+
+projects = Table(
+    "projects",
+    metadata,
+    _id(),
+    Column("name", String(100), nullable=False, unique=True),
+    Column("created_at", Time, nullable=False),
+)
+
+members = Table(
+    "members",
+    metadata,
+    Column("project_id", ForeignKey("projects.id"), primary_key=True),
+    Column("user_id", ForeignKey("users.id"), primary_key=True),
+    Column("role", String(20), nullable=False),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    _id(),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("user_id", ForeignKey("users.id"), nullable=False),
+    Column("name", String(100), nullable=False),
+    Column("type", String(30), nullable=False),
+    Column("status", String(20), nullable=False),
+    Column("status_since", Time, nullable=False),
+    Column("submitted_at", Time, nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("started_at", Time),
+    Column("finished_at", Time),
+    Column("reason", String(40)),
+    Column("detail", Text, nullable=False),
+    Column("stop_asked", String(40)),
+    Column("retry_at", Time),
+    Column("idempotency_key", String(100), unique=True),
+    Column("version", Integer, nullable=False),
+    Index("runs_by_name", "project_id", "name"),
+    Index("runs_active", "project_id", "finished_at"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    _id(),
+    Column("run_id", ForeignKey("runs.id"), nullable=False),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("replica", Integer, nullable=False),
+    Column("node", Integer, nullable=False),
+    Column("nodes", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("status", String(20), nullable=False),
+    Column("status_since", Time, nullable=False),
+    Column("submitted_at", Time, nullable=False),
+    Column("demand", JSON, nullable=False),
+    Column("stop_grace_s", Float, nullable=False),
+    Column("instance_id", ForeignKey("instances.id")),
+    Column("share", JSON, nullable=False),
+    Column("started_at", Time),
+    Column("finished_at", Time),
+    Column("reason", String(40)),
+    Column("detail", Text, nullable=False),
+    Column("stop_asked", String(40)),
+    Column("report", JSON),
+    Column("lost_at", Time),
+    Column("exit_code", Integer),
+    Column("signal", Integer),
+    Column("version", Integer, nullable=False),
+    Index("jobs_of_run", "run_id"),
+    Index("jobs_by_status", "status"),
+    Index("jobs_on_instance", "instance_id", "finished_at"),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    _id(),
+    Column("project_id", ForeignKey("projects.id")),
+    Column("backend", String(40), nullable=False),
+    Column("offer", JSON, nullable=False),
+    Column("status", String(20), nullable=False),
+    Column("status_since", Time, nullable=False),
+    Column("created_at", Time, nullable=False),
+    Column("idle_duration_s", Float),
+    Column("machine_id", String(300)),
+    Column("hostname", String(300)),
+    Column("agent_seen_at", Time),
+    Column("unreachable_since", Time),
+    Column("ssh_port", Integer),
+    Column("ssh_host_key", Text),
+    Column("reason", String(40)),
+    Column("detail", Text, nullable=False),
+    Column("finished_at", Time),
+    Column("version", Integer, nullable=False),
+    Index("instances_live", "finished_at"),
+)
+
+intents = Table(
+    "intents",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("key", String(200), nullable=False, unique=True),
+    Column("kind", String(40), nullable=False),
+    Column("object_kind", String(20), nullable=False),
+    Column("object_id", String(36), nullable=False),
+    Column("body", JSON, nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("outcome", JSON),
+    Column("tries", Integer, nullable=False),
+    Column("created_at", Time, nullable=False),
+    Index("intents_of_object", "object_kind", "object_id"),
+    Index("intents_by_state", "state"),
+    sqlite_autoincrement=True,  # a number that was used never comes again: readers remember how far they are
+)
+
+wakes = Table(
+    "wakes",
+    metadata,
+    Column("kind", String(20), primary_key=True),
+    Column("id", String(36), primary_key=True),
+    Column("due_at", Time, nullable=False),
+    Index("wakes_due", "due_at"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("at", Time, nullable=False),
+    Column("project_id", String(36)),
+    Column("run_id", String(36)),
+    Column("job_id", String(36)),
+    Column("instance_id", String(36)),
+    Column("actor", String(120), nullable=False),
+    Column("kind", String(60), nullable=False),
+    Column("status", String(20)),
+    Column("message", Text, nullable=False),
+    Index("events_of_run", "run_id", "seq"),
+    sqlite_autoincrement=True,
+)

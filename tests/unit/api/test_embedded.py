@@ -1,0 +1,120 @@
+"""Starting the embedded server, with a small stand-in for it."""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dstack.api._embedded import EmbeddedServer
+from dstack.api._transport import Transport
+from dstack.errors import ServerUnreachableError
+from dstack.protocol import routes
+
+STAND_IN = """
+import json, os, sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+folder, ready = sys.argv[sys.argv.index("--data-dir") + 1], int(sys.argv[sys.argv.index("--ready-fd") + 1])
+assert "--embedded" in sys.argv and os.getsid(0) == os.getpid()
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = b'{"version": "9", "embedded": true}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+where = {"url": f"http://127.0.0.1:{server.server_port}", "token": "t"}
+with open(f"{folder}/starts", "a") as file:
+    file.write(f"{os.getpid()}\\n")
+with open(f"{folder}/server.json.new", "w") as file:
+    json.dump({**where, "pid": os.getpid()}, file)
+os.rename(f"{folder}/server.json.new", f"{folder}/server.json")
+os.write(ready, json.dumps(where).encode() + b"\\n")
+os.close(ready)
+server.serve_forever()
+"""
+
+
+def command(tmp_path: Path, code: str) -> tuple[str, ...]:
+    script = tmp_path / "stand_in.py"
+    script.write_text(textwrap.dedent(code))
+    return (sys.executable, str(script))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    one = tmp_path / "server"
+    yield one
+    for pid in pids(one):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def pids(folder: Path) -> list[int]:
+    starts = folder / "starts"
+    return [int(line) for line in starts.read_text().split()] if starts.exists() else []
+
+
+def test_two_commands_at_once_make_one_server(tmp_path: Path, folder: Path) -> None:
+    start = command(tmp_path, STAND_IN)
+    found: list[str] = []
+    clients = [EmbeddedServer(folder, start) for _ in range(6)]
+    threads = [threading.Thread(target=lambda one=one: found.append(one.find().url)) for one in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6 and len(set(found)) == 1
+    assert len(pids(folder)) == 1
+
+
+def test_the_server_outlives_the_process_that_started_it(tmp_path: Path, folder: Path) -> None:
+    start = f"EmbeddedServer(Path({str(folder)!r}), {command(tmp_path, STAND_IN)!r})"
+    code = f"from dstack.api._embedded import *; print({start}.find().url)"
+    url = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    assert EmbeddedServer(folder, ("false",)).find().url == url
+
+
+def test_a_server_that_went_away_is_started_again_by_the_next_request(tmp_path: Path, folder: Path) -> None:
+    transport = Transport(EmbeddedServer(folder, command(tmp_path, STAND_IN)))
+    assert transport.call(routes.HEALTH).embedded
+    (first,) = pids(folder)
+    end = os.pidfd_open(first)
+    os.kill(first, signal.SIGKILL)
+    assert select.select([end], [], [], 10)[0]
+    os.close(end)
+    assert transport.call(routes.HEALTH).embedded
+    assert len(pids(folder)) == 2
+    transport.close()
+
+
+def test_why_it_does_not_start_is_told(tmp_path: Path, folder: Path) -> None:
+    code = """
+    import os, sys
+    os.write(int(sys.argv[-1]), b'{"error": "The disk is full", "hint": "Free some"}\\n')
+    """
+    with pytest.raises(ServerUnreachableError) as caught:
+        EmbeddedServer(folder, command(tmp_path, code)).find()
+    assert str(caught.value) == "The embedded server did not start: The disk is full\nhint: Free some"
+
+
+def test_a_server_that_dies_at_its_start_shows_the_end_of_its_log(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(ServerUnreachableError, match="ValueError: no such thing") as caught:
+        EmbeddedServer(folder, command(tmp_path, "raise ValueError('no such thing')")).find()
+    assert str(folder / "server.log") in caught.value.message
+    assert (folder.stat().st_mode & 0o777, (folder / "server.log").stat().st_mode & 0o777) == (0o700, 0o600)
+
+
+@pytest.mark.parametrize("state", ["", "{}", '{"url": "http://127.0.0.1:1", "token": "t", "pid": 999999999}', "[1]"])
+def test_a_stale_or_damaged_note_of_where_it_is_does_no_harm(tmp_path: Path, folder: Path, state: str) -> None:
+    folder.mkdir()
+    (folder / "server.json").write_text(state)
+    assert EmbeddedServer(folder, command(tmp_path, STAND_IN)).find().token == "t"

@@ -1,0 +1,221 @@
+"""How a folder is read and sent."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dstack.api import _folders
+from dstack.api._files import pack, upload
+from dstack.api._transport import Transport
+from dstack.errors import ConfigurationError
+from dstack.protocol.files import CHUNK_BYTES, FileEntry, entries_of, hash_of, page_hashes_of
+
+from .conftest import Answer, Asked, FakeServer
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    one = tmp_path / "work"
+    one.mkdir()
+    return one
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def write(folder: Path, *paths: str) -> None:
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(path)
+
+
+def entries(folder: Path) -> list[FileEntry]:
+    package = pack(folder)
+    return [entry for page in page_hashes_of(package.blob(package.root)) for entry in entries_of(package.blob(page))]
+
+
+class BlobStore:
+    """The server's side: keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.puts = 0
+
+    def answer(self, asked: Asked) -> Answer:
+        if asked.method == "PUT":
+            self.puts += 1
+            name = asked.path.rsplit("/", 1)[1]
+            assert hash_of(asked.body) == name
+            self.blobs[name] = asked.body
+            return Answer(204, b"")
+        missing = [name for name in json.loads(asked.body)["hashes"] if name not in self.blobs]
+        return Answer(body=json.dumps({"missing": missing}).encode())
+
+
+@pytest.fixture
+def store(server: FakeServer) -> BlobStore:
+    one = BlobStore()
+    server.answer = one.answer
+    return one
+
+
+@pytest.mark.parametrize("under_git", [True, False])
+def test_what_gitignore_names_and_git_itself_stay_here(folder: Path, under_git: bool) -> None:
+    if under_git:
+        git(folder, "init", "-q")
+    write(folder, "a.py", "sub/b.py", "sub/c.log", "build/x", "keep.log", "ü n.txt")
+    (folder / ".gitignore").write_text("*.log\n!keep.log\n/build/\n")
+    assert _folders.files_in(folder) == [".gitignore", "a.py", "keep.log", "sub/b.py", "ü n.txt"]
+
+
+def test_what_git_tracks_is_sent_as_it_is_now(folder: Path) -> None:
+    git(folder, "init", "-q")
+    write(folder, "tracked.log", "gone.py")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "x")
+    (folder / ".gitignore").write_text("*.log\n")
+    (folder / "gone.py").unlink()
+    assert _folders.files_in(folder) == [".gitignore", "tracked.log"]
+
+
+def test_a_part_of_a_repository_follows_the_rules_above_it(folder: Path) -> None:
+    git(folder, "init", "-q")
+    write(folder, "part/a.py", "part/cache/x", "outside.py")
+    (folder / ".gitignore").write_text("cache/\n")
+    assert _folders.files_in(folder / "part") == ["a.py"]
+
+
+def test_a_folder_that_the_repository_around_it_ignores_is_sent_all_the_same(folder: Path) -> None:
+    git(folder, "init", "-q")
+    write(folder, "built/a.py", "built/b.log", "built/.gitignore")
+    (folder / ".gitignore").write_text("built/\n")
+    (folder / "built" / ".gitignore").write_text("*.log\n")
+    assert _folders.files_in(folder / "built") == [".gitignore", "a.py"]
+
+
+def test_a_repository_inside_the_folder_is_sent_with_its_own_rules(folder: Path) -> None:
+    git(folder, "init", "-q")
+    write(folder, "a.py", "inner/b.py", "inner/c.log", "inner/.gitignore")
+    git(folder / "inner", "init", "-q")
+    (folder / "inner" / ".gitignore").write_text("*.log\n")
+    assert _folders.files_in(folder) == ["a.py", "inner/.gitignore", "inner/b.py"]
+
+
+def test_without_git_a_gitignore_is_not_guessed_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    write(folder, "a.py", "sub/b.py", ".git/config")
+    assert _folders.files_in(folder) == ["a.py", "sub/b.py"]
+    write(folder, ".gitignore")
+    with pytest.raises(ConfigurationError, match="Install `git`"):
+        _folders.files_in(folder)
+
+
+def test_the_same_files_give_the_same_root_and_another_byte_another(folder: Path, tmp_path: Path) -> None:
+    write(folder, "a.py", "sub/b.py")
+    other = tmp_path / "other"
+    write(other, "sub/b.py", "a.py")
+    assert pack(folder).root == pack(other).root
+    (other / "a.py").write_text("b")
+    assert pack(folder).root != pack(other).root
+
+
+def test_modes_sizes_and_links_are_kept(folder: Path) -> None:
+    write(folder, "run.sh")
+    (folder / "run.sh").chmod(0o4755)
+    (folder / "big").write_bytes(b"x" * (CHUNK_BYTES + 1))
+    (folder / "link").symlink_to("run.sh")
+    (folder / "loop").symlink_to("loop2")
+    big, link, loop, run = entries(folder)
+    assert (len(big.chunks), big.size_bytes) == (2, CHUNK_BYTES + 1)
+    assert (link.kind, link.target, loop.target) == ("link", "run.sh", "loop2")
+    assert (run.kind, run.mode) == ("file", 0o755)
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../secret", "sub/../../secret"])
+def test_a_link_out_of_the_folder_is_refused_by_name(folder: Path, target: str) -> None:
+    write(folder, "sub/x")
+    (folder / "stray").symlink_to(target)
+    with pytest.raises(ConfigurationError, match="point out of it, .*: `stray`"):
+        pack(folder)
+
+
+def test_a_pipe_is_left_out_and_does_not_hang(folder: Path) -> None:
+    write(folder, "a")
+    os.mkfifo(folder / "pipe")
+    assert [entry.path for entry in entries(folder)] == ["a"]
+
+
+def test_a_name_that_is_not_unicode_travels(folder: Path) -> None:
+    with open(os.fsencode(folder) + b"/\xff", "wb"):
+        pass
+    assert [os.fsencode(entry.path) for entry in entries(folder)] == [b"\xff"]
+
+
+def test_an_upload_brings_all_that_the_root_names(folder: Path, transport: Transport, store: BlobStore) -> None:
+    write(folder, *(f"f{number}" for number in range(300)))
+    seen: list[tuple[int, int]] = []
+    root = upload(transport, "main", folder, lambda sent, total: seen.append((sent, total)))
+    pages = page_hashes_of(store.blobs[root])
+    whole = [entry for page in pages for entry in entries_of(store.blobs[page])]
+    assert len(pages) > 1
+    assert {entry.path: store.blobs[entry.chunks[0]] for entry in whole} == {
+        f"f{number}": f"f{number}".encode() for number in range(300)
+    }
+    assert seen[-1][0] == seen[-1][1]
+
+
+def test_one_changed_file_moves_that_file_its_page_and_the_root(
+    folder: Path, transport: Transport, store: BlobStore
+) -> None:
+    write(folder, *(f"f{number}" for number in range(1000)))
+    upload(transport, "main", folder)
+    store.puts = 0
+    (folder / "f500").write_text("changed")
+    upload(transport, "main", folder)
+    assert store.puts <= 5  # the chunk, the root, and a page that may split
+    store.puts = 0
+    upload(transport, "main", folder)
+    assert store.puts == 0
+
+
+def test_an_empty_folder_can_be_sent(folder: Path, transport: Transport, store: BlobStore) -> None:
+    assert store.blobs == {} and page_hashes_of(store.blobs[upload(transport, "main", folder)]) == []
+
+
+def test_a_file_that_changes_under_way_is_read_again(
+    folder: Path, transport: Transport, server: FakeServer, store: BlobStore
+) -> None:
+    write(folder, "a")
+    contents = iter(["first", "second"])
+
+    def answer(asked: Asked) -> Answer:
+        for content in contents:
+            (folder / "a").write_text(content)
+            break
+        return store.answer(asked)
+
+    server.answer = answer
+    root = upload(transport, "main", folder)
+    (page,) = page_hashes_of(store.blobs[root])
+    (entry,) = entries_of(store.blobs[page])
+    assert store.blobs[entry.chunks[0]] == (folder / "a").read_bytes()
+
+
+def test_a_file_that_never_rests_is_told_by_name(
+    folder: Path, transport: Transport, server: FakeServer, store: BlobStore
+) -> None:
+    write(folder, "busy")
+    numbers = iter(range(100))
+
+    def answer(asked: Asked) -> Answer:
+        (folder / "busy").write_text(f"now {next(numbers)}")
+        return store.answer(asked)
+
+    server.answer = answer
+    with pytest.raises(ConfigurationError, match=r"work/busy` does not stop changing while it is read"):
+        upload(transport, "main", folder)

@@ -1,0 +1,68 @@
+from dataclasses import replace
+
+import pytest
+from making import CLOUD, DEMAND, HERE
+
+from dstack.domain.offers import Bounds, Demand, GpuDemand, demand_of_json, demand_to_json, describe, misfits, size
+from dstack.protocol.agent import Gpu, HostResources
+
+A100 = Gpu("nvidia", "NVIDIA A100-SXM4-40GB", 40960)
+
+
+def wish(**fields: object) -> Demand:
+    return replace(DEMAND, **fields)  # type: ignore[arg-type]
+
+
+def test_a_default_does_not_exclude_this_machine_but_does_exclude_a_cloud_machine() -> None:
+    small = HostResources(1, 2048, 10_000)
+    assert list(misfits(DEMAND, replace(HERE, resources=small))) == []
+    assert list(misfits(DEMAND, replace(CLOUD, resources=small))) == [
+        "cpu: asked 2.., has 1",
+        "memory: asked 8GB.., has 2GB",
+        "disk: asked 100GB.., has 9.8GB",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("demand", "reason"),
+    [
+        (wish(cpus=Bounds(64, None, True)), "cpu: asked 64.., has 4"),
+        (wish(cpus=Bounds(None, 2, True)), "cpu: asked ..2, has 4"),
+        (wish(memory_mib=Bounds(32768, 32768, True)), "memory: asked 32GB, has 16GB"),
+        (wish(disk_mib=Bounds(2 << 20, None, True)), "disk: asked 2TB.., has 48.8GB"),
+        (wish(gpu=GpuDemand(Bounds(1, 1, True), memory_mib=Bounds(24576, None, True))), "gpu: asked 1 with memory 24GB.., has none"),
+        (wish(gpu=GpuDemand(Bounds(2, None, True), "nvidia", ("A100",))), "gpu: asked 2.. nvidia A100, has none"),
+        (wish(backends=("aws", "gcp")), "backends: asked aws, gcp, is local"),
+        (wish(regions=("eu",)), "regions: asked eu, is local"),
+        (wish(instance_types=("p3",)), "instance_types: asked p3, is local"),
+        (wish(spot="spot"), "spot_policy: asked spot, is on-demand"),
+        (wish(image=True), "image: asked for a container image, has no container engine"),
+    ],
+)
+def test_what_was_written_and_is_missing_is_named_with_what_there_is(demand: Demand, reason: str) -> None:
+    assert list(misfits(demand, HERE)) == [reason]
+
+
+def test_a_price_limit_is_a_requirement() -> None:
+    assert list(misfits(wish(max_price=0.05), CLOUD)) == ["max_price: asked $0.05, costs $0.1"]
+
+
+@pytest.mark.parametrize("name", ["A100", "a100", "NVIDIA A100-SXM4-40GB"])
+def test_a_card_is_known_by_its_short_name(name: str) -> None:
+    offer = replace(HERE, resources=HostResources(4, 16384, 50_000, (A100,)))
+    assert list(misfits(wish(gpu=GpuDemand(Bounds(1, 1, True), "nvidia", (name,))), offer)) == []
+
+
+def test_a_demand_survives_its_json() -> None:
+    demand = wish(gpu=GpuDemand(Bounds(1, None, True), "amd", ("MI300X",), Bounds(1, 2, True)), regions=("eu",))
+    assert demand_of_json(demand_to_json(demand)) == demand
+
+
+def test_a_machine_is_described_on_one_line() -> None:
+    resources = HostResources(2, 8192, 102_400, (A100, A100))
+    assert describe(resources) == "2xCPU, 8GB, 100GB (disk), 2xNVIDIA A100-SXM4-40GB (40GB)"
+
+
+@pytest.mark.parametrize(("mib", "text"), [(512, "512MB"), (7782, "7.6GB"), (1536 * 1024, "1.5TB")])
+def test_sizes_are_for_people(mib: int, text: str) -> None:
+    assert size(mib) == text

@@ -1,0 +1,133 @@
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from making import NOW, ended, instance, job, job_view, placed_job, report
+
+from dstack.domain.intents import Done, Failed, ForgetJob, StartJob, StopJob
+from dstack.domain.objects import JobView, Next
+from dstack.engine.jobs.awaiting_placement import await_placement
+from dstack.engine.jobs.starting import start
+from dstack.engine.jobs.stopping import LOGS_WITHIN, stop
+from dstack.engine.jobs.watching import UNREACHABLE_AFTER, watch
+from dstack.errors import AgentRefused
+from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, JobStatus
+
+STARTED: dict[Any, Any] = {StartJob: Done({})}
+
+
+def moved(decided: Next) -> tuple[JobStatus, JobReason | None, str]:
+    (written,) = decided.write
+    return written.status, written.reason, written.detail
+
+
+def running(**fields: Any) -> JobView:
+    return job_view(placed_job(status=JobStatus.RUNNING, **fields), instance(), outcomes=STARTED)
+
+
+def test_a_queued_job_waits_for_the_scheduler() -> None:
+    assert await_placement(job_view(job())) == Next()
+
+
+def test_a_queued_job_that_is_stopped_leaves_the_queue() -> None:
+    decided = await_placement(job_view(job(stop_asked=JobReason.STOPPED_BY_USER)))
+    assert moved(decided) == (JobStatus.TERMINATING, JobReason.STOPPED_BY_USER, "")
+
+
+def test_a_placed_job_waits_until_its_machine_is_ready() -> None:
+    booting = instance(status=InstanceStatus.PROVISIONING, agent_seen_at=None)
+    assert start(job_view(placed_job(), booting)) == Next()
+
+
+def test_a_placed_job_is_handed_over_once_its_machine_is_ready() -> None:
+    assert start(job_view(placed_job(), instance())) == Next(do=(StartJob("0-job", "0-instance"),))
+
+
+def test_the_nodes_of_a_gang_wait_for_each_other() -> None:
+    first, second = placed_job(nodes=2), placed_job(id="1-job", node=1, nodes=2, instance_id="1-instance")
+    booting = instance(id="1-instance", status=InstanceStatus.PROVISIONING, agent_seen_at=None)
+    instances = {"0-instance": instance(), "1-instance": booting}
+    view = job_view(first, instance(), gang=(first, second), gang_instances=instances)
+    assert start(view) == Next()
+
+
+def test_a_job_runs_when_its_agent_says_so() -> None:
+    decided = start(job_view(placed_job(report=report()), instance(), outcomes=STARTED))
+    assert moved(decided) == (JobStatus.RUNNING, None, "")
+
+
+def test_a_job_that_its_agent_refuses_fails_with_the_agents_words() -> None:
+    outcomes = {StartJob: Failed(AgentRefused("the disk is full"))}
+    decided = start(job_view(placed_job(), instance(), outcomes=outcomes))
+    assert moved(decided) == (JobStatus.TERMINATING, JobReason.EXECUTOR_ERROR, "the disk is full")
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [(InstanceReason.NO_OFFERS, JobReason.NO_CAPACITY), (InstanceReason.ERROR, JobReason.INTERRUPTED)],
+)
+def test_a_job_whose_machine_never_came_says_why(reason: InstanceReason, expected: JobReason) -> None:
+    gone = instance(status=InstanceStatus.TERMINATED, reason=reason, detail="sold out", finished_at=NOW)
+    assert moved(start(job_view(placed_job(), gone))) == (JobStatus.TERMINATING, expected, "sold out")
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (ended(), (JobReason.EXITED, "")),
+        (ended(exit_code=3), (JobReason.CONTAINER_EXITED_WITH_ERROR, "exit code 3")),
+        (ended(exit_code=137, signal=9), (JobReason.CONTAINER_EXITED_WITH_ERROR, "killed by signal 9")),
+        (ended(end="max_duration", exit_code=143), (JobReason.MAX_DURATION_EXCEEDED, "")),
+        (ended(end="start_failed", exit_code=None, message="no shell"), (JobReason.CREATING_CONTAINER_ERROR, "no shell")),
+        (ended(end="supervisor_lost", exit_code=None), (JobReason.EXECUTOR_ERROR, "the agent lost the job")),
+    ],
+)
+def test_a_running_job_ends_as_its_agent_reports(said: Any, expected: tuple[JobReason, str]) -> None:
+    assert moved(watch(running(report=said))) == (JobStatus.TERMINATING, *expected)
+
+
+def test_a_lost_link_is_no_death_for_minutes() -> None:
+    silent = instance(unreachable_since=NOW)
+    view = job_view(placed_job(status=JobStatus.RUNNING), silent, now=NOW + timedelta(minutes=4), outcomes=STARTED)
+    assert watch(view) == Next(again=timedelta(minutes=1))
+    late = job_view(placed_job(status=JobStatus.RUNNING), silent, now=NOW + UNREACHABLE_AFTER, outcomes=STARTED)
+    assert moved(watch(late))[1] is JobReason.INSTANCE_UNREACHABLE
+
+
+def test_a_job_that_was_never_handed_over_just_ends() -> None:
+    job = placed_job(status=JobStatus.TERMINATING, reason=JobReason.STOPPED_BY_USER)
+    decided = stop(job_view(job, instance()))
+    assert moved(decided)[0] is JobStatus.TERMINATED
+    assert decided.do == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "grace_s"), [(JobReason.STOPPED_BY_USER, 10.0), (JobReason.ABORTED_BY_USER, 0.0)]
+)
+def test_a_stop_gives_grace_and_an_abort_none(asked: JobReason, grace_s: float) -> None:
+    job = placed_job(status=JobStatus.TERMINATING, reason=asked, stop_asked=asked, report=report())
+    decided = stop(job_view(job, instance(), outcomes=STARTED))
+    assert decided.do == (StopJob("0-job", "0-instance", grace_s),)
+    assert decided.write == ()
+
+
+def test_a_job_is_over_only_with_its_last_log_byte() -> None:
+    job = placed_job(status=JobStatus.TERMINATING, reason=JobReason.EXITED, report=ended(logged=False))
+    assert stop(job_view(job, instance(), outcomes=STARTED)) == Next(again=LOGS_WITHIN)
+    over = placed_job(status=JobStatus.TERMINATING, reason=JobReason.EXITED, report=ended())
+    decided = stop(job_view(over, instance(), outcomes=STARTED))
+    assert moved(decided)[0] is JobStatus.DONE
+    assert decided.do == (ForgetJob("0-job", "0-instance"),)
+
+
+def test_log_bytes_that_never_come_are_missed_aloud() -> None:
+    job = placed_job(status=JobStatus.TERMINATING, reason=JobReason.EXITED, report=ended(logged=False))
+    decided = stop(job_view(job, instance(), now=NOW + LOGS_WITHIN, outcomes=STARTED))
+    assert "the last log bytes did not arrive" in moved(decided)[2]
+
+
+def test_exit_code_and_signal_are_kept() -> None:
+    said = ended(exit_code=137, signal=9)
+    job = placed_job(status=JobStatus.TERMINATING, reason=JobReason.CONTAINER_EXITED_WITH_ERROR, report=said)
+    (over,) = stop(job_view(job, instance(), outcomes=STARTED)).write
+    assert (over.status, over.exit_code, over.signal) == (JobStatus.FAILED, 137, 9)

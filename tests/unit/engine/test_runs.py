@@ -1,0 +1,81 @@
+from datetime import timedelta
+
+from making import NOW, job, placed_job, run, run_view
+
+from dstack.domain.objects import Next
+from dstack.engine.runs.deriving import derive
+from dstack.engine.runs.waiting import await_turn
+from dstack.engine.runs.winding_down import wind_down
+from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
+
+RETRYING = {"configuration": {"type": "task", "commands": ["true"], "retry": True}}
+
+
+def test_a_run_runs_with_its_first_running_job() -> None:
+    jobs = (placed_job(nodes=2), placed_job(id="1-job", node=1, nodes=2, status=JobStatus.RUNNING))
+    (written,) = derive(run_view(run(), *jobs)).write
+    assert (written.status, written.started_at) == (RunStatus.RUNNING, NOW)
+
+
+def test_a_run_whose_jobs_are_all_done_is_done() -> None:
+    done = placed_job(status=JobStatus.DONE, reason=JobReason.EXITED, finished_at=NOW)
+    (ending,) = derive(run_view(run(status=RunStatus.RUNNING), done)).write
+    assert (ending.status, ending.reason) == (RunStatus.TERMINATING, JobReason.EXITED)
+    (over,) = wind_down(run_view(ending, done)).write
+    assert (over.status, over.finished_at) == (RunStatus.DONE, NOW)
+
+
+def test_one_failed_node_ends_the_others() -> None:
+    failed = placed_job(nodes=2, status=JobStatus.TERMINATING, reason=JobReason.CONTAINER_EXITED_WITH_ERROR)
+    healthy = placed_job(id="1-job", node=1, nodes=2, status=JobStatus.RUNNING)
+    ending, *told = derive(run_view(run(status=RunStatus.RUNNING), failed, healthy)).write
+    assert (ending.status, ending.reason) == (RunStatus.TERMINATING, JobReason.CONTAINER_EXITED_WITH_ERROR)
+    assert {one.id: one.stop_asked for one in told}["1-job"] is JobReason.SERVER
+
+
+def test_a_users_stop_reaches_every_job() -> None:
+    asked = run(status=RunStatus.RUNNING, stop_asked=JobReason.STOPPED_BY_USER)
+    ending, told = derive(run_view(asked, placed_job(status=JobStatus.RUNNING))).write
+    assert (ending.reason, told.stop_asked) == (JobReason.STOPPED_BY_USER, JobReason.STOPPED_BY_USER)
+
+
+def test_an_abort_after_a_stop_is_passed_on() -> None:
+    ending = run(status=RunStatus.TERMINATING, reason=JobReason.STOPPED_BY_USER, stop_asked=JobReason.ABORTED_BY_USER)
+    stopping = placed_job(status=JobStatus.TERMINATING, stop_asked=JobReason.STOPPED_BY_USER)
+    _, told = wind_down(run_view(ending, stopping)).write
+    assert told.stop_asked is JobReason.ABORTED_BY_USER
+
+
+def test_a_failed_run_that_may_be_retried_waits_and_is_submitted_again() -> None:
+    failed = placed_job(status=JobStatus.FAILED, reason=JobReason.CONTAINER_EXITED_WITH_ERROR, finished_at=NOW)
+    decided = derive(run_view(run(spec=RETRYING, status=RunStatus.RUNNING), failed))
+    (waiting,) = decided.write
+    assert waiting.status is RunStatus.PENDING
+    assert decided.again is not None
+    again, second = await_turn(run_view(waiting, failed, now=NOW + decided.again)).write
+    assert again.status is RunStatus.SUBMITTED
+    assert (second.id, second.attempt, second.status, second.version) == ("0-new-0", 2, JobStatus.SUBMITTED, 0)
+
+
+def test_a_retry_never_starts_beside_what_is_left_of_the_last_attempt() -> None:
+    failed = placed_job(nodes=2, status=JobStatus.FAILED, reason=JobReason.EXECUTOR_ERROR, finished_at=NOW)
+    left = placed_job(id="1-job", node=1, nodes=2, status=JobStatus.RUNNING)
+    (told,) = derive(run_view(run(spec=RETRYING, status=RunStatus.RUNNING), failed, left)).write
+    assert (told.id, told.stop_asked) == ("1-job", JobReason.SERVER)
+
+
+def test_a_run_is_not_retried_beyond_its_duration() -> None:
+    failed = placed_job(status=JobStatus.FAILED, reason=JobReason.CONTAINER_EXITED_WITH_ERROR, finished_at=NOW)
+    late = NOW + timedelta(hours=1)
+    ending, *_ = derive(run_view(run(spec=RETRYING, status=RunStatus.RUNNING), failed, now=late)).write
+    assert ending.status is RunStatus.TERMINATING
+
+
+def test_a_waiting_run_can_be_stopped() -> None:
+    waiting = run(status=RunStatus.PENDING, retry_at=NOW + timedelta(hours=1), stop_asked=JobReason.STOPPED_BY_USER)
+    (ending,) = await_turn(run_view(waiting, job(status=JobStatus.FAILED, finished_at=NOW))).write
+    assert ending.status is RunStatus.TERMINATING
+
+
+def test_nothing_new_is_nothing_to_write() -> None:
+    assert derive(run_view(run(status=RunStatus.PROVISIONING), placed_job())) == Next()

@@ -1,0 +1,85 @@
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+from conftest import HandClock
+from sqlalchemy import create_engine, inspect, text
+
+from dstack.errors import ConfigurationError
+from dstack.store import tables, wakes
+from dstack.store.db import Database, Notices, Tx, prepare_schema
+from dstack.store.migrate import migrate
+
+
+async def test_a_write_that_fails_harms_no_other_in_the_same_commit(db: Database) -> None:
+    def broken(tx: Tx) -> None:
+        wakes.add(tx, "run", "broken")
+        raise ValueError("no")
+
+    writes = [db.write(lambda tx, n=n: wakes.add(tx, "run", f"{n}")) for n in range(20)]  # type: ignore[misc]
+    results = await asyncio.gather(*writes[:10], db.write(broken), *writes[10:], return_exceptions=True)
+    assert [type(result) for result in results if result is not None] == [ValueError]
+    assert len(await db.write(lambda tx: wakes.take_due(tx, 100))) == 20
+
+
+async def test_listeners_hear_of_what_was_committed_and_of_nothing_else(db: Database) -> None:
+    heard: list[Notices] = []
+    db.listen(heard.append)
+
+    def broken(tx: Tx) -> None:
+        wakes.add(tx, "run", "broken")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await db.write(broken)
+    assert not any(notices.wakes for notices in heard)
+    await db.write(lambda tx: wakes.add(tx, "run", "r"))
+    assert heard[-1].wakes
+
+
+def columns(path: Path) -> dict[str, list[str]]:
+    engine = create_engine(f"sqlite:///{path}")
+    try:
+        found = inspect(engine)
+        return {
+            name: sorted(f"{column['name']} {column['type']} {column['nullable']}" for column in found.get_columns(name))
+            + sorted(str(index["name"]) for index in found.get_indexes(name))
+            for name in found.get_table_names()
+        }
+    finally:
+        engine.dispose()
+
+
+def test_migrations_make_the_same_tables_as_a_new_database_has(tmp_path: Path) -> None:
+    new, old = tmp_path / "new.db", tmp_path / "old.db"
+    for path, prepare in ((new, prepare_schema), (old, migrate)):
+        engine = create_engine(f"sqlite:///{path}")
+        prepare(engine)
+        engine.dispose()
+    assert columns(new) == columns(old)
+
+
+def test_a_database_of_a_newer_dstack_is_refused_with_both_versions(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'newer.db'}")
+    prepare_schema(engine)
+    with engine.begin() as conn:
+        conn.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(ConfigurationError, match=f"version 9999.*up to {tables.HEAD}"):
+        prepare_schema(engine)
+    engine.dispose()
+
+
+async def test_a_damaged_database_is_refused_by_name(tmp_path: Path, clock: HandClock) -> None:
+    path = tmp_path / "damaged.db"
+    path.write_bytes(b"this is no database" * 100)
+    database = Database(path, clock)
+    with pytest.raises(ConfigurationError, match=r"damaged\.db.*cannot be used: file is not a database"):
+        database.open()
+
+
+async def test_what_is_committed_survives_a_connection_that_never_closes(db: Database, tmp_path: Path) -> None:
+    await db.write(lambda tx: wakes.add(tx, "run", "r"))
+    with sqlite3.connect(tmp_path / "test.db") as other:
+        assert other.execute("SELECT id FROM wakes").fetchall() == [("r",)]
+    other.close()

@@ -1,0 +1,137 @@
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from conftest import HandClock
+from making import CLOUD, NOW, ended, instance, job, placed_job, run
+
+from dstack.domain.intents import StopJob
+from dstack.domain.objects import Next
+from dstack.engine.loop import check_move
+from dstack.errors import Conflict, IllegalMove
+from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus, RunStatus
+from dstack.store import events, intents, objects, wakes
+from dstack.store.db import Database, Tx
+
+
+def born(tx: Tx) -> None:
+    objects.add_run(tx, run(), [job(version=0)], key="k", actor="user ada")
+    objects.commit(tx, Next((instance(version=0),)), check_move)
+
+
+async def test_objects_come_back_as_they_were_written(db: Database) -> None:
+    report = ended(exit_code=3, started_at=1.5, message="é")
+    full = placed_job(version=0, status=JobStatus.RUNNING, report=report, reason=JobReason.EXITED, lost_at=NOW)
+    machine = instance(version=0, offer=CLOUD, unreachable_since=NOW, idle_duration=None)
+
+    def write(tx: Tx) -> None:
+        objects.add_run(tx, run(stop_asked=JobReason.STOPPED_BY_USER, retry_at=NOW), [], key=None, actor="user ada")
+        objects.commit(tx, Next((machine, full)), check_move)
+
+    await db.write(write)
+    assert await db.read(lambda tx: objects.find_job(tx, "0-job")) == replace(full, version=1)
+    assert await db.read(lambda tx: objects.find_instance(tx, "0-instance")) == replace(machine, version=1)
+    assert await db.read(lambda tx: objects.find_run(tx, "0-run")) == run(
+        stop_asked=JobReason.STOPPED_BY_USER, retry_at=NOW
+    )
+
+
+async def test_who_decided_on_an_older_version_writes_nothing(db: Database) -> None:
+    await db.write(born)
+    decided = Next((job(version=1, stop_asked=JobReason.SERVER),), (StopJob("0-job", "0-instance", 1.0),))
+    await db.write(lambda tx: objects.commit(tx, decided, check_move))
+    with pytest.raises(Conflict):
+        await db.write(lambda tx: objects.commit(tx, replace(decided, do=(StopJob("0-job", "x", 2.0),)), check_move))
+    assert len(await db.read(intents.list_open)) == 1
+
+
+async def test_a_move_that_is_not_in_the_table_is_refused(db: Database) -> None:
+    await db.write(born)
+    with pytest.raises(IllegalMove, match="job may not go from submitted to done"):
+        await db.write(lambda tx: objects.commit(tx, Next((job(status=JobStatus.DONE),)), check_move))
+
+
+async def test_every_move_is_one_line_of_history(db: Database) -> None:
+    await db.write(born)
+    ending = job(status=JobStatus.TERMINATING, reason=JobReason.STOPPED_BY_USER, detail="as asked")
+    await db.write(lambda tx: objects.commit(tx, Next((ending,)), check_move))
+    lines = await db.read(lambda tx: events.list_after(tx, "0-project", 0, run_id="0-run", limit=10))
+    assert [(line.kind, line.status, line.message) for line in lines] == [
+        ("run.submitted", "submitted", "ada submitted hello"),
+        ("job.terminating", "terminating", "job 0/0 is terminating (stopped_by_user: as asked)"),
+    ]
+
+
+async def test_what_depends_on_a_job_is_woken_when_it_ends(db: Database) -> None:
+    await db.write(born)
+    await db.write(lambda tx: wakes.take_due(tx, 100))
+    over = replace(placed_job(), status=JobStatus.PROVISIONING)
+    await db.write(lambda tx: objects.commit(tx, Next((over,)), check_move))
+    await db.write(lambda tx: wakes.take_due(tx, 100))
+    gone = replace(over, version=2, report=ended())
+    await db.write(lambda tx: objects.record(tx, gone))
+    due = await db.write(lambda tx: wakes.take_due(tx, 100))
+    assert set(due) == {("job", "0-job"), ("run", "0-run"), ("scheduler", "placement")}
+
+
+async def test_the_queue_goes_by_priority_and_then_by_who_waited_longest(db: Database) -> None:
+    def write(tx: Tx) -> None:
+        for number, priority in enumerate([0, 5, 0, 5]):
+            one = run(id=f"{number}-run", priority=priority, submitted_at=NOW + timedelta(seconds=number))
+            objects.add_run(tx, one, [job(id=f"{number}", run_id=one.id, version=0)], key=None, actor="user ada")
+        stopped = run(id="9-run", stop_asked=JobReason.STOPPED_BY_USER)
+        objects.add_run(tx, stopped, [job(id="9", run_id="9-run", version=0)], key=None, actor="user ada")
+
+    await db.write(write)
+    queue = await db.read(lambda tx: [queued.job.id for queued in objects.queue_of(tx)])
+    assert queue == ["1", "3", "0", "2"]
+
+
+async def test_a_name_means_the_latest_run_of_that_name(db: Database) -> None:
+    def write(tx: Tx) -> None:
+        objects.add_run(tx, run(id="1-run", status=RunStatus.DONE, finished_at=NOW), [], key=None, actor="user ada")
+        objects.add_run(tx, run(id="2-run"), [], key=None, actor="user ada")
+
+    await db.write(write)
+    for name, id in (("hello", "2-run"), ("1-run", "1-run")):
+        found = await db.read(lambda tx, name=name: objects.find_run_by(tx, "0-project", name))  # type: ignore[misc]
+        assert found is not None and found.id == id
+
+
+async def test_a_deleted_run_leaves_nothing_behind(db: Database) -> None:
+    await db.write(born)
+    assert await db.write(lambda tx: objects.delete_run(tx, "0-run")) == ["0-job"]
+    assert await db.read(lambda tx: objects.find_job(tx, "0-job")) is None
+    assert await db.read(lambda tx: events.list_after(tx, "0-project", 0, run_id="0-run", limit=10)) == []
+
+
+async def test_an_earlier_wake_stays(db: Database, clock: HandClock) -> None:
+    await db.write(lambda tx: wakes.add(tx, "run", "r", after=timedelta(seconds=5)))
+    await db.write(lambda tx: wakes.add(tx, "run", "r", after=timedelta(seconds=50)))
+    assert await db.read(wakes.next_due) == NOW + timedelta(seconds=5)
+    assert await db.write(lambda tx: wakes.take_due(tx, 10)) == []
+    clock.time += timedelta(seconds=6)
+    assert await db.write(lambda tx: wakes.take_due(tx, 10)) == [("run", "r")]
+    assert await db.read(wakes.next_due) is None
+
+
+async def test_the_same_intent_is_asked_for_once_until_it_failed(db: Database) -> None:
+    from dstack.domain.intents import Failed
+    from dstack.errors import AgentRefused
+
+    intent = StopJob("0-job", "0-instance", 1.0)
+    for _ in range(2):
+        await db.write(lambda tx: intents.add(tx, intent))
+    (only,) = await db.read(intents.list_open)
+    await db.write(lambda tx: intents.record(tx, only, Failed(AgentRefused("no", hint="why"))))
+    outcome = (await db.read(lambda tx: intents.outcomes_of(tx, "job", "0-job")))[StopJob]
+    assert isinstance(outcome, Failed) and (outcome.error.message, outcome.error.hint) == ("no", "why")
+    await db.write(lambda tx: intents.add(tx, intent))
+    (again,) = await db.read(intents.list_open)
+    assert again.seq > only.seq
+
+
+async def test_a_live_instance_is_one_whose_machine_may_exist(db: Database) -> None:
+    gone = instance(id="1-instance", version=0, status=InstanceStatus.TERMINATED, finished_at=NOW)
+    await db.write(lambda tx: objects.commit(tx, Next((instance(version=0), gone)), check_move))
+    assert [one.id for one in await db.read(objects.live_instances)] == ["0-instance"]
