@@ -9,11 +9,10 @@ from dstack.agent.processes import MARKER
 from dstack.errors import AgentRefused
 from dstack.protocol.agent import JobOrder
 
-KEPT = frozenset(
-    "PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR TERM LD_LIBRARY_PATH "
-    "http_proxy https_proxy no_proxy all_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY "
-    "REQUESTS_CA_BUNDLE CURL_CA_BUNDLE NODE_EXTRA_CA_CERTS GIT_SSL_CAINFO".split()
-)
+_BASICS = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TERM", "LD_LIBRARY_PATH")
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
+_CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO")
+KEPT = frozenset((*_BASICS, *_PROXIES, *_CERTIFICATES))
 KEPT_PREFIXES = ("LC_", "SSL_CERT_", "PIP_", "UV_", "CUDA_", "NVIDIA_")
 """What of the agent's own environment a job may see: how to find and reach things, and nothing that could be a secret
 of the server that started the agent."""

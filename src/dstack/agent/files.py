@@ -74,6 +74,9 @@ class BlobCache:
         make_private_folder(self._folder)
         if self._bytes is None:
             self._bytes = sum(path.stat().st_size for path in self._folder.iterdir())
+        if (self._folder / blob_hash).exists() and self._read(blob_hash) is not None:
+            # Wanted by several at once.
+            return
         draft = self._folder / f".{blob_hash}"
         draft.write_bytes(blob)
         draft.rename(self._folder / blob_hash)

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 from dstack.agent.files import BlobCache, remove_tree, unpack
 from dstack.agent.forgotten import Forgotten
@@ -56,6 +57,7 @@ class Jobs:
         self._forgotten = Forgotten(home.forgotten)
         self._prepare_slots = asyncio.Semaphore(PREPARE_AT_ONCE)
         self._leaving = False
+        self._removals: set[asyncio.Task[None]] = set()
 
     def reports(self) -> Iterable[JobReport]:
         """The whole truth about every job."""
@@ -68,7 +70,7 @@ class Jobs:
     def recover(self) -> None:
         """Take over what an earlier agent left: told from the folders alone."""
         for path in self._home.trash.iterdir():
-            remove_tree(path)
+            self._remove(path)
         for path in self._home.jobs.iterdir():
             folder = JobFolder(path)
             order = read_json(folder.order)
@@ -132,8 +134,8 @@ class Jobs:
         self._forgotten.add(job_id)
         if job is not None:
             del self._jobs[job_id]
-            folder.root.rename(self._home.trash / job_id)
-            await asyncio.to_thread(remove_tree, self._home.trash / job_id)
+            trash = folder.root.rename(self._home.trash / job_id)
+            self._remove(trash)
 
     async def authorize(self, job_id: str, key: str) -> None:
         """Let the holder of an ed25519 key into a job.
@@ -152,6 +154,12 @@ class Jobs:
             _write_keys(folder, [*keys[-KEYS_MAX + 1 :], line])
             note(folder, self._clock, f"authorized the key {line.rpartition(' ')[2][-16:]}")
 
+    def followed(self, job: Job, stream: str) -> None:
+        """The server wants a stream from some byte on, so it has not got it all."""
+        job.acknowledged.discard(stream)
+        if job.report.logged:
+            self._report(job, logged=False)
+
     def acknowledged(self, job: Job, stream: str) -> None:
         """The server has every byte of one stream of an ended job."""
         job.acknowledged.add(stream)
@@ -163,7 +171,18 @@ class Jobs:
         lives = [job.life for job in self._jobs.values() if job.life is not None]
         for life in lives:
             life.cancel()
-        await asyncio.gather(*lives, return_exceptions=True)
+        await asyncio.gather(*lives, *self._removals, return_exceptions=True)
+
+    def _remove(self, folder: Path) -> None:
+        """In the background: a job's files may be many. What is left is removed by the next agent."""
+        removal = asyncio.create_task(asyncio.to_thread(remove_tree, folder), name=f"removes {folder}")
+        self._removals.add(removal)
+        removal.add_done_callback(self._removed)
+
+    def _removed(self, removal: asyncio.Task[None]) -> None:
+        self._removals.discard(removal)
+        if not removal.cancelled() and (error := removal.exception()) is not None:
+            log.warning("A forgotten job's folder was not removed: %s", error)
 
     def _begin(self, folder: JobFolder, order: JobOrder) -> None:
         started = self._runtime.was_started(folder)

@@ -17,6 +17,7 @@ from dstack.protocol.frames import read_frame, write_frame
 log = logging.getLogger(__name__)
 
 HELLO_TIMEOUT_S = 10.0
+FAREWELL_TIMEOUT_S = 5.0
 SERVERS_MAX = 100
 
 Frame = dict[str, Any]
@@ -265,9 +266,15 @@ class _Connection:
 
     async def _shut_down(self, number: int) -> None:
         await self._link.jobs.stop_all()
-        with suppress(OSError):
-            await self.send({"t": "reply", "id": number})
-        self._link.on_shutdown()
+        try:
+            async with asyncio.timeout(FAREWELL_TIMEOUT_S):
+                await self.send({"t": "reply", "id": number})
+                self._writer.close()
+                await self._writer.wait_closed()
+        except OSError as error:
+            log.info("The server did not hear the farewell: %s", error or type(error).__name__)
+        finally:
+            self._link.on_shutdown()
 
     def _spawn(self, work: Any, name: str) -> None:
         task = asyncio.create_task(work, name=name)

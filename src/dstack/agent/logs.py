@@ -126,6 +126,7 @@ class Followers:
         if job is None or stream not in LOG_STREAMS or offset < 0:
             return
         await self._end((job_id, stream))
+        self._jobs.followed(job, stream)
         follower = _Follower(job, stream, offset, self._send, self._clock)
         task = asyncio.create_task(self._run(follower), name=f"{stream} log of {job_id}")
         self._followers[job_id, stream] = follower, task
@@ -144,6 +145,9 @@ class Followers:
     async def _run(self, follower: _Follower) -> None:
         try:
             await follower.run(self._watcher)
+        except ConnectionError:
+            # Whoever follows next says from where.
+            return
         except OSError as error:
             log.warning("The %s log of job %s is not sent on: %s", follower.stream, follower.job.order.job_id, error)
             return

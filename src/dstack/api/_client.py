@@ -1,26 +1,24 @@
-"""The client: one project of one server."""
+"""The client: one project of one server. What it is made of is imported when it is first used."""
 
 import os
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from dstack.api import _places
-from dstack.api._config import find_target
-from dstack.api._context import Context
-from dstack.api._embedded import EmbeddedServer
-from dstack.api._events import EventCollection
-from dstack.api._repos import RepoCollection
-from dstack.api._runs import RunCollection
-from dstack.api._servers import FixedServer, Server
-from dstack.api._transport import Transport
+if TYPE_CHECKING:
+    from dstack.api._events import EventCollection
+    from dstack.api._repos import RepoCollection
+    from dstack.api._runs import RunCollection
+    from dstack.api._servers import Server
+    from dstack.api._transport import Transport
 
 
 class Client:
     """Speaks to a dstack server for one project.
 
-    Attributes:
-        runs: operations with runs.
-        repos: operations with repos.
-        events: what has happened, and what happens.
+    Args:
+        server: where the server is; programs use `from_config` instead.
         project: the project's name.
+        ssh_identity_file: an ed25519 private key for tunnels; the client's own without it.
 
     Example:
         >>> from dstack.api import Client
@@ -29,12 +27,10 @@ class Client:
         'main'
     """
 
-    def __init__(self, server: Server, project: str, ssh_identity_file: str | os.PathLike[str] | None = None) -> None:
-        self._transport = Transport(server)
+    def __init__(self, server: "Server", project: str, ssh_identity_file: str | os.PathLike[str] | None = None) -> None:
         self.project = project
-        self.events = EventCollection(self._transport, project)
-        self.repos = RepoCollection(self._transport, project)
-        self.runs = RunCollection(Context(self._transport, project, self.events, self.repos, ssh_identity_file))
+        self._server = server
+        self._ssh_identity_file = ssh_identity_file
 
     @staticmethod
     def from_config(
@@ -56,10 +52,44 @@ class Client:
         Raises:
             ConfigurationError: something is missing, damaged or unknown.
         """
+        from dstack.api import _places
+        from dstack.api._config import find_target
+        from dstack.api._embedded import EmbeddedServer
+        from dstack.api._servers import FixedServer
+
         target = find_target(project_name, server_url, user_token)
         server = FixedServer(target.address) if target.address else EmbeddedServer(_places.server_folder())
         return Client(server, target.project, ssh_identity_file)
 
+    @cached_property
+    def runs(self) -> "RunCollection":
+        """Operations with runs."""
+        from dstack.api._context import Context
+        from dstack.api._runs import RunCollection
+
+        context = Context(self._transport, self.project, self.events, self.repos, self._ssh_identity_file)
+        return RunCollection(context)
+
+    @cached_property
+    def repos(self) -> "RepoCollection":
+        """Operations with repos."""
+        from dstack.api._repos import RepoCollection
+
+        return RepoCollection(self._transport, self.project)
+
+    @cached_property
+    def events(self) -> "EventCollection":
+        """What has happened, and what happens."""
+        from dstack.api._events import EventCollection
+
+        return EventCollection(self._transport, self.project)
+
     def close(self) -> None:
         """Close its connections; what follows logs or events in other threads ends."""
         self._transport.close()
+
+    @cached_property
+    def _transport(self) -> "Transport":
+        from dstack.api._transport import Transport
+
+        return Transport(self._server)

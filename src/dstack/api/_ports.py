@@ -6,6 +6,7 @@ at: where the job runs on this very machine, the job itself must be able to take
 
 import errno
 import socket
+import weakref
 from collections.abc import Iterable, Mapping
 
 from dstack.errors import PortUsedError
@@ -33,6 +34,7 @@ class Reservation:
         """
         self.wanted = dict(wanted)
         self._held: dict[int, socket.socket] = {}
+        weakref.finalize(self, _close_all, self._held)
         try:
             for container_port, local_port in self.wanted.items():
                 if local_port is not None:
@@ -55,9 +57,7 @@ class Reservation:
 
     def release(self) -> None:
         """Let go of all that was not handed over."""
-        for held in self._held.values():
-            held.close()
-        self._held.clear()
+        _close_all(self._held)
 
 
 def listen_on(
@@ -81,8 +81,7 @@ def listen_on(
                 bind_next_free(host, container_port) if local_port is None else bind(host, local_port, container_port)
             )
     except PortUsedError:
-        for one in bound.values():
-            one.close()
+        _close_all(bound)
         raise
     return bound
 
@@ -114,6 +113,12 @@ def bind_next_free(host: str, container_port: int) -> socket.socket:
         except PortUsedError:
             continue
     return bind(host, 0, container_port)
+
+
+def _close_all(sockets: dict[int, socket.socket]) -> None:
+    for one in sockets.values():
+        one.close()
+    sockets.clear()
 
 
 def _port_error(host: str, port: int, container_port: int, error: OSError) -> PortUsedError:

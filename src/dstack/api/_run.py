@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from dstack.api import _ports
+from dstack.api import _ports, _tunnel
 from dstack.api._attach import Attachment, Wish, open_attachment
 from dstack.api._context import Context
 from dstack.api._keys import identity
@@ -165,6 +165,7 @@ class Run:
         """
         if self._attachment is not None:
             return True
+        _tunnel.preload()
         key = identity(ssh_identity_file or self._context.ssh_identity_file)
 
         def grant() -> AccessView:

@@ -65,7 +65,7 @@ def draft_of(configuration: "Task", options: Options, environ: Mapping[str, str]
     """
     from dstack.spec import env
     from dstack.spec.parse import configuration_of, to_mapping
-    from dstack.spec.run import check_name
+    from dstack.spec.names import check_name
 
     said = {name: _plain(value) for name, value in options.items() if value is not None}
     run_name = said.pop("run_name", None) or configuration.name

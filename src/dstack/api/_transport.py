@@ -27,6 +27,7 @@ REPLY_TIMEOUT_S = 30.0
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
 TRIES = 4
+TRANSIENT_STATUSES = (502, 503, 504)
 PATIENCE_S = 300.0
 """How long something that follows (a log, the events) goes on while the server is away."""
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -166,6 +167,8 @@ class Transport:
 
     def _client_for(self, url: str) -> "httpx.Client":
         with self._lock:
+            if self._closing.is_set():
+                raise ServerUnreachableError("The client is closed", hint="Make a new one")
             return self._http_loopback if is_loopback(url) else self._http
 
     def _send(
@@ -182,30 +185,32 @@ class Transport:
         import httpx
 
         content, content_type = _content_of(body)
-        for attempt in range(1, TRIES + 1):
+        params = {name: _text(value) for name, value in (query or {}).items() if value is not None}
+        where = route.path.format_map({name: quote(value, safe="") for name, value in path.items()})
+        attempt = 0
+        while True:
+            attempt += 1
             address = self._server.find()
             http = self._client_for(address.url)
             request = http.build_request(
                 route.method,
-                address.url + route.path.format_map({name: quote(value, safe="") for name, value in path.items()}),
+                address.url + where,
                 content=content,
-                params={name: _text(value) for name, value in (query or {}).items() if value is not None},
+                params=params,
                 headers={"Authorization": f"Bearer {address.token}", **content_type, **(headers or {})},
                 timeout=httpx.Timeout(REPLY_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, read=reply_timeout_s),
             )
-            failure: Exception
+            is_last = attempt == TRIES or self._closing.is_set()
             try:
                 response = http.send(request, stream=stream)
-                if response.status_code not in (502, 503, 504):
+                if is_last or response.status_code not in TRANSIENT_STATUSES:
                     return _checked(response)
                 response.close()
-                failure = httpx.HTTPStatusError(f"status {response.status_code}", request=request, response=response)
             except httpx.TransportError as error:
                 self._server.lost(address)
-                failure = error
-            if attempt == TRIES or not self.pause(jittered(FIRST_DELAY_S * 2 ** (attempt - 1))):
-                break
-        raise _unreachable(address.url, failure) from failure
+                if is_last:
+                    raise _unreachable(address.url, error) from error
+            self.pause(jittered(FIRST_DELAY_S * 2 ** (attempt - 1)))
 
 
 class Patience:
@@ -276,16 +281,18 @@ def _error_of(response: "httpx.Response") -> DstackError:
     return _not_ours(response)
 
 
-def _not_ours(response: "httpx.Response") -> ServerError:
+def _not_ours(response: "httpx.Response") -> DstackError:
+    if response.status_code in TRANSIENT_STATUSES:
+        return _unreachable(str(response.url), f"status {response.status_code}")
     return ServerError(
         f"`{response.url}` gave an answer (status {response.status_code}) that is not of a dstack server",
         hint="Check the server's URL, and what stands between here and the server",
     )
 
 
-def _unreachable(url: str, error: Exception) -> ServerUnreachableError:
+def _unreachable(url: str, cause: Exception | str) -> ServerUnreachableError:
     parts = urlsplit(url)
-    reason = str(error) or type(error).__name__
+    reason = str(cause) or type(cause).__name__
     return ServerUnreachableError(
         f"No server answers at `{parts.scheme}://{parts.netloc}` ({reason})",
         hint="Start one with `dstack server`, or correct the URL in `~/.dstack/config.yml` or `DSTACK_SERVER_URL`",

@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from dstack.api._keys import Identity
@@ -27,6 +28,11 @@ KEEPALIVE_S = 5
 KEEPALIVES_MISSED_MAX = 3
 RECONNECT_WAIT_S = 15.0
 COPY_BYTES = 64 << 10
+
+
+def preload() -> None:
+    """Import what a tunnel needs, in the background; it takes longer than many a job takes to start."""
+    threading.Thread(target=import_module, args=("asyncssh",), name="dstack-preload", daemon=True).start()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +147,12 @@ class Tunnel:
                 self._link = await self._connect(await asyncio.to_thread(self._way.grant))
                 self._up.set()
                 delay_s = FIRST_DELAY_S
-            except (SSHError, ServerUnreachableError) as error:
-                logger.info("The SSH tunnel is still down: %s", error.message)
+            except DstackError as error:
+                logger.info("The SSH tunnel is down: %s", error.message)
+                if not (error.retryable or isinstance(error, SSHError | ServerUnreachableError)):
+                    return
                 await asyncio.sleep(jittered(delay_s))
                 delay_s = min(delay_s * 2, LONGEST_DELAY_S)
-            except DstackError as error:
-                logger.info("The SSH tunnel has ended: %s", error.message)
-                return
 
     def _splicer(
         self, container_port: int

@@ -6,8 +6,9 @@ object is also looked at now and then.
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from sqlalchemy.exc import DatabaseError
 
 from dstack.domain.objects import Next
 from dstack.engine import views
@@ -15,7 +16,6 @@ from dstack.engine.catalog import Catalog
 from dstack.engine.lifecycles import INSTANCE, JOB, RUN
 from dstack.engine.outbox import Outbox
 from dstack.engine.scheduler import schedule
-from dstack.errors import Conflict
 from dstack.kit.clock import Clock
 from dstack.kit.ids import Ids
 from dstack.kit.tasks import TaskGroup
@@ -25,7 +25,7 @@ from dstack.store.db import Database, Notices, Tx
 
 log = logging.getLogger(__name__)
 
-LOOKS_PER_COMMIT = 50
+LOOKS_PER_COMMIT = 200
 SWEEP_EVERY = timedelta(minutes=1)
 AFTER_A_BUG = timedelta(seconds=30)
 
@@ -43,12 +43,9 @@ def check_move(kind: str, old: objects.Status, new: objects.Status) -> None:
             raise TypeError(f"{kind} cannot go from {old!r} to {new!r}")
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What came of a turn: whether there may be more to do at once, and when there will be."""
-
-    was_full: bool
-    next_due: datetime | None
+def _scheduler_last(who: tuple[str, str]) -> bool:
+    """Placement sees what all the others have decided."""
+    return who[0] == "scheduler"
 
 
 class Engine:
@@ -65,6 +62,7 @@ class Engine:
 
     def start(self) -> None:
         """Begin to turn; what a former server left undone is looked at first."""
+        self._db.react(self.turn)
         self._db.listen(self._hear)
         self._outbox.start()
         self._tasks.start("engine", self._run())
@@ -81,20 +79,23 @@ class Engine:
 
     async def _sweep(self) -> None:
         while True:
-            await self._db.write(wakes.add_all)
+            try:
+                await self._db.write(wakes.add_all)
+            except DatabaseError:
+                log.exception("The database does not take writes; the next sweep is in %s", SWEEP_EVERY)
             await self._clock.sleep(SWEEP_EVERY)
 
     async def _run(self) -> None:
+        """Look at what falls due by time, and at what was left over; all else is looked at in the commit that wakes it."""
         while True:
             self._woken.clear()
             try:
-                turn = await self._db.write(self._turn)
-            except Exception:
-                log.exception("A turn of the engine failed; the next one follows in %s", AFTER_A_BUG)
+                next_due = await self._db.write(wakes.take_due)
+            except DatabaseError:
+                log.exception("The database does not take writes; tried again in %s", AFTER_A_BUG)
                 await self._clock.sleep(AFTER_A_BUG)
                 continue
-            if not turn.was_full:
-                await self._wait(turn.next_due)
+            await self._wait(next_due)
 
     async def _wait(self, until: datetime | None) -> None:
         if until is None:
@@ -109,30 +110,33 @@ class Engine:
             woken.cancel()
             timer.cancel()
 
-    def _turn(self, tx: Tx) -> Turn:
-        """Look at what is due, in one transaction: a crash before its end puts every wake back."""
-        due = wakes.take_due(tx, LOOKS_PER_COMMIT)
-        for kind, id in due:
-            try:
-                with tx.conn.begin_nested():
-                    self._look(tx, kind, id)
-            except Conflict:
-                wakes.add(tx, kind, id)
-            except Exception:
-                log.exception("Looking at %s %s failed; it is looked at again in %s", kind, id, AFTER_A_BUG)
-                wakes.add(tx, kind, id, after=AFTER_A_BUG)
-        return Turn(len(due) == LOOKS_PER_COMMIT, wakes.next_due(tx))
+    def turn(self, tx: Tx) -> None:
+        """Look at what is due in this transaction, and at what that wakes, until nothing is due or it is enough."""
+        looks = 0
+        while looks < LOOKS_PER_COMMIT:
+            now = tx.clock.now()
+            due = [who for who, at in tx.wakes.items() if at <= now]
+            if not due:
+                return
+            for kind, id in sorted(due, key=_scheduler_last):
+                del tx.wakes[kind, id]
+                self._look(tx, kind, id)
+            looks += len(due)
 
     def _look(self, tx: Tx, kind: str, id: str) -> None:
-        if kind == "scheduler":
-            schedule(tx, self._catalog.snapshot(), self._ids, check_move)
-            return
-        decided = self._decide(tx, kind, id)
-        if decided is None:
-            return
-        objects.commit(tx, decided, check_move)
-        if decided.again is not None:
-            wakes.add(tx, kind, id, after=decided.again)
+        """One look. A bug in it concerns its object alone: deciding writes nothing, and a commit checks before it writes."""
+        try:
+            if kind == "scheduler":
+                schedule(tx, self._catalog.snapshot(), self._ids, check_move)
+            elif (decided := self._decide(tx, kind, id)) is not None:
+                objects.commit(tx, decided, check_move)
+                if decided.again is not None:
+                    wakes.add(tx, kind, id, after=decided.again)
+        except DatabaseError:
+            raise
+        except Exception:
+            log.exception("Looking at %s %s failed; it is looked at again in %s", kind, id, AFTER_A_BUG)
+            wakes.add(tx, kind, id, after=AFTER_A_BUG)
 
     def _decide(self, tx: Tx, kind: str, id: str) -> Next | None:
         """What the object's step says; None for an object that is gone or final."""

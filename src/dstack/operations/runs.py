@@ -20,7 +20,7 @@ from dstack.protocol.requests import SubmitRun
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
 from dstack.protocol.views import OfferView, PlanView, RunPage, RunView
 from dstack.spec.parse import Configuration, configuration_of
-from dstack.spec.run import check_name, random_name
+from dstack.spec.names import check_name, random_name
 from dstack.store import events, objects
 from dstack.store.db import Tx
 from dstack.store.users import User

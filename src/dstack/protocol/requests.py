@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Request(BaseModel):
     """The base of every body the API takes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class RepoRef(Request):

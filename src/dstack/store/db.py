@@ -1,7 +1,8 @@
 """Connections and transactions: one writer thread that shares a commit among all who wait, and a few reader threads.
 
 One writer is what SQLite allows, and the fastest way to use it: waiting writes go into one commit, each behind its own
-savepoint, so that one that fails harms no other.
+savepoint, so that one that fails harms no other. What the writes wake is looked at in the same commit (the reactor), so
+that a wish and the decision about it are one.
 """
 
 import asyncio
@@ -12,10 +13,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, text
+from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import QueuePool
 
@@ -29,6 +32,7 @@ log = logging.getLogger(__name__)
 READERS = 4
 WRITES_WAITING_MAX = 10_000
 WRITES_PER_COMMIT = 200
+AFTER_A_BUG = timedelta(seconds=30)
 
 
 @dataclass(slots=True)
@@ -37,10 +41,19 @@ class Notices:
 
     events: bool = False
     wakes: bool = False
+    """Whether wakes were left for later."""
     intents: bool = False
     instances: set[str] = field(default_factory=set)
     touched: set[str] = field(default_factory=set)
     """The ids of the runs and jobs that changed."""
+
+    def add(self, more: "Notices") -> None:
+        """Have these told too."""
+        self.events |= more.events
+        self.wakes |= more.wakes
+        self.intents |= more.intents
+        self.instances |= more.instances
+        self.touched |= more.touched
 
 
 @dataclass(slots=True)
@@ -50,6 +63,10 @@ class Tx:
     conn: Connection
     clock: Clock
     notices: Notices = field(default_factory=Notices)
+    wakes: dict[tuple[str, str], datetime] = field(default_factory=dict)
+    """Who is to be looked at, and when: the reactor's work, and what it leaves goes into the table."""
+    known: dict[tuple[type, str], object] = field(default_factory=dict)
+    """Objects as this transaction has last read or written them, by type and id."""
 
 
 class Database:
@@ -62,6 +79,7 @@ class Database:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
         self._queue: queue.Queue[_Write | None] = queue.Queue(WRITES_WAITING_MAX)
         self._writer = threading.Thread(target=self._write_all, name="store-write", daemon=True)
+        self._reactor: Callable[[Tx], None] = lambda tx: None
         self._listeners: list[Callable[[Notices], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -87,6 +105,13 @@ class Database:
         await asyncio.to_thread(self._writer.join)
         self._readers.shutdown()
         self._engine.dispose()
+
+    def react(self, reactor: Callable[[Tx], None]) -> None:
+        """Have `reactor` called at the end of every commit that woke something, inside it.
+
+        It takes from `Tx.wakes` what it looks at. What it raises rolls back what it wrote, and nothing else.
+        """
+        self._reactor = reactor
 
     def listen(self, listener: Callable[[Notices], None]) -> None:
         """Have `listener` called on the event loop after every commit that changed something."""
@@ -125,14 +150,29 @@ class Database:
         notices = Notices()
         try:
             with self._engine.connect() as conn, conn.begin():
+                tx = Tx(conn, self._clock, notices)
                 for write in batch:
-                    write.run(conn, self._clock, notices)
+                    write.run(tx)
+                if tx.wakes:
+                    self._look(tx)
+                    _store_wakes(tx)
         except Exception as error:  # noqa: BLE001 - the commit itself failed (disk full, read-only): everyone in it must hear of it
             log.error("A commit of %d writes failed: %s", len(batch), error)
             for write in batch:
                 write.fail(error)
             notices = Notices()
         self._call_loop(self._settle, batch, notices)
+
+    def _look(self, tx: Tx) -> None:
+        wakes = dict(tx.wakes)
+        try:
+            with tx.conn.begin_nested():
+                self._reactor(tx)
+        except Exception:
+            log.exception("Looking at %d woken objects failed; they are looked at again later", len(wakes))
+            later = self._clock.now() + AFTER_A_BUG
+            tx.wakes = {who: max(at, later) for who, at in wakes.items()}
+            tx.known.clear()
 
     def _settle(self, batch: list["_Write"], notices: Notices) -> None:
         for write in batch:
@@ -157,19 +197,18 @@ class _Write:
         self._result: Any = None
         self._error: BaseException | None = None
 
-    def run(self, conn: Connection, clock: Clock, notices: Notices) -> None:
-        mine = Notices()
+    def run(self, shared: Tx) -> None:
+        mine = Tx(shared.conn, shared.clock, known=shared.known)
         try:
-            with conn.begin_nested():
-                self._result = self._function(Tx(conn, clock, mine))
+            with shared.conn.begin_nested():
+                self._result = self._function(mine)
         except Exception as error:  # noqa: BLE001 - belongs to the caller, and to nobody else in this commit
             self._error = error
+            shared.known.clear()
             return
-        notices.events |= mine.events
-        notices.wakes |= mine.wakes
-        notices.intents |= mine.intents
-        notices.instances |= mine.instances
-        notices.touched |= mine.touched
+        shared.notices.add(mine.notices)
+        for who, at in mine.wakes.items():
+            shared.wakes[who] = min(at, shared.wakes.get(who, at))
 
     def fail(self, error: BaseException) -> None:
         self._error = self._error or error
@@ -181,6 +220,17 @@ class _Write:
             self._future.set_exception(self._error)
         else:
             self._future.set_result(self._result)
+
+
+def _store_wakes(tx: Tx) -> None:
+    """What is not looked at in this commit waits in the table; an earlier wake stays."""
+    if not tx.wakes:
+        return
+    statement = insert(tables.wakes)
+    keep_earlier = func.min(tables.wakes.c.due_at, statement.excluded.due_at)
+    upsert = statement.on_conflict_do_update(index_elements=["kind", "id"], set_={"due_at": keep_earlier})
+    tx.conn.execute(upsert, [{"kind": kind, "id": id, "due_at": at} for (kind, id), at in tx.wakes.items()])
+    tx.notices.wakes = True
 
 
 def _engine_for(path: Path) -> Engine:

@@ -6,7 +6,7 @@ event, its intents and the wakes of everything that may care.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Row, Select, Table, and_, delete, func, insert, or_, select, update
 
@@ -25,11 +25,22 @@ Check: TypeAlias = Callable[[str, Status, Status], None]
 
 KINDS: dict[type[Object], str] = {Run: "run", Job: "job", Instance: "instance"}
 
+O = TypeVar("O", Run, Job, Instance)
+
 
 def find_run(tx: Tx, id: str) -> Run | None:
     """The run of this id."""
-    row = tx.conn.execute(select(runs).where(runs.c.id == id)).one_or_none()
-    return None if row is None else run_of(row)
+    return _find(tx, Run, id, runs, run_of)
+
+
+def _find(tx: Tx, kind: type[O], id: str, table: Table, of: Callable[[Row[Any]], O]) -> O | None:
+    """The object as this transaction knows it, or as it is on record."""
+    if isinstance(known := tx.known.get((kind, id)), kind):
+        return known
+    row = tx.conn.execute(select(table).where(table.c.id == id)).one_or_none()
+    if row is None:
+        return None
+    return _know(tx, of(row))
 
 
 def find_run_by(tx: Tx, project_id: str, name_or_id: str) -> Run | None:
@@ -37,7 +48,13 @@ def find_run_by(tx: Tx, project_id: str, name_or_id: str) -> Run | None:
     named = or_(runs.c.name == name_or_id, runs.c.id == name_or_id)
     query = select(runs).where(runs.c.project_id == project_id, named).order_by(runs.c.id.desc()).limit(1)
     row = tx.conn.execute(query).one_or_none()
-    return None if row is None else run_of(row)
+    return None if row is None else _know(tx, run_of(row))
+
+
+def _know(tx: Tx, thing: O) -> O:
+    """Remember an object for the rest of the transaction."""
+    tx.known[type(thing), thing.id] = thing
+    return thing
 
 
 def find_run_by_key(tx: Tx, key: str) -> Run | None:
@@ -63,8 +80,7 @@ def count_unfinished_runs(tx: Tx) -> int:
 
 def find_job(tx: Tx, id: str) -> Job | None:
     """The job of this id."""
-    row = tx.conn.execute(select(jobs).where(jobs.c.id == id)).one_or_none()
-    return None if row is None else job_of(row)
+    return _find(tx, Job, id, jobs, job_of)
 
 
 def jobs_of_run(tx: Tx, run_id: str) -> list[Job]:
@@ -77,7 +93,7 @@ def jobs_of_runs(tx: Tx, run_ids: Sequence[str]) -> dict[str, list[Job]]:
     query = select(jobs).where(jobs.c.run_id.in_(run_ids)).order_by(jobs.c.replica, jobs.c.node, jobs.c.attempt)
     latest: dict[str, dict[tuple[int, int], Job]] = {}
     for row in tx.conn.execute(query):
-        latest.setdefault(row.run_id, {})[row.replica, row.node] = job_of(row)
+        latest.setdefault(row.run_id, {})[row.replica, row.node] = _know(tx, job_of(row))
     return {run_id: list(of_run.values()) for run_id, of_run in latest.items()}
 
 
@@ -112,24 +128,24 @@ def jobs_by_id(tx: Tx, ids: Iterable[str]) -> list[Job]:
 
 
 def _jobs(tx: Tx, query: Select[tuple[object, ...]]) -> list[Job]:
-    return [job_of(row) for row in tx.conn.execute(query)]
+    return [_know(tx, job_of(row)) for row in tx.conn.execute(query)]
 
 
 def find_instance(tx: Tx, id: str) -> Instance | None:
     """The instance of this id."""
-    row = tx.conn.execute(select(instances).where(instances.c.id == id)).one_or_none()
-    return None if row is None else instance_of(row)
+    return _find(tx, Instance, id, instances, instance_of)
 
 
 def live_instances(tx: Tx) -> list[Instance]:
     """Every instance whose machine may exist."""
-    return [instance_of(row) for row in tx.conn.execute(select(instances).where(instances.c.finished_at.is_(None)))]
+    rows = tx.conn.execute(select(instances).where(instances.c.finished_at.is_(None)))
+    return [_know(tx, instance_of(row)) for row in rows]
 
 
 def instances_by_id(tx: Tx, ids: Iterable[str]) -> dict[str, Instance]:
     """Those of the instances that exist."""
-    rows = tx.conn.execute(select(instances).where(instances.c.id.in_(list(ids))))
-    return {row.id: instance_of(row) for row in rows}
+    found = {id: find_instance(tx, id) for id in set(ids)}
+    return {id: instance for id, instance in found.items() if instance is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +168,7 @@ def queue_of(tx: Tx) -> Iterable[Queued]:
     )
     with tx.conn.execution_options(yield_per=100).execute(query) as rows:
         for row in rows:
-            yield Queued(job_of(row), row.run_priority, row.run_submitted_at)
+            yield Queued(_know(tx, job_of(row)), row.run_priority, row.run_submitted_at)
 
 
 def add_run(tx: Tx, run: Run, born: Sequence[Job], *, key: str | None, actor: str) -> None:
@@ -169,6 +185,7 @@ def add_run(tx: Tx, run: Run, born: Sequence[Job], *, key: str | None, actor: st
 def delete_run(tx: Tx, run_id: str) -> list[str]:
     """Forget a run, its jobs and its events; the ids of the jobs, for their logs."""
     ids = [row.id for row in tx.conn.execute(select(jobs.c.id).where(jobs.c.run_id == run_id))]
+    tx.known.clear()
     intents.forget(tx, "job", ids)
     events.forget_run(tx, run_id)
     tx.conn.execute(delete(jobs).where(jobs.c.run_id == run_id))
@@ -183,32 +200,50 @@ def commit(tx: Tx, decided: Next, check: Check, *, actor: str = "engine") -> Non
         Conflict: an object has another version than the one that was decided on; nothing is to be committed.
         IllegalMove: the move is not in the table.
     """
-    for written in decided.write:
-        if written.version == 0:
-            _insert(tx, written)
+    olds = [None if new.version == 0 else _old_of(tx, new) for new in decided.write]
+    for new, old in zip(decided.write, olds, strict=True):
+        if old is not None and old.status != new.status:
+            check(KINDS[type(new)], old.status, new.status)
+    for new, old in zip(decided.write, olds, strict=True):
+        if old is None:
+            _insert(tx, new)
         else:
-            _update(tx, written, check, actor)
+            _update(tx, new, moved=old.status != new.status, actor=actor)
     for intent in decided.do:
         intents.add(tx, intent)
 
 
+def _old_of(tx: Tx, new: Object) -> Object:
+    """The object as it was when it was decided on."""
+    match new:
+        case Run():
+            old: Object | None = find_run(tx, new.id)
+        case Job():
+            old = find_job(tx, new.id)
+        case Instance():
+            old = find_instance(tx, new.id)
+    if old is None or old.version != new.version:
+        raise Conflict(f"{KINDS[type(new)]} {new.id} changed while it was being decided on")
+    return old
+
+
 def _insert(tx: Tx, born: Object) -> None:
-    table, values = _row_of(replace(born, version=1))
+    first = replace(born, version=1)
+    table, values = _row_of(first)
     tx.conn.execute(insert(table).values(**values))
+    tx.known[type(born), born.id] = first
     wakes.add(tx, KINDS[type(born)], born.id)
     if isinstance(born, Instance):
         tx.notices.instances.add(born.id)
 
 
-def _update(tx: Tx, new: Object, check: Check, actor: str) -> None:
-    table, values = _row_of(replace(new, version=new.version + 1))
-    old = tx.conn.execute(select(table.c.status, table.c.version).where(table.c.id == new.id)).one_or_none()
-    if old is None or old.version != new.version:
+def _update(tx: Tx, new: Object, *, moved: bool, actor: str) -> None:
+    written = replace(new, version=new.version + 1)
+    table, values = _row_of(written)
+    of_version = (table.c.id == new.id) & (table.c.version == new.version)
+    if tx.conn.execute(update(table).where(of_version).values(**values)).rowcount != 1:
         raise Conflict(f"{KINDS[type(new)]} {new.id} changed while it was being decided on")
-    moved = old.status != new.status
-    if moved:
-        check(KINDS[type(new)], type(new.status)(old.status), new.status)
-    tx.conn.execute(update(table).where(table.c.id == new.id, table.c.version == new.version).values(**values))
+    tx.known[type(new), new.id] = written
     if moved:
         events.add_move(tx, new, actor=actor)
     _wake_who_cares(tx, new, moved)
@@ -254,10 +289,4 @@ def _unfinished_job_ids(tx: Tx, instance_id: str) -> Sequence[Row[tuple[str]]]:
 
 def record(tx: Tx, thing: Object) -> None:
     """Store a fact that somebody observed: no move, so no table is asked. The object and those who care are woken."""
-    table, values = _row_of(replace(thing, version=thing.version + 1))
-    changed = tx.conn.execute(
-        update(table).where(table.c.id == thing.id, table.c.version == thing.version).values(**values)
-    )
-    if changed.rowcount != 1:
-        raise Conflict(f"{KINDS[type(thing)]} {thing.id} changed while a fact about it was being stored")
-    _wake_who_cares(tx, thing, moved=False)
+    _update(tx, thing, moved=False, actor="")

@@ -1,39 +1,31 @@
 """The work queue: which objects deserve a look, and when. A wake is a hint: losing one costs time, not correctness.
 
-A wake is taken by deleting it in the transaction that does the looking, so a crash puts it back, and no lease is
-needed.
+A wake is taken by deleting it in the transaction that does the looking, so a crash puts it back, and no lease is needed.
 """
 
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, func, select
-from sqlalchemy.dialects.sqlite import insert
 
 from dstack.store.db import Tx
 from dstack.store.tables import instances, jobs, runs, wakes
 
+NOW = timedelta(0)
+TAKEN_AT_ONCE_MAX = 500
 
-def add(tx: Tx, kind: str, id: str, *, after: timedelta = timedelta(0)) -> None:
+
+def add(tx: Tx, kind: str, id: str, *, after: timedelta = NOW) -> None:
     """Have an object looked at, at the latest `after` from now; an earlier wake stays."""
-    statement = insert(wakes).values(kind=kind, id=id, due_at=tx.clock.now() + after)
-    keep_earlier = func.min(wakes.c.due_at, statement.excluded.due_at)
-    tx.conn.execute(statement.on_conflict_do_update(index_elements=["kind", "id"], set_={"due_at": keep_earlier}))
-    tx.notices.wakes = True
+    at = tx.clock.now() + after
+    tx.wakes[kind, id] = min(at, tx.wakes.get((kind, id), at))
 
 
-def take_due(tx: Tx, limit: int) -> list[tuple[str, str]]:
-    """Take up to `limit` wakes whose time has come, the longest due first."""
-    query = (
-        select(wakes.c.kind, wakes.c.id).where(wakes.c.due_at <= tx.clock.now()).order_by(wakes.c.due_at).limit(limit)
-    )
-    due = [(row.kind, row.id) for row in tx.conn.execute(query)]
-    for kind, id in due:
-        tx.conn.execute(delete(wakes).where(wakes.c.kind == kind, wakes.c.id == id))
-    return due
-
-
-def next_due(tx: Tx) -> datetime | None:
-    """When the next wake is due; None when nothing waits."""
+def take_due(tx: Tx) -> datetime | None:
+    """Move what is due from the table into this transaction. Returns when there will be more; None for never."""
+    query = select(wakes).where(wakes.c.due_at <= tx.clock.now()).order_by(wakes.c.due_at).limit(TAKEN_AT_ONCE_MAX)
+    for row in tx.conn.execute(query).all():
+        tx.wakes[row.kind, row.id] = row.due_at
+        tx.conn.execute(delete(wakes).where(wakes.c.kind == row.kind, wakes.c.id == row.id))
     return tx.conn.execute(select(func.min(wakes.c.due_at))).scalar()
 
 

@@ -31,7 +31,12 @@ def write(home: Path, text: str) -> Path:
         (TWO, {}, {}, Target("main", Address("http://127.0.0.1:3000", "t1"))),
         (TWO, {"project_name": "other"}, {}, Target("other", Address("https://example.com", "t2"))),
         (TWO, {}, {"DSTACK_PROJECT": "other"}, Target("other", Address("https://example.com", "t2"))),
-        (TWO, {"project_name": "main"}, {"DSTACK_PROJECT": "other"}, Target("main", Address("http://127.0.0.1:3000", "t1"))),
+        (
+            TWO,
+            {"project_name": "main"},
+            {"DSTACK_PROJECT": "other"},
+            Target("main", Address("http://127.0.0.1:3000", "t1")),
+        ),
         (
             TWO,
             {},
@@ -62,7 +67,12 @@ def test_arguments_win_over_the_environment_which_wins_over_the_file(
         (None, {}, {"DSTACK_TOKEN": "t"}, "`DSTACK_PROJECT` and `DSTACK_SERVER_URL` must be given too"),
         (None, {"project_name": "p", "server_url": "ftp://a", "user_token": "t"}, {}, "`ftp://a` is not a URL"),
         (None, {"project_name": "p", "server_url": "http://a:no", "user_token": "t"}, {}, "`http://a:no` is not a URL"),
-        (None, {"project_name": "p", "server_url": "http://a", "user_token": "s3c\nret"}, {}, "characters that no token"),
+        (
+            None,
+            {"project_name": "p", "server_url": "http://a", "user_token": "s3c\nret"},
+            {},
+            "characters that no token",
+        ),
         (TWO, {"project_name": "nope"}, {}, "There is no project `nope` in `{path}`, which has `main`, `other`"),
         (TWO.replace(", default: true", ""), {}, {}, "No project is marked as default in `{path}`, which has `main`"),
         ("projects: []", {}, {}, "No project is marked as default in `{path}`, which has none"),

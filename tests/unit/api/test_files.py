@@ -140,7 +140,7 @@ def test_modes_sizes_and_links_are_kept(folder: Path) -> None:
 def test_a_link_out_of_the_folder_is_refused_by_name(folder: Path, target: str) -> None:
     write(folder, "sub/x")
     (folder / "stray").symlink_to(target)
-    with pytest.raises(ConfigurationError, match="point out of it, .*: `stray`"):
+    with pytest.raises(ConfigurationError, match=r"point out of it, .*: `stray`"):
         pack(folder)
 
 

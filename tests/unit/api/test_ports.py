@@ -30,10 +30,18 @@ def test_another_local_port_is_held_until_it_is_released() -> None:
     assert is_free(port)
 
 
+def test_a_reservation_that_nobody_wants_any_more_holds_nothing() -> None:
+    port = free_port()
+    reservation = _ports.Reservation({80: port})
+    del reservation
+    assert is_free(port)
+
+
 def test_the_same_local_port_is_looked_at_and_left_to_the_job() -> None:
     port = free_port()
-    _ports.Reservation({port: port})
+    reservation = _ports.Reservation({port: port})
     assert is_free(port)
+    reservation.release()
 
 
 @pytest.mark.parametrize("container_port", [80, None])

@@ -62,7 +62,13 @@ def test_openssh_understands_what_is_written(home: Path, host: Host) -> None:
     _ssh_config.add(host)
     config = str(home / ".dstack" / "ssh" / "config")
     shown = subprocess.run(["ssh", "-G", "-F", config, "hello"], check=True, capture_output=True, text=True).stdout
-    for line in ("hostname 127.0.0.1", "port 2222", "user job-1", f"identityfile {home}/a key", "hostkeyalias dstack-job-1"):
+    for line in (
+        "hostname 127.0.0.1",
+        "port 2222",
+        "user job-1",
+        f"identityfile {home}/a key",
+        "hostkeyalias dstack-job-1",
+    ):
         assert line in shown
     known = str(home / ".dstack" / "ssh" / "known_hosts")
     assert Path(known).read_text() == "dstack-job-1 ssh-ed25519 AAAA\n"

@@ -25,7 +25,10 @@ def test_a_reply_becomes_the_view_of_its_route(server: FakeServer, transport: Tr
 def test_what_stands_in_a_path_is_quoted_and_what_is_none_stays_out(server: FakeServer, transport: Transport) -> None:
     server.answer = lambda asked: Answer(body=b'{"events": [], "cursor": 0}')
     transport.call(routes.LIST_EVENTS, query={"run": None, "after": 3, "all": True}, project="a/b")
-    assert (server.asked[0].path, server.asked[0].query) == ("/api/projects/a%2Fb/events", {"after": "3", "all": "true"})
+    assert (server.asked[0].path, server.asked[0].query) == (
+        "/api/projects/a%2Fb/events",
+        {"after": "3", "all": "true"},
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,9 @@ def test_nobody_at_the_url_is_told_with_the_url_and_what_to_do() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     transport = Transport(FixedServer(Address(f"http://127.0.0.1:{port}", "s3cret")))
-    with pytest.raises(errors.ServerUnreachableError, match=f"No server answers at `http://127.0.0.1:{port}`") as caught:
+    with pytest.raises(
+        errors.ServerUnreachableError, match=f"No server answers at `http://127.0.0.1:{port}`"
+    ) as caught:
         transport.call(routes.HEALTH)
     assert "dstack server" in str(caught.value) and "s3cret" not in str(caught.value)
     transport.close()
@@ -94,6 +99,26 @@ def test_a_request_whose_connection_breaks_is_sent_again(server: FakeServer, tra
     server.answer = answer
     assert transport.call(routes.HEALTH).version == "9"
     assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_what_is_away_just_now_is_asked_again_and_told_in_the_end(
+    server: FakeServer, transport: Transport, status: int
+) -> None:
+    server.answer = lambda asked: Answer(status, b"<html>bad gateway</html>")
+    with pytest.raises(errors.ServerUnreachableError, match=f"status {status}"):
+        transport.call(routes.HEALTH)
+    problem = {"title": "No", "status": status, "code": "host_unreachable", "detail": "The host is away"}
+    server.answer = lambda asked: Answer(status, json.dumps(problem).encode())
+    with pytest.raises(errors.HostUnreachable, match="The host is away"):
+        transport.call(routes.HEALTH)
+    assert len(server.asked) == 8
+
+
+def test_a_closed_client_says_so(transport: Transport) -> None:
+    transport.close()
+    with pytest.raises(errors.ServerUnreachableError, match="The client is closed"):
+        transport.call(routes.HEALTH)
 
 
 def test_a_proxy_of_the_environment_does_not_stand_before_loopback(

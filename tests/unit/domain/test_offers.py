@@ -1,10 +1,10 @@
 from dataclasses import replace
 
 import pytest
-from making import CLOUD, DEMAND, HERE
 
 from dstack.domain.offers import Bounds, Demand, GpuDemand, demand_of_json, demand_to_json, describe, misfits, size
 from dstack.protocol.agent import Gpu, HostResources
+from making import CLOUD, DEMAND, HERE
 
 A100 = Gpu("nvidia", "NVIDIA A100-SXM4-40GB", 40960)
 

@@ -1,7 +1,5 @@
 from datetime import timedelta
 
-from making import NOW, instance, instance_view, placed_job
-
 from dstack.domain.intents import Done, Failed, LaunchMachine, TerminateMachine
 from dstack.domain.objects import Next
 from dstack.engine.instances.booting import BOOT_TIMEOUT, boot
@@ -10,6 +8,7 @@ from dstack.engine.instances.launching import launch
 from dstack.engine.instances.terminating import ASK_AGAIN, terminate
 from dstack.errors import BackendError, NoCapacityError
 from dstack.protocol.statuses import InstanceReason, InstanceStatus
+from making import NOW, instance, instance_view, placed_job
 
 WISHED = instance(status=InstanceStatus.PENDING, machine_id=None, hostname=None, agent_seen_at=None)
 

@@ -2,7 +2,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from making import NOW, ended, instance, job, job_view, placed_job, report
 
 from dstack.domain.intents import Done, Failed, ForgetJob, StartJob, StopJob
 from dstack.domain.objects import JobView, Next
@@ -12,6 +11,7 @@ from dstack.engine.jobs.stopping import LOGS_WITHIN, stop
 from dstack.engine.jobs.watching import UNREACHABLE_AFTER, watch
 from dstack.errors import AgentRefused
 from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, JobStatus
+from making import NOW, ended, instance, job, job_view, placed_job, report
 
 STARTED: dict[Any, Any] = {StartJob: Done({})}
 

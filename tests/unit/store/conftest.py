@@ -3,11 +3,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from making import NOW
 from sqlalchemy import insert
 
 from dstack.store.db import Database, Tx
 from dstack.store.tables import projects, users
+from making import NOW
 
 
 class HandClock:

@@ -3,7 +3,6 @@ from datetime import timedelta
 
 import pytest
 from conftest import HandClock
-from making import CLOUD, NOW, ended, instance, job, placed_job, run
 
 from dstack.domain.intents import StopJob
 from dstack.domain.objects import Next
@@ -12,6 +11,7 @@ from dstack.errors import Conflict, IllegalMove
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus, RunStatus
 from dstack.store import events, intents, objects, wakes
 from dstack.store.db import Database, Tx
+from making import CLOUD, NOW, ended, instance, job, placed_job, run
 
 
 def born(tx: Tx) -> None:

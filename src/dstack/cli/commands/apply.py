@@ -86,7 +86,7 @@ def plan_text(plan: "RunPlan") -> str:
     """What the run would be, and what it could run on."""
     from dstack.cli import words
 
-    spec: dict[str, Any] = plan.view.spec
+    spec = plan.draft.request.configuration
     shown = {
         "Project": plan.view.project,
         "User": plan.view.user,
@@ -136,7 +136,8 @@ def _check(plan: "RunPlan") -> None:
         )
     if not plan.view.offers_total:
         raise NoCapacityError(
-            "; ".join(["No machine fits the run", *plan.view.refusals]), hint="Ask for less, or allow other backends"
+            f"No machine fits: {'; '.join(plan.view.refusals) or 'no backend offers anything'}",
+            hint="Ask for less, or allow other backends",
         )
 
 

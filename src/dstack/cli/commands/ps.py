@@ -25,12 +25,11 @@ def run(arguments: argparse.Namespace) -> int:
     from dstack.cli.clients import client_of
 
     client = client_of(arguments)
-    after = max((event.seq for event in client.events.list()), default=0) if arguments.watch else 0
-    _show(client, arguments)
+    shown = _show(client, arguments)
     if arguments.watch:
-        for event in client.events.follow(after=after):
-            if event.status is not None:
-                _show(client, arguments)
+        for event in client.events.follow(after=shown):
+            if event.status is not None and event.seq > shown:
+                shown = max(_show(client, arguments), event.seq)
     return 0
 
 
@@ -54,7 +53,8 @@ def rows_of(views: "list[RunView]", now: "datetime") -> list[tuple[str, ...]]:
     return rows
 
 
-def _show(client: "Client", arguments: argparse.Namespace) -> None:
+def _show(client: "Client", arguments: argparse.Namespace) -> int:
+    """Show the runs; returns the number of the last event that is seen in them."""
     import sys
 
     from dstack.cli import words
@@ -63,7 +63,8 @@ def _show(client: "Client", arguments: argparse.Namespace) -> None:
     views = [one.view for one in client.runs.list(all=arguments.all)]
     if arguments.json:
         words.show_json(views)
-        return
-    if arguments.watch and sys.stdout.isatty():
-        sys.stdout.write("\x1b[2J\x1b[H")
-    words.show(words.table(HEADERS, rows_of(views, SystemClock().now())))
+    else:
+        if arguments.watch and sys.stdout.isatty():
+            sys.stdout.write("\x1b[2J\x1b[H")
+        words.show(words.table(HEADERS, rows_of(views, SystemClock().now())))
+    return max((view.cursor for view in views), default=0)

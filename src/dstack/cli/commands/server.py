@@ -19,4 +19,4 @@ def run(arguments: argparse.Namespace) -> int:
     from dstack.server.app import serve
 
     data_dir = arguments.data_dir or _places.server_folder()
-    return serve(arguments.host, arguments.port, data_dir.absolute(), False, None)
+    return serve(arguments.host, arguments.port, data_dir.absolute(), embedded=False, ready_fd=None)

@@ -1,0 +1,54 @@
+# `make demo` shows dstack at work, `make test` tests it. Both make what they need first, in .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+WORKERS ?= 2
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+.PHONY: help demo test check format docs bench clean
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/installed ## train a classifier on handwritten digits, as a task on this machine
+	@$(BIN)/dstack apply -f examples/digits/digits.dstack.yml --repo examples/digits -y
+
+test: $(VENV)/installed-dev ## run the tests; `make test ARGS="tests/unit -k ranges"` for some of them
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
+
+check: $(VENV)/installed-dev ## format, lint, types, import contracts
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/mypy --no-error-summary -p bench
+	@$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/installed-dev ## put the code into its one form
+	@$(BIN)/ruff format --quiet
+	@$(BIN)/ruff check --fix --quiet
+
+docs: $(VENV)/installed-dev ## write the pages that come from the code
+	@$(BIN)/python scripts/write_docs.py
+
+bench: $(VENV)/installed-dev ## measure speed, as ratios to what bare Python and a bare shell take
+	@$(BIN)/python -m bench.main $(ARGS)
+
+clean: ## remove the environment
+	@rm -rf $(VENV)
+
+$(BIN)/python:
+	@python=$(if $(PYTHON),$(PYTHON),$$(scripts/find-python)) && "$$python" -m venv --clear $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	@echo "Installing dstack into $(VENV) (once; less than a minute)"
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(BIN)/python
+	@echo "Installing dstack and what its developers use into $(VENV) (once; about a minute)"
+	@$(PIP) install --editable '.[dev]'
+	@touch $(VENV)/installed $@

@@ -1,0 +1,84 @@
+"""Ranges such as `2..8`, `8GB..`, `..4`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
+
+from dstack.kit.units import parsed_schema
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
+
+T = TypeVar("T", bound=float)
+
+
+@dataclass(frozen=True, slots=True)
+class Range(Generic[T]):
+    """A closed range; None is open.
+
+    Example:
+        >>> str(Range(2, None)), Range.parse("2..8", parse_count).max, Range(1, 4).contains(5)
+        ('2..', 8, False)
+    """
+
+    min: T | None = None
+    max: T | None = None
+
+    def __post_init__(self) -> None:
+        if self.min is None and self.max is None:
+            raise ValueError("expected a range such as `2..8`, `2..` or `..8`, found one without any end")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"expected a range whose end is not below its start, found `{self}`")
+
+    @classmethod
+    def parse(cls, value: object, item: Callable[[object], T]) -> "Range[T]":
+        """Read `a..b`, `a..`, `..b`, `a`, a mapping with `min` and `max`, or a single value.
+
+        Raises:
+            ValueError: it is no range, or `item` does not read one of its ends.
+        """
+        match value:
+            case Range():
+                return cls(*(None if end is None else item(end) for end in (value.min, value.max)))
+            case {**ends} if ends and set(ends) <= {"min", "max"}:
+                return cls(*(None if ends.get(key) is None else item(ends[key]) for key in ("min", "max")))
+            case str() if ".." in value:
+                start, _, end = (part.strip() for part in value.partition(".."))
+                return cls(item(start) if start else None, item(end) if end else None)
+            case _:
+                only = item(value)
+                return cls(only, only)
+
+    def contains(self, value: T) -> bool:
+        """Whether `value` lies inside."""
+        return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+
+    def __str__(self) -> str:
+        if self.min == self.max:
+            return str(self.min)
+        return f"{'' if self.min is None else self.min}..{'' if self.max is None else self.max}"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, _handler: "GetCoreSchemaHandler") -> "CoreSchema":
+        (kind,) = get_args(source) or (int,)
+        item: Callable[[object], Any] = getattr(kind, "parse", parse_count)
+        return parsed_schema(lambda value: cls.parse(value, item))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: "CoreSchema", _handler: "GetJsonSchemaHandler") -> "JsonSchemaValue":
+        return {"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "object"}], "examples": ["2..8"]}
+
+
+def parse_count(value: object) -> int:
+    """A whole number that is not negative.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+        return int(value)
+    raise ValueError(f"expected a whole number or a range such as `2..8`, found `{value}`")

@@ -1,0 +1,100 @@
+"""Sizes of memory and spans of time, as people write them."""
+
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
+
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*(MB|GB|TB)?", re.IGNORECASE)
+_DURATION = re.compile(r"(\d+)\s*([smhdw]?)", re.IGNORECASE)
+_GB_IN = {"MB": 1 / 1024, "GB": 1.0, "TB": 1024.0}
+_SECONDS_IN = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+class Memory(float):
+    """A size of memory or disk: a number of gigabytes, 1024-based.
+
+    Example:
+        >>> Memory.parse("512MB") == 0.5, str(Memory(8)), Memory(1.5).mib
+        (True, '8GB', 1536)
+    """
+
+    @classmethod
+    def parse(cls, value: object) -> "Memory":
+        """Read `8GB`, `512MB`, `1TB` in any case; a bare number is gigabytes.
+
+        Raises:
+            ValueError: it is no size.
+        """
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf"):
+            return cls(value)
+        match = _MEMORY.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError(f"expected a size such as `8GB`, `512MB` or `1TB`, found `{value}`")
+        return cls(float(match[1]) * _GB_IN[(match[2] or "GB").upper()])
+
+    @property
+    def mib(self) -> int:
+        """Whole MiB."""
+        return round(self * 1024)
+
+    def __str__(self) -> str:
+        for unit, gb in (("TB", 1024.0), ("GB", 1.0)):
+            if self >= gb and float(self / gb).is_integer():
+                return f"{int(self / gb)}{unit}"
+        if float(self * 1024).is_integer():
+            return f"{int(self * 1024)}MB"
+        return f"{float(self)!r}GB" if "e" not in repr(float(self)) else f"{float(self):.20f}".rstrip("0") + "GB"
+
+    __repr__ = __str__
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: "GetCoreSchemaHandler") -> "CoreSchema":
+        return parsed_schema(cls.parse)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: "CoreSchema", _handler: "GetJsonSchemaHandler") -> "JsonSchemaValue":
+        return {"anyOf": [{"type": "string"}, {"type": "number"}], "examples": ["8GB"]}
+
+
+def parsed_schema(parse: Any) -> "CoreSchema":
+    """How Pydantic reads and writes a value with a grammar of its own: `parse` to read it, `str` to write it."""
+    from pydantic_core import core_schema
+
+    return core_schema.no_info_plain_validator_function(
+        parse, serialization=core_schema.to_string_ser_schema(when_used="json")
+    )
+
+
+def parse_duration(value: object) -> int:
+    """Seconds of `90`, `90s`, `15m`, `2h`, `1d`, `1w`.
+
+    Raises:
+        ValueError: it is no duration.
+
+    Example:
+        >>> parse_duration("2h")
+        7200
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"expected a duration such as `90s`, `15m`, `2h` or `1d`, found `{value}`")
+    return int(match[1]) * _SECONDS_IN[match[2].lower()]
+
+
+def duration_text(seconds: int) -> str:
+    """The shortest spelling that `parse_duration` reads back to the same.
+
+    Example:
+        >>> duration_text(7200), duration_text(90)
+        ('2h', '90s')
+    """
+    for unit in ("w", "d", "h", "m"):
+        if seconds and seconds % _SECONDS_IN[unit] == 0:
+            return f"{seconds // _SECONDS_IN[unit]}{unit}"
+    return f"{seconds}s"

@@ -1,0 +1,37 @@
+"""The backends that dstack knows by name. One member here and one module in `dstack.backends` make a backend."""
+
+from enum import StrEnum
+
+
+class BackendType(StrEnum):
+    """Where machines come from.
+
+    Example:
+        >>> BackendType("aws") is BackendType.AWS
+        True
+    """
+
+    AWS = "aws"
+    """Amazon Web Services"""
+    AZURE = "azure"
+    """Microsoft Azure"""
+    CUDO = "cudo"
+    """Cudo"""
+    DSTACK = "dstack"
+    """dstack Sky"""
+    GCP = "gcp"
+    """Google Cloud Platform"""
+    DATACRUNCH = "datacrunch"
+    """DataCrunch"""
+    KUBERNETES = "kubernetes"
+    """Kubernetes"""
+    LAMBDA = "lambda"
+    """Lambda Cloud"""
+    LOCAL = "local"
+    """The machine on which the server runs"""
+    RUNPOD = "runpod"
+    """Runpod Cloud"""
+    TENSORDOCK = "tensordock"
+    """TensorDock Marketplace"""
+    VASTAI = "vastai"
+    """Vast.ai Marketplace"""

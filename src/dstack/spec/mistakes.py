@@ -1,0 +1,82 @@
+"""What is wrong with a configuration, in plain words."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from dstack.kit.text import nearest
+
+Path: TypeAlias = tuple[str | int, ...]
+
+_EXPECTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "`true` or `false`",
+    "bool_parsing": "`true` or `false`",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping of fields",
+    "model_attributes_type": "a mapping of fields",
+    "tuple_type": "a list",
+}
+_LIMITS = {
+    "greater_than": ("more than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One thing that is wrong, and where."""
+
+    path: Path
+    text: str
+
+    def with_path(self) -> str:
+        """The mistake with the field it is in."""
+        return f"`{'.'.join(map(str, self.path))}`: {self.text}" if self.path else self.text
+
+
+def mistakes_in(error: ValidationError) -> list[Mistake]:
+    """Everything that is wrong."""
+    return [Mistake(tuple(one["loc"]), _text(one)) for one in error.errors(include_url=False)]
+
+
+def _text(error: ErrorDetails) -> str:
+    kind, found, context = error["type"], _show(error["input"]), error.get("ctx", {})
+    if kind == "missing":
+        return f"expected a field `{error['loc'][-1]}`, found none"
+    if kind in ("enum", "literal_error"):
+        known = str(context["expected"]).replace("'", "`")
+        guess = nearest(str(error["input"]), [word.strip(" `") for word in known.replace(" or ", ",").split(",")])
+        return f"expected one of {known}, found {found}" + (f"; did you mean `{guess}`?" if guess else "")
+    if kind in _LIMITS:
+        words, key = _LIMITS[kind]
+        return f"expected {words} {context[key]}, found {found}"
+    if kind in _EXPECTED:
+        return f"expected {_EXPECTED[kind]}, found {found}"
+    return error["msg"]
+
+
+def _show(value: object) -> str:
+    match value:
+        case None:
+            return "nothing"
+        case dict():
+            return "a mapping"
+        case list() | tuple():
+            return "a list"
+        case str():
+            return f"the text `{value[:100]}`"
+        case bool():
+            return f"`{str(value).lower()}`"
+        case _:
+            return f"`{str(value)[:100]}`"

@@ -1,0 +1,61 @@
+"""Names of runs: what one may look like, and one by chance."""
+
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+from dstack.errors import ConfigurationError
+
+NAME = re.compile(r"[a-z][a-z0-9-]{1,40}")
+
+
+def parse_name(value: str) -> str:
+    """A run's name.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not NAME.fullmatch(value):
+        raise ValueError(
+            f"expected a name of 2 to 41 lower-case letters, digits and `-`, beginning with a letter, found `{value}`"
+        )
+    return value
+
+
+def check_name(name: str) -> None:
+    """Raise `ConfigurationError` unless it may be the name of a run."""
+    try:
+        parse_name(name)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"`{name}` cannot be a run's name: {error}", hint="Try a name such as `train-1`"
+        ) from None
+
+
+class Chance(Protocol):
+    """Where random choices come from."""
+
+    def choice(self, seq: Sequence[str], /) -> str: ...
+
+    def randrange(self, stop: int, /) -> int: ...
+
+
+_ADJECTIVES = (
+    "able", "brave", "bright", "calm", "clever", "cool", "eager", "fair", "fast", "fine", "fresh", "gentle", "glad",
+    "golden", "grand", "happy", "keen", "kind", "lively", "lucky", "merry", "mighty", "neat", "nice", "noble",
+    "proud", "quick", "quiet", "rapid", "ready", "sharp", "silent", "silver", "smart", "smooth", "strong", "sunny",
+    "swift", "tidy", "warm", "wise", "witty",
+)  # fmt: skip
+_ANIMALS = (
+    "ant", "badger", "bear", "bee", "bison", "camel", "cat", "cobra", "crab", "crane", "deer", "dingo", "dog",
+    "dolphin", "duck", "eagle", "falcon", "ferret", "finch", "fox", "frog", "gecko", "goat", "goose", "hare",
+    "hawk", "heron", "horse", "ibex", "jackal", "koala", "lemur", "lion", "lizard", "llama", "lynx", "mole",
+    "moose", "moth", "newt", "octopus", "otter", "owl", "panda", "parrot", "puma", "quail", "rabbit", "raven",
+    "robin", "seal", "shark", "sheep", "sloth", "snail", "stork", "swan", "tiger", "toad", "trout", "turtle",
+    "walrus", "whale", "wolf", "wombat", "yak", "zebra",
+)  # fmt: skip
+
+
+def random_name(chance: Chance) -> str:
+    """A name such as `swift-otter-7`."""
+    return f"{chance.choice(_ADJECTIVES)}-{chance.choice(_ANIMALS)}-{chance.randrange(100)}"

@@ -1,0 +1,81 @@
+"""From text or JSON to a configuration, and back. Every mistake is named with its place, all at once."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from pydantic import ValidationError
+
+from dstack.errors import ConfigurationError
+from dstack.kit.text import listed, nearest
+from dstack.spec.mistakes import Mistake, mistakes_in
+from dstack.spec.task import Task
+
+Configuration: TypeAlias = Task
+
+RUN_TYPES: dict[str, type[Configuration]] = {"task": Task}
+"""Every run type by its `type`. A new one is a file and an entry here."""
+
+
+def parse_configuration(text: str, filename: str) -> Configuration:
+    """The configuration in a YAML text.
+
+    Args:
+        filename: what to call the text in errors.
+
+    Raises:
+        ConfigurationError: lists every mistake as `file:line:column: what was expected and found`.
+    """
+    from dstack.spec.yaml import read_yaml  # YAML takes long to import, and the Python API does without
+
+    document = read_yaml(text, filename)
+    try:
+        return _build(document.data)
+    except _Mistaken as error:
+        raise ConfigurationError(
+            "\n".join(f"{document.place_of(one.path)}: {one.text}" for one in error.mistakes),
+            hint="Correct the file and try again",
+        ) from None
+
+
+def configuration_of(mapping: Mapping[str, Any]) -> Configuration:
+    """The configuration in a JSON object.
+
+    Raises:
+        ConfigurationError: lists every mistake with the field it is in.
+    """
+    try:
+        return _build(dict(mapping))
+    except _Mistaken as error:
+        raise ConfigurationError("; ".join(one.with_path() for one in error.mistakes)) from None
+
+
+def to_mapping(configuration: Configuration) -> dict[str, Any]:
+    """The configuration as a JSON object that holds only what was written."""
+    written = configuration.model_dump(mode="json", exclude_unset=True)
+    return {"type": configuration.type, **written}
+
+
+class _Mistaken(Exception):
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        super().__init__(mistakes)
+        self.mistakes = mistakes
+
+
+def _build(data: object) -> Configuration:
+    if not isinstance(data, dict):
+        raise _Mistaken([Mistake((), "expected a configuration: fields such as `type: task`, found something else")])
+    kind = data.get("type")
+    if not isinstance(kind, str) or kind not in RUN_TYPES:
+        raise _Mistaken([_no_type(kind)])
+    try:
+        return RUN_TYPES[kind].model_validate(data)
+    except ValidationError as error:
+        raise _Mistaken(mistakes_in(error)) from None
+
+
+def _no_type(kind: object) -> Mistake:
+    if kind is None:
+        return Mistake((), f"expected a field `type`, one of {listed(RUN_TYPES)}, found none")
+    guess = nearest(str(kind), RUN_TYPES)
+    advice = f"did you mean `{guess}`?" if guess else f"known are {listed(RUN_TYPES)}"
+    return Mistake(("type",), f"there is no run type `{kind}`; {advice}")

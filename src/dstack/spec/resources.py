@@ -1,0 +1,200 @@
+"""What a job needs of a machine: CPUs, memory, disk, GPUs."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, model_validator
+
+from dstack.kit.ranges import Range, parse_count
+from dstack.kit.units import Memory, parsed_schema
+from dstack.spec.base import Spec
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
+
+
+class GPUVendor(StrEnum):
+    """Who makes the accelerator."""
+
+    NVIDIA = "nvidia"
+    AMD = "amd"
+    GOOGLE = "google"
+
+
+_VENDOR_ALIASES = {"tpu": "google"}
+
+
+class ComputeCapability(tuple[int, int]):
+    """What generation of instructions an NVIDIA GPU understands, as major and minor number.
+
+    Example:
+        >>> ComputeCapability.parse("7.5") < ComputeCapability.parse((8, 0)), str(ComputeCapability.parse(7.5))
+        (True, '7.5')
+    """
+
+    @classmethod
+    def parse(cls, value: object) -> "ComputeCapability":
+        """Read `7.5`, `"7.5"` or `(7, 5)`.
+
+        Raises:
+            ValueError: it is none.
+        """
+        parts = value if isinstance(value, (tuple, list)) else str(value).split(".")
+        numbers = [str(part) for part in parts]
+        if isinstance(value, bool) or len(numbers) not in (1, 2) or not all(_is_digits(part) for part in numbers):
+            raise ValueError(f"expected a compute capability such as `7.5`, found `{value}`")
+        return cls((int(numbers[0]), int(numbers[1]) if len(numbers) == 2 else 0))
+
+    def __str__(self) -> str:
+        return f"{self[0]}.{self[1]}"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: "GetCoreSchemaHandler") -> "CoreSchema":
+        return parsed_schema(cls.parse)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: "CoreSchema", _handler: "GetJsonSchemaHandler") -> "JsonSchemaValue":
+        return {"anyOf": [{"type": "string"}, {"type": "number"}], "examples": ["7.5"]}
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _vendor(value: object) -> object:
+    return _VENDOR_ALIASES.get(value.lower(), value.lower()) if isinstance(value, str) else value
+
+
+def _names(value: object) -> object:
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, list) or not all(isinstance(name, str) and name.strip() for name in value):
+        raise ValueError(f"expected a GPU's name or a list of them, found `{value}`")
+    return [name.strip() for name in value]
+
+
+class GPU(Spec):
+    """The GPU requirements.
+
+    A string holds `:`-separated tokens in any order: vendor, name or names, memory, count.
+
+    Example:
+        >>> gpu = GPU.model_validate("A100:40GB:2")
+        >>> gpu.name, str(gpu.memory), str(gpu.count), str(gpu)
+        (['A100'], '40GB', '2', 'A100:40GB:2')
+    """
+
+    vendor: Annotated[GPUVendor | None, BeforeValidator(_vendor)] = None
+    """The vendor of the GPU/accelerator, one of: `nvidia`, `amd`, `google` (alias: `tpu`)"""
+    name: Annotated[list[str] | None, BeforeValidator(lambda value: None if value is None else _names(value))] = None
+    """The name of the GPU (e.g., `A100` or `H100`), or several of which one will do"""
+    count: Range[int] = Range(1, 1)
+    """The number of GPUs"""
+    memory: Range[Memory] | None = None
+    """The RAM size of each (e.g., `16GB`), or a range"""
+    total_memory: Range[Memory] | None = None
+    """The RAM size of all together (e.g., `32GB`), or a range"""
+    compute_capability: ComputeCapability | None = None
+    """The minimum compute capability (e.g., `7.5`)"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_short_form(cls, value: Any) -> Any:
+        if isinstance(value, (str, int)) and not isinstance(value, bool):
+            return parse_gpu(str(value))
+        return value
+
+    def __str__(self) -> str:
+        names = ",".join(self.name) if self.name else None
+        parts = [self.vendor, names, self.memory, self.count if "count" in self.model_fields_set else None]
+        return ":".join(str(part) for part in parts if part is not None) or str(self.count)
+
+
+def parse_gpu(text: str) -> dict[str, object]:
+    """The fields in a GPU's short form.
+
+    Raises:
+        ValueError: a token is of no kind, or two are of the same.
+    """
+    fields: dict[str, object] = {}
+    for token in (part.strip() for part in text.split(":")):
+        kind = _kind_of(token)
+        if kind is None:
+            raise ValueError(f"expected vendor, name, memory or count in `{text}`, found `{token}`")
+        if kind in fields:
+            raise ValueError(f"expected one {kind} in `{text}`, found `{token}` as well")
+        fields[kind] = token.split(",") if kind == "name" else token
+    return fields
+
+
+def _kind_of(token: str) -> str | None:
+    if not token:
+        return None
+    if token.lower() in _VENDOR_ALIASES or token.lower() in GPUVendor.__members__.values():
+        return "vendor"
+    if token[0].isdigit() or token.startswith(".."):
+        return "count" if _parses(lambda: Range.parse(token, parse_count)) else _memory_or_none(token)
+    return "name" if all(name.strip() for name in token.split(",")) else None
+
+
+def _memory_or_none(token: str) -> str | None:
+    return "memory" if _parses(lambda: Range.parse(token, Memory.parse)) else None
+
+
+def _parses(parse: Callable[[], object]) -> bool:
+    try:
+        parse()
+    except ValueError:
+        return False
+    return True
+
+
+class Disk(Spec):
+    """The disk resources.
+
+    Example:
+        >>> str(Disk(size="200GB..").size)
+        '200GB..'
+    """
+
+    size: Range[Memory]
+    """Disk size"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_short_form(cls, value: Any) -> Any:
+        return {"size": value} if isinstance(value, (str, int, float, Range)) else value
+
+
+class Resources(Spec):
+    """The resources requirements to run the configuration.
+
+    Example:
+        >>> needs = Resources(cpu="4..", memory="16GB", gpu="A100:2")
+        >>> needs.cpu.min, needs.memory.min.mib, str(needs.gpu)
+        (4, 16384, 'A100:2')
+    """
+
+    cpu: Range[int] = Range(2, None)
+    """The number of CPU cores"""
+    memory: Range[Memory] = Range(Memory(8), None)
+    """The RAM size (e.g., `8GB`)"""
+    shm_size: Memory | None = None
+    """The size of shared memory (e.g., `8GB`), for processes that exchange data, such as data loaders"""
+    gpu: GPU | None = None
+    """The GPU requirements"""
+    disk: Disk | None = Disk.model_construct(_fields_set={"size"}, size=Range(Memory(100), None))
+    """The disk resources"""
+
+
+def describe(resources: Resources) -> str:
+    """Requirements on one line: `2..xCPU, 8GB.., 100GB.. (disk), A100:40GB:2`."""
+    parts = [f"{resources.cpu}xCPU", str(resources.memory)]
+    if resources.disk is not None:
+        parts.append(f"{resources.disk.size} (disk)")
+    if resources.gpu is not None:
+        parts.append(str(resources.gpu))
+    return ", ".join(parts)

@@ -1,0 +1,121 @@
+"""YAML with places: plain data, and for each part of it the line and column where it stands."""
+
+from dataclasses import dataclass
+
+import yaml
+
+from dstack.errors import ConfigurationError
+from dstack.spec.mistakes import Path
+
+NODES_MAX = 100_000
+_TEXT_ONLY = "env"
+"""Values below this key are text as it is written: `FLAG: on` means the text `on`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a YAML text says, and where."""
+
+    filename: str
+    data: object
+    places: dict[Path, tuple[int, int]]
+
+    def place_of(self, path: Path) -> str:
+        """`file:line:column` of a part, or of the nearest part around it."""
+        while path not in self.places:
+            path = path[:-1]
+        line, column = self.places[path]
+        return f"{self.filename}:{line}:{column}"
+
+
+def read_yaml(text: str, filename: str) -> Document:
+    """The one document in a YAML text.
+
+    Raises:
+        ConfigurationError: it is no YAML, or uses what a configuration has no need for; says where.
+    """
+    reader = _Reader(filename)
+    try:
+        nodes = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise reader.refuse(getattr(error, "problem_mark", None), f"this is no YAML: {_problem(error)}") from None
+    except RecursionError:
+        raise reader.refuse(None, "this is nested too deeply") from None
+    if len(nodes) > 1:
+        raise reader.refuse(nodes[1].start_mark, "expected one document, found another after `---`")
+    if not nodes or nodes[0] is None:
+        raise reader.refuse(None, "expected a configuration: fields such as `type: task`, found an empty file")
+    try:
+        data = reader.plain(nodes[0], ())
+    except RecursionError:
+        raise reader.refuse(nodes[0].start_mark, "this is nested too deeply, or refers to itself") from None
+    return Document(filename, data, reader.places)
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+    if "cannot start any token" in problem and "\\t" in problem:
+        return "tabs cannot indent; use spaces"
+    return str(problem)
+
+
+class _Reader:
+    def __init__(self, filename: str) -> None:
+        self._filename = filename
+        self._nodes = 0
+        self.places: dict[Path, tuple[int, int]] = {(): (1, 1)}
+
+    def refuse(self, mark: "yaml.Mark | None", text: str) -> ConfigurationError:
+        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+        return ConfigurationError(f"{self._filename}:{line}:{column}: {text}", hint="Correct the file and try again")
+
+    def plain(self, node: yaml.Node, path: Path) -> object:
+        self._nodes += 1
+        if self._nodes > NODES_MAX:
+            raise self.refuse(node.start_mark, f"this has more than {NODES_MAX} parts")
+        self.places.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
+        match node:
+            case yaml.MappingNode():
+                return self._mapping(node, path)
+            case yaml.SequenceNode():
+                return [self.plain(item, (*path, index)) for index, item in enumerate(node.value)]
+            case _:
+                return self._scalar(node, path)
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, object]:
+        data: dict[str, object] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            if not isinstance(key, str):
+                raise self.refuse(key_node.start_mark, "expected a field's name, found a list or a mapping")
+            if key in data:
+                raise self.refuse(key_node.start_mark, f"the field `{key}` is written twice")
+            self.places[(*path, key)] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+            data[key] = self.plain(value_node, (*path, key))
+        return data
+
+    def _scalar(self, node: yaml.Node, path: Path) -> object:
+        text: str = node.value
+        match node.tag.rpartition(":")[2]:
+            case "null":
+                return None
+            case "str" | "timestamp" | "value" | "merge":
+                return text
+            case "bool" | "int" | "float" as kind:
+                # `8000:22` is a number to YAML, to the base of 60; to people it is two ports.
+                if path[:1] == (_TEXT_ONLY,) or ":" in text:
+                    return text
+                return _number_or_truth(kind, text)
+            case _:
+                raise self.refuse(node.start_mark, f"expected a plain value, found the tag `{node.tag}`")
+
+
+def _number_or_truth(kind: str, text: str) -> object:
+    loader = yaml.SafeLoader("")
+    node = yaml.ScalarNode(f"tag:yaml.org,2002:{kind}", text)
+    try:
+        return loader.construct_object(node)
+    except (ValueError, KeyError, IndexError):
+        return text  # a tag that was written by hand and does not fit, such as `!!int x`
+    finally:
+        loader.dispose()

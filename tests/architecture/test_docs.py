@@ -1,0 +1,44 @@
+import re
+import runpy
+import tomllib
+
+from sources import ROOT, files
+
+# Put together from halves, so that this file does not name what it looks for.
+FOREIGN = re.compile("|".join(["/work" + "/", "/root" + "/", r"(?:test\.)?py" + r"pi\.org", "python" + "hosted"]))
+
+
+def test_pages_that_come_from_the_code_say_what_it_says() -> None:
+    pages = runpy.run_path(str(ROOT / "scripts" / "write_docs.py"))["PAGES"]
+    stale = [name for name, page in pages.items() if (ROOT / name).read_text(encoding="utf-8") != page()]
+    assert stale == [], "run `make docs`"
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    names = {re.match(r"[\w.-]+", requirement)[0] for requirement in wanted}  # type: ignore[index]
+    page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    assert names == set(re.findall(r"^\| `([\w.-]+)` \|", page, re.MULTILINE))
+
+
+def test_nothing_tells_on_which_machine_it_was_written() -> None:
+    found = {}
+    for path in files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        if hits := FOREIGN.findall(text):
+            found[str(path.relative_to(ROOT))] = hits
+    assert found == {}
+
+
+def test_links_between_our_pages_lead_somewhere() -> None:
+    broken = []
+    for path in files():
+        if path.suffix == ".md":
+            for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", path.read_text(encoding="utf-8")):
+                if not (path.parent / target).exists():
+                    broken.append(f"{path.relative_to(ROOT)}: {target}")
+    assert broken == []

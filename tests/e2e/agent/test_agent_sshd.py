@@ -1,0 +1,136 @@
+"""The way in: a real SSH connection to the server beside the agent."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncssh
+import pytest
+from agent_client import Agent, Client, J, connected
+
+SERVE = """\
+import socket
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+while True:
+    connection, _ = server.accept()
+    connection.sendall(b"hello from the job")
+    connection.close()
+"""
+
+
+@pytest.fixture(scope="module")
+def key() -> asyncssh.SSHKey:
+    return asyncssh.generate_private_key("ssh-ed25519")
+
+
+def public(key: asyncssh.SSHKey) -> str:
+    return key.export_public_key().decode().strip()
+
+
+async def serving(client: Client, python: str, **order: Any) -> int:
+    """Start a job that answers at a port. Returns the port."""
+    await client.start(J, f"exec {python} -c '{SERVE}'", **order)
+    await client.line(J, b"\n")
+    await client.until(lambda: client.ssh)
+    return int(client.log_of(J))
+
+
+@asynccontextmanager
+async def ssh(client: Client, key: asyncssh.SSHKey, user: str = J) -> AsyncIterator[asyncssh.SSHClientConnection]:
+    assert client.ssh is not None
+    trusted = asyncssh.import_known_hosts(f"[127.0.0.1]:{client.ssh['port']} {client.ssh['host_key']}\n")
+    async with asyncssh.connect(
+        "127.0.0.1", client.ssh["port"], username=user, client_keys=[key], known_hosts=trusted, config=None
+    ) as connection:
+        yield connection
+
+
+async def test_an_authorized_key_reaches_the_ports_of_the_job(agent: Agent, python: str, key: asyncssh.SSHKey) -> None:
+    async with connected(agent) as client:
+        port = await serving(client, python, authorized_keys=(public(key) + " me@home",))
+        async with ssh(client, key) as connection:
+            reader, writer = await connection.open_connection("localhost", port)
+            assert await reader.read() == b"hello from the job"
+            writer.close()
+
+
+async def test_a_key_authorized_later_comes_in_too(agent: Agent, python: str, key: asyncssh.SSHKey) -> None:
+    async with connected(agent) as client:
+        await serving(client, python)
+        with pytest.raises(asyncssh.PermissionDenied):
+            async with ssh(client, key):
+                pass
+        assert await client.call("authorize", job_id=J, key=public(key)) is None
+        assert await client.call("authorize", job_id=J, key=public(key)) is None
+        async with ssh(client, key):
+            pass
+
+
+@pytest.mark.parametrize(
+    "text", ["ssh-rsa AAAA", "nonsense", "ssh-ed25519 AAAA\nssh-ed25519 BBBB", 'command="x" ssh-ed25519 A']
+)
+async def test_what_is_no_ed25519_key_is_refused(agent: Agent, text: str) -> None:
+    async with connected(agent) as client:
+        await client.start(J, "sleep 1000")
+        error = await client.call("authorize", job_id=J, key=text)
+    assert error is not None and "ed25519" in error["message"]
+
+
+@pytest.mark.parametrize("user", ["other", "../jobs/j", "root"])
+async def test_a_key_opens_its_own_job_only(agent: Agent, python: str, key: asyncssh.SSHKey, user: str) -> None:
+    async with connected(agent) as client:
+        await serving(client, python, authorized_keys=(public(key),))
+        with pytest.raises(asyncssh.PermissionDenied):
+            async with ssh(client, key, user):
+                pass
+
+
+async def test_other_hosts_and_shells_are_refused_with_a_reason(
+    agent: Agent, python: str, key: asyncssh.SSHKey
+) -> None:
+    async with connected(agent) as client:
+        await serving(client, python, authorized_keys=(public(key),))
+        async with ssh(client, key) as connection:
+            with pytest.raises(asyncssh.ChannelOpenError, match="are forwarded, not of"):
+                await connection.open_connection("192.0.2.1", 80)
+            with pytest.raises(asyncssh.ChannelOpenError, match="port forwarding only"):
+                await connection.run("true")
+            with pytest.raises(asyncssh.ChannelListenError):
+                await connection.forward_remote_port("127.0.0.1", 0, "127.0.0.1", 1)
+
+
+async def test_the_end_of_the_job_closes_the_way_in(agent: Agent, python: str, key: asyncssh.SSHKey) -> None:
+    async with connected(agent) as client:
+        port = await serving(client, python, authorized_keys=(public(key),))
+        async with ssh(client, key) as connection:
+            assert await client.call("stop", job_id=J, grace_s=1) is None
+            await client.report(J)
+            with pytest.raises(asyncssh.ChannelOpenError, match="has ended"):
+                await connection.open_connection("127.0.0.1", port)
+        with pytest.raises(asyncssh.PermissionDenied):
+            async with ssh(client, key):
+                pass
+
+
+async def test_port_and_host_key_outlive_the_agent(agent: Agent) -> None:
+    async with connected(agent) as client:
+        await client.until(lambda: client.ssh)
+        before = {name: client.ssh[name] for name in ("port", "host_key")}  # type: ignore[index]
+    agent.kill()
+    agent.start()
+    async with connected(agent) as client:
+        await client.until(lambda: client.ssh)
+        assert {name: client.ssh[name] for name in ("port", "host_key")} == before  # type: ignore[index]
+    assert (agent.home / "ssh.json").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_killed_ssh_server_comes_back(agent: Agent) -> None:
+    async with connected(agent) as client:
+        await client.until(lambda: client.ssh)
+        former, client.ssh = client.ssh, None
+        killed = await asyncio.create_subprocess_exec("pkill", "-KILL", "-f", f"dstack.agent.sshd --home {agent.home}$")
+        assert await killed.wait() == 0
+        await client.until(lambda: client.ssh)
+    assert client.ssh is not None and former is not None and client.ssh["port"] == former["port"]

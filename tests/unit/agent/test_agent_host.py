@@ -1,0 +1,184 @@
+"""What an agent knows of its host: paths, locks, environment, resources, processes."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dstack.agent import processes, resources
+from dstack.agent.environment import find_shell, job_environment, resolve_working_dir
+from dstack.agent.forgotten import KEPT_MAX, Forgotten
+from dstack.agent.paths import (
+    SOCKET_PATH_BYTES_MAX,
+    Home,
+    is_agent_alive,
+    is_locked,
+    make_private_folder,
+    socket_path,
+    take_lock,
+)
+from dstack.errors import AgentRefused, ConfigurationError
+from dstack.protocol.agent import Gpu, JobOrder
+
+
+def test_a_socket_lies_in_the_home_where_its_path_is_short() -> None:
+    assert socket_path(Path("/home/me/agent")) == Path("/home/me/agent/agent.sock")
+
+
+def test_the_socket_of_a_long_home_is_short_private_and_always_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Path("/home") / ("x" * 200)
+    path = socket_path(home)
+    monkeypatch.setenv("TMPDIR", "/elsewhere")
+    assert socket_path(home) == path != socket_path(home / "y")
+    assert len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX
+    assert path.parent.name == f"dstack-{os.getuid()}"
+
+
+def test_a_private_folder_is_closed_to_others_and_is_no_link(tmp_path: Path) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir(mode=0o755)
+    make_private_folder(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(ConfigurationError, match="not a folder of this user"):
+        make_private_folder(tmp_path / "link")
+
+
+def test_a_lock_is_had_by_one_at_a_time(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert not is_agent_alive(tmp_path)
+    lock = take_lock(home.lock)
+    assert lock is not None and is_agent_alive(tmp_path) and take_lock(home.lock) is None
+    os.close(lock)
+    assert not is_locked(home.lock)
+
+
+def test_of_the_agents_environment_only_what_is_harmless_is_passed_on(tmp_path: Path) -> None:
+    order = JobOrder("j", "r", "true", env={"PATH": "/mine", "PYTHONUNBUFFERED": "", "DSTACK_JOB_ID": "forged"})
+    inherited = {
+        "PATH": "/bin",
+        "HOME": "/root",
+        "LC_ALL": "C",
+        "PIP_INDEX_URL": "u",
+        "DSTACK_TOKEN": "t",
+        "PYTHONPATH": "p",
+    }
+    assert job_environment(order, inherited, tmp_path, tmp_path / "w") == {
+        "PATH": "/mine",
+        "HOME": "/root",
+        "LC_ALL": "C",
+        "PIP_INDEX_URL": "u",
+        "PYTHONUNBUFFERED": "",
+        "DSTACK_JOB_ID": "j",
+        "DSTACK_REPO_DIR": str(tmp_path),
+        "DSTACK_WORKING_DIR": str(tmp_path / "w"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "found"),
+    [
+        (["bash", "sh"], None, "bash"),
+        (["sh"], None, "sh"),
+        (["bash", "sh"], "sh", "sh"),
+        (["bash", "sh"], "bash", "bash"),
+    ],
+)
+def test_bash_is_taken_where_there_is_one_and_sh_where_not(
+    tmp_path: Path, there: list[str], wanted: str | None, found: str
+) -> None:
+    for name in there:
+        (tmp_path / name).touch(0o755)
+    assert find_shell(JobOrder("j", "r", "true", shell=wanted), str(tmp_path)) == str(tmp_path / found)
+
+
+@pytest.mark.parametrize(("there", "wanted"), [([], None), (["sh"], "bash"), (["fish"], "fish")])
+def test_a_shell_that_is_not_there_is_refused(tmp_path: Path, there: list[str], wanted: str | None) -> None:
+    for name in there:
+        (tmp_path / name).touch(0o755)
+    with pytest.raises(AgentRefused, match="no shell"):
+        find_shell(JobOrder("j", "r", "true", shell=wanted), str(tmp_path))
+
+
+@pytest.mark.parametrize("working_dir", ["..", "/etc", "a/../..", "out", "out/deeper"])
+def test_a_working_directory_outside_is_refused_also_behind_a_link(tmp_path: Path, working_dir: str) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "out").symlink_to(tmp_path)
+    with pytest.raises(AgentRefused, match="outside"):
+        resolve_working_dir(files, working_dir)
+
+
+@pytest.mark.parametrize("working_dir", [".", "a/b", "a/../b", ""])
+def test_a_working_directory_inside_is_found(tmp_path: Path, working_dir: str) -> None:
+    assert resolve_working_dir(tmp_path, working_dir) == (tmp_path / working_dir).resolve()
+
+
+def test_the_host_has_what_the_kernel_lets_this_process_have(tmp_path: Path) -> None:
+    found = resources.probe(tmp_path)
+    assert 1 <= found.cpus <= (os.cpu_count() or 1)
+    assert found.memory_mib > 0 and found.disk_mib > 0
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus", "memory_mib"),
+    [
+        ({}, None, None),
+        ({"cpu.max": "150000 100000", "memory.max": "1073741824"}, 1, 1024),
+        ({"cpu.max": "max 100000", "memory.max": "max"}, None, None),
+        ({"cpu.max": "10000 100000"}, 1, None),
+    ],
+)
+def test_control_groups_limit_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], cpus: int | None, memory_mib: int | None
+) -> None:
+    monkeypatch.setattr(resources, "CONTROL_GROUPS", tmp_path)
+    unlimited = resources.probe(tmp_path)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text + "\n")
+    found = resources.probe(tmp_path)
+    assert found.cpus == (min(cpus, unlimited.cpus) if cpus else unlimited.cpus)
+    assert found.memory_mib == (memory_mib or unlimited.memory_mib)
+
+
+def test_graphics_cards_are_read_from_the_drivers_answer() -> None:
+    answer = "NVIDIA A100-SXM4-40GB, 40960\nTesla T4, 15360\nNVIDIA GB10, [N/A]\n"
+    assert list(resources.nvidia_gpus_of(answer)) == [
+        Gpu("nvidia", "A100-SXM4-40GB", 40960),
+        Gpu("nvidia", "Tesla T4", 15360),
+    ]
+
+
+def test_a_host_whose_driver_does_not_work_has_no_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "nvidia-smi"
+    broken.write_text("#!/bin/sh\nexit 9\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert resources.probe(tmp_path).gpus == ()
+
+
+def test_the_forgotten_are_remembered_across_restarts_and_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert KEPT_MAX >= 1000
+    monkeypatch.setattr("dstack.agent.forgotten.KEPT_MAX", 3)
+    forgotten = Forgotten(tmp_path)
+    for name in "abcd":
+        forgotten.add(name)
+    assert "a" not in forgotten and "d" in forgotten
+    assert "b" in Forgotten(tmp_path) and len(os.listdir(tmp_path)) == 3
+
+
+def test_whatever_carries_a_jobs_marker_is_ended_and_nothing_else() -> None:
+    env, job_id = {"PATH": os.environ["PATH"]}, f"unit-{os.getpid()}"
+    ours = subprocess.Popen(["sleep", "1000"], env=env | {processes.MARKER: job_id})
+    other = subprocess.Popen(["sleep", "1000"], env=env | {processes.MARKER: job_id + "0"})
+    try:
+        assert processes.end_marked(job_id)
+        assert ours.wait(10) == -9 and other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+        ours.kill()
+        ours.wait()

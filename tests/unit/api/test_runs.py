@@ -1,0 +1,308 @@
+"""Runs as a program sees them, against a server of a few lines that has one run."""
+
+import json
+import queue
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dstack.api import (
+    Client,
+    ClientError,
+    ConfigurationError,
+    LocalRepo,
+    PortUsedError,
+    Resources,
+    Run,
+    RunStatus,
+    Task,
+)
+from dstack.api._servers import Address, FixedServer
+from dstack.errors import InvalidRequestError, ResourceExistsError
+
+from .conftest import Answer, Asked, FakeServer
+
+AT = "2030-01-01T00:00:00Z"
+INSTANCE = {
+    "id": "1i",
+    "backend": "local",
+    "region": "-",
+    "instance_type": "laptop",
+    "status": "busy",
+    "hostname": "127.0.0.1",
+    "price": 0.0,
+    "resources": "4xCPU",
+}
+
+
+class OneRun:
+    """A server with one run, whose statuses the test moves."""
+
+    def __init__(self, server: FakeServer) -> None:
+        self.server = server
+        self.cursor = 1
+        self.submitted: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.jobs: list[dict[str, Any]] = [job()]
+        self.run: dict[str, Any] = {
+            "id": "1r",
+            "name": "hello",
+            "project": "main",
+            "user": "me",
+            "status": "submitted",
+            "reason": None,
+            "detail": "",
+            "type": "task",
+            "spec": {},
+            "priority": 0,
+            "submitted_at": AT,
+            "started_at": None,
+            "finished_at": None,
+        }
+        self.changes: queue.Queue[bytes] = queue.Queue()
+        server.answer = self.answer
+
+    def move(self, status: str, **changes: Any) -> None:
+        self.run["status"] = status
+        self.jobs[0] |= {"status": status, **changes}
+        self.cursor += 1
+        event = {
+            "seq": self.cursor,
+            "at": AT,
+            "kind": f"run.{status}",
+            "actor": "engine",
+            "status": status,
+            "message": "",
+        }
+        rest = dict.fromkeys(("project", "run_id", "run_name", "job_id", "instance_id"))
+        self.changes.put(b"data: " + json.dumps({**event, **rest}).encode() + b"\n\n")
+
+    def view(self) -> bytes:
+        return json.dumps({**self.run, "jobs": self.jobs, "cursor": self.cursor}).encode()
+
+    def answer(self, asked: Asked) -> Answer:
+        what = (asked.method, asked.path.removeprefix("/api/projects/main"))
+        if what == ("POST", "/runs"):
+            self.submitted.append(json.loads(asked.body))
+            self.keys.append(asked.headers.get("Idempotency-Key"))
+            return Answer(201, self.view())
+        if what == ("GET", "/events"):
+            return Answer(chunks=iter(self.changes.get, b""))
+        if what == ("GET", "/runs/1r/logs"):
+            return Answer(headers={"Dstack-Log-Offset": "0"}, chunks=iter([b"line 1\n", b"line 2"]))
+        if what == ("POST", "/runs/1r/stop"):
+            self.move("terminating")
+            return Answer(body=self.view())
+        if what[1] in ("/runs/hello", "/runs/1r"):
+            return Answer(body=self.view())
+        problem = {"title": "", "status": 404, "code": "resource_not_exists", "detail": f"There is no {what}"}
+        return Answer(404, json.dumps(problem).encode())
+
+
+def job(number: int = 0, **changes: Any) -> dict[str, Any]:
+    one = dict.fromkeys(("reason", "exit_code", "signal", "started_at", "finished_at", "instance"))
+    one |= {"id": f"{number}j", "replica": 0, "node": number, "attempt": 0, "status": "submitted", "detail": ""}
+    return {**one, "submitted_at": AT, "ports": {}, **changes}
+
+
+@pytest.fixture
+def one(server: FakeServer) -> Iterator[OneRun]:
+    run = OneRun(server)
+    yield run
+    run.changes.put(b"")
+
+
+@pytest.fixture
+def client(server: FakeServer, one: OneRun) -> Iterator[Client]:
+    client = Client(FixedServer(Address(server.url, "t")), "main")
+    yield client
+    client.close()
+
+
+def test_a_submit_sends_what_was_written_and_a_key_that_makes_it_safe_to_repeat(client: Client, one: OneRun) -> None:
+    run = client.runs.submit(Task(commands=["echo hi"]), run_name="hello")
+    (sent,) = one.submitted
+    assert sent["run_name"] == "hello"
+    assert sent["configuration"] == {"type": "task", "commands": ["echo hi"]}
+    assert sent["ssh_public_key"].startswith("ssh-ed25519 ") and one.keys[0]
+    assert (run.name, run.status, run.backend, run.hostname, run.ports) == (
+        "hello",
+        RunStatus.SUBMITTED,
+        None,
+        None,
+        None,
+    )
+
+
+def test_an_argument_wins_over_the_configuration(client: Client, one: OneRun) -> None:
+    task = Task(name="own", commands=["x"], max_price=1.0, regions=["a"], resources=Resources(cpu=1))
+    client.runs.submit(task, max_price=2.0, backends=["local"], resources=Resources(memory="1GB"), max_duration="2h")
+    (sent,) = one.submitted
+    configuration = sent["configuration"]
+    assert (configuration["max_price"], configuration["backends"], configuration["regions"]) == (2.0, ["local"], ["a"])
+    assert list(configuration["resources"]) == ["memory"]
+    assert sent["run_name"] == "own"
+
+
+def test_a_variable_comes_from_the_submitters_environment(
+    client: Client, one: OneRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "abc")
+    client.runs.submit(Task(commands=["x"], env=["TOKEN", "A=1"]))
+    assert one.submitted[0]["configuration"]["env"] == {"TOKEN": "abc", "A": "1"}
+    monkeypatch.delenv("TOKEN")
+    with pytest.raises(ConfigurationError, match="TOKEN"):
+        client.runs.submit(Task(commands=["x"], env=["TOKEN"]))
+    assert len(one.submitted) == 1
+
+
+@pytest.mark.parametrize("name", ["A", "1a", "a", "a_b", "a" * 42])
+def test_a_bad_name_is_refused_before_anything_is_created(client: Client, one: OneRun, name: str) -> None:
+    with pytest.raises(ConfigurationError):
+        client.runs.submit(Task(commands=["x"]), run_name=name)
+    assert one.server.asked == []
+
+
+def test_a_port_in_use_is_refused_before_anything_is_created(client: Client, one: OneRun) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PortUsedError, match=f"The local port {port} is in use"):
+            client.runs.submit(Task(commands=["x"], ports=[f"{port}:80"]))
+        assert one.server.asked == []
+        client.runs.submit(Task(commands=["x"], ports=[f"{port}:80"]), reserve_ports=False)
+    assert len(one.submitted) == 1
+
+
+def test_a_refused_submit_lets_go_of_its_ports(client: Client, one: OneRun, server: FakeServer) -> None:
+    problem = {"title": "", "status": 409, "code": "resource_exists", "detail": "The name is taken"}
+    server.answer = lambda asked: Answer(409, json.dumps(problem).encode())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(ResourceExistsError, match="The name is taken"):
+        client.runs.submit(Task(commands=["x"], ports=[f"{port}:80"]))
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_the_files_of_a_folder_go_before_the_run(client: Client, one: OneRun, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "a.py").write_text("print(1)")
+
+    def answer(asked: Asked) -> Answer:
+        if asked.path.endswith("/blobs/missing"):
+            return Answer(body=json.dumps({"missing": json.loads(asked.body)["hashes"]}).encode())
+        return Answer(204, b"") if asked.method == "PUT" else one.answer(asked)
+
+    one.server.answer = answer
+    client.runs.submit(Task(commands=["x"]), repo=LocalRepo.from_dir(tmp_path / "work"))
+    assert [asked.method for asked in one.server.asked] == ["POST", "PUT", "PUT", "PUT", "POST"]
+    repo = one.submitted[0]["repo"]
+    assert repo["kind"] == "local" and len(repo["root"]) == 64
+
+
+def test_a_folder_that_is_not_there_is_told() -> None:
+    with pytest.raises(ConfigurationError, match="There is no folder `/nowhere`"):
+        LocalRepo.from_dir("/nowhere")
+
+
+def test_a_run_is_found_by_its_name_or_is_none(client: Client) -> None:
+    run = client.runs.get("hello")
+    assert run is not None and run.id == "1r"
+    assert client.runs.get("nope") is None
+
+
+def test_all_pages_of_the_list_are_fetched(client: Client, one: OneRun, server: FakeServer) -> None:
+    def answer(asked: Asked) -> Answer:
+        following = {None: "b", "b": "c", "c": None}[asked.query.get("before")]
+        return Answer(body=json.dumps({"runs": [json.loads(one.view())], "next": following}).encode())
+
+    server.answer = answer
+    assert len(client.runs.list(all=True)) == 3
+    assert [asked.query.get("before") for asked in server.asked] == [None, "b", "c"]
+    assert {asked.query["all"] for asked in server.asked} == {"true"}
+
+
+@pytest.mark.parametrize(
+    ("status", "codes", "expected"),
+    [
+        ("running", [0], None),
+        ("done", [0], 0),
+        ("failed", [3], 3),
+        ("failed", [0, 7], 7),
+        ("failed", [None], None),
+        ("terminated", [143], 143),
+        ("terminated", [None], None),
+    ],
+)
+def test_the_exit_code_is_the_jobs(
+    client: Client, one: OneRun, status: str, codes: list[int | None], expected: int | None
+) -> None:
+    one.run["status"] = status
+    one.jobs = [job(number, exit_code=code, finished_at=AT) for number, code in enumerate(codes)]
+    run = client.runs.get("hello")
+    assert run is not None and run.exit_code == expected
+
+
+def found(client: Client) -> Run:
+    run = client.runs.get("hello")
+    assert run is not None
+    return run
+
+
+def test_changes_follow_the_events_to_the_end(client: Client, one: OneRun) -> None:
+    one.move("provisioning")
+    seen = []
+    for run in found(client).changes():
+        seen.append(run.status.value)
+        if run.status is RunStatus.PROVISIONING:
+            one.move("running", instance=INSTANCE)
+        if run.status is RunStatus.RUNNING:
+            assert (str(run.backend), run.hostname) == ("local", "127.0.0.1")
+            one.move("done", exit_code=0)
+    assert seen == ["provisioning", "running", "done"]
+
+
+@pytest.mark.parametrize(("status", "expected"), [("done", True), ("failed", False), ("terminated", False)])
+def test_attaching_to_what_ends_before_it_runs(client: Client, one: OneRun, status: str, expected: bool) -> None:
+    run = found(client)
+    threading.Thread(target=one.move, args=(status,)).start()
+    assert run.attach() is expected
+    assert run.ports is None
+    run.detach()
+    run.detach()
+
+
+def test_attaching_tells_what_the_server_refuses(client: Client, one: OneRun, server: FakeServer) -> None:
+    problem = {"title": "", "status": 400, "code": "invalid_request", "detail": "No key is taken"}
+
+    def answer(asked: Asked) -> Answer:
+        return Answer(400, json.dumps(problem).encode()) if asked.path.endswith("/access") else one.answer(asked)
+
+    server.answer = answer
+    one.move("running", instance=INSTANCE)
+    with pytest.raises(InvalidRequestError, match="No key is taken"):
+        found(client).attach()
+
+
+def test_a_bad_key_is_told_at_once(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        found(client).attach(ssh_identity_file=tmp_path / "none")
+
+
+def test_logs_of_a_finished_run(client: Client, one: OneRun) -> None:
+    one.move("done", exit_code=0)
+    assert b"".join(found(client).logs()) == b"line 1\nline 2"
+
+
+def test_stopping_detaches_and_shows_the_new_status(client: Client, one: OneRun) -> None:
+    run = found(client)
+    run.stop(abort=True)
+    assert run.status is RunStatus.TERMINATING
+    assert json.loads(one.server.asked[-1].body) == {"abort": True}
+
+
+def test_port_used_is_a_client_error() -> None:
+    assert issubclass(PortUsedError, ClientError)

@@ -1,0 +1,105 @@
+"""What `dstack apply` makes of files, options and plans."""
+
+from pathlib import Path
+
+import pytest
+from dstack.spec.parse import to_mapping
+
+from dstack.api import RunPlan, Task
+from dstack.api._submissions import Draft
+from dstack.cli.commands import apply
+from dstack.cli.main import parser
+from dstack.errors import NoCapacityError
+from dstack.protocol.requests import SubmitRun
+from dstack.protocol.views import OfferView, PlanView
+
+from .conftest import Cli
+
+OFFER = OfferView(
+    backend="local",
+    region="-",
+    instance_type="laptop",
+    resources="4xCPU, 8GB",
+    spot=False,
+    price=0.0,
+    availability="available",
+)
+
+
+def changed(task: Task, *options: str) -> dict[str, object]:
+    return to_mapping(apply.changed(task, parser().parse_args(["apply", *options])))
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "expected"),
+    [
+        (("-b", "local", "-b", "aws"), "backends", ["local", "aws"]),
+        (("-r", "eu"), "regions", ["eu"]),
+        (("--spot",), "spot_policy", "spot"),
+        (("--on-demand",), "spot_policy", "on-demand"),
+        (("--max-price", "1.5"), "max_price", 1.5),
+        (("-e", "A=2", "-e", "B=", "-e", "C=x=y"), "env", {"A": "2", "B": "", "C": "x=y"}),
+    ],
+)
+def test_an_option_takes_the_place_of_a_field(options: tuple[str, ...], field: str, expected: object) -> None:
+    assert changed(Task(commands=["x"], regions=["us"]), *options)[field] == expected
+
+
+def test_a_variable_is_added_to_those_of_the_file() -> None:
+    task = Task(commands=["x"], env={"A": "1", "B": "1"})
+    assert changed(task, "-e", "B=2")["env"] == {"A": "1", "B": "2"}
+
+
+def test_what_was_not_said_stays_unsaid() -> None:
+    assert set(changed(Task(commands=["x"]))) == {"type", "commands"}
+
+
+def test_a_missing_file_says_how_to_name_one(cli: Cli) -> None:
+    assert cli("apply", "-y") == (
+        "exit 1\n"
+        "stderr:\n"
+        "error: There is no file `.dstack.yml`\n"
+        "hint: Name the configuration with `-f FILE`; `-f -` reads it from stdin\n"
+    )
+
+
+def test_a_folder_instead_of_a_file_is_told(cli: Cli, tmp_path: Path) -> None:
+    assert cli("apply", "-y", "-f", str(tmp_path)).startswith(f"exit 1\nstderr:\nerror: `{tmp_path}` cannot be read")
+
+
+def test_a_typo_names_file_line_and_the_nearest_field(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / ".dstack.yml").write_text("type: task\ncomands: [a]\n")
+    text = cli("apply", "-y")
+    assert text.startswith("exit 1\n") and ".dstack.yml:2" in text and "`commands`" in text and "Traceback" not in text
+
+
+def plan(**changes: object) -> RunPlan:
+    view = PlanView(
+        project="main",
+        user="me",
+        run_name="hello",
+        spec={},
+        offers=[OFFER],
+        offers_total=1,
+        max_price=0.0,
+        refusals=[],
+    )
+    draft = Draft(SubmitRun(configuration={"type": "task", "max_price": 2.5}, configuration_path="a.dstack.yml"), {})
+    return RunPlan(draft, None, view.model_copy(update=changes))
+
+
+def test_a_plan_shows_properties_and_offers() -> None:
+    lines = apply.plan_text(plan()).splitlines()
+    assert lines[0] == "Project        main"
+    assert lines[2] == "Configuration  a.dstack.yml"
+    assert "Max price      $2.5" in lines
+    assert lines[-2:] == [
+        "1  local    -       laptop    4xCPU, 8GB  no    $0",
+        "Shown 1 of 1 offers, $0 max",
+    ]
+
+
+def test_a_plan_without_an_offer_tells_why() -> None:
+    refusals = ["`local` has 4 CPUs, and 64 were asked for"]
+    with pytest.raises(NoCapacityError, match="No machine fits: `local` has 4 CPUs, and 64 were asked for"):
+        apply._check(plan(offers=[], offers_total=0, refusals=refusals))

@@ -1,0 +1,122 @@
+"""Going along with a run: what is said, what Ctrl-C does, and the exit code."""
+
+import io
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+
+from dstack.api import Run
+from dstack.cli import following
+from dstack.errors import SSHError
+from dstack.protocol.statuses import RunStatus
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class StandIn:
+    """A run of which a test says how it goes."""
+
+    def __init__(self, status: str, exit_code: int | None = None, detail: str = "", reason: str | None = None) -> None:
+        self.name = "hello"
+        self.status = RunStatus(status)
+        self.exit_code = exit_code
+        self.detail = detail
+        self.reason = reason
+        self.ports: dict[int, int] | None = {80: 8000}
+        self.done: list[str] = []
+        self.attach_error: Exception | None = None
+        self.interrupts_log = False
+
+    def changes(self) -> Iterator["StandIn"]:
+        yield self
+
+    def attach(self, **options: Any) -> bool:
+        self.done.append("attach")
+        if self.attach_error is not None:
+            raise self.attach_error
+        return True
+
+    def logs(self) -> Iterator[bytes]:
+        yield b"a line\n\xff"
+        if self.interrupts_log:
+            raise KeyboardInterrupt
+
+    def stop(self) -> None:
+        self.done.append("stop")
+
+    def detach(self) -> None:
+        self.done.append("detach")
+
+
+def follow(run: StandIn) -> int:
+    return following.follow(cast(Run, run))
+
+
+@pytest.mark.parametrize(
+    ("run", "code", "says"),
+    [
+        (StandIn("done", 0), 0, "hello: done\n"),
+        (StandIn("failed", 3, "the command failed"), 3, "hello: failed (exit code 3), the command failed\n"),
+        (StandIn("failed", None, "", "no_capacity"), 1, "hello: failed, no capacity\n"),
+        (
+            StandIn("terminated", 143, "", "stopped_by_user"),
+            143,
+            "hello: terminated (exit code 143), stopped by user\n",
+        ),
+        (StandIn("terminated", 0, "", "stopped_by_user"), 1, "hello: terminated (exit code 0), stopped by user\n"),
+    ],
+)
+def test_the_exit_code_is_the_jobs_and_the_end_is_told(
+    capfdbinary: pytest.CaptureFixture[bytes], run: StandIn, code: int, says: str
+) -> None:
+    assert follow(run) == code
+    output = capfdbinary.readouterr()
+    assert output.out == b"a line\n\xff"
+    assert output.err.decode() == f"Port 80 of `hello` is at localhost:8000\n{says}"
+    assert run.done == ["attach", "detach"]
+
+
+def test_a_tunnel_that_fails_is_a_warning_and_the_log_goes_on(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    run = StandIn("done", 0)
+    run.attach_error = SSHError("The tunnel is gone", hint="Try again")
+    assert follow(run) == 0
+    output = capfdbinary.readouterr()
+    assert output.err.decode() == "warning: The tunnel is gone\nhint: Try again\nhello: done\n"
+    assert output.out == b"a line\n\xff"
+
+
+@pytest.mark.parametrize(
+    ("stdin", "expected"),
+    [
+        (io.StringIO(), ["attach", "stop", "detach"]),
+        (Terminal("y\n"), ["attach", "stop", "detach"]),
+        (Terminal("n\n"), ["attach", "detach"]),
+        (Terminal(""), ["attach", "detach"]),
+    ],
+)
+def test_ctrl_c_asks_where_there_is_a_terminal_and_stops_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], stdin: io.StringIO, expected: list[str]
+) -> None:
+    run = StandIn("running")
+    run.interrupts_log = True
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert follow(run) == 130
+    assert run.done == expected
+    said = capfdbinary.readouterr().err.decode()
+    assert ("`dstack attach --logs hello` comes back to it" in said) is ("stop" not in expected)
+
+
+def test_a_second_ctrl_c_leaves_the_run_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Impatient(Terminal):
+        def readline(self, *arguments: Any) -> str:
+            raise KeyboardInterrupt
+
+    run = StandIn("running")
+    run.interrupts_log = True
+    monkeypatch.setattr("sys.stdin", Impatient())
+    assert follow(run) == 130
+    assert run.done == ["attach", "detach"]

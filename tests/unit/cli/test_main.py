@@ -1,0 +1,104 @@
+"""What the command does with arguments and errors."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dstack import __version__
+from dstack.cli.main import COMMANDS
+
+from .conftest import Cli
+
+
+def test_the_version(cli: Cli) -> None:
+    assert cli("--version") == f"exit 0\nstdout:\ndstack {__version__}\n"
+
+
+def test_help_names_every_command(cli: Cli) -> None:
+    text = cli("--help")
+    assert text.startswith("exit 0\n") and all(f"\n    {name} " in text for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(cli: Cli, command: str) -> None:
+    assert cli(command, "--help").startswith("exit 0\nstdout:\nusage: dstack")
+
+
+@pytest.mark.parametrize("arguments", [(), ("nope",), ("ps", "--nope"), ("logs",), ("apply", "--spot", "--on-demand")])
+def test_wrong_usage_exits_with_2(cli: Cli, arguments: tuple[str, ...]) -> None:
+    text = cli(*arguments)
+    assert text.startswith("exit 2\nstderr:\nusage: dstack") and "error: " in text
+
+
+def test_nobody_at_the_url_is_one_clear_message(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSTACK_SERVER_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("DSTACK_TOKEN", "s3cret")
+    monkeypatch.setenv("DSTACK_PROJECT", "main")
+    assert cli("ps") == (
+        "exit 1\n"
+        "stderr:\n"
+        "error: No server answers at `http://127.0.0.1:1` ([Errno 111] Connection refused)\n"
+        "hint: Start one with `dstack server`, or correct the URL in `~/.dstack/config.yml` or `DSTACK_SERVER_URL`\n"
+    )
+
+
+def test_a_damaged_configuration_is_one_clear_message(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / ".dstack").mkdir()
+    path = tmp_path / ".dstack" / "config.yml"
+    path.write_text("projects: [\n")
+    assert cli("ps") == (
+        "exit 1\n"
+        "stderr:\n"
+        f"error: {path}:2:1: expected the node content, but found '<stream end>'\n"
+        "hint: Correct the file or remove it\n"
+    )
+
+
+def test_the_project_may_stand_before_or_after_the_command(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / ".dstack").mkdir()
+    (tmp_path / ".dstack" / "config.yml").write_text("projects: [{name: a, url: 'http://h', token: t, default: true}]")
+    assert cli("--project", "x", "ps") == cli("ps", "--project", "x")
+    assert "There is no project `x`" in cli("ps", "--project", "x")
+
+
+def test_a_bug_is_a_sentence_and_a_traceback_only_on_demand(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(arguments: object) -> int:
+        raise RuntimeError("oops")
+
+    monkeypatch.setattr("dstack.cli.commands.ps.run", broken)
+    assert cli("ps") == (
+        "exit 1\n"
+        "stderr:\n"
+        "error: Something went wrong inside dstack: RuntimeError: oops\n"
+        "hint: Set `DSTACK_DEBUG=1` to see where, and report it\n"
+    )
+    monkeypatch.setenv("DSTACK_DEBUG", "1")
+    with pytest.raises(RuntimeError):
+        cli("ps")
+
+
+def test_ctrl_c_exits_with_130_and_says_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(arguments: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dstack.cli.commands.ps.run", interrupted)
+    assert cli("ps") == "exit 130\n"
+
+
+@pytest.mark.parametrize("size", [1, 1_000_000])
+def test_a_reader_that_goes_away_is_no_error(size: int) -> None:
+    code = f"""
+import sys
+from dstack.cli.commands import ps
+from dstack.cli.main import main
+ps.run = lambda arguments: sys.stdout.write("x" * {size}) and 0
+sys.exit(main(["ps"]))
+"""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run([sys.executable, "-c", code], stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (141, b"")
