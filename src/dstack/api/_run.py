@@ -9,7 +9,7 @@ from dstack.api._attach import Attachment, Wish, open_attachment
 from dstack.api._context import Context
 from dstack.api._keys import identity
 from dstack.api._logs import LogReader
-from dstack.errors import ServerClientError
+from dstack.errors import ConfigurationError, ServerClientError
 from dstack.protocol import routes
 from dstack.protocol.requests import GrantAccess, StopRun
 from dstack.protocol.statuses import JobStatus, RunStatus
@@ -247,5 +247,8 @@ class Run:
 
 
 def _overrides(ports: Sequence[PortMapping | str] | None) -> dict[int, int | None]:
-    mappings = [port if isinstance(port, PortMapping) else PortMapping.parse(port) for port in ports or ()]
+    try:
+        mappings = [PortMapping.parse(port) for port in ports or ()]
+    except ValueError as error:
+        raise ConfigurationError(f"A port cannot be understood: {error}") from error
     return {mapping.container_port: mapping.local_port for mapping in mappings}

@@ -1,7 +1,6 @@
 """Ranges such as `2..8`, `8GB..`, `..4`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
 from dstack.kit.units import parsed_schema
@@ -14,23 +13,42 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=float)
 
 
-@dataclass(frozen=True, slots=True)
 class Range(Generic[T]):
-    """A closed range; None is open.
+    """A closed range that does not change; None is open.
 
     Example:
         >>> str(Range(2, None)), Range.parse("2..8", parse_count).max, Range(1, 4).contains(5)
         ('2..', 8, False)
     """
 
-    min: T | None = None
-    max: T | None = None
+    # Not a dataclass: Pydantic would read those by its own rules instead of by `parse`.
+    __slots__ = ("_max", "_min")
 
-    def __post_init__(self) -> None:
-        if self.min is None and self.max is None:
+    def __init__(self, min: T | None = None, max: T | None = None) -> None:
+        if min is None and max is None:
             raise ValueError("expected a range such as `2..8`, `2..` or `..8`, found one without any end")
-        if self.min is not None and self.max is not None and self.min > self.max:
+        self._min, self._max = min, max
+        if min is not None and max is not None and min > max:
             raise ValueError(f"expected a range whose end is not below its start, found `{self}`")
+
+    @property
+    def min(self) -> T | None:
+        """The least value inside."""
+        return self._min
+
+    @property
+    def max(self) -> T | None:
+        """The greatest value inside."""
+        return self._max
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Range) and (self.min, self.max) == (other.min, other.max)
+
+    def __hash__(self) -> int:
+        return hash((self.min, self.max))
+
+    def __repr__(self) -> str:
+        return f"Range({self.min!r}, {self.max!r})"
 
     @classmethod
     def parse(cls, value: object, item: Callable[[object], T]) -> "Range[T]":

@@ -25,18 +25,14 @@ class Spec(BaseModel):
 
 def _detail(error: Any, fields: tuple[str, ...]) -> InitErrorDetails:
     """One mistake, with the words of an unknown field made helpful."""
-    kind, loc = error["type"], error["loc"]
+    kind, loc, said = error["type"], error["loc"], error["msg"]
     if kind == "extra_forbidden" and len(loc) == 1:
         guess = nearest(str(loc[0]), fields)
         advice = f"did you mean `{guess}`?" if guess else f"known are {listed(fields)}"
-        text = PydanticCustomError(
-            "unknown_field", "unknown field `{name}`; {advice}", {"name": loc[0], "advice": advice}
-        )
-        return InitErrorDetails(type=text, loc=loc, input=error["input"])
-    if kind == "value_error":
-        said = PydanticCustomError("value_error", "{reason}", {"reason": str(error["ctx"]["error"])})
-        return InitErrorDetails(type=said, loc=loc, input=error["input"])
-    if "ctx" in error and kind in ("unknown_field", "said"):
-        said = PydanticCustomError(kind, "{text}", {"text": error["msg"]})
-        return InitErrorDetails(type=said, loc=loc, input=error["input"])
-    return InitErrorDetails(type=kind, loc=loc, input=error["input"], ctx=error.get("ctx", {}))
+        kind, said = "unknown_field", f"unknown field `{loc[0]}`; {advice}"
+    elif kind == "value_error" and "error" in error.get("ctx", {}):
+        said = str(error["ctx"]["error"])
+    elif kind not in ("value_error", "unknown_field"):
+        return InitErrorDetails(type=kind, loc=loc, input=error["input"], ctx=error.get("ctx", {}))
+    own_words = PydanticCustomError(kind, "{said}", {"said": said})
+    return InitErrorDetails(type=own_words, loc=loc, input=error["input"])

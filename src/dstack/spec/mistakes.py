@@ -63,7 +63,7 @@ def _text(error: ErrorDetails) -> str:
         return f"expected {words} {context[key]}, found {found}"
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind]}, found {found}"
-    return error["msg"]
+    return str(context["error"]) if "error" in context else error["msg"]
 
 
 def _show(value: object) -> str:

@@ -32,7 +32,7 @@ def parse_configuration(text: str, filename: str) -> Configuration:
         return _build(document.data)
     except _Mistaken as error:
         raise ConfigurationError(
-            "\n".join(f"{document.place_of(one.path)}: {one.text}" for one in error.mistakes),
+            "\n".join(f"{document.place_of(one.path)}: {one.text}" for one in document.in_order(error.mistakes)),
             hint="Correct the file and try again",
         ) from None
 

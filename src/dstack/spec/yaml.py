@@ -1,11 +1,12 @@
 """YAML with places: plain data, and for each part of it the line and column where it stands."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import yaml
 
 from dstack.errors import ConfigurationError
-from dstack.spec.mistakes import Path
+from dstack.spec.mistakes import Mistake, Path
 
 NODES_MAX = 100_000
 _TEXT_ONLY = "env"
@@ -22,10 +23,17 @@ class Document:
 
     def place_of(self, path: Path) -> str:
         """`file:line:column` of a part, or of the nearest part around it."""
+        line, column = self._position_of(path)
+        return f"{self.filename}:{line}:{column}"
+
+    def in_order(self, mistakes: Iterable[Mistake]) -> list[Mistake]:
+        """Mistakes as a reader meets them."""
+        return sorted(mistakes, key=lambda mistake: self._position_of(mistake.path))
+
+    def _position_of(self, path: Path) -> tuple[int, int]:
         while path not in self.places:
             path = path[:-1]
-        line, column = self.places[path]
-        return f"{self.filename}:{line}:{column}"
+        return self.places[path]
 
 
 def read_yaml(text: str, filename: str) -> Document:

@@ -241,7 +241,7 @@ async def test_files_are_fetched_over_the_link_and_lie_in_the_working_directory(
 async def test_a_supervisor_holds_nothing_of_the_agent_open(agent: Agent) -> None:
     async with connected(agent) as client:
         await client.start(J, "echo up; sleep 1000")
-        await client.line(J, b"up")
+        await client.until(lambda: b"started process" in client.log_of(J, "agent"))
         folder = f"/proc/{agent.supervisor(J)}/fd"
         held = {os.readlink(f"{folder}/{name}") for name in os.listdir(folder)}
     job = agent.home / "jobs" / J

@@ -292,6 +292,12 @@ def test_a_bad_key_is_told_at_once(client: Client, tmp_path: Path) -> None:
         found(client).attach(ssh_identity_file=tmp_path / "none")
 
 
+def test_a_port_that_is_none_is_told(client: Client, one: OneRun) -> None:
+    one.move("running", instance=INSTANCE)
+    with pytest.raises(ConfigurationError, match="expected a port such as"):
+        found(client).attach(ports_overrides=["http"])
+
+
 def test_logs_of_a_finished_run(client: Client, one: OneRun) -> None:
     one.move("done", exit_code=0)
     assert b"".join(found(client).logs()) == b"line 1\nline 2"
