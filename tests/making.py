@@ -119,3 +119,16 @@ def job_view(of: Job, on: Instance | None = None, *, now: datetime = NOW, **fiel
 def instance_view(of: Instance, *jobs: Job, now: datetime = NOW, **fields: Any) -> InstanceView:
     """A view of an instance."""
     return InstanceView(of, jobs, fields.get("outcomes", {}), now)
+
+
+class HandClock:
+    """A clock that a test turns by hand."""
+
+    def __init__(self) -> None:
+        self.time = NOW
+
+    def now(self) -> datetime:
+        return self.time
+
+    async def sleep(self, span: timedelta) -> None:
+        raise AssertionError("nothing in a store test sleeps")

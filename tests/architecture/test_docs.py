@@ -2,7 +2,9 @@ import re
 import runpy
 import tomllib
 
-from sources import ROOT, files
+from sources import MODULES, ROOT, files
+
+MODULE_OF = {"pyyaml": "yaml"}
 
 # Put together from halves, so that this file does not name what it looks for.
 FOREIGN = re.compile("|".join(["/work" + "/", "/root" + "/", r"(?:test\.)?py" + r"pi\.org", "python" + "hosted"]))
@@ -17,9 +19,16 @@ def test_pages_that_come_from_the_code_say_what_it_says() -> None:
 def test_every_dependency_has_its_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
-    names = {re.match(r"[\w.-]+", requirement)[0] for requirement in wanted}  # type: ignore[index]
+    names = {_name(requirement) for requirement in wanted}
     page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
     assert names == set(re.findall(r"^\| `([\w.-]+)` \|", page, re.MULTILINE))
+
+
+def test_every_dependency_is_imported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = {MODULE_OF.get(name, name) for name in (_name(one) for one in project["dependencies"])}
+    imported = re.findall(r"^\s*(?:import|from) (\w+)", "\n".join(path.read_text() for path in MODULES), re.MULTILINE)
+    assert names - {"httptools"} <= set(imported), "uvicorn finds httptools by itself; nobody finds the others"
 
 
 def test_nothing_tells_on_which_machine_it_was_written() -> None:
@@ -42,3 +51,8 @@ def test_links_between_our_pages_lead_somewhere() -> None:
                 if not (path.parent / target).exists():
                     broken.append(f"{path.relative_to(ROOT)}: {target}")
     assert broken == []
+
+
+def _name(requirement: str) -> str:
+    """The package of a requirement such as `httpx>=0.27`."""
+    return re.split(r"[^\w.-]", requirement)[0]

@@ -64,8 +64,8 @@ def draft_of(configuration: "Task", options: Options, environ: Mapping[str, str]
         ConfigurationError: an option does not fit, a variable is missing, or the name is none.
     """
     from dstack.spec import env
-    from dstack.spec.parse import configuration_of, to_mapping
     from dstack.spec.names import check_name
+    from dstack.spec.parse import configuration_of, to_mapping
 
     said = {name: _plain(value) for name, value in options.items() if value is not None}
     run_name = said.pop("run_name", None) or configuration.name

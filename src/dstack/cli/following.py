@@ -16,14 +16,11 @@ EXIT_INTERRUPTED = 130
 
 def wait_until_running(run: "Run") -> None:
     """Show what the run waits for, until it runs or has ended."""
-    line = words.StatusLine()
-    try:
+    with words.StatusLine() as line:
         for now in run.changes():
             if now.status is RunStatus.RUNNING or now.status.is_finished():
                 return
             line.set(f"{run.name}: {now.status}{f', {now.detail}' if now.detail else ''}")
-    finally:
-        line.clear()
 
 
 def attach(run: "Run", *, bind_address: str | None = None, ports: list[str] | None = None) -> None:
@@ -71,9 +68,8 @@ def ended(run: "Run") -> int:
     if run.status is RunStatus.DONE:
         words.say(f"{run.name}: done")
         return 0
-    reason = run.detail or (run.reason or "").replace("_", " ")
-    known = f" (exit code {code})" if code is not None else ""
-    words.say(f"{run.name}: {run.status}{known}{f', {reason}' if reason else ''}")
+    why = ": ".join(part for part in ((run.reason or "").replace("_", " "), run.detail) if part)
+    words.say(f"{run.name}: {run.status}{f' ({why})' if why else ''}")
     return code or EXIT_ERROR
 
 

@@ -125,23 +125,29 @@ def confirmed(question: str) -> bool:
 
 
 class StatusLine:
-    """One line that is written over on a terminal; elsewhere a line for each change."""
+    """One line that is written over on a terminal and gone at the end; elsewhere a line for each change."""
 
     def __init__(self) -> None:
         self._last = ""
         self._is_live = sys.stderr.isatty()
 
-    def set(self, text: str) -> None:
-        """Show the text instead of what was there."""
-        if text == self._last:
+    def __enter__(self) -> "StatusLine":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._is_live and self._last:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+
+    def set(self, text: str, *, is_lasting: bool = True) -> None:
+        """Show the text instead of what was there.
+
+        Args:
+            text: one line.
+            is_lasting: whether it is worth a line of its own where lines cannot be written over.
+        """
+        if text == self._last or not (is_lasting or self._is_live):
             return
         self._last = text
         sys.stderr.write(f"\r\x1b[2K{text}" if self._is_live else f"{text}\n")
         sys.stderr.flush()
-
-    def clear(self) -> None:
-        """Take the line away again."""
-        if self._is_live and self._last:
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()
-        self._last = ""

@@ -15,7 +15,7 @@ from dstack.hosts.link import Welcome
 from dstack.kit.signals import Signals
 from dstack.logs.base import LogStore
 from dstack.protocol.agent import LOG_STREAMS, JobReport
-from dstack.store import intents, objects
+from dstack.store import commits, intents, objects
 from dstack.store.db import Database, Tx
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def _change_instance(tx: Tx, instance_id: str, change: Callable[[Instance, Tx], 
         return
     changed = change(instance, tx)
     if changed != instance:
-        objects.record(tx, changed)
+        commits.record(tx, changed)
 
 
 def _store_welcome(tx: Tx, instance_id: str, welcome: Welcome) -> None:
@@ -93,7 +93,7 @@ def _store_welcome(tx: Tx, instance_id: str, welcome: Welcome) -> None:
     known = {report.job_id for report in welcome.reports}
     for job in objects.unfinished_jobs_on(tx, instance_id):
         if job.id not in known and job.lost_at is None and _was_started(tx, job):
-            objects.record(tx, replace(job, lost_at=tx.clock.now()))
+            commits.record(tx, replace(job, lost_at=tx.clock.now()))
 
 
 def _was_started(tx: Tx, job: Job) -> bool:
@@ -108,4 +108,4 @@ def _store_reports(tx: Tx, instance_id: str, reports: list[JobReport]) -> None:
         if job is None or job.instance_id != instance_id:
             log.warning("Instance %s reports the job %s, which is not on record there", instance_id, id)
         elif job.finished_at is None and job.report != report:
-            objects.record(tx, replace(job, report=report, lost_at=None))
+            commits.record(tx, replace(job, report=report, lost_at=None))

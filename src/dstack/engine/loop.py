@@ -20,7 +20,7 @@ from dstack.kit.clock import Clock
 from dstack.kit.ids import Ids
 from dstack.kit.tasks import TaskGroup
 from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
-from dstack.store import objects, wakes
+from dstack.store import commits, wakes
 from dstack.store.db import Database, Notices, Tx
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ SWEEP_EVERY = timedelta(minutes=1)
 AFTER_A_BUG = timedelta(seconds=30)
 
 
-def check_move(kind: str, old: objects.Status, new: objects.Status) -> None:
+def check_move(kind: str, old: commits.Status, new: commits.Status) -> None:
     """Raise `IllegalMove` unless the table of this kind has the move."""
     match old, new:
         case RunStatus(), RunStatus():
@@ -57,6 +57,7 @@ class Engine:
         self._ids = ids
         self._catalog = catalog
         self._outbox = outbox
+        self._next_due: datetime | None = None
         self._woken = asyncio.Event()
         self._tasks = TaskGroup()
 
@@ -74,7 +75,8 @@ class Engine:
         await self._outbox.close()
 
     def _hear(self, notices: Notices) -> None:
-        if notices.wakes:
+        if notices.next_due is not None and (self._next_due is None or notices.next_due < self._next_due):
+            self._next_due = notices.next_due
             self._woken.set()
 
     async def _sweep(self) -> None:
@@ -86,22 +88,23 @@ class Engine:
             await self._clock.sleep(SWEEP_EVERY)
 
     async def _run(self) -> None:
-        """Look at what falls due by time, and at what was left over; all else is looked at in the commit that wakes it."""
+        """Look at what falls due by time, and at what was left over; the rest is looked at where it was woken."""
         while True:
             self._woken.clear()
             try:
-                next_due = await self._db.write(wakes.take_due)
+                self._next_due = await self._db.write(wakes.take_due)
             except DatabaseError:
                 log.exception("The database does not take writes; tried again in %s", AFTER_A_BUG)
                 await self._clock.sleep(AFTER_A_BUG)
                 continue
-            await self._wait(next_due)
+            await self._wait()
 
-    async def _wait(self, until: datetime | None) -> None:
-        if until is None:
+    async def _wait(self) -> None:
+        """Until the next wake is due; one that is left meanwhile may be due earlier."""
+        if self._next_due is None:
             await self._woken.wait()
             return
-        span = max(until - self._clock.now(), timedelta(0))
+        span = max(self._next_due - self._clock.now(), timedelta(0))
         woken = asyncio.ensure_future(self._woken.wait())
         timer = asyncio.ensure_future(self._clock.sleep(span))
         try:
@@ -124,12 +127,12 @@ class Engine:
             looks += len(due)
 
     def _look(self, tx: Tx, kind: str, id: str) -> None:
-        """One look. A bug in it concerns its object alone: deciding writes nothing, and a commit checks before it writes."""
+        """One look. A bug concerns its object alone: deciding writes nothing, and a commit checks before it writes."""
         try:
             if kind == "scheduler":
                 schedule(tx, self._catalog.snapshot(), self._ids, check_move)
             elif (decided := self._decide(tx, kind, id)) is not None:
-                objects.commit(tx, decided, check_move)
+                commits.commit(tx, decided, check_move)
                 if decided.again is not None:
                     wakes.add(tx, kind, id, after=decided.again)
         except DatabaseError:

@@ -9,11 +9,11 @@ from dstack.domain.offers import Offer
 from dstack.domain.placement import Room, place, rooms_of
 from dstack.kit.ids import Ids
 from dstack.protocol.statuses import InstanceStatus, JobStatus
-from dstack.store import objects
+from dstack.store import commits, objects
 from dstack.store.db import Tx
 
 
-def schedule(tx: Tx, offers: Sequence[Offer], ids: Ids, check: objects.Check) -> None:
+def schedule(tx: Tx, offers: Sequence[Offer], ids: Ids, check: commits.Check) -> None:
     """Give every job that has a place now its place, on a machine there is or on one to be bought."""
     instances = objects.live_instances(tx)
     jobs = [job for instance in instances for job in objects.unfinished_jobs_on(tx, instance.id)]
@@ -23,7 +23,7 @@ def schedule(tx: Tx, offers: Sequence[Offer], ids: Ids, check: objects.Check) ->
     new_ids = {room.key: ids.new_id() for room in placement.bought}
     firsts = {placed.key: placed.job for placed in reversed(placement.placed)}
     born = (_born(room, new_ids[room.key], firsts[room.key], now) for room in placement.bought)
-    objects.commit(tx, Next(tuple(born)), check)
+    commits.commit(tx, Next(tuple(born)), check)
     for placed in placement.placed:
         instance_id = new_ids.get(placed.key, placed.key)
         provisioning = replace(
@@ -33,7 +33,7 @@ def schedule(tx: Tx, offers: Sequence[Offer], ids: Ids, check: objects.Check) ->
             instance_id=instance_id,
             share=placed.share,
         )
-        objects.commit(tx, Next((provisioning,)), check)
+        commits.commit(tx, Next((provisioning,)), check)
 
 
 def _born(room: Room, id: str, first: Job, now: datetime) -> Instance:

@@ -59,7 +59,7 @@ async def _with_door(context: Context, instance_id: str) -> Instance:
         async with asyncio.timeout(DOOR_TIMEOUT_S):
             with context.signals.subscribe(instance_id) as changed:
                 while True:
-                    changed.clear()
+                    changed.take()
                     instance = await context.db.read(lambda tx: objects.find_instance(tx, instance_id))
                     if instance is not None and instance.ssh_port and instance.ssh_host_key and instance.hostname:
                         return instance

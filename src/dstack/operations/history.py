@@ -44,7 +44,7 @@ async def follow_events(
     """Every line after `after`, for ever; None at least every `beat_s` seconds, to show that the stream is alive."""
     with context.signals.subscribe(EVENTS_KEY) as changed:
         while True:
-            changed.clear()
+            changed.take()
             page = await list_events(context, user, project, run=run, after=after, limit=200)
             for event in page.events:
                 yield event
@@ -114,20 +114,20 @@ def _offset_at(context: Context, job_ids: list[str], stream: str, start: datetim
 async def read_log(context: Context, cursor: LogCursor, *, follow: bool) -> AsyncIterator[bytes]:
     """The bytes from the cursor on; with `follow` until the run has ended and every byte of it has been given."""
     offset = cursor.offset
-    while True:
-        attempts, run_ended = await context.db.read(lambda tx: _attempts(tx, cursor))
-        with context.signals.subscribe(cursor.run_id, *attempts) as changed:
-            while True:
-                changed.clear()
-                chunk = await asyncio.to_thread(_read, context, attempts, cursor.stream, offset)
-                if not chunk:
-                    break
+    attempts: list[str] = []
+    run_ended = False
+    with context.signals.subscribe(cursor.run_id) as changes:
+        while True:
+            heard = changes.take()
+            if not attempts or cursor.run_id in heard:
+                attempts, run_ended = await context.db.read(lambda tx: _attempts(tx, cursor))
+                changes.add(*attempts)
+            while chunk := await asyncio.to_thread(_read, context, attempts, cursor.stream, offset):
                 offset += len(chunk)
                 yield chunk
             if run_ended or not follow:
                 return
-            if await context.db.read(lambda tx: _attempts(tx, cursor)) == (attempts, run_ended):
-                await changed.wait()
+            await changes.wait()
 
 
 def _attempts(tx: Tx, cursor: LogCursor) -> tuple[list[str], bool]:
@@ -138,9 +138,10 @@ def _attempts(tx: Tx, cursor: LogCursor) -> tuple[list[str], bool]:
 
 def _read(context: Context, job_ids: list[str], stream: str, offset: int) -> bytes:
     """Bytes at `offset` of all attempts together; each but the last has its final size."""
-    for job_id in job_ids:
+    *earlier, last = job_ids
+    for job_id in earlier:
         size = context.logs.size(job_id, stream)
-        if offset < size or job_id == job_ids[-1]:
+        if offset < size:
             return context.logs.read(job_id, stream, offset, CHUNK_BYTES)
         offset -= size
-    return b""
+    return context.logs.read(last, stream, offset, CHUNK_BYTES)

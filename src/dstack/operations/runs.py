@@ -19,9 +19,9 @@ from dstack.operations.presenting import offer_view, run_view, run_views
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
 from dstack.protocol.views import OfferView, PlanView, RunPage, RunView
-from dstack.spec.parse import Configuration, configuration_of
 from dstack.spec.names import check_name, random_name
-from dstack.store import events, objects
+from dstack.spec.parse import Configuration, configuration_of
+from dstack.store import commits, events, objects
 from dstack.store.db import Tx
 from dstack.store.users import User
 
@@ -122,7 +122,7 @@ def _submit(tx: Tx, context: Context, caller: Caller, wish: _Wish, key: str | No
         return run_view(tx, known)
     run = _born(tx, context, caller, wish, _claim_name(tx, context, caller, wish.name))
     jobs = _jobs_of(run, context, wish)
-    objects.add_run(tx, run, jobs, key=scoped, actor=f"user {caller.user.name}")
+    commits.add_run(tx, run, jobs, key=scoped, actor=f"user {caller.user.name}")
     return run_view(tx, run)
 
 
@@ -223,7 +223,7 @@ async def stop(context: Context, user: User, project: str, name_or_id: str, *, a
         weaker = run.stop_asked is JobReason.ABORTED_BY_USER or run.stop_asked is wish
         if not run.status.is_finished() and not weaker:
             asked = replace(run, stop_asked=wish)
-            objects.record(tx, asked)
+            commits.record(tx, asked)
             word = "abort" if abort else "stop"
             message = f"{user.name} asked to {word} {run.name}"
             events.add(tx, asked, actor=f"user {user.name}", kind="run.stop_asked", message=message)
@@ -243,7 +243,7 @@ async def delete(context: Context, user: User, project: str, name_or_id: str) ->
         run = get_run(tx, user, project, name_or_id)
         if not run.status.is_finished():
             raise InvalidRequestError(f"The run `{run.name}` is {run.status}", hint=f"First: `dstack stop {run.name}`")
-        return objects.delete_run(tx, run.id)
+        return commits.delete_run(tx, run.id)
 
     for job_id in await context.db.write(write):
         await asyncio.to_thread(context.logs.delete, job_id)

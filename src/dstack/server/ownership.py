@@ -63,12 +63,14 @@ def _lock(fd: int) -> bool:
 
 def _take_over(fd: int, data_dir: Path, *, embedded: bool) -> None:
     holder = _read(data_dir / "server.lock")
-    if embedded or not holder.get("embedded"):
+    if not holder.get("embedded"):
         raise ConfigurationError(
             f"A server (process {holder.get('pid', 'unknown')}) already serves the data folder `{data_dir}`",
             hint="Use that one, or stop it first",
         )
-    os.kill(int(holder["pid"]), signal.SIGTERM)
+    # A client that starts an embedded server found that the one before does not answer any more: it is ending.
+    if not embedded:
+        os.kill(int(holder["pid"]), signal.SIGTERM)
     waiter = threading.Thread(target=fcntl.flock, args=(fd, fcntl.LOCK_EX), daemon=True)
     waiter.start()
     waiter.join(HANDOVER_TIMEOUT_S)

@@ -56,6 +56,6 @@ class Parts:
         await self.db.close()
 
     def _spread(self, notices: Notices) -> None:
-        self._signals.notify([*notices.touched, *notices.instances])
+        self._signals.notify([*notices.runs, *notices.instances])
         if notices.events:
             self._signals.notify([EVENTS_KEY])

@@ -29,9 +29,13 @@ class Task(RunFields):
     """The bash commands to run"""
 
     @model_validator(mode="after")
-    def _has_something_to_run(self) -> "Task":
+    def _fits_together(self) -> "Task":
         if not self.commands and self.image is None:
             raise ValueError("expected `commands` or `image`, found neither: there is nothing to run")
+        ports = [port.container_port for port in self.ports]
+        if len(set(ports)) < len(ports):
+            twice = next(port for port in ports if ports.count(port) > 1)
+            raise ValueError(f"expected each port of the job once, found `{twice}` twice in `ports`")
         return self
 
     def jobs(self) -> tuple[JobSpec, ...]:

@@ -12,12 +12,13 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, text
+from sqlalchemy import Connection, Engine, RootTransaction, create_engine, event, func, inspect, text
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import QueuePool
@@ -33,6 +34,7 @@ READERS = 4
 WRITES_WAITING_MAX = 10_000
 WRITES_PER_COMMIT = 200
 AFTER_A_BUG = timedelta(seconds=30)
+KNOWN_MAX = 100_000
 
 
 @dataclass(slots=True)
@@ -40,20 +42,20 @@ class Notices:
     """What a commit has to tell the living: filled inside the transaction, published after it."""
 
     events: bool = False
-    wakes: bool = False
-    """Whether wakes were left for later."""
+    next_due: datetime | None = None
+    """When the earliest wake that was left for later is due."""
     intents: bool = False
     instances: set[str] = field(default_factory=set)
-    touched: set[str] = field(default_factory=set)
-    """The ids of the runs and jobs that changed."""
+    runs: set[str] = field(default_factory=set)
+    """The ids of the runs that got a new job, or ended."""
 
     def add(self, more: "Notices") -> None:
         """Have these told too."""
         self.events |= more.events
-        self.wakes |= more.wakes
+        self.next_due = min(filter(None, [self.next_due, more.next_due]), default=None)
         self.intents |= more.intents
         self.instances |= more.instances
-        self.touched |= more.touched
+        self.runs |= more.runs
 
 
 @dataclass(slots=True)
@@ -65,8 +67,9 @@ class Tx:
     notices: Notices = field(default_factory=Notices)
     wakes: dict[tuple[str, str], datetime] = field(default_factory=dict)
     """Who is to be looked at, and when: the reactor's work, and what it leaves goes into the table."""
-    known: dict[tuple[type, str], object] = field(default_factory=dict)
-    """Objects as this transaction has last read or written them, by type and id."""
+    known: dict[tuple[str, str], object] = field(default_factory=dict)
+    """What was last read or written of objects, by kind and id. The writer keeps it from one commit to the next: nobody
+    else writes, and were it stale, the version of an object would tell."""
 
 
 class Database:
@@ -79,6 +82,7 @@ class Database:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
         self._queue: queue.Queue[_Write | None] = queue.Queue(WRITES_WAITING_MAX)
         self._writer = threading.Thread(target=self._write_all, name="store-write", daemon=True)
+        self._known: dict[tuple[str, str], object] = {}
         self._reactor: Callable[[Tx], None] = lambda tx: None
         self._listeners: list[Callable[[Notices], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -149,15 +153,18 @@ class Database:
     def _commit_together(self, batch: list["_Write"]) -> None:
         notices = Notices()
         try:
-            with self._engine.connect() as conn, conn.begin():
-                tx = Tx(conn, self._clock, notices)
+            with self._engine.connect() as conn, conn.begin() as transaction:
+                tx = Tx(conn, self._clock, notices, known=self._known)
                 for write in batch:
-                    write.run(tx)
+                    write.run(tx, transaction if len(batch) == 1 else None)
+                if len(self._known) > KNOWN_MAX:
+                    self._known.clear()
                 if tx.wakes:
                     self._look(tx)
                     _store_wakes(tx)
         except Exception as error:  # noqa: BLE001 - the commit itself failed (disk full, read-only): everyone in it must hear of it
             log.error("A commit of %d writes failed: %s", len(batch), error)
+            self._known.clear()
             for write in batch:
                 write.fail(error)
             notices = Notices()
@@ -197,14 +204,17 @@ class _Write:
         self._result: Any = None
         self._error: BaseException | None = None
 
-    def run(self, shared: Tx) -> None:
+    def run(self, shared: Tx, alone: RootTransaction | None) -> None:
+        """Run the function; alone in its commit it needs no savepoint, since then all of it is rolled back."""
         mine = Tx(shared.conn, shared.clock, known=shared.known)
         try:
-            with shared.conn.begin_nested():
+            with nullcontext() if alone is not None else shared.conn.begin_nested():
                 self._result = self._function(mine)
         except Exception as error:  # noqa: BLE001 - belongs to the caller, and to nobody else in this commit
             self._error = error
             shared.known.clear()
+            if alone is not None:
+                alone.rollback()
             return
         shared.notices.add(mine.notices)
         for who, at in mine.wakes.items():
@@ -230,7 +240,7 @@ def _store_wakes(tx: Tx) -> None:
     keep_earlier = func.min(tables.wakes.c.due_at, statement.excluded.due_at)
     upsert = statement.on_conflict_do_update(index_elements=["kind", "id"], set_={"due_at": keep_earlier})
     tx.conn.execute(upsert, [{"kind": kind, "id": id, "due_at": at} for (kind, id), at in tx.wakes.items()])
-    tx.notices.wakes = True
+    tx.notices.next_due = min(tx.wakes.values())
 
 
 def _engine_for(path: Path) -> Engine:

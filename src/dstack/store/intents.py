@@ -52,6 +52,7 @@ def add(tx: Tx, intent: Intent) -> None:
         )
     )
     tx.notices.intents = True
+    _outcomes_changed(tx, intent.object_kind, intent.object_id)
 
 
 def list_open(tx: Tx, after_seq: int = 0) -> list[Open]:
@@ -62,9 +63,18 @@ def list_open(tx: Tx, after_seq: int = 0) -> list[Open]:
 
 def outcomes_of(tx: Tx, object_kind: str, object_id: str) -> Mapping[type[Intent], Outcome]:
     """What came of an object's intents: the latest of each kind."""
+    known = tx.known.get((f"outcomes of {object_kind}", object_id))
+    if isinstance(known, dict):
+        return known
     mine = (intents.c.object_kind == object_kind) & (intents.c.object_id == object_id)
     query = select(intents.c.kind, intents.c.state, intents.c.outcome).where(mine).order_by(intents.c.seq)
-    return {KINDS[row.kind]: _outcome_of(row.state, row.outcome) for row in tx.conn.execute(query)}
+    outcomes = {KINDS[row.kind]: _outcome_of(row.state, row.outcome) for row in tx.conn.execute(query)}
+    tx.known[f"outcomes of {object_kind}", object_id] = outcomes
+    return outcomes
+
+
+def _outcomes_changed(tx: Tx, object_kind: str, object_id: str) -> None:
+    tx.known.pop((f"outcomes of {object_kind}", object_id), None)
 
 
 def _outcome_of(state: str, body: dict[str, Any] | None) -> Outcome:
@@ -82,6 +92,7 @@ def record(tx: Tx, open_intent: Open, outcome: Done | Failed) -> None:
     """Store what came of an intent and wake its object."""
     state, body = ("done", outcome.value) if isinstance(outcome, Done) else ("failed", _error_body(outcome.error))
     tx.conn.execute(update(intents).where(intents.c.seq == open_intent.seq).values(state=state, outcome=body))
+    _outcomes_changed(tx, *open_intent.owner)
     wakes.add(tx, *open_intent.owner)
 
 

@@ -1,6 +1,7 @@
 """The work queue: which objects deserve a look, and when. A wake is a hint: losing one costs time, not correctness.
 
-A wake is taken by deleting it in the transaction that does the looking, so a crash puts it back, and no lease is needed.
+A wake is taken by deleting it in the transaction that does the looking, so a crash puts it back, and no lease is
+needed.
 """
 
 from datetime import datetime, timedelta

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from dstack.spec.parse import to_mapping
 
 from dstack.api import RunPlan, Task
 from dstack.api._submissions import Draft
@@ -12,6 +11,7 @@ from dstack.cli.main import parser
 from dstack.errors import NoCapacityError
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import OfferView, PlanView
+from dstack.spec.parse import to_mapping
 
 from .conftest import Cli
 

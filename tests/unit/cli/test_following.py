@@ -60,14 +60,14 @@ def follow(run: StandIn) -> int:
     ("run", "code", "says"),
     [
         (StandIn("done", 0), 0, "hello: done\n"),
-        (StandIn("failed", 3, "the command failed"), 3, "hello: failed (exit code 3), the command failed\n"),
-        (StandIn("failed", None, "", "no_capacity"), 1, "hello: failed, no capacity\n"),
+        (StandIn("failed", 3, "exit code 3", "executor_error"), 3, "hello: failed (executor error: exit code 3)\n"),
+        (StandIn("failed", None, "", "no_capacity"), 1, "hello: failed (no capacity)\n"),
         (
             StandIn("terminated", 143, "", "stopped_by_user"),
             143,
-            "hello: terminated (exit code 143), stopped by user\n",
+            "hello: terminated (stopped by user)\n",
         ),
-        (StandIn("terminated", 0, "", "stopped_by_user"), 1, "hello: terminated (exit code 0), stopped by user\n"),
+        (StandIn("terminated", 0, "", "stopped_by_user"), 1, "hello: terminated (stopped by user)\n"),
     ],
 )
 def test_the_exit_code_is_the_jobs_and_the_end_is_told(

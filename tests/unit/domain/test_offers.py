@@ -4,7 +4,7 @@ import pytest
 
 from dstack.domain.offers import Bounds, Demand, GpuDemand, demand_of_json, demand_to_json, describe, misfits, size
 from dstack.protocol.agent import Gpu, HostResources
-from making import CLOUD, DEMAND, HERE
+from tests.making import CLOUD, DEMAND, HERE
 
 A100 = Gpu("nvidia", "NVIDIA A100-SXM4-40GB", 40960)
 
@@ -30,7 +30,10 @@ def test_a_default_does_not_exclude_this_machine_but_does_exclude_a_cloud_machin
         (wish(cpus=Bounds(None, 2, True)), "cpu: asked ..2, has 4"),
         (wish(memory_mib=Bounds(32768, 32768, True)), "memory: asked 32GB, has 16GB"),
         (wish(disk_mib=Bounds(2 << 20, None, True)), "disk: asked 2TB.., has 48.8GB"),
-        (wish(gpu=GpuDemand(Bounds(1, 1, True), memory_mib=Bounds(24576, None, True))), "gpu: asked 1 with memory 24GB.., has none"),
+        (
+            wish(gpu=GpuDemand(Bounds(1, 1, True), memory_mib=Bounds(24576, None, True))),
+            "gpu: asked 1 with memory 24GB.., has none",
+        ),
         (wish(gpu=GpuDemand(Bounds(2, None, True), "nvidia", ("A100",))), "gpu: asked 2.. nvidia A100, has none"),
         (wish(backends=("aws", "gcp")), "backends: asked aws, gcp, is local"),
         (wish(regions=("eu",)), "regions: asked eu, is local"),

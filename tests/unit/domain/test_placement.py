@@ -4,7 +4,7 @@ from dstack.domain.offers import Bounds, Demand, GpuDemand, Share
 from dstack.domain.placement import Placement, place, rooms_of
 from dstack.protocol.agent import Gpu, HostResources
 from dstack.protocol.statuses import InstanceStatus
-from making import CLOUD, DEMAND, HERE, instance, job, placed_job
+from tests.making import CLOUD, DEMAND, HERE, instance, job, placed_job
 
 A100 = Gpu("nvidia", "A100", 40960)
 GPU_HERE = replace(HERE, resources=HostResources(8, 65536, 50_000, (A100, A100)))

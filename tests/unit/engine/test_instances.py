@@ -8,7 +8,7 @@ from dstack.engine.instances.launching import launch
 from dstack.engine.instances.terminating import ASK_AGAIN, terminate
 from dstack.errors import BackendError, NoCapacityError
 from dstack.protocol.statuses import InstanceReason, InstanceStatus
-from making import NOW, instance, instance_view, placed_job
+from tests.making import NOW, instance, instance_view, placed_job
 
 WISHED = instance(status=InstanceStatus.PENDING, machine_id=None, hostname=None, agent_seen_at=None)
 

@@ -11,7 +11,7 @@ from dstack.engine.jobs.stopping import LOGS_WITHIN, stop
 from dstack.engine.jobs.watching import UNREACHABLE_AFTER, watch
 from dstack.errors import AgentRefused
 from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, JobStatus
-from making import NOW, ended, instance, job, job_view, placed_job, report
+from tests.making import NOW, ended, instance, job, job_view, placed_job, report
 
 STARTED: dict[Any, Any] = {StartJob: Done({})}
 
@@ -78,7 +78,10 @@ def test_a_job_whose_machine_never_came_says_why(reason: InstanceReason, expecte
         (ended(exit_code=3), (JobReason.CONTAINER_EXITED_WITH_ERROR, "exit code 3")),
         (ended(exit_code=137, signal=9), (JobReason.CONTAINER_EXITED_WITH_ERROR, "killed by signal 9")),
         (ended(end="max_duration", exit_code=143), (JobReason.MAX_DURATION_EXCEEDED, "")),
-        (ended(end="start_failed", exit_code=None, message="no shell"), (JobReason.CREATING_CONTAINER_ERROR, "no shell")),
+        (
+            ended(end="start_failed", exit_code=None, message="no shell"),
+            (JobReason.CREATING_CONTAINER_ERROR, "no shell"),
+        ),
         (ended(end="supervisor_lost", exit_code=None), (JobReason.EXECUTOR_ERROR, "the agent lost the job")),
     ],
 )
@@ -101,9 +104,7 @@ def test_a_job_that_was_never_handed_over_just_ends() -> None:
     assert decided.do == ()
 
 
-@pytest.mark.parametrize(
-    ("asked", "grace_s"), [(JobReason.STOPPED_BY_USER, 10.0), (JobReason.ABORTED_BY_USER, 0.0)]
-)
+@pytest.mark.parametrize(("asked", "grace_s"), [(JobReason.STOPPED_BY_USER, 10.0), (JobReason.ABORTED_BY_USER, 0.0)])
 def test_a_stop_gives_grace_and_an_abort_none(asked: JobReason, grace_s: float) -> None:
     job = placed_job(status=JobStatus.TERMINATING, reason=asked, stop_asked=asked, report=report())
     decided = stop(job_view(job, instance(), outcomes=STARTED))

@@ -5,7 +5,7 @@ from dstack.engine.runs.deriving import derive
 from dstack.engine.runs.waiting import await_turn
 from dstack.engine.runs.winding_down import wind_down
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
-from making import NOW, job, placed_job, run, run_view
+from tests.making import NOW, job, placed_job, run, run_view
 
 RETRYING = {"configuration": {"type": "task", "commands": ["true"], "retry": True}}
 

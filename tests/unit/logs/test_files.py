@@ -30,7 +30,9 @@ def test_streams_and_jobs_do_not_mix(tmp_path: Path) -> None:
     assert logs.read("j", "job", 0, 10) == b""
 
 
-@pytest.mark.parametrize(("start", "offset"), [(0.0, 0), (10.0, 0), (10.05, 0), (10.2, 3), (20.0, 3), (20.3, 6), (99.0, 9)])
+@pytest.mark.parametrize(
+    ("start", "offset"), [(0.0, 0), (10.0, 0), (10.05, 0), (10.2, 3), (20.0, 3), (20.3, 6), (99.0, 9)]
+)
 def test_a_start_time_skips_only_what_was_printed_before(tmp_path: Path, start: float, offset: int) -> None:
     logs = LogFiles(tmp_path)
     for at, data in ((10.0, b"aa"), (10.05, b"a"), (20.0, b"bbb"), (30.0, b"ccc")):

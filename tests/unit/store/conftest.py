@@ -1,5 +1,4 @@
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -7,20 +6,7 @@ from sqlalchemy import insert
 
 from dstack.store.db import Database, Tx
 from dstack.store.tables import projects, users
-from making import NOW
-
-
-class HandClock:
-    """A clock that a test turns by hand."""
-
-    def __init__(self) -> None:
-        self.time = NOW
-
-    def now(self) -> datetime:
-        return self.time
-
-    async def sleep(self, span: timedelta) -> None:
-        raise AssertionError("nothing in a store test sleeps")
+from tests.making import NOW, HandClock
 
 
 @pytest.fixture

@@ -3,13 +3,13 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from conftest import HandClock
 from sqlalchemy import create_engine, inspect, text
 
 from dstack.errors import ConfigurationError
 from dstack.store import tables, wakes
 from dstack.store.db import Database, Notices, Tx, prepare_schema
 from dstack.store.migrate import migrate
+from tests.making import NOW, HandClock
 
 
 async def test_a_write_that_fails_harms_no_other_in_the_same_commit(db: Database) -> None:
@@ -20,7 +20,36 @@ async def test_a_write_that_fails_harms_no_other_in_the_same_commit(db: Database
     writes = [db.write(lambda tx, n=n: wakes.add(tx, "run", f"{n}")) for n in range(20)]  # type: ignore[misc]
     results = await asyncio.gather(*writes[:10], db.write(broken), *writes[10:], return_exceptions=True)
     assert [type(result) for result in results if result is not None] == [ValueError]
-    assert len(await db.write(lambda tx: wakes.take_due(tx, 100))) == 20
+
+    def count(tx: Tx) -> int:
+        wakes.take_due(tx)
+        return len(tx.wakes)
+
+    assert await db.write(count) == 20
+
+
+async def test_what_a_write_wakes_is_looked_at_in_the_same_commit(db: Database) -> None:
+    looked: list[tuple[str, str]] = []
+
+    def look(tx: Tx) -> None:
+        looked.extend(tx.wakes)
+        tx.wakes.clear()
+
+    db.react(look)
+    await db.write(lambda tx: wakes.add(tx, "run", "r"))
+    assert looked == [("run", "r")]
+
+
+async def test_a_look_that_fails_takes_nothing_of_the_write_with_it(db: Database) -> None:
+    def fail(tx: Tx) -> None:
+        tx.conn.execute(text("DELETE FROM users"))
+        raise ValueError("a bug")
+
+    db.react(fail)
+    await db.write(lambda tx: wakes.add(tx, "run", "r"))
+    assert await db.read(lambda tx: tx.conn.execute(text("SELECT count(*) FROM users")).scalar()) == 1
+    later = await db.write(wakes.take_due)
+    assert later is not None and later > NOW, "it is looked at again, but not at once"
 
 
 async def test_listeners_hear_of_what_was_committed_and_of_nothing_else(db: Database) -> None:
@@ -33,9 +62,9 @@ async def test_listeners_hear_of_what_was_committed_and_of_nothing_else(db: Data
 
     with pytest.raises(ValueError, match="no"):
         await db.write(broken)
-    assert not any(notices.wakes for notices in heard)
+    assert not any(notices.next_due for notices in heard)
     await db.write(lambda tx: wakes.add(tx, "run", "r"))
-    assert heard[-1].wakes
+    assert heard[-1].next_due
 
 
 def columns(path: Path) -> dict[str, list[str]]:
@@ -43,7 +72,9 @@ def columns(path: Path) -> dict[str, list[str]]:
     try:
         found = inspect(engine)
         return {
-            name: sorted(f"{column['name']} {column['type']} {column['nullable']}" for column in found.get_columns(name))
+            name: sorted(
+                f"{column['name']} {column['type']} {column['nullable']}" for column in found.get_columns(name)
+            )
             + sorted(str(index["name"]) for index in found.get_indexes(name))
             for name in found.get_table_names()
         }

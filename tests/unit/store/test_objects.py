@@ -2,21 +2,28 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from conftest import HandClock
 
 from dstack.domain.intents import StopJob
 from dstack.domain.objects import Next
 from dstack.engine.loop import check_move
 from dstack.errors import Conflict, IllegalMove
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus, RunStatus
-from dstack.store import events, intents, objects, wakes
+from dstack.store import commits, events, intents, objects, wakes
 from dstack.store.db import Database, Tx
-from making import CLOUD, NOW, ended, instance, job, placed_job, run
+from tests.making import CLOUD, NOW, HandClock, ended, instance, job, placed_job, run
 
 
 def born(tx: Tx) -> None:
-    objects.add_run(tx, run(), [job(version=0)], key="k", actor="user ada")
-    objects.commit(tx, Next((instance(version=0),)), check_move)
+    commits.add_run(tx, run(), [job(version=0)], key="k", actor="user ada")
+    commits.commit(tx, Next((instance(version=0),)), check_move)
+
+
+def take(tx: Tx) -> set[tuple[str, str]]:
+    """Take what is due, as the engine would."""
+    wakes.take_due(tx)
+    taken = set(tx.wakes)
+    tx.wakes.clear()
+    return taken
 
 
 async def test_objects_come_back_as_they_were_written(db: Database) -> None:
@@ -25,8 +32,8 @@ async def test_objects_come_back_as_they_were_written(db: Database) -> None:
     machine = instance(version=0, offer=CLOUD, unreachable_since=NOW, idle_duration=None)
 
     def write(tx: Tx) -> None:
-        objects.add_run(tx, run(stop_asked=JobReason.STOPPED_BY_USER, retry_at=NOW), [], key=None, actor="user ada")
-        objects.commit(tx, Next((machine, full)), check_move)
+        commits.add_run(tx, run(stop_asked=JobReason.STOPPED_BY_USER, retry_at=NOW), [], key=None, actor="user ada")
+        commits.commit(tx, Next((machine, full)), check_move)
 
     await db.write(write)
     assert await db.read(lambda tx: objects.find_job(tx, "0-job")) == replace(full, version=1)
@@ -39,22 +46,22 @@ async def test_objects_come_back_as_they_were_written(db: Database) -> None:
 async def test_who_decided_on_an_older_version_writes_nothing(db: Database) -> None:
     await db.write(born)
     decided = Next((job(version=1, stop_asked=JobReason.SERVER),), (StopJob("0-job", "0-instance", 1.0),))
-    await db.write(lambda tx: objects.commit(tx, decided, check_move))
+    await db.write(lambda tx: commits.commit(tx, decided, check_move))
     with pytest.raises(Conflict):
-        await db.write(lambda tx: objects.commit(tx, replace(decided, do=(StopJob("0-job", "x", 2.0),)), check_move))
+        await db.write(lambda tx: commits.commit(tx, replace(decided, do=(StopJob("0-job", "x", 2.0),)), check_move))
     assert len(await db.read(intents.list_open)) == 1
 
 
 async def test_a_move_that_is_not_in_the_table_is_refused(db: Database) -> None:
     await db.write(born)
     with pytest.raises(IllegalMove, match="job may not go from submitted to done"):
-        await db.write(lambda tx: objects.commit(tx, Next((job(status=JobStatus.DONE),)), check_move))
+        await db.write(lambda tx: commits.commit(tx, Next((job(status=JobStatus.DONE),)), check_move))
 
 
 async def test_every_move_is_one_line_of_history(db: Database) -> None:
     await db.write(born)
     ending = job(status=JobStatus.TERMINATING, reason=JobReason.STOPPED_BY_USER, detail="as asked")
-    await db.write(lambda tx: objects.commit(tx, Next((ending,)), check_move))
+    await db.write(lambda tx: commits.commit(tx, Next((ending,)), check_move))
     lines = await db.read(lambda tx: events.list_after(tx, "0-project", 0, run_id="0-run", limit=10))
     assert [(line.kind, line.status, line.message) for line in lines] == [
         ("run.submitted", "submitted", "ada submitted hello"),
@@ -62,25 +69,24 @@ async def test_every_move_is_one_line_of_history(db: Database) -> None:
     ]
 
 
-async def test_what_depends_on_a_job_is_woken_when_it_ends(db: Database) -> None:
+async def test_the_queue_is_looked_at_as_soon_as_a_jobs_processes_are_gone(db: Database) -> None:
     await db.write(born)
-    await db.write(lambda tx: wakes.take_due(tx, 100))
+    await db.write(take)
     over = replace(placed_job(), status=JobStatus.PROVISIONING)
-    await db.write(lambda tx: objects.commit(tx, Next((over,)), check_move))
-    await db.write(lambda tx: wakes.take_due(tx, 100))
+    await db.write(lambda tx: commits.commit(tx, Next((over,)), check_move))
+    await db.write(take)
     gone = replace(over, version=2, report=ended())
-    await db.write(lambda tx: objects.record(tx, gone))
-    due = await db.write(lambda tx: wakes.take_due(tx, 100))
-    assert set(due) == {("job", "0-job"), ("run", "0-run"), ("scheduler", "placement")}
+    await db.write(lambda tx: commits.record(tx, gone))
+    assert await db.write(take) == {("job", "0-job"), ("scheduler", "placement")}
 
 
 async def test_the_queue_goes_by_priority_and_then_by_who_waited_longest(db: Database) -> None:
     def write(tx: Tx) -> None:
         for number, priority in enumerate([0, 5, 0, 5]):
             one = run(id=f"{number}-run", priority=priority, submitted_at=NOW + timedelta(seconds=number))
-            objects.add_run(tx, one, [job(id=f"{number}", run_id=one.id, version=0)], key=None, actor="user ada")
+            commits.add_run(tx, one, [job(id=f"{number}", run_id=one.id, version=0)], key=None, actor="user ada")
         stopped = run(id="9-run", stop_asked=JobReason.STOPPED_BY_USER)
-        objects.add_run(tx, stopped, [job(id="9", run_id="9-run", version=0)], key=None, actor="user ada")
+        commits.add_run(tx, stopped, [job(id="9", run_id="9-run", version=0)], key=None, actor="user ada")
 
     await db.write(write)
     queue = await db.read(lambda tx: [queued.job.id for queued in objects.queue_of(tx)])
@@ -89,8 +95,8 @@ async def test_the_queue_goes_by_priority_and_then_by_who_waited_longest(db: Dat
 
 async def test_a_name_means_the_latest_run_of_that_name(db: Database) -> None:
     def write(tx: Tx) -> None:
-        objects.add_run(tx, run(id="1-run", status=RunStatus.DONE, finished_at=NOW), [], key=None, actor="user ada")
-        objects.add_run(tx, run(id="2-run"), [], key=None, actor="user ada")
+        commits.add_run(tx, run(id="1-run", status=RunStatus.DONE, finished_at=NOW), [], key=None, actor="user ada")
+        commits.add_run(tx, run(id="2-run"), [], key=None, actor="user ada")
 
     await db.write(write)
     for name, id in (("hello", "2-run"), ("1-run", "1-run")):
@@ -100,7 +106,7 @@ async def test_a_name_means_the_latest_run_of_that_name(db: Database) -> None:
 
 async def test_a_deleted_run_leaves_nothing_behind(db: Database) -> None:
     await db.write(born)
-    assert await db.write(lambda tx: objects.delete_run(tx, "0-run")) == ["0-job"]
+    assert await db.write(lambda tx: commits.delete_run(tx, "0-run")) == ["0-job"]
     assert await db.read(lambda tx: objects.find_job(tx, "0-job")) is None
     assert await db.read(lambda tx: events.list_after(tx, "0-project", 0, run_id="0-run", limit=10)) == []
 
@@ -108,11 +114,11 @@ async def test_a_deleted_run_leaves_nothing_behind(db: Database) -> None:
 async def test_an_earlier_wake_stays(db: Database, clock: HandClock) -> None:
     await db.write(lambda tx: wakes.add(tx, "run", "r", after=timedelta(seconds=5)))
     await db.write(lambda tx: wakes.add(tx, "run", "r", after=timedelta(seconds=50)))
-    assert await db.read(wakes.next_due) == NOW + timedelta(seconds=5)
-    assert await db.write(lambda tx: wakes.take_due(tx, 10)) == []
+    assert await db.write(wakes.take_due) == NOW + timedelta(seconds=5)
+    assert await db.write(take) == set()
     clock.time += timedelta(seconds=6)
-    assert await db.write(lambda tx: wakes.take_due(tx, 10)) == [("run", "r")]
-    assert await db.read(wakes.next_due) is None
+    assert await db.write(take) == {("run", "r")}
+    assert await db.write(wakes.take_due) is None
 
 
 async def test_the_same_intent_is_asked_for_once_until_it_failed(db: Database) -> None:
@@ -133,5 +139,5 @@ async def test_the_same_intent_is_asked_for_once_until_it_failed(db: Database) -
 
 async def test_a_live_instance_is_one_whose_machine_may_exist(db: Database) -> None:
     gone = instance(id="1-instance", version=0, status=InstanceStatus.TERMINATED, finished_at=NOW)
-    await db.write(lambda tx: objects.commit(tx, Next((instance(version=0), gone)), check_move))
+    await db.write(lambda tx: commits.commit(tx, Next((instance(version=0), gone)), check_move))
     assert [one.id for one in await db.read(objects.live_instances)] == ["0-instance"]

@@ -52,9 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     name = f" `{plan.view.run_name}`" if plan.view.run_name else ""
     if not arguments.yes and not words.confirmed(f"Submit the run{name}?"):
         return following.EXIT_ERROR
-    line = words.StatusLine()
-    one = client.runs.exec_plan(plan, progress=lambda sent, total: line.set(f"Sending files: {_share(sent, total)}"))
-    line.clear()
+    with words.StatusLine() as line:
+        one = client.runs.exec_plan(plan, progress=lambda sent, total: line.set(_sent(sent, total), is_lasting=False))
     code = _detached(one) if arguments.detach else following.follow(one, shows_log=not arguments.json)
     if arguments.json:
         words.show(one.view.model_dump_json(indent=2))
@@ -155,5 +154,5 @@ def _detached(run: "Run") -> int:
     return 0
 
 
-def _share(sent_bytes: int, total_bytes: int) -> str:
-    return f"{sent_bytes / 1e6:.1f} of {total_bytes / 1e6:.1f} MB"
+def _sent(sent_bytes: int, all_bytes: int) -> str:
+    return f"Sending files: {sent_bytes / 1e6:.1f} of {all_bytes / 1e6:.1f} MB"

@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
             words.say(f"{one.name}: {one.status} already")
         else:
             one.stop(abort=arguments.abort)
-            words.say(f"{one.name}: {one.status}")
+            words.say(f"{one.name}: {'aborting' if arguments.abort else 'stopping'}")
     if arguments.json:
         words.show_json([one.view for one in runs])
     return 0
