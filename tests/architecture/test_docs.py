@@ -2,7 +2,7 @@ import re
 import runpy
 import tomllib
 
-from sources import MODULES, ROOT, files
+from tests.architecture.sources import MODULES, ROOT, files
 
 MODULE_OF = {"pyyaml": "yaml"}
 

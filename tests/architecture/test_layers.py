@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sources import PACKAGE, ROOT
+from tests.architecture.sources import PACKAGE, ROOT
 
 CONTRACTS = {
     # contract: a sin against it

@@ -1,7 +1,7 @@
 import ast
 import statistics
 
-from sources import MODULES, Function, Named, length, shown, tree
+from tests.architecture.sources import MODULES, Function, Named, length, shown, tree
 
 FILE_LINES = 400
 FILE_LINES_HARD = 600

@@ -1,6 +1,6 @@
 import re
 
-from sources import MODULES, definitions, shown, tree
+from tests.architecture.sources import MODULES, definitions, shown, tree
 
 MEANINGLESS = {
     *("util", "utils", "common", "helper", "helpers", "misc", "manager", "handler", "processor"),

@@ -14,7 +14,7 @@ from dstack.domain.intents import Done, ForgetJob, Intent, LaunchMachine, StartJ
 from dstack.domain.objects import Instance
 from dstack.domain.orders import order_of
 from dstack.engine.links import Links
-from dstack.errors import BackendError, BackendUnavailable, HostUnreachable
+from dstack.errors import AgentRefused, BackendError, BackendUnavailable, HostUnreachable
 from dstack.hosts.link import Link
 from dstack.logs.base import LogStore
 from dstack.protocol.agent import JobOrder, to_json
@@ -52,7 +52,7 @@ class Effects:
             case StopJob():
                 return await self._tell(intent, "stop", {"grace_s": intent.grace_s})
             case ForgetJob():
-                return await self._tell(intent, "forget", {})
+                return await self._forget(intent)
 
     async def _instance(self, id: str) -> Instance:
         instance = await self.db.read(lambda tx: objects.find_instance(tx, id))
@@ -90,11 +90,19 @@ class Effects:
         return Done({})
 
     async def _tell(self, intent: StopJob | ForgetJob, kind: str, body: Mapping[str, object]) -> Done:
-        """What a machine that is gone had is gone with it."""
+        """Tell the job's agent; what a machine that is gone had is gone with it."""
         instance = await self._instance(intent.instance_id)
         if instance.finished_at is None:
             await self._link(intent.instance_id).call(kind, {"job_id": intent.object_id, **body})
         return Done({})
+
+    async def _forget(self, intent: ForgetJob) -> Done:
+        """What was given up while its machine did not answer may still run there: it is ended first."""
+        await self._tell(intent, "stop", {"grace_s": 0.0})
+        try:
+            return await self._tell(intent, "forget", {})
+        except AgentRefused as error:
+            raise BackendUnavailable(error.message, hint=error.hint) from error
 
     def _link(self, instance_id: str) -> Link:
         link = self.links.find(instance_id)

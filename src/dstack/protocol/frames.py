@@ -7,6 +7,16 @@ from typing import Any
 LINE_BYTES_MAX = 1 << 20
 """Make every reader with `limit=LINE_BYTES_MAX`."""
 
+PAYLOAD_BYTES_MAX = 4 << 20
+"""As large as the largest blob."""
+
+
+def _payload_bytes(frame: dict[str, Any]) -> int:
+    size = frame["bytes"]
+    if not isinstance(size, int) or not 0 <= size <= PAYLOAD_BYTES_MAX:
+        raise ValueError(f"a payload of {size} bytes")
+    return size
+
 
 async def read_frame(reader: StreamReader) -> tuple[dict[str, Any], bytes] | None:
     """The next frame and its payload, or None at the end of the stream.
@@ -23,7 +33,7 @@ async def read_frame(reader: StreamReader) -> tuple[dict[str, Any], bytes] | Non
         if not line.endswith(b"\n"):
             raise ConnectionError("the stream ended in the middle of a frame")
         frame = json.loads(line)
-        payload = await reader.readexactly(frame["bytes"]) if "bytes" in frame else b""
+        payload = await reader.readexactly(_payload_bytes(frame)) if "bytes" in frame else b""
     except (ValueError, EOFError, TypeError) as error:
         raise ConnectionError(f"not a frame: {error}") from error
     return frame, payload

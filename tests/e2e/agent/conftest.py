@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agent_client import Agent
 
 from dstack.agent.processes import end_marked
+from tests.e2e.agent.agent_client import Agent
 
 
 @pytest.fixture

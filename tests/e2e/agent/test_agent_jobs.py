@@ -4,11 +4,11 @@ import os
 import signal
 
 import pytest
-from agent_client import Agent, Client, J, connected, order_for
 
 from dstack.agent.processes import marked
 from dstack.protocol.agent import to_json
 from dstack.protocol.files import CHUNK_BYTES, FileEntry, hash_of, pages_of, root_of
+from tests.e2e.agent.agent_client import Agent, Client, J, connected, order_for
 
 STUBBORN = """\
 trap '' TERM

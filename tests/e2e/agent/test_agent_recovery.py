@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from agent_client import PATIENCE_S, Agent, J, connected, order_for, sessions
 
 from dstack.agent.paths import Home, is_agent_alive, socket_path
 from dstack.agent.processes import marked
 from dstack.protocol.agent import to_json
 from dstack.protocol.frames import read_frame, write_frame
+from tests.e2e.agent.agent_client import PATIENCE_S, Agent, J, connected, order_for, sessions
 
 COUNTING = "for i in $(seq 1 300); do echo line $i; sleep 0.01; done; exit 9"
 COUNTED = b"".join(b"line %d\n" % number for number in range(1, 301))

@@ -7,7 +7,8 @@ from typing import Any
 
 import asyncssh
 import pytest
-from agent_client import Agent, Client, J, connected
+
+from tests.e2e.agent.agent_client import Agent, Client, J, connected
 
 SERVE = """\
 import socket
