@@ -1,6 +1,7 @@
 """The composition root: one server process, from its arguments to its last breath."""
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -95,6 +96,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.should_exit:
             return
+        gc.freeze()  # what has been imported stays: nothing to look through again and again
         self._owner.announce(self.url, self._token, embedded=self._settings.embedded, version=__version__)
         log.info("Serving at %s, process %s, data in %s", self.url, os.getpid(), self._settings.data_dir)
         tell(self._ready_fd, {"url": self.url, "token": self._token})

@@ -6,9 +6,10 @@ its intents and the wakes of everything that may care.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TypeAlias
 
-from sqlalchemy import Table, delete, insert, select, update
+from sqlalchemy import Table, Update, bindparam, delete, insert, select, update
 
 from dstack.domain.objects import Instance, Job, Next, Run
 from dstack.errors import Conflict
@@ -16,8 +17,11 @@ from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
 from dstack.store import events, intents, wakes
 from dstack.store.db import Tx
 from dstack.store.objects import KINDS, Object, find_instance, find_job, find_run
-from dstack.store.rows import instance_values, job_values, run_values
+from dstack.store.rows import values_of
 from dstack.store.tables import instances, jobs, runs
+
+TABLES: dict[type[Object], Table] = {Run: runs, Job: jobs, Instance: instances}
+_INSERT = {kind: insert(table) for kind, table in TABLES.items()}
 
 Status: TypeAlias = RunStatus | JobStatus | InstanceStatus
 Check: TypeAlias = Callable[[str, Status, Status], None]
@@ -26,7 +30,7 @@ Check: TypeAlias = Callable[[str, Status, Status], None]
 
 def add_run(tx: Tx, run: Run, born: Sequence[Job], *, key: str | None, actor: str) -> None:
     """A new run with its jobs: queued and announced once this is committed."""
-    tx.conn.execute(insert(runs).values(**run_values(run), idempotency_key=key))
+    tx.conn.execute(_INSERT[Run], {**values_of(run), "idempotency_key": key})
     for job in born:
         _insert(tx, job)
     events.add(
@@ -71,8 +75,7 @@ def _old_of(tx: Tx, new: Object) -> Object:
 
 def _insert(tx: Tx, born: Object) -> None:
     first: Object = replace(born, version=1)
-    table, values = _row_of(first)
-    tx.conn.execute(insert(table).values(**values))
+    tx.conn.execute(_INSERT[type(first)], values_of(first))
     tx.known[KINDS[type(born)], born.id] = first
     wakes.add(tx, KINDS[type(born)], born.id)
     match born:
@@ -86,11 +89,9 @@ def _insert(tx: Tx, born: Object) -> None:
 
 def _update(tx: Tx, new: Object, old: Object, actor: str) -> None:
     written = replace(new, version=new.version + 1)
-    table, values = _row_of(written)
-    _, before = _row_of(old)
-    values = {name: value for name, value in values.items() if value != before[name]}
-    of_version = (table.c.id == new.id) & (table.c.version == new.version)
-    if tx.conn.execute(update(table).where(of_version).values(**values)).rowcount != 1:
+    values = values_of(written, [name for name in type(new).__slots__ if getattr(written, name) != getattr(old, name)])
+    statement = _update_of(TABLES[type(new)], tuple(values))
+    if tx.conn.execute(statement, {**values, "of_id": new.id, "of_version": new.version}).rowcount != 1:
         raise Conflict(f"{KINDS[type(new)]} {new.id} changed while it was being decided on")
     tx.known[KINDS[type(new)], new.id] = written
     if new.status != old.status:
@@ -98,14 +99,11 @@ def _update(tx: Tx, new: Object, old: Object, actor: str) -> None:
     _tell_who_cares(tx, written, old)
 
 
-def _row_of(thing: Object) -> tuple[Table, dict[str, object]]:
-    match thing:
-        case Run():
-            return runs, run_values(thing)
-        case Job():
-            return jobs, job_values(thing)
-        case Instance():
-            return instances, instance_values(thing)
+@cache
+def _update_of(table: Table, columns: tuple[str, ...]) -> Update:
+    """Built once for each set of columns: building a statement takes longer than running it."""
+    of_version = (table.c.id == bindparam("of_id")) & (table.c.version == bindparam("of_version"))
+    return update(table).where(of_version).values({name: bindparam(name) for name in columns})
 
 
 def _tell_who_cares(tx: Tx, new: Object, old: Object) -> None:
@@ -132,13 +130,20 @@ def _tell_of_job(tx: Tx, new: Job, old: Job) -> None:
         wakes.add(tx, "scheduler", "placement")
 
 
+_WAITING_FOR_INSTANCE = select(jobs.c.id).where(
+    jobs.c.run_id.in_(
+        select(jobs.c.run_id).where(jobs.c.instance_id == bindparam("instance_id"), jobs.c.finished_at.is_(None))
+    ),
+    jobs.c.finished_at.is_(None),
+)
+
+
 def _tell_of_instance(tx: Tx, instance: Instance, *, moved: bool) -> None:
     """Its jobs, and the gangs that wait for it."""
     tx.notices.instances.add(instance.id)
-    mine = select(jobs.c.run_id).where(jobs.c.instance_id == instance.id, jobs.c.finished_at.is_(None))
-    for row in tx.conn.execute(select(jobs.c.id).where(jobs.c.run_id.in_(mine), jobs.c.finished_at.is_(None))):
+    for row in tx.conn.execute(_WAITING_FOR_INSTANCE, {"instance_id": instance.id}):
         wakes.add(tx, "job", row.id)
-    if moved and instance.status in (InstanceStatus.IDLE, InstanceStatus.TERMINATED):
+    if moved and instance.status is InstanceStatus.TERMINATED:
         wakes.add(tx, "scheduler", "placement")
 
 

@@ -26,9 +26,13 @@ class Event:
     message: str
 
 
+_INSERT = insert(events)
+
+
 def add(tx: Tx, thing: Run | Job | Instance, *, actor: str, kind: str, message: str) -> None:
     """Write one line about an object."""
-    values: dict[str, str | None] = {"project_id": thing.project_id, "status": thing.status.value}
+    values: dict[str, str | None] = dict.fromkeys(("run_id", "job_id", "instance_id"))
+    values |= {"project_id": thing.project_id, "status": thing.status.value}
     match thing:
         case Run():
             values["run_id"] = thing.id
@@ -36,7 +40,7 @@ def add(tx: Tx, thing: Run | Job | Instance, *, actor: str, kind: str, message: 
             values |= {"run_id": thing.run_id, "job_id": thing.id, "instance_id": thing.instance_id}
         case Instance():
             values["instance_id"] = thing.id
-    tx.conn.execute(insert(events).values(at=tx.clock.now(), actor=actor, kind=kind, message=message, **values))
+    tx.conn.execute(_INSERT, {**values, "at": tx.clock.now(), "actor": actor, "kind": kind, "message": message})
     tx.notices.events = True
 
 

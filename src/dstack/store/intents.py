@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from dstack.domain.intents import KINDS, Done, Failed, Intent, Outcome, Pending, intent_of, to_body
 from dstack.errors import DstackError, error_of_code
@@ -29,27 +29,45 @@ class Open:
         return self.intent.object_kind, self.intent.object_id
 
 
+_KNOWN = select(intents.c.seq, intents.c.state).where(intents.c.key == bindparam("key"))
+_INSERT = insert(intents)
+_OPEN = (
+    select(intents).where(intents.c.state == "pending", intents.c.seq > bindparam("after_seq")).order_by(intents.c.seq)
+)
+_OUTCOMES = (
+    select(intents.c.kind, intents.c.state, intents.c.outcome)
+    .where(intents.c.object_kind == bindparam("object_kind"), intents.c.object_id == bindparam("object_id"))
+    .order_by(intents.c.seq)
+)
+_RECORD = (
+    update(intents)
+    .where(intents.c.seq == bindparam("of_seq"))
+    .values(state=bindparam("state"), outcome=bindparam("outcome"))
+)
+
+
 def add(tx: Tx, intent: Intent) -> None:
     """Ask for it, unless exactly this was asked for already and has not failed."""
     body = to_body(intent)
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
     key = f"{intent.kind}/{intent.object_id}/{digest}"
-    known = tx.conn.execute(select(intents.c.seq, intents.c.state).where(intents.c.key == key)).one_or_none()
+    known = tx.conn.execute(_KNOWN, {"key": key}).one_or_none()
     if known is not None and known.state != "failed":
         return
     if known is not None:
         tx.conn.execute(delete(intents).where(intents.c.seq == known.seq))
     tx.conn.execute(
-        insert(intents).values(
-            key=key,
-            kind=intent.kind,
-            object_kind=intent.object_kind,
-            object_id=intent.object_id,
-            body=body,
-            state="pending",
-            tries=0,
-            created_at=tx.clock.now(),
-        )
+        _INSERT,
+        {
+            "key": key,
+            "kind": intent.kind,
+            "object_kind": intent.object_kind,
+            "object_id": intent.object_id,
+            "body": body,
+            "state": "pending",
+            "tries": 0,
+            "created_at": tx.clock.now(),
+        },
     )
     tx.notices.intents = True
     _outcomes_changed(tx, intent.object_kind, intent.object_id)
@@ -57,8 +75,8 @@ def add(tx: Tx, intent: Intent) -> None:
 
 def list_open(tx: Tx, after_seq: int = 0) -> list[Open]:
     """What is still to be done, oldest first."""
-    query = select(intents).where(intents.c.state == "pending", intents.c.seq > after_seq).order_by(intents.c.seq)
-    return [Open(row.seq, intent_of(row.kind, row.body), row.tries) for row in tx.conn.execute(query)]
+    rows = tx.conn.execute(_OPEN, {"after_seq": after_seq})
+    return [Open(row.seq, intent_of(row.kind, row.body), row.tries) for row in rows]
 
 
 def outcomes_of(tx: Tx, object_kind: str, object_id: str) -> Mapping[type[Intent], Outcome]:
@@ -66,9 +84,8 @@ def outcomes_of(tx: Tx, object_kind: str, object_id: str) -> Mapping[type[Intent
     known = tx.known.get((f"outcomes of {object_kind}", object_id))
     if isinstance(known, dict):
         return known
-    mine = (intents.c.object_kind == object_kind) & (intents.c.object_id == object_id)
-    query = select(intents.c.kind, intents.c.state, intents.c.outcome).where(mine).order_by(intents.c.seq)
-    outcomes = {KINDS[row.kind]: _outcome_of(row.state, row.outcome) for row in tx.conn.execute(query)}
+    rows = tx.conn.execute(_OUTCOMES, {"object_kind": object_kind, "object_id": object_id})
+    outcomes = {KINDS[row.kind]: _outcome_of(row.state, row.outcome) for row in rows}
     tx.known[f"outcomes of {object_kind}", object_id] = outcomes
     return outcomes
 
@@ -91,7 +108,7 @@ def _outcome_of(state: str, body: dict[str, Any] | None) -> Outcome:
 def record(tx: Tx, open_intent: Open, outcome: Done | Failed) -> None:
     """Store what came of an intent and wake its object."""
     state, body = ("done", outcome.value) if isinstance(outcome, Done) else ("failed", _error_body(outcome.error))
-    tx.conn.execute(update(intents).where(intents.c.seq == open_intent.seq).values(state=state, outcome=body))
+    tx.conn.execute(_RECORD, {"of_seq": open_intent.seq, "state": state, "outcome": body})
     _outcomes_changed(tx, *open_intent.owner)
     wakes.add(tx, *open_intent.owner)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import Row, Select, Table, and_, func, or_, select
+from sqlalchemy import Row, Select, and_, bindparam, func, or_, select
 
 from dstack.domain.objects import Instance, Job, Run
 from dstack.protocol.statuses import JobStatus
@@ -16,22 +16,33 @@ Object: TypeAlias = Run | Job | Instance
 
 KINDS: dict[type[Object], str] = {Run: "run", Job: "job", Instance: "instance"}
 
+# Statements that run often are built once: building one takes longer than running it.
+_BY_ID: dict[type[Object], Select[Any]] = {
+    kind: select(table).where(table.c.id == bindparam("id"))
+    for kind, table in ((Run, runs), (Job, jobs), (Instance, instances))
+}
+_UNFINISHED_JOBS_ON = select(jobs).where(jobs.c.instance_id == bindparam("instance_id"), jobs.c.finished_at.is_(None))
+_JOBS_OF_RUNS = (
+    select(jobs)
+    .where(jobs.c.run_id.in_(bindparam("run_ids", expanding=True)))
+    .order_by(jobs.c.replica, jobs.c.node, jobs.c.attempt)
+)
+_LIVE_INSTANCES = select(instances).where(instances.c.finished_at.is_(None))
+
 Thing = TypeVar("Thing", Run, Job, Instance)
 
 
 def find_run(tx: Tx, id: str) -> Run | None:
     """The run of this id."""
-    return _find(tx, Run, id, runs, run_of)
+    return _find(tx, Run, id, run_of)
 
 
-def _find(tx: Tx, kind: type[Thing], id: str, table: Table, of: Callable[[Row[Any]], Thing]) -> Thing | None:
+def _find(tx: Tx, kind: type[Thing], id: str, of: Callable[[Row[Any]], Thing]) -> Thing | None:
     """The object as this transaction knows it, or as it is on record."""
     if isinstance(known := tx.known.get((KINDS[kind], id)), kind):
         return known
-    row = tx.conn.execute(select(table).where(table.c.id == id)).one_or_none()
-    if row is None:
-        return None
-    return know(tx, of(row))
+    row = tx.conn.execute(_BY_ID[kind], {"id": id}).one_or_none()
+    return None if row is None else know(tx, of(row))
 
 
 def find_run_by(tx: Tx, project_id: str, name_or_id: str) -> Run | None:
@@ -71,7 +82,7 @@ def count_unfinished_runs(tx: Tx) -> int:
 
 def find_job(tx: Tx, id: str) -> Job | None:
     """The job of this id."""
-    return _find(tx, Job, id, jobs, job_of)
+    return _find(tx, Job, id, job_of)
 
 
 def jobs_of_run(tx: Tx, run_id: str) -> list[Job]:
@@ -81,10 +92,9 @@ def jobs_of_run(tx: Tx, run_id: str) -> list[Job]:
 
 def jobs_of_runs(tx: Tx, run_ids: Sequence[str]) -> dict[str, list[Job]]:
     """The latest attempt of each job, by run, each by replica and node."""
-    query = select(jobs).where(jobs.c.run_id.in_(run_ids)).order_by(jobs.c.replica, jobs.c.node, jobs.c.attempt)
     latest: dict[str, dict[tuple[int, int], Job]] = {}
-    for row in tx.conn.execute(query):
-        latest.setdefault(row.run_id, {})[row.replica, row.node] = know(tx, job_of(row))
+    for row in tx.conn.execute(_JOBS_OF_RUNS, {"run_ids": list(run_ids)}):
+        latest.setdefault(row.run_id, {})[row.replica, row.node] = _job(tx, row)
     return {run_id: list(of_run.values()) for run_id, of_run in latest.items()}
 
 
@@ -110,7 +120,7 @@ def gang_of(tx: Tx, job: Job) -> list[Job]:
 
 def unfinished_jobs_on(tx: Tx, instance_id: str) -> list[Job]:
     """The jobs of an instance that have not ended."""
-    return _jobs(tx, select(jobs).where(jobs.c.instance_id == instance_id, jobs.c.finished_at.is_(None)))
+    return [_job(tx, row) for row in tx.conn.execute(_UNFINISHED_JOBS_ON, {"instance_id": instance_id})]
 
 
 def jobs_by_id(tx: Tx, ids: Iterable[str]) -> list[Job]:
@@ -119,18 +129,28 @@ def jobs_by_id(tx: Tx, ids: Iterable[str]) -> list[Job]:
 
 
 def _jobs(tx: Tx, query: Select[tuple[object, ...]]) -> list[Job]:
-    return [know(tx, job_of(row)) for row in tx.conn.execute(query)]
+    return [_job(tx, row) for row in tx.conn.execute(query)]
+
+
+def _job(tx: Tx, row: Row[Any]) -> Job:
+    """The job in a row, unless it is known in just this version."""
+    known = tx.known.get(("job", row.id))
+    return known if isinstance(known, Job) and known.version == row.version else know(tx, job_of(row))
 
 
 def find_instance(tx: Tx, id: str) -> Instance | None:
     """The instance of this id."""
-    return _find(tx, Instance, id, instances, instance_of)
+    return _find(tx, Instance, id, instance_of)
 
 
 def live_instances(tx: Tx) -> list[Instance]:
     """Every instance whose machine may exist."""
-    rows = tx.conn.execute(select(instances).where(instances.c.finished_at.is_(None)))
-    return [know(tx, instance_of(row)) for row in rows]
+    return [_instance(tx, row) for row in tx.conn.execute(_LIVE_INSTANCES)]
+
+
+def _instance(tx: Tx, row: Row[Any]) -> Instance:
+    known = tx.known.get(("instance", row.id))
+    return known if isinstance(known, Instance) and known.version == row.version else know(tx, instance_of(row))
 
 
 def instances_by_id(tx: Tx, ids: Iterable[str]) -> dict[str, Instance]:
@@ -148,15 +168,16 @@ class Queued:
     submitted_at: object
 
 
+_QUEUE = (
+    select(jobs, runs.c.priority.label("run_priority"), runs.c.submitted_at.label("run_submitted_at"))
+    .join(runs, runs.c.id == jobs.c.run_id)
+    .where(jobs.c.status == JobStatus.SUBMITTED, jobs.c.stop_asked.is_(None), runs.c.stop_asked.is_(None))
+    .order_by(runs.c.priority.desc(), runs.c.submitted_at, runs.c.id, jobs.c.replica, jobs.c.node)
+)
+
+
 def queue_of(tx: Tx) -> Iterable[Queued]:
     """The queue, head first: priority, then who has waited longest. Read lazily: most passes need its head only."""
-    columns = (runs.c.priority.label("run_priority"), runs.c.submitted_at.label("run_submitted_at"))
-    query = (
-        select(jobs, *columns)
-        .join(runs, runs.c.id == jobs.c.run_id)
-        .where(jobs.c.status == JobStatus.SUBMITTED, jobs.c.stop_asked.is_(None), runs.c.stop_asked.is_(None))
-        .order_by(runs.c.priority.desc(), runs.c.submitted_at, runs.c.id, jobs.c.replica, jobs.c.node)
-    )
-    with tx.conn.execution_options(yield_per=100).execute(query) as rows:
+    with tx.conn.execution_options(yield_per=100).execute(_QUEUE) as rows:
         for row in rows:
-            yield Queued(know(tx, job_of(row)), row.run_priority, row.run_submitted_at)
+            yield Queued(_job(tx, row), row.run_priority, row.run_submitted_at)

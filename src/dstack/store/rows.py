@@ -1,5 +1,6 @@
 """Rows to domain values and back: the one place that knows both."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -39,11 +40,6 @@ def run_of(row: Row[Any]) -> Run:
     )
 
 
-def run_values(run: Run) -> dict[str, Any]:
-    """The columns of a run."""
-    return {name: getattr(run, name) for name in Run.__slots__}
-
-
 def job_of(row: Row[Any]) -> Job:
     """The job in a row of `jobs`."""
     return Job(
@@ -74,16 +70,6 @@ def job_of(row: Row[Any]) -> Job:
     )
 
 
-def job_values(job: Job) -> dict[str, Any]:
-    """The columns of a job."""
-    values = {name: getattr(job, name) for name in Job.__slots__}
-    return values | {
-        "demand": demand_to_json(job.demand),
-        "share": asdict(job.share),
-        "report": None if job.report is None else to_json(job.report),
-    }
-
-
 def offer_of(body: dict[str, Any]) -> Offer:
     """The offer in a JSON column."""
     return Offer(**{**body, "resources": resources_of(body["resources"])})
@@ -112,12 +98,20 @@ def instance_of(row: Row[Any]) -> Instance:
     )
 
 
-def instance_values(instance: Instance) -> dict[str, Any]:
-    """The columns of an instance."""
-    values = {name: getattr(instance, name) for name in Instance.__slots__}
-    idle_duration = values.pop("idle_duration")
-    return values | {
-        "backend": instance.offer.backend,
-        "offer": asdict(instance.offer),
-        "idle_duration_s": None if idle_duration is None else idle_duration.total_seconds(),
-    }
+_COLUMNS: dict[str, Callable[[Any], dict[str, object]]] = {
+    "demand": lambda demand: {"demand": demand_to_json(demand)},
+    "share": lambda share: {"share": {"cpus": share.cpus, "memory_mib": share.memory_mib, "gpus": share.gpus}},
+    "report": lambda report: {"report": None if report is None else to_json(report)},
+    "offer": lambda offer: {"offer": asdict(offer), "backend": offer.backend},
+    "idle_duration": lambda span: {"idle_duration_s": None if span is None else span.total_seconds()},
+}
+"""The fields that are not columns as they stand."""
+
+
+def values_of(thing: Run | Job | Instance, fields: Iterable[str] | None = None) -> dict[str, object]:
+    """The columns of an object: all, or those that hold some of its fields."""
+    values: dict[str, object] = {}
+    for name in fields or type(thing).__slots__:
+        value = getattr(thing, name)
+        values.update(_COLUMNS[name](value) if name in _COLUMNS else {name: value})
+    return values

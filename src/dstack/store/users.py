@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from dstack.kit.ids import Ids
 from dstack.store.db import Tx
@@ -27,6 +27,13 @@ class Project:
     name: str
 
 
+_BY_TOKEN = select(users).where(users.c.token_hash == bindparam("token_hash"))
+_PROJECT = select(projects).where(projects.c.name == bindparam("name"))
+_ROLE = select(members.c.role).where(
+    members.c.project_id == bindparam("project_id"), members.c.user_id == bindparam("user_id")
+)
+
+
 def hash_of(token: str) -> str:
     """What is stored of a token. Tokens are long and random, so that a plain hash cannot be searched."""
     return hashlib.sha256(token.encode()).hexdigest()
@@ -34,20 +41,19 @@ def hash_of(token: str) -> str:
 
 def find_by_token(tx: Tx, token: str) -> User | None:
     """The user whose token this is. Compared by hash, so that timing tells nothing about the token."""
-    row = tx.conn.execute(select(users).where(users.c.token_hash == hash_of(token))).one_or_none()
+    row = tx.conn.execute(_BY_TOKEN, {"token_hash": hash_of(token)}).one_or_none()
     return None if row is None else User(row.id, row.name, row.is_admin)
 
 
 def find_project(tx: Tx, name: str) -> Project | None:
     """The project of this name."""
-    row = tx.conn.execute(select(projects).where(projects.c.name == name)).one_or_none()
+    row = tx.conn.execute(_PROJECT, {"name": name}).one_or_none()
     return None if row is None else Project(row.id, row.name)
 
 
 def find_role(tx: Tx, project_id: str, user_id: str) -> str | None:
     """What the user is in the project: `admin`, `manager` or `user`; None for a stranger."""
-    where = (members.c.project_id == project_id) & (members.c.user_id == user_id)
-    return tx.conn.execute(select(members.c.role).where(where)).scalar()
+    return tx.conn.execute(_ROLE, {"project_id": project_id, "user_id": user_id}).scalar()
 
 
 def names_of(tx: Tx) -> dict[str, str]:
