@@ -15,8 +15,6 @@ from dstack.domain.objects import Instance
 from dstack.domain.orders import order_of
 from dstack.engine.links import Links
 from dstack.errors import AgentRefused, BackendError, BackendUnavailable, HostUnreachable
-from dstack.hosts.link import Link
-from dstack.logs.base import LogStore
 from dstack.protocol.agent import JobOrder, to_json
 from dstack.store import objects
 from dstack.store.db import Database, Tx
@@ -34,7 +32,6 @@ class Effects:
     db: Database
     backends: Mapping[str, Backend]
     links: Links
-    logs: LogStore
 
     async def perform(self, intent: Intent) -> Done:
         """Do it, or find it done.
@@ -84,31 +81,29 @@ class Effects:
 
     async def _start(self, intent: StartJob) -> Done:
         order = await self.db.read(lambda tx: _order(tx, intent.object_id))
-        link = self._link(intent.instance_id)
+        link = self.links.find(intent.instance_id)
+        if link is None:
+            raise HostUnreachable(f"There is no link to instance `{intent.instance_id}`")
         await link.call("start", {"order": to_json(order)})
-        link.follow_new(order.job_id, lambda stream: self.logs.size(order.job_id, stream))
+        link.follow_new(order.job_id)
         return Done({})
 
     async def _tell(self, intent: StopJob | ForgetJob, kind: str, body: Mapping[str, object]) -> Done:
         """Tell the job's agent; what a machine that is gone had is gone with it."""
-        instance = await self._instance(intent.instance_id)
-        if instance.finished_at is None:
-            await self._link(intent.instance_id).call(kind, {"job_id": intent.object_id, **body})
+        link = self.links.find(intent.instance_id)
+        if link is not None:
+            await link.call(kind, {"job_id": intent.object_id, **body})
+        elif (await self._instance(intent.instance_id)).finished_at is None:
+            raise HostUnreachable(f"There is no link to instance `{intent.instance_id}`")
         return Done({})
 
     async def _forget(self, intent: ForgetJob) -> Done:
         """What was given up while its machine did not answer may still run there: it is ended first."""
-        await self._tell(intent, "stop", {"grace_s": 0.0})
         try:
             return await self._tell(intent, "forget", {})
         except AgentRefused as error:
+            await self._tell(intent, "stop", {"grace_s": 0.0})
             raise BackendUnavailable(error.message, hint=error.hint) from error
-
-    def _link(self, instance_id: str) -> Link:
-        link = self.links.find(instance_id)
-        if link is None:
-            raise HostUnreachable(f"There is no link to instance `{instance_id}`")
-        return link
 
     def _backend(self, instance: Instance) -> Backend:
         backend = self.backends.get(instance.offer.backend)

@@ -14,7 +14,6 @@ from dstack.domain.objects import Next
 from dstack.engine import views
 from dstack.engine.catalog import Catalog
 from dstack.engine.lifecycles import INSTANCE, JOB, RUN
-from dstack.engine.outbox import Outbox
 from dstack.engine.scheduler import schedule
 from dstack.kit.clock import Clock
 from dstack.kit.ids import Ids
@@ -51,12 +50,11 @@ def _scheduler_last(who: tuple[str, str]) -> bool:
 class Engine:
     """Turns wakes into looks until it is closed."""
 
-    def __init__(self, db: Database, clock: Clock, ids: Ids, catalog: Catalog, outbox: Outbox) -> None:
+    def __init__(self, db: Database, clock: Clock, ids: Ids, catalog: Catalog) -> None:
         self._db = db
         self._clock = clock
         self._ids = ids
         self._catalog = catalog
-        self._outbox = outbox
         self._next_due: datetime | None = None
         self._woken = asyncio.Event()
         self._tasks = TaskGroup()
@@ -65,14 +63,12 @@ class Engine:
         """Begin to turn; what a former server left undone is looked at first."""
         self._db.react(self.turn)
         self._db.listen(self._hear)
-        self._outbox.start()
         self._tasks.start("engine", self._run())
         self._tasks.start("sweep", self._sweep())
 
     async def close(self) -> None:
-        """Stop looking and acting; everything that is open is on record."""
+        """Stop looking; every wake is on record."""
         await self._tasks.close()
-        await self._outbox.close()
 
     def _hear(self, notices: Notices) -> None:
         if notices.next_due is not None and (self._next_due is None or notices.next_due < self._next_due):

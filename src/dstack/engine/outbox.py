@@ -6,14 +6,15 @@ from collections import deque
 from datetime import timedelta
 from functools import partial
 
+from sqlalchemy.exc import DatabaseError
+
 from dstack.domain.intents import Done, Failed
 from dstack.engine.effects import Effects
 from dstack.errors import BackendError, DstackError
 from dstack.kit.clock import Clock
 from dstack.kit.tasks import TaskGroup
 from dstack.store import intents
-from dstack.store.db import Database, Notices
-from dstack.store.intents import Open
+from dstack.store.db import Database, Notices, Open
 
 log = logging.getLogger(__name__)
 
@@ -30,32 +31,23 @@ class Outbox:
         self._effects = effects
         self._clock = clock
         self._queues: dict[tuple[str, str], deque[Open]] = {}
-        self._last_seq = 0
-        self._woken = asyncio.Event()
         self._at_once = asyncio.Semaphore(AT_ONCE_MAX)
         self._tasks = TaskGroup()
 
-    def start(self) -> None:
-        """Begin with what a former server left open."""
+    async def start(self) -> None:
+        """Begin with what a former server left open. Nothing new may be decided before this has returned."""
+        left = await self._db.read(intents.list_open)
         self._db.listen(self._hear)
-        self._woken.set()
-        self._tasks.start("outbox", self._run())
+        for open_intent in left:
+            self._enqueue(open_intent)
 
     async def close(self) -> None:
         """Stop; what was not recorded is performed again by the next server."""
         await self._tasks.close()
 
     def _hear(self, notices: Notices) -> None:
-        if notices.intents:
-            self._woken.set()
-
-    async def _run(self) -> None:
-        while True:
-            await self._woken.wait()
-            self._woken.clear()
-            for open_intent in await self._db.read(lambda tx: intents.list_open(tx, self._last_seq)):
-                self._last_seq = open_intent.seq
-                self._enqueue(open_intent)
+        for open_intent in notices.intents:
+            self._enqueue(open_intent)
 
     def _enqueue(self, open_intent: Open) -> None:
         owner = open_intent.owner
@@ -75,15 +67,22 @@ class Outbox:
             del self._queues[owner]
 
     async def _perform(self, open_intent: Open) -> None:
+        """Until it is done and that is on record; later intents of the same object wait."""
         delay = FIRST_RETRY
         while True:
             outcome = await self._try(open_intent)
-            if outcome is not None:
-                await self._db.write(partial(intents.record, open_intent=open_intent, outcome=outcome))
+            if outcome is not None and await self._record(open_intent, outcome):
                 return
-            await self._db.write(lambda tx: intents.count_try(tx, open_intent))
             await self._clock.sleep(delay)
             delay = min(delay * 2, LONGEST_RETRY)
+
+    async def _record(self, open_intent: Open, outcome: Done | Failed) -> bool:
+        try:
+            await self._db.write(partial(intents.record, open_intent=open_intent, outcome=outcome))
+        except DatabaseError:
+            log.exception("What came of %s could not be stored; it is performed again", open_intent.intent)
+            return False
+        return True
 
     async def _try(self, open_intent: Open) -> Done | Failed | None:
         """What came of it; None where it is to be tried again."""

@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import logging
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -161,10 +161,10 @@ class Link:
     def _follow(self, job_id: str, stream: str, offset: int) -> None:
         self._send({"t": "follow", "job_id": job_id, "stream": stream, "offset": offset})
 
-    def follow_new(self, job_id: str, stored: Callable[[str], int]) -> None:
-        """Have all streams of a job that was just started sent from what is `stored` of them."""
+    def follow_new(self, job_id: str) -> None:
+        """Have all streams of a job that was just started sent; what is stored of them already is skipped there."""
         for stream in LOG_STREAMS:
-            self._follow(job_id, stream, stored(stream))
+            self._follow(job_id, stream, 0)
 
     async def call(self, kind: str, body: Mapping[str, object], timeout_s: float = REPLY_TIMEOUT_S) -> None:
         """Have the agent do something and wait for its answer.

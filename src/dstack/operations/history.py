@@ -113,13 +113,11 @@ def _offset_at(context: Context, job_ids: list[str], stream: str, start: datetim
 
 async def read_log(context: Context, cursor: LogCursor, *, follow: bool) -> AsyncIterator[bytes]:
     """The bytes from the cursor on; with `follow` until the run has ended and every byte of it has been given."""
-    offset = cursor.offset
-    attempts: list[str] = []
-    run_ended = False
+    offset, attempts, run_ended = cursor.offset, list[str](), False
+    heard = {cursor.run_id}
     with context.signals.subscribe(cursor.run_id) as changes:
         while True:
-            heard = changes.take()
-            if not attempts or cursor.run_id in heard:
+            if cursor.run_id in heard:
                 attempts, run_ended = await context.db.read(lambda tx: _attempts(tx, cursor))
                 changes.add(*attempts)
             while chunk := await asyncio.to_thread(_read, context, attempts, cursor.stream, offset):
@@ -128,6 +126,7 @@ async def read_log(context: Context, cursor: LogCursor, *, follow: bool) -> Asyn
             if run_ended or not follow:
                 return
             await changes.wait()
+            heard = changes.take()
 
 
 def _attempts(tx: Tx, cursor: LogCursor) -> tuple[list[str], bool]:

@@ -36,8 +36,8 @@ class Parts:
         configured: dict[str, Backend] = {"local": backends.load("local")(settings.data_dir)}
         catalog = Catalog(configured, clock)
         self._links = Links(self.db, EngineInbox(self.db, logs, blobs, self._signals), clock)
-        outbox = Outbox(self.db, Effects(self.db, configured, self._links, logs), clock)
-        self._engine = Engine(self.db, clock, ids, catalog, outbox)
+        self._outbox = Outbox(self.db, Effects(self.db, configured, self._links), clock)
+        self._engine = Engine(self.db, clock, ids, catalog)
         self.context = Context(self.db, ids, catalog, self._links, logs, blobs, self._signals)
 
     async def start(self, admin_token: str) -> None:
@@ -46,12 +46,14 @@ class Parts:
         self.db.listen(self._spread)
         ids = self.context.ids
         await self.db.write(lambda tx: users.ensure_admin(tx, ids, admin_token))
+        await self._outbox.start()
         await self._links.start()
         self._engine.start()
 
     async def close(self) -> None:
         """Stop everything; jobs go on where they are."""
         await self._engine.close()
+        await self._outbox.close()
         await self._links.close()
         await self.db.close()
 

@@ -23,6 +23,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import QueuePool
 
+from dstack.domain.intents import Intent
 from dstack.errors import ConfigurationError
 from dstack.kit.clock import Clock
 from dstack.store import tables
@@ -37,6 +38,19 @@ AFTER_A_BUG = timedelta(seconds=30)
 KNOWN_MAX = 100_000
 
 
+@dataclass(frozen=True, slots=True)
+class Open:
+    """An intent that is still to be performed."""
+
+    seq: int
+    intent: Intent
+
+    @property
+    def owner(self) -> tuple[str, str]:
+        """The object whose intents are performed one after the other."""
+        return self.intent.object_kind, self.intent.object_id
+
+
 @dataclass(slots=True)
 class Notices:
     """What a commit has to tell the living: filled inside the transaction, published after it."""
@@ -44,7 +58,8 @@ class Notices:
     events: bool = False
     next_due: datetime | None = None
     """When the earliest wake that was left for later is due."""
-    intents: bool = False
+    intents: list[Open] = field(default_factory=list)
+    """What was decided to be done."""
     instances: set[str] = field(default_factory=set)
     runs: set[str] = field(default_factory=set)
     """The ids of the runs that got a new job, or ended."""
@@ -53,7 +68,7 @@ class Notices:
         """Have these told too."""
         self.events |= more.events
         self.next_due = min(filter(None, [self.next_due, more.next_due]), default=None)
-        self.intents |= more.intents
+        self.intents += more.intents
         self.instances |= more.instances
         self.runs |= more.runs
 
@@ -67,6 +82,8 @@ class Tx:
     notices: Notices = field(default_factory=Notices)
     wakes: dict[tuple[str, str], datetime] = field(default_factory=dict)
     """Who is to be looked at, and when: the reactor's work, and what it leaves goes into the table."""
+    events: list[dict[str, object]] = field(default_factory=list)
+    """The lines of history to be written, in order."""
     known: dict[tuple[str, str], object] = field(default_factory=dict)
     """What was last read or written of objects, by kind and id. The writer keeps it from one commit to the next: nobody
     else writes, and were it stale, the version of an object would tell."""
@@ -151,35 +168,42 @@ class Database:
             self._commit_together(batch)
 
     def _commit_together(self, batch: list["_Write"]) -> None:
-        notices = Notices()
         try:
-            with self._engine.connect() as conn, conn.begin() as transaction:
-                tx = Tx(conn, self._clock, notices, known=self._known)
-                for write in batch:
-                    write.run(tx, transaction if len(batch) == 1 else None)
-                if len(self._known) > KNOWN_MAX:
-                    self._known.clear()
-                if tx.wakes:
-                    self._look(tx)
-                    _store_wakes(tx)
-        except Exception as error:  # noqa: BLE001 - the commit itself failed (disk full, read-only): everyone in it must hear of it
+            notices = self._commit(batch, self._reactor)
+        except _ReactorFailed as failure:
+            log.error("Looking at what was woken failed; it is looked at again later", exc_info=failure.__cause__)
+            notices = self._commit_or_fail(batch)
+        except Exception:  # noqa: BLE001 - told to everyone in the commit by the next line, should it fail again
+            notices = self._commit_or_fail(batch)
+        self._call_loop(self._settle, batch, notices)
+
+    def _commit_or_fail(self, batch: list["_Write"]) -> Notices:
+        """The same once more without looking at anything; an error that stays is everyone's in the commit."""
+        self._known.clear()
+        try:
+            return self._commit(batch, _look_later)
+        except Exception as error:  # noqa: BLE001 - disk full, read-only: belongs to those who wait for their writes
             log.error("A commit of %d writes failed: %s", len(batch), error)
             self._known.clear()
             for write in batch:
                 write.fail(error)
-            notices = Notices()
-        self._call_loop(self._settle, batch, notices)
+            return Notices()
 
-    def _look(self, tx: Tx) -> None:
-        wakes = dict(tx.wakes)
-        try:
-            with tx.conn.begin_nested():
-                self._reactor(tx)
-        except Exception:
-            log.exception("Looking at %d woken objects failed; they are looked at again later", len(wakes))
-            later = self._clock.now() + AFTER_A_BUG
-            tx.wakes = {who: max(at, later) for who, at in wakes.items()}
-            tx.known.clear()
+    def _commit(self, batch: list["_Write"], reactor: Callable[[Tx], None]) -> Notices:
+        with self._engine.connect() as conn, conn.begin() as transaction:
+            tx = Tx(conn, self._clock, known=self._known)
+            for write in batch:
+                write.run(tx, transaction if len(batch) == 1 else None)
+            if len(self._known) > KNOWN_MAX:
+                self._known.clear()
+            if tx.wakes:
+                try:
+                    reactor(tx)
+                except Exception as error:
+                    raise _ReactorFailed from error
+            _store_wakes(tx)
+            _store_events(tx)
+        return tx.notices
 
     def _settle(self, batch: list["_Write"], notices: Notices) -> None:
         for write in batch:
@@ -191,6 +215,15 @@ class Database:
         assert self._loop is not None
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *args)
+
+
+class _ReactorFailed(Exception):
+    """What the reactor did is to be rolled back, and what the writes did is not."""
+
+
+def _look_later(tx: Tx) -> None:
+    later = tx.clock.now() + AFTER_A_BUG
+    tx.wakes = {who: max(at, later) for who, at in tx.wakes.items()}
 
 
 class _Write:
@@ -216,6 +249,7 @@ class _Write:
             if alone is not None:
                 alone.rollback()
             return
+        shared.events += mine.events
         shared.notices.add(mine.notices)
         for who, at in mine.wakes.items():
             shared.wakes[who] = min(at, shared.wakes.get(who, at))
@@ -232,15 +266,26 @@ class _Write:
             self._future.set_result(self._result)
 
 
+_EVENTS = insert(tables.events)
+_WAKES = insert(tables.wakes)
+_KEEP_EARLIER = _WAKES.on_conflict_do_update(
+    index_elements=["kind", "id"], set_={"due_at": func.min(tables.wakes.c.due_at, _WAKES.excluded.due_at)}
+)
+
+
 def _store_wakes(tx: Tx) -> None:
     """What is not looked at in this commit waits in the table; an earlier wake stays."""
-    if not tx.wakes:
-        return
-    statement = insert(tables.wakes)
-    keep_earlier = func.min(tables.wakes.c.due_at, statement.excluded.due_at)
-    upsert = statement.on_conflict_do_update(index_elements=["kind", "id"], set_={"due_at": keep_earlier})
-    tx.conn.execute(upsert, [{"kind": kind, "id": id, "due_at": at} for (kind, id), at in tx.wakes.items()])
-    tx.notices.next_due = min(tx.wakes.values())
+    if tx.wakes:
+        rows = [{"kind": kind, "id": id, "due_at": at} for (kind, id), at in tx.wakes.items()]
+        tx.conn.execute(_KEEP_EARLIER, rows)
+        tx.notices.next_due = min(tx.wakes.values())
+
+
+def _store_events(tx: Tx) -> None:
+    """All lines of the commit at once; in the order they were said, so that the numbers follow it."""
+    if tx.events:
+        tx.conn.execute(_EVENTS, tx.events)
+        tx.notices.events = True
 
 
 def _engine_for(path: Path) -> Engine:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, func, select
 
 from dstack.domain.objects import Instance, Job, Run
 from dstack.store.db import Tx
@@ -26,12 +26,9 @@ class Event:
     message: str
 
 
-_INSERT = insert(events)
-
-
 def add(tx: Tx, thing: Run | Job | Instance, *, actor: str, kind: str, message: str) -> None:
     """Write one line about an object."""
-    values: dict[str, str | None] = dict.fromkeys(("run_id", "job_id", "instance_id"))
+    values: dict[str, object] = dict.fromkeys(("run_id", "job_id", "instance_id"))
     values |= {"project_id": thing.project_id, "status": thing.status.value}
     match thing:
         case Run():
@@ -40,8 +37,7 @@ def add(tx: Tx, thing: Run | Job | Instance, *, actor: str, kind: str, message: 
             values |= {"run_id": thing.run_id, "job_id": thing.id, "instance_id": thing.instance_id}
         case Instance():
             values["instance_id"] = thing.id
-    tx.conn.execute(_INSERT, {**values, "at": tx.clock.now(), "actor": actor, "kind": kind, "message": message})
-    tx.notices.events = True
+    tx.events.append({**values, "at": tx.clock.now(), "actor": actor, "kind": kind, "message": message})
 
 
 def add_move(tx: Tx, thing: Run | Job | Instance, *, actor: str) -> None:

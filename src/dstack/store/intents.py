@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, update
@@ -11,29 +10,11 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from dstack.domain.intents import KINDS, Done, Failed, Intent, Outcome, Pending, intent_of, to_body
 from dstack.errors import DstackError, error_of_code
 from dstack.store import wakes
-from dstack.store.db import Tx
+from dstack.store.db import Open, Tx
 from dstack.store.tables import intents
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """An intent that is still to be performed."""
-
-    seq: int
-    intent: Intent
-    tries: int
-
-    @property
-    def owner(self) -> tuple[str, str]:
-        """The object whose intents are performed one after the other."""
-        return self.intent.object_kind, self.intent.object_id
-
 
 _KNOWN = select(intents.c.seq, intents.c.state).where(intents.c.key == bindparam("key"))
 _INSERT = insert(intents)
-_OPEN = (
-    select(intents).where(intents.c.state == "pending", intents.c.seq > bindparam("after_seq")).order_by(intents.c.seq)
-)
 _OUTCOMES = (
     select(intents.c.kind, intents.c.state, intents.c.outcome)
     .where(intents.c.object_kind == bindparam("object_kind"), intents.c.object_id == bindparam("object_id"))
@@ -56,7 +37,7 @@ def add(tx: Tx, intent: Intent) -> None:
         return
     if known is not None:
         tx.conn.execute(delete(intents).where(intents.c.seq == known.seq))
-    tx.conn.execute(
+    done = tx.conn.execute(
         _INSERT,
         {
             "key": key,
@@ -65,18 +46,18 @@ def add(tx: Tx, intent: Intent) -> None:
             "object_id": intent.object_id,
             "body": body,
             "state": "pending",
-            "tries": 0,
             "created_at": tx.clock.now(),
         },
     )
-    tx.notices.intents = True
+    (seq,) = done.inserted_primary_key or (0,)
+    tx.notices.intents.append(Open(seq, intent))
     _outcomes_changed(tx, intent.object_kind, intent.object_id)
 
 
-def list_open(tx: Tx, after_seq: int = 0) -> list[Open]:
+def list_open(tx: Tx) -> list[Open]:
     """What is still to be done, oldest first."""
-    rows = tx.conn.execute(_OPEN, {"after_seq": after_seq})
-    return [Open(row.seq, intent_of(row.kind, row.body), row.tries) for row in rows]
+    query = select(intents).where(intents.c.state == "pending").order_by(intents.c.seq)
+    return [Open(row.seq, intent_of(row.kind, row.body)) for row in tx.conn.execute(query)]
 
 
 def outcomes_of(tx: Tx, object_kind: str, object_id: str) -> Mapping[type[Intent], Outcome]:
@@ -111,11 +92,6 @@ def record(tx: Tx, open_intent: Open, outcome: Done | Failed) -> None:
     tx.conn.execute(_RECORD, {"of_seq": open_intent.seq, "state": state, "outcome": body})
     _outcomes_changed(tx, *open_intent.owner)
     wakes.add(tx, *open_intent.owner)
-
-
-def count_try(tx: Tx, open_intent: Open) -> None:
-    """Remember that it was tried and is to be tried again."""
-    tx.conn.execute(update(intents).where(intents.c.seq == open_intent.seq).values(tries=intents.c.tries + 1))
 
 
 def _error_body(error: DstackError) -> dict[str, Any]:

@@ -166,7 +166,6 @@ intents = Table(
     Column("body", JSON, nullable=False),
     Column("state", String(10), nullable=False),
     Column("outcome", JSON),
-    Column("tries", Integer, nullable=False),
     Column("created_at", Time, nullable=False),
     Index("intents_of_object", "object_kind", "object_id"),
     Index("intents_by_state", "state"),
