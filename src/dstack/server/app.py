@@ -22,7 +22,7 @@ from dstack.protocol import routes
 from dstack.protocol.views import HealthView
 from dstack.server.activity import Activity
 from dstack.server.http import blobs, history, problems, runs
-from dstack.server.http.calls import json_of
+from dstack.server.http.calls import Tokens, json_of
 from dstack.server.http.routing import add
 from dstack.server.ownership import Owner, own
 from dstack.server.parts import Parts
@@ -48,6 +48,7 @@ def create_app(settings: Settings, admin_token: str) -> FastAPI:
 
     app = FastAPI(title="dstack", version=__version__, lifespan=lifespan)
     app.state.context = parts.context
+    app.state.tokens = Tokens()
     problems.install(app)
 
     async def health() -> Response:

@@ -1,5 +1,6 @@
 """The parts of a server, put together, started and stopped in order."""
 
+import asyncio
 import logging
 
 from dstack import backends
@@ -14,10 +15,12 @@ from dstack.engine.outbox import Outbox
 from dstack.kit.clock import SystemClock
 from dstack.kit.ids import RandomIds
 from dstack.kit.signals import Signals
+from dstack.kit.tasks import TaskGroup
 from dstack.logs.files import LogFiles
 from dstack.operations.context import Context
 from dstack.operations.history import EVENTS_KEY
 from dstack.server.settings import Settings
+from dstack.spec.parse import configuration_of
 from dstack.store import users
 from dstack.store.db import Database, Notices
 
@@ -33,6 +36,7 @@ class Parts:
         logs = LogFiles(settings.data_dir / "logs")
         blobs = BlobFiles(settings.data_dir / "blobs")
         self._signals = Signals()
+        self._tasks = TaskGroup()
         configured: dict[str, Backend] = {"local": backends.load("local")(settings.data_dir)}
         catalog = Catalog(configured, clock)
         self._links = Links(self.db, EngineInbox(self.db, logs, blobs, self._signals), clock)
@@ -49,9 +53,16 @@ class Parts:
         await self._outbox.start()
         await self._links.start()
         self._engine.start()
+        self._tasks.start("warm-up", self._warm_up())
+
+    async def _warm_up(self) -> None:
+        """What the first request would otherwise wait for: the models' validators, and what this machine has."""
+        await asyncio.to_thread(configuration_of, {"type": "task", "commands": ["true"]})
+        await self.context.catalog.offers()
 
     async def close(self) -> None:
         """Stop everything; jobs go on where they are."""
+        await self._tasks.close()
         await self._engine.close()
         await self._outbox.close()
         await self._links.close()

@@ -1,5 +1,6 @@
 """What endpoints share: who calls, what is at hand, and how a view is answered."""
 
+from time import monotonic
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
@@ -10,6 +11,28 @@ from dstack.errors import UnauthorizedError
 from dstack.operations.context import Context
 from dstack.store import users
 from dstack.store.users import User
+
+KNOWN_FOR_S = 10.0
+KNOWN_MAX = 1000
+
+
+class Tokens:
+    """Whose token is whose, as the database said a moment ago: a caller asks often within seconds."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[User, float]] = {}
+
+    async def user_of(self, context: Context, token: str) -> User | None:
+        """The user; someone who was removed may come in for `KNOWN_FOR_S` longer."""
+        hashed = users.hash_of(token)
+        user, until = self._known.get(hashed, (None, 0.0))
+        if user is None or monotonic() > until:
+            user = await context.db.read(lambda tx: users.find_by_token(tx, token))
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            if user is not None:
+                self._known[hashed] = user, monotonic() + KNOWN_FOR_S
+        return user
 
 
 def context_of(request: Request) -> Context:
@@ -27,7 +50,8 @@ async def user_of(request: Request, authorization: Annotated[str, Header()] = ""
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise UnauthorizedError("The request carries no token", hint="Send it as `Authorization: Bearer <token>`")
-    user = await context_of(request).db.read(lambda tx: users.find_by_token(tx, token))
+    tokens: Tokens = request.app.state.tokens
+    user = await tokens.user_of(context_of(request), token)
     if user is None:
         raise UnauthorizedError(
             "The server does not know this token", hint="Check `token` in `~/.dstack/config.yml` or `DSTACK_TOKEN`"
