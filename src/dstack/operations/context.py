@@ -41,8 +41,7 @@ def caller_in(tx: Tx, user: User, project_name: str) -> Caller:
     Raises:
         ResourceNotExistsError: there is no such project, or the user may not know of it.
     """
-    project = users.find_project(tx, project_name)
-    role = users.find_role(tx, project.id, user.id) if project else None
+    project, role = users.find_membership(tx, project_name, user.id) or (None, None)
     if project is None or (role is None and not user.is_admin):
         raise ResourceNotExistsError(
             f"There is no project `{project_name}`",

@@ -11,7 +11,7 @@ from dstack.operations.context import Context, caller_in
 from dstack.operations.presenting import event_view
 from dstack.operations.runs import get_run
 from dstack.protocol.views import EventPage, EventView
-from dstack.store import events, objects, users
+from dstack.store import events, objects
 from dstack.store.db import Tx
 from dstack.store.users import User
 
@@ -27,12 +27,11 @@ async def list_events(
     """Lines of history with higher numbers than `after`."""
 
     def read(tx: Tx) -> EventPage:
-        project_id = caller_in(tx, user, project).project.id
+        inside = caller_in(tx, user, project).project
         run_id = get_run(tx, user, project, run).id if run else None
-        found = events.list_after(tx, project_id, after, run_id=run_id, limit=limit)
-        names = users.names_of(tx)
+        found = events.list_after(tx, inside.id, after, run_id=run_id, limit=limit)
         run_names = objects.run_names(tx, {event.run_id for event in found if event.run_id})
-        views = [event_view(event, names, run_names) for event in found]
+        views = [event_view(event, inside.name, run_names) for event in found]
         return EventPage(events=views, cursor=views[-1].seq if views else after)
 
     return await context.db.read(read)
@@ -89,7 +88,7 @@ async def open_log(context: Context, user: User, project: str, query: LogQuery) 
 
     def read(tx: Tx) -> tuple[str, list[str]]:
         run_id = get_run(tx, user, project, query.run).id
-        return run_id, [job.id for job in objects.attempts_of(tx, run_id, query.replica, query.node)]
+        return run_id, objects.attempts_of(tx, run_id, query.replica, query.node)[0]
 
     run_id, job_ids = await context.db.read(read)
     if not job_ids:
@@ -115,10 +114,16 @@ async def read_log(context: Context, cursor: LogCursor, *, follow: bool) -> Asyn
     """The bytes from the cursor on; with `follow` until the run has ended and every byte of it has been given."""
     offset, attempts, run_ended = cursor.offset, list[str](), False
     heard = {cursor.run_id}
+
+    def attempts_of(tx: Tx) -> tuple[list[str], bool]:
+        return objects.attempts_of(tx, cursor.run_id, cursor.replica, cursor.node)
+
     with context.signals.subscribe(cursor.run_id) as changes:
         while True:
             if cursor.run_id in heard:
-                attempts, run_ended = await context.db.read(lambda tx: _attempts(tx, cursor))
+                attempts, run_ended = await context.db.read(attempts_of)
+                if not attempts:
+                    return  # the run was deleted meanwhile
                 changes.add(*attempts)
             while chunk := await asyncio.to_thread(_read, context, attempts, cursor.stream, offset):
                 offset += len(chunk)
@@ -127,12 +132,6 @@ async def read_log(context: Context, cursor: LogCursor, *, follow: bool) -> Asyn
                 return
             await changes.wait()
             heard = changes.take()
-
-
-def _attempts(tx: Tx, cursor: LogCursor) -> tuple[list[str], bool]:
-    run = objects.find_run(tx, cursor.run_id)
-    jobs = objects.attempts_of(tx, cursor.run_id, cursor.replica, cursor.node)
-    return [job.id for job in jobs], run is None or run.status.is_finished()
 
 
 def _read(context: Context, job_ids: list[str], stream: str, offset: int) -> bytes:

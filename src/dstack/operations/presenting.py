@@ -18,7 +18,7 @@ def run_views(tx: Tx, runs: Sequence[Run]) -> list[RunView]:
     jobs = objects.jobs_of_runs(tx, [run.id for run in runs])
     placed = {job.instance_id for of_run in jobs.values() for job in of_run if job.instance_id}
     instances = objects.instances_by_id(tx, placed)
-    names = users.names_of(tx)
+    names = users.names_of(tx, {run.project_id for run in runs} | {run.user_id for run in runs})
     return [_run_view(run, jobs.get(run.id, []), instances, names, cursor) for run in runs]
 
 
@@ -109,12 +109,12 @@ def offer_view(offer: Offer, availability: str) -> OfferView:
     )
 
 
-def event_view(event: Event, names: Mapping[str, str], run_names: Mapping[str, str]) -> EventView:
+def event_view(event: Event, project: str, run_names: Mapping[str, str]) -> EventView:
     """One line of history."""
     return EventView(
         seq=event.seq,
         at=event.at,
-        project=names.get(event.project_id or ""),
+        project=project if event.project_id else None,
         run_id=event.run_id,
         run_name=run_names.get(event.run_id or ""),
         job_id=event.job_id,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from dstack.kit.ranges import Range, parse_count
 from dstack.kit.units import Memory, parsed_schema
@@ -169,6 +169,10 @@ class Disk(Spec):
         return {"size": value} if isinstance(value, (str, int, float, Range)) else value
 
 
+def _any_disk_of_100_gb() -> Disk:
+    return Disk.model_construct(_fields_set={"size"}, size=Range(Memory(100), None))
+
+
 class Resources(Spec):
     """The resources requirements to run the configuration.
 
@@ -186,7 +190,7 @@ class Resources(Spec):
     """The size of shared memory (e.g., `8GB`), for processes that exchange data, such as data loaders"""
     gpu: GPU | None = None
     """The GPU requirements"""
-    disk: Disk | None = Disk.model_construct(_fields_set={"size"}, size=Range(Memory(100), None))
+    disk: Disk | None = Field(default_factory=_any_disk_of_100_gb)
     """The disk resources"""
 
 

@@ -92,7 +92,7 @@ class RunFields(ProfileFields):
     """Use an image with the NVIDIA CUDA Compiler included. Mutually exclusive with `image`"""
     env: Annotated[dict[str, str | None], BeforeValidator(parse_env)] = {}
     """The mapping or the list of environment variables"""
-    resources: Resources = Resources.model_construct()
+    resources: Resources = Field(default_factory=Resources.model_construct)
     """The resources requirements to run the configuration"""
     volumes: list[str] = []
     """The volumes mount points"""

@@ -98,10 +98,22 @@ def jobs_of_runs(tx: Tx, run_ids: Sequence[str]) -> dict[str, list[Job]]:
     return {run_id: list(of_run.values()) for run_id, of_run in latest.items()}
 
 
-def attempts_of(tx: Tx, run_id: str, replica: int, node: int) -> list[Job]:
-    """All attempts of one job of a run, first to last."""
-    mine = and_(jobs.c.run_id == run_id, jobs.c.replica == replica, jobs.c.node == node)
-    return _jobs(tx, select(jobs).where(mine).order_by(jobs.c.attempt))
+_ATTEMPTS = (
+    select(jobs.c.id, runs.c.finished_at)
+    .join(runs, runs.c.id == jobs.c.run_id)
+    .where(
+        jobs.c.run_id == bindparam("run_id"),
+        jobs.c.replica == bindparam("replica"),
+        jobs.c.node == bindparam("node"),
+    )
+    .order_by(jobs.c.attempt)
+)
+
+
+def attempts_of(tx: Tx, run_id: str, replica: int, node: int) -> tuple[list[str], bool]:
+    """The ids of all attempts of one job of a run, first to last, and whether the run has ended (or was deleted)."""
+    rows = tx.conn.execute(_ATTEMPTS, {"run_id": run_id, "replica": replica, "node": node}).all()
+    return [row.id for row in rows], not rows or rows[0].finished_at is not None
 
 
 def run_names(tx: Tx, ids: Iterable[str]) -> dict[str, str]:

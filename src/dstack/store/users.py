@@ -1,6 +1,7 @@
 """Users, projects and who belongs where."""
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import bindparam, insert, select, update
@@ -28,9 +29,10 @@ class Project:
 
 
 _BY_TOKEN = select(users).where(users.c.token_hash == bindparam("token_hash"))
-_PROJECT = select(projects).where(projects.c.name == bindparam("name"))
-_ROLE = select(members.c.role).where(
-    members.c.project_id == bindparam("project_id"), members.c.user_id == bindparam("user_id")
+_MEMBERSHIP = (
+    select(projects.c.id, projects.c.name, members.c.role)
+    .outerjoin(members, (members.c.project_id == projects.c.id) & (members.c.user_id == bindparam("user_id")))
+    .where(projects.c.name == bindparam("project_name"))
 )
 
 
@@ -45,20 +47,16 @@ def find_by_token(tx: Tx, token: str) -> User | None:
     return None if row is None else User(row.id, row.name, row.is_admin)
 
 
-def find_project(tx: Tx, name: str) -> Project | None:
-    """The project of this name."""
-    row = tx.conn.execute(_PROJECT, {"name": name}).one_or_none()
-    return None if row is None else Project(row.id, row.name)
+def find_membership(tx: Tx, project_name: str, user_id: str) -> tuple[Project, str | None] | None:
+    """The project, and what the user is in it: `admin`, `manager` or `user`; None for a stranger."""
+    row = tx.conn.execute(_MEMBERSHIP, {"project_name": project_name, "user_id": user_id}).one_or_none()
+    return None if row is None else (Project(row.id, row.name), row.role)
 
 
-def find_role(tx: Tx, project_id: str, user_id: str) -> str | None:
-    """What the user is in the project: `admin`, `manager` or `user`; None for a stranger."""
-    return tx.conn.execute(_ROLE, {"project_id": project_id, "user_id": user_id}).scalar()
-
-
-def names_of(tx: Tx) -> dict[str, str]:
-    """Every user's and project's name by id."""
-    rows = tx.conn.execute(select(users.c.id, users.c.name).union_all(select(projects.c.id, projects.c.name)))
+def names_of(tx: Tx, ids: Collection[str]) -> dict[str, str]:
+    """The names of some users and projects, by id."""
+    named = select(users.c.id, users.c.name).where(users.c.id.in_(ids))
+    rows = tx.conn.execute(named.union_all(select(projects.c.id, projects.c.name).where(projects.c.id.in_(ids))))
     return {row.id: row.name for row in rows}
 
 

@@ -35,8 +35,8 @@ class Tokens:
         return user
 
 
-def context_of(request: Request) -> Context:
-    """The parts that operations use."""
+async def context_of(request: Request) -> Context:
+    """The parts that operations use. Not a plain function: those FastAPI calls in threads."""
     context: Context = request.app.state.context
     return context
 
@@ -51,7 +51,7 @@ async def user_of(request: Request, authorization: Annotated[str, Header()] = ""
     if scheme.lower() != "bearer" or not token:
         raise UnauthorizedError("The request carries no token", hint="Send it as `Authorization: Bearer <token>`")
     tokens: Tokens = request.app.state.tokens
-    user = await tokens.user_of(context_of(request), token)
+    user = await tokens.user_of(await context_of(request), token)
     if user is None:
         raise UnauthorizedError(
             "The server does not know this token", hint="Check `token` in `~/.dstack/config.yml` or `DSTACK_TOKEN`"
