@@ -13,38 +13,54 @@ from dstack.operations.runs import get_run
 from dstack.protocol.views import EventPage, EventView
 from dstack.store import events, objects
 from dstack.store.db import Tx
-from dstack.store.users import User
+from dstack.store.events import Event
+from dstack.store.users import Project, User
 
 EVENTS_KEY = "events"
 """What `Signals` calls the event stream."""
 
 CHUNK_BYTES = 256 << 10
+EVENTS_AT_ONCE = 200
 
 
 async def list_events(
     context: Context, user: User, project: str, *, run: str | None, after: int, limit: int
 ) -> EventPage:
     """Lines of history with higher numbers than `after`."""
+    scope = await context.db.read(lambda tx: _scope_of(tx, user, project, run))
+    return await _page(context, scope, after, limit)
 
-    def read(tx: Tx) -> EventPage:
-        inside = caller_in(tx, user, project).project
-        run_id = get_run(tx, user, project, run).id if run else None
-        found = events.list_after(tx, inside.id, after, run_id=run_id, limit=limit)
-        run_names = objects.run_names(tx, {event.run_id for event in found if event.run_id})
-        views = [event_view(event, inside.name, run_names) for event in found]
-        return EventPage(events=views, cursor=views[-1].seq if views else after)
 
-    return await context.db.read(read)
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """Whose events: a project's, or those of one run in it."""
+
+    project: Project
+    run_id: str | None
+
+
+def _scope_of(tx: Tx, user: User, project: str, run: str | None) -> _Scope:
+    inside = caller_in(tx, user, project).project
+    return _Scope(inside, get_run(tx, user, project, run).id if run else None)
+
+
+async def _page(context: Context, scope: _Scope, after: int, limit: int) -> EventPage:
+    def read(tx: Tx) -> list[Event]:
+        return events.list_after(tx, scope.project.id, after, run_id=scope.run_id, limit=limit)
+
+    views = [event_view(event, scope.project.name) for event in await context.db.read(read)]
+    return EventPage(events=views, cursor=views[-1].seq if views else after)
 
 
 async def follow_events(
     context: Context, user: User, project: str, *, run: str | None, after: int, beat_s: float
 ) -> AsyncIterator[EventView | None]:
     """Every line after `after`, for ever; None at least every `beat_s` seconds, to show that the stream is alive."""
+    scope = await context.db.read(lambda tx: _scope_of(tx, user, project, run))
     with context.signals.subscribe(EVENTS_KEY) as changed:
         while True:
             changed.take()
-            page = await list_events(context, user, project, run=run, after=after, limit=200)
+            page = await _page(context, scope, after, EVENTS_AT_ONCE)
             for event in page.events:
                 yield event
             after = page.cursor

@@ -109,14 +109,14 @@ def offer_view(offer: Offer, availability: str) -> OfferView:
     )
 
 
-def event_view(event: Event, project: str, run_names: Mapping[str, str]) -> EventView:
+def event_view(event: Event, project: str) -> EventView:
     """One line of history."""
     return EventView(
         seq=event.seq,
         at=event.at,
         project=project if event.project_id else None,
         run_id=event.run_id,
-        run_name=run_names.get(event.run_id or ""),
+        run_name=event.run_name,
         job_id=event.job_id,
         instance_id=event.instance_id,
         actor=event.actor,

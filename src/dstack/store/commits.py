@@ -16,7 +16,7 @@ from dstack.errors import Conflict
 from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
 from dstack.store import events, intents, wakes
 from dstack.store.db import Tx
-from dstack.store.objects import KINDS, Object, find_instance, find_job, find_run
+from dstack.store.objects import JOBS_OF_RUN, JOBS_ON, KINDS, LIVE_INSTANCES, Object, find_instance, find_job, find_run
 from dstack.store.rows import values_of
 from dstack.store.tables import instances, jobs, runs
 
@@ -80,8 +80,10 @@ def _insert(tx: Tx, born: Object) -> None:
     wakes.add(tx, KINDS[type(born)], born.id)
     match born:
         case Instance():
+            tx.lists.pop((LIVE_INSTANCES, ""), None)
             tx.notices.instances.add(born.id)
         case Job():
+            tx.lists.pop((JOBS_OF_RUN, born.run_id), None)
             tx.notices.runs.add(born.run_id)
         case Run():
             pass
@@ -125,6 +127,7 @@ def _tell_of_job(tx: Tx, new: Job, old: Job) -> None:
     if new.instance_id is None:
         return
     if new.instance_id != old.instance_id or new.finished_at != old.finished_at:
+        tx.lists.pop((JOBS_ON, new.instance_id), None)
         wakes.add(tx, "instance", new.instance_id)
     if old.holds_machine and not new.holds_machine:
         wakes.add(tx, "scheduler", "placement")
@@ -144,6 +147,7 @@ def _tell_of_instance(tx: Tx, instance: Instance, *, moved: bool) -> None:
     for row in tx.conn.execute(_WAITING_FOR_INSTANCE, {"instance_id": instance.id}):
         wakes.add(tx, "job", row.id)
     if moved and instance.status is InstanceStatus.TERMINATED:
+        tx.lists.pop((LIVE_INSTANCES, ""), None)
         wakes.add(tx, "scheduler", "placement")
 
 
@@ -156,6 +160,7 @@ def delete_run(tx: Tx, run_id: str) -> list[str]:
     """Forget a run, its jobs and its events; the ids of the jobs, for their logs."""
     ids = [row.id for row in tx.conn.execute(select(jobs.c.id).where(jobs.c.run_id == run_id))]
     tx.known.clear()
+    tx.lists.clear()
     intents.forget(tx, "job", ids)
     events.forget_run(tx, run_id)
     tx.conn.execute(delete(jobs).where(jobs.c.run_id == run_id))

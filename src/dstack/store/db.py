@@ -87,6 +87,8 @@ class Tx:
     known: dict[tuple[str, str], object] = field(default_factory=dict)
     """What was last read or written of objects, by kind and id. The writer keeps it from one commit to the next: nobody
     else writes, and were it stale, the version of an object would tell."""
+    lists: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    """Which objects belong together, by what and whose; kept like `known`."""
 
 
 class Database:
@@ -100,6 +102,7 @@ class Database:
         self._queue: queue.Queue[_Write | None] = queue.Queue(WRITES_WAITING_MAX)
         self._writer = threading.Thread(target=self._write_all, name="store-write", daemon=True)
         self._known: dict[tuple[str, str], object] = {}
+        self._lists: dict[tuple[str, str], tuple[str, ...]] = {}
         self._reactor: Callable[[Tx], None] = lambda tx: None
         self._listeners: list[Callable[[Notices], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -179,23 +182,23 @@ class Database:
 
     def _commit_or_fail(self, batch: list["_Write"]) -> Notices:
         """The same once more without looking at anything; an error that stays is everyone's in the commit."""
-        self._known.clear()
+        self._forget()
         try:
             return self._commit(batch, _look_later)
         except Exception as error:  # noqa: BLE001 - disk full, read-only: belongs to those who wait for their writes
             log.error("A commit of %d writes failed: %s", len(batch), error)
-            self._known.clear()
+            self._forget()
             for write in batch:
                 write.fail(error)
             return Notices()
 
     def _commit(self, batch: list["_Write"], reactor: Callable[[Tx], None]) -> Notices:
         with self._engine.connect() as conn, conn.begin() as transaction:
-            tx = Tx(conn, self._clock, known=self._known)
+            tx = Tx(conn, self._clock, known=self._known, lists=self._lists)
             for write in batch:
                 write.run(tx, transaction if len(batch) == 1 else None)
             if len(self._known) > KNOWN_MAX:
-                self._known.clear()
+                self._forget()
             if tx.wakes:
                 try:
                     reactor(tx)
@@ -204,6 +207,10 @@ class Database:
             _store_wakes(tx)
             _store_events(tx)
         return tx.notices
+
+    def _forget(self) -> None:
+        self._known.clear()
+        self._lists.clear()
 
     def _settle(self, batch: list["_Write"], notices: Notices) -> None:
         for write in batch:
@@ -239,13 +246,14 @@ class _Write:
 
     def run(self, shared: Tx, alone: RootTransaction | None) -> None:
         """Run the function; alone in its commit it needs no savepoint, since then all of it is rolled back."""
-        mine = Tx(shared.conn, shared.clock, known=shared.known)
+        mine = Tx(shared.conn, shared.clock, known=shared.known, lists=shared.lists)
         try:
             with nullcontext() if alone is not None else shared.conn.begin_nested():
                 self._result = self._function(mine)
         except Exception as error:  # noqa: BLE001 - belongs to the caller, and to nobody else in this commit
             self._error = error
             shared.known.clear()
+            shared.lists.clear()
             if alone is not None:
                 alone.rollback()
             return

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import bindparam, delete, func, select
 
 from dstack.domain.objects import Instance, Job, Run
 from dstack.store.db import Tx
-from dstack.store.tables import events
+from dstack.store.tables import events, runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Event:
     kind: str
     status: str | None
     message: str
+    run_name: str | None
 
 
 def add(tx: Tx, thing: Run | Job | Instance, *, actor: str, kind: str, message: str) -> None:
@@ -58,13 +59,24 @@ def _title(thing: Run | Job | Instance) -> str:
             return f"instance {thing.offer.instance_type} in {thing.offer.backend}"
 
 
+_OF_PROJECT = (
+    select(events, runs.c.name.label("run_name"))
+    .outerjoin(runs, runs.c.id == events.c.run_id)
+    .where(events.c.seq > bindparam("after"))
+    .where((events.c.project_id == bindparam("project_id")) | events.c.project_id.is_(None))
+    .order_by(events.c.seq)
+    .limit(bindparam("limit"))
+)
+_OF_RUN = _OF_PROJECT.where(events.c.run_id == bindparam("run_id"))
+
+
 def list_after(tx: Tx, project_id: str, after: int, *, run_id: str | None, limit: int) -> list[Event]:
     """Lines about a project (and about machines that all share) with higher numbers than `after`, in order."""
-    mine = (events.c.project_id == project_id) | events.c.project_id.is_(None)
-    query = select(events).where(events.c.seq > after, mine).order_by(events.c.seq).limit(limit)
-    if run_id is not None:
-        query = query.where(events.c.run_id == run_id)
-    return [Event(**row._mapping) for row in tx.conn.execute(query)]
+    rows = tx.conn.execute(
+        _OF_RUN if run_id is not None else _OF_PROJECT,
+        {"project_id": project_id, "run_id": run_id, "after": after, "limit": limit},
+    )
+    return [Event(**row._mapping) for row in rows]
 
 
 def last_seq(tx: Tx) -> int:

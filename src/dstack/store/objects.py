@@ -14,6 +14,9 @@ from dstack.store.tables import instances, jobs, runs
 
 Object: TypeAlias = Run | Job | Instance
 
+JOBS_OF_RUN, JOBS_ON, LIVE_INSTANCES = "jobs of run", "jobs on instance", "live instances"
+"""What `Tx.lists` remembers; `store.commits` forgets a list when it changes."""
+
 KINDS: dict[type[Object], str] = {Run: "run", Job: "job", Instance: "instance"}
 
 # Statements that run often are built once: building one takes longer than running it.
@@ -87,7 +90,12 @@ def find_job(tx: Tx, id: str) -> Job | None:
 
 def jobs_of_run(tx: Tx, run_id: str) -> list[Job]:
     """The latest attempt of each job of a run, by replica and node."""
-    return jobs_of_runs(tx, [run_id]).get(run_id, [])
+    ids = tx.lists.get((JOBS_OF_RUN, run_id))
+    if ids is not None:
+        return jobs_by_id(tx, ids)
+    latest = jobs_of_runs(tx, [run_id]).get(run_id, [])
+    tx.lists[JOBS_OF_RUN, run_id] = tuple(job.id for job in latest)
+    return latest
 
 
 def jobs_of_runs(tx: Tx, run_ids: Sequence[str]) -> dict[str, list[Job]]:
@@ -116,12 +124,6 @@ def attempts_of(tx: Tx, run_id: str, replica: int, node: int) -> tuple[list[str]
     return [row.id for row in rows], not rows or rows[0].finished_at is not None
 
 
-def run_names(tx: Tx, ids: Iterable[str]) -> dict[str, str]:
-    """The names of some runs."""
-    rows = tx.conn.execute(select(runs.c.id, runs.c.name).where(runs.c.id.in_(list(ids))))
-    return {row.id: row.name for row in rows}
-
-
 def gang_of(tx: Tx, job: Job) -> list[Job]:
     """The nodes of the same replica and attempt, this one among them, in order."""
     if job.nodes == 1:
@@ -132,7 +134,12 @@ def gang_of(tx: Tx, job: Job) -> list[Job]:
 
 def unfinished_jobs_on(tx: Tx, instance_id: str) -> list[Job]:
     """The jobs of an instance that have not ended."""
-    return [_job(tx, row) for row in tx.conn.execute(_UNFINISHED_JOBS_ON, {"instance_id": instance_id})]
+    ids = tx.lists.get((JOBS_ON, instance_id))
+    if ids is not None:
+        return jobs_by_id(tx, ids)
+    found = [_job(tx, row) for row in tx.conn.execute(_UNFINISHED_JOBS_ON, {"instance_id": instance_id})]
+    tx.lists[JOBS_ON, instance_id] = tuple(job.id for job in found)
+    return found
 
 
 def jobs_by_id(tx: Tx, ids: Iterable[str]) -> list[Job]:
@@ -157,7 +164,12 @@ def find_instance(tx: Tx, id: str) -> Instance | None:
 
 def live_instances(tx: Tx) -> list[Instance]:
     """Every instance whose machine may exist."""
-    return [_instance(tx, row) for row in tx.conn.execute(_LIVE_INSTANCES)]
+    ids = tx.lists.get((LIVE_INSTANCES, ""))
+    if ids is not None:
+        return list(instances_by_id(tx, ids).values())
+    found = [_instance(tx, row) for row in tx.conn.execute(_LIVE_INSTANCES)]
+    tx.lists[LIVE_INSTANCES, ""] = tuple(instance.id for instance in found)
+    return found
 
 
 def _instance(tx: Tx, row: Row[Any]) -> Instance:
@@ -167,7 +179,7 @@ def _instance(tx: Tx, row: Row[Any]) -> Instance:
 
 def instances_by_id(tx: Tx, ids: Iterable[str]) -> dict[str, Instance]:
     """Those of the instances that exist."""
-    found = {id: find_instance(tx, id) for id in set(ids)}
+    found = {id: find_instance(tx, id) for id in dict.fromkeys(ids)}
     return {id: instance for id, instance in found.items() if instance is not None}
 
 
