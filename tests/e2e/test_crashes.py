@@ -51,7 +51,9 @@ def test_a_job_goes_on_when_its_agent_is_killed(home: Home) -> None:
 
 
 def test_a_job_that_ends_while_nobody_lives_is_known_in_full_afterwards(home: Home) -> None:
-    run = home.client().runs.submit(run_name="alone", configuration=Task(commands=["echo begin", f"cat {home.gate()}", "echo end", "exit 5"]))
+    run = home.client().runs.submit(
+        run_name="alone", configuration=Task(commands=["echo begin", f"cat {home.gate()}", "echo end", "exit 5"])
+    )
     read_until(run, b"begin\n")
     home.kill_server()
     home.kill_agent()

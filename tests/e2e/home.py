@@ -1,0 +1,158 @@
+"""A home folder of a test's own, with whatever servers and agents come to live in it, and the means to kill them."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dstack.agent.paths import Home as AgentHome
+from dstack.agent.paths import is_locked
+from dstack.agent.resources import probe
+from dstack.api import Client
+
+PATIENCE_S = 30.0
+
+
+def wait_for(what: str, condition: Callable[[], bool]) -> None:
+    """Return once the condition holds; fail when it does not for too long."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {PATIENCE_S:g} s in vain for {what}")
+        time.sleep(0.01)
+
+
+class Home:
+    """Paths are short, because the agent listens on a unix socket below."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="dh-", dir="/tmp"))
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith("DSTACK_")}
+        self.env["HOME"] = str(self.path)
+        self._clients: list[Client] = []
+
+    @property
+    def data(self) -> Path:
+        """Where the embedded server keeps everything."""
+        return self.path / ".dstack" / "server"
+
+    def cli(self, *args: str, input: str | None = None, timeout_s: float = 60) -> "subprocess.CompletedProcess[str]":
+        """Run `dstack ARGS` to its end."""
+        return subprocess.run(
+            self.command(*args),
+            input=input,
+            env=self.env,
+            cwd=self.path,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+
+    def command(self, *args: str) -> list[str]:
+        """The command line of `dstack ARGS`."""
+        return [sys.executable, "-m", "dstack.cli", *args]
+
+    def client(self) -> Client:
+        """A client of the embedded server. The home must be this process's: the fixture sees to it."""
+        client = Client.from_config()
+        self._clients.append(client)
+        return client
+
+    def server_pid(self) -> int | None:
+        """The living server's pid."""
+        if not is_locked(self.data / "server.lock"):
+            return None
+        return int(json.loads((self.data / "server.lock").read_text())["pid"])
+
+    def agent_pid(self) -> int | None:
+        """The living agent's pid."""
+        for machine in self.machines():
+            if is_locked(machine.lock):
+                return int(machine.lock.read_text().split()[0])
+        return None
+
+    def machines(self) -> list[AgentHome]:
+        """The homes of agents."""
+        return [AgentHome(path) for path in (self.data / "machines").glob("*")]
+
+    def kill_server(self) -> None:
+        """Kill -9 of the server that lives, or that is just starting."""
+        self._kill(self.server_pid)
+
+    def kill_agent(self) -> None:
+        """Kill -9 of the agent that lives, or that is just starting."""
+        self._kill(self.agent_pid)
+
+    def _kill(self, find: Callable[[], int | None]) -> None:
+        wait_for("somebody to kill", lambda: find() is not None)
+        pid = find()
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+            wait_for("the end of who was killed", lambda: find() != pid)
+
+    def kill_supervisors(self) -> None:
+        """Kill -9 of each job's supervisor."""
+        for machine in self.machines():
+            for folder in machine.jobs.iterdir():
+                if is_locked(folder / "lock"):
+                    os.kill(int(json.loads((folder / "pid").read_text())["pid"]), signal.SIGKILL)
+
+    def wait_for_no_supervisor(self) -> None:
+        """Until every job's supervisor has ended."""
+
+        def none_lives() -> bool:
+            return not any(is_locked(lock) for machine in self.machines() for lock in machine.jobs.glob("*/lock"))
+
+        wait_for("the end of all supervisors", none_lives)
+
+    def processes_of_jobs(self) -> list[int]:
+        """The pids of everything that a job of this home started and that lives."""
+        marker = f"DSTACK_REPO_DIR={self.path}".encode()
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                if marker in (path / "environ").read_bytes():
+                    found.append(int(path.name))
+            except OSError:
+                continue
+        return found
+
+    def cpus(self) -> int:
+        """How many CPUs this machine has, as its agent would say."""
+        return probe(self.path).cpus
+
+    def gate(self) -> Path:
+        """A pipe: who reads it waits until `open_gate`."""
+        path = self.path / "gate"
+        if not path.exists():
+            os.mkfifo(path)
+        return path
+
+    def open_gate(self) -> None:
+        """Let one reader of the gate go on, now or when it comes."""
+        threading.Thread(target=lambda: self.gate().write_text("open\n"), daemon=True).start()
+
+    def server_log(self) -> str:
+        """What the server has written."""
+        path = self.data / "server.log"
+        return path.read_text() if path.exists() else ""
+
+    def close(self) -> None:
+        """End the server first, since it would start its agent again; then the agents and all jobs."""
+        for client in self._clients:
+            client.close()
+        for find in (self.server_pid, self.agent_pid):
+            pid = find()
+            if pid is not None:
+                os.kill(pid, signal.SIGTERM)
+                wait_for(f"the end of process {pid}", lambda find=find: find() is None)  # type: ignore[misc]
+        for pid in self.processes_of_jobs():
+            os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.path, ignore_errors=True)
