@@ -23,8 +23,9 @@ class BlobFiles:
         return True
 
     def get(self, hash: str) -> bytes | None:
-        """The blob, or None."""
+        """The blob, or None; it then counts as just used."""
         try:
+            os.utime(self._path(hash))
             return self._path(hash).read_bytes()
         except FileNotFoundError:
             return None
@@ -42,6 +43,15 @@ class BlobFiles:
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             file.write(blob)
         os.replace(file.name, path)
+
+    def prune(self, unused_since: float) -> int:
+        """Forget the blobs that nobody has asked for since then (seconds since the epoch). Returns how many."""
+        pruned = 0
+        for path in self._folder.glob("??/*"):
+            if path.stat().st_mtime < unused_since:
+                path.unlink()
+                pruned += 1
+        return pruned
 
     def _path(self, hash: str) -> Path:
         if len(hash) != 64 or not set(hash) <= set("0123456789abcdef"):

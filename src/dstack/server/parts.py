@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from datetime import timedelta
 
 from dstack import backends
 from dstack.backends.base import Backend
@@ -26,12 +27,16 @@ from dstack.store.db import Database, Notices
 
 log = logging.getLogger(__name__)
 
+PRUNE_EVERY = timedelta(days=1)
+KEEP_UNUSED_BLOBS = timedelta(days=30)
+
 
 class Parts:
     """Everything that lives while a server lives."""
 
     def __init__(self, settings: Settings) -> None:
         clock, ids = SystemClock(), RandomIds()
+        self._clock = clock
         self.db = Database(settings.data_dir / "server.db", clock)
         logs = LogFiles(settings.data_dir / "logs")
         blobs = BlobFiles(settings.data_dir / "blobs")
@@ -54,11 +59,23 @@ class Parts:
         await self._links.start()
         self._engine.start()
         self._tasks.start("warm-up", self._warm_up())
+        self._tasks.start("pruning", self._prune())
 
     async def _warm_up(self) -> None:
         """What the first request would otherwise wait for: the models' validators, and what this machine has."""
         await asyncio.to_thread(configuration_of, {"type": "task", "commands": ["true"]})
         await self.context.catalog.offers()
+
+    async def _prune(self) -> None:
+        """Once a day, forget uploaded files that no run has used for a month."""
+        while True:
+            unused_since = (self._clock.now() - KEEP_UNUSED_BLOBS).timestamp()
+            try:
+                pruned = await asyncio.to_thread(self.context.blobs.prune, unused_since)
+                log.info("Pruned %d blobs that were not used for a month", pruned)
+            except OSError as error:
+                log.warning("Unused blobs could not be pruned: %s", error)
+            await self._clock.sleep(PRUNE_EVERY)
 
     async def close(self) -> None:
         """Stop everything; jobs go on where they are."""

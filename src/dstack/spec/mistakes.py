@@ -62,7 +62,10 @@ def _text(error: ErrorDetails) -> str:
         words, key = _LIMITS[kind]
         return f"expected {words} {context[key]}, found {found}"
     if kind in _EXPECTED:
-        return f"expected {_EXPECTED[kind]}, found {found}"
+        quotes = (
+            "; put it in quotes" if kind == "string_type" and isinstance(error["input"], (bool, int, float)) else ""
+        )
+        return f"expected {_EXPECTED[kind]}, found {found}{quotes}"
     return str(context["error"]) if "error" in context else error["msg"]
 
 

@@ -7,6 +7,7 @@ that a wish and the decision about it are one.
 
 import asyncio
 import logging
+import os
 import queue
 import sqlite3
 import threading
@@ -114,7 +115,12 @@ class Database:
             ConfigurationError: the file cannot be used: damaged, read-only, or of a newer version.
         """
         try:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             prepare_schema(self._engine)
+        except OSError as error:
+            raise ConfigurationError(
+                f"The database `{self._path}` cannot be used: {error.strerror}", hint="Check the file's permissions"
+            ) from error
         except DatabaseError as error:
             raise ConfigurationError(
                 f"The database `{self._path}` cannot be used: {error.orig}",

@@ -143,7 +143,9 @@ def _check(plan: "RunPlan") -> None:
 def _resources(spec: dict[str, Any]) -> str:
     from dstack.spec.resources import Resources, describe
 
-    return describe(Resources.model_validate(spec.get("resources") or {}))
+    wanted = spec.get("resources") or {}
+    text = describe(Resources.model_validate(wanted))
+    return text if wanted else f"{text}; nothing was asked, so this machine may have less"
 
 
 def _detached(run: "Run") -> int:

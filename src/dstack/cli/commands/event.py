@@ -24,6 +24,6 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json:
             words.show(event.model_dump_json())
         else:
-            subject = event.run_name or event.instance_id or ""
+            subject = event.run_name or "-"
             words.show(f"{event.at.astimezone():%Y-%m-%d %H:%M:%S}  {subject:<20}  {event.kind:<24}  {event.message}")
     return 0
