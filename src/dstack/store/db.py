@@ -8,9 +8,9 @@ that a wish and the decision about it are one.
 import asyncio
 import logging
 import os
-import queue
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -25,7 +25,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import QueuePool
 
 from dstack.domain.intents import Intent
-from dstack.errors import ConfigurationError
+from dstack.errors import ConfigurationError, ServerError
 from dstack.kit.clock import Clock
 from dstack.store import tables
 
@@ -100,8 +100,10 @@ class Database:
         self._clock = clock
         self._engine = _engine_for(path)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
-        self._queue: queue.Queue[_Write | None] = queue.Queue(WRITES_WAITING_MAX)
-        self._writer = threading.Thread(target=self._write_all, name="store-write", daemon=True)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
+        self._waiting: deque[_Write] = deque()
+        self._turns = threading.Lock()
+        self._writing = False
         self._known: dict[tuple[str, str], object] = {}
         self._lists: dict[tuple[str, str], tuple[str, ...]] = {}
         self._reactor: Callable[[Tx], None] = lambda tx: None
@@ -109,7 +111,7 @@ class Database:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def open(self) -> None:
-        """Make or check the schema and start the writer.
+        """Make or check the schema.
 
         Raises:
             ConfigurationError: the file cannot be used: damaged, read-only, or of a newer version.
@@ -127,12 +129,10 @@ class Database:
                 hint="Check the disk and the file's permissions, or restore the file from a backup",
             ) from error
         self._loop = asyncio.get_running_loop()
-        self._writer.start()
 
     async def close(self) -> None:
         """Finish what is queued, then let go of the file."""
-        self._queue.put(None)
-        await asyncio.to_thread(self._writer.join)
+        await asyncio.to_thread(self._writer.shutdown)
         self._readers.shutdown()
         self._engine.dispose()
 
@@ -153,8 +153,15 @@ class Database:
 
     async def write(self, function: Callable[[Tx], T]) -> T:
         """The result of `function`, once it is committed. An exception rolls back what it wrote."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait(_Write(function, future))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        with self._turns:
+            if len(self._waiting) >= WRITES_WAITING_MAX:
+                raise ServerError(f"The database is behind by {WRITES_WAITING_MAX} writes", hint="Try again later")
+            self._waiting.append(_Write(function, future))
+            begin, self._writing = not self._writing, True
+        if begin:
+            loop.run_in_executor(self._writer, self._write_all)
         result: T = await future
         return result
 
@@ -163,17 +170,13 @@ class Database:
             return function(Tx(conn, self._clock))
 
     def _write_all(self) -> None:
-        while (write := self._queue.get()) is not None:
-            batch = [write]
-            while len(batch) < WRITES_PER_COMMIT:
-                try:
-                    following = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if following is None:
-                    self._queue.put(None)
-                    break
-                batch.append(following)
+        """Until nobody waits any more; who comes meanwhile shares the next commit."""
+        while True:
+            with self._turns:
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), WRITES_PER_COMMIT))]
+                self._writing = bool(batch)
+            if not batch:
+                return
             self._commit_together(batch)
 
     def _commit_together(self, batch: list["_Write"]) -> None:
