@@ -19,7 +19,7 @@ from dstack.kit.clock import Clock
 from dstack.kit.ids import Ids
 from dstack.kit.tasks import TaskGroup
 from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
-from dstack.store import commits, wakes
+from dstack.store import commits, objects, wakes
 from dstack.store.db import Database, Notices, Tx
 
 log = logging.getLogger(__name__)
@@ -78,6 +78,8 @@ class Engine:
     async def _sweep(self) -> None:
         while True:
             try:
+                if await self._db.read(objects.is_anyone_queued):
+                    await self._catalog.offers()  # capacity comes and goes
                 await self._db.write(wakes.add_all)
             except DatabaseError:
                 log.exception("The database does not take writes; the next sweep is in %s", SWEEP_EVERY)

@@ -25,7 +25,7 @@ from dstack.server.http import blobs, history, problems, runs
 from dstack.server.http.calls import Tokens, json_of
 from dstack.server.http.routing import add
 from dstack.server.ownership import Owner, own
-from dstack.server.parts import Parts
+from dstack.server.parts import Parts, outside_of
 from dstack.server.settings import Settings, settings_from_env
 from dstack.store import objects
 
@@ -38,7 +38,7 @@ BACKLOG = 2048
 
 def create_app(settings: Settings, admin_token: str) -> FastAPI:
     """The HTTP application with everything behind it; its lifespan starts and stops the parts."""
-    parts = Parts(settings)
+    parts = Parts(settings.data_dir / "server.db", outside_of(settings))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -2,27 +2,33 @@
 
 import asyncio
 import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 from dstack import backends
 from dstack.backends.base import Backend
 from dstack.blobs.files import BlobFiles
+from dstack.domain.objects import Instance
 from dstack.engine.catalog import Catalog
 from dstack.engine.effects import Effects
 from dstack.engine.inbox import EngineInbox
-from dstack.engine.links import Links
+from dstack.engine.links import Links, connector_for
 from dstack.engine.loop import Engine
 from dstack.engine.outbox import Outbox
-from dstack.kit.clock import SystemClock
-from dstack.kit.ids import RandomIds
+from dstack.hosts.link import Connector
+from dstack.kit.clock import Clock, SystemClock
+from dstack.kit.ids import Ids, RandomIds
 from dstack.kit.signals import Signals
 from dstack.kit.tasks import TaskGroup
+from dstack.logs.base import LogStore
 from dstack.logs.files import LogFiles
 from dstack.operations.context import Context
 from dstack.operations.history import EVENTS_KEY
 from dstack.server.settings import Settings
 from dstack.spec.parse import configuration_of
-from dstack.store import users
+from dstack.store import users, wakes
 from dstack.store.db import Database, Notices
 
 log = logging.getLogger(__name__)
@@ -31,23 +37,45 @@ PRUNE_EVERY = timedelta(days=1)
 KEEP_UNUSED_BLOBS = timedelta(days=30)
 
 
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Everything beyond the server that it depends on: a simulation brings its own."""
+
+    clock: Clock
+    ids: Ids
+    backends: Mapping[str, Backend]
+    logs: LogStore
+    blobs: BlobFiles
+    connector_for: Callable[[Instance], Connector] = connector_for
+
+
+def outside_of(settings: Settings) -> Outside:
+    """The real world, as far as the settings reach."""
+    return Outside(
+        clock=SystemClock(),
+        ids=RandomIds(),
+        backends={"local": backends.load("local")(settings.data_dir)},
+        logs=LogFiles(settings.data_dir / "logs"),
+        blobs=BlobFiles(settings.data_dir / "blobs"),
+    )
+
+
 class Parts:
     """Everything that lives while a server lives."""
 
-    def __init__(self, settings: Settings) -> None:
-        clock, ids = SystemClock(), RandomIds()
+    def __init__(self, database: Path, outside: Outside) -> None:
+        clock, ids = outside.clock, outside.ids
         self._clock = clock
-        self.db = Database(settings.data_dir / "server.db", clock)
-        logs = LogFiles(settings.data_dir / "logs")
-        blobs = BlobFiles(settings.data_dir / "blobs")
         self._signals = Signals()
         self._tasks = TaskGroup()
-        configured: dict[str, Backend] = {"local": backends.load("local")(settings.data_dir)}
-        catalog = Catalog(configured, clock)
-        self._links = Links(self.db, EngineInbox(self.db, logs, blobs, self._signals), clock)
-        self._outbox = Outbox(self.db, Effects(self.db, configured, self._links), clock)
+        self.db = Database(database, clock)
+        catalog = Catalog(outside.backends, clock)
+        inbox = EngineInbox(self.db, outside.logs, outside.blobs, self._signals)
+        self._links = Links(self.db, inbox, clock, outside.connector_for)
+        self.effects = Effects(self.db, outside.backends, self._links)
+        self._outbox = Outbox(self.db, self.effects, clock)
         self._engine = Engine(self.db, clock, ids, catalog)
-        self.context = Context(self.db, ids, catalog, self._links, logs, blobs, self._signals)
+        self.context = Context(self.db, ids, catalog, self._links, outside.logs, outside.blobs, self._signals)
 
     async def start(self, admin_token: str) -> None:
         """Open the database and set everything going. Raises `ConfigurationError` where the database cannot be used."""
@@ -65,6 +93,7 @@ class Parts:
         """What the first request would otherwise wait for: the models' validators, and what this machine has."""
         await asyncio.to_thread(configuration_of, {"type": "task", "commands": ["true"]})
         await self.context.catalog.offers()
+        await self.db.write(lambda tx: wakes.add(tx, "scheduler", "placement"))
 
     async def _prune(self) -> None:
         """Once a day, forget uploaded files that no run has used for a month."""

@@ -83,6 +83,11 @@ def count_unfinished_runs(tx: Tx) -> int:
     return tx.conn.execute(select(func.count()).where(runs.c.finished_at.is_(None))).scalar_one()
 
 
+def is_anyone_queued(tx: Tx) -> bool:
+    """Whether any job waits for a place."""
+    return tx.conn.execute(select(jobs.c.id).where(jobs.c.status == JobStatus.SUBMITTED).limit(1)).first() is not None
+
+
 def find_job(tx: Tx, id: str) -> Job | None:
     """The job of this id."""
     return _find(tx, Job, id, job_of)
