@@ -4,11 +4,15 @@ The machine is a folder with an agent in it. It is launched by making the folder
 itself is started, and started again after a crash, by whoever connects to it (`dstack.hosts`).
 """
 
+import json
+import os
 import shutil
+import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from dstack.agent.paths import is_agent_alive
+from dstack.agent.paths import is_agent_alive, is_locked
 from dstack.agent.resources import probe
 from dstack.backends.base import Backend, Machine
 from dstack.domain.offers import Offer
@@ -51,13 +55,23 @@ class Local(Backend):
     def terminate(self, key: str) -> bool:
         """Gone once nobody lives there; the agent has been told to leave before."""
         path = self._folder / key
-        if is_agent_alive(path):
+        if is_agent_alive(path) or _end_what_is_left(path):
             return False
         shutil.rmtree(path, ignore_errors=True)
         return not path.exists()
 
     def _machine(self, key: str) -> Machine:
         return Machine(id=str(self._folder / key), key=key, hostname=HOSTNAME)
+
+
+def _end_what_is_left(home: Path) -> bool:
+    """Have the supervisors that outlived their agent end their jobs; whether there are any."""
+    left = [path for path in (home / "jobs").glob("*/lock") if is_locked(path)]
+    for lock in left:
+        pid = json.loads(lock.with_name("pid").read_bytes())["pid"]
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    return bool(left)
 
 
 driver = Local

@@ -25,6 +25,8 @@ class Catalog:
         self._offers: dict[str, Sequence[Offer]] = {}
         self._asked_at: datetime | None = None
         self._asking = asyncio.Lock()
+        self.silent: set[str] = set()
+        """The backends that did not answer when they were last asked; they are asked again at once."""
 
     def snapshot(self) -> Sequence[Offer]:
         """What is known now."""
@@ -35,12 +37,14 @@ class Catalog:
         async with self._asking:
             if self._asked_at is None or self._clock.now() - self._asked_at > FRESH_FOR:
                 await asyncio.gather(*(self._ask(name) for name in self._backends))
-                self._asked_at = self._clock.now()
+                self._asked_at = None if self.silent else self._clock.now()
         return self.snapshot()
 
     async def _ask(self, name: str) -> None:
         try:
+            self.silent.add(name)
             async with asyncio.timeout(BACKEND_TIMEOUT_S):
                 self._offers[name] = await asyncio.to_thread(self._backends[name].offers)
+            self.silent.discard(name)
         except (DstackError, OSError, TimeoutError) as error:
             log.warning("The backend %s does not say what it offers: %s", name, error)

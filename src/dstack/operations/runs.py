@@ -111,7 +111,8 @@ async def submit(context: Context, user: User, project: str, request: SubmitRun,
     wish = _understand(request)
     offers = await context.catalog.offers()
     if all(next(misfits(wish.demand, offer), None) is not None for offer in offers):
-        reasons = "; ".join(_refusals(wish.demand, offers)) or "no backend offers anything"
+        silent = [f"the backend {name} does not answer just now" for name in sorted(context.catalog.silent)]
+        reasons = "; ".join(_refusals(wish.demand, offers) + silent) or "no backend offers anything"
         raise NoCapacityError(f"No machine fits: {reasons}", hint="Ask for less, or add a backend that has it")
     return await context.db.write(lambda tx: _submit(tx, context, caller_in(tx, user, project), wish, key))
 
@@ -193,7 +194,7 @@ def get_run(tx: Tx, user: User, project: str, name_or_id: str) -> Run:
     run = objects.find_run_by(tx, caller_in(tx, user, project).project.id, name_or_id)
     if run is None:
         raise ResourceNotExistsError(
-            f"There is no run `{name_or_id}` in the project `{project}`", hint="`dstack ps -a` lists all runs"
+            f"There is no run `{name_or_id}` in the project `{project}`", hint="`dstack ps -a` shows all runs"
         )
     return run
 

@@ -47,6 +47,8 @@ class Outside:
     logs: LogStore
     blobs: BlobFiles
     connector_for: Callable[[Instance], Connector] = connector_for
+    make_database: Callable[[Path, Clock], Database] = Database
+    make_effects: Callable[[Database, Mapping[str, Backend], Links], Effects] = Effects
 
 
 def outside_of(settings: Settings) -> Outside:
@@ -68,12 +70,12 @@ class Parts:
         self._clock = clock
         self._signals = Signals()
         self._tasks = TaskGroup()
-        self.db = Database(database, clock)
+        self.db = outside.make_database(database, clock)
         catalog = Catalog(outside.backends, clock)
         inbox = EngineInbox(self.db, outside.logs, outside.blobs, self._signals)
         self._links = Links(self.db, inbox, clock, outside.connector_for)
-        self.effects = Effects(self.db, outside.backends, self._links)
-        self._outbox = Outbox(self.db, self.effects, clock)
+        effects = outside.make_effects(self.db, outside.backends, self._links)
+        self._outbox = Outbox(self.db, effects, clock)
         self._engine = Engine(self.db, clock, ids, catalog)
         self.context = Context(self.db, ids, catalog, self._links, outside.logs, outside.blobs, self._signals)
 

@@ -56,6 +56,13 @@ def test_a_machine_is_busy_while_it_has_jobs() -> None:
     assert free.status is InstanceStatus.IDLE
 
 
+def test_a_machine_that_is_silent_for_minutes_is_ended_although_it_has_jobs() -> None:
+    silent = instance(status=InstanceStatus.BUSY, unreachable_since=NOW)
+    assert work(instance_view(silent, placed_job(), now=NOW + timedelta(minutes=4))) == Next(again=timedelta(minutes=1))
+    (ended,) = work(instance_view(silent, placed_job(), now=NOW + timedelta(minutes=5))).write
+    assert (ended.status, ended.reason) == (InstanceStatus.TERMINATING, InstanceReason.UNREACHABLE)
+
+
 def test_the_end_of_a_machine_is_asked_for_until_it_is_confirmed() -> None:
     ending = instance(status=InstanceStatus.TERMINATING)
     assert terminate(instance_view(ending)).do == (TerminateMachine("0-instance"),)

@@ -121,6 +121,15 @@ def test_a_job_is_over_only_with_its_last_log_byte() -> None:
     assert decided.do == (ForgetJob("0-job", "0-instance"),)
 
 
+def test_a_job_on_a_silent_machine_is_over_only_when_the_machine_is_gone() -> None:
+    job = placed_job(status=JobStatus.TERMINATING, reason=JobReason.INSTANCE_UNREACHABLE, report=report())
+    ending = instance(status=InstanceStatus.TERMINATING, unreachable_since=NOW)
+    decided = stop(job_view(job, ending, now=NOW + timedelta(hours=1), outcomes=STARTED))
+    assert decided.write == (), "it may live on there, and no other attempt may run beside it"
+    gone = instance(status=InstanceStatus.TERMINATED, unreachable_since=NOW, finished_at=NOW)
+    assert moved(stop(job_view(job, gone, outcomes=STARTED)))[0] is JobStatus.FAILED
+
+
 def test_log_bytes_that_never_come_are_missed_aloud() -> None:
     job = placed_job(status=JobStatus.TERMINATING, reason=JobReason.EXITED, report=ended(logged=False))
     decided = stop(job_view(job, instance(), now=NOW + LOGS_WITHIN, outcomes=STARTED))

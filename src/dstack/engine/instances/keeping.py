@@ -1,6 +1,7 @@
 """IDLE, BUSY: keep the machine as long as it has jobs, and warm for the next one for a while."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 from dstack.domain.objects import InstanceView, Next
 from dstack.engine.instances.terminating import end
@@ -9,9 +10,9 @@ from dstack.protocol.statuses import InstanceReason, InstanceStatus
 
 
 def work(view: InstanceView) -> Next:
-    """Busy until the last job has ended; its jobs mind a broken link."""
+    """Busy until the last job has ended, or the machine is silent for too long."""
     if view.jobs:
-        return Next()
+        return _end_if_silent(view) or Next(again=_until_given_up(view))
     return Next((replace(view.instance, status=InstanceStatus.IDLE, status_since=view.now),))
 
 
@@ -19,14 +20,23 @@ def idle(view: InstanceView) -> Next:
     """Idle until a job is placed, the time is over, or the machine is silent for too long."""
     if view.jobs:
         return Next((replace(view.instance, status=InstanceStatus.BUSY, status_since=view.now),))
-    since = view.instance.unreachable_since
-    if since is not None and view.now - since >= UNREACHABLE_AFTER:
-        return end(view, InstanceReason.UNREACHABLE, "the machine stopped answering")
+    if (ended := _end_if_silent(view)) is not None:
+        return ended
     if view.instance.idle_duration is not None and view.age >= view.instance.idle_duration:
         return end(view, InstanceReason.IDLE_TIMEOUT, "")
-    waits = []
-    if view.instance.idle_duration is not None:
-        waits.append(view.instance.idle_duration - view.age)
-    if since is not None:
-        waits.append(UNREACHABLE_AFTER - (view.now - since))
-    return Next(again=min(waits, default=None))
+    timeout = None if view.instance.idle_duration is None else view.instance.idle_duration - view.age
+    return Next(again=min(filter(None, [timeout, _until_given_up(view)]), default=None))
+
+
+def _end_if_silent(view: InstanceView) -> Next | None:
+    """A machine that does not answer costs money all the same, and what it runs may not be started elsewhere."""
+    since = view.instance.unreachable_since
+    if since is None or view.now - since < UNREACHABLE_AFTER:
+        return None
+    minutes = int(UNREACHABLE_AFTER.total_seconds() // 60)
+    return end(view, InstanceReason.UNREACHABLE, f"the machine did not answer for {minutes} minutes")
+
+
+def _until_given_up(view: InstanceView) -> timedelta | None:
+    since = view.instance.unreachable_since
+    return None if since is None else UNREACHABLE_AFTER - (view.now - since)

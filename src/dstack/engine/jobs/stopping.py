@@ -6,7 +6,6 @@ from datetime import timedelta
 from dstack.domain.intents import Failed, ForgetJob, StartJob, StopJob
 from dstack.domain.objects import Job, JobView, Next
 from dstack.domain.reasons import job_status_of
-from dstack.engine.jobs.watching import UNREACHABLE_AFTER
 from dstack.protocol.statuses import JobReason
 
 LOGS_WITHIN = timedelta(minutes=5)
@@ -31,17 +30,13 @@ def stop(view: JobView) -> Next:
 
 
 def _ask_to_end(view: JobView) -> Next:
+    """Where nobody answers, the job may live on: it is over with its machine, lest another attempt run beside it."""
     job, instance = view.job, view.instance
     assert instance is not None
-    since = instance.unreachable_since
-    gone = since is not None and view.now - since >= UNREACHABLE_AFTER
-    if job.lost_at is not None or gone or isinstance(view.outcomes.get(StartJob), Failed):
-        # The agent ends what it does not hear about: on its next hello it is told to forget the job.
+    if job.lost_at is not None or isinstance(view.outcomes.get(StartJob), Failed):
         return _finish(view, job, forget=True)
     grace_s = 0.0 if job.stop_asked is JobReason.ABORTED_BY_USER else job.stop_grace_s
-    asked = StopJob(job.id, instance.id, grace_s)
-    again = None if since is None else UNREACHABLE_AFTER - (view.now - since)
-    return Next(do=(asked,), again=again)
+    return Next(do=(StopJob(job.id, instance.id, grace_s),))
 
 
 def _finish(view: JobView, job: Job, *, forget: bool = False) -> Next:
