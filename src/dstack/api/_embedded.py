@@ -22,6 +22,8 @@ from dstack.errors import ServerUnreachableError
 START_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 2.0
 LOG_LINES_SHOWN = 10
+LOG_BYTES_MAX = 8 << 20
+"""A longer log is put aside at the next start; one such is kept."""
 MESSAGE_BYTES_MAX = 64 << 10
 
 
@@ -75,7 +77,10 @@ class EmbeddedServer:
             return self._running() or self._start()
 
     def _start(self) -> Address:
-        log = os.open(self._folder / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        path = self._folder / "server.log"
+        if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
+            path.rename(path.with_suffix(".log.old"))
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         ready, ready_there = os.pipe()
         try:
             process = subprocess.Popen(
