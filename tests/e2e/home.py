@@ -1,5 +1,6 @@
 """A home folder of a test's own, with whatever servers and agents come to live in it, and the means to kill them."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from dstack.agent.paths import Home as AgentHome
 from dstack.agent.paths import is_locked
@@ -37,6 +39,7 @@ class Home:
         self.env = {name: value for name, value in os.environ.items() if not name.startswith("DSTACK_")}
         self.env["HOME"] = str(self.path)
         self._clients: list[Client] = []
+        self._started: list[subprocess.Popen[str]] = []
 
     @property
     def data(self) -> Path:
@@ -59,6 +62,37 @@ class Home:
         """The command line of `dstack ARGS`."""
         return [sys.executable, "-m", "dstack.cli", *args]
 
+    def start(self, *args: str) -> "subprocess.Popen[str]":
+        """Start `dstack ARGS`, without a terminal, and go on. It ends with the home at the latest."""
+        return self.start_program(*self.command(*args))
+
+    def start_program(self, *command: str) -> "subprocess.Popen[str]":
+        """Start any program in this home, as `start` does with `dstack`."""
+        process = subprocess.Popen(
+            command,
+            env=self.env,
+            cwd=self.path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._started.append(process)
+        return process
+
+    def write(self, name: str, text: str) -> Path:
+        """Make a file in the home, with the folders it needs."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def runs(self) -> "list[dict[str, Any]]":
+        """All runs, newest first, as `dstack ps -a --json` shows them."""
+        result = self.cli("ps", "-a", "--json")
+        assert (result.returncode, result.stderr) == (0, "")
+        return list(json.loads(result.stdout))
+
     def client(self) -> Client:
         """A client of the embedded server. The home must be this process's: the fixture sees to it."""
         client = Client.from_config()
@@ -70,6 +104,10 @@ class Home:
         if not is_locked(self.data / "server.lock"):
             return None
         return int(json.loads((self.data / "server.lock").read_text())["pid"])
+
+    def server_url(self) -> str:
+        """Where the server that lives, or that lived last, says it is."""
+        return str(json.loads((self.data / "server.json").read_text())["url"])
 
     def agent_pid(self) -> int | None:
         """The living agent's pid."""
@@ -114,11 +152,17 @@ class Home:
 
     def processes_of_jobs(self) -> list[int]:
         """The pids of everything that a job of this home started and that lives."""
-        marker = f"DSTACK_REPO_DIR={self.path}".encode()
+        return self._processes(f"DSTACK_REPO_DIR={self.path}/")
+
+    def processes(self) -> list[int]:
+        """The pids of everything that lives and was started in this home: commands, servers, agents, jobs."""
+        return self._processes(f"HOME={self.path}\0")
+
+    def _processes(self, marker: str) -> list[int]:
         found = []
         for path in Path("/proc").glob("[0-9]*"):
             try:
-                if marker in (path / "environ").read_bytes():
+                if marker.encode() in (path / "environ").read_bytes():
                     found.append(int(path.name))
             except OSError:
                 continue
@@ -148,11 +192,16 @@ class Home:
         """End the server first, since it would start its agent again; then the agents and all jobs."""
         for client in self._clients:
             client.close()
+        for process in self._started:
+            process.kill()
+            process.communicate()
         for find in (self.server_pid, self.agent_pid):
             pid = find()
             if pid is not None:
                 os.kill(pid, signal.SIGTERM)
                 wait_for(f"the end of process {pid}", lambda find=find: find() is None)  # type: ignore[misc]
         for pid in self.processes_of_jobs():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_for("the end of all that was started here", lambda: not self.processes())
         shutil.rmtree(self.path, ignore_errors=True)
