@@ -311,7 +311,7 @@ def test_the_api_refuses_what_cannot_be(
 
 def test_the_api_says_which_machine_lacks_what(home: Home) -> None:
     with pytest.raises(NoCapacityError, match=rf"cpu: asked 1000, has {home.cpus()}\n") as caught:
-        home.client().runs.submit(Task(commands=["true"], resources={"cpu": 1000}))  # type: ignore[arg-type]
+        home.client().runs.submit(Task(commands=["true"], resources={"cpu": 1000}))
     assert caught.value.hint == "Ask for less, or add a backend that has it"
     assert home.client().runs.list(all=True) == []
 
