@@ -7,6 +7,7 @@ from typing import Any
 from dstack.protocol.agent import Gpu, HostResources
 
 GIB = 1024
+DEFAULT_POOL = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class GpuDemand:
     names: tuple[str, ...] = ()
     memory_mib: Bounds | None = None
     total_memory_mib: Bounds | None = None
+    compute_capability: str | None = None
+    """The least one that will do."""
 
     def fits(self, gpu: Gpu) -> bool:
         """Whether one such card is what is asked for."""
@@ -78,8 +81,13 @@ class Demand:
     max_price: float | None = None
     spot: str = "on-demand"
     """`spot`, `on-demand` or `auto`."""
-    image: bool = False
-    """Whether it needs a container engine."""
+    reservation: str | None = None
+    pool_name: str | None = None
+    instance_name: str | None = None
+    reuse_only: bool = False
+    """Whether no machine may be bought for it."""
+    container: tuple[str, ...] = ()
+    """What only a container engine can grant, each as `field: asked value`."""
     idle_duration_s: float | None = 300.0
     """How long a machine that was bought for it may stand idle afterwards; None for ever."""
 
@@ -115,7 +123,11 @@ def demand_of_json(body: dict[str, Any]) -> Demand:
         instance_types=tuple(body["instance_types"]),
         max_price=body["max_price"],
         spot=body["spot"],
-        image=body["image"],
+        reservation=body["reservation"],
+        pool_name=body["pool_name"],
+        instance_name=body["instance_name"],
+        reuse_only=body["reuse_only"],
+        container=tuple(body["container"]),
         idle_duration_s=body["idle_duration_s"],
     )
 
@@ -130,6 +142,7 @@ def _gpu_demand_of_json(body: dict[str, Any]) -> GpuDemand:
         names=tuple(body["names"]),
         memory_mib=bounds("memory_mib"),
         total_memory_mib=bounds("total_memory_mib"),
+        compute_capability=body["compute_capability"],
     )
 
 
@@ -149,8 +162,8 @@ def misfits(demand: Demand, offer: Offer) -> Iterator[str]:
             yield f"{name}: asked {_show(bounds, show)}, has {show(value)}"
     if demand.gpu is not None:
         yield from _gpu_misfits(demand.gpu, has.gpus)
-    if demand.image and offer.backend == "local":
-        yield "image: asked for a container image, has no container engine"
+    if offer.backend == "local":
+        yield from (f"{wish}, has no container engine" for wish in demand.container)
 
 
 def _policy_misfits(demand: Demand, offer: Offer) -> Iterator[str]:
@@ -165,6 +178,12 @@ def _policy_misfits(demand: Demand, offer: Offer) -> Iterator[str]:
         yield f"max_price: asked ${demand.max_price:g}, costs ${offer.price:g}"
     if demand.spot != "auto" and offer.spot != (demand.spot == "spot"):
         yield f"spot_policy: asked {demand.spot}, is {'spot' if offer.spot else 'on-demand'}"
+    if demand.reservation is not None:
+        yield f"reservation: asked {demand.reservation}, is in none"
+    if demand.instance_name is not None:
+        yield f"instance_name: asked {demand.instance_name}, has no name"
+    if demand.pool_name not in (None, DEFAULT_POOL):
+        yield f"pool_name: asked {demand.pool_name}, is in {DEFAULT_POOL}"
 
 
 def _gpu_misfits(demand: GpuDemand, gpus: tuple[Gpu, ...]) -> Iterator[str]:
@@ -175,6 +194,8 @@ def _gpu_misfits(demand: GpuDemand, gpus: tuple[Gpu, ...]) -> Iterator[str]:
     if demand.count.min is not None and len(fitting) < demand.count.min:
         has = ", ".join(f"{gpu.name} ({size(gpu.memory_mib)})" for gpu in gpus) or "none"
         yield f"gpu: asked {_show(demand.count, _count)} {wanted}".rstrip() + f", has {has}"
+    elif demand.compute_capability is not None:
+        yield f"gpu.compute_capability: asked {demand.compute_capability}, does not tell its own"
     elif demand.total_memory_mib is not None:
         total = sum(gpu.memory_mib for gpu in fitting)
         if not demand.total_memory_mib.holds(total):
@@ -225,9 +246,12 @@ def share_of(demand: Demand, offer: Offer) -> Share:
 
 
 def gpus_for(demand: Demand, gpus: tuple[Gpu, ...], *, taken: frozenset[int]) -> tuple[int, ...] | None:
-    """The cards a job would get, lowest index first; () where it asks for none, None where too few are free."""
+    """The cards a job would get, lowest index first; None where too few are free.
+
+    A job that can do without any gets one where there is one.
+    """
     if demand.gpu is None:
         return ()
     free = [index for index, gpu in enumerate(gpus) if index not in taken and demand.gpu.fits(gpu)]
-    count = int(demand.gpu.count.min or 1)
-    return tuple(free[:count]) if len(free) >= count else None
+    least = int(demand.gpu.count.min or 0)
+    return tuple(free[: max(1, least)]) if len(free) >= least else None

@@ -164,6 +164,8 @@ class _Market:
 
     def buy(self, job: Job, *, number: int) -> tuple[Room, Share] | None:
         for offer in self._offers:
+            if job.demand.reuse_only and not offer.shared:  # what is shared was there before
+                continue
             left = self._left[_name(offer)]
             if (left is None or left > 0) and next(misfits(job.demand, offer), None) is None:
                 self._change(offer, -1)

@@ -9,6 +9,7 @@ from dstack.domain.retries import RetryPolicy
 from dstack.kit.ranges import Range
 from dstack.kit.units import Memory
 from dstack.spec.parse import Configuration, configuration_of
+from dstack.spec.profile import CreationPolicy, TerminationPolicy
 from dstack.spec.resources import GPU, Resources
 
 STOP_GRACE_S = 10.0
@@ -27,14 +28,42 @@ def demand_of(configuration: Configuration) -> Demand:
         cpus=_bounds(resources.cpu, "cpu" in written),
         memory_mib=_memory(resources.memory, "memory" in written),
         disk_mib=_memory(resources.disk.size if resources.disk else None, "disk" in written),
-        gpu=None if resources.gpu is None else _gpu_demand_of(resources.gpu),
+        gpu=None if resources.gpu is None or resources.gpu.count.max == 0 else _gpu_demand_of(resources.gpu),
         backends=tuple(str(backend) for backend in configuration.backends or ()),
         regions=tuple(configuration.regions or ()),
         instance_types=tuple(configuration.instance_types or ()),
         max_price=configuration.max_price,
         spot=str(configuration.spot_policy or "on-demand"),
-        image=configuration.image is not None,
+        reservation=configuration.reservation,
+        pool_name=configuration.pool_name,
+        instance_name=configuration.instance_name,
+        reuse_only=configuration.creation_policy is CreationPolicy.REUSE,
+        container=_container_wishes(configuration, resources),
+        idle_duration_s=_idle_duration_s(configuration),
     )
+
+
+def _container_wishes(configuration: Configuration, resources: Resources) -> tuple[str, ...]:
+    auth = configuration.registry_auth
+    asked = {
+        "image": configuration.image,
+        "registry_auth": auth and auth.username,
+        "entrypoint": configuration.entrypoint,
+        "user": configuration.user,
+        "privileged": configuration.privileged and "true",
+        "python": configuration.python,
+        "nvcc": configuration.nvcc and "true",
+        "volumes": ", ".join(configuration.volumes),
+        "shm_size": resources.shm_size,
+    }
+    return tuple(f"{field}: asked {value}" for field, value in asked.items() if value)
+
+
+def _idle_duration_s(configuration: Configuration) -> float | None:
+    if configuration.termination_policy is TerminationPolicy.DONT_DESTROY:
+        return None
+    later_spelling = "idle_duration" in configuration.model_fields_set
+    return configuration.idle_duration if later_spelling else configuration.termination_idle_time
 
 
 def _gpu_demand_of(gpu: GPU) -> GpuDemand:
@@ -44,6 +73,7 @@ def _gpu_demand_of(gpu: GPU) -> GpuDemand:
         names=tuple(gpu.name or ()),
         memory_mib=None if gpu.memory is None else _memory(gpu.memory, True),
         total_memory_mib=None if gpu.total_memory is None else _memory(gpu.total_memory, True),
+        compute_capability=None if gpu.compute_capability is None else str(gpu.compute_capability),
     )
 
 
@@ -63,8 +93,9 @@ def _mib(memory: Memory | None) -> float | None:
 
 def retry_policy_of(spec: Mapping[str, Any]) -> RetryPolicy | None:
     """When a failed run is to be tried again; None for never."""
-    retry = configuration_in(spec).retry
+    configuration = configuration_in(spec)
+    retry = configuration.retry or configuration.retry_policy
     if not retry:
         return None
-    duration = timedelta(seconds=retry.duration) if retry.duration else None
+    duration = None if retry.duration is None else timedelta(seconds=retry.duration)
     return RetryPolicy(frozenset(str(event) for event in retry.on_events), duration)

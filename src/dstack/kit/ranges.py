@@ -1,8 +1,10 @@
 """Ranges such as `2..8`, `8GB..`, `..4`."""
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
+from dstack.kit.text import shown
 from dstack.kit.units import parsed_schema
 
 if TYPE_CHECKING:
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
 T = TypeVar("T", bound=float)
+COUNT_MAX = 1_000_000_000
+_COUNT = re.compile(r"[0-9]{1,10}")
 
 
 class Range(Generic[T]):
@@ -95,8 +99,9 @@ def parse_count(value: object) -> int:
     Raises:
         ValueError: it is none.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
-        return int(value)
-    raise ValueError(f"expected a whole number or a range such as `2..8`, found `{value}`")
+    count = value
+    if isinstance(value, str) and _COUNT.fullmatch(value.strip()):
+        count = int(value)
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= COUNT_MAX:
+        raise ValueError(f"expected a whole number or a range such as `2..8`, found {shown(value)}")
+    return count

@@ -20,3 +20,29 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
 def listed(words: Iterable[str]) -> str:
     """Literals in a sentence: `a`, `b`, `c`."""
     return ", ".join(f"`{word}`" for word in words)
+
+
+SHOWN_MAX_CHARACTERS = 100
+
+
+def shown(value: object) -> str:
+    """What somebody wrote, in a sentence about it: as it stands in YAML and JSON, and never long.
+
+    Example:
+        >>> shown("8GiB"), shown(True), shown(None), shown([1, 2])
+        ('`8GiB`', '`true`', 'nothing', 'a list')
+    """
+    match value:
+        case None:
+            return "nothing"
+        case dict():
+            return "a mapping"
+        case list() | tuple():
+            return "a list"
+        case bool():
+            return f"`{str(value).lower()}`"
+        case int() if value.bit_length() > 1000:
+            return "a very large number"  # Python refuses to spell it out
+        case _:
+            text = str(value)
+            return f"`{text if len(text) <= SHOWN_MAX_CHARACTERS else text[:SHOWN_MAX_CHARACTERS] + '…'}`"

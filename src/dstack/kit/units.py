@@ -1,16 +1,21 @@
 """Sizes of memory and spans of time, as people write them."""
 
 import re
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+
+from dstack.kit.text import shown
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
     from pydantic.json_schema import JsonSchemaValue
     from pydantic_core import CoreSchema
 
-_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*(MB|GB|TB)?", re.IGNORECASE)
-_DURATION = re.compile(r"(\d+)\s*([smhdw]?)", re.IGNORECASE)
+_MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(MB|GB|TB)?", re.IGNORECASE)
+_DURATION = re.compile(r"([0-9]{1,30})\s*([smhdw]?)", re.IGNORECASE)
 _GB_IN = {"MB": 1 / 1024, "GB": 1.0, "TB": 1024.0}
+MEMORY_MAX_GB = 1 << 30
+DURATION_MAX_S = 100 * 365 * 86_400
 _SECONDS_IN = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
@@ -29,12 +34,19 @@ class Memory(float):
         Raises:
             ValueError: it is no size.
         """
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf"):
-            return cls(value)
+        size_gb = cls._gb_of(value)
+        if size_gb is None:
+            raise ValueError(f"expected a size such as `8GB`, `512MB` or `1TB`, found {shown(value)}")
+        if size_gb > MEMORY_MAX_GB:
+            raise ValueError(f"expected at most `{cls(MEMORY_MAX_GB)}`, found {shown(value)}")
+        return cls(size_gb)
+
+    @staticmethod
+    def _gb_of(value: object) -> float | None:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
+            return value
         match = _MEMORY.fullmatch(value.strip()) if isinstance(value, str) else None
-        if match is None:
-            raise ValueError(f"expected a size such as `8GB`, `512MB` or `1TB`, found `{value}`")
-        return cls(float(match[1]) * _GB_IN[(match[2] or "GB").upper()])
+        return None if match is None else float(match[1]) * _GB_IN[(match[2] or "GB").upper()]
 
     @property
     def mib(self) -> int:
@@ -47,7 +59,7 @@ class Memory(float):
                 return f"{int(self / gb)}{unit}"
         if float(self * 1024).is_integer():
             return f"{int(self * 1024)}MB"
-        return f"{float(self)!r}GB" if "e" not in repr(float(self)) else f"{float(self):.20f}".rstrip("0") + "GB"
+        return f"{Decimal(repr(float(self))):f}GB"
 
     __repr__ = __str__
 
@@ -79,12 +91,19 @@ def parse_duration(value: object) -> int:
         >>> parse_duration("2h")
         7200
     """
+    seconds = _seconds_of(value)
+    if seconds is None:
+        raise ValueError(f"expected a duration such as `90s`, `15m`, `2h` or `1d`, found {shown(value)}")
+    if seconds > DURATION_MAX_S:
+        raise ValueError(f"expected at most `{duration_text(DURATION_MAX_S)}`, found {shown(value)}")
+    return seconds
+
+
+def _seconds_of(value: object) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError(f"expected a duration such as `90s`, `15m`, `2h` or `1d`, found `{value}`")
-    return int(match[1]) * _SECONDS_IN[match[2].lower()]
+    return None if match is None else int(match[1]) * _SECONDS_IN[match[2].lower()]
 
 
 def duration_text(seconds: int) -> str:

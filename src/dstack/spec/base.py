@@ -11,7 +11,7 @@ from dstack.kit.text import listed, nearest
 class Spec(BaseModel):
     """The base of everything a user writes."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, defer_build=True, hide_input_in_errors=True)
 
     @model_validator(mode="wrap")
     @classmethod

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 from dstack.errors import ConfigurationError
+from dstack.kit.text import shown
 
 _KEY = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
@@ -23,13 +24,13 @@ def parse_env(value: object) -> dict[str, str | None]:
     elif isinstance(value, list) and all(isinstance(line, str) for line in value):
         pairs = [(key, text if equals else None) for key, equals, text in (line.partition("=") for line in value)]
     else:
-        raise ValueError(f"expected a mapping or a list of `NAME=value`, found `{value}`")
+        raise ValueError("expected a mapping or a list of `NAME=value`")  # what was found may be a secret
     return {_key(key): _text(key, text) for key, text in pairs}
 
 
 def _key(key: object) -> str:
     if not isinstance(key, str) or not _KEY.fullmatch(key):
-        raise ValueError(f"expected a variable's name (letters, digits and `_`, no digit first), found `{key}`")
+        raise ValueError(f"expected a variable's name (letters, digits and `_`, no digit first), found {shown(key)}")
     return key
 
 
@@ -37,12 +38,10 @@ def _text(key: object, value: object) -> str | None:
     if isinstance(value, bool):
         return str(value).lower()
     if value is None or isinstance(value, str):
-        if value is not None and "\0" in value:
-            raise ValueError(f"expected text without NUL bytes for the variable `{key}`")
         return value
     if isinstance(value, (int, float)):
         return str(value)
-    raise ValueError(f"expected text or a number for the variable `{key}`, found `{value}`")
+    raise ValueError(f"expected text or a number for the variable `{key}`")
 
 
 def resolve(env: Mapping[str, str | None], environ: Mapping[str, str]) -> dict[str, str]:

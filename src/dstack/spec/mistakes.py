@@ -6,9 +6,12 @@ from typing import TypeAlias
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from dstack.kit.text import nearest
+from dstack.kit.text import nearest, shown
 
 Path: TypeAlias = tuple[str | int, ...]
+
+SECRET = "registry_auth"
+"""What stands below this field is never shown."""
 
 _EXPECTED = {
     "string_type": "text",
@@ -16,6 +19,7 @@ _EXPECTED = {
     "int_parsing": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
+    "finite_number": "a finite number",
     "float_parsing": "a number",
     "bool_type": "`true` or `false`",
     "bool_parsing": "`true` or `false`",
@@ -51,7 +55,7 @@ def mistakes_in(error: ValidationError) -> list[Mistake]:
 
 
 def _text(error: ErrorDetails) -> str:
-    kind, found, context = error["type"], _show(error["input"]), error.get("ctx", {})
+    kind, found, context = error["type"], _found(error), error.get("ctx", {})
     if kind == "missing":
         return f"expected a field `{error['loc'][-1]}`, found none"
     if kind in ("enum", "literal_error"):
@@ -69,17 +73,8 @@ def _text(error: ErrorDetails) -> str:
     return str(context["error"]) if "error" in context else error["msg"]
 
 
-def _show(value: object) -> str:
-    match value:
-        case None:
-            return "nothing"
-        case dict():
-            return "a mapping"
-        case list() | tuple():
-            return "a list"
-        case str():
-            return f"the text `{value[:100]}`"
-        case bool():
-            return f"`{str(value).lower()}`"
-        case _:
-            return f"`{str(value)[:100]}`"
+def _found(error: ErrorDetails) -> str:
+    value = error["input"]
+    if SECRET in error["loc"]:
+        return "something else"
+    return f"the text {shown(value)}" if isinstance(value, str) else shown(value)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from dstack.errors import ConfigurationError
+from dstack.kit.text import shown
 
 NAME = re.compile(r"[a-z][a-z0-9-]{1,40}")
 
@@ -17,7 +18,8 @@ def parse_name(value: str) -> str:
     """
     if not NAME.fullmatch(value):
         raise ValueError(
-            f"expected a name of 2 to 41 lower-case letters, digits and `-`, beginning with a letter, found `{value}`"
+            "expected a name of 2 to 41 lower-case letters, digits and `-`, beginning with a letter, "
+            f"found {shown(value)}"
         )
     return value
 

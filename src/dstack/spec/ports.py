@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dstack.kit.text import shown
 from dstack.kit.units import parsed_schema
 
 if TYPE_CHECKING:
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
     from pydantic_core import CoreSchema
 
-_MAPPING = re.compile(r"(?:(\d{1,5}|\*):)?(\d{1,5})")
+_MAPPING = re.compile(r"(?:([0-9]{1,5}|\*):)?([0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +39,9 @@ class PortMapping:
             return value
         match = None if isinstance(value, bool) else _MAPPING.fullmatch(str(value).strip())
         if match is None:
-            raise ValueError(f"expected a port such as `80`, `8000:80` or `*:80`, found `{value}`")
+            raise ValueError(f"expected a port such as `80`, `8000:80` or `*:80`, found {shown(value)}")
         container_port = int(match[2])
-        local_port = {None: container_port, "*": None}.get(match[1], 0)
-        if local_port == 0:
-            local_port = int(match[1])
+        local_port = None if match[1] == "*" else int(match[1] or container_port)
         for port in (local_port, container_port):
             if port is not None and not 1 <= port <= 65_535:
                 raise ValueError(f"expected a port from 1 to 65535, found `{port}` in `{value}`")

@@ -54,6 +54,13 @@ def _limit_text(value: int | None) -> str:
     return "off" if value is None else duration_text(value)
 
 
+def _max_duration(value: object) -> int | None:
+    seconds = _limit(value)
+    if seconds == 0:
+        raise ValueError("expected at least `1s`, or `off` for no limit, found `0`")
+    return seconds
+
+
 Duration = Annotated[int, BeforeValidator(_duration), PlainSerializer(duration_text, when_used="json")]
 """Seconds; written `90s`, `15m`, `2h`, `1d` or as a number."""
 
@@ -100,11 +107,11 @@ class ProfileFields(Spec):
     """The policy for resubmitting the run"""
     retry_policy: RetryOrNot = None
     """The policy for resubmitting the run. Deprecated in favor of `retry`"""
-    max_duration: Limit = None
+    max_duration: Annotated[Limit, BeforeValidator(_max_duration)] = None
     """The maximum duration of a run (e.g., `2h`, `1d`). After it elapses, the run is forced to stop. `off` for none"""
     stop_duration: Duration | None = None
     """How long a job that is stopped may take to end by itself. 10 seconds where unset"""
-    max_price: Annotated[float, Field(gt=0)] | None = None
+    max_price: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = None
     """The maximum instance price per hour, in dollars"""
     pool_name: str | None = None
     """The name of the pool: the fleet in which instances are sought and made"""
@@ -121,7 +128,8 @@ class ProfileFields(Spec):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_retry(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("retry") is not None and value.get("retry_policy") is not None:
-            raise ValueError("expected one of `retry` and `retry_policy`, found both; `retry_policy` is the old name")
+    def _one_spelling(cls, value: Any) -> Any:
+        for name, old_name in (("retry", "retry_policy"), ("idle_duration", "termination_idle_time")):
+            if isinstance(value, dict) and value.get(name) is not None and value.get(old_name) is not None:
+                raise ValueError(f"expected one of `{name}` and `{old_name}`, found both; `{old_name}` is the old name")
         return value

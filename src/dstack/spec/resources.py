@@ -1,5 +1,6 @@
 """What a job needs of a machine: CPUs, memory, disk, GPUs."""
 
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from dstack.kit.ranges import Range, parse_count
+from dstack.kit.text import shown
 from dstack.kit.units import Memory, parsed_schema
 from dstack.spec.base import Spec
 
@@ -25,6 +27,7 @@ class GPUVendor(StrEnum):
 
 
 _VENDOR_ALIASES = {"tpu": "google"}
+_NAME = re.compile(r"[^\W\d_][^:,]*")
 
 
 class ComputeCapability(tuple[int, int]):
@@ -45,7 +48,7 @@ class ComputeCapability(tuple[int, int]):
         parts = value if isinstance(value, (tuple, list)) else str(value).split(".")
         numbers = [str(part) for part in parts]
         if isinstance(value, bool) or len(numbers) not in (1, 2) or not all(_is_digits(part) for part in numbers):
-            raise ValueError(f"expected a compute capability such as `7.5`, found `{value}`")
+            raise ValueError(f"expected a compute capability such as `7.5`, found {shown(value)}")
         return cls((int(numbers[0]), int(numbers[1]) if len(numbers) == 2 else 0))
 
     def __str__(self) -> str:
@@ -69,11 +72,17 @@ def _vendor(value: object) -> object:
 
 
 def _names(value: object) -> object:
-    if isinstance(value, str):
-        value = value.split(",")
-    if not isinstance(value, list) or not all(isinstance(name, str) and name.strip() for name in value):
-        raise ValueError(f"expected a GPU's name or a list of them, found `{value}`")
-    return [name.strip() for name in value]
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list):
+        raise ValueError(f"expected a GPU's name or a list of them, found {shown(value)}")
+    for name in names:
+        if not isinstance(name, str) or not _NAME.fullmatch(name.strip()) or _is_vendor(name.strip()):
+            raise ValueError(f"expected a GPU's name such as `A100`, found {shown(name)}")
+    return [name.strip() for name in names]
+
+
+def _is_vendor(token: str) -> bool:
+    return token.lower() in _VENDOR_ALIASES or token.lower() in GPUVendor.__members__.values()
 
 
 class GPU(Spec):
@@ -123,9 +132,9 @@ def parse_gpu(text: str) -> dict[str, object]:
     for token in (part.strip() for part in text.split(":")):
         kind = _kind_of(token)
         if kind is None:
-            raise ValueError(f"expected vendor, name, memory or count in `{text}`, found `{token}`")
+            raise ValueError(f"expected vendor, name, memory or count in {shown(text)}, found {shown(token)}")
         if kind in fields:
-            raise ValueError(f"expected one {kind} in `{text}`, found `{token}` as well")
+            raise ValueError(f"expected one {kind} in {shown(text)}, found {shown(token)} as well")
         fields[kind] = token.split(",") if kind == "name" else token
     return fields
 
@@ -133,11 +142,11 @@ def parse_gpu(text: str) -> dict[str, object]:
 def _kind_of(token: str) -> str | None:
     if not token:
         return None
-    if token.lower() in _VENDOR_ALIASES or token.lower() in GPUVendor.__members__.values():
+    if _is_vendor(token):
         return "vendor"
     if token[0].isdigit() or token.startswith(".."):
         return "count" if _parses(lambda: Range.parse(token, parse_count)) else _memory_or_none(token)
-    return "name" if all(name.strip() for name in token.split(",")) else None
+    return "name" if all(_NAME.fullmatch(name.strip()) for name in token.split(",")) else None
 
 
 def _memory_or_none(token: str) -> str | None:

@@ -1,12 +1,15 @@
 """What all run types share: the fields of a job's image, environment and needs, and how commands become a script."""
 
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from dstack.kit.text import shown
 from dstack.spec.base import Spec
 from dstack.spec.env import parse_env
 from dstack.spec.names import parse_name
@@ -17,8 +20,35 @@ from dstack.spec.resources import Resources
 def _inside(value: str) -> str:
     path = PurePosixPath(value)
     if path.is_absolute() or ".." in path.parts or "\0" in value:
-        raise ValueError(f"expected a path inside the folder of the run's files, found `{value}`")
+        raise ValueError(f"expected a path inside the folder of the run's files, found {shown(value)}")
     return value
+
+
+def _words(value: str) -> str:
+    try:
+        shlex.split(value)
+    except ValueError as error:
+        raise ValueError(f"expected words as a shell reads them, found {shown(value)}: {error}") from None
+    return value
+
+
+def _matching(pattern: str, expected: str) -> AfterValidator:
+    """Text of one form, which `expected` describes with an example."""
+    form = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not form.fullmatch(value):
+            raise ValueError(f"expected {expected}, found {shown(value)}")
+        return value
+
+    return AfterValidator(check)
+
+
+PythonVersion = Annotated[str, _matching(r"[23]\.[0-9]{1,2}", "a version of Python such as `3.12`")]
+User = Annotated[str, _matching(r"[\w.-]+(:[\w.-]+)?", "a user such as `ubuntu` or `1000:1000`")]
+MountPoint = Annotated[
+    str, _matching(r"(/[^:]*|[a-z][a-z0-9-]*):/[^:]*", "a mount such as `my-volume:/data` or `/mnt/disk:/data`")
+]
 
 
 _COMMAND_STATUS = 'dstack_status=$?; [ "$dstack_status" -eq 0 ] || exit "$dstack_status"'
@@ -27,10 +57,10 @@ _COMMAND_STATUS = 'dstack_status=$?; [ "$dstack_status" -eq 0 ] || exit "$dstack
 def script_of(commands: Sequence[str]) -> str:
     """One shell script of all commands: the first that fails ends it with its exit code.
 
-    A line of its own follows each command, so that a command may end in `&`, a comment or a here-document. `set -e`
-    would not do: it looks away in conditions and pipelines.
+    A line of its own follows each command, so that a command may end in `&`, a comment or a here-document; the empty
+    line before it takes up a backslash. `set -e` would not do: it looks away in conditions and pipelines.
     """
-    return "".join(f"{command.rstrip()}\n{_COMMAND_STATUS}\n" for command in commands)
+    return "".join(f"{command}\n\n{_COMMAND_STATUS}\n" for command in commands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +104,17 @@ class RunFields(ProfileFields):
     """The run name"""
     image: str | None = None
     """The name of the Docker image to run"""
-    user: str | None = None
+    user: User | None = None
     """The user inside the container, `user_name_or_id[:group_name_or_id]` (e.g., `ubuntu`, `1000:1000`)"""
     privileged: bool = False
     """Run the container in privileged mode"""
-    entrypoint: str | None = None
+    entrypoint: Annotated[str, AfterValidator(_words)] | None = None
     """The Docker entrypoint"""
     working_dir: Annotated[str, AfterValidator(_inside)] | None = None
     """The path to the working directory, relative to the repository directory (`/workflow`) and inside it"""
     registry_auth: RegistryAuth | None = None
     """Credentials for pulling a private Docker image"""
-    python: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, float) else value)] | None = (
-        None
-    )
+    python: PythonVersion | None = None
     """The major version of Python. Mutually exclusive with `image`"""
     nvcc: bool | None = None
     """Use an image with the NVIDIA CUDA Compiler included. Mutually exclusive with `image`"""
@@ -94,12 +122,12 @@ class RunFields(ProfileFields):
     """The mapping or the list of environment variables"""
     resources: Resources = Field(default_factory=Resources.model_construct)
     """The resources requirements to run the configuration"""
-    volumes: list[str] = []
-    """The volumes mount points"""
-    priority: Annotated[int, Field(ge=0, le=100)] = 0
+    volumes: list[MountPoint] = []
+    """The volumes mount points: `name:/path` of a network volume, or `/path/on/instance:/path`"""
+    priority: Annotated[int, Field(ge=0, le=100, strict=True)] = 0
     """Who goes first when not all fit: 0 to 100"""
-    shell: str | None = None
-    """The shell that runs the commands: `bash` or `sh`"""
+    shell: Literal["bash", "sh"] | None = None
+    """The shell that runs the commands: `bash` or `sh`. `bash` where there is one, where unset"""
 
     exclusive_with_image: ClassVar[tuple[str, ...]] = ("python", "nvcc")
 

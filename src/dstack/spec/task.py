@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from dstack.spec.ports import PortMapping
 from dstack.spec.run import JobSpec, RunFields, script_of
 
+NODES_MAX = 1000
+
 
 class Task(RunFields):
     """A run that ends when its commands have ended.
@@ -21,7 +23,7 @@ class Task(RunFields):
     """
 
     type: Literal["task"] = "task"
-    nodes: Annotated[int, Field(ge=1)] = 1
+    nodes: Annotated[int, Field(ge=1, le=NODES_MAX, strict=True)] = 1
     """Number of nodes"""
     ports: list[PortMapping] = []
     """Port numbers/mapping to expose"""

@@ -4,13 +4,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import yaml
+from yaml.reader import ReaderError
 
 from dstack.errors import ConfigurationError
 from dstack.spec.mistakes import Mistake, Path
 
 NODES_MAX = 100_000
-_TEXT_ONLY = "env"
-"""Values below this key are text as it is written: `FLAG: on` means the text `on`."""
+_TEXT_ONLY = ("env", "commands", "python", "user", "registry_auth")
+"""Values at and below these keys are text as it is written: `python: 3.10` is no number, and `FLAG: on` no truth."""
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ def read_yaml(text: str, filename: str) -> Document:
     try:
         nodes = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
     except yaml.YAMLError as error:
-        raise reader.refuse(getattr(error, "problem_mark", None), f"this is no YAML: {_problem(error)}") from None
+        raise reader.refuse(_mark(error, text), f"this is no YAML: {_problem(error)}") from None
     except RecursionError:
         raise reader.refuse(None, "this is nested too deeply") from None
     if len(nodes) > 1:
@@ -60,11 +62,18 @@ def read_yaml(text: str, filename: str) -> Document:
     return Document(filename, data, reader.places)
 
 
+def _mark(error: yaml.YAMLError, text: str) -> "yaml.Mark | None":
+    if isinstance(error, ReaderError):  # of a character; knows its index alone
+        before = text[: error.position]
+        return yaml.Mark("", error.position, before.count("\n"), len(before) - before.rfind("\n") - 1, None, 0)
+    return getattr(error, "problem_mark", None)
+
+
 def _problem(error: yaml.YAMLError) -> str:
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     if "cannot start any token" in problem and "\\t" in problem:
         return "tabs cannot indent; use spaces"
-    return str(problem)
+    return str(problem).replace("'\\x00'", "the end of the text")
 
 
 class _Reader:
@@ -81,6 +90,8 @@ class _Reader:
         self._nodes += 1
         if self._nodes > NODES_MAX:
             raise self.refuse(node.start_mark, f"this has more than {NODES_MAX} parts")
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
+            raise self.refuse(node.start_mark, f"expected a plain list or mapping, found the tag `{node.tag}`")
         self.places.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
         match node:
             case yaml.MappingNode():
@@ -96,6 +107,8 @@ class _Reader:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str):
                 raise self.refuse(key_node.start_mark, "expected a field's name, found a list or a mapping")
+            if key == "<<":
+                raise self.refuse(key_node.start_mark, "expected fields written out, found the merge key `<<`")
             if key in data:
                 raise self.refuse(key_node.start_mark, f"the field `{key}` is written twice")
             self.places[(*path, key)] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
@@ -111,7 +124,7 @@ class _Reader:
                 return text
             case "bool" | "int" | "float" as kind:
                 # `8000:22` is a number to YAML, to the base of 60; to people it is two ports.
-                if path[:1] == (_TEXT_ONLY,) or ":" in text:
+                if (path and path[0] in _TEXT_ONLY) or ":" in text:
                     return text
                 return _number_or_truth(kind, text)
             case _:

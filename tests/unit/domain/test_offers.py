@@ -1,8 +1,19 @@
+import json
 from dataclasses import replace
 
 import pytest
 
-from dstack.domain.offers import Bounds, Demand, GpuDemand, demand_of_json, demand_to_json, describe, misfits, size
+from dstack.domain.offers import (
+    Bounds,
+    Demand,
+    GpuDemand,
+    demand_of_json,
+    demand_to_json,
+    describe,
+    gpus_for,
+    misfits,
+    size,
+)
 from dstack.protocol.agent import Gpu, HostResources
 from tests.making import CLOUD, DEMAND, HERE
 
@@ -39,11 +50,34 @@ def test_a_default_does_not_exclude_this_machine_but_does_exclude_a_cloud_machin
         (wish(regions=("eu",)), "regions: asked eu, is local"),
         (wish(instance_types=("p3",)), "instance_types: asked p3, is local"),
         (wish(spot="spot"), "spot_policy: asked spot, is on-demand"),
-        (wish(image=True), "image: asked for a container image, has no container engine"),
+        (wish(container=("image: asked ubuntu",)), "image: asked ubuntu, has no container engine"),
+        (wish(reservation="cr-1"), "reservation: asked cr-1, is in none"),
+        (wish(instance_name="big"), "instance_name: asked big, has no name"),
+        (wish(pool_name="gpus"), "pool_name: asked gpus, is in default"),
     ],
 )
 def test_what_was_written_and_is_missing_is_named_with_what_there_is(demand: Demand, reason: str) -> None:
     assert list(misfits(demand, HERE)) == [reason]
+
+
+def test_a_cloud_has_container_engines() -> None:
+    assert list(misfits(wish(container=("image: asked ubuntu",)), CLOUD)) == []
+
+
+def test_a_card_that_does_not_tell_its_compute_capability_has_none_that_could_be_asked_for() -> None:
+    offer = replace(HERE, resources=HostResources(4, 16384, 50_000, (A100,)))
+    demand = wish(gpu=GpuDemand(Bounds(1, 1, True), compute_capability="7.5"))
+    assert list(misfits(demand, offer)) == ["gpu.compute_capability: asked 7.5, does not tell its own"]
+
+
+@pytest.mark.parametrize(
+    ("count", "cards"),
+    [(Bounds(None, 2, True), 1), (Bounds(0, None, True), 1), (Bounds(1, 1, True), 1), (Bounds(2, None, True), 2)],
+)
+def test_a_job_gets_as_many_cards_as_it_must_have_and_one_where_it_may_have_some(count: Bounds, cards: int) -> None:
+    demand = wish(gpu=GpuDemand(count))
+    assert gpus_for(demand, (A100, A100, A100), taken=frozenset({0})) == tuple(range(1, 1 + cards))
+    assert gpus_for(demand, (), taken=frozenset()) == (() if count.min in (None, 0) else None)
 
 
 def test_a_price_limit_is_a_requirement() -> None:
@@ -57,8 +91,9 @@ def test_a_card_is_known_by_its_short_name(name: str) -> None:
 
 
 def test_a_demand_survives_its_json() -> None:
-    demand = wish(gpu=GpuDemand(Bounds(1, None, True), "amd", ("MI300X",), Bounds(1, 2, True)), regions=("eu",))
-    assert demand_of_json(demand_to_json(demand)) == demand
+    gpu = GpuDemand(Bounds(1, None, True), "amd", ("MI300X",), Bounds(1, 2, True), compute_capability="7.5")
+    demand = wish(gpu=gpu, regions=("eu",), container=("image: asked x",), reuse_only=True, pool_name="a")
+    assert demand_of_json(json.loads(json.dumps(demand_to_json(demand)))) == demand
 
 
 def test_a_machine_is_described_on_one_line() -> None:

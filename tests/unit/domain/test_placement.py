@@ -38,6 +38,13 @@ def test_a_machine_is_bought_only_when_no_existing_one_has_room() -> None:
     assert place([job()], rooms_of([instance()], []), [HERE], [HERE]).bought == []
 
 
+def test_a_job_that_reuses_machines_has_none_bought_but_uses_this_one() -> None:
+    reuses = job(demand=replace(DEMAND, reuse_only=True))
+    assert place([reuses], [], [CLOUD], []) == Placement()
+    assert placed(place([reuses], rooms_of([instance()], []), [CLOUD], [])) == [("0-job", "0-instance")]
+    assert [room.offer for room in place([reuses], [], [HERE, CLOUD], []).bought] == [HERE]
+
+
 def test_no_more_machines_are_bought_than_there_are() -> None:
     ending = instance(status=InstanceStatus.TERMINATING)
     placement = place([job()], rooms_of([ending], []), [HERE], [HERE])
