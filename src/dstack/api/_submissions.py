@@ -72,7 +72,10 @@ def draft_of(configuration: "Task", options: Options, environ: Mapping[str, str]
     path = said.pop("configuration_path", None)
     if run_name is not None:
         check_name(run_name)
-    whole = configuration_of({**to_mapping(configuration), **said})
+    written = to_mapping(configuration)
+    if "retry_policy" in said:
+        written.pop("retry", None)  # the same wish under its later name; the argument wins
+    whole = configuration_of({**written, **said})
     mapping = to_mapping(whole)
     if whole.env:
         mapping["env"] = env.resolve(whole.env, environ)

@@ -148,6 +148,12 @@ def test_an_argument_wins_over_the_configuration(client: Client, one: OneRun) ->
     assert sent["run_name"] == "own"
 
 
+def test_a_retry_policy_wins_over_the_configurations_retry(client: Client, one: OneRun) -> None:
+    client.runs.submit(Task(commands=["x"], retry=True), retry_policy=False)
+    configuration = one.submitted[0]["configuration"]
+    assert (configuration["retry_policy"], "retry" in configuration) == (None, False)
+
+
 def test_a_variable_comes_from_the_submitters_environment(
     client: Client, one: OneRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
