@@ -9,7 +9,7 @@ from dstack.api._attach import Attachment, Wish, open_attachment
 from dstack.api._context import Context
 from dstack.api._keys import identity
 from dstack.api._logs import LogReader
-from dstack.errors import ConfigurationError, ServerClientError
+from dstack.errors import AgentRefused, ConfigurationError, ServerClientError, SSHError
 from dstack.protocol import routes
 from dstack.protocol.requests import GrantAccess, StopRun
 from dstack.protocol.statuses import JobStatus, RunStatus
@@ -214,16 +214,23 @@ class Run:
         self.detach()
 
     def _open(self, wish: Wish, replica: int, node: int) -> bool:
-        """Whether the way in is open; False where the job ended before it was."""
-        try:
-            self._attachment = open_attachment(wish)
-        except ServerClientError:
-            self._fetch()
-            job = self._job(replica, node)
-            if job is not None and job.status is JobStatus.RUNNING:
-                raise
-            return False
-        return True
+        """Whether the way in is open; False where the job ended before it was.
+
+        The host knows of the end a moment before the server does, so who is refused while the job seems to run asks
+        once more.
+        """
+        for is_last in (False, True):
+            try:
+                self._attachment = open_attachment(wish)
+                return True
+            except (ServerClientError, AgentRefused, SSHError):
+                self._fetch()
+                job = self._job(replica, node)
+                if job is None or job.status is not JobStatus.RUNNING:
+                    return False
+                if is_last:
+                    raise
+        return False
 
     def _release(self) -> None:
         if self._reserved is not None:

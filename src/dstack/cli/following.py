@@ -68,7 +68,7 @@ def ended(run: "Run") -> int:
     if run.status is RunStatus.DONE:
         words.say(f"{run.name}: done")
         return 0
-    why = ": ".join(part for part in ((run.reason or "").replace("_", " "), run.detail) if part)
+    why = words.why(run.status, run.reason, run.detail)
     words.say(f"{run.name}: {run.status}{f' ({why})' if why else ''}")
     return code or EXIT_ERROR
 

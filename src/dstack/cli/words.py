@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TextIO
 
 from dstack.errors import ConfigurationError, DstackError
+from dstack.protocol.statuses import RunStatus
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -85,6 +86,13 @@ def age(then: datetime, now: datetime) -> str:
         if count:
             return f"{count} {unit}{'s' if count > 1 else ''} ago"
     return "now"
+
+
+def why(status: RunStatus, reason: str | None, detail: str) -> str:
+    """Why a run is as it is: what it waits for, or how it came to its end; nothing where all went well."""
+    if status is RunStatus.DONE:
+        return ""
+    return ": ".join(part for part in ((reason or "").replace("_", " "), detail) if part)
 
 
 def offers_table(offers: "Sequence[OfferView]", total: int, max_price: float | None) -> str:

@@ -7,8 +7,6 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import uvicorn
@@ -18,6 +16,7 @@ from starlette.responses import Response
 from dstack import __version__
 from dstack.errors import ConfigurationError, DstackError
 from dstack.kit.ids import RandomIds
+from dstack.operations.context import Context
 from dstack.protocol import routes
 from dstack.protocol.views import HealthView
 from dstack.server.activity import Activity
@@ -36,18 +35,10 @@ GRACE_FOR_REQUESTS_S = 2
 BACKLOG = 2048
 
 
-def create_app(settings: Settings, admin_token: str) -> FastAPI:
-    """The HTTP application with everything behind it; its lifespan starts and stops the parts."""
-    parts = Parts(settings.data_dir / "server.db", outside_of(settings))
-
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        await parts.start(admin_token)
-        yield
-        await parts.close()
-
-    app = FastAPI(title="dstack", version=__version__, lifespan=lifespan)
-    app.state.context = parts.context
+def create_app(settings: Settings, context: Context) -> FastAPI:
+    """The HTTP application in front of the operations."""
+    app = FastAPI(title="dstack", version=__version__)
+    app.state.context = context
     app.state.tokens = Tokens()
     problems.install(app)
 
@@ -71,13 +62,13 @@ class Server(uvicorn.Server):
         self._ready_fd = ready_fd
         self._token = settings.admin_token or owner.token() or RandomIds().new_token()
         self.url = f"http://{settings.host}:{listener.getsockname()[1]}"
-        self._app = create_app(settings, self._token)
-        self._activity = Activity(self._app)
+        self._parts = Parts(settings.data_dir / "server.db", outside_of(settings))
+        self._activity = Activity(create_app(settings, self._parts.context))
         config = uvicorn.Config(
             self._activity,
             log_config=None,
             access_log=False,
-            lifespan="on",
+            lifespan="off",
             timeout_graceful_shutdown=GRACE_FOR_REQUESTS_S,
             timeout_keep_alive=75,
         )
@@ -93,7 +84,8 @@ class Server(uvicorn.Server):
                 watcher.cancel()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve, and say so."""
+        """Start the parts, serve, and say so. Raises `ConfigurationError` where the database cannot be used."""
+        await self._parts.start(self._token)
         await super().startup(sockets)
         if self.should_exit:
             return
@@ -107,9 +99,18 @@ class Server(uvicorn.Server):
             )
             sys.stdout.flush()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Hang up on who follows a stream, which has no end; let other requests finish; stop the parts."""
+        for connection in list(self.server_state.connections):
+            cycle = getattr(connection, "cycle", None)
+            if cycle is not None and cycle.response_started and not cycle.response_complete:
+                connection.transport.close()
+        await super().shutdown(sockets)
+        await self._parts.close()
+
     async def _stop_when_idle(self) -> None:
         """Without runs, machines and requests there is nothing to serve."""
-        db = self._app.state.context.db
+        db = self._parts.db
         while True:
             await asyncio.sleep(min(LOOK_FOR_IDLENESS_EVERY_S, self._settings.idle_stop_s))
             if self._activity.idle_s() < self._settings.idle_stop_s or not self.started:

@@ -36,7 +36,6 @@ def add_run(tx: Tx, run: Run, born: Sequence[Job], *, key: str | None, actor: st
     events.add(
         tx, run, actor=actor, kind="run.submitted", message=f"{actor.removeprefix('user ')} submitted {run.name}"
     )
-    wakes.add(tx, "scheduler", "placement")
 
 
 def commit(tx: Tx, decided: Next, check: Check, *, actor: str = "engine") -> None:
@@ -85,6 +84,7 @@ def _insert(tx: Tx, born: Object) -> None:
         case Job():
             tx.lists.pop((JOBS_OF_RUN, born.run_id), None)
             tx.notices.runs.add(born.run_id)
+            wakes.add(tx, "scheduler", "placement")
         case Run():
             pass
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dstack.protocol.views import RunView
 
 HELP = "show runs"
-HEADERS = ("NAME", "BACKEND", "RESOURCES", "PRICE", "STATUS", "SUBMITTED")
+HEADERS = ("NAME", "BACKEND", "RESOURCES", "PRICE", "STATUS", "SUBMITTED", "WHY")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +48,7 @@ def rows_of(views: "list[RunView]", now: "datetime") -> list[tuple[str, ...]]:
                 words.price(instance.price) if instance else "",
                 view.status.value,
                 words.age(view.submitted_at, now),
+                words.why(view.status, view.reason, view.detail),
             )
         )
     return rows
