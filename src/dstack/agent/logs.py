@@ -6,6 +6,7 @@ import logging
 import os
 from asyncio import Event, Task
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from dstack.agent.inotify import Inotify
 from dstack.agent.jobs import Job, Jobs
@@ -14,6 +15,7 @@ from dstack.protocol.agent import LOG_FRAME_BYTES, LOG_STREAMS, LOG_WINDOW_BYTES
 
 log = logging.getLogger(__name__)
 
+GATHER_S = 0.05
 POLL_S = 0.05
 """How often a growing log is looked at on a system that does not tell."""
 
@@ -76,6 +78,8 @@ class _Follower:
 
     async def _send_all(self, descriptor: int, poll_s: float | None) -> None:
         while True:
+            if self.stream == "agent":
+                await self._gather()
             self.wake.clear()
             # In this order: what is there after the end was there before it.
             has_ended = self.job.ended.is_set()
@@ -87,6 +91,12 @@ class _Follower:
                 return
             else:
                 await self._sleep(poll_s)
+
+    async def _gather(self) -> None:
+        """What the agent notes comes in handfuls, and nobody waits for single lines of it: one frame for several."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GATHER_S):
+                await self.job.ended.wait()
 
     async def _send_frame(self, data: bytes) -> None:
         frame = {
