@@ -204,10 +204,25 @@ class Resources(Spec):
 
 
 def describe(resources: Resources) -> str:
-    """Requirements on one line: `2..xCPU, 8GB.., 100GB.. (disk), A100:40GB:2`."""
+    """Requirements on one line, none left out.
+
+    Example:
+        >>> describe(Resources(gpu="A100:40GB:2", shm_size="1GB"))
+        '2..xCPU, 8GB.., 1GB (shared memory), 100GB.. (disk), A100:40GB:2'
+    """
     parts = [f"{resources.cpu}xCPU", str(resources.memory)]
+    if resources.shm_size is not None:
+        parts.append(f"{resources.shm_size} (shared memory)")
     if resources.disk is not None:
         parts.append(f"{resources.disk.size} (disk)")
-    if resources.gpu is not None:
-        parts.append(str(resources.gpu))
-    return ", ".join(parts)
+    return ", ".join(parts if resources.gpu is None else [*parts, *_gpu_parts(resources.gpu)])
+
+
+def _gpu_parts(gpu: GPU) -> list[str]:
+    """The short form, and after it what the short form has no token for."""
+    parts = [str(gpu) if gpu.vendor or gpu.name or gpu.memory else f"{gpu.count}xGPU"]
+    if gpu.total_memory is not None:
+        parts.append(f"{gpu.total_memory} (GPU memory in all)")
+    if gpu.compute_capability is not None:
+        parts.append(f"{gpu.compute_capability}.. (compute capability)")
+    return parts

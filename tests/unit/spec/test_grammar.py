@@ -10,7 +10,7 @@ from dstack.kit.units import Memory
 from dstack.spec import env
 from dstack.spec.names import check_name
 from dstack.spec.ports import PortMapping
-from dstack.spec.resources import GPU, ComputeCapability, GPUVendor, Resources
+from dstack.spec.resources import GPU, ComputeCapability, GPUVendor, Resources, describe
 from dstack.spec.task import Task
 from tests.unit.spec.making import COUNT_RANGES, GPU_NAMES, SIZE_RANGES, refusal_of
 
@@ -100,6 +100,24 @@ def test_a_gpu_survives_its_text(fields: dict[str, object]) -> None:
     gpu = GPU.model_validate(fields)
     again = GPU.model_validate(str(gpu))
     assert (again, again.model_fields_set) == (gpu, gpu.model_fields_set)
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({}, "2..xCPU, 8GB.., 100GB.. (disk)"),
+        ({"cpu": 4, "memory": "16GB", "disk": None}, "4xCPU, 16GB"),
+        ({"shm_size": "512MB"}, "2..xCPU, 8GB.., 512MB (shared memory), 100GB.. (disk)"),
+        ({"gpu": 2}, "2..xCPU, 8GB.., 100GB.. (disk), 2xGPU"),
+        ({"gpu": "amd:1..2"}, "2..xCPU, 8GB.., 100GB.. (disk), amd:1..2"),
+        (
+            {"gpu": {"name": "A100", "total_memory": "80GB..", "compute_capability": 8}},
+            "2..xCPU, 8GB.., 100GB.. (disk), A100, 80GB.. (GPU memory in all), 8.0.. (compute capability)",
+        ),
+    ],
+)
+def test_what_was_asked_for_is_told_on_one_line(fields: dict[str, object], line: str) -> None:
+    assert describe(Resources.model_validate(fields)) == line
 
 
 @given(st.tuples(st.integers(0, 99), st.integers(0, 99)))
@@ -198,9 +216,9 @@ def test_what_was_written_in_place_of_a_variable_may_be_a_secret_and_is_not_repe
 def test_a_password_is_in_no_error_and_no_repr(auth: object) -> None:
     assert "s3cret" not in refusal_of({"registry_auth": auth})
     with pytest.raises(ValueError) as caught:
-        Task(commands=["true"], registry_auth=auth)  # type: ignore[arg-type]
+        Task(commands=["true"], registry_auth=auth)
     assert "s3cret" not in str(caught.value)
-    task = Task(commands=["true"], registry_auth={"username": "me", "password": "s3cret"})  # type: ignore[arg-type]
+    task = Task(commands=["true"], registry_auth={"username": "me", "password": "s3cret"})
     assert "s3cret" not in repr(task)
 
 
