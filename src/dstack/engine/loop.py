@@ -137,6 +137,8 @@ class Engine:
             raise
         except Exception:
             log.exception("Looking at %s %s failed; it is looked at again in %s", kind, id, AFTER_A_BUG)
+            tx.known.clear()  # should what is remembered be wrong, the next look reads afresh
+            tx.lists.clear()
             wakes.add(tx, kind, id, after=AFTER_A_BUG)
 
     def _decide(self, tx: Tx, kind: str, id: str) -> Next | None:

@@ -52,7 +52,7 @@ def commit(tx: Tx, decided: Next, check: Check, *, actor: str = "engine") -> Non
     for new, old in zip(decided.write, olds, strict=True):
         if old is None:
             _insert(tx, new)
-        else:
+        elif new != old:  # a write wakes the object: one that changes nothing would be looked at for ever
             _update(tx, new, old, actor)
     for intent in decided.do:
         intents.add(tx, intent)

@@ -52,6 +52,14 @@ async def test_who_decided_on_an_older_version_writes_nothing(db: Database) -> N
     assert len(await db.read(intents.list_open)) == 1
 
 
+async def test_an_object_that_stays_as_it_is_is_not_written_and_wakes_nobody(db: Database) -> None:
+    await db.write(born)
+    await db.write(take)
+    await db.write(lambda tx: commits.commit(tx, Next((instance(version=1),)), check_move))
+    assert await db.write(take) == set()
+    assert await db.read(lambda tx: objects.find_instance(tx, "0-instance")) == instance(version=1)
+
+
 async def test_a_move_that_is_not_in_the_table_is_refused(db: Database) -> None:
     await db.write(born)
     with pytest.raises(IllegalMove, match="job may not go from submitted to done"):
