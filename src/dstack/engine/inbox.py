@@ -31,9 +31,8 @@ class EngineInbox:
         self._signals = signals
 
     async def welcomed(self, instance_id: str, welcome: Welcome) -> dict[tuple[str, str], int]:
-        """Everything the agent has, and by silence what it has not."""
-        job_ids = [report.job_id for report in welcome.reports]
-        await self._db.write(lambda tx: _store_welcome(tx, instance_id, welcome))
+        """Everything the agent has, and by silence what it has not. Logs are wanted of jobs that have not ended."""
+        job_ids = await self._db.write(lambda tx: _store_welcome(tx, instance_id, welcome))
         return await asyncio.to_thread(
             lambda: {(id, stream): self._logs.size(id, stream) for id in job_ids for stream in LOG_STREAMS}
         )
@@ -78,7 +77,7 @@ def _change_instance(tx: Tx, instance_id: str, change: Callable[[Instance, Tx], 
         commits.record(tx, changed)
 
 
-def _store_welcome(tx: Tx, instance_id: str, welcome: Welcome) -> None:
+def _store_welcome(tx: Tx, instance_id: str, welcome: Welcome) -> list[str]:
     def note(instance: Instance, tx: Tx) -> Instance:
         return replace(
             instance,
@@ -91,9 +90,11 @@ def _store_welcome(tx: Tx, instance_id: str, welcome: Welcome) -> None:
     _change_instance(tx, instance_id, note)
     _store_reports(tx, instance_id, list(welcome.reports))
     known = {report.job_id for report in welcome.reports}
-    for job in objects.unfinished_jobs_on(tx, instance_id):
+    unfinished = objects.unfinished_jobs_on(tx, instance_id)
+    for job in unfinished:
         if job.id not in known and job.lost_at is None and _was_started(tx, job):
             commits.record(tx, replace(job, lost_at=tx.clock.now()))
+    return [job.id for job in unfinished if job.id in known]
 
 
 def _was_started(tx: Tx, job: Job) -> bool:

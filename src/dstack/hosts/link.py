@@ -76,29 +76,49 @@ class Link:
         self._ready = asyncio.Event()
         self._calls: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._numbers = itertools.count(1)
-        self._reports: asyncio.Queue[JobReport] = asyncio.Queue(1000)
+        self._delay = FIRST_RETRY
+        self._session = 0
+        self._reported: dict[str, JobReport] = {}
+        """What the agent said and nobody has heard yet; of one job only the latest counts."""
+        self._has_reported = asyncio.Event()
+        self._followed: set[tuple[str, str]] = set()
+        """The log streams that were asked for; bytes of others are not taken."""
 
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
-        delay = FIRST_RETRY
         while True:
             try:
-                async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    reader, writer = await self._connector.connect()
-                delay = FIRST_RETRY
-                await self._serve(reader, writer)
+                await self._connect_and_serve()
             except (OSError, BackendError, TimeoutError) as error:
                 log.info("No link to instance %s: %s", self.instance_id, error or type(error).__name__)
+            except Exception:  # the next connection hears everything again, whatever went wrong in this one
+                log.exception("The link to instance %s broke", self.instance_id)
+                self._delay = LONGEST_RETRY
+            await self._note_that_it_is_down()
+            await self._clock.sleep(self._delay)
+            self._delay = min(self._delay * 2, LONGEST_RETRY)
+
+    async def _connect_and_serve(self) -> None:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            reader, writer = await self._connector.connect()
+        self._delay = FIRST_RETRY
+        await self._serve(reader, writer)
+
+    async def _note_that_it_is_down(self) -> None:
+        try:
             await self._inbox.disconnected(self.instance_id)
-            await self._clock.sleep(delay)
-            delay = min(delay * 2, LONGEST_RETRY)
+        except Exception:  # noted after the next attempt, should that fail too
+            log.exception("That instance %s is not reached could not be noted", self.instance_id)
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
-        reports = asyncio.create_task(self._pass_on_reports(), name=f"reports of {self.instance_id}")
+        self._reported.clear()
+        self._followed.clear()
+        reports = asyncio.create_task(self._pass_on_reports(writer), name=f"reports of {self.instance_id}")
         try:
             self._writer = writer
-            session = int(self._clock.now().timestamp() * 1_000_000)
-            write_frame(writer, {"t": "hello", "v": VERSION, "session": session, "server": "dstack"})
+            # Higher than the one before, whatever the clock says: the agent obeys no lower one.
+            self._session = max(self._session + 1, int(self._clock.now().timestamp() * 1_000_000))
+            write_frame(writer, {"t": "hello", "v": VERSION, "session": self._session, "server": "dstack"})
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 first = await read_frame(reader)
             if first is None or first[0].get("t") != "welcome":
@@ -129,9 +149,12 @@ class Link:
             case {"t": "reply", "id": number}:
                 if (call := self._calls.get(number)) is not None and not call.done():
                     call.set_result(frame)
-            case {"t": "job", "report": report}:
-                await self._reports.put(report_of(report))
-            case {"t": "log", "job_id": job_id, "stream": stream, "offset": offset, "at": at}:
+            case {"t": "job", "report": body}:
+                self._hear(report_of(body))
+            case {"t": "log", "job_id": job_id, "stream": stream, "offset": offset, "at": at} if (
+                job_id,
+                stream,
+            ) in self._followed:
                 stored = await self._inbox.logged(job_id, stream, offset, at, payload)
                 self._send({"t": "log_ack", "job_id": job_id, "stream": stream, "offset": stored})
             case {"t": "want", "hash": hash}:
@@ -140,18 +163,26 @@ class Link:
             case {"t": "ssh", "port": port, "host_key": host_key}:
                 await self._inbox.ssh_ready(self.instance_id, port, host_key)
             case _:
-                log.warning("Instance %s sent an unknown message `%s`", self.instance_id, frame.get("t"))
+                log.warning("Instance %s sent an unexpected message `%s`", self.instance_id, frame.get("t"))
 
-    async def _pass_on_reports(self) -> None:
-        """Whatever has come meanwhile goes into one transaction; of one job only the latest counts."""
-        while True:
-            latest = {}
-            report = await self._reports.get()
-            latest[report.job_id] = report
-            while not self._reports.empty():
-                report = self._reports.get_nowait()
-                latest[report.job_id] = report
-            await self._inbox.reported(self.instance_id, list(latest.values()))
+    def _hear(self, report: JobReport) -> None:
+        self._reported[report.job_id] = report
+        self._has_reported.set()
+        if report.logged:
+            self._followed.difference_update((report.job_id, stream) for stream in LOG_STREAMS)
+
+    async def _pass_on_reports(self, writer: StreamWriter) -> None:
+        """Whatever has come meanwhile goes into one transaction."""
+        try:
+            while True:
+                await self._has_reported.wait()
+                self._has_reported.clear()
+                latest, self._reported = self._reported, {}
+                if latest:
+                    await self._inbox.reported(self.instance_id, list(latest.values()))
+        except Exception:  # what was not stored is said again on the next connection
+            log.exception("Reports of instance %s could not be stored", self.instance_id)
+            writer.close()
 
     def _send(self, frame: dict[str, Any], payload: bytes | None = None) -> None:
         if self._writer is None:
@@ -159,6 +190,7 @@ class Link:
         write_frame(self._writer, frame, payload)
 
     def _follow(self, job_id: str, stream: str, offset: int) -> None:
+        self._followed.add((job_id, stream))
         self._send({"t": "follow", "job_id": job_id, "stream": stream, "offset": offset})
 
     def follow_new(self, job_id: str) -> None:

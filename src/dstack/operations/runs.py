@@ -1,6 +1,7 @@
 """Plan, submit, look at, stop and delete runs."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +26,9 @@ from dstack.store import commits, events, objects
 from dstack.store.db import Tx
 from dstack.store.users import User
 
+CONFIGURATION_BYTES_MAX = 512 << 10
+"""As JSON; what an agent is told of a job must fit into one line of its connection (`protocol.frames`)."""
+
 OFFERS_SHOWN_MAX = 50
 NAME_TRIES = 100
 
@@ -43,6 +47,12 @@ class _Wish:
 
 
 def _understand(request: SubmitRun) -> _Wish:
+    size = len(json.dumps(request.configuration))
+    if size > CONFIGURATION_BYTES_MAX:
+        raise InvalidRequestError(
+            f"The configuration has {size} bytes, and at most {CONFIGURATION_BYTES_MAX} are taken",
+            hint="Put what is long into files of the run's folder",
+        )
     try:
         configuration = configuration_of(request.configuration)
         wish = _Wish(request, configuration, demand_of(configuration))

@@ -4,6 +4,8 @@ import json
 from asyncio import StreamReader, StreamWriter
 from typing import Any
 
+from dstack.errors import BackendError
+
 LINE_BYTES_MAX = 1 << 20
 """Make every reader with `limit=LINE_BYTES_MAX`."""
 
@@ -40,9 +42,16 @@ async def read_frame(reader: StreamReader) -> tuple[dict[str, Any], bytes] | Non
 
 
 def write_frame(writer: StreamWriter, frame: dict[str, Any], payload: bytes | None = None) -> None:
-    """Queue one frame; the caller drains. Frames are whole because nothing awaits in between."""
+    """Queue one frame; the caller drains. Frames are whole because nothing awaits in between.
+
+    Raises:
+        BackendError: its line is longer than a reader takes; nothing was queued.
+    """
     if payload is not None:
         frame = {**frame, "bytes": len(payload)}
-    writer.write(json.dumps(frame, separators=(",", ":")).encode() + b"\n")
+    line = json.dumps(frame, separators=(",", ":")).encode() + b"\n"
+    if len(line) > LINE_BYTES_MAX:
+        raise BackendError(f"The message `{frame.get('t')}` has {len(line)} bytes, and at most {LINE_BYTES_MAX} travel")
+    writer.write(line)
     if payload:
         writer.write(payload)

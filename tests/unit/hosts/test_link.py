@@ -1,0 +1,181 @@
+"""The server's end of a connection, against an agent that is played by hand."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from dstack.errors import BackendError
+from dstack.hosts import link as links
+from dstack.hosts.link import Link, Welcome
+from dstack.kit.clock import SystemClock
+from dstack.protocol.agent import JobReport, to_json
+from dstack.protocol.frames import LINE_BYTES_MAX, read_frame, write_frame
+from dstack.testing.streams import Pipe
+from tests.making import ended, report
+
+PATIENCE_S = 20.0
+
+
+class Heard:
+    """An inbox that remembers, and fails as often as it is told to."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.reports: asyncio.Queue[JobReport] = asyncio.Queue()
+        self.logs: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self.wanted: dict[tuple[str, str], int] = {}
+
+    def _maybe_fail(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise ValueError("the disk is full")
+
+    async def welcomed(self, instance_id: str, welcome: Welcome) -> dict[tuple[str, str], int]:
+        return self.wanted
+
+    async def disconnected(self, instance_id: str) -> None:
+        self._maybe_fail()
+
+    async def reported(self, instance_id: str, reports: list[JobReport]) -> None:
+        self._maybe_fail()
+        for said in reports:
+            self.reports.put_nowait(said)
+
+    async def logged(self, job_id: str, stream: str, offset: int, at: float, data: bytes) -> int:
+        self._maybe_fail()
+        self.logs.put_nowait((job_id, data))
+        return offset + len(data)
+
+    async def ssh_ready(self, instance_id: str, port: int, host_key: str) -> None: ...
+
+    async def blob(self, hash: str) -> bytes | None:
+        return None
+
+
+class PlayedAgent:
+    """Connections come out of `next`; what is said on them is up to the test."""
+
+    def __init__(self) -> None:
+        self._came: asyncio.Queue[Pipe] = asyncio.Queue()
+        self.pipe: Pipe
+
+    async def connect(self) -> Any:
+        ours, theirs = Pipe.pair(0.0)
+        self._came.put_nowait(ours)
+        return theirs.streams()
+
+    async def welcome(self) -> dict[str, Any]:
+        """Take the next connection, and say welcome. Returns the hello."""
+        async with asyncio.timeout(PATIENCE_S):
+            self.pipe = await self._came.get()
+        hello = await self.hear()
+        self.say(t="welcome", resources={"cpus": 1, "memory_mib": 1, "disk_mib": 1}, ssh=None, jobs=[])
+        return hello
+
+    def say(self, payload: bytes | None = None, **frame: object) -> None:
+        write_frame(self.pipe.streams()[1], frame, payload)
+
+    async def hear(self) -> dict[str, Any]:
+        async with asyncio.timeout(PATIENCE_S):
+            received = await read_frame(self.pipe.reader)
+        assert received is not None
+        return received[0]
+
+
+@pytest.fixture
+def inbox() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+def agent() -> PlayedAgent:
+    return PlayedAgent()
+
+
+@pytest.fixture
+async def link(agent: PlayedAgent, inbox: Heard, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Link]:
+    monkeypatch.setattr(links, "LONGEST_RETRY", links.FIRST_RETRY)
+    made = Link("0-instance", agent, inbox, SystemClock())
+    running = asyncio.create_task(made.run())
+    yield made
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def next_of(queue: asyncio.Queue[Any]) -> Any:
+    async with asyncio.timeout(PATIENCE_S):
+        return await queue.get()
+
+
+@pytest.mark.parametrize("failures", [1, 2], ids=["once", "and the note of it too"])
+async def test_log_bytes_that_cannot_be_stored_are_heard_on_the_next_connection(
+    link: Link, agent: PlayedAgent, inbox: Heard, failures: int
+) -> None:
+    inbox.wanted = {("0-job", "job"): 0}
+    inbox.failures = failures
+    for _ in range(2):
+        await agent.welcome()
+        assert (await agent.hear())["t"] == "follow"
+        agent.say(b"hello", t="log", job_id="0-job", stream="job", offset=0, at=0.0)
+    assert await next_of(inbox.logs) == ("0-job", b"hello")
+
+
+async def test_reports_that_cannot_be_stored_are_heard_on_the_next_connection(
+    link: Link, agent: PlayedAgent, inbox: Heard
+) -> None:
+    inbox.failures = 1
+    for _ in range(2):
+        await agent.welcome()
+        agent.say(t="job", report=to_json(report()))
+    assert await next_of(inbox.reports) == report()
+
+
+async def test_bytes_of_a_log_that_was_not_asked_for_are_not_taken(
+    link: Link, agent: PlayedAgent, inbox: Heard
+) -> None:
+    inbox.wanted = {("0-job", "job"): 0}
+    await agent.welcome()
+    for job_id in ("../../0-job", "0-other", "0-job"):
+        agent.say(b"hello", t="log", job_id=job_id, stream="job", offset=0, at=0.0)
+    assert await next_of(inbox.logs) == ("0-job", b"hello")
+    agent.say(t="job", report=to_json(ended()))
+    assert await next_of(inbox.reports) == ended()
+    agent.say(b"more", t="log", job_id="0-job", stream="job", offset=5, at=0.0)
+    agent.say(t="job", report=to_json(report()))
+    assert await next_of(inbox.reports) == report()
+    assert inbox.logs.empty(), "all of an ended job's log had been stored"
+
+
+async def test_each_session_is_higher_than_the_one_before_though_the_clock_goes_back(
+    agent: PlayedAgent, inbox: Heard
+) -> None:
+    class GoingBack(SystemClock):
+        steps = iter(range(0, -1000, -1))
+
+        def now(self) -> datetime:
+            return super().now() + timedelta(hours=next(self.steps))
+
+    running = asyncio.create_task(Link("0-instance", agent, inbox, GoingBack()).run())
+    first = await agent.welcome()
+    agent.pipe.close()
+    second = await agent.welcome()
+    assert second["session"] > first["session"]
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_a_message_that_is_too_long_for_the_agent_is_refused_and_the_connection_goes_on(
+    link: Link, agent: PlayedAgent
+) -> None:
+    async def start(script: str) -> None:
+        await link.call("start", {"order": {"script": script}})
+
+    await agent.welcome()
+    with pytest.raises(BackendError, match="at most"):
+        await start("x" * LINE_BYTES_MAX)
+    asked = asyncio.create_task(start("true"))
+    agent.say(t="reply", id=(await agent.hear())["id"])
+    await asked
