@@ -74,8 +74,8 @@ class Jobs:
         for path in self._home.jobs.iterdir():
             folder = JobFolder(path)
             order = read_json(folder.order)
-            if order is None:
-                # The server was not told that this one is accepted.
+            if order is None or path.name in self._forgotten:
+                # The server was not told that this one is accepted, or wants nothing of it any more.
                 remove_tree(path)
                 continue
             try:

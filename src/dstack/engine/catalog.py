@@ -48,3 +48,5 @@ class Catalog:
             self.silent.discard(name)
         except (DstackError, OSError, TimeoutError) as error:
             log.warning("The backend %s does not say what it offers: %s", name, error)
+        except Exception:  # a driver's bug must not keep the other backends from being used
+            log.exception("The backend %s does not say what it offers", name)

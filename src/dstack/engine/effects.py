@@ -15,6 +15,7 @@ from dstack.domain.objects import Instance
 from dstack.domain.orders import order_of
 from dstack.engine.links import Links
 from dstack.errors import AgentRefused, BackendError, BackendUnavailable, HostUnreachable
+from dstack.hosts.link import Link
 from dstack.protocol.agent import JobOrder, to_json
 from dstack.store import objects
 from dstack.store.db import Database, Tx
@@ -47,7 +48,7 @@ class Effects:
             case StartJob():
                 return await self._start(intent)
             case StopJob():
-                return await self._tell(intent, "stop", {"grace_s": intent.grace_s})
+                return await self._stop(intent)
             case ForgetJob():
                 return await self._forget(intent)
 
@@ -81,21 +82,33 @@ class Effects:
 
     async def _start(self, intent: StartJob) -> Done:
         order = await self.db.read(lambda tx: _order(tx, intent.object_id))
-        link = self.links.find(intent.instance_id)
+        link = await self._link_to(intent.instance_id)
         if link is None:
-            raise HostUnreachable(f"There is no link to instance `{intent.instance_id}`")
+            raise BackendError(f"The machine of instance `{intent.instance_id}` is gone")
         await link.call("start", {"order": to_json(order)})
         link.follow_new(order.job_id)
         return Done({})
 
     async def _tell(self, intent: StopJob | ForgetJob, kind: str, body: Mapping[str, object]) -> Done:
         """Tell the job's agent; what a machine that is gone had is gone with it."""
-        link = self.links.find(intent.instance_id)
+        link = await self._link_to(intent.instance_id)
         if link is not None:
             await link.call(kind, {"job_id": intent.object_id, **body})
-        elif (await self._instance(intent.instance_id)).finished_at is None:
-            raise HostUnreachable(f"There is no link to instance `{intent.instance_id}`")
         return Done({})
+
+    async def _link_to(self, instance_id: str) -> Link | None:
+        """The link to an instance; None where the machine is gone for good."""
+        link = self.links.find(instance_id)
+        if link is None and (await self._instance(instance_id)).finished_at is None:
+            raise HostUnreachable(f"There is no link to instance `{instance_id}`")
+        return link
+
+    async def _stop(self, intent: StopJob) -> Done:
+        """What kept the agent from it (a full disk, say) may pass: it is asked again, less and less often."""
+        try:
+            return await self._tell(intent, "stop", {"grace_s": intent.grace_s})
+        except AgentRefused as error:
+            raise BackendUnavailable(error.message, hint=error.hint) from error
 
     async def _forget(self, intent: ForgetJob) -> Done:
         """What was given up while its machine did not answer may still run there: it is ended first."""

@@ -15,6 +15,7 @@ from dstack.hosts.link import Welcome
 from dstack.kit.signals import Signals
 from dstack.logs.base import LogStore
 from dstack.protocol.agent import LOG_STREAMS, JobReport
+from dstack.protocol.statuses import JobStatus
 from dstack.store import commits, intents, objects
 from dstack.store.db import Database, Tx
 
@@ -94,6 +95,9 @@ def _store_welcome(tx: Tx, instance_id: str, welcome: Welcome) -> list[str]:
     for job in unfinished:
         if job.id not in known and job.lost_at is None and _was_started(tx, job):
             commits.record(tx, replace(job, lost_at=tx.clock.now()))
+        elif job.status is JobStatus.TERMINATING:
+            # Its last log bytes could not come while the link was down: the wait for them begins anew.
+            commits.record(tx, replace(job, status_since=tx.clock.now()))
     return [job.id for job in unfinished if job.id in known]
 
 

@@ -3,24 +3,38 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
+
+from sqlalchemy.exc import DatabaseError
 
 from dstack.domain.objects import Instance
 from dstack.hosts.link import Connector, Inbox, Link
 from dstack.hosts.local import LocalConnector
 from dstack.kit.clock import Clock
 from dstack.kit.tasks import TaskGroup
-from dstack.store import objects
-from dstack.store.db import Database, Notices
+from dstack.store import commits, objects
+from dstack.store.db import Database, Notices, Tx
 
 log = logging.getLogger(__name__)
+
+AFTER_TROUBLE = timedelta(seconds=10)
 
 
 def connector_for(instance: Instance) -> Connector:
     """The way to an instance's agent."""
     assert instance.machine_id is not None
     return LocalConnector(Path(instance.machine_id))
+
+
+def _silent_from_now_on(tx: Tx) -> list[Instance]:
+    """While no server was there, nobody could hear an agent: its silence counts from now until it answers."""
+    for instance in objects.live_instances(tx):
+        if instance.machine_id is not None:
+            commits.record(tx, replace(instance, unreachable_since=tx.clock.now()))
+    return objects.live_instances(tx)
 
 
 class Links:
@@ -45,7 +59,7 @@ class Links:
     async def start(self) -> None:
         """Link to every machine there is, and from now on to each that comes."""
         self._db.listen(self._hear)
-        for instance in await self._db.read(objects.live_instances):
+        for instance in await self._db.write(_silent_from_now_on):
             await self._keep(instance)
         self._tasks.start("links", self._run())
 
@@ -59,7 +73,14 @@ class Links:
             await self._woken.wait()
             self._woken.clear()
             changed, self._changed = self._changed, set()
-            instances = await self._db.read(partial(objects.instances_by_id, ids=changed))
+            try:
+                instances = await self._db.read(partial(objects.instances_by_id, ids=changed))
+            except DatabaseError:
+                log.exception("The database does not answer; tried again in %s", AFTER_TROUBLE)
+                self._changed |= changed
+                self._woken.set()
+                await self._clock.sleep(AFTER_TROUBLE)
+                continue
             for instance in instances.values():
                 await self._keep(instance)
 

@@ -20,7 +20,7 @@ from dstack.kit.ids import Ids
 from dstack.kit.tasks import TaskGroup
 from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
 from dstack.store import commits, objects, wakes
-from dstack.store.db import Database, Notices, Tx
+from dstack.store.db import NOT_NOW, Database, Notices, Tx
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Engine:
                 if await self._db.read(objects.is_anyone_queued):
                     await self._catalog.offers()  # capacity comes and goes
                 await self._db.write(wakes.add_all)
-            except DatabaseError:
+            except NOT_NOW:
                 log.exception("The database does not take writes; the next sweep is in %s", SWEEP_EVERY)
             await self._clock.sleep(SWEEP_EVERY)
 
@@ -91,7 +91,7 @@ class Engine:
             self._woken.clear()
             try:
                 self._next_due = await self._db.write(wakes.take_due)
-            except DatabaseError:
+            except NOT_NOW:
                 log.exception("The database does not take writes; tried again in %s", AFTER_A_BUG)
                 await self._clock.sleep(AFTER_A_BUG)
                 continue

@@ -6,15 +6,13 @@ from collections import deque
 from datetime import timedelta
 from functools import partial
 
-from sqlalchemy.exc import DatabaseError
-
 from dstack.domain.intents import Done, Failed
 from dstack.engine.effects import Effects
 from dstack.errors import BackendError, DstackError
 from dstack.kit.clock import Clock
 from dstack.kit.tasks import TaskGroup
 from dstack.store import intents
-from dstack.store.db import Database, Notices, Open
+from dstack.store.db import NOT_NOW, Database, Notices, Open
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +77,7 @@ class Outbox:
     async def _record(self, open_intent: Open, outcome: Done | Failed) -> bool:
         try:
             await self._db.write(partial(intents.record, open_intent=open_intent, outcome=outcome))
-        except DatabaseError:
+        except NOT_NOW:
             log.exception("What came of %s could not be stored; it is performed again", open_intent.intent)
             return False
         return True

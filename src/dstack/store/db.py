@@ -36,6 +36,8 @@ READERS = 4
 WRITES_WAITING_MAX = 10_000
 WRITES_PER_COMMIT = 200
 AFTER_A_BUG = timedelta(seconds=30)
+NOT_NOW = (DatabaseError, ServerError)
+"""What `write` raises where nothing can be written just now: the disk is full, or too much is waiting."""
 KNOWN_MAX = 100_000
 
 
@@ -152,7 +154,11 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, function)
 
     async def write(self, function: Callable[[Tx], T]) -> T:
-        """The result of `function`, once it is committed. An exception rolls back what it wrote."""
+        """The result of `function`, once it is committed. An exception rolls back what it wrote.
+
+        Raises:
+            ServerError: too many writes are waiting.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         with self._turns:
@@ -307,7 +313,11 @@ def _store_events(tx: Tx) -> None:
 
 def _engine_for(path: Path) -> Engine:
     engine = create_engine(
-        f"sqlite:///{path}", poolclass=QueuePool, pool_size=READERS + 1, connect_args={"check_same_thread": False}
+        f"sqlite:///{path}",
+        poolclass=QueuePool,
+        pool_size=READERS + 1,
+        connect_args={"check_same_thread": False},
+        hide_parameters=True,  # they hold users' variables, and errors go to the log
     )
 
     @event.listens_for(engine, "connect")

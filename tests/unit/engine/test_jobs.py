@@ -136,6 +136,12 @@ def test_log_bytes_that_never_come_are_missed_aloud() -> None:
     assert "the last log bytes did not arrive" in moved(decided)[2]
 
 
+def test_log_bytes_are_not_missed_while_the_link_is_down() -> None:
+    job = placed_job(status=JobStatus.TERMINATING, reason=JobReason.EXITED, report=ended(logged=False))
+    silent = instance(unreachable_since=NOW)
+    assert stop(job_view(job, silent, now=NOW + LOGS_WITHIN, outcomes=STARTED)) == Next()
+
+
 def test_exit_code_and_signal_are_kept() -> None:
     said = ended(exit_code=137, signal=9)
     job = placed_job(status=JobStatus.TERMINATING, reason=JobReason.CONTAINER_EXITED_WITH_ERROR, report=said)

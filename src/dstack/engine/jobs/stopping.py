@@ -9,7 +9,7 @@ from dstack.domain.reasons import job_status_of
 from dstack.protocol.statuses import JobReason
 
 LOGS_WITHIN = timedelta(minutes=5)
-"""How long after the end its last log bytes are waited for."""
+"""How long after the end its last log bytes are waited for while the link is up."""
 
 
 def stop(view: JobView) -> Next:
@@ -23,6 +23,8 @@ def stop(view: JobView) -> Next:
         return _ask_to_end(view)
     if job.report.logged:
         return _finish(view, job, forget=True)
+    if instance.unreachable_since is not None:
+        return Next()  # nothing can come; the machine is given up when that takes too long
     if view.age >= LOGS_WITHIN:
         note = f"the last log bytes did not arrive within {LOGS_WITHIN.total_seconds():.0f} s"
         return _finish(view, replace(job, detail="; ".join(filter(None, [job.detail, note]))), forget=True)
