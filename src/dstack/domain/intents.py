@@ -20,6 +20,11 @@ class LaunchMachine:
     object_kind: ClassVar[str] = "instance"
     object_id: str
 
+    @property
+    def instance_id(self) -> str:
+        """Whose machine."""
+        return self.object_id
+
 
 @dataclass(frozen=True, slots=True)
 class TerminateMachine:
@@ -28,6 +33,11 @@ class TerminateMachine:
     kind: ClassVar[str] = "terminate_machine"
     object_kind: ClassVar[str] = "instance"
     object_id: str
+
+    @property
+    def instance_id(self) -> str:
+        """Whose machine."""
+        return self.object_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from dstack.errors import AgentRefused, BackendError, BackendUnavailable, HostUn
 from dstack.hosts.link import Link
 from dstack.protocol.agent import JobOrder, to_json
 from dstack.store import objects
-from dstack.store.db import Database, Tx
+from dstack.store.db import Database
+from dstack.store.tx import Tx
 
 T = TypeVar("T")
 

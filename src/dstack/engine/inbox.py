@@ -17,7 +17,8 @@ from dstack.logs.base import LogStore
 from dstack.protocol.agent import LOG_STREAMS, JobReport
 from dstack.protocol.statuses import JobStatus
 from dstack.store import commits, intents, objects
-from dstack.store.db import Database, Tx
+from dstack.store.db import Database
+from dstack.store.tx import Tx
 
 log = logging.getLogger(__name__)
 

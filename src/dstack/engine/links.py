@@ -16,7 +16,8 @@ from dstack.hosts.local import LocalConnector
 from dstack.kit.clock import Clock
 from dstack.kit.tasks import TaskGroup
 from dstack.store import commits, objects
-from dstack.store.db import Database, Notices, Tx
+from dstack.store.db import Database
+from dstack.store.tx import Notices, Tx
 
 log = logging.getLogger(__name__)
 

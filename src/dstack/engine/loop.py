@@ -20,7 +20,8 @@ from dstack.kit.ids import Ids
 from dstack.kit.tasks import TaskGroup
 from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
 from dstack.store import commits, objects, wakes
-from dstack.store.db import NOT_NOW, Database, Notices, Tx
+from dstack.store.db import NOT_NOW, Database
+from dstack.store.tx import Notices, Tx
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from dstack.errors import BackendError, DstackError
 from dstack.kit.clock import Clock
 from dstack.kit.tasks import TaskGroup
 from dstack.store import intents
-from dstack.store.db import NOT_NOW, Database, Notices, Open
+from dstack.store.db import NOT_NOW, Database
+from dstack.store.tx import Notices, Open
 
 log = logging.getLogger(__name__)
 

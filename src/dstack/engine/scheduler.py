@@ -10,11 +10,13 @@ from dstack.domain.placement import Room, place, rooms_of
 from dstack.kit.ids import Ids
 from dstack.protocol.statuses import InstanceStatus, JobStatus
 from dstack.store import commits, objects
-from dstack.store.db import Tx
+from dstack.store.tx import Tx
 
 
 def schedule(tx: Tx, offers: Sequence[Offer], ids: Ids, check: commits.Check) -> None:
     """Give every job that has a place now its place, on a machine there is or on one to be bought."""
+    if not objects.is_anyone_queued(tx):
+        return
     instances = objects.live_instances(tx)
     jobs = [job for instance in instances for job in objects.unfinished_jobs_on(tx, instance.id)]
     queue = (queued.job for queued in objects.queue_of(tx))

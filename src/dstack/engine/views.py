@@ -4,7 +4,7 @@ from dstack.domain.objects import InstanceView, JobView, RunView
 from dstack.kit.ids import Ids
 from dstack.protocol.statuses import RunStatus
 from dstack.store import intents, objects
-from dstack.store.db import Tx
+from dstack.store.tx import Tx
 
 
 def run_view(tx: Tx, id: str, ids: Ids) -> RunView | None:

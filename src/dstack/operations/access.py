@@ -9,7 +9,7 @@ from dstack.operations.runs import get_run
 from dstack.protocol.requests import GrantAccess
 from dstack.protocol.views import AccessView
 from dstack.store import objects
-from dstack.store.db import Tx
+from dstack.store.tx import Tx
 from dstack.store.users import User
 
 DOOR_TIMEOUT_S = 20.0

@@ -10,7 +10,8 @@ from dstack.kit.ids import Ids
 from dstack.kit.signals import Signals
 from dstack.logs.base import LogStore
 from dstack.store import users
-from dstack.store.db import Database, Tx
+from dstack.store.db import Database
+from dstack.store.tx import Tx
 from dstack.store.users import Project, User
 
 

@@ -12,8 +12,8 @@ from dstack.operations.presenting import event_view
 from dstack.operations.runs import get_run
 from dstack.protocol.views import EventPage, EventView
 from dstack.store import events, objects
-from dstack.store.db import Tx
 from dstack.store.events import Event
+from dstack.store.tx import Tx
 from dstack.store.users import Project, User
 
 EVENTS_KEY = "events"

@@ -8,8 +8,8 @@ from dstack.domain.specs import configuration_in
 from dstack.protocol.statuses import JobStatus, RunStatus
 from dstack.protocol.views import EventView, InstanceView, JobView, OfferView, RunView
 from dstack.store import events, objects, users
-from dstack.store.db import Tx
 from dstack.store.events import Event
+from dstack.store.tx import Tx
 
 
 def run_views(tx: Tx, runs: Sequence[Run]) -> list[RunView]:

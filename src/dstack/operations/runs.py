@@ -23,7 +23,7 @@ from dstack.protocol.views import OfferView, PlanView, RunPage, RunView
 from dstack.spec.names import check_name, random_name
 from dstack.spec.parse import Configuration, configuration_of
 from dstack.store import commits, events, objects
-from dstack.store.db import Tx
+from dstack.store.tx import Tx
 from dstack.store.users import User
 
 CONFIGURATION_BYTES_MAX = 512 << 10
@@ -131,9 +131,9 @@ def _submit(tx: Tx, context: Context, caller: Caller, wish: _Wish, key: str | No
     scoped = f"{caller.project.id}/{key}" if key else None
     if scoped is not None and (known := objects.find_run_by_key(tx, scoped)) is not None:
         return run_view(tx, known)
-    run = _born(tx, context, caller, wish, _claim_name(tx, context, caller, wish.name))
+    run = _born(tx, context, caller, wish, _claim_name(tx, context, caller, wish.name), scoped)
     jobs = _jobs_of(run, context, wish)
-    commits.add_run(tx, run, jobs, key=scoped, actor=f"user {caller.user.name}")
+    commits.add_run(tx, run, jobs, actor=f"user {caller.user.name}")
     return run_view(tx, run)
 
 
@@ -152,7 +152,7 @@ def _claim_name(tx: Tx, context: Context, caller: Caller, name: str | None) -> s
     return name
 
 
-def _born(tx: Tx, context: Context, caller: Caller, wish: _Wish, name: str) -> Run:
+def _born(tx: Tx, context: Context, caller: Caller, wish: _Wish, name: str, key: str | None) -> Run:
     now = tx.clock.now()
     return Run(
         id=context.ids.new_id(),
@@ -165,6 +165,7 @@ def _born(tx: Tx, context: Context, caller: Caller, wish: _Wish, name: str) -> R
         submitted_at=now,
         spec={**wish.request.model_dump(mode="json"), "run_name": name},
         priority=wish.configuration.priority,
+        idempotency_key=key,
         version=1,
     )
 

@@ -27,6 +27,7 @@ from dstack.server.ownership import Owner, own
 from dstack.server.parts import Parts, outside_of
 from dstack.server.settings import Settings, settings_from_env
 from dstack.store import objects
+from dstack.store.sqlite import Sqlite
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Server(uvicorn.Server):
         self._ready_fd = ready_fd
         self._token = settings.admin_token or owner.token() or RandomIds().new_token()
         self.url = f"http://{settings.host}:{listener.getsockname()[1]}"
-        self._parts = Parts(settings.data_dir / "server.db", outside_of(settings))
+        self._parts = Parts(Sqlite(settings.data_dir / "server.db"), outside_of(settings))
         self._activity = Activity(create_app(settings, self._parts.context))
         config = uvicorn.Config(
             self._activity,

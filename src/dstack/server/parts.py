@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 from dstack import backends
 from dstack.backends.base import Backend
@@ -29,7 +28,9 @@ from dstack.operations.history import EVENTS_KEY
 from dstack.server.settings import Settings
 from dstack.spec.parse import configuration_of
 from dstack.store import users, wakes
-from dstack.store.db import Database, Notices
+from dstack.store.db import Database
+from dstack.store.dialect import Dialect
+from dstack.store.tx import Notices
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Outside:
     logs: LogStore
     blobs: BlobFiles
     connector_for: Callable[[Instance], Connector] = connector_for
-    make_database: Callable[[Path, Clock], Database] = Database
+    make_database: Callable[[Dialect, Clock], Database] = Database
     make_effects: Callable[[Database, Mapping[str, Backend], Links], Effects] = Effects
 
 
@@ -65,12 +66,12 @@ def outside_of(settings: Settings) -> Outside:
 class Parts:
     """Everything that lives while a server lives."""
 
-    def __init__(self, database: Path, outside: Outside) -> None:
+    def __init__(self, dialect: Dialect, outside: Outside) -> None:
         clock, ids = outside.clock, outside.ids
         self._clock = clock
         self._signals = Signals()
         self._tasks = TaskGroup()
-        self.db = outside.make_database(database, clock)
+        self.db = outside.make_database(dialect, clock)
         catalog = Catalog(outside.backends, clock)
         inbox = EngineInbox(self.db, outside.logs, outside.blobs, self._signals)
         self._links = Links(self.db, inbox, clock, outside.connector_for)

@@ -6,31 +6,38 @@ its intents and the wakes of everything that may care.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import TypeAlias
 
-from sqlalchemy import Table, Update, bindparam, delete, insert, select, update
+from sqlalchemy import delete, select
 
 from dstack.domain.objects import Instance, Job, Next, Run
 from dstack.errors import Conflict
 from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
 from dstack.store import events, intents, wakes
-from dstack.store.db import Tx
-from dstack.store.objects import JOBS_OF_RUN, JOBS_ON, KINDS, LIVE_INSTANCES, Object, find_instance, find_job, find_run
-from dstack.store.rows import values_of
-from dstack.store.tables import instances, jobs, runs
-
-TABLES: dict[type[Object], Table] = {Run: runs, Job: jobs, Instance: instances}
-_INSERT = {kind: insert(table) for kind, table in TABLES.items()}
+from dstack.store.objects import (
+    JOBS_OF_RUN,
+    JOBS_ON,
+    LIVE_INSTANCES,
+    find_instance,
+    find_job,
+    find_run,
+    jobs_by_id,
+    jobs_of_run,
+    unfinished_jobs_on,
+)
+from dstack.store.rows import KINDS, Object
+from dstack.store.tables import jobs, runs
+from dstack.store.tx import Tx
 
 Status: TypeAlias = RunStatus | JobStatus | InstanceStatus
 Check: TypeAlias = Callable[[str, Status, Status], None]
 """Raises `IllegalMove` unless an object of this kind may go from one status to the other."""
 
 
-def add_run(tx: Tx, run: Run, born: Sequence[Job], *, key: str | None, actor: str) -> None:
+def add_run(tx: Tx, run: Run, born: Sequence[Job], *, actor: str) -> None:
     """A new run with its jobs: queued and announced once this is committed."""
-    tx.conn.execute(_INSERT[Run], {**values_of(run), "idempotency_key": key})
+    tx.put(run, None)
+    tx.lists[JOBS_OF_RUN, run.id] = ()
     for job in born:
         _insert(tx, job)
     events.add(
@@ -74,38 +81,50 @@ def _old_of(tx: Tx, new: Object) -> Object:
 
 def _insert(tx: Tx, born: Object) -> None:
     first: Object = replace(born, version=1)
-    tx.conn.execute(_INSERT[type(first)], values_of(first))
-    tx.known[KINDS[type(born)], born.id] = first
-    wakes.add(tx, KINDS[type(born)], born.id)
-    match born:
+    kind = KINDS[type(first)]
+    tx.put(first, None)
+    intents.nothing_asked(tx, kind, first.id)
+    wakes.add(tx, kind, first.id)
+    match first:
         case Instance():
-            tx.lists.pop((LIVE_INSTANCES, ""), None)
-            tx.notices.instances.add(born.id)
+            _append(tx, (LIVE_INSTANCES, ""), first.id)
+            tx.lists[JOBS_ON, first.id] = ()
+            tx.notices.instances.add(first.id)
         case Job():
-            tx.lists.pop((JOBS_OF_RUN, born.run_id), None)
-            tx.notices.runs.add(born.run_id)
+            _succeed(tx, first)
+            if first.instance_id is not None:
+                _append(tx, (JOBS_ON, first.instance_id), first.id)
+            tx.notices.runs.add(first.run_id)
             wakes.add(tx, "scheduler", "placement")
         case Run():
             pass
 
 
+def _succeed(tx: Tx, job: Job) -> None:
+    """The job is now the latest attempt of its node."""
+    ids = tx.lists.get((JOBS_OF_RUN, job.run_id))
+    if ids is not None:
+        others = [one for one in jobs_by_id(tx, ids) if (one.replica, one.node) != (job.replica, job.node)]
+        latest = sorted([*others, job], key=lambda one: (one.replica, one.node))
+        tx.lists[JOBS_OF_RUN, job.run_id] = tuple(one.id for one in latest)
+
+
+def _append(tx: Tx, which: tuple[str, str], id: str) -> None:
+    if (ids := tx.lists.get(which)) is not None:
+        tx.lists[which] = (*ids, id)
+
+
+def _remove(tx: Tx, which: tuple[str, str], id: str) -> None:
+    if (ids := tx.lists.get(which)) is not None:
+        tx.lists[which] = tuple(one for one in ids if one != id)
+
+
 def _update(tx: Tx, new: Object, old: Object, actor: str) -> None:
     written = replace(new, version=new.version + 1)
-    values = values_of(written, [name for name in type(new).__slots__ if getattr(written, name) != getattr(old, name)])
-    statement = _update_of(TABLES[type(new)], tuple(values))
-    if tx.conn.execute(statement, {**values, "of_id": new.id, "of_version": new.version}).rowcount != 1:
-        raise Conflict(f"{KINDS[type(new)]} {new.id} changed while it was being decided on")
-    tx.known[KINDS[type(new)], new.id] = written
+    tx.put(written, old)
     if new.status != old.status:
         events.add_move(tx, new, actor=actor)
     _tell_who_cares(tx, written, old)
-
-
-@cache
-def _update_of(table: Table, columns: tuple[str, ...]) -> Update:
-    """Built once for each set of columns: building a statement takes longer than running it."""
-    of_version = (table.c.id == bindparam("of_id")) & (table.c.version == bindparam("of_version"))
-    return update(table).where(of_version).values({name: bindparam(name) for name in columns})
 
 
 def _tell_who_cares(tx: Tx, new: Object, old: Object) -> None:
@@ -124,30 +143,23 @@ def _tell_who_cares(tx: Tx, new: Object, old: Object) -> None:
 def _tell_of_job(tx: Tx, new: Job, old: Job) -> None:
     if new.status != old.status:
         wakes.add(tx, "run", new.run_id)
-    if new.instance_id is None:
-        return
-    if new.instance_id != old.instance_id or new.finished_at != old.finished_at:
-        tx.lists.pop((JOBS_ON, new.instance_id), None)
+    if new.instance_id is not None and (new.instance_id, new.finished_at) != (old.instance_id, old.finished_at):
+        change = _append if new.finished_at is None else _remove
+        change(tx, (JOBS_ON, new.instance_id), new.id)
         wakes.add(tx, "instance", new.instance_id)
     if old.holds_machine and not new.holds_machine:
         wakes.add(tx, "scheduler", "placement")
 
 
-_WAITING_FOR_INSTANCE = select(jobs.c.id).where(
-    jobs.c.run_id.in_(
-        select(jobs.c.run_id).where(jobs.c.instance_id == bindparam("instance_id"), jobs.c.finished_at.is_(None))
-    ),
-    jobs.c.finished_at.is_(None),
-)
-
-
 def _tell_of_instance(tx: Tx, instance: Instance, *, moved: bool) -> None:
     """Its jobs, and the gangs that wait for it."""
     tx.notices.instances.add(instance.id)
-    for row in tx.conn.execute(_WAITING_FOR_INSTANCE, {"instance_id": instance.id}):
-        wakes.add(tx, "job", row.id)
+    for job in unfinished_jobs_on(tx, instance.id):
+        gang = jobs_of_run(tx, job.run_id) if job.nodes > 1 else [job]
+        for node in gang:
+            wakes.add(tx, "job", node.id)
     if moved and instance.status is InstanceStatus.TERMINATED:
-        tx.lists.pop((LIVE_INSTANCES, ""), None)
+        _remove(tx, (LIVE_INSTANCES, ""), instance.id)
         wakes.add(tx, "scheduler", "placement")
 
 
@@ -158,11 +170,11 @@ def record(tx: Tx, thing: Object) -> None:
 
 def delete_run(tx: Tx, run_id: str) -> list[str]:
     """Forget a run, its jobs and its events; the ids of the jobs, for their logs."""
-    ids = [row.id for row in tx.conn.execute(select(jobs.c.id).where(jobs.c.run_id == run_id))]
+    ids = [row.id for row in tx.select(select(jobs.c.id).where(jobs.c.run_id == run_id))]
     tx.known.clear()
     tx.lists.clear()
     intents.forget(tx, "job", ids)
     events.forget_run(tx, run_id)
-    tx.conn.execute(delete(jobs).where(jobs.c.run_id == run_id))
-    tx.conn.execute(delete(runs).where(runs.c.id == run_id))
+    tx.change(delete(jobs).where(jobs.c.run_id == run_id))
+    tx.change(delete(runs).where(runs.c.id == run_id))
     return ids

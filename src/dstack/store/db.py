@@ -1,33 +1,25 @@
 """Connections and transactions: one writer thread that shares a commit among all who wait, and a few reader threads.
 
-One writer is what SQLite allows, and the fastest way to use it: waiting writes go into one commit, each behind its own
-savepoint, so that one that fails harms no other. What the writes wake is looked at in the same commit (the reactor), so
-that a wish and the decision about it are one.
+Waiting writes go into one commit; one that fails harms no other. What the writes wake is looked at in the same commit
+(the reactor), so that a wish and the decision about it are one.
 """
 
 import asyncio
 import logging
-import os
-import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, RootTransaction, create_engine, event, func, inspect, text
-from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import QueuePool
 
-from dstack.domain.intents import Intent
 from dstack.errors import ConfigurationError, ServerError
 from dstack.kit.clock import Clock
-from dstack.store import tables
+from dstack.store.dialect import Dialect
+from dstack.store.schema import prepare_schema
+from dstack.store.tx import Notices, Tx
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -38,75 +30,24 @@ WRITES_PER_COMMIT = 200
 AFTER_A_BUG = timedelta(seconds=30)
 NOT_NOW = (DatabaseError, ServerError)
 """What `write` raises where nothing can be written just now: the disk is full, or too much is waiting."""
-KNOWN_MAX = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """An intent that is still to be performed."""
-
-    seq: int
-    intent: Intent
-
-    @property
-    def owner(self) -> tuple[str, str]:
-        """The object whose intents are performed one after the other."""
-        return self.intent.object_kind, self.intent.object_id
-
-
-@dataclass(slots=True)
-class Notices:
-    """What a commit has to tell the living: filled inside the transaction, published after it."""
-
-    events: bool = False
-    next_due: datetime | None = None
-    """When the earliest wake that was left for later is due."""
-    intents: list[Open] = field(default_factory=list)
-    """What was decided to be done."""
-    instances: set[str] = field(default_factory=set)
-    runs: set[str] = field(default_factory=set)
-    """The ids of the runs that got a new job, or ended."""
-
-    def add(self, more: "Notices") -> None:
-        """Have these told too."""
-        self.events |= more.events
-        self.next_due = min(filter(None, [self.next_due, more.next_due]), default=None)
-        self.intents += more.intents
-        self.instances |= more.instances
-        self.runs |= more.runs
-
-
-@dataclass(slots=True)
-class Tx:
-    """One transaction: where to read and write, and the time at which all of it happens."""
-
-    conn: Connection
-    clock: Clock
-    notices: Notices = field(default_factory=Notices)
-    wakes: dict[tuple[str, str], datetime] = field(default_factory=dict)
-    """Who is to be looked at, and when: the reactor's work, and what it leaves goes into the table."""
-    events: list[dict[str, object]] = field(default_factory=list)
-    """The lines of history to be written, in order."""
-    known: dict[tuple[str, str], object] = field(default_factory=dict)
-    """What was last read or written of objects, by kind and id. The writer keeps it from one commit to the next: nobody
-    else writes, and were it stale, the version of an object would tell."""
-    lists: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
-    """Which objects belong together, by what and whose; kept like `known`."""
+KNOWN_MAX = 200_000
 
 
 class Database:
-    """The store's way to the database. `read` and `write` take plain functions of a `Tx` and run them in threads."""
+    """The store's way to the database. `read` and `write` take plain functions of a `Tx` and run them in threads.
 
-    def __init__(self, path: Path, clock: Clock) -> None:
-        self._path = path
+    What `write` runs may be run again, where the commit it was in did not succeed.
+    """
+
+    def __init__(self, dialect: Dialect, clock: Clock) -> None:
+        self._dialect = dialect
         self._clock = clock
-        self._engine = _engine_for(path)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
         self._waiting: deque[_Write] = deque()
         self._turns = threading.Lock()
         self._writing = False
-        self._known: dict[tuple[str, str], object] = {}
+        self._known: dict[tuple[str, str], Any] = {}
         self._lists: dict[tuple[str, str], tuple[str, ...]] = {}
         self._reactor: Callable[[Tx], None] = lambda tx: None
         self._listeners: list[Callable[[Notices], None]] = []
@@ -116,18 +57,19 @@ class Database:
         """Make or check the schema.
 
         Raises:
-            ConfigurationError: the file cannot be used: damaged, read-only, or of a newer version.
+            ConfigurationError: the database cannot be used: damaged, read-only, or of a newer version.
         """
+        name = self._dialect.name
         try:
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            prepare_schema(self._engine)
+            self._dialect.prepare()
+            prepare_schema(self._dialect.engine)
         except OSError as error:
             raise ConfigurationError(
-                f"The database `{self._path}` cannot be used: {error.strerror}", hint="Check the file's permissions"
+                f"The database {name} cannot be used: {error.strerror}", hint="Check the file's permissions"
             ) from error
         except DatabaseError as error:
             raise ConfigurationError(
-                f"The database `{self._path}` cannot be used: {error.orig}",
+                f"The database {name} cannot be used: {error.orig}",
                 hint="Check the disk and the file's permissions, or restore the file from a backup",
             ) from error
         self._loop = asyncio.get_running_loop()
@@ -136,7 +78,7 @@ class Database:
         """Finish what is queued, then let go of the file."""
         await asyncio.to_thread(self._writer.shutdown)
         self._readers.shutdown()
-        self._engine.dispose()
+        self._dialect.engine.dispose()
 
     def react(self, reactor: Callable[[Tx], None]) -> None:
         """Have `reactor` called at the end of every commit that woke something, inside it.
@@ -172,7 +114,7 @@ class Database:
         return result
 
     def _read(self, function: Callable[[Tx], T]) -> T:
-        with self._engine.connect() as conn, conn.begin():
+        with self._dialect.engine.connect() as conn, conn.begin():
             return function(Tx(conn, self._clock))
 
     def _write_all(self) -> None:
@@ -183,45 +125,44 @@ class Database:
                 self._writing = bool(batch)
             if not batch:
                 return
-            self._commit_together(batch)
+            self._call_loop(self._settle, batch, self._commit_together(batch))
 
-    def _commit_together(self, batch: list["_Write"]) -> None:
-        try:
-            notices = self._commit(batch, self._reactor)
-        except _ReactorFailed as failure:
-            log.error("Looking at what was woken failed; it is looked at again later", exc_info=failure.__cause__)
-            notices = self._commit_or_fail(batch)
-        except Exception:  # noqa: BLE001 - told to everyone in the commit by the next line, should it fail again
-            notices = self._commit_or_fail(batch)
-        self._call_loop(self._settle, batch, notices)
-
-    def _commit_or_fail(self, batch: list["_Write"]) -> Notices:
-        """The same once more without looking at anything; an error that stays is everyone's in the commit."""
-        self._forget()
-        try:
-            return self._commit(batch, _look_later)
-        except Exception as error:  # noqa: BLE001 - disk full, read-only: belongs to those who wait for their writes
-            log.error("A commit of %d writes failed: %s", len(batch), error)
-            self._forget()
-            for write in batch:
-                write.fail(error)
-            return Notices()
+    def _commit_together(self, batch: list["_Write"]) -> Notices:
+        """Commit the writes; where that does not work, without those that failed, then without looking at anything."""
+        reactor = self._reactor
+        while True:
+            try:
+                return self._commit([write for write in batch if write.error is None], reactor)
+            except _Half:
+                log.debug("A write failed halfway; the others of its commit are done again without it")
+            except Exception as error:
+                if reactor is _look_later:
+                    log.error("A commit of %d writes failed: %s", len(batch), error)
+                    for write in batch:
+                        write.error = write.error or error
+                    return Notices()
+                log.error("A commit failed; it is tried once more, without looking at what it wakes", exc_info=error)
+                reactor = _look_later
+            finally:
+                if len(self._known) > KNOWN_MAX:
+                    self._forget()
 
     def _commit(self, batch: list["_Write"], reactor: Callable[[Tx], None]) -> Notices:
-        with self._engine.connect() as conn, conn.begin() as transaction:
-            tx = Tx(conn, self._clock, known=self._known, lists=self._lists)
-            for write in batch:
-                write.run(tx, transaction if len(batch) == 1 else None)
-            if len(self._known) > KNOWN_MAX:
-                self._forget()
-            if tx.wakes:
-                try:
+        try:
+            with self._dialect.engine.connect() as conn, conn.begin():
+                if self._dialect.begin(conn):
+                    self._forget()
+                tx = Tx(conn, self._clock, self._known, self._lists)
+                for write in batch:
+                    write.run(tx)
+                if tx.wakes:
                     reactor(tx)
-                except Exception as error:
-                    raise _ReactorFailed from error
-            _store_wakes(tx)
-            _store_events(tx)
-        return tx.notices
+                tx.finish(self._dialect.keep_earlier)
+                self._dialect.tell(conn, tx.notices)
+            return tx.notices
+        except BaseException:
+            self._forget()  # what is remembered was not committed
+            raise
 
     def _forget(self) -> None:
         self._known.clear()
@@ -239,8 +180,8 @@ class Database:
             self._loop.call_soon_threadsafe(function, *args)
 
 
-class _ReactorFailed(Exception):
-    """What the reactor did is to be rolled back, and what the writes did is not."""
+class _Half(Exception):
+    """A write failed after it had written something."""
 
 
 def _look_later(tx: Tx) -> None:
@@ -251,117 +192,28 @@ def _look_later(tx: Tx) -> None:
 class _Write:
     """One queued write and who waits for it."""
 
-    __slots__ = ("_error", "_function", "_future", "_result")
+    __slots__ = ("_function", "_future", "_result", "error")
 
     def __init__(self, function: Callable[[Tx], Any], future: "asyncio.Future[Any]") -> None:
         self._function = function
         self._future = future
         self._result: Any = None
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
 
-    def run(self, shared: Tx, alone: RootTransaction | None) -> None:
-        """Run the function; alone in its commit it needs no savepoint, since then all of it is rolled back."""
-        mine = Tx(shared.conn, shared.clock, known=shared.known, lists=shared.lists)
+    def run(self, tx: Tx) -> None:
+        """Run the function. Most that fail do so before they have written anything, and disturb nobody."""
+        changes = tx.changes
         try:
-            with nullcontext() if alone is not None else shared.conn.begin_nested():
-                self._result = self._function(mine)
-        except Exception as error:  # noqa: BLE001 - belongs to the caller, and to nobody else in this commit
-            self._error = error
-            shared.known.clear()
-            shared.lists.clear()
-            if alone is not None:
-                alone.rollback()
-            return
-        shared.events += mine.events
-        shared.notices.add(mine.notices)
-        for who, at in mine.wakes.items():
-            shared.wakes[who] = min(at, shared.wakes.get(who, at))
-
-    def fail(self, error: BaseException) -> None:
-        self._error = self._error or error
+            self._result = self._function(tx)
+        except Exception as error:
+            self.error = error
+            if tx.changes != changes:
+                raise _Half from error
 
     def settle(self) -> None:
         if self._future.cancelled():
             return
-        if self._error is not None:
-            self._future.set_exception(self._error)
+        if self.error is not None:
+            self._future.set_exception(self.error)
         else:
             self._future.set_result(self._result)
-
-
-_EVENTS = insert(tables.events)
-_WAKES = insert(tables.wakes)
-_KEEP_EARLIER = _WAKES.on_conflict_do_update(
-    index_elements=["kind", "id"], set_={"due_at": func.min(tables.wakes.c.due_at, _WAKES.excluded.due_at)}
-)
-
-
-def _store_wakes(tx: Tx) -> None:
-    """What is not looked at in this commit waits in the table; an earlier wake stays."""
-    if tx.wakes:
-        rows = [{"kind": kind, "id": id, "due_at": at} for (kind, id), at in tx.wakes.items()]
-        tx.conn.execute(_KEEP_EARLIER, rows)
-        tx.notices.next_due = min(tx.wakes.values())
-
-
-def _store_events(tx: Tx) -> None:
-    """All lines of the commit at once; in the order they were said, so that the numbers follow it."""
-    if tx.events:
-        tx.conn.execute(_EVENTS, tx.events)
-        tx.notices.events = True
-
-
-def _engine_for(path: Path) -> Engine:
-    engine = create_engine(
-        f"sqlite:///{path}",
-        poolclass=QueuePool,
-        pool_size=READERS + 1,
-        connect_args={"check_same_thread": False},
-        hide_parameters=True,  # they hold users' variables, and errors go to the log
-    )
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: sqlite3.Connection, _record: object) -> None:
-        # SQLAlchemy begins transactions itself (below): the driver's own way breaks savepoints.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def begin(conn: Connection) -> None:
-        conn.exec_driver_sql("BEGIN")
-
-    return engine
-
-
-def prepare_schema(engine: Engine) -> None:
-    """A new database gets today's tables at once; an older one is migrated; a newer one is refused.
-
-    Raises:
-        ConfigurationError: the database was written by a newer dstack.
-    """
-    with engine.begin() as conn:
-        version = _version_of(conn)
-        if version is None:
-            tables.metadata.create_all(conn)
-            conn.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
-            conn.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": tables.HEAD})
-            return
-    if version > tables.HEAD:
-        raise ConfigurationError(
-            f"The database is of version {version}, and this dstack knows versions up to {tables.HEAD}",
-            hint="Use the newer dstack that wrote it",
-        )
-    if version < tables.HEAD:
-        from dstack.store.migrate import migrate  # Alembic takes long to import, and is seldom needed
-
-        migrate(engine)
-
-
-def _version_of(conn: Connection) -> str | None:
-    if not inspect(conn).has_table("alembic_version"):
-        return None
-    version: str | None = conn.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    return version

@@ -6,8 +6,8 @@ from datetime import datetime
 from sqlalchemy import bindparam, delete, func, select
 
 from dstack.domain.objects import Instance, Job, Run
-from dstack.store.db import Tx
 from dstack.store.tables import events, runs
+from dstack.store.tx import Tx
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def add(tx: Tx, thing: Run | Job | Instance, *, actor: str, kind: str, message: 
             values |= {"run_id": thing.run_id, "job_id": thing.id, "instance_id": thing.instance_id}
         case Instance():
             values["instance_id"] = thing.id
-    tx.events.append({**values, "at": tx.clock.now(), "actor": actor, "kind": kind, "message": message})
+    tx.say({**values, "at": tx.clock.now(), "actor": actor, "kind": kind, "message": message})
 
 
 def add_move(tx: Tx, thing: Run | Job | Instance, *, actor: str) -> None:
@@ -72,7 +72,7 @@ _OF_RUN = _OF_PROJECT.where(events.c.run_id == bindparam("run_id"))
 
 def list_after(tx: Tx, project_id: str, after: int, *, run_id: str | None, limit: int) -> list[Event]:
     """Lines about a project (and about machines that all share) with higher numbers than `after`, in order."""
-    rows = tx.conn.execute(
+    rows = tx.select(
         _OF_RUN if run_id is not None else _OF_PROJECT,
         {"project_id": project_id, "run_id": run_id, "after": after, "limit": limit},
     )
@@ -81,9 +81,9 @@ def list_after(tx: Tx, project_id: str, after: int, *, run_id: str | None, limit
 
 def last_seq(tx: Tx) -> int:
     """The number of the newest line."""
-    return tx.conn.execute(select(func.max(events.c.seq))).scalar() or 0
+    return tx.select(select(func.max(events.c.seq))).scalar() or 0
 
 
 def forget_run(tx: Tx, run_id: str) -> None:
     """Delete the lines about a run."""
-    tx.conn.execute(delete(events).where(events.c.run_id == run_id))
+    tx.change(delete(events).where(events.c.run_id == run_id))

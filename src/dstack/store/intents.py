@@ -1,78 +1,84 @@
 """The outbox: what was decided to be done outside, in order, and what came of it."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, select
 
-from dstack.domain.intents import KINDS, Done, Failed, Intent, Outcome, Pending, intent_of, to_body
+from dstack.domain.intents import Done, Failed, Intent, Outcome, Pending, intent_of, to_body
 from dstack.errors import DstackError, error_of_code
 from dstack.store import wakes
-from dstack.store.db import Open, Tx
 from dstack.store.tables import intents
+from dstack.store.tx import Open, Tx
 
-_KNOWN = select(intents.c.seq, intents.c.state).where(intents.c.key == bindparam("key"))
-_INSERT = insert(intents)
-_OUTCOMES = (
-    select(intents.c.kind, intents.c.state, intents.c.outcome)
+_OF_OBJECT = (
+    select(intents)
     .where(intents.c.object_kind == bindparam("object_kind"), intents.c.object_id == bindparam("object_id"))
-    .order_by(intents.c.seq)
+    .order_by(intents.c.position)
 )
-_RECORD = (
-    update(intents)
-    .where(intents.c.seq == bindparam("of_seq"))
-    .values(state=bindparam("state"), outcome=bindparam("outcome"))
-)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An intent and what came of it so far."""
+
+    position: int
+    intent: Intent
+    outcome: Outcome
 
 
 def add(tx: Tx, intent: Intent) -> None:
     """Ask for it, unless exactly this was asked for already and has not failed."""
-    body = to_body(intent)
-    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
-    key = f"{intent.kind}/{intent.object_id}/{digest}"
-    known = tx.conn.execute(_KNOWN, {"key": key}).one_or_none()
-    if known is not None and known.state != "failed":
+    asked = _asked_of(tx, intent.object_kind, intent.object_id)
+    same = next((one for one in asked if one.intent == intent), None)
+    if same is not None and not isinstance(same.outcome, Failed):
         return
-    if known is not None:
-        tx.conn.execute(delete(intents).where(intents.c.seq == known.seq))
-    done = tx.conn.execute(
-        _INSERT,
-        {
-            "key": key,
-            "kind": intent.kind,
-            "object_kind": intent.object_kind,
-            "object_id": intent.object_id,
-            "body": body,
-            "state": "pending",
-            "created_at": tx.clock.now(),
-        },
+    position = asked[-1].position + 1 if asked else 0
+    if same is not None:
+        tx.change(delete(intents).where(_is(same.intent, same.position)))
+        asked.remove(same)
+    asked.append(Asked(position, intent, Pending()))
+    row = {"object_kind": intent.object_kind, "object_id": intent.object_id, "position": position}
+    row |= {"instance_id": intent.instance_id, "kind": intent.kind, "body": to_body(intent)}
+    tx.ask({**row, "state": "pending", "outcome": None, "created_at": tx.clock.now()})
+    tx.notices.intents.append(Open(position, intent))
+
+
+def _is(intent: Intent, position: int) -> ColumnElement[bool]:
+    return and_(
+        intents.c.object_kind == intent.object_kind,
+        intents.c.object_id == intent.object_id,
+        intents.c.position == position,
     )
-    (seq,) = done.inserted_primary_key or (0,)
-    tx.notices.intents.append(Open(seq, intent))
-    _outcomes_changed(tx, intent.object_kind, intent.object_id)
 
 
 def list_open(tx: Tx) -> list[Open]:
-    """What is still to be done, oldest first."""
-    query = select(intents).where(intents.c.state == "pending").order_by(intents.c.seq)
-    return [Open(row.seq, intent_of(row.kind, row.body)) for row in tx.conn.execute(query)]
+    """What is still to be done, oldest first; of one object in its order."""
+    query = select(intents).where(intents.c.state == "pending").order_by(intents.c.created_at, intents.c.position)
+    return [Open(row.position, intent_of(row.kind, row.body)) for row in tx.select(query)]
 
 
 def outcomes_of(tx: Tx, object_kind: str, object_id: str) -> Mapping[type[Intent], Outcome]:
     """What came of an object's intents: the latest of each kind."""
-    known = tx.known.get((f"outcomes of {object_kind}", object_id))
-    if isinstance(known, dict):
-        return known
-    rows = tx.conn.execute(_OUTCOMES, {"object_kind": object_kind, "object_id": object_id})
-    outcomes = {KINDS[row.kind]: _outcome_of(row.state, row.outcome) for row in rows}
-    tx.known[f"outcomes of {object_kind}", object_id] = outcomes
-    return outcomes
+    return {type(one.intent): one.outcome for one in _asked_of(tx, object_kind, object_id)}
 
 
-def _outcomes_changed(tx: Tx, object_kind: str, object_id: str) -> None:
-    tx.known.pop((f"outcomes of {object_kind}", object_id), None)
+def nothing_asked(tx: Tx, object_kind: str, object_id: str) -> None:
+    """Remember that an object is new: nothing was asked for it."""
+    tx.known[f"intents of {object_kind}", object_id] = []
+
+
+def _asked_of(tx: Tx, object_kind: str, object_id: str) -> list[Asked]:
+    known = tx.known.get((f"intents of {object_kind}", object_id))
+    if known is None:
+        rows = tx.select(_OF_OBJECT, {"object_kind": object_kind, "object_id": object_id})
+        known = [
+            Asked(row.position, intent_of(row.kind, row.body), _outcome_of(row.state, row.outcome)) for row in rows
+        ]
+        tx.known[f"intents of {object_kind}", object_id] = known
+    asked: list[Asked] = known
+    return asked
 
 
 def _outcome_of(state: str, body: dict[str, Any] | None) -> Outcome:
@@ -88,10 +94,14 @@ def _outcome_of(state: str, body: dict[str, Any] | None) -> Outcome:
 
 def record(tx: Tx, open_intent: Open, outcome: Done | Failed) -> None:
     """Store what came of an intent and wake its object."""
+    kind, id = open_intent.owner
     state, body = ("done", outcome.value) if isinstance(outcome, Done) else ("failed", _error_body(outcome.error))
-    tx.conn.execute(_RECORD, {"of_seq": open_intent.seq, "state": state, "outcome": body})
-    _outcomes_changed(tx, *open_intent.owner)
-    wakes.add(tx, *open_intent.owner)
+    tx.answer({"of_kind": kind, "of_id": id, "of_position": open_intent.position, "state": state, "outcome": body})
+    asked: list[Asked] = tx.known.get((f"intents of {kind}", id), [])
+    for index, one in enumerate(asked):
+        if one.position == open_intent.position:
+            asked[index] = Asked(one.position, one.intent, outcome)
+    wakes.add(tx, kind, id)
 
 
 def _error_body(error: DstackError) -> dict[str, Any]:
@@ -101,4 +111,4 @@ def _error_body(error: DstackError) -> dict[str, Any]:
 def forget(tx: Tx, object_kind: str, object_ids: Iterable[str]) -> None:
     """Delete the intents of objects that are deleted themselves."""
     mine = (intents.c.object_kind == object_kind) & intents.c.object_id.in_(list(object_ids))
-    tx.conn.execute(delete(intents).where(mine))
+    tx.change(delete(intents).where(mine))

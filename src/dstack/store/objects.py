@@ -2,27 +2,22 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
-from sqlalchemy import Row, Select, and_, bindparam, func, or_, select
+from sqlalchemy import Row, Select, bindparam, func, or_, select
 
 from dstack.domain.objects import Instance, Job, Run
 from dstack.protocol.statuses import JobStatus
-from dstack.store.db import Tx
-from dstack.store.rows import instance_of, job_of, run_of
+from dstack.store.rows import KINDS, TABLES, Object, Thing, instance_of, job_of, run_of
 from dstack.store.tables import instances, jobs, runs
+from dstack.store.tx import Tx
 
-Object: TypeAlias = Run | Job | Instance
-
-JOBS_OF_RUN, JOBS_ON, LIVE_INSTANCES = "jobs of run", "jobs on instance", "live instances"
-"""What `Tx.lists` remembers; `store.commits` forgets a list when it changes."""
-
-KINDS: dict[type[Object], str] = {Run: "run", Job: "job", Instance: "instance"}
+JOBS_OF_RUN, JOBS_ON, LIVE_INSTANCES = "jobs of run", "jobs of instance", "live instances"
+"""What `Tx.lists` remembers; `store.commits` keeps the lists true."""
 
 # Statements that run often are built once: building one takes longer than running it.
 _BY_ID: dict[type[Object], Select[Any]] = {
-    kind: select(table).where(table.c.id == bindparam("id"))
-    for kind, table in ((Run, runs), (Job, jobs), (Instance, instances))
+    kind: select(table).where(table.c.id == bindparam("id")) for kind, table in TABLES.items()
 }
 _UNFINISHED_JOBS_ON = select(jobs).where(jobs.c.instance_id == bindparam("instance_id"), jobs.c.finished_at.is_(None))
 _JOBS_OF_RUNS = (
@@ -31,8 +26,6 @@ _JOBS_OF_RUNS = (
     .order_by(jobs.c.replica, jobs.c.node, jobs.c.attempt)
 )
 _LIVE_INSTANCES = select(instances).where(instances.c.finished_at.is_(None))
-
-Thing = TypeVar("Thing", Run, Job, Instance)
 
 
 def find_run(tx: Tx, id: str) -> Run | None:
@@ -44,7 +37,7 @@ def _find(tx: Tx, kind: type[Thing], id: str, of: Callable[[Row[Any]], Thing]) -
     """The object as this transaction knows it, or as it is on record."""
     if isinstance(known := tx.known.get((KINDS[kind], id)), kind):
         return known
-    row = tx.conn.execute(_BY_ID[kind], {"id": id}).one_or_none()
+    row = tx.select(_BY_ID[kind], {"id": id}).one_or_none()
     return None if row is None else know(tx, of(row))
 
 
@@ -52,19 +45,20 @@ def find_run_by(tx: Tx, project_id: str, name_or_id: str) -> Run | None:
     """The run of this id, or the latest of this name."""
     named = or_(runs.c.name == name_or_id, runs.c.id == name_or_id)
     query = select(runs).where(runs.c.project_id == project_id, named).order_by(runs.c.id.desc()).limit(1)
-    row = tx.conn.execute(query).one_or_none()
+    row = tx.select(query).one_or_none()
     return None if row is None else know(tx, run_of(row))
 
 
 def know(tx: Tx, thing: Thing) -> Thing:
-    """Remember an object as it is on record now."""
-    tx.known[KINDS[type(thing)], thing.id] = thing
+    """Remember an object as it is on record now; what has ended will hardly be asked for again."""
+    if thing.finished_at is None:
+        tx.known[KINDS[type(thing)], thing.id] = thing
     return thing
 
 
 def find_run_by_key(tx: Tx, key: str) -> Run | None:
     """The run that was submitted under this idempotency key."""
-    row = tx.conn.execute(select(runs).where(runs.c.idempotency_key == key)).one_or_none()
+    row = tx.select(select(runs).where(runs.c.idempotency_key == key)).one_or_none()
     return None if row is None else run_of(row)
 
 
@@ -75,17 +69,18 @@ def list_runs(tx: Tx, project_id: str, *, unfinished: bool = False, before: str 
         query = query.where(runs.c.finished_at.is_(None))
     if before is not None:
         query = query.where(runs.c.id < before)
-    return [run_of(row) for row in tx.conn.execute(query)]
+    return [run_of(row) for row in tx.select(query)]
 
 
 def count_unfinished_runs(tx: Tx) -> int:
     """How many runs of all projects have not ended."""
-    return tx.conn.execute(select(func.count()).where(runs.c.finished_at.is_(None))).scalar_one()
+    count: int = tx.select(select(func.count()).where(runs.c.finished_at.is_(None))).scalar_one()
+    return count
 
 
 def is_anyone_queued(tx: Tx) -> bool:
     """Whether any job waits for a place."""
-    return tx.conn.execute(select(jobs.c.id).where(jobs.c.status == JobStatus.SUBMITTED).limit(1)).first() is not None
+    return tx.select(select(jobs.c.id).where(jobs.c.status == JobStatus.SUBMITTED).limit(1)).first() is not None
 
 
 def find_job(tx: Tx, id: str) -> Job | None:
@@ -105,10 +100,12 @@ def jobs_of_run(tx: Tx, run_id: str) -> list[Job]:
 
 def jobs_of_runs(tx: Tx, run_ids: Sequence[str]) -> dict[str, list[Job]]:
     """The latest attempt of each job, by run, each by replica and node."""
+    found = {id: jobs_by_id(tx, tx.lists[JOBS_OF_RUN, id]) for id in run_ids if (JOBS_OF_RUN, id) in tx.lists}
+    asked = [id for id in run_ids if id not in found]
     latest: dict[str, dict[tuple[int, int], Job]] = {}
-    for row in tx.conn.execute(_JOBS_OF_RUNS, {"run_ids": list(run_ids)}):
+    for row in tx.select(_JOBS_OF_RUNS, {"run_ids": asked}) if asked else ():
         latest.setdefault(row.run_id, {})[row.replica, row.node] = _job(tx, row)
-    return {run_id: list(of_run.values()) for run_id, of_run in latest.items()}
+    return found | {run_id: list(of_run.values()) for run_id, of_run in latest.items()}
 
 
 _ATTEMPTS = (
@@ -125,7 +122,7 @@ _ATTEMPTS = (
 
 def attempts_of(tx: Tx, run_id: str, replica: int, node: int) -> tuple[list[str], bool]:
     """The ids of all attempts of one job of a run, first to last, and whether the run has ended (or was deleted)."""
-    rows = tx.conn.execute(_ATTEMPTS, {"run_id": run_id, "replica": replica, "node": node}).all()
+    rows = tx.select(_ATTEMPTS, {"run_id": run_id, "replica": replica, "node": node}).all()
     return [row.id for row in rows], not rows or rows[0].finished_at is not None
 
 
@@ -133,8 +130,8 @@ def gang_of(tx: Tx, job: Job) -> list[Job]:
     """The nodes of the same replica and attempt, this one among them, in order."""
     if job.nodes == 1:
         return [job]
-    same = and_(jobs.c.run_id == job.run_id, jobs.c.replica == job.replica, jobs.c.attempt == job.attempt)
-    return _jobs(tx, select(jobs).where(same).order_by(jobs.c.node))
+    latest = jobs_of_run(tx, job.run_id)
+    return [node for node in latest if (node.replica, node.attempt) == (job.replica, job.attempt)]
 
 
 def unfinished_jobs_on(tx: Tx, instance_id: str) -> list[Job]:
@@ -142,7 +139,7 @@ def unfinished_jobs_on(tx: Tx, instance_id: str) -> list[Job]:
     ids = tx.lists.get((JOBS_ON, instance_id))
     if ids is not None:
         return jobs_by_id(tx, ids)
-    found = [_job(tx, row) for row in tx.conn.execute(_UNFINISHED_JOBS_ON, {"instance_id": instance_id})]
+    found = [_job(tx, row) for row in tx.select(_UNFINISHED_JOBS_ON, {"instance_id": instance_id})]
     tx.lists[JOBS_ON, instance_id] = tuple(job.id for job in found)
     return found
 
@@ -150,10 +147,6 @@ def unfinished_jobs_on(tx: Tx, instance_id: str) -> list[Job]:
 def jobs_by_id(tx: Tx, ids: Iterable[str]) -> list[Job]:
     """Those of the jobs that exist."""
     return [job for id in ids if (job := find_job(tx, id)) is not None]
-
-
-def _jobs(tx: Tx, query: Select[tuple[object, ...]]) -> list[Job]:
-    return [_job(tx, row) for row in tx.conn.execute(query)]
 
 
 def _job(tx: Tx, row: Row[Any]) -> Job:
@@ -172,7 +165,7 @@ def live_instances(tx: Tx) -> list[Instance]:
     ids = tx.lists.get((LIVE_INSTANCES, ""))
     if ids is not None:
         return list(instances_by_id(tx, ids).values())
-    found = [_instance(tx, row) for row in tx.conn.execute(_LIVE_INSTANCES)]
+    found = [_instance(tx, row) for row in tx.select(_LIVE_INSTANCES)]
     tx.lists[LIVE_INSTANCES, ""] = tuple(instance.id for instance in found)
     return found
 
@@ -202,11 +195,12 @@ _QUEUE = (
     .join(runs, runs.c.id == jobs.c.run_id)
     .where(jobs.c.status == JobStatus.SUBMITTED, jobs.c.stop_asked.is_(None), runs.c.stop_asked.is_(None))
     .order_by(runs.c.priority.desc(), runs.c.submitted_at, runs.c.id, jobs.c.replica, jobs.c.node)
+    .execution_options(yield_per=100)
 )
 
 
 def queue_of(tx: Tx) -> Iterable[Queued]:
     """The queue, head first: priority, then who has waited longest. Read lazily: most passes need its head only."""
-    with tx.conn.execution_options(yield_per=100).execute(_QUEUE) as rows:
+    with tx.select(_QUEUE) as rows:
         for row in rows:
             yield Queued(_job(tx, row), row.run_priority, row.run_submitted_at)

@@ -3,14 +3,22 @@
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import Row
+from sqlalchemy import Row, Table
 
 from dstack.domain.objects import Instance, Job, Run
 from dstack.domain.offers import Offer, Share, demand_of_json, demand_to_json
 from dstack.protocol.agent import report_of, resources_of, to_json
 from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, JobStatus, RunStatus
+from dstack.store.tables import instances, jobs, runs
+
+Object: TypeAlias = Run | Job | Instance
+Thing = TypeVar("Thing", Run, Job, Instance)
+
+KINDS: dict[type[Object], str] = {Run: "run", Job: "job", Instance: "instance"}
+TABLES: dict[type[Object], Table] = {Run: runs, Instance: instances, Job: jobs}
+"""In the order in which new rows may refer to each other."""
 
 
 def _reason(value: str | None) -> JobReason | None:
@@ -36,6 +44,7 @@ def run_of(row: Row[Any]) -> Run:
         detail=row.detail,
         stop_asked=_reason(row.stop_asked),
         retry_at=row.retry_at,
+        idempotency_key=row.idempotency_key,
         version=row.version,
     )
 
@@ -108,7 +117,7 @@ _COLUMNS: dict[str, Callable[[Any], dict[str, object]]] = {
 """The fields that are not columns as they stand."""
 
 
-def values_of(thing: Run | Job | Instance, fields: Iterable[str] | None = None) -> dict[str, object]:
+def values_of(thing: Object, fields: Iterable[str] | None = None) -> dict[str, object]:
     """The columns of an object: all, or those that hold some of its fields."""
     values: dict[str, object] = {}
     for name in fields or type(thing).__slots__:

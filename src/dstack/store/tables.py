@@ -20,7 +20,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration: what this code can read and write."""
 
 metadata = MetaData()
@@ -158,18 +158,16 @@ instances = Table(
 intents = Table(
     "intents",
     metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=True),
-    Column("key", String(200), nullable=False, unique=True),
+    Column("object_kind", String(20), primary_key=True),
+    Column("object_id", String(36), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("instance_id", String(36), nullable=False),
     Column("kind", String(40), nullable=False),
-    Column("object_kind", String(20), nullable=False),
-    Column("object_id", String(36), nullable=False),
     Column("body", JSON, nullable=False),
     Column("state", String(10), nullable=False),
     Column("outcome", JSON),
     Column("created_at", Time, nullable=False),
-    Index("intents_of_object", "object_kind", "object_id"),
     Index("intents_by_state", "state"),
-    sqlite_autoincrement=True,  # a number that was used never comes again: readers remember how far they are
 )
 
 wakes = Table(
@@ -195,5 +193,5 @@ events = Table(
     Column("status", String(20)),
     Column("message", Text, nullable=False),
     Index("events_of_run", "run_id", "seq"),
-    sqlite_autoincrement=True,
+    sqlite_autoincrement=True,  # a number that was used never comes again: readers remember how far they are
 )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, insert, select, update
 
 from dstack.kit.ids import Ids
-from dstack.store.db import Tx
 from dstack.store.tables import members, projects, users
+from dstack.store.tx import Tx
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,33 +43,31 @@ def hash_of(token: str) -> str:
 
 def find_by_token(tx: Tx, token: str) -> User | None:
     """The user whose token this is. Compared by hash, so that timing tells nothing about the token."""
-    row = tx.conn.execute(_BY_TOKEN, {"token_hash": hash_of(token)}).one_or_none()
+    row = tx.select(_BY_TOKEN, {"token_hash": hash_of(token)}).one_or_none()
     return None if row is None else User(row.id, row.name, row.is_admin)
 
 
 def find_membership(tx: Tx, project_name: str, user_id: str) -> tuple[Project, str | None] | None:
     """The project, and what the user is in it: `admin`, `manager` or `user`; None for a stranger."""
-    row = tx.conn.execute(_MEMBERSHIP, {"project_name": project_name, "user_id": user_id}).one_or_none()
+    row = tx.select(_MEMBERSHIP, {"project_name": project_name, "user_id": user_id}).one_or_none()
     return None if row is None else (Project(row.id, row.name), row.role)
 
 
 def names_of(tx: Tx, ids: Collection[str]) -> dict[str, str]:
     """The names of some users and projects, by id."""
     named = select(users.c.id, users.c.name).where(users.c.id.in_(ids))
-    rows = tx.conn.execute(named.union_all(select(projects.c.id, projects.c.name).where(projects.c.id.in_(ids))))
+    rows = tx.select(named.union_all(select(projects.c.id, projects.c.name).where(projects.c.id.in_(ids))))
     return {row.id: row.name for row in rows}
 
 
 def ensure_admin(tx: Tx, ids: Ids, token: str) -> None:
     """At the first start: the user `admin`, the project `main`, and a token to come in by. Later: the token only."""
     now = tx.clock.now()
-    admin_id = tx.conn.execute(select(users.c.id).where(users.c.name == "admin")).scalar()
+    admin_id = tx.select(select(users.c.id).where(users.c.name == "admin")).scalar()
     if admin_id is not None:
-        tx.conn.execute(update(users).where(users.c.id == admin_id).values(token_hash=hash_of(token)))
+        tx.change(update(users).where(users.c.id == admin_id).values(token_hash=hash_of(token)))
         return
     admin_id, project_id = ids.new_id(), ids.new_id()
-    tx.conn.execute(
-        insert(users).values(id=admin_id, name="admin", is_admin=True, token_hash=hash_of(token), created_at=now)
-    )
-    tx.conn.execute(insert(projects).values(id=project_id, name="main", created_at=now))
-    tx.conn.execute(insert(members).values(project_id=project_id, user_id=admin_id, role="admin"))
+    tx.change(insert(users).values(id=admin_id, name="admin", is_admin=True, token_hash=hash_of(token), created_at=now))
+    tx.change(insert(projects).values(id=project_id, name="main", created_at=now))
+    tx.change(insert(members).values(project_id=project_id, user_id=admin_id, role="admin"))

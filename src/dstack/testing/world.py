@@ -21,7 +21,10 @@ from dstack.logs.files import LogFiles
 from dstack.operations.context import Context
 from dstack.server.parts import Outside, Parts
 from dstack.store import users
-from dstack.store.db import Database, Tx
+from dstack.store.db import Database
+from dstack.store.dialect import Dialect
+from dstack.store.sqlite import Sqlite
+from dstack.store.tx import Tx
 from dstack.store.users import User
 from dstack.testing.clouds import FakeCloud
 from dstack.testing.hosts import Host
@@ -75,8 +78,8 @@ class Crashes:
 class MortalDatabase(Database):
     """The real database of a server that may die before or after any commit."""
 
-    def __init__(self, path: Path, clock: Clock, crashes: Crashes) -> None:
-        super().__init__(path, clock)
+    def __init__(self, dialect: Dialect, clock: Clock, crashes: Crashes) -> None:
+        super().__init__(dialect, clock)
         self._crashes = crashes
 
     async def write(self, function: Callable[[Tx], T]) -> T:
@@ -148,7 +151,7 @@ class World:
             logs=LogFiles(self._folder / "logs"),
             blobs=BlobFiles(self._folder / "blobs"),
             connector_for=connector_for,
-            make_database=lambda path, clock: MortalDatabase(path, clock, self.crashes),
+            make_database=lambda dialect, clock: MortalDatabase(dialect, clock, self.crashes),
             make_effects=make_effects,
         )
 
@@ -157,7 +160,7 @@ class World:
         while True:
             self.crashes.happened = asyncio.Event()
             self.crashes.probability = 0.0  # a start that never succeeds would prove nothing
-            parts = self._parts = Parts(self._folder / "server.db", self._outside())
+            parts = self._parts = Parts(Sqlite(self._folder / "server.db"), self._outside())
             try:
                 await parts.start(TOKEN)
                 self.crashes.probability = CRASH_PROBABILITY

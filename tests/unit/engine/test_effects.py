@@ -25,8 +25,10 @@ from dstack.logs.files import LogFiles
 from dstack.protocol.agent import HostResources, JobReport
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus
 from dstack.store import commits, intents, objects
-from dstack.store.db import Database, Open, Tx
+from dstack.store.db import Database
+from dstack.store.sqlite import Sqlite
 from dstack.store.tables import projects, users
+from dstack.store.tx import Open, Tx
 from tests.making import NOW, HandClock, ended, instance, placed_job, report, run
 
 START = StartJob("0-job", "0-instance")
@@ -41,10 +43,10 @@ def clock() -> HandClock:
 @pytest.fixture
 async def db(tmp_path: Path, clock: HandClock) -> AsyncIterator[Database]:
     def people(tx: Tx) -> None:
-        tx.conn.execute(insert(users).values(id="0-user", name="ada", is_admin=False, token_hash="x", created_at=NOW))
-        tx.conn.execute(insert(projects).values(id="0-project", name="main", created_at=NOW))
+        tx.change(insert(users).values(id="0-user", name="ada", is_admin=False, token_hash="x", created_at=NOW))
+        tx.change(insert(projects).values(id="0-project", name="main", created_at=NOW))
 
-    database = Database(tmp_path / "test.db", clock)
+    database = Database(Sqlite(tmp_path / "test.db"), clock)
     database.open()
     await database.write(people)
     yield database
@@ -56,7 +58,7 @@ async def record(db: Database, machine: dict[str, Any], job: dict[str, Any]) -> 
 
     def write(tx: Tx) -> None:
         commits.commit(tx, Next((instance(version=0, **machine),)), check_move)
-        commits.add_run(tx, run(), [placed_job(version=0, **job)], key=None, actor="user ada")
+        commits.add_run(tx, run(), [placed_job(version=0, **job)], actor="user ada")
 
     await db.write(write)
 
@@ -141,7 +143,7 @@ async def test_the_wait_for_the_last_log_bytes_begins_anew_when_the_link_is_up_a
     await record(db, {}, {"status": JobStatus.TERMINATING, "reason": JobReason.EXITED, "report": last})
     await db.write(lambda tx: intents.add(tx, START))
     [started] = await db.read(intents.list_open)
-    await db.write(lambda tx: intents.record(tx, Open(started.seq, START), Done({})))
+    await db.write(lambda tx: intents.record(tx, Open(started.position, START), Done({})))
     clock.time = NOW + timedelta(hours=8)
     await inbox_of(db, tmp_path).welcomed("0-instance", welcome(last))
     job = await db.read(lambda tx: objects.find_job(tx, "0-job"))

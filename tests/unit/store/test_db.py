@@ -7,8 +7,11 @@ from sqlalchemy import create_engine, inspect, text
 
 from dstack.errors import ConfigurationError
 from dstack.store import tables, wakes
-from dstack.store.db import Database, Notices, Tx, prepare_schema
+from dstack.store.db import Database
 from dstack.store.migrate import migrate
+from dstack.store.schema import prepare_schema
+from dstack.store.sqlite import Sqlite
+from dstack.store.tx import Notices, Tx
 from tests.making import NOW, HandClock
 
 
@@ -42,12 +45,12 @@ async def test_what_a_write_wakes_is_looked_at_in_the_same_commit(db: Database) 
 
 async def test_a_look_that_fails_takes_nothing_of_the_write_with_it(db: Database) -> None:
     def fail(tx: Tx) -> None:
-        tx.conn.execute(text("DELETE FROM users"))
+        tx.change(text("DELETE FROM users"))
         raise ValueError("a bug")
 
     db.react(fail)
     await db.write(lambda tx: wakes.add(tx, "run", "r"))
-    assert await db.read(lambda tx: tx.conn.execute(text("SELECT count(*) FROM users")).scalar()) == 1
+    assert await db.read(lambda tx: tx.select(text("SELECT count(*) FROM users")).scalar()) == 1
     later = await db.write(wakes.take_due)
     assert later is not None and later > NOW, "it is looked at again, but not at once"
 
@@ -104,7 +107,7 @@ def test_a_database_of_a_newer_dstack_is_refused_with_both_versions(tmp_path: Pa
 async def test_a_damaged_database_is_refused_by_name(tmp_path: Path, clock: HandClock) -> None:
     path = tmp_path / "damaged.db"
     path.write_bytes(b"this is no database" * 100)
-    database = Database(path, clock)
+    database = Database(Sqlite(path), clock)
     with pytest.raises(ConfigurationError, match=r"damaged\.db.*cannot be used: file is not a database"):
         database.open()
 

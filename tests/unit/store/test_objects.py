@@ -9,12 +9,13 @@ from dstack.engine.loop import check_move
 from dstack.errors import Conflict, IllegalMove
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus, RunStatus
 from dstack.store import commits, events, intents, objects, wakes
-from dstack.store.db import Database, Tx
+from dstack.store.db import Database
+from dstack.store.tx import Tx
 from tests.making import CLOUD, NOW, HandClock, ended, instance, job, placed_job, run
 
 
 def born(tx: Tx) -> None:
-    commits.add_run(tx, run(), [job(version=0)], key="k", actor="user ada")
+    commits.add_run(tx, run(), [job(version=0)], actor="user ada")
     commits.commit(tx, Next((instance(version=0),)), check_move)
 
 
@@ -32,7 +33,7 @@ async def test_objects_come_back_as_they_were_written(db: Database) -> None:
     machine = instance(version=0, offer=CLOUD, unreachable_since=NOW, idle_duration=None)
 
     def write(tx: Tx) -> None:
-        commits.add_run(tx, run(stop_asked=JobReason.STOPPED_BY_USER, retry_at=NOW), [], key=None, actor="user ada")
+        commits.add_run(tx, run(stop_asked=JobReason.STOPPED_BY_USER, retry_at=NOW), [], actor="user ada")
         commits.commit(tx, Next((machine, full)), check_move)
 
     await db.write(write)
@@ -92,9 +93,9 @@ async def test_the_queue_goes_by_priority_and_then_by_who_waited_longest(db: Dat
     def write(tx: Tx) -> None:
         for number, priority in enumerate([0, 5, 0, 5]):
             one = run(id=f"{number}-run", priority=priority, submitted_at=NOW + timedelta(seconds=number))
-            commits.add_run(tx, one, [job(id=f"{number}", run_id=one.id, version=0)], key=None, actor="user ada")
+            commits.add_run(tx, one, [job(id=f"{number}", run_id=one.id, version=0)], actor="user ada")
         stopped = run(id="9-run", stop_asked=JobReason.STOPPED_BY_USER)
-        commits.add_run(tx, stopped, [job(id="9", run_id="9-run", version=0)], key=None, actor="user ada")
+        commits.add_run(tx, stopped, [job(id="9", run_id="9-run", version=0)], actor="user ada")
 
     await db.write(write)
     queue = await db.read(lambda tx: [queued.job.id for queued in objects.queue_of(tx)])
@@ -103,8 +104,8 @@ async def test_the_queue_goes_by_priority_and_then_by_who_waited_longest(db: Dat
 
 async def test_a_name_means_the_latest_run_of_that_name(db: Database) -> None:
     def write(tx: Tx) -> None:
-        commits.add_run(tx, run(id="1-run", status=RunStatus.DONE, finished_at=NOW), [], key=None, actor="user ada")
-        commits.add_run(tx, run(id="2-run"), [], key=None, actor="user ada")
+        commits.add_run(tx, run(id="1-run", status=RunStatus.DONE, finished_at=NOW), [], actor="user ada")
+        commits.add_run(tx, run(id="2-run"), [], actor="user ada")
 
     await db.write(write)
     for name, id in (("hello", "2-run"), ("1-run", "1-run")):
@@ -142,7 +143,7 @@ async def test_the_same_intent_is_asked_for_once_until_it_failed(db: Database) -
     assert isinstance(outcome, Failed) and (outcome.error.message, outcome.error.hint) == ("no", "why")
     await db.write(lambda tx: intents.add(tx, intent))
     (again,) = await db.read(intents.list_open)
-    assert again.seq > only.seq
+    assert again.position > only.position
 
 
 async def test_a_live_instance_is_one_whose_machine_may_exist(db: Database) -> None:

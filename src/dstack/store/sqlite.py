@@ -1,0 +1,64 @@
+"""SQLite: one file, one server, nothing to set up."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, create_engine, event, func
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.pool import QueuePool
+
+from dstack.store.dialect import Dialect
+from dstack.store.tables import wakes
+from dstack.store.tx import Notices
+
+CONNECTIONS = 5
+_PRAGMAS = ("busy_timeout=30000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
+_INSERT = insert(wakes)
+
+
+class Sqlite(Dialect):
+    """A database in a file."""
+
+    keep_earlier = _INSERT.on_conflict_do_update(
+        index_elements=["kind", "id"], set_={"due_at": func.min(wakes.c.due_at, _INSERT.excluded.due_at)}
+    )
+
+    def __init__(self, path: Path) -> None:
+        self.name = f"`{path}`"
+        self.engine = _engine_for(path)
+        self._path = path
+
+    def prepare(self) -> None:
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+    def begin(self, conn: Connection) -> bool:
+        return False  # the lock on the data folder keeps others away
+
+    def tell(self, conn: Connection, notices: Notices) -> None:
+        pass
+
+
+def _engine_for(path: Path) -> Engine:
+    engine = create_engine(
+        f"sqlite:///{path}",
+        poolclass=QueuePool,
+        pool_size=CONNECTIONS,
+        connect_args={"check_same_thread": False},
+        hide_parameters=True,  # they hold users' variables, and errors go to the log
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: object) -> None:
+        # SQLAlchemy begins transactions itself (below): the driver's own way breaks savepoints.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in _PRAGMAS:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(conn: Connection) -> None:
+        conn.exec_driver_sql("BEGIN")
+
+    return engine

@@ -1,0 +1,181 @@
+"""One transaction: what is read and written in it, and what it has to tell once it is committed.
+
+Objects, intents and events are written at its end, or when the database is asked about them: what moves several times
+in one commit is one row to write, and many rows of a kind are one statement.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, CursorResult, Executable, Insert, Table, Update, bindparam, insert, update
+
+from dstack.domain.intents import Intent
+from dstack.errors import Conflict
+from dstack.kit.clock import Clock
+from dstack.store import tables
+from dstack.store.rows import KINDS, TABLES, Object, values_of
+
+_Values: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """An intent that is still to be performed."""
+
+    position: int
+    """Its place among the intents of its object."""
+    intent: Intent
+
+    @property
+    def owner(self) -> tuple[str, str]:
+        """The object whose intents are performed one after the other."""
+        return self.intent.object_kind, self.intent.object_id
+
+
+@dataclass(slots=True)
+class Notices:
+    """What a commit has to tell the living: filled inside the transaction, published after it."""
+
+    events: bool = False
+    next_due: datetime | None = None
+    """When the earliest wake that was left for later is due."""
+    intents: list[Open] = field(default_factory=list)
+    """What was decided to be done."""
+    instances: set[str] = field(default_factory=set)
+    runs: set[str] = field(default_factory=set)
+    """The ids of the runs that got a new job, or ended."""
+
+
+@dataclass(slots=True)
+class Tx:
+    """Where to read and write, and the time at which all of it happens."""
+
+    conn: Connection
+    clock: Clock
+    known: dict[tuple[str, str], Any] = field(default_factory=dict)
+    """What was last read or written of objects, by kind and id. The writer keeps it from one commit to the next while
+    nobody else writes; were it stale, the version of an object would tell."""
+    lists: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    """Which objects belong together, by what and whose; kept like `known`."""
+    notices: Notices = field(default_factory=Notices)
+    wakes: dict[tuple[str, str], datetime] = field(default_factory=dict)
+    """Who is to be looked at, and when: the reactor's work, and what it leaves goes into the table."""
+    changes: int = 0
+    """Grows with everything that is to be written."""
+    _objects: dict[tuple[str, str], tuple[Object | None, Object]] = field(default_factory=dict)
+    """What is to be written: as it is on record (None for what is new), and as it should be."""
+    _asked: list[dict[str, Any]] = field(default_factory=list)
+    _answered: list[dict[str, Any]] = field(default_factory=list)
+    _events: list[dict[str, Any]] = field(default_factory=list)
+    _over: list[Object] = field(default_factory=list)
+    """What was written and has ended."""
+
+    def select(self, statement: Executable, values: _Values | None = None) -> CursorResult[Any]:
+        """What the database answers, this transaction's own writes among it."""
+        self._write_what_waits()
+        return self.conn.execute(statement, values)
+
+    def change(self, statement: Executable, values: _Values | Sequence[_Values] | None = None) -> None:
+        """Write what is not an object, an intent or an event; for each of several values where there are such."""
+        self._write_what_waits()
+        self.changes += 1
+        self.conn.execute(statement, values)
+
+    def put(self, new: Object, over: Object | None) -> None:
+        """Write an object; `over` is how it was before, None where it is new."""
+        who = KINDS[type(new)], new.id
+        self.changes += 1
+        self.known[who] = new
+        on_record = self._objects[who][0] if who in self._objects else over
+        self._objects[who] = on_record, new
+
+    def ask(self, row: dict[str, Any]) -> None:
+        """Write a new row of `intents`."""
+        self.changes += 1
+        self._asked.append(row)
+
+    def answer(self, row: dict[str, Any]) -> None:
+        """Write what came of an intent."""
+        self.changes += 1
+        self._answered.append(row)
+
+    def say(self, row: dict[str, Any]) -> None:
+        """Write a line of history."""
+        self.changes += 1
+        self._events.append(row)
+
+    def finish(self, keep_earlier: Insert) -> None:
+        """Write all that waits to be written.
+
+        Args:
+            keep_earlier: inserts wakes, where a wake that is there and due earlier stays.
+        """
+        self._write_what_waits()
+        if self._events:  # in the order they were said, so that their numbers follow it
+            self.conn.execute(_EVENTS, self._events)
+            self.notices.events = True
+        if self.wakes:
+            rows = [{"kind": kind, "id": id, "due_at": at} for (kind, id), at in self.wakes.items()]
+            self.conn.execute(keep_earlier, rows)
+            self.notices.next_due = min(self.wakes.values())
+        for thing in self._over:
+            self._forget(KINDS[type(thing)], thing.id)
+
+    def _forget(self, kind: str, id: str) -> None:
+        self.known.pop((kind, id), None)
+        self.known.pop((f"intents of {kind}", id), None)
+        self.lists.pop((f"jobs of {kind}", id), None)
+
+    def _write_what_waits(self) -> None:
+        if self._objects:
+            objects, self._objects = list(self._objects.values()), {}
+            self._over += [new for _, new in objects if new.finished_at is not None]
+            self._insert([new for on_record, new in objects if on_record is None])
+            self._update([(on_record, new) for on_record, new in objects if on_record is not None])
+        if self._asked:
+            asked, self._asked = self._asked, []
+            self.conn.execute(_ASK, asked)
+        if self._answered:
+            answered, self._answered = self._answered, []
+            self.conn.execute(_ANSWER, answered)
+
+    def _insert(self, born: list[Object]) -> None:
+        for kind, statement in _INSERT.items():
+            rows = [values_of(one) for one in born if type(one) is kind]
+            if rows:
+                self.conn.execute(statement, rows)
+
+    def _update(self, changed: list[tuple[Object, Object]]) -> None:
+        statements: dict[tuple[type[Object], tuple[str, ...]], list[dict[str, Any]]] = {}
+        for old, new in changed:
+            fields = [name for name in type(new).__slots__ if getattr(new, name) != getattr(old, name)]
+            values = values_of(new, fields)
+            row = {**values, "of_id": old.id, "of_version": old.version}
+            statements.setdefault((type(new), tuple(values)), []).append(row)
+        for (kind, columns), rows in statements.items():
+            if self.conn.execute(_update_of(TABLES[kind], columns), rows).rowcount != len(rows):
+                raise Conflict(f"Somebody else changed a {KINDS[kind]} while it was being decided on")
+
+
+_EVENTS = insert(tables.events)
+_ASK = insert(tables.intents)
+_ANSWER = (
+    update(tables.intents)
+    .where(
+        tables.intents.c.object_kind == bindparam("of_kind"),
+        tables.intents.c.object_id == bindparam("of_id"),
+        tables.intents.c.position == bindparam("of_position"),
+    )
+    .values(state=bindparam("state"), outcome=bindparam("outcome"))
+)
+_INSERT = {kind: insert(table) for kind, table in TABLES.items()}
+
+
+@cache
+def _update_of(table: Table, columns: tuple[str, ...]) -> Update:
+    """Built once for each set of columns: building a statement takes longer than running it."""
+    of_version = (table.c.id == bindparam("of_id")) & (table.c.version == bindparam("of_version"))
+    return update(table).where(of_version).values({name: bindparam(name) for name in columns})
