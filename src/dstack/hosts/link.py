@@ -78,6 +78,7 @@ class Link:
         self._numbers = itertools.count(1)
         self._delay = FIRST_RETRY
         self._session = 0
+        self._noted_down = False
         self._reported: dict[str, JobReport] = {}
         """What the agent said and nobody has heard yet; of one job only the latest counts."""
         self._has_reported = asyncio.Event()
@@ -105,8 +106,11 @@ class Link:
         await self._serve(reader, writer)
 
     async def _note_that_it_is_down(self) -> None:
+        if self._noted_down:
+            return
         try:
             await self._inbox.disconnected(self.instance_id)
+            self._noted_down = True
         except Exception:  # noted after the next attempt, should that fail too
             log.exception("That instance %s is not reached could not be noted", self.instance_id)
 
@@ -123,6 +127,7 @@ class Link:
                 first = await read_frame(reader)
             if first is None or first[0].get("t") != "welcome":
                 raise ConnectionError(f"the agent did not welcome us: {first and first[0]}")
+            self._noted_down = False
             wanted = await self._inbox.welcomed(self.instance_id, _welcome_of(first[0]))
             for (job_id, stream), offset in wanted.items():
                 self._follow(job_id, stream, offset)

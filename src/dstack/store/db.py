@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError
 
 from dstack.errors import ConfigurationError, ServerError
@@ -47,6 +48,7 @@ class Database:
         self._waiting: deque[_Write] = deque()
         self._turns = threading.Lock()
         self._writing = False
+        self._conn: Connection | None = None
         self._known: dict[tuple[str, str], Any] = {}
         self._lists: dict[tuple[str, str], tuple[str, ...]] = {}
         self._reactor: Callable[[Tx], None] = lambda tx: None
@@ -76,6 +78,7 @@ class Database:
 
     async def close(self) -> None:
         """Finish what is queued, then let go of the file."""
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._hang_up)
         await asyncio.to_thread(self._writer.shutdown)
         self._readers.shutdown()
         self._dialect.engine.dispose()
@@ -149,7 +152,8 @@ class Database:
 
     def _commit(self, batch: list["_Write"], reactor: Callable[[Tx], None]) -> Notices:
         try:
-            with self._dialect.engine.connect() as conn, conn.begin():
+            conn = self._writing_connection()
+            with conn.begin():
                 if self._dialect.begin(conn):
                     self._forget()
                 tx = Tx(conn, self._clock, self._known, self._lists)
@@ -162,7 +166,19 @@ class Database:
             return tx.notices
         except BaseException:
             self._forget()  # what is remembered was not committed
+            self._hang_up()
             raise
+
+    def _writing_connection(self) -> Connection:
+        if self._conn is None:
+            self._conn = self._dialect.engine.connect()
+        return self._conn
+
+    def _hang_up(self) -> None:
+        """After trouble the next commit begins with a connection that works."""
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            conn.close()
 
     def _forget(self) -> None:
         self._known.clear()

@@ -3,16 +3,21 @@
 import os
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.pool import QueuePool
+from sqlalchemy.util import LRUCache
 
 from dstack.store.dialect import Dialect
 from dstack.store.tables import wakes
 from dstack.store.tx import Notices
 
 CONNECTIONS = 5
+_COMPILED: LRUCache[Any, Any] = LRUCache(500)
+"""Statements are compiled once for all databases of a process: a simulation has thousands."""
+
 _PRAGMAS = ("busy_timeout=30000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
 _INSERT = insert(wakes)
 
@@ -46,6 +51,7 @@ def _engine_for(path: Path) -> Engine:
         pool_size=CONNECTIONS,
         connect_args={"check_same_thread": False},
         hide_parameters=True,  # they hold users' variables, and errors go to the log
+        execution_options={"compiled_cache": _COMPILED},
     )
 
     @event.listens_for(engine, "connect")
