@@ -172,6 +172,12 @@ class AgentRefused(BackendError):
     code = "agent_refused"
 
 
+class LeaseLost(BackendError):
+    """Another server sees to this by now."""
+
+    code = "lease_lost"
+
+
 class Conflict(DstackError):
     """Someone else changed the object first."""
 

@@ -11,6 +11,7 @@ from dstack.api._repos import LocalRepo
 from dstack.api._run import Run
 from dstack.api._submissions import Draft, Options, RunPlan, draft_of
 from dstack.errors import ResourceNotExistsError
+from dstack.kit.clock import SystemClock
 from dstack.kit.ids import RandomIds
 from dstack.protocol import routes
 from dstack.protocol.views import RunPage
@@ -147,7 +148,7 @@ class RunCollection:
             view = self._context.transport.call(
                 routes.SUBMIT_RUN,
                 request,
-                headers={"Idempotency-Key": RandomIds().new_token()},
+                headers={"Idempotency-Key": RandomIds(SystemClock()).new_token()},
                 project=self._context.project,
             )
         except BaseException:

@@ -71,10 +71,23 @@ class ForgetJob:
     instance_id: str
 
 
-Intent: TypeAlias = LaunchMachine | TerminateMachine | StartJob | StopJob | ForgetJob
+@dataclass(frozen=True, slots=True)
+class LetIn:
+    """Have the agent of a job open the way into it for a key. Each wish is an object of its own: it waits for nobody,
+    and nobody for it."""
+
+    kind: ClassVar[str] = "let_in"
+    object_kind: ClassVar[str] = "grant"
+    object_id: str
+    instance_id: str
+    job_id: str
+    public_key: str
+
+
+Intent: TypeAlias = LaunchMachine | TerminateMachine | StartJob | StopJob | ForgetJob | LetIn
 
 KINDS: dict[str, type[Intent]] = {
-    kind.kind: kind for kind in (LaunchMachine, TerminateMachine, StartJob, StopJob, ForgetJob)
+    kind.kind: kind for kind in (LaunchMachine, TerminateMachine, StartJob, StopJob, ForgetJob, LetIn)
 }
 
 

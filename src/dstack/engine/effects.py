@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from dstack.backends.base import Backend
-from dstack.domain.intents import Done, ForgetJob, Intent, LaunchMachine, StartJob, StopJob, TerminateMachine
+from dstack.domain.intents import Done, ForgetJob, Intent, LaunchMachine, LetIn, StartJob, StopJob, TerminateMachine
 from dstack.domain.objects import Instance
 from dstack.domain.orders import order_of
 from dstack.engine.links import Links
@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 BACKEND_TIMEOUT_S = 600.0
 SHUTDOWN_TIMEOUT_S = 60.0
+KEY_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class Effects:
                 return await self._stop(intent)
             case ForgetJob():
                 return await self._forget(intent)
+            case LetIn():
+                return await self._let_in(intent)
 
     async def _instance(self, id: str) -> Instance:
         instance = await self.db.read(lambda tx: objects.find_instance(tx, id))
@@ -61,6 +64,8 @@ class Effects:
 
     async def _launch(self, instance: Instance) -> Done:
         backend = self._backend(instance)
+        if not instance.takes_jobs:
+            raise BackendError("The instance is ending: nothing is bought for it any more")
         machine = await _in_thread(lambda: backend.launch(instance.id, instance.offer))
         return Done({"machine_id": machine.id, "hostname": machine.hostname})
 
@@ -118,6 +123,17 @@ class Effects:
         except AgentRefused as error:
             await self._tell(intent, "stop", {"grace_s": 0.0})
             raise BackendUnavailable(error.message, hint=error.hint) from error
+
+    async def _let_in(self, intent: LetIn) -> Done:
+        """Somebody waits for it at a terminal: it is said at once that it does not work."""
+        try:
+            link = await self._link_to(intent.instance_id)
+            if link is None:
+                raise BackendError("The job's machine is gone")
+            await link.call("authorize", {"job_id": intent.job_id, "key": intent.public_key}, timeout_s=KEY_TIMEOUT_S)
+        except HostUnreachable:
+            raise BackendError("The job's machine does not answer just now") from None
+        return Done({})
 
     def _backend(self, instance: Instance) -> Backend:
         backend = self.backends.get(instance.offer.backend)

@@ -7,10 +7,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from dstack.blobs.files import BlobFiles
 from dstack.domain.intents import Done, StartJob
 from dstack.domain.objects import Instance, Job
+from dstack.engine.leases import Leases
 from dstack.hosts.link import Welcome
 from dstack.kit.signals import Signals
 from dstack.logs.base import LogStore
@@ -20,21 +22,32 @@ from dstack.store import commits, intents, objects
 from dstack.store.db import Database
 from dstack.store.tx import Tx
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
 class EngineInbox:
     """Hears all agents (`dstack.hosts.link.Inbox`)."""
 
-    def __init__(self, db: Database, logs: LogStore, blobs: BlobFiles, signals: Signals) -> None:
+    def __init__(self, db: Database, leases: Leases, logs: LogStore, blobs: BlobFiles, signals: Signals) -> None:
         self._db = db
+        self._leases = leases
         self._logs = logs
         self._blobs = blobs
         self._signals = signals
 
+    async def _write(self, instance_id: str, function: Callable[[Tx], T]) -> T:
+        """Write, unless another server sees to the instance by now: what this one hears may be old."""
+
+        def write(tx: Tx) -> T:
+            self._leases.check(tx, instance_id)
+            return function(tx)
+
+        return await self._db.write(write)
+
     async def welcomed(self, instance_id: str, welcome: Welcome) -> dict[tuple[str, str], int]:
         """Everything the agent has, and by silence what it has not. Logs are wanted of jobs that have not ended."""
-        job_ids = await self._db.write(lambda tx: _store_welcome(tx, instance_id, welcome))
+        job_ids = await self._write(instance_id, lambda tx: _store_welcome(tx, instance_id, welcome))
         return await asyncio.to_thread(
             lambda: {(id, stream): self._logs.size(id, stream) for id in job_ids for stream in LOG_STREAMS}
         )
@@ -45,16 +58,17 @@ class EngineInbox:
         def note(instance: Instance, tx: Tx) -> Instance:
             return instance if instance.unreachable_since else replace(instance, unreachable_since=tx.clock.now())
 
-        await self._db.write(lambda tx: _change_instance(tx, instance_id, note))
+        await self._write(instance_id, lambda tx: _change_instance(tx, instance_id, note))
 
     async def reported(self, instance_id: str, reports: list[JobReport]) -> None:
         """Store the latest truth about some jobs."""
-        await self._db.write(lambda tx: _store_reports(tx, instance_id, reports))
+        await self._write(instance_id, lambda tx: _store_reports(tx, instance_id, reports))
 
     async def logged(self, job_id: str, stream: str, offset: int, at: float, data: bytes) -> int:
         """Store log bytes and wake who reads along."""
         stored = await asyncio.to_thread(self._logs.append, job_id, stream, offset, at, data)
         self._signals.notify([job_id])
+        self._db.announce(job_id)
         return stored
 
     async def ssh_ready(self, instance_id: str, port: int, host_key: str) -> None:
@@ -63,7 +77,7 @@ class EngineInbox:
         def note(instance: Instance, tx: Tx) -> Instance:
             return replace(instance, ssh_port=port, ssh_host_key=host_key)
 
-        await self._db.write(lambda tx: _change_instance(tx, instance_id, note))
+        await self._write(instance_id, lambda tx: _change_instance(tx, instance_id, note))
 
     async def blob(self, hash: str) -> bytes | None:
         """A piece of the files that a job needs."""

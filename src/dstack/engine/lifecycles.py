@@ -25,6 +25,7 @@ from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
 RunStep: TypeAlias = Callable[[RunView], Next]
 JobStep: TypeAlias = Callable[[JobView], Next]
 InstanceStep: TypeAlias = Callable[[InstanceView], Next]
+Status: TypeAlias = RunStatus | JobStatus | InstanceStatus
 
 _r = RunStatus
 RUN: Lifecycle[RunStatus, RunStep] = Lifecycle(
@@ -68,3 +69,16 @@ INSTANCE: Lifecycle[InstanceStatus, InstanceStep] = Lifecycle(
         _i.TERMINATING:  In(terminate,  to=(_i.TERMINATED,)),
     },
 )  # fmt: skip
+
+
+def check_move(kind: str, old: Status, new: Status) -> None:
+    """Raise `IllegalMove` unless the table of this kind has the move."""
+    match old, new:
+        case RunStatus(), RunStatus():
+            RUN.check(old, new)
+        case JobStatus(), JobStatus():
+            JOB.check(old, new)
+        case InstanceStatus(), InstanceStatus():
+            INSTANCE.check(old, new)
+        case _:
+            raise TypeError(f"{kind} cannot go from {old!r} to {new!r}")

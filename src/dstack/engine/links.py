@@ -11,13 +11,15 @@ from pathlib import Path
 from sqlalchemy.exc import DatabaseError
 
 from dstack.domain.objects import Instance
+from dstack.engine.leases import Leases
 from dstack.hosts.link import Connector, Inbox, Link
 from dstack.hosts.local import LocalConnector
 from dstack.kit.clock import Clock
 from dstack.kit.tasks import TaskGroup
 from dstack.store import commits, objects
 from dstack.store.db import Database
-from dstack.store.tx import Notices, Tx
+from dstack.store.notices import Notices
+from dstack.store.tx import Tx
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +32,6 @@ def connector_for(instance: Instance) -> Connector:
     return LocalConnector(Path(instance.machine_id))
 
 
-def _silent_from_now_on(tx: Tx) -> list[Instance]:
-    """While no server was there, nobody could hear an agent: its silence counts from now until it answers."""
-    for instance in objects.live_instances(tx):
-        if instance.machine_id is not None:
-            commits.record(tx, replace(instance, unreachable_since=tx.clock.now()))
-    return objects.live_instances(tx)
-
-
 class Links:
     """The links there are, by instance."""
 
@@ -46,26 +40,49 @@ class Links:
         db: Database,
         inbox: Inbox,
         clock: Clock,
+        leases: Leases,
         connector_for: Callable[[Instance], Connector] = connector_for,
     ) -> None:
         self._db = db
         self._inbox = inbox
         self._clock = clock
+        self._leases = leases
         self._connector_for = connector_for
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
         self._tasks = TaskGroup()
         self._changed: set[str] = set()
         self._woken = asyncio.Event()
+        leases.when_gained(self._link_to_all)
+        leases.when_lost(self._drop_lost)
 
-    async def start(self) -> None:
-        """Link to every machine there is, and from now on to each that comes."""
+    def start(self) -> None:
+        """Link from now on to each machine that comes."""
         self._db.listen(self._hear)
-        for instance in await self._db.write(_silent_from_now_on):
-            await self._keep(instance)
         self._tasks.start("links", self._run())
 
+    async def _link_to_all(self) -> None:
+        """While nobody saw to a machine, nobody could hear its agent: its silence counts from now until it answers."""
+
+        def silent_from_now_on(tx: Tx) -> list[Instance]:
+            found = [one for one in objects.live_instances(tx) if one.machine_id and self._is_new(one)]
+            for instance in found:
+                commits.record(tx, replace(instance, unreachable_since=tx.clock.now()))
+            return found
+
+        for instance in await self._db.write(silent_from_now_on):
+            await self._keep(instance)
+
+    def _is_new(self, instance: Instance) -> bool:
+        return self._leases.owns(instance.id) and instance.id not in self._links
+
+    async def _drop_lost(self) -> None:
+        for instance_id in [id for id in self._links if not self._leases.owns(id)]:
+            await self.drop(instance_id)
+
     def _hear(self, notices: Notices) -> None:
-        if notices.instances:
+        if notices.everything:
+            self._changed |= set(self._links)
+        if notices.instances or notices.everything:
             self._changed |= notices.instances
             self._woken.set()
 
@@ -88,7 +105,7 @@ class Links:
     async def _keep(self, instance: Instance) -> None:
         if instance.finished_at is not None:
             await self.drop(instance.id)
-        elif instance.machine_id is not None and instance.takes_jobs:
+        elif instance.machine_id is not None and instance.takes_jobs and self._leases.owns(instance.id):
             self.follow(instance)
 
     def find(self, instance_id: str) -> Link | None:
@@ -100,7 +117,8 @@ class Links:
         """The link to an instance; opened where there is none."""
         found = self._links.get(instance.id)
         if found is None:
-            link = Link(instance.id, self._connector_for(instance), self._inbox, self._clock)
+            epoch = self._leases.epoch_of(instance.id)
+            link = Link(instance.id, self._connector_for(instance), self._inbox, self._clock, epoch)
             found = link, self._tasks.start(f"link to {instance.id}", link.run())
             self._links[instance.id] = found
         return found[0]

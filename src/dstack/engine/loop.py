@@ -13,34 +13,21 @@ from sqlalchemy.exc import DatabaseError
 from dstack.domain.objects import Next
 from dstack.engine import views
 from dstack.engine.catalog import Catalog
-from dstack.engine.lifecycles import INSTANCE, JOB, RUN
+from dstack.engine.lifecycles import INSTANCE, JOB, RUN, check_move
 from dstack.engine.scheduler import schedule
 from dstack.kit.clock import Clock
 from dstack.kit.ids import Ids
 from dstack.kit.tasks import TaskGroup
-from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
 from dstack.store import commits, objects, wakes
 from dstack.store.db import NOT_NOW, Database
-from dstack.store.tx import Notices, Tx
+from dstack.store.notices import Notices
+from dstack.store.tx import Tx
 
 log = logging.getLogger(__name__)
 
 LOOKS_PER_COMMIT = 200
 SWEEP_EVERY = timedelta(minutes=1)
 AFTER_A_BUG = timedelta(seconds=30)
-
-
-def check_move(kind: str, old: commits.Status, new: commits.Status) -> None:
-    """Raise `IllegalMove` unless the table of this kind has the move."""
-    match old, new:
-        case RunStatus(), RunStatus():
-            RUN.check(old, new)
-        case JobStatus(), JobStatus():
-            JOB.check(old, new)
-        case InstanceStatus(), InstanceStatus():
-            INSTANCE.check(old, new)
-        case _:
-            raise TypeError(f"{kind} cannot go from {old!r} to {new!r}")
 
 
 def _scheduler_last(who: tuple[str, str]) -> bool:
@@ -72,6 +59,8 @@ class Engine:
         await self._tasks.close()
 
     def _hear(self, notices: Notices) -> None:
+        if notices.everything:
+            self._woken.set()
         if notices.next_due is not None and (self._next_due is None or notices.next_due < self._next_due):
             self._next_due = notices.next_due
             self._woken.set()
@@ -153,7 +142,9 @@ class Engine:
                 job = views.job_view(tx, id)
                 job_step = JOB.step(job.job.status) if job else None
                 return job_step(job) if job and job_step else None
-            case _:
+            case "instance":
                 instance = views.instance_view(tx, id)
                 step = INSTANCE.step(instance.instance.status) if instance else None
                 return step(instance) if instance and step else None
+            case _:
+                return None  # whoever made it looks himself

@@ -4,16 +4,18 @@ import asyncio
 import logging
 from collections import deque
 from datetime import timedelta
-from functools import partial
 
 from dstack.domain.intents import Done, Failed
+from dstack.domain.sharding import shard_of
 from dstack.engine.effects import Effects
-from dstack.errors import BackendError, DstackError
+from dstack.engine.leases import Leases
+from dstack.errors import BackendError, DstackError, LeaseLost
 from dstack.kit.clock import Clock
 from dstack.kit.tasks import TaskGroup
 from dstack.store import intents
 from dstack.store.db import NOT_NOW, Database
-from dstack.store.tx import Notices, Open
+from dstack.store.notices import Notices, Open
+from dstack.store.tx import Tx
 
 log = logging.getLogger(__name__)
 
@@ -23,22 +25,26 @@ LONGEST_RETRY = timedelta(seconds=30)
 
 
 class Outbox:
-    """Holds the open intents of every object in memory, as the database has them."""
+    """Holds the open intents of every object that this server sees to, as the database has them."""
 
-    def __init__(self, db: Database, effects: Effects, clock: Clock) -> None:
+    def __init__(self, db: Database, effects: Effects, clock: Clock, leases: Leases) -> None:
         self._db = db
         self._effects = effects
         self._clock = clock
+        self._leases = leases
         self._queues: dict[tuple[str, str], deque[Open]] = {}
+        self._performing: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE_MAX)
+        self._asked_elsewhere = asyncio.Event()
         self._tasks = TaskGroup()
+        leases.when_gained(self._load)
+        leases.when_lost(self._let_go)
+        leases.keep_while_busy(self._is_busy)
 
-    async def start(self) -> None:
-        """Begin with what a former server left open. Nothing new may be decided before this has returned."""
-        left = await self._db.read(intents.list_open)
+    def start(self) -> None:
+        """Begin to hear what is decided."""
         self._db.listen(self._hear)
-        for open_intent in left:
-            self._enqueue(open_intent)
+        self._tasks.start("what other servers decide", self._load_what_others_decide())
 
     async def close(self) -> None:
         """Stop; what was not recorded is performed again by the next server."""
@@ -47,28 +53,61 @@ class Outbox:
     def _hear(self, notices: Notices) -> None:
         for open_intent in notices.intents:
             self._enqueue(open_intent)
+        if notices.everything or any(self._leases.owns(id) for id in notices.asked):
+            self._asked_elsewhere.set()
+
+    async def _load_what_others_decide(self) -> None:
+        while True:
+            await self._asked_elsewhere.wait()
+            self._asked_elsewhere.clear()
+            try:
+                await self._load()
+            except NOT_NOW:
+                log.exception("What is to be done could not be read; tried again in %s", LONGEST_RETRY)
+                self._asked_elsewhere.set()
+                await self._clock.sleep(LONGEST_RETRY)
+
+    async def _load(self) -> None:
+        """Take up what is open. Read in turn with all that is written, lest what was done meanwhile be done again."""
+        for open_intent in await self._db.write(intents.list_open):
+            self._enqueue(open_intent)
+
+    async def _let_go(self) -> None:
+        """Stop what is for another server to do by now."""
+        lost = [task for owner, task in self._performing.items() if not self._is_ours(self._queues[owner])]
+        for task in lost:
+            task.cancel()
+        await asyncio.gather(*lost, return_exceptions=True)
+
+    def _is_ours(self, queue: deque[Open]) -> bool:
+        return self._leases.owns(queue[0].intent.instance_id)
+
+    def _is_busy(self, shard: int) -> bool:
+        return any(shard_of(queue[0].intent.instance_id) == shard for queue in self._queues.values())
 
     def _enqueue(self, open_intent: Open) -> None:
-        owner = open_intent.owner
-        if owner in self._queues:
-            self._queues[owner].append(open_intent)
-            return
-        self._queues[owner] = deque([open_intent])
-        self._tasks.start(f"intents of {owner[0]} {owner[1]}", self._perform_all(owner))
+        owner, queue = open_intent.owner, self._queues.get(open_intent.owner)
+        if queue is not None:
+            if open_intent.position > queue[-1].position:
+                queue.append(open_intent)
+        elif self._leases.owns(open_intent.intent.instance_id):
+            self._queues[owner] = deque([open_intent])
+            task = self._tasks.start(f"intents of {owner[0]} {owner[1]}", self._perform_all(owner))
+            self._performing[owner] = task
 
     async def _perform_all(self, owner: tuple[str, str]) -> None:
         queue = self._queues[owner]
         try:
-            while queue:
+            while queue and self._is_ours(queue):
                 await self._perform(queue[0])
                 queue.popleft()
         finally:
-            del self._queues[owner]
+            del self._queues[owner], self._performing[owner]
 
     async def _perform(self, open_intent: Open) -> None:
         """Until it is done and that is on record; later intents of the same object wait."""
         delay = FIRST_RETRY
-        while True:
+        while self._leases.owns(open_intent.intent.instance_id):
             outcome = await self._try(open_intent)
             if outcome is not None and await self._record(open_intent, outcome):
                 return
@@ -76,8 +115,14 @@ class Outbox:
             delay = min(delay * 2, LONGEST_RETRY)
 
     async def _record(self, open_intent: Open, outcome: Done | Failed) -> bool:
+        def write(tx: Tx) -> None:
+            self._leases.check(tx, open_intent.intent.instance_id)
+            intents.record(tx, open_intent, outcome)
+
         try:
-            await self._db.write(partial(intents.record, open_intent=open_intent, outcome=outcome))
+            await self._db.write(write)
+        except LeaseLost as error:
+            log.warning("What came of %s is not recorded: %s", open_intent.intent, error)
         except NOT_NOW:
             log.exception("What came of %s could not be stored; it is performed again", open_intent.intent)
             return False

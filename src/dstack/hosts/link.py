@@ -67,7 +67,8 @@ class Connector(Protocol):
 class Link:
     """The connection to the agent of one instance."""
 
-    def __init__(self, instance_id: str, connector: Connector, inbox: Inbox, clock: Clock) -> None:
+    def __init__(self, instance_id: str, connector: Connector, inbox: Inbox, clock: Clock, epoch: int) -> None:
+        """Args: `epoch`: higher than any that another server had for this instance: the agent obeys no lower one."""
         self.instance_id = instance_id
         self._connector = connector
         self._inbox = inbox
@@ -77,7 +78,7 @@ class Link:
         self._calls: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._numbers = itertools.count(1)
         self._delay = FIRST_RETRY
-        self._session = 0
+        self._session = epoch
         self._noted_down = False
         self._reported: dict[str, JobReport] = {}
         """What the agent said and nobody has heard yet; of one job only the latest counts."""
@@ -120,8 +121,7 @@ class Link:
         reports = asyncio.create_task(self._pass_on_reports(writer), name=f"reports of {self.instance_id}")
         try:
             self._writer = writer
-            # Higher than the one before, whatever the clock says: the agent obeys no lower one.
-            self._session = max(self._session + 1, int(self._clock.now().timestamp() * 1_000_000))
+            self._session += 1
             write_frame(writer, {"t": "hello", "v": VERSION, "session": self._session, "server": "dstack"})
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 first = await read_frame(reader)

@@ -2,8 +2,9 @@
 
 import os
 import random
-import time
 from typing import Protocol
+
+from dstack.kit.clock import Clock
 
 
 class Ids(Protocol):
@@ -22,8 +23,11 @@ class RandomIds:
     The leading digit keeps them apart from names, which start with a letter.
     """
 
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
     def new_id(self) -> str:
-        value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
+        value = int(self._clock.now().timestamp() * 1000) << 80 | int.from_bytes(os.urandom(10))
         value = value & ~(0xF << 76) | 0x7 << 76
         value = value & ~(0x3 << 62) | 0x2 << 62
         text = f"{value:032x}"

@@ -17,6 +17,10 @@ class Signals:
             for subscription in self._waiting.get(key, ()):
                 subscription.hear(key)
 
+    def notify_all(self) -> None:
+        """Wake everyone: it is not known what has changed."""
+        self.notify(list(self._waiting))
+
     @contextmanager
     def subscribe(self, *keys: str) -> Iterator["Subscription"]:
         """Hear of these keys, and of those added later, inside the `with`."""

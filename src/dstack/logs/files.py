@@ -24,8 +24,9 @@ class LogFiles(LogStore):
     def append(self, job_id: str, stream: str, offset: int, at: float, data: bytes) -> int:
         path = self._path(job_id, stream)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(path, "ab", opener=_private) as file:
-            size = file.tell()
+        # Never "append": two servers that store the same bytes for a moment must store them at the same place.
+        with open(path, "rb+", opener=_private) as file:
+            size = file.seek(0, os.SEEK_END)
             if offset > size:
                 raise ValueError(f"bytes {size} to {offset} of {job_id}/{stream} are missing")
             fresh = data[size - offset :]
@@ -75,4 +76,4 @@ class LogFiles(LogStore):
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    return os.open(path, flags | os.O_CREAT, 0o600)

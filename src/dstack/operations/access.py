@@ -2,16 +2,19 @@
 
 import asyncio
 
+from dstack.domain.intents import Failed, LetIn, Pending
 from dstack.domain.objects import Instance
 from dstack.errors import HostUnreachable, InvalidRequestError, ResourceNotExistsError
+from dstack.kit.signals import Subscription
 from dstack.operations.context import Context
 from dstack.operations.runs import get_run
 from dstack.protocol.requests import GrantAccess
 from dstack.protocol.views import AccessView
-from dstack.store import objects
+from dstack.store import intents, objects
 from dstack.store.tx import Tx
 from dstack.store.users import User
 
+GRANT_TIMEOUT_S = 20.0
 DOOR_TIMEOUT_S = 20.0
 """How long a fresh machine's SSH server may take to come up."""
 
@@ -27,11 +30,16 @@ async def grant(context: Context, user: User, project: str, run: str, request: G
     key = request.public_key.strip()
     if not key.startswith("ssh-ed25519 ") or not key.isprintable():
         raise InvalidRequestError("The key is not an ed25519 public key", hint="Make one with `ssh-keygen -t ed25519`")
-    job_id, instance_id = await context.db.read(lambda tx: _job_in(tx, user, project, run, request))
-    link = context.links.find(instance_id)
-    if link is None:
-        raise HostUnreachable("The job's machine does not answer just now")
-    await link.call("authorize", {"job_id": job_id, "key": key})
+    grant_id = context.ids.new_id()
+
+    def ask(tx: Tx) -> tuple[str, str]:
+        job_id, instance_id = _job_in(tx, user, project, run, request)
+        intents.add(tx, LetIn(grant_id, instance_id, job_id, key))
+        return job_id, instance_id
+
+    with context.signals.subscribe(grant_id) as answered:
+        job_id, instance_id = await context.db.write(ask)
+        await _granted(context, grant_id, answered)
     instance = await _with_door(context, instance_id)
     assert instance.hostname and instance.ssh_port and instance.ssh_host_key
     return AccessView(
@@ -41,6 +49,24 @@ async def grant(context: Context, user: User, project: str, run: str, request: G
         ssh_user=job_id,
         host_key=instance.ssh_host_key,
     )
+
+
+async def _granted(context: Context, grant_id: str, answered: Subscription) -> None:
+    """Once the server that sees to the machine has passed the key on."""
+    try:
+        async with asyncio.timeout(GRANT_TIMEOUT_S):
+            while True:
+                answered.take()
+                outcome = (await context.db.read(lambda tx: intents.outcomes_of(tx, "grant", grant_id)))[LetIn]
+                if not isinstance(outcome, Pending):
+                    break
+                await answered.wait()
+    except TimeoutError:
+        raise HostUnreachable(f"The job's machine was not reached within {GRANT_TIMEOUT_S:g} s") from None
+    finally:
+        await context.db.write(lambda tx: intents.forget(tx, "grant", [grant_id]))
+    if isinstance(outcome, Failed):
+        raise HostUnreachable(outcome.error.message, hint=outcome.error.hint)
 
 
 def _job_in(tx: Tx, user: User, project: str, run: str, request: GrantAccess) -> tuple[str, str]:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from dstack.blobs.files import BlobFiles
 from dstack.engine.catalog import Catalog
-from dstack.engine.links import Links
 from dstack.errors import ResourceNotExistsError
 from dstack.kit.ids import Ids
 from dstack.kit.signals import Signals
@@ -22,7 +21,6 @@ class Context:
     db: Database
     ids: Ids
     catalog: Catalog
-    links: Links
     logs: LogStore
     blobs: BlobFiles
     signals: Signals

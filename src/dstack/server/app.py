@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from dstack import __version__
 from dstack.errors import ConfigurationError, DstackError
+from dstack.kit.clock import SystemClock
 from dstack.kit.ids import RandomIds
 from dstack.operations.context import Context
 from dstack.protocol import routes
@@ -27,7 +28,6 @@ from dstack.server.ownership import Owner, own
 from dstack.server.parts import Parts, outside_of
 from dstack.server.settings import Settings, settings_from_env
 from dstack.store import objects
-from dstack.store.sqlite import Sqlite
 
 log = logging.getLogger(__name__)
 
@@ -56,14 +56,15 @@ def create_app(settings: Settings, context: Context) -> FastAPI:
 class Server(uvicorn.Server):
     """Uvicorn, with a word when it serves, and an end when nobody needs it."""
 
-    def __init__(self, settings: Settings, owner: Owner, listener: socket.socket, ready_fd: int | None) -> None:
+    def __init__(self, settings: Settings, owner: Owner | None, listener: socket.socket, ready_fd: int | None) -> None:
         self._settings = settings
         self._owner = owner
         self._listener = listener
         self._ready_fd = ready_fd
-        self._token = settings.admin_token or owner.token() or RandomIds().new_token()
+        former = owner.token() if owner is not None else None
+        self._token = settings.admin_token or former or RandomIds(SystemClock()).new_token()
         self.url = f"http://{settings.host}:{listener.getsockname()[1]}"
-        self._parts = Parts(Sqlite(settings.data_dir / "server.db"), outside_of(settings))
+        self._parts = Parts(outside_of(settings))
         self._activity = Activity(create_app(settings, self._parts.context))
         config = uvicorn.Config(
             self._activity,
@@ -91,13 +92,13 @@ class Server(uvicorn.Server):
         if self.should_exit:
             return
         gc.freeze()  # what has been imported stays: nothing to look through again and again
-        self._owner.announce(self.url, self._token, embedded=self._settings.embedded, version=__version__)
+        if self._owner is not None:
+            self._owner.announce(self.url, self._token, embedded=self._settings.embedded, version=__version__)
         log.info("Serving at %s, process %s, data in %s", self.url, os.getpid(), self._settings.data_dir)
         tell(self._ready_fd, {"url": self.url, "token": self._token})
         if self._ready_fd is None:
-            sys.stdout.write(
-                f"The server is at {self.url}\nThe admin's token is in {self._owner.data_dir}/server.json\n"
-            )
+            where = "in DSTACK_SERVER_ADMIN_TOKEN" if self._owner is None else f"in {self._owner.data_dir}/server.json"
+            sys.stdout.write(f"The server is at {self.url}\nThe admin's token is {where}\n")
             sys.stdout.flush()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -143,9 +144,10 @@ def serve(host: str, port: int, data_dir: Path, embedded: bool, ready_fd: int | 
         ready_fd: a pipe that gets `{"url", "token"}` or `{"error", "hint"}` as one JSON line; None for words on stdout.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    settings = settings_from_env(host=host, port=port, data_dir=data_dir, embedded=embedded)
     try:
-        owner = own(data_dir, embedded=embedded)
+        settings = settings_from_env(host=host, port=port, data_dir=data_dir, embedded=embedded)
+        # Several servers on one database may share a folder; clients are told their address by whoever set them up.
+        owner = own(data_dir, embedded=embedded) if settings.database_url is None else None
         server = Server(settings, owner, _listen(settings), ready_fd)
         asyncio.run(server.serve_all())
     except DstackError as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,11 +14,13 @@ from dstack.domain.objects import Instance
 from dstack.engine.catalog import Catalog
 from dstack.engine.effects import Effects
 from dstack.engine.inbox import EngineInbox
+from dstack.engine.leases import Leases
 from dstack.engine.links import Links, connector_for
 from dstack.engine.loop import Engine
 from dstack.engine.outbox import Outbox
+from dstack.errors import ConfigurationError
 from dstack.hosts.link import Connector
-from dstack.kit.clock import Clock, SystemClock
+from dstack.kit.clock import Clock, CorrectedClock, SystemClock
 from dstack.kit.ids import Ids, RandomIds
 from dstack.kit.signals import Signals
 from dstack.kit.tasks import TaskGroup
@@ -30,7 +33,8 @@ from dstack.spec.parse import configuration_of
 from dstack.store import users, wakes
 from dstack.store.db import Database
 from dstack.store.dialect import Dialect
-from dstack.store.tx import Notices
+from dstack.store.notices import Notices
+from dstack.store.sqlite import Sqlite
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +46,7 @@ KEEP_UNUSED_BLOBS = timedelta(days=30)
 class Outside:
     """Everything beyond the server that it depends on: a simulation brings its own."""
 
+    dialect: Dialect
     clock: Clock
     ids: Ids
     backends: Mapping[str, Backend]
@@ -50,35 +55,58 @@ class Outside:
     connector_for: Callable[[Instance], Connector] = connector_for
     make_database: Callable[[Dialect, Clock], Database] = Database
     make_effects: Callable[[Database, Mapping[str, Backend], Links], Effects] = Effects
+    hostname: str = "localhost"
 
 
 def outside_of(settings: Settings) -> Outside:
-    """The real world, as far as the settings reach."""
+    """The real world, as far as the settings reach.
+
+    Raises:
+        ConfigurationError: the settings cannot work.
+    """
+    clock = CorrectedClock(SystemClock())
+    ids = RandomIds(clock)
+    local = {"local": backends.load("local")(settings.data_dir)} if settings.local_backend else {}
     return Outside(
-        clock=SystemClock(),
-        ids=RandomIds(),
-        backends={"local": backends.load("local")(settings.data_dir)},
+        dialect=_dialect_of(settings, clock, ids),
+        clock=clock,
+        ids=ids,
+        backends=local,
         logs=LogFiles(settings.data_dir / "logs"),
         blobs=BlobFiles(settings.data_dir / "blobs"),
+        hostname=socket.gethostname(),
     )
+
+
+def _dialect_of(settings: Settings, clock: CorrectedClock, ids: Ids) -> Dialect:
+    if settings.database_url is None:
+        return Sqlite(settings.data_dir / "server.db")
+    try:
+        from dstack.store.postgres import Postgres  # an extra: most servers are alone
+    except ImportError as error:
+        raise ConfigurationError(
+            f"PostgreSQL cannot be used: {error}", hint="Install it with `pip install 'dstack-orchestrator[postgres]'`"
+        ) from error
+    return Postgres(settings.database_url, clock, server=ids.new_token())
 
 
 class Parts:
     """Everything that lives while a server lives."""
 
-    def __init__(self, dialect: Dialect, outside: Outside) -> None:
+    def __init__(self, outside: Outside) -> None:
         clock, ids = outside.clock, outside.ids
         self._clock = clock
         self._signals = Signals()
         self._tasks = TaskGroup()
-        self.db = outside.make_database(dialect, clock)
+        self.db = outside.make_database(outside.dialect, clock)
+        self._leases = Leases(self.db, clock, ids.new_id(), outside.hostname, alone=not outside.dialect.is_shared)
         catalog = Catalog(outside.backends, clock)
-        inbox = EngineInbox(self.db, outside.logs, outside.blobs, self._signals)
-        self._links = Links(self.db, inbox, clock, outside.connector_for)
+        inbox = EngineInbox(self.db, self._leases, outside.logs, outside.blobs, self._signals)
+        self._links = Links(self.db, inbox, clock, self._leases, outside.connector_for)
         effects = outside.make_effects(self.db, outside.backends, self._links)
-        self._outbox = Outbox(self.db, effects, clock)
+        self._outbox = Outbox(self.db, effects, clock, self._leases)
         self._engine = Engine(self.db, clock, ids, catalog)
-        self.context = Context(self.db, ids, catalog, self._links, outside.logs, outside.blobs, self._signals)
+        self.context = Context(self.db, ids, catalog, outside.logs, outside.blobs, self._signals)
 
     async def start(self, admin_token: str) -> None:
         """Open the database and set everything going. Raises `ConfigurationError` where the database cannot be used."""
@@ -86,8 +114,9 @@ class Parts:
         self.db.listen(self._spread)
         ids = self.context.ids
         await self.db.write(lambda tx: users.ensure_admin(tx, ids, admin_token))
-        await self._outbox.start()
-        await self._links.start()
+        self._outbox.start()
+        self._links.start()
+        await self._leases.start()
         self._engine.start()
         self._tasks.start("warm-up", self._warm_up())
         self._tasks.start("pruning", self._prune())
@@ -110,14 +139,18 @@ class Parts:
             await self._clock.sleep(PRUNE_EVERY)
 
     async def close(self) -> None:
-        """Stop everything; jobs go on where they are."""
+        """Stop everything; jobs go on where they are, and other servers take over at once."""
         await self._tasks.close()
         await self._engine.close()
         await self._outbox.close()
         await self._links.close()
+        await self._leases.close()
         await self.db.close()
 
     def _spread(self, notices: Notices) -> None:
-        self._signals.notify([*notices.runs, *notices.instances])
+        if notices.everything:
+            self._signals.notify_all()
+            return
+        self._signals.notify([*notices.changed, *notices.instances])
         if notices.events:
             self._signals.notify([EVENTS_KEY])

@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from dstack.errors import ConfigurationError
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -18,17 +20,34 @@ class Settings:
     """Started on demand for one user; ends by itself when idle."""
     admin_token: str | None = None
     """`DSTACK_SERVER_ADMIN_TOKEN`; made at the first start where unset."""
+    database_url: str | None = None
+    """A PostgreSQL database, for several servers. `DSTACK_DATABASE_URL`; a file in `data_dir` where unset."""
+    local_backend: bool = True
+    """Whether runs may use the machine of the server. `DSTACK_LOCAL_BACKEND`; unset, only a server that is alone."""
     idle_stop_s: float = 60.0
     """How long an embedded server stays without runs, machines and requests. `DSTACK_EMBEDDED_IDLE_S`."""
 
 
 def settings_from_env(*, host: str, port: int, data_dir: Path, embedded: bool) -> Settings:
-    """The arguments, with what the environment adds."""
+    """The arguments, with what the environment adds.
+
+    Raises:
+        ConfigurationError: something is missing or not understood.
+    """
+    database_url = os.environ.get("DSTACK_DATABASE_URL") or None
+    admin_token = os.environ.get("DSTACK_SERVER_ADMIN_TOKEN") or None
+    if database_url is not None and admin_token is None:
+        raise ConfigurationError(
+            "DSTACK_DATABASE_URL is set, and DSTACK_SERVER_ADMIN_TOKEN is not",
+            hint="All servers on one database need the same token: `export DSTACK_SERVER_ADMIN_TOKEN=...`",
+        )
     return Settings(
         data_dir=data_dir,
         host=host,
         port=port,
         embedded=embedded,
-        admin_token=os.environ.get("DSTACK_SERVER_ADMIN_TOKEN") or None,
+        admin_token=admin_token,
+        database_url=database_url,
+        local_backend=os.environ.get("DSTACK_LOCAL_BACKEND", "" if database_url else "1") not in ("", "0"),
         idle_stop_s=float(os.environ.get("DSTACK_EMBEDDED_IDLE_S", "60")),
     )

@@ -94,7 +94,7 @@ def _insert(tx: Tx, born: Object) -> None:
             _succeed(tx, first)
             if first.instance_id is not None:
                 _append(tx, (JOBS_ON, first.instance_id), first.id)
-            tx.notices.runs.add(first.run_id)
+            tx.notices.changed.add(first.run_id)
             wakes.add(tx, "scheduler", "placement")
         case Run():
             pass
@@ -133,7 +133,7 @@ def _tell_who_cares(tx: Tx, new: Object, old: Object) -> None:
     match new, old:
         case Run(), _:
             if new.finished_at != old.finished_at:
-                tx.notices.runs.add(new.id)
+                tx.notices.changed.add(new.id)
         case Job(), Job():
             _tell_of_job(tx, new, old)
         case Instance(), _:

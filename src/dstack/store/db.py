@@ -18,9 +18,11 @@ from sqlalchemy.exc import DatabaseError
 
 from dstack.errors import ConfigurationError, ServerError
 from dstack.kit.clock import Clock
+from dstack.kit.tasks import TaskGroup
 from dstack.store.dialect import Dialect
+from dstack.store.notices import Notices
 from dstack.store.schema import prepare_schema
-from dstack.store.tx import Notices, Tx
+from dstack.store.tx import Tx
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ WRITES_PER_COMMIT = 200
 AFTER_A_BUG = timedelta(seconds=30)
 NOT_NOW = (DatabaseError, ServerError)
 """What `write` raises where nothing can be written just now: the disk is full, or too much is waiting."""
+ANNOUNCE_AFTER = timedelta(milliseconds=100)
 KNOWN_MAX = 200_000
 
 
@@ -54,6 +57,8 @@ class Database:
         self._reactor: Callable[[Tx], None] = lambda tx: None
         self._listeners: list[Callable[[Notices], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks = TaskGroup()
+        self._announced: set[str] = set()
 
     def open(self) -> None:
         """Make or check the schema.
@@ -61,23 +66,20 @@ class Database:
         Raises:
             ConfigurationError: the database cannot be used: damaged, read-only, or of a newer version.
         """
-        name = self._dialect.name
         try:
             self._dialect.prepare()
-            prepare_schema(self._dialect.engine)
-        except OSError as error:
+            prepare_schema(self._dialect)
+        except (OSError, DatabaseError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error.orig
             raise ConfigurationError(
-                f"The database {name} cannot be used: {error.strerror}", hint="Check the file's permissions"
-            ) from error
-        except DatabaseError as error:
-            raise ConfigurationError(
-                f"The database {name} cannot be used: {error.orig}",
-                hint="Check the disk and the file's permissions, or restore the file from a backup",
+                f"The database {self._dialect.name} cannot be used: {reason}", hint=self._dialect.advice
             ) from error
         self._loop = asyncio.get_running_loop()
+        self._tasks.start("hearing other servers", self._dialect.follow(self._publish))
 
     async def close(self) -> None:
-        """Finish what is queued, then let go of the file."""
+        """Finish what is queued, then let go of the database."""
+        await self._tasks.close()
         await asyncio.get_running_loop().run_in_executor(self._writer, self._hang_up)
         await asyncio.to_thread(self._writer.shutdown)
         self._readers.shutdown()
@@ -91,7 +93,7 @@ class Database:
         self._reactor = reactor
 
     def listen(self, listener: Callable[[Notices], None]) -> None:
-        """Have `listener` called on the event loop after every commit that changed something."""
+        """Have `listener` called on the event loop after every commit, of this server or of another."""
         self._listeners.append(listener)
 
     async def read(self, function: Callable[[Tx], T]) -> T:
@@ -116,8 +118,25 @@ class Database:
         result: T = await future
         return result
 
+    def announce(self, id: str) -> None:
+        """Have those who wait for `id` on other servers hear soon that something about it has changed."""
+        if not self._dialect.is_shared:
+            return
+        self._announced.add(id)
+        if len(self._announced) == 1:
+            self._tasks.start("announcing", self._announce())
+
+    async def _announce(self) -> None:
+        """What comes within a moment is one message."""
+        await self._clock.sleep(ANNOUNCE_AFTER)
+        ids, self._announced = self._announced, set()
+        try:
+            await self.write(lambda tx: tx.notices.changed.update(ids))
+        except NOT_NOW:
+            log.warning("Other servers could not be told of new log lines")
+
     def _read(self, function: Callable[[Tx], T]) -> T:
-        with self._dialect.engine.connect() as conn, conn.begin():
+        with self._dialect.reading.connect() as conn, conn.begin():
             return function(Tx(conn, self._clock))
 
     def _write_all(self) -> None:
@@ -187,6 +206,9 @@ class Database:
     def _settle(self, batch: list["_Write"], notices: Notices) -> None:
         for write in batch:
             write.settle()
+        self._publish(notices)
+
+    def _publish(self, notices: Notices) -> None:
         for listener in self._listeners:
             listener(notices)
 

@@ -9,8 +9,9 @@ from sqlalchemy import ColumnElement, and_, bindparam, delete, select
 from dstack.domain.intents import Done, Failed, Intent, Outcome, Pending, intent_of, to_body
 from dstack.errors import DstackError, error_of_code
 from dstack.store import wakes
+from dstack.store.notices import Open
 from dstack.store.tables import intents
-from dstack.store.tx import Open, Tx
+from dstack.store.tx import Tx
 
 _OF_OBJECT = (
     select(intents)
@@ -101,6 +102,7 @@ def record(tx: Tx, open_intent: Open, outcome: Done | Failed) -> None:
     for index, one in enumerate(asked):
         if one.position == open_intent.position:
             asked[index] = Asked(one.position, one.intent, outcome)
+    tx.notices.changed.add(id)
     wakes.add(tx, kind, id)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import LRUCache
 
 from dstack.store.dialect import Dialect
+from dstack.store.notices import Notices
 from dstack.store.tables import wakes
-from dstack.store.tx import Notices
 
 CONNECTIONS = 5
 _COMPILED: LRUCache[Any, Any] = LRUCache(500)
@@ -25,22 +26,30 @@ _INSERT = insert(wakes)
 class Sqlite(Dialect):
     """A database in a file."""
 
+    is_shared = False
+    advice = "Check the disk and the file's permissions, or restore the file from a backup"
     keep_earlier = _INSERT.on_conflict_do_update(
         index_elements=["kind", "id"], set_={"due_at": func.min(wakes.c.due_at, _INSERT.excluded.due_at)}
     )
 
     def __init__(self, path: Path) -> None:
         self.name = f"`{path}`"
-        self.engine = _engine_for(path)
+        self.engine = self.reading = _engine_for(path)
         self._path = path
 
     def prepare(self) -> None:
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
+    def lock(self, conn: Connection) -> None:
+        pass  # the lock on the data folder keeps others away
+
     def begin(self, conn: Connection) -> bool:
-        return False  # the lock on the data folder keeps others away
+        return False
 
     def tell(self, conn: Connection, notices: Notices) -> None:
+        pass  # there is nobody else
+
+    async def follow(self, hear: Callable[[Notices], None]) -> None:
         pass
 
 

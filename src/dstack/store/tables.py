@@ -14,6 +14,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Sequence,
     String,
     Table,
     Text,
@@ -42,6 +43,10 @@ class Time(TypeDecorator[datetime]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         return None if value is None else datetime.fromtimestamp(value / 1_000_000, UTC)
+
+
+Sequence("commits", metadata=metadata)
+"""Counts the turns of all servers on a PostgreSQL database: who finds a gap knows that another has written."""
 
 
 def _id() -> Column[str]:
@@ -177,6 +182,22 @@ wakes = Table(
     Column("id", String(36), primary_key=True),
     Column("due_at", Time, nullable=False),
     Index("wakes_due", "due_at"),
+)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    _id(),
+    Column("hostname", String(300), nullable=False),
+    Column("expires_at", Time),
+)
+
+shards = Table(
+    "shards",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("replica_id", String(36)),
+    Column("epoch", BigInteger, nullable=False),
 )
 
 events = Table(

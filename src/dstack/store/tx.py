@@ -12,41 +12,13 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, CursorResult, Executable, Insert, Table, Update, bindparam, insert, update
 
-from dstack.domain.intents import Intent
 from dstack.errors import Conflict
 from dstack.kit.clock import Clock
 from dstack.store import tables
+from dstack.store.notices import Notices
 from dstack.store.rows import KINDS, TABLES, Object, values_of
 
 _Values: TypeAlias = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """An intent that is still to be performed."""
-
-    position: int
-    """Its place among the intents of its object."""
-    intent: Intent
-
-    @property
-    def owner(self) -> tuple[str, str]:
-        """The object whose intents are performed one after the other."""
-        return self.intent.object_kind, self.intent.object_id
-
-
-@dataclass(slots=True)
-class Notices:
-    """What a commit has to tell the living: filled inside the transaction, published after it."""
-
-    events: bool = False
-    next_due: datetime | None = None
-    """When the earliest wake that was left for later is due."""
-    intents: list[Open] = field(default_factory=list)
-    """What was decided to be done."""
-    instances: set[str] = field(default_factory=set)
-    runs: set[str] = field(default_factory=set)
-    """The ids of the runs that got a new job, or ended."""
 
 
 @dataclass(slots=True)

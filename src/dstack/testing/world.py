@@ -145,6 +145,7 @@ class World:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop), "a world needs virtual time"
         return Outside(
+            dialect=Sqlite(self._folder / "server.db"),
             clock=VirtualClock(loop),
             ids=self._ids,
             backends=self.clouds,
@@ -160,7 +161,7 @@ class World:
         while True:
             self.crashes.happened = asyncio.Event()
             self.crashes.probability = 0.0  # a start that never succeeds would prove nothing
-            parts = self._parts = Parts(Sqlite(self._folder / "server.db"), self._outside())
+            parts = self._parts = Parts(self._outside())
             try:
                 await parts.start(TOKEN)
                 self.crashes.probability = CRASH_PROBABILITY

@@ -1,21 +1,20 @@
 """What the hands of the engine do where a host is away, gone, or says no."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import insert
 
 from dstack.blobs.files import BlobFiles
 from dstack.domain.intents import Done, StartJob, StopJob
 from dstack.domain.objects import Next
 from dstack.engine.effects import Effects
 from dstack.engine.inbox import EngineInbox
+from dstack.engine.leases import Leases
+from dstack.engine.lifecycles import check_move
 from dstack.engine.links import Links
-from dstack.engine.loop import check_move
 from dstack.engine.outbox import Outbox
 from dstack.errors import AgentRefused, BackendError, BackendUnavailable, HostUnreachable, ServerError
 from dstack.hosts.link import Inbox, Link, Welcome
@@ -26,9 +25,8 @@ from dstack.protocol.agent import HostResources, JobReport
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus
 from dstack.store import commits, intents, objects
 from dstack.store.db import Database
-from dstack.store.sqlite import Sqlite
-from dstack.store.tables import projects, users
-from dstack.store.tx import Open, Tx
+from dstack.store.notices import Open
+from dstack.store.tx import Tx
 from tests.making import NOW, HandClock, ended, instance, placed_job, report, run
 
 START = StartJob("0-job", "0-instance")
@@ -36,21 +34,14 @@ STOP = StopJob("0-job", "0-instance", 1.0)
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
+def leases(db: Database) -> Leases:
+    return Leases(db, SystemClock(), "0-server", "here", alone=True)
 
 
 @pytest.fixture
-async def db(tmp_path: Path, clock: HandClock) -> AsyncIterator[Database]:
-    def people(tx: Tx) -> None:
-        tx.change(insert(users).values(id="0-user", name="ada", is_admin=False, token_hash="x", created_at=NOW))
-        tx.change(insert(projects).values(id="0-project", name="main", created_at=NOW))
-
-    database = Database(Sqlite(tmp_path / "test.db"), clock)
-    database.open()
-    await database.write(people)
-    yield database
-    await database.close()
+async def inbox(db: Database, leases: Leases, tmp_path: Path) -> EngineInbox:
+    await leases.start()
+    return EngineInbox(db, leases, LogFiles(tmp_path / "logs"), BlobFiles(tmp_path / "blobs"), Signals())
 
 
 async def record(db: Database, machine: dict[str, Any], job: dict[str, Any]) -> None:
@@ -101,10 +92,11 @@ async def test_a_stop_that_is_refused_is_asked_for_again_less_and_less_often(db:
     assert caught.value.retryable
 
 
-async def test_what_could_not_be_recorded_is_performed_again(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_could_not_be_recorded_is_performed_again(
+    db: Database, leases: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await record(db, {"status": InstanceStatus.TERMINATED, "finished_at": NOW}, {})
-    await db.write(lambda tx: intents.add(tx, STOP))
-    outbox = Outbox(db, effects_with(db), SystemClock())
+    outbox = Outbox(db, effects_with(db), SystemClock(), leases)
     failures = [ServerError("The database is behind")]
     real = db.write
 
@@ -113,8 +105,10 @@ async def test_what_could_not_be_recorded_is_performed_again(db: Database, monke
             raise failures.pop()
         return await real(function)
 
+    outbox.start()
+    await leases.start()
+    await db.write(lambda tx: intents.add(tx, STOP))
     monkeypatch.setattr(db, "write", write)
-    await outbox.start()
     async with asyncio.timeout(20):
         while await db.read(intents.list_open):
             pass
@@ -122,22 +116,18 @@ async def test_what_could_not_be_recorded_is_performed_again(db: Database, monke
     assert not failures
 
 
-def inbox_of(db: Database, folder: Path) -> EngineInbox:
-    return EngineInbox(db, LogFiles(folder / "logs"), BlobFiles(folder / "blobs"), Signals())
-
-
 def welcome(*reports: JobReport) -> Welcome:
     return Welcome(HostResources(1, 1, 1), None, None, reports)
 
 
-async def test_logs_are_wanted_of_jobs_on_record_and_of_no_others(db: Database, tmp_path: Path) -> None:
+async def test_logs_are_wanted_of_jobs_on_record_and_of_no_others(db: Database, inbox: EngineInbox) -> None:
     await record(db, {}, {"status": JobStatus.RUNNING})
-    wanted = await inbox_of(db, tmp_path).welcomed("0-instance", welcome(report(), report(job_id="0-deleted")))
+    wanted = await inbox.welcomed("0-instance", welcome(report(), report(job_id="0-deleted")))
     assert wanted == {("0-job", "job"): 0, ("0-job", "agent"): 0}
 
 
 async def test_the_wait_for_the_last_log_bytes_begins_anew_when_the_link_is_up_again(
-    db: Database, tmp_path: Path, clock: HandClock
+    db: Database, inbox: EngineInbox, clock: HandClock
 ) -> None:
     last = ended(logged=False)
     await record(db, {}, {"status": JobStatus.TERMINATING, "reason": JobReason.EXITED, "report": last})
@@ -145,13 +135,13 @@ async def test_the_wait_for_the_last_log_bytes_begins_anew_when_the_link_is_up_a
     [started] = await db.read(intents.list_open)
     await db.write(lambda tx: intents.record(tx, Open(started.position, START), Done({})))
     clock.time = NOW + timedelta(hours=8)
-    await inbox_of(db, tmp_path).welcomed("0-instance", welcome(last))
+    await inbox.welcomed("0-instance", welcome(last))
     job = await db.read(lambda tx: objects.find_job(tx, "0-job"))
     assert job is not None and job.status_since == clock.time
 
 
 async def test_the_silence_of_a_machine_counts_from_the_start_of_the_server(
-    db: Database, tmp_path: Path, clock: HandClock
+    db: Database, leases: Leases, clock: HandClock
 ) -> None:
     await record(db, {"unreachable_since": NOW}, {})
     clock.time = NOW + timedelta(hours=8)
@@ -160,8 +150,13 @@ async def test_the_silence_of_a_machine_counts_from_the_start_of_the_server(
         async def connect(self) -> Any:
             raise HostUnreachable("The host does not answer")
 
-    links = Links(db, cast(Inbox, inbox_of(db, tmp_path)), SystemClock(), lambda of: Nowhere())
-    await links.start()
+    class Deaf:
+        async def disconnected(self, instance_id: str) -> None:
+            """Nobody listens."""
+
+    links = Links(db, cast(Inbox, Deaf()), SystemClock(), leases, lambda of: Nowhere())
+    links.start()
+    await leases.start()
     await links.close()
     machine = await db.read(lambda tx: objects.find_instance(tx, "0-instance"))
     assert machine is not None and machine.unreachable_since == clock.time

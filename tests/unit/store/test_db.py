@@ -1,17 +1,18 @@
 import asyncio
-import sqlite3
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import inspect, text
 
 from dstack.errors import ConfigurationError
 from dstack.store import tables, wakes
 from dstack.store.db import Database
+from dstack.store.dialect import Dialect
 from dstack.store.migrate import migrate
+from dstack.store.notices import Notices
 from dstack.store.schema import prepare_schema
 from dstack.store.sqlite import Sqlite
-from dstack.store.tx import Notices, Tx
+from dstack.store.tx import Tx
 from tests.making import NOW, HandClock
 
 
@@ -70,38 +71,34 @@ async def test_listeners_hear_of_what_was_committed_and_of_nothing_else(db: Data
     assert heard[-1].next_due
 
 
-def columns(path: Path) -> dict[str, list[str]]:
-    engine = create_engine(f"sqlite:///{path}")
-    try:
-        found = inspect(engine)
-        return {
-            name: sorted(
-                f"{column['name']} {column['type']} {column['nullable']}" for column in found.get_columns(name)
-            )
-            + sorted(str(index["name"]) for index in found.get_indexes(name))
-            for name in found.get_table_names()
-        }
-    finally:
-        engine.dispose()
+def columns(dialect: Dialect) -> dict[str, list[str]]:
+    found = inspect(dialect.engine)
+    return {
+        name: sorted(f"{column['name']} {column['type']} {column['nullable']}" for column in found.get_columns(name))
+        + sorted(str(index["name"]) for index in found.get_indexes(name))
+        for name in found.get_table_names()
+    }
 
 
-def test_migrations_make_the_same_tables_as_a_new_database_has(tmp_path: Path) -> None:
-    new, old = tmp_path / "new.db", tmp_path / "old.db"
-    for path, prepare in ((new, prepare_schema), (old, migrate)):
-        engine = create_engine(f"sqlite:///{path}")
-        prepare(engine)
-        engine.dispose()
-    assert columns(new) == columns(old)
+def test_migrations_make_the_same_tables_as_a_new_database_has(dialect: Dialect) -> None:
+    prepare_schema(dialect)
+    new = columns(dialect)
+    with dialect.engine.begin() as conn:
+        tables.metadata.drop_all(conn)
+        conn.execute(text("DROP TABLE alembic_version"))
+    with dialect.engine.begin() as conn:
+        migrate(conn)
+    assert columns(dialect) == new
+    dialect.engine.dispose()
 
 
-def test_a_database_of_a_newer_dstack_is_refused_with_both_versions(tmp_path: Path) -> None:
-    engine = create_engine(f"sqlite:///{tmp_path / 'newer.db'}")
-    prepare_schema(engine)
-    with engine.begin() as conn:
+def test_a_database_of_a_newer_dstack_is_refused_with_both_versions(dialect: Dialect) -> None:
+    prepare_schema(dialect)
+    with dialect.engine.begin() as conn:
         conn.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(ConfigurationError, match=f"version 9999.*up to {tables.HEAD}"):
-        prepare_schema(engine)
-    engine.dispose()
+        prepare_schema(dialect)
+    dialect.engine.dispose()
 
 
 async def test_a_damaged_database_is_refused_by_name(tmp_path: Path, clock: HandClock) -> None:
@@ -112,8 +109,19 @@ async def test_a_damaged_database_is_refused_by_name(tmp_path: Path, clock: Hand
         database.open()
 
 
-async def test_what_is_committed_survives_a_connection_that_never_closes(db: Database, tmp_path: Path) -> None:
+async def test_what_is_committed_survives_a_connection_that_never_closes(db: Database, dialect: Dialect) -> None:
     await db.write(lambda tx: wakes.add(tx, "run", "r"))
-    with sqlite3.connect(tmp_path / "test.db") as other:
-        assert other.execute("SELECT id FROM wakes").fetchall() == [("r",)]
-    other.close()
+    with dialect.engine.connect() as other:
+        assert other.execute(text("SELECT id FROM wakes")).fetchall() == [("r",)]
+
+
+async def test_a_write_that_fails_halfway_takes_only_itself_back(db: Database) -> None:
+    def half(tx: Tx) -> None:
+        tx.change(text("DELETE FROM users"))
+        raise ValueError("no")
+
+    writes = [db.write(lambda tx, n=n: wakes.add(tx, "run", f"{n}")) for n in range(3)]  # type: ignore[misc]
+    results = await asyncio.gather(db.write(half), *writes, return_exceptions=True)
+    assert [type(result) for result in results if result is not None] == [ValueError]
+    assert await db.read(lambda tx: tx.select(text("SELECT count(*) FROM users")).scalar()) == 1
+    assert await db.read(lambda tx: tx.select(text("SELECT count(*) FROM wakes")).scalar()) == 3

@@ -5,7 +5,7 @@ import pytest
 
 from dstack.domain.intents import StopJob
 from dstack.domain.objects import Next
-from dstack.engine.loop import check_move
+from dstack.engine.lifecycles import check_move
 from dstack.errors import Conflict, IllegalMove
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus, RunStatus
 from dstack.store import commits, events, intents, objects, wakes

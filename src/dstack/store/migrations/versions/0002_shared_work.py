@@ -1,4 +1,4 @@
-"""Intents are counted for each object, and say on which instance they act."""
+"""Intents are counted for each object and name their instance; servers share the instances out."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -36,3 +36,19 @@ def upgrade() -> None:
     op.execute(_MOVE)
     op.drop_table("intents_before")
     op.create_index("intents_by_state", "intents", ["state"], unique=False)
+    op.create_table(
+        "replicas",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("hostname", sa.String(length=300), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "shards",
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("replica_id", sa.String(length=36), nullable=True),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("number"),
+    )
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("CREATE SEQUENCE commits")

@@ -1,0 +1,130 @@
+"""Which instances this server sees to: all of them where it is alone, its part of the shards where there are several.
+
+A lease runs out unless it is renewed. Whoever could not renew his stops acting before anybody else begins, and what he
+still writes is refused by the number (epoch) of his lease.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+from dstack.domain.sharding import SHARDS, divide, shard_of
+from dstack.kit.clock import Clock
+from dstack.kit.tasks import TaskGroup
+from dstack.store import leases
+from dstack.store.db import NOT_NOW, Database
+from dstack.store.tx import Tx
+
+log = logging.getLogger(__name__)
+
+LEASE = timedelta(seconds=6)
+RENEW_EVERY = timedelta(seconds=1)
+MARGIN = timedelta(seconds=2)
+"""How long before its end a lease is not acted on any more."""
+
+
+class Leases:
+    """The shards of one server, and who has to hear when they change."""
+
+    def __init__(self, db: Database, clock: Clock, replica_id: str, hostname: str, *, alone: bool) -> None:
+        self._db = db
+        self._clock = clock
+        self._id = replica_id
+        self._hostname = hostname
+        self._alone = alone
+        self._epochs: dict[int, int] = {}
+        self._valid_until_s = 0.0
+        self._gained: list[Callable[[], Awaitable[None]]] = []
+        self._lost: list[Callable[[], Awaitable[None]]] = []
+        self._is_busy: Callable[[int], bool] = lambda shard: False
+        self._tasks = TaskGroup()
+
+    def owns(self, instance_id: str) -> bool:
+        """Whether this server is the one that sees to an instance."""
+        return shard_of(instance_id) in self._epochs and (self._alone or _now_s() < self._valid_until_s)
+
+    def epoch_of(self, instance_id: str) -> int:
+        """The number of the lease on an instance: an agent obeys the highest."""
+        return self._epochs.get(shard_of(instance_id), 0)
+
+    def check(self, tx: Tx, instance_id: str) -> None:
+        """Raise `LeaseLost` where another server has taken over, whatever this one believes."""
+        leases.check(tx, self._id, instance_id, self.epoch_of(instance_id))
+
+    def when_gained(self, listener: Callable[[], Awaitable[None]]) -> None:
+        """Have `listener` called whenever this server sees to more instances than before."""
+        self._gained.append(listener)
+
+    def when_lost(self, listener: Callable[[], Awaitable[None]]) -> None:
+        """Have `listener` called whenever it sees to fewer; others take them once it has returned."""
+        self._lost.append(listener)
+
+    def keep_while_busy(self, is_busy: Callable[[int], bool]) -> None:
+        """Give no shard away of which `is_busy` says that something is under way."""
+        self._is_busy = is_busy
+
+    async def start(self) -> None:
+        """Take what is free, and keep it."""
+        await self._renew()
+        if not self._alone:
+            self._tasks.start("leases", self._run())
+
+    async def close(self) -> None:
+        """Leave everything to the others at once. What this server held must be let go of before."""
+        await self._tasks.close()
+        self._epochs.clear()
+        if self._alone:
+            return
+        try:
+            await self._db.write(lambda tx: leases.leave(tx, self._id))
+        except NOT_NOW:
+            log.warning("The leases could not be given back; they run out by themselves")
+
+    async def _run(self) -> None:
+        while True:
+            await self._clock.sleep(RENEW_EVERY)
+            try:
+                await self._renew()
+            except NOT_NOW as error:
+                log.warning("The leases could not be renewed: %s", error)
+                if self._epochs and _now_s() >= self._valid_until_s:
+                    log.error("The leases have run out: other servers take over until the database answers again")
+                    await self._set({})
+
+    async def _renew(self) -> None:
+        asked_at_s = _now_s()
+        mine, surplus = await self._db.write(self._renew_in)
+        self._valid_until_s = asked_at_s + (LEASE - MARGIN).total_seconds()
+        await self._set(mine)
+        given = [shard for shard in surplus if not self._is_busy(shard)]
+        if given:
+            await self._set({shard: epoch for shard, epoch in mine.items() if shard not in given})
+            await self._db.write(lambda tx: leases.give(tx, self._id, given))
+
+    def _renew_in(self, tx: Tx) -> tuple[dict[int, int], tuple[int, ...]]:
+        """Live on, and take what is free. Returns the shards that are this server's, and those it should give away."""
+        if self._alone:
+            leases.forget_all(tx)
+            leases.renew(tx, self._id, self._hostname, None)
+            return leases.take(tx, self._id, range(SHARDS)), ()
+        leases.renew(tx, self._id, self._hostname, tx.clock.now() + LEASE)
+        division = divide(leases.owners(tx), leases.live_replicas(tx), self._id)
+        leases.take(tx, self._id, division.take)
+        return leases.epochs_of(tx, self._id), division.give
+
+    async def _set(self, epochs: dict[int, int]) -> None:
+        before, self._epochs = self._epochs, epochs
+        if any(epochs.get(shard) != epoch for shard, epoch in before.items()):
+            log.info("This server sees to %d of %d shards", len(epochs), SHARDS)
+            for lost in self._lost:
+                await lost()
+        if any(before.get(shard) != epoch for shard, epoch in epochs.items()):
+            log.info("This server sees to %d of %d shards", len(epochs), SHARDS)
+            for gained in self._gained:
+                await gained()
+
+
+def _now_s() -> float:
+    """Time that never jumps: whether a lease still holds must not depend on a clock that somebody sets."""
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,91 @@
+"""Who owns which shards: leases that run out unless they are renewed, and numbers that only grow (fencing)."""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+
+from sqlalchemy import delete, insert, select, update
+
+from dstack.domain.sharding import shard_of
+from dstack.errors import LeaseLost
+from dstack.store.tables import replicas, shards
+from dstack.store.tx import Tx
+
+_SHARDS = select(shards)
+
+
+def live_replicas(tx: Tx) -> dict[str, str]:
+    """The replicas whose lease has not run out, and their hosts' names. A lease without an end never does."""
+    lasting = replicas.c.expires_at.is_(None) | (replicas.c.expires_at > tx.clock.now())
+    return {row.id: row.hostname for row in tx.select(select(replicas).where(lasting))}
+
+
+def renew(tx: Tx, replica_id: str, hostname: str, until: datetime | None) -> None:
+    """Let a replica live until then, None for ever, and forget those that are long dead."""
+    tx.change(delete(replicas).where((replicas.c.id == replica_id) | (replicas.c.expires_at <= tx.clock.now())))
+    tx.change(insert(replicas).values(id=replica_id, hostname=hostname, expires_at=until))
+
+
+def forget_all(tx: Tx) -> None:
+    """There are no other servers: those that are on record have ended."""
+    tx.change(delete(replicas))
+
+
+def owners(tx: Tx) -> dict[int, str | None]:
+    """Who has each shard."""
+    return {number: owner for number, (owner, _) in _owned(tx).items()}
+
+
+def epochs_of(tx: Tx, replica_id: str) -> dict[int, int]:
+    """The shards of a replica, each with its epoch."""
+    return {number: epoch for number, (owner, epoch) in _owned(tx).items() if owner == replica_id}
+
+
+def _owned(tx: Tx) -> Mapping[int, tuple[str | None, int]]:
+    known = tx.known.get(("shards", ""))
+    if known is None:
+        known = {row.number: (row.replica_id, row.epoch) for row in tx.select(_SHARDS)}
+        tx.known["shards", ""] = known
+    owned: Mapping[int, tuple[str | None, int]] = known
+    return owned
+
+
+def take(tx: Tx, replica_id: str, numbers: Collection[int]) -> dict[int, int]:
+    """Become the owner of shards. Returns the epoch of each: higher than any that an earlier owner had."""
+    known = _owned(tx)
+    least = int(tx.clock.now().timestamp() * 1_000_000)
+    epochs = {number: max(least, known[number][1] + 1) if number in known else least for number in numbers}
+    _set(tx, {number: (replica_id, epoch) for number, epoch in epochs.items()})
+    return epochs
+
+
+def give(tx: Tx, replica_id: str, numbers: Collection[int]) -> None:
+    """Leave shards to others; those of them that somebody else has taken already stay his."""
+    known = _owned(tx)
+    _set(tx, {number: (None, known[number][1]) for number in numbers if known[number][0] == replica_id})
+
+
+def leave(tx: Tx, replica_id: str) -> None:
+    """A replica ends: others may take all it has at once."""
+    give(tx, replica_id, [number for number, owner in owners(tx).items() if owner == replica_id])
+    tx.change(delete(replicas).where(replicas.c.id == replica_id))
+
+
+def _set(tx: Tx, owned: Mapping[int, tuple[str | None, int]]) -> None:
+    known = _owned(tx)
+    born = [number for number in owned if number not in known]
+    if born:
+        tx.change(insert(shards), [_row(number, owned[number]) for number in born])
+    for number in owned:
+        if number in known:
+            tx.change(update(shards).where(shards.c.number == number).values(_row(number, owned[number])))
+    tx.known["shards", ""] = {**known, **owned}
+
+
+def _row(number: int, owned: tuple[str | None, int]) -> dict[str, object]:
+    return {"number": number, "replica_id": owned[0], "epoch": owned[1]}
+
+
+def check(tx: Tx, replica_id: str, instance_id: str, epoch: int) -> None:
+    """Raise `LeaseLost` unless the replica still owns the instance's shard, and has all the time since that epoch."""
+    if _owned(tx).get(shard_of(instance_id)) != (replica_id, epoch):
+        raise LeaseLost(f"Another server sees to instance `{instance_id}` by now")

@@ -1,0 +1,41 @@
+"""A database for tests: each of the two kinds in turn, the real ones."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert
+
+from dstack.kit.clock import CorrectedClock
+from dstack.store.db import Database
+from dstack.store.dialect import Dialect
+from dstack.store.postgres import Postgres
+from dstack.store.sqlite import Sqlite
+from dstack.store.tables import projects, users
+from dstack.store.tx import Tx
+from tests.making import NOW, HandClock
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def dialect(request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock) -> Dialect:
+    if request.param == "sqlite":
+        return Sqlite(tmp_path / "test.db")
+    return Postgres(request.getfixturevalue("postgres_url"), CorrectedClock(clock), server="0-server")
+
+
+@pytest.fixture
+async def db(dialect: Dialect, clock: HandClock) -> AsyncIterator[Database]:
+    def people(tx: Tx) -> None:
+        tx.change(insert(users).values(id="0-user", name="ada", is_admin=False, token_hash="x", created_at=NOW))
+        tx.change(insert(projects).values(id="0-project", name="main", created_at=NOW))
+
+    database = Database(dialect, clock)
+    database.open()
+    await database.write(people)
+    yield database
+    await database.close()

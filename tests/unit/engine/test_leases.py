@@ -1,0 +1,123 @@
+"""Several servers on one database: each instance has one that sees to it, whoever freezes, dies or joins."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+import pytest
+
+from dstack.domain.sharding import SHARDS
+from dstack.engine import leases as module
+from dstack.engine.leases import Leases
+from dstack.errors import LeaseLost
+from dstack.kit.clock import CorrectedClock, SystemClock
+from dstack.store import leases as table
+from dstack.store.db import Database
+from dstack.store.postgres import Postgres
+
+PATIENCE_S = 20.0
+INSTANCES = [f"{number}-instance" for number in range(200)]
+
+
+class Server:
+    """One of several: as much of it as leases need."""
+
+    def __init__(self, url: str, name: str, clock: CorrectedClock) -> None:
+        self.db = Database(Postgres(url, clock, server=name), clock)
+        self.clock = clock
+        self.leases = Leases(self.db, clock, f"0-{name}", name, alone=False)
+
+    async def start(self) -> None:
+        self.db.open()
+        await self.leases.start()
+
+    @property
+    def owned(self) -> set[str]:
+        return {id for id in INSTANCES if self.leases.owns(id)}
+
+
+@pytest.fixture
+async def start(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., object]]:
+    monkeypatch.setattr(module, "RENEW_EVERY", timedelta(seconds=0.05))
+    monkeypatch.setattr(module, "LEASE", timedelta(seconds=1))
+    monkeypatch.setattr(module, "MARGIN", timedelta(seconds=0.2))
+
+    async with AsyncExitStack() as stack:
+
+        async def make(name: str, clock: CorrectedClock | None = None) -> Server:
+            server = Server(postgres_url, name, clock or CorrectedClock(SystemClock()))
+            await server.start()
+            stack.push_async_callback(server.db.close)
+            stack.push_async_callback(server.leases.close)
+            return server
+
+        yield make
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 - from outside there is nothing to wait for
+            await asyncio.sleep(0.01)
+
+
+async def test_each_instance_has_one_server_and_a_new_one_gets_its_part(start: Callable[..., object]) -> None:
+    one = await start("one")
+    assert one.owned == set(INSTANCES)
+    two = await start("two")
+    await until(lambda: len(two.owned) > 50 and one.owned | two.owned == set(INSTANCES))
+    assert not one.owned & two.owned
+
+
+async def test_who_leaves_is_followed_at_once_and_who_dies_when_his_lease_is_over(start: Callable[..., object]) -> None:
+    one, two, three = [await start(name) for name in ("one", "two", "three")]
+    await until(lambda: min(len(two.owned), len(three.owned)) > 30)
+    await two.leases.close()
+    await three.leases._tasks.close()  # dead: it renews nothing, and gives nothing back
+    await until(lambda: one.owned == set(INSTANCES))
+
+
+async def test_who_was_frozen_writes_nothing_for_what_another_has_taken(start: Callable[..., object]) -> None:
+    frozen = await start("frozen")
+    await frozen.leases._tasks.close()
+    other = await start("other")
+    await until(lambda: other.owned == set(INSTANCES))
+    assert frozen.owned == set(), "its lease has run out"
+    with pytest.raises(LeaseLost, match="Another server sees to instance `1-instance`"):
+        await frozen.db.write(lambda tx: frozen.leases.check(tx, "1-instance"))
+    await other.db.write(lambda tx: other.leases.check(tx, "1-instance"))
+    assert other.leases.epoch_of("1-instance") > frozen.leases.epoch_of("1-instance")
+
+
+async def test_nothing_is_given_away_while_something_is_under_way(start: Callable[..., object]) -> None:
+    busy = await start("busy")
+    busy.leases.keep_while_busy(lambda shard: True)
+    two = await start("two")
+    live = await busy.db.read(table.live_replicas)
+    assert sorted(live.values()) == ["busy", "two"]
+    await busy.leases._renew()
+    assert (len(busy.owned), len(two.owned)) == (len(INSTANCES), 0)
+    busy.leases.keep_while_busy(lambda shard: False)
+    await until(lambda: len(two.owned) > 50)
+
+
+async def test_a_server_whose_clock_is_an_hour_off_agrees_with_the_others(start: Callable[..., object]) -> None:
+    class Fast(SystemClock):
+        def now(self) -> object:  # type: ignore[override]
+            return super().now() + timedelta(hours=1)
+
+    right = await start("right")
+    wrong = await start("wrong", CorrectedClock(Fast()))  # type: ignore[arg-type]
+    await until(lambda: len(wrong.owned) > 50 and right.owned | wrong.owned == set(INSTANCES))
+    assert abs(right.clock.now() - wrong.clock.now()) < timedelta(minutes=1)
+
+
+async def test_a_server_that_is_alone_has_everything_and_more_right_than_any_before_it(db: Database) -> None:
+    former, epochs = None, list[int]()
+    for name in ("first", "second"):
+        former = Leases(db, SystemClock(), f"0-{name}", "here", alone=True)
+        await former.start()
+        epochs.append(former.epoch_of("0-instance"))
+        await former.close()
+    assert epochs[1] > epochs[0]
+    assert len(await db.read(table.owners)) == SHARDS
