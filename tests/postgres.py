@@ -41,7 +41,7 @@ class PostgresServer:
 
     def restart(self) -> None:
         """Break every connection."""
-        self._control("restart", "-m", "immediate")
+        self._control("restart", "-m", "fast")
 
     def url(self, name: str) -> str:
         """Where a database is, as DSTACK_DATABASE_URL says it."""

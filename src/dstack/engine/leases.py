@@ -86,10 +86,10 @@ class Leases:
             await self._clock.sleep(RENEW_EVERY)
             try:
                 await self._renew()
-            except NOT_NOW as error:
-                log.warning("The leases could not be renewed: %s", error)
+            except Exception:  # whatever it was, the next renewal may succeed, and without any others take over
+                log.exception("The leases could not be renewed")
                 if self._epochs and _now_s() >= self._valid_until_s:
-                    log.error("The leases have run out: other servers take over until the database answers again")
+                    log.error("The leases have run out: other servers take over until they can be renewed again")
                     await self._set({})
 
     async def _renew(self) -> None:

@@ -63,17 +63,18 @@ class Links:
     async def _link_to_all(self) -> None:
         """While nobody saw to a machine, nobody could hear its agent: its silence counts from now until it answers."""
 
+        live = await self._db.read(objects.live_instances)
+        gained = [one.id for one in live if self._leases.owns(one.id) and one.id not in self._links]
+
         def silent_from_now_on(tx: Tx) -> list[Instance]:
-            found = [one for one in objects.live_instances(tx) if one.machine_id and self._is_new(one)]
+            found = [one for one in objects.instances_by_id(tx, gained).values() if one.machine_id]
             for instance in found:
-                commits.record(tx, replace(instance, unreachable_since=tx.clock.now()))
+                if instance.finished_at is None:
+                    commits.record(tx, replace(instance, unreachable_since=tx.clock.now()))
             return found
 
         for instance in await self._db.write(silent_from_now_on):
             await self._keep(instance)
-
-    def _is_new(self, instance: Instance) -> bool:
-        return self._leases.owns(instance.id) and instance.id not in self._links
 
     async def _drop_lost(self) -> None:
         for instance_id in [id for id in self._links if not self._leases.owns(id)]:
