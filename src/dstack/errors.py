@@ -86,6 +86,13 @@ class ServerError(DstackError):
     code = "server_error"
 
 
+class DatabaseUnavailable(ServerError):
+    """The server's database does not answer, or takes no writes just now."""
+
+    code = "database_unavailable"
+    retryable = True
+
+
 class ServerClientError(ServerError):
     """The server refused the request."""
 

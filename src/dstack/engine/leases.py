@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from dstack.domain.sharding import SHARDS, divide, shard_of
+from dstack.errors import DatabaseUnavailable
 from dstack.kit.clock import Clock
 from dstack.kit.tasks import TaskGroup
 from dstack.store import leases
-from dstack.store.db import NOT_NOW, Database
+from dstack.store.db import Database
 from dstack.store.tx import Tx
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class Leases:
             return
         try:
             await self._db.write(lambda tx: leases.leave(tx, self._id))
-        except NOT_NOW:
+        except DatabaseUnavailable:
             log.warning("The leases could not be given back; they run out by themselves")
 
     async def _run(self) -> None:

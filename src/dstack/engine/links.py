@@ -8,10 +8,9 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy.exc import DatabaseError
-
 from dstack.domain.objects import Instance
 from dstack.engine.leases import Leases
+from dstack.errors import DatabaseUnavailable
 from dstack.hosts.link import Connector, Inbox, Link
 from dstack.hosts.local import LocalConnector
 from dstack.kit.clock import Clock
@@ -94,7 +93,7 @@ class Links:
             changed, self._changed = self._changed, set()
             try:
                 instances = await self._db.read(partial(objects.instances_by_id, ids=changed))
-            except DatabaseError:
+            except DatabaseUnavailable:
                 log.exception("The database does not answer; tried again in %s", AFTER_TROUBLE)
                 self._changed |= changed
                 self._woken.set()

@@ -15,11 +15,12 @@ from dstack.engine import views
 from dstack.engine.catalog import Catalog
 from dstack.engine.lifecycles import INSTANCE, JOB, RUN, check_move
 from dstack.engine.scheduler import schedule
+from dstack.errors import DatabaseUnavailable
 from dstack.kit.clock import Clock
 from dstack.kit.ids import Ids
 from dstack.kit.tasks import TaskGroup
 from dstack.store import commits, objects, wakes
-from dstack.store.db import NOT_NOW, Database
+from dstack.store.db import Database
 from dstack.store.notices import Notices
 from dstack.store.tx import Tx
 
@@ -71,7 +72,7 @@ class Engine:
                 if await self._db.read(objects.is_anyone_queued):
                     await self._catalog.offers()  # capacity comes and goes
                 await self._db.write(wakes.add_all)
-            except NOT_NOW:
+            except DatabaseUnavailable:
                 log.exception("The database does not take writes; the next sweep is in %s", SWEEP_EVERY)
             await self._clock.sleep(SWEEP_EVERY)
 
@@ -81,7 +82,7 @@ class Engine:
             self._woken.clear()
             try:
                 self._next_due = await self._db.write(wakes.take_due)
-            except NOT_NOW:
+            except DatabaseUnavailable:
                 log.exception("The database does not take writes; tried again in %s", AFTER_A_BUG)
                 await self._clock.sleep(AFTER_A_BUG)
                 continue

@@ -9,11 +9,11 @@ from dstack.domain.intents import Done, Failed
 from dstack.domain.sharding import shard_of
 from dstack.engine.effects import Effects
 from dstack.engine.leases import Leases
-from dstack.errors import BackendError, DstackError, LeaseLost
+from dstack.errors import BackendError, DatabaseUnavailable, DstackError, LeaseLost
 from dstack.kit.clock import Clock
 from dstack.kit.tasks import TaskGroup
 from dstack.store import intents
-from dstack.store.db import NOT_NOW, Database
+from dstack.store.db import Database
 from dstack.store.notices import Notices, Open
 from dstack.store.tx import Tx
 
@@ -62,7 +62,7 @@ class Outbox:
             self._asked_elsewhere.clear()
             try:
                 await self._load()
-            except NOT_NOW:
+            except DatabaseUnavailable:
                 log.exception("What is to be done could not be read; tried again in %s", LONGEST_RETRY)
                 self._asked_elsewhere.set()
                 await self._clock.sleep(LONGEST_RETRY)
@@ -123,7 +123,7 @@ class Outbox:
             await self._db.write(write)
         except LeaseLost as error:
             log.warning("What came of %s is not recorded: %s", open_intent.intent, error)
-        except NOT_NOW:
+        except DatabaseUnavailable:
             log.exception("What came of %s could not be stored; it is performed again", open_intent.intent)
             return False
         return True

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError
 
-from dstack.errors import ConfigurationError, ServerError
+from dstack.errors import ConfigurationError, DatabaseUnavailable
 from dstack.kit.clock import Clock
 from dstack.kit.tasks import TaskGroup
 from dstack.store.dialect import Dialect
@@ -31,8 +31,6 @@ READERS = 4
 WRITES_WAITING_MAX = 10_000
 WRITES_PER_COMMIT = 200
 AFTER_A_BUG = timedelta(seconds=30)
-NOT_NOW = (DatabaseError, ServerError)
-"""What `write` raises where nothing can be written just now: the disk is full, or too much is waiting."""
 ANNOUNCE_AFTER = timedelta(milliseconds=100)
 KNOWN_MAX = 200_000
 
@@ -97,20 +95,24 @@ class Database:
         self._listeners.append(listener)
 
     async def read(self, function: Callable[[Tx], T]) -> T:
-        """The result of `function` in a transaction that only reads."""
+        """The result of `function` in a transaction that only reads.
+
+        Raises:
+            DatabaseUnavailable: it does not answer.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, function)
 
     async def write(self, function: Callable[[Tx], T]) -> T:
         """The result of `function`, once it is committed. An exception rolls back what it wrote.
 
         Raises:
-            ServerError: too many writes are waiting.
+            DatabaseUnavailable: nothing can be written just now: the disk is full, or too much is waiting.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         with self._turns:
             if len(self._waiting) >= WRITES_WAITING_MAX:
-                raise ServerError(f"The database is behind by {WRITES_WAITING_MAX} writes", hint="Try again later")
+                raise DatabaseUnavailable(f"{WRITES_WAITING_MAX} writes are waiting already", hint="Try again later")
             self._waiting.append(_Write(function, future))
             begin, self._writing = not self._writing, True
         if begin:
@@ -132,12 +134,21 @@ class Database:
         ids, self._announced = self._announced, set()
         try:
             await self.write(lambda tx: tx.notices.changed.update(ids))
-        except NOT_NOW:
+        except DatabaseUnavailable:
             log.warning("Other servers could not be told of new log lines")
 
     def _read(self, function: Callable[[Tx], T]) -> T:
-        with self._dialect.reading.connect() as conn, conn.begin():
-            return function(Tx(conn, self._clock))
+        try:
+            with self._dialect.reading.connect() as conn, conn.begin():
+                return function(Tx(conn, self._clock))
+        except DatabaseError as error:
+            raise self._unavailable("read", error) from error
+
+    def _unavailable(self, verb: str, error: DatabaseError) -> DatabaseUnavailable:
+        reason = str(error.orig).partition("\n")[0]
+        return DatabaseUnavailable(
+            f"The server's database cannot be {verb} just now: {reason}", hint=self._dialect.advice
+        )
 
     def _write_all(self) -> None:
         """Until nobody waits any more; who comes meanwhile shares the next commit."""
@@ -160,8 +171,9 @@ class Database:
             except Exception as error:
                 if reactor is _look_later:
                     log.error("A commit of %d writes failed: %s", len(batch), error)
+                    told = self._unavailable("written", error) if isinstance(error, DatabaseError) else error
                     for write in batch:
-                        write.error = write.error or error
+                        write.error = write.error or told
                     return Notices()
                 log.error("A commit failed; it is tried once more, without looking at what it wakes", exc_info=error)
                 reactor = _look_later
@@ -244,6 +256,8 @@ class _Write:
         try:
             self._result = self._function(tx)
         except Exception as error:
+            if isinstance(error, DatabaseError):
+                raise  # it is not this function's fault; none of the others would fare better
             self.error = error
             if tx.changes != changes:
                 raise _Half from error

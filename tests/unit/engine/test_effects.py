@@ -16,7 +16,7 @@ from dstack.engine.leases import Leases
 from dstack.engine.lifecycles import check_move
 from dstack.engine.links import Links
 from dstack.engine.outbox import Outbox
-from dstack.errors import AgentRefused, BackendError, BackendUnavailable, HostUnreachable, ServerError
+from dstack.errors import AgentRefused, BackendError, BackendUnavailable, DatabaseUnavailable, HostUnreachable
 from dstack.hosts.link import Inbox, Link, Welcome
 from dstack.kit.clock import SystemClock
 from dstack.kit.signals import Signals
@@ -97,7 +97,7 @@ async def test_what_could_not_be_recorded_is_performed_again(
 ) -> None:
     await record(db, {"status": InstanceStatus.TERMINATED, "finished_at": NOW}, {})
     outbox = Outbox(db, effects_with(db), SystemClock(), leases)
-    failures = [ServerError("The database is behind")]
+    failures = [DatabaseUnavailable("The database is behind")]
     real = db.write
 
     async def write(function: Any) -> Any:

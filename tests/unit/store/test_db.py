@@ -2,9 +2,9 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from sqlalchemy import inspect, text
+from sqlalchemy import Connection, event, inspect, text
 
-from dstack.errors import ConfigurationError
+from dstack.errors import ConfigurationError, DatabaseUnavailable
 from dstack.store import tables, wakes
 from dstack.store.db import Database
 from dstack.store.dialect import Dialect
@@ -125,3 +125,42 @@ async def test_a_write_that_fails_halfway_takes_only_itself_back(db: Database) -
     assert [type(result) for result in results if result is not None] == [ValueError]
     assert await db.read(lambda tx: tx.select(text("SELECT count(*) FROM users")).scalar()) == 1
     assert await db.read(lambda tx: tx.select(text("SELECT count(*) FROM wakes")).scalar()) == 3
+
+
+@pytest.mark.parametrize(
+    "trouble, relief, reason",
+    [
+        ("query_only=ON", "query_only=OFF", "attempt to write a readonly database"),
+        ("max_page_count=1", "max_page_count=100000", "database or disk is full"),
+    ],
+    ids=["read-only", "full"],
+)
+async def test_a_database_that_takes_no_writes_says_so_loses_nothing_and_is_used_again(
+    tmp_path: Path, clock: HandClock, trouble: str, relief: str, reason: str
+) -> None:
+    dialect = Sqlite(tmp_path / "test.db")
+    db = Database(dialect, clock)
+    db.open()
+    state = [relief]
+
+    @event.listens_for(dialect.engine, "begin")
+    def befall(conn: Connection) -> None:
+        conn.exec_driver_sql(f"PRAGMA {state[-1]}")
+
+    def remember(tx: Tx, number: int) -> None:
+        for one in range(200):
+            wakes.add(tx, "run", f"{number}-{one}")
+
+    async def count() -> int:
+        return await db.read(lambda tx: len(tx.select(text("SELECT id FROM wakes")).all()))
+
+    await db.write(lambda tx: remember(tx, 0))
+    state.append(trouble)
+    with pytest.raises(DatabaseUnavailable, match=f"cannot be written just now: {reason}") as caught:
+        await db.write(lambda tx: remember(tx, 1))
+    assert caught.value.retryable and caught.value.hint
+    assert await count() == 200
+    state.append(relief)
+    await db.write(lambda tx: remember(tx, 2))
+    assert await count() == 400
+    await db.close()

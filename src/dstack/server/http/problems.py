@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from dstack.errors import (
     BackendError,
+    DatabaseUnavailable,
     DstackError,
     ForbiddenError,
     InvalidRequestError,
@@ -30,6 +31,7 @@ _STATUSES: dict[type[DstackError], int] = {
     ResourceExistsError: 409,
     ServerClientError: 400,
     BackendError: 502,
+    DatabaseUnavailable: 503,
     DstackError: 500,
 }
 
