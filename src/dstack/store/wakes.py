@@ -4,6 +4,7 @@ A wake is taken by deleting it in the transaction that does the looking, so a cr
 needed.
 """
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from sqlalchemy import bindparam, delete, func, select
@@ -35,9 +36,15 @@ def take_due(tx: Tx) -> datetime | None:
     return tx.select(select(func.min(wakes.c.due_at))).scalar()
 
 
-def add_all(tx: Tx) -> None:
-    """The sweep: everything unfinished deserves a look."""
-    add(tx, "scheduler", "placement")
+def everything(tx: Tx) -> list[tuple[str, str]]:
+    """Whatever is unfinished, by kind and id; the queue last."""
+    found: list[tuple[str, str]] = []
     for kind, table in (("run", runs), ("job", jobs), ("instance", instances)):
-        for row in tx.select(select(table.c.id).where(table.c.finished_at.is_(None))).all():
-            add(tx, kind, row.id)
+        found += [(kind, row.id) for row in tx.select(select(table.c.id).where(table.c.finished_at.is_(None)))]
+    return [*found, ("scheduler", "placement")]
+
+
+def add_many(tx: Tx, whom: Iterable[tuple[str, str]]) -> None:
+    """Have some objects looked at now."""
+    for kind, id in whom:
+        add(tx, kind, id)

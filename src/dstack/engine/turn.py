@@ -1,0 +1,81 @@
+"""One turn: inside a commit, look at what is due, decide, and commit what was decided."""
+
+import logging
+from datetime import timedelta
+
+from sqlalchemy.exc import DatabaseError
+
+from dstack.domain.objects import Next
+from dstack.engine import views
+from dstack.engine.catalog import Catalog
+from dstack.engine.lifecycles import INSTANCE, JOB, RUN, check_move
+from dstack.engine.scheduler import schedule
+from dstack.kit.ids import Ids
+from dstack.store import commits, wakes
+from dstack.store.tx import Tx
+
+log = logging.getLogger(__name__)
+
+LOOKS_PER_COMMIT = 200
+AFTER_A_BUG = timedelta(seconds=30)
+
+
+def _scheduler_last(who: tuple[str, str]) -> bool:
+    """Placement sees what all the others have decided."""
+    return who[0] == "scheduler"
+
+
+class Turn:
+    """What is needed to decide."""
+
+    def __init__(self, ids: Ids, catalog: Catalog) -> None:
+        self._ids = ids
+        self._catalog = catalog
+
+    def take(self, tx: Tx) -> None:
+        """Look at what is due in this transaction, and at what that wakes, until nothing is due or it is enough."""
+        looks = 0
+        while looks < LOOKS_PER_COMMIT:
+            now = tx.clock.now()
+            due = [who for who, at in tx.wakes.items() if at <= now]
+            if not due:
+                return
+            for kind, id in sorted(due, key=_scheduler_last)[: LOOKS_PER_COMMIT - looks]:
+                del tx.wakes[kind, id]
+                self._look(tx, kind, id)
+            looks += len(due)
+
+    def _look(self, tx: Tx, kind: str, id: str) -> None:
+        """One look. A bug concerns its object alone: deciding writes nothing, and a commit checks before it writes."""
+        try:
+            if kind == "scheduler":
+                schedule(tx, self._catalog.snapshot(), self._ids, check_move)
+            elif (decided := self._decide(tx, kind, id)) is not None:
+                commits.commit(tx, decided, check_move)
+                if decided.again is not None:
+                    wakes.add(tx, kind, id, after=decided.again)
+        except DatabaseError:
+            raise
+        except Exception:
+            log.exception("Looking at %s %s failed; it is looked at again in %s", kind, id, AFTER_A_BUG)
+            tx.known.clear()  # should what is remembered be wrong, the next look reads afresh
+            tx.lists.clear()
+            wakes.add(tx, kind, id, after=AFTER_A_BUG)
+
+    def _decide(self, tx: Tx, kind: str, id: str) -> Next | None:
+        """What the object's step says; None for an object that is gone or final."""
+        match kind:
+            case "run":
+                run = views.run_view(tx, id, self._ids)
+                run_step = RUN.step(run.run.status) if run else None
+                return run_step(run) if run and run_step else None
+            case "job":
+                job = views.job_view(tx, id)
+                job_step = JOB.step(job.job.status) if job else None
+                return job_step(job) if job and job_step else None
+            case "instance":
+                instance = views.instance_view(tx, id)
+                step = INSTANCE.step(instance.instance.status) if instance else None
+                return step(instance) if instance and step else None
+            case _:
+                return None  # whoever made it looks himself
