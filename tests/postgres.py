@@ -73,6 +73,7 @@ class PostgresServer:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             cwd="/",
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},  # nothing of the test that happens to be the first
         )
 
 

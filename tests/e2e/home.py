@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from dstack.agent.paths import Home as AgentHome
 from dstack.agent.paths import is_locked
@@ -20,6 +20,7 @@ from dstack.agent.resources import probe
 from dstack.api import Client
 
 PATIENCE_S = 30.0
+TOKEN = "the-token-of-the-tests"
 
 
 def wait_for(what: str, condition: Callable[[], bool]) -> None:
@@ -40,11 +41,32 @@ class Home:
         self.env["HOME"] = str(self.path)
         self._clients: list[Client] = []
         self._started: list[subprocess.Popen[str]] = []
+        self._server: subprocess.Popen[str] | None = None
 
     @property
     def data(self) -> Path:
         """Where the embedded server keeps everything."""
         return self.path / ".dstack" / "server"
+
+    def serve(self, database_url: str) -> dict[str, str]:
+        """Serve this home from a database that is no file. Returns what clients need in their environment."""
+        self.env |= {
+            "DSTACK_DATABASE_URL": database_url,
+            "DSTACK_SERVER_ADMIN_TOKEN": TOKEN,
+            "DSTACK_LOCAL_BACKEND": "1",
+            "DSTACK_SERVER_DIR": str(self.data),
+        }
+        self._server, url = self.start_server()
+        about = {"DSTACK_SERVER_URL": url, "DSTACK_TOKEN": TOKEN, "DSTACK_PROJECT": "main"}
+        self.env |= about
+        return about
+
+    def start_server(self, port: int = 0) -> "tuple[subprocess.Popen[str], str]":
+        """`dstack server`, and its URL. What it logs goes into a file."""
+        with open(self.path / "servers.log", "a") as log:
+            process = self.start_program(*self.command("server", "--port", str(port)), stderr=log)
+        assert process.stdout is not None
+        return process, process.stdout.readline().split()[-1]
 
     def cli(self, *args: str, input: str | None = None, timeout_s: float = 60) -> "subprocess.CompletedProcess[str]":
         """Run `dstack ARGS` to its end."""
@@ -66,7 +88,7 @@ class Home:
         """Start `dstack ARGS`, without a terminal, and go on. It ends with the home at the latest."""
         return self.start_program(*self.command(*args))
 
-    def start_program(self, *command: str) -> "subprocess.Popen[str]":
+    def start_program(self, *command: str, stderr: "int | TextIO" = subprocess.PIPE) -> "subprocess.Popen[str]":
         """Start any program in this home, as `start` does with `dstack`."""
         process = subprocess.Popen(
             command,
@@ -74,7 +96,7 @@ class Home:
             cwd=self.path,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
         )
         self._started.append(process)
@@ -101,6 +123,8 @@ class Home:
 
     def server_pid(self) -> int | None:
         """The living server's pid."""
+        if self._server is not None:
+            return self._server.pid if self._server.poll() is None else None
         if not is_locked(self.data / "server.lock"):
             return None
         return int(json.loads((self.data / "server.lock").read_text())["pid"])
@@ -121,8 +145,11 @@ class Home:
         return [AgentHome(path) for path in (self.data / "machines").glob("*")]
 
     def kill_server(self) -> None:
-        """Kill -9 of the server that lives, or that is just starting."""
+        """Kill -9 of the server that lives, or that is just starting; one that does not start by itself is started."""
         self._kill(self.server_pid)
+        if self._server is not None:
+            self._server.wait()
+            self._server, _ = self.start_server(int(self.env["DSTACK_SERVER_URL"].rpartition(":")[2]))
 
     def kill_agent(self) -> None:
         """Kill -9 of the agent that lives, or that is just starting."""

@@ -12,6 +12,8 @@ import pytest
 from dstack.api import PortUsedError, Run, Task
 from tests.e2e.home import Home, wait_for
 
+ON_BOTH_DATABASES = True
+
 SERVER = """\
 from http.server import BaseHTTPRequestHandler, HTTPServer
 class Handler(BaseHTTPRequestHandler):

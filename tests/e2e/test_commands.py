@@ -7,6 +7,8 @@ import pytest
 
 from tests.e2e.home import Home
 
+ON_BOTH_DATABASES = True
+
 
 def apply(home: Home, script: str, *args: str) -> "tuple[str, int]":
     """Apply a task with the script; returns stdout and exit code."""

@@ -7,6 +7,8 @@ import pytest
 from dstack.api import Run, Task
 from tests.e2e.home import Home
 
+ON_BOTH_DATABASES = True
+
 LINES = 400
 
 
@@ -64,6 +66,7 @@ def test_a_job_that_ends_while_nobody_lives_is_known_in_full_afterwards(home: Ho
     assert (run.status, run.exit_code) == ("failed", 5)
 
 
+@pytest.mark.timeout(400)  # on PostgreSQL a new server waits for the lease of the dead one to run out
 def test_killing_both_at_random_moments_twenty_times_loses_nothing(home: Home) -> None:
     chance = random.Random(20)
     names = [f"job-{number}" for number in range(20)]

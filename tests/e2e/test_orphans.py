@@ -8,6 +8,8 @@ from tests.e2e.home import Home
 ESCAPE = """\
 cat > escape.py <<'END'
 import os, signal, sys, time
+
+ON_BOTH_DATABASES = True
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 for generation in range(2):
     if os.fork():

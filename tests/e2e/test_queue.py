@@ -3,6 +3,8 @@
 from dstack.api import Resources, Run, Task
 from tests.e2e.home import Home, wait_for
 
+ON_BOTH_DATABASES = True
+
 
 def submit(home: Home, name: str, *commands: str, priority: int = 0) -> Run:
     """A job that needs the whole machine, so that only one runs at a time."""

@@ -3,7 +3,6 @@
 import itertools
 import os
 import random
-import re
 import signal
 import subprocess
 import threading
@@ -16,7 +15,7 @@ import pytest
 
 from tests.e2e.home import Home, wait_for
 
-TOKEN = "the token of all replicas"
+TOKEN = "the-token-of-all-replicas"
 JOBS = 500
 KILL_EVERY_S = 4.0
 TIMEOUT_S = 400
@@ -38,16 +37,9 @@ class Replicas:
 
     def start(self) -> None:
         """One more."""
-        process = self._home.start("server", "--port", "0")
-        assert process.stdout is not None
-        said = process.stdout.readline()
-        found = re.search(r"http://\S+", said)
-        if found is None:
-            raise AssertionError(f"the server did not start: {said}{process.communicate()[1]}")
-        # Nobody reads what it logs: let it not wait for somebody.
-        threading.Thread(target=process.stderr.read, daemon=True).start()  # type: ignore[union-attr]
+        process, url = self._home.start_server()
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        client = httpx.Client(base_url=f"{found[0]}/api/projects/main", headers=headers, timeout=30, trust_env=False)
+        client = httpx.Client(base_url=f"{url}/api/projects/main", headers=headers, timeout=30, trust_env=False)
         self.living.append((process, client))
 
     def kill(self, number: int) -> None:

@@ -8,6 +8,8 @@ import pytest
 from dstack.api import LocalRepo, Run, Task
 from tests.e2e.home import Home
 
+ON_BOTH_DATABASES = True
+
 LIST = "find . -mindepth 1 | LC_ALL=C sort"
 
 

@@ -41,6 +41,11 @@ def settings_from_env(*, host: str, port: int, data_dir: Path, embedded: bool) -
             "DSTACK_DATABASE_URL is set, and DSTACK_SERVER_ADMIN_TOKEN is not",
             hint="All servers on one database need the same token: `export DSTACK_SERVER_ADMIN_TOKEN=...`",
         )
+    if admin_token is not None and not (admin_token.isascii() and admin_token.isprintable() and " " not in admin_token):
+        raise ConfigurationError(
+            "DSTACK_SERVER_ADMIN_TOKEN has characters that no HTTP header may have",
+            hint="Make one with `openssl rand -hex 24`",
+        )
     return Settings(
         data_dir=data_dir,
         host=host,
