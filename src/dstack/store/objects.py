@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, Select, bindparam, func, or_, select
+from sqlalchemy import Row, Select, bindparam, func, select
 
 from dstack.domain.objects import Instance, Job, Run
 from dstack.protocol.statuses import JobStatus
@@ -41,11 +41,20 @@ def _find(tx: Tx, kind: type[Thing], id: str, of: Callable[[Row[Any]], Thing]) -
     return None if row is None else know(tx, of(row))
 
 
+_LATEST_NAMED = (
+    select(runs)
+    .where(runs.c.project_id == bindparam("project_id"), runs.c.name == bindparam("name"))
+    .order_by(runs.c.id.desc())
+    .limit(1)
+)
+
+
 def find_run_by(tx: Tx, project_id: str, name_or_id: str) -> Run | None:
-    """The run of this id, or the latest of this name."""
-    named = or_(runs.c.name == name_or_id, runs.c.id == name_or_id)
-    query = select(runs).where(runs.c.project_id == project_id, named).order_by(runs.c.id.desc()).limit(1)
-    row = tx.select(query).one_or_none()
+    """The run of this id, or the latest of this name. Ids begin with a digit, and names with a letter."""
+    if name_or_id[:1].isdigit():
+        run = find_run(tx, name_or_id)
+        return run if run is not None and run.project_id == project_id else None
+    row = tx.select(_LATEST_NAMED, {"project_id": project_id, "name": name_or_id}).one_or_none()
     return None if row is None else know(tx, run_of(row))
 
 

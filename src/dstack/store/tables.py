@@ -100,8 +100,9 @@ runs = Table(
     Column("retry_at", Time),
     Column("idempotency_key", String(100), unique=True),
     Column("version", Integer, nullable=False),
-    Index("runs_by_name", "project_id", "name"),
-    Index("runs_active", "project_id", "finished_at"),
+    Index("runs_by_name", "project_id", "name", "id"),
+    Index("runs_active", "project_id", "finished_at", "id"),
+    Index("runs_of_project", "project_id", "id"),
 )
 
 jobs = Table(

@@ -15,6 +15,12 @@ FROM intents_before AS old LEFT JOIN jobs ON jobs.id = old.object_id
 WHERE old.object_kind = 'instance' OR jobs.instance_id IS NOT NULL
 """
 
+_INDEXES = {
+    "runs_by_name": ["project_id", "name", "id"],
+    "runs_active": ["project_id", "finished_at", "id"],
+    "runs_of_project": ["project_id", "id"],
+}
+
 
 def upgrade() -> None:
     op.drop_index("intents_by_state", "intents")
@@ -50,5 +56,9 @@ def upgrade() -> None:
         sa.Column("epoch", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("number"),
     )
+    for name, columns in _INDEXES.items():
+        if name != "runs_of_project":
+            op.drop_index(name, "runs")
+        op.create_index(name, "runs", columns, unique=False)
     if op.get_bind().dialect.name == "postgresql":
         op.execute("CREATE SEQUENCE commits")
