@@ -23,12 +23,12 @@ PATIENCE_S = 30.0
 TOKEN = "the-token-of-the-tests"
 
 
-def wait_for(what: str, condition: Callable[[], bool]) -> None:
+def wait_for(what: str, condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
     """Return once the condition holds; fail when it does not for too long."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {PATIENCE_S:g} s in vain for {what}")
+            raise AssertionError(f"waited {patience_s:g} s in vain for {what}")
         time.sleep(0.01)
 
 

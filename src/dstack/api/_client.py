@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dstack.api._runs import RunCollection
     from dstack.api._servers import Server
     from dstack.api._transport import Transport
+    from dstack.protocol.views import AuditView
 
 
 class Client:
@@ -83,6 +84,17 @@ class Client:
         from dstack.api._events import EventCollection
 
         return EventCollection(self._transport, self.project)
+
+    def audit(self) -> "AuditView":
+        """What every backend has, and who claims it. Takes as long as the slowest backend, a minute or two at most.
+
+        Raises:
+            ForbiddenError: the user is no admin of the server.
+        """
+        from dstack.protocol import routes
+
+        found: AuditView = self._transport.call(routes.AUDIT)
+        return found
 
     def close(self) -> None:
         """Close its connections; what follows logs or events in other threads ends."""

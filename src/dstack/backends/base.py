@@ -45,8 +45,15 @@ class Backend(ABC):
 
     @abstractmethod
     def look_up(self, key: str | None = None) -> Sequence[Machine]:
-        """The machine with this key, or all that carry a key of ours."""
+        """The machine with this key, or all that carry a key of ours.
+
+        A driver marks what it creates with this installation's tag and lists nothing else, so that two servers on one
+        account leave each other's machines alone.
+        """
 
     @abstractmethod
-    def terminate(self, key: str) -> bool:
-        """Ask for its end. True once it is gone for good; called again until then."""
+    def terminate(self, key: str, keep: str | None = None) -> bool:
+        """Ask for the end of every machine of this key but the one with the id `keep`.
+
+        True once all of them are gone for good; called again until then.
+        """

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from dstack.agent.paths import is_agent_alive, is_locked
+from dstack.agent.paths import Home, is_agent_alive, is_locked
 from dstack.agent.resources import probe
 from dstack.backends.base import Backend, Machine
 from dstack.domain.offers import Offer
@@ -26,6 +26,8 @@ class Local(Backend):
 
     def __init__(self, data_dir: Path) -> None:
         self._folder = data_dir / "machines"
+        self._asked: set[str] = set()
+        """The machines whose end was asked for while their agent lived."""
 
     def check(self) -> None:
         """There is always this machine."""
@@ -52,11 +54,19 @@ class Local(Backend):
             self._machine(path.name) for path in self._folder.iterdir() if key in (None, path.name) and path.is_dir()
         ]
 
-    def terminate(self, key: str) -> bool:
-        """Gone once nobody lives there; the agent has been told to leave before."""
+    def terminate(self, key: str, keep: str | None = None) -> bool:
+        """Gone once nobody lives there. The engine tells the agent to leave; one that stays all the same is ended."""
         path = self._folder / key
-        if is_agent_alive(path) or _end_what_is_left(path):
+        if keep == str(path):
+            return True
+        if is_agent_alive(path):
+            if key in self._asked:
+                _end(int(Home(path).lock.read_text().split()[0]))
+            self._asked.add(key)
             return False
+        if _end_what_is_left(path):
+            return False
+        self._asked.discard(key)
         shutil.rmtree(path, ignore_errors=True)
         return not path.exists()
 
@@ -68,10 +78,13 @@ def _end_what_is_left(home: Path) -> bool:
     """Have the supervisors that outlived their agent end their jobs; whether there are any."""
     left = [path for path in (home / "jobs").glob("*/lock") if is_locked(path)]
     for lock in left:
-        pid = json.loads(lock.with_name("pid").read_bytes())["pid"]
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
+        _end(json.loads(lock.with_name("pid").read_bytes())["pid"])
     return bool(left)
+
+
+def _end(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
 
 
 driver = Local

@@ -11,7 +11,7 @@ from dstack import __version__
 from dstack.cli import words
 from dstack.errors import DstackError
 
-COMMANDS = ("apply", "attach", "delete", "event", "logs", "ps", "server", "stop")
+COMMANDS = ("apply", "attach", "audit", "delete", "event", "logs", "ps", "server", "stop")
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130

@@ -101,6 +101,8 @@ class Instance:
     """When its agent first answered."""
     unreachable_since: datetime | None = None
     """Since when the link is down; None while it is up, or was never up."""
+    gone_at: datetime | None = None
+    """When its backend was found not to have it any more: reclaimed, or deleted by somebody else."""
     ssh_port: int | None = None
     ssh_host_key: str | None = None
     reason: InstanceReason | None = None

@@ -29,7 +29,17 @@ log = logging.getLogger(__name__)
 class EngineInbox:
     """Hears all agents (`dstack.hosts.link.Inbox`)."""
 
-    def __init__(self, db: Database, leases: Leases, logs: LogStore, blobs: BlobFiles, signals: Signals) -> None:
+    def __init__(
+        self,
+        db: Database,
+        leases: Leases,
+        logs: LogStore,
+        blobs: BlobFiles,
+        signals: Signals,
+        when_silent: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Args: `when_silent`: called whenever a link breaks."""
+        self._when_silent = when_silent
         self._db = db
         self._leases = leases
         self._logs = logs
@@ -54,6 +64,7 @@ class EngineInbox:
 
     async def disconnected(self, instance_id: str) -> None:
         """The link is down; since when is written once."""
+        self._when_silent()
 
         def note(instance: Instance, tx: Tx) -> Instance:
             return instance if instance.unreachable_since else replace(instance, unreachable_since=tx.clock.now())

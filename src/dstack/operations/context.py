@@ -1,9 +1,12 @@
 """What every operation has at hand."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dstack.backends.base import Backend
 from dstack.blobs.files import BlobFiles
 from dstack.engine.catalog import Catalog
+from dstack.engine.reconciler import Reconciler
 from dstack.errors import ResourceNotExistsError
 from dstack.kit.ids import Ids
 from dstack.kit.signals import Signals
@@ -21,6 +24,8 @@ class Context:
     db: Database
     ids: Ids
     catalog: Catalog
+    reconciler: Reconciler
+    backends: Mapping[str, Backend]
     logs: LogStore
     blobs: BlobFiles
     signals: Signals

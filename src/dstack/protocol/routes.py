@@ -24,6 +24,9 @@ class Route:
 HEALTH = Route("GET", "/api/health", None, views.HealthView)
 """Without a token."""
 
+AUDIT = Route("GET", "/api/audit", None, views.AuditView)
+"""For admins of the server: asks all backends what they have."""
+
 PLAN_RUN = Route("POST", "/api/projects/{project}/runs/plan", requests.SubmitRun, views.PlanView)
 SUBMIT_RUN = Route("POST", "/api/projects/{project}/runs", requests.SubmitRun, views.RunView, 201)
 """Header `Idempotency-Key`: the same key gives the same run."""

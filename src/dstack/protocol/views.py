@@ -49,6 +49,29 @@ class OfferView(View):
     """`available`, `idle` (an instance of ours that fits), `busy` (fits once it is free) or `not_available`."""
 
 
+class MachineView(View):
+    """A machine at a backend, or one that should be there."""
+
+    backend: str
+    machine_id: str
+    instance_id: str
+    """The instance that claims it, or for which it was bought."""
+    state: str
+    """`claimed`; `orphan` (nobody claims it), `duplicate` (its instance has another) or `missing` (it is claimed, and
+    the backend does not have it)."""
+    detail: str
+    price: float | None
+    """US dollars an hour, where it is known."""
+
+
+class AuditView(View):
+    """What all backends have."""
+
+    machines: list[MachineView]
+    silent: list[str]
+    """The backends that did not answer."""
+
+
 class PlanView(View):
     """What a submit would do."""
 

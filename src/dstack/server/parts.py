@@ -18,6 +18,7 @@ from dstack.engine.leases import Leases
 from dstack.engine.links import Links, connector_for
 from dstack.engine.loop import Engine
 from dstack.engine.outbox import Outbox
+from dstack.engine.reconciler import Reconciler
 from dstack.errors import ConfigurationError
 from dstack.hosts.link import Connector
 from dstack.kit.clock import Clock, CorrectedClock, SystemClock
@@ -101,12 +102,17 @@ class Parts:
         self.db = outside.make_database(outside.dialect, clock)
         self._leases = Leases(self.db, clock, ids.new_id(), outside.hostname, alone=not outside.dialect.is_shared)
         catalog = Catalog(outside.backends, clock)
-        inbox = EngineInbox(self.db, self._leases, outside.logs, outside.blobs, self._signals)
+        self._reconciler = Reconciler(self.db, outside.backends, clock, self._leases)
+        inbox = EngineInbox(
+            self.db, self._leases, outside.logs, outside.blobs, self._signals, when_silent=self._reconciler.nudge
+        )
         self._links = Links(self.db, inbox, clock, self._leases, outside.connector_for)
         effects = outside.make_effects(self.db, outside.backends, self._links)
         self._outbox = Outbox(self.db, effects, clock, self._leases)
         self._engine = Engine(self.db, clock, ids, catalog)
-        self.context = Context(self.db, ids, catalog, outside.logs, outside.blobs, self._signals)
+        self.context = Context(
+            self.db, ids, catalog, self._reconciler, outside.backends, outside.logs, outside.blobs, self._signals
+        )
 
     async def start(self, admin_token: str) -> None:
         """Open the database and set everything going. Raises `ConfigurationError` where the database cannot be used."""
@@ -118,6 +124,7 @@ class Parts:
         self._links.start()
         await self._leases.start()
         self._engine.start()
+        self._reconciler.start()
         self._tasks.start("warm-up", self._warm_up())
         self._tasks.start("pruning", self._prune())
 
@@ -141,6 +148,7 @@ class Parts:
     async def close(self) -> None:
         """Stop everything; jobs go on where they are, and other servers take over at once."""
         await self._tasks.close()
+        await self._reconciler.close()
         await self._engine.close()
         await self._outbox.close()
         await self._links.close()

@@ -41,6 +41,12 @@ def add(tx: Tx, thing: Run | Job | Instance, *, actor: str, kind: str, message: 
     tx.say({**values, "at": tx.clock.now(), "actor": actor, "kind": kind, "message": message})
 
 
+def add_about_machine(tx: Tx, *, kind: str, message: str) -> None:
+    """Write one line about a machine that belongs to nobody."""
+    about = dict.fromkeys(("project_id", "run_id", "job_id", "instance_id", "status"))
+    tx.say({**about, "at": tx.clock.now(), "actor": "engine", "kind": kind, "message": message})
+
+
 def add_move(tx: Tx, thing: Run | Job | Instance, *, actor: str) -> None:
     """Write the line about an object's new status."""
     name = type(thing).__name__.lower()

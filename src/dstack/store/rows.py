@@ -98,6 +98,7 @@ def instance_of(row: Row[Any]) -> Instance:
         hostname=row.hostname,
         agent_seen_at=row.agent_seen_at,
         unreachable_since=row.unreachable_since,
+        gone_at=row.gone_at,
         ssh_port=row.ssh_port,
         ssh_host_key=row.ssh_host_key,
         reason=None if row.reason is None else InstanceReason(row.reason),

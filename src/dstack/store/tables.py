@@ -152,6 +152,7 @@ instances = Table(
     Column("hostname", String(300)),
     Column("agent_seen_at", Time),
     Column("unreachable_since", Time),
+    Column("gone_at", Time),
     Column("ssh_port", Integer),
     Column("ssh_host_key", Text),
     Column("reason", String(40)),

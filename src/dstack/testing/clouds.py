@@ -66,7 +66,7 @@ class FakeCloud(Backend):
         """The machine of this key, or all."""
         return [self._machine(known) for known in self.hosts if key in (None, known)]
 
-    def terminate(self, key: str) -> bool:
+    def terminate(self, key: str, keep: str | None = None) -> bool:
         """End a machine; sometimes only when asked again."""
         self._maybe_unavailable()
         if key in self.hosts:

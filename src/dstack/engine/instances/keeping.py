@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from dstack.domain.objects import InstanceView, Next
-from dstack.engine.instances.terminating import end
+from dstack.engine.instances.terminating import end, end_if_gone
 from dstack.engine.jobs.watching import UNREACHABLE_AFTER
 from dstack.protocol.statuses import InstanceReason, InstanceStatus
 
@@ -30,6 +30,8 @@ def idle(view: InstanceView) -> Next:
 
 def _end_if_silent(view: InstanceView) -> Next | None:
     """A machine that does not answer costs money all the same, and what it runs may not be started elsewhere."""
+    if (gone := end_if_gone(view)) is not None:
+        return gone
     since = view.instance.unreachable_since
     if since is None or view.now - since < UNREACHABLE_AFTER:
         return None

@@ -27,6 +27,14 @@ def terminate(view: InstanceView) -> Next:
             return Next()
 
 
+def end_if_gone(view: InstanceView) -> Next | None:
+    """Nothing is left to wait for: what ran there has ended with it."""
+    if view.instance.gone_at is None:
+        return None
+    backend = view.instance.offer.backend
+    return end(view, InstanceReason.UNREACHABLE, f"{backend} does not have the machine any more: reclaimed or deleted")
+
+
 def end(view: InstanceView, reason: InstanceReason, detail: str) -> Next:
     """Start to end the machine for this reason."""
     terminating = replace(

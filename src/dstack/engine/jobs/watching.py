@@ -17,7 +17,9 @@ def watch(view: JobView) -> Next:
     if job.stop_asked is not None:
         return end(view, job.stop_asked)
     if instance is None or not instance.takes_jobs:
-        return end(view, JobReason.INTERRUPTED, "its machine is gone")
+        return end(
+            view, JobReason.INTERRUPTED, instance.detail if instance and instance.gone_at else "its machine is gone"
+        )
     return follow_report(view)
 
 

@@ -1,0 +1,59 @@
+"""`dstack audit`: what every backend has, and whether somebody claims it."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dstack.protocol.views import AuditView
+
+HELP = "compare what backends have with what is on record; exits with 1 where they differ"
+HEADERS = ("BACKEND", "MACHINE", "INSTANCE", "PRICE", "STATE", "DETAIL")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """How to show it."""
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ask, show, and say by the exit code whether all is well."""
+    from dstack.cli import words
+    from dstack.cli.clients import client_of
+
+    found = client_of(arguments).audit()
+    if arguments.json:
+        words.show(found.model_dump_json(indent=2))
+    else:
+        if found.machines:
+            words.show(words.table(HEADERS, rows_of(found)))
+        words.show(summary_of(found))
+    return int(bool(found.silent) or any(machine.state != "claimed" for machine in found.machines))
+
+
+def rows_of(found: "AuditView") -> list[tuple[str, ...]]:
+    """The table's rows; what differs comes first."""
+    from dstack.cli import words
+
+    machines = sorted(found.machines, key=lambda one: (one.state == "claimed", one.backend, one.machine_id))
+    return [
+        (
+            one.backend,
+            one.machine_id,
+            one.instance_id,
+            "" if one.price is None else words.price(one.price),
+            one.state,
+            one.detail,
+        )
+        for one in machines
+    ]
+
+
+def summary_of(found: "AuditView") -> str:
+    """Such as `3 machines: 2 claimed, 1 orphan`."""
+    from collections import Counter
+
+    counts = Counter(machine.state for machine in found.machines)
+    states = ", ".join(f"{counts[state]} {state}" for state in sorted(counts))
+    total = len(found.machines)
+    said = f"{total} {'machine' if total == 1 else 'machines'}" + (f": {states}" if states else "")
+    return said + "".join(f"; {name} does not answer" for name in found.silent)

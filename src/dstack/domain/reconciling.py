@@ -1,0 +1,96 @@
+"""What backends have, compared with what is on record: the last guard against machines that nobody knows.
+
+Clouds are eventually consistent: a machine may be listed late, and still be listed after its end. So nothing is acted
+on that was seen once only.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from dstack.domain.objects import Instance
+from dstack.protocol.statuses import InstanceStatus
+
+ORPHAN_AFTER = timedelta(minutes=2)
+"""How long a machine is seen without anybody claiming it before it is ended."""
+
+MISSING_AFTER = timedelta(minutes=1)
+"""How long a machine is not seen before it is believed to be gone."""
+
+LISTED_WITHIN = timedelta(minutes=5)
+"""A machine that was just bought may not be listed yet."""
+
+
+class Difference(StrEnum):
+    """How a backend and the record differ about one machine."""
+
+    ORPHAN = "orphan"
+    """Nobody claims it."""
+    DUPLICATE = "duplicate"
+    """Its instance has another machine."""
+    MISSING = "missing"
+    """An instance claims it, and the backend does not have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A machine that a backend has."""
+
+    id: str
+    key: str
+    """The id of the instance it was bought for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One difference, and since when it is seen."""
+
+    difference: Difference
+    backend: str
+    machine_id: str
+    key: str
+    since: datetime
+
+    @property
+    def sure_at(self) -> datetime:
+        """From when on it is acted on."""
+        return self.since + (MISSING_AFTER if self.difference is Difference.MISSING else ORPHAN_AFTER)
+
+
+def compare(
+    backend: str,
+    listed: Sequence[Listed],
+    instances: Mapping[str, Instance],
+    before: Sequence[Finding],
+    now: datetime,
+) -> list[Finding]:
+    """Where the backend and the record differ.
+
+    Args:
+        listed: every machine of ours that the backend has.
+        instances: the unfinished instances of this backend, by id, as they are on record *after* the backend was asked.
+        before: the findings of the look before this one.
+    """
+    since = {(one.difference, one.machine_id): one.since for one in before}
+    found = [(difference, one.id, one.key) for one in listed if (difference := _judge(one, instances)) is not None]
+    there = {one.id for one in listed}
+    for instance in instances.values():
+        if instance.machine_id is not None and instance.machine_id not in there and _should_be_listed(instance, now):
+            found.append((Difference.MISSING, instance.machine_id, instance.id))
+    return [Finding(what, backend, id, key, since.get((what, id), now)) for what, id, key in found]
+
+
+def _judge(machine: Listed, instances: Mapping[str, Instance]) -> Difference | None:
+    instance = instances.get(machine.key)
+    if instance is None:
+        return Difference.ORPHAN
+    # Until the record names the machine, any of them may turn out to be the one.
+    is_another = instance.machine_id is not None and instance.machine_id != machine.id
+    return Difference.DUPLICATE if is_another else None
+
+
+def _should_be_listed(instance: Instance, now: datetime) -> bool:
+    if instance.status is InstanceStatus.PROVISIONING:
+        return now - instance.status_since >= LISTED_WITHIN
+    return instance.takes_jobs

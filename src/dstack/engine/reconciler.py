@@ -1,0 +1,135 @@
+"""Asks every backend now and then what it has, and ends what nobody claims.
+
+All servers of a database may run it; a backend is asked by the one that owns its shard. Acting twice is harmless.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import TypeVar
+
+from dstack.backends.base import Backend
+from dstack.domain.reconciling import Difference, Finding, Listed, compare
+from dstack.engine.leases import Leases
+from dstack.errors import DstackError
+from dstack.kit.clock import Clock
+from dstack.kit.tasks import TaskGroup
+from dstack.store import commits, events, objects
+from dstack.store.db import Database
+from dstack.store.tx import Tx
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = timedelta(minutes=5)
+LOOK_AGAIN_AFTER = timedelta(seconds=70)
+"""When something was found: long enough to be sure of what is missing."""
+AFTER_A_BREAK = timedelta(seconds=10)
+"""How long after a link has broken it is asked whether the machine is still there."""
+ASK_TIMES = 6
+ASK_AGAIN_AFTER = timedelta(seconds=5)
+BACKEND_TIMEOUT_S = 120.0
+
+
+class Reconciler:
+    """What was found in each backend when it was last asked."""
+
+    def __init__(self, db: Database, backends: Mapping[str, Backend], clock: Clock, leases: Leases) -> None:
+        self._db = db
+        self._backends = backends
+        self._clock = clock
+        self._leases = leases
+        self._found: dict[str, list[Finding]] = {}
+        self._nudged = asyncio.Event()
+        self._tasks = TaskGroup()
+
+    def start(self) -> None:
+        """Look now, and again and again."""
+        self._tasks.start("reconciler", self._run())
+
+    async def close(self) -> None:
+        """Look no more."""
+        await self._tasks.close()
+
+    def nudge(self) -> None:
+        """A machine has fallen silent: see soon whether it is still there."""
+        self._nudged.set()
+
+    async def look(self, name: str) -> list[Finding]:
+        """Where a backend and the record differ now. Nothing is done about it.
+
+        Raises:
+            DstackError, OSError, TimeoutError: the backend does not answer.
+        """
+        backend = self._backends[name]
+        machines = await _in_thread(backend.look_up)
+        live = {one.id: one for one in await self._db.read(objects.live_instances) if one.offer.backend == name}
+        listed = [Listed(machine.id, machine.key) for machine in machines]
+        return compare(name, listed, live, self._found.get(name, []), self._clock.now())
+
+    async def _run(self) -> None:
+        while True:
+            for name in self._backends:
+                if self._leases.owns(f"backend {name}"):
+                    await self._look_and_act(name)
+            await self._wait(LOOK_AGAIN_AFTER if any(self._found.values()) else LOOK_EVERY)
+
+    async def _look_and_act(self, name: str) -> None:
+        try:
+            self._found[name] = await self.look(name)
+            for finding in self._found[name]:
+                if finding.sure_at <= self._clock.now():
+                    await self._act(finding)
+        except (DstackError, OSError, TimeoutError) as error:
+            log.warning("What the backend %s has could not be compared with the record: %s", name, error)
+        except Exception:  # a driver's bug must not keep the other backends from being looked at
+            log.exception("What the backend %s has could not be compared with the record", name)
+
+    async def _wait(self, span: timedelta) -> None:
+        """Until it is time, or soon after a machine has fallen silent."""
+        self._nudged.clear()
+        timer = asyncio.ensure_future(self._clock.sleep(span))
+        nudge = asyncio.ensure_future(self._nudged.wait())
+        try:
+            await asyncio.wait([timer, nudge], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+            nudge.cancel()
+        if self._nudged.is_set():
+            await self._clock.sleep(AFTER_A_BREAK)
+
+    async def _act(self, finding: Finding) -> None:
+        if finding.difference is Difference.MISSING:
+            await self._db.write(lambda tx: _note_gone(tx, finding))
+            return
+        live = await self._db.read(lambda tx: objects.find_instance(tx, finding.key))
+        keep = live.machine_id if live is not None and live.finished_at is None else None
+        if (finding.difference is Difference.DUPLICATE) != (keep is not None):
+            return  # it was claimed, or given up, meanwhile
+        backend = self._backends[finding.backend]
+        for _ in range(ASK_TIMES):
+            if await _in_thread(lambda: backend.terminate(finding.key, keep=keep)):
+                log.warning("Ended the %s %s in %s", finding.difference, finding.machine_id, finding.backend)
+                await self._db.write(lambda tx: _tell(tx, finding))
+                return
+            await self._clock.sleep(ASK_AGAIN_AFTER)
+        log.warning("%s does not let go of the machine %s; it is asked again", finding.backend, finding.machine_id)
+
+
+def _note_gone(tx: Tx, finding: Finding) -> None:
+    instance = objects.find_instance(tx, finding.key)
+    if instance is not None and instance.takes_jobs and instance.gone_at is None:
+        commits.record(tx, replace(instance, gone_at=tx.clock.now()))
+
+
+def _tell(tx: Tx, finding: Finding) -> None:
+    what = "nobody claimed it" if finding.difference is Difference.ORPHAN else "its instance has another"
+    message = f"ended the machine {finding.machine_id} in {finding.backend}: {what} since {finding.since:%H:%M:%S} UTC"
+    events.add_about_machine(tx, kind=f"machine.{finding.difference}_ended", message=message)
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    async with asyncio.timeout(BACKEND_TIMEOUT_S):
+        return await asyncio.to_thread(function)

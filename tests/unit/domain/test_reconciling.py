@@ -1,0 +1,76 @@
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dstack.domain.objects import Instance
+from dstack.domain.reconciling import LISTED_WITHIN, MISSING_AFTER, ORPHAN_AFTER, Difference, Finding, Listed, compare
+from dstack.protocol.statuses import InstanceStatus
+from tests.making import NOW, instance
+
+MACHINE = Listed("m-1", "0-instance")
+
+
+def found(listed: list[Listed], *instances: Instance, before: list[Finding] | None = None) -> list[Finding]:
+    return compare("aws", listed, {one.id: one for one in instances}, before or [], NOW)
+
+
+@pytest.mark.parametrize(
+    "listed, claims, differences",
+    [
+        ([MACHINE], [instance()], []),
+        ([MACHINE], [], [Difference.ORPHAN]),
+        ([], [instance()], [Difference.MISSING]),
+        ([MACHINE, Listed("m-2", "0-instance")], [instance()], [Difference.DUPLICATE]),
+        ([MACHINE], [instance(status=InstanceStatus.PENDING, machine_id=None)], []),
+        ([], [instance(status=InstanceStatus.PENDING, machine_id=None)], []),
+        ([], [instance(status=InstanceStatus.TERMINATING)], []),
+        ([], [instance(status=InstanceStatus.PROVISIONING, status_since=NOW)], []),
+        ([], [instance(status=InstanceStatus.PROVISIONING, status_since=NOW - LISTED_WITHIN)], [Difference.MISSING]),
+    ],
+    ids=[
+        "claimed",
+        "nobody claims it",
+        "not there",
+        "there twice",
+        "being bought, and listed before the reply",
+        "being bought",
+        "being ended",
+        "just bought",
+        "bought long ago and never listed",
+    ],
+)
+def test_where_the_backend_and_the_record_differ(
+    listed: list[Listed], claims: list[Instance], differences: list[Difference]
+) -> None:
+    assert [one.difference for one in found(listed, *claims)] == differences
+
+
+def test_it_is_known_since_when_a_difference_is_seen_and_when_it_is_acted_on() -> None:
+    earlier = NOW - timedelta(seconds=30)
+    before = [
+        Finding(Difference.ORPHAN, "aws", "m-1", "0-instance", earlier),
+        Finding(Difference.MISSING, "aws", "m-2", "1-instance", earlier),
+        Finding(Difference.ORPHAN, "aws", "m-3", "3-instance", earlier),
+    ]
+    orphan, missing = found([MACHINE], instance(id="1-instance", machine_id="m-2"), before=before)
+    assert (orphan.since, orphan.sure_at) == (earlier, earlier + ORPHAN_AFTER)
+    assert (missing.since, missing.sure_at) == (earlier, earlier + MISSING_AFTER)
+
+
+ids = st.sampled_from([f"{number}-instance" for number in range(4)])
+machines = st.sets(st.builds(Listed, st.sampled_from(["m-1", "m-2", "m-3"]), ids), max_size=6)
+
+
+@given(machines, st.dictionaries(ids, st.none() | st.sampled_from(["m-1", "m-2", "m-3"])))
+def test_the_machine_that_an_instance_names_is_never_ended_and_one_that_none_names_always(
+    there: set[Listed], claims: dict[str, str | None]
+) -> None:
+    live = {id: instance(id=id, machine_id=machine) for id, machine in claims.items()}
+    ended = {
+        (one.machine_id, one.key) for one in compare("aws", list(there), live, [], NOW) if one.difference != "missing"
+    }
+    for machine in there:
+        named = claims.get(machine.key, "nobody claims it")
+        assert ((machine.id, machine.key) in ended) == (named is not None and named != machine.id)

@@ -1,0 +1,119 @@
+"""What the reconciler does with a backend that has what nobody knows, and has not what somebody claims."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from dstack.backends.base import Backend, Machine
+from dstack.domain.objects import Next
+from dstack.domain.offers import Offer
+from dstack.engine.leases import Leases
+from dstack.engine.lifecycles import check_move
+from dstack.engine.reconciler import Reconciler
+from dstack.errors import BackendUnavailable
+from dstack.protocol.statuses import InstanceStatus
+from dstack.store import commits, events, objects
+from dstack.store.db import Database
+from tests.making import CLOUD, HandClock, instance
+
+
+class Cloud(Backend):
+    """Has the machines it is given, and lets go of them when asked for the second time."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.machines: list[tuple[str, str]] = []
+        self.is_away = False
+        self.asked: list[tuple[str, str | None]] = []
+
+    def check(self) -> None: ...
+
+    def offers(self) -> Sequence[Offer]:
+        return []
+
+    def launch(self, key: str, offer: Offer) -> Machine:
+        raise NotImplementedError
+
+    def look_up(self, key: str | None = None) -> Sequence[Machine]:
+        if self.is_away:
+            raise BackendUnavailable("The cloud does not answer just now")
+        return [Machine(id, of, None) for id, of in self.machines]
+
+    def terminate(self, key: str, keep: str | None = None) -> bool:
+        self.asked.append((key, keep))
+        if self.asked.count((key, keep)) < 2:
+            return False
+        self.machines = [(id, of) for id, of in self.machines if of != key or id == keep]
+        return True
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Cloud:
+    return Cloud(tmp_path)
+
+
+@pytest.fixture
+async def reconciler(db: Database, cloud: Cloud, clock: HandClock) -> Reconciler:
+    leases = Leases(db, clock, "0-server", "here", alone=True)
+    await leases.start()
+    return Reconciler(db, {"aws": cloud}, clock, leases)
+
+
+async def claim(db: Database, **fields: object) -> None:
+    machine = instance(version=0, offer=CLOUD, **fields)
+    await db.write(lambda tx: commits.commit(tx, Next((machine,)), check_move))
+
+
+async def look(reconciler: Reconciler, clock: HandClock, times: int) -> None:
+    for _ in range(times):
+        await reconciler._look_and_act("aws")
+        clock.time += timedelta(seconds=70)
+
+
+async def history(db: Database) -> list[str]:
+    lines = await db.read(lambda tx: events.list_after(tx, "0-project", 0, run_id=None, limit=10))
+    return [line.kind for line in lines]
+
+
+async def test_a_machine_that_nobody_claims_is_ended_once_that_is_sure_and_asked_again_until_it_is_gone(
+    db: Database, reconciler: Reconciler, cloud: Cloud, clock: HandClock
+) -> None:
+    cloud.machines = [("m-9", "9-instance")]
+    await look(reconciler, clock, 2)
+    assert cloud.asked == [], "it may have been bought a moment ago, or ended"
+    await look(reconciler, clock, 1)
+    assert cloud.asked == [("9-instance", None)] * 2
+    assert cloud.machines == [] and await history(db) == ["machine.orphan_ended"]
+
+
+async def test_the_second_machine_of_an_instance_is_ended_and_the_first_is_kept(
+    db: Database, reconciler: Reconciler, cloud: Cloud, clock: HandClock
+) -> None:
+    await claim(db)
+    cloud.machines = [("m-1", "0-instance"), ("m-2", "0-instance")]
+    await look(reconciler, clock, 4)
+    assert cloud.machines == [("m-1", "0-instance")]
+    assert await history(db) == ["machine.duplicate_ended"]
+
+
+async def test_an_instance_hears_that_its_machine_is_gone_when_it_was_not_there_twice(
+    db: Database, reconciler: Reconciler, clock: HandClock
+) -> None:
+    await claim(db, status=InstanceStatus.BUSY)
+    await look(reconciler, clock, 1)
+    found = await db.read(lambda tx: objects.find_instance(tx, "0-instance"))
+    assert found is not None and found.gone_at is None
+    await look(reconciler, clock, 1)
+    found = await db.read(lambda tx: objects.find_instance(tx, "0-instance"))
+    assert found is not None and found.gone_at is not None
+
+
+async def test_a_backend_that_does_not_answer_has_nothing_ended_and_nothing_given_up(
+    db: Database, reconciler: Reconciler, cloud: Cloud, clock: HandClock
+) -> None:
+    await claim(db, status=InstanceStatus.BUSY)
+    cloud.is_away = True
+    await look(reconciler, clock, 5)
+    found = await db.read(lambda tx: objects.find_instance(tx, "0-instance"))
+    assert found is not None and found.gone_at is None
