@@ -30,12 +30,14 @@ def test_who_finds_no_room_waits_says_so_and_starts_when_the_first_has_ended(hom
     wait_until_running(first)
     second = submit(home, "second", f"echo second >> {home.path}/order")
     second.refresh()
-    assert (second.status, second.detail) == ("submitted", "waits in the queue for a machine with room")
+    place = f"place 1 of 1 in the queue: asks for {home.cpus()} CPUs and "
+    assert second.status == "submitted" and second.detail.startswith(place)
+    assert (second.view.queue_place, second.view.queue_length) == (1, 1)
     assert second.hostname is None
     assert second.backend is None
     lines = home.cli("ps").stdout.splitlines()
     assert lines[1].startswith("second  ")
-    assert lines[1].endswith("waits in the queue for a machine with room")
+    assert place in lines[1] and " are free" in lines[1]
     home.open_gate()
     wait_for_the_end(second)
     first.refresh()
@@ -118,6 +120,9 @@ def test_what_failed_once_is_tried_again_and_both_attempts_are_in_the_log(home: 
     run.refresh()
     assert (run.status, run.exit_code) == ("done", 0)
     assert [(job.attempt, str(job.status)) for job in run.view.jobs] == [(2, "done")]
+    [first] = run.view.jobs[0].earlier
+    assert (first.attempt, str(first.status), first.exit_code) == (1, "failed", 5)
+    assert "0/0 attempt 1" in home.cli("ps", "-a", "-v").stdout
     assert b"".join(run.logs()) == b"first\nsecond\n"
 
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TextIO
 
 from dstack.errors import ConfigurationError, DstackError
-from dstack.protocol.statuses import RunStatus
+from dstack.protocol.statuses import JobStatus, RunStatus
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -88,9 +88,9 @@ def age(then: datetime, now: datetime) -> str:
     return "now"
 
 
-def why(status: RunStatus, reason: str | None, detail: str) -> str:
+def why(status: RunStatus | JobStatus, reason: str | None, detail: str) -> str:
     """Why a run is as it is: what it waits for, or how it came to its end; nothing where all went well."""
-    if status is RunStatus.DONE:
+    if status == RunStatus.DONE.value:
         return ""
     return ": ".join(part for part in ((reason or "").replace("_", " "), detail) if part)
 

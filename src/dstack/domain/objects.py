@@ -37,6 +37,8 @@ class Run:
     """The user's wish to end it: `stopped_by_user` or `aborted_by_user`."""
     retry_at: datetime | None = None
     """While pending: when the jobs are submitted again."""
+    failing_since: datetime | None = None
+    """When the row of failures began that its retries are to end."""
     idempotency_key: str | None = None
     """What a submit that is sent twice has in common."""
     version: int = 0

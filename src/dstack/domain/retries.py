@@ -9,25 +9,39 @@ from dstack.protocol.statuses import JobReason
 
 FIRST_DELAY = timedelta(seconds=5)
 LONGEST_DELAY = timedelta(minutes=10)
+RAN_WELL = timedelta(minutes=10)
+"""An attempt that ran this long is no repetition of the failure before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Which events start a run again, and for how long after it was submitted."""
+    """Which events start a run again, and for how long it is tried in vain."""
 
     on_events: Collection[str]
     duration: timedelta | None
     """None for ever."""
 
 
-def retry_at(
-    policy: RetryPolicy | None, reason: JobReason, *, attempt: int, submitted_at: datetime, now: datetime
-) -> datetime | None:
-    """When to start again after attempt number `attempt` (from 1) failed for `reason`; None to give up.
+def failing_since(before: datetime | None, ran_since: datetime | None, now: datetime) -> datetime:
+    """When the row of failures began that ends just now.
 
-    The delay doubles with each attempt.
+    Args:
+        before: when the row began that the failure before belonged to; None where there was none.
+        ran_since: since when the attempt that failed just now had run; None where it never ran.
+    """
+    ran_well = ran_since is not None and now - ran_since >= RAN_WELL
+    return now if before is None or ran_well else before
+
+
+def retry_at(policy: RetryPolicy | None, reason: JobReason, *, since: datetime, now: datetime) -> datetime | None:
+    """When to start again after a failure for `reason`; None to give up.
+
+    As long is waited as has been tried in vain: the delay doubles with each attempt.
+
+    Args:
+        since: when the row of failures began (`failing_since`).
     """
     if policy is None or retry_event_of(reason) not in policy.on_events:
         return None
-    at = now + min(FIRST_DELAY * 2 ** min(attempt - 1, 10), LONGEST_DELAY)
-    return at if policy.duration is None or at - submitted_at <= policy.duration else None
+    at = now + min(max(FIRST_DELAY, now - since), LONGEST_DELAY)
+    return at if policy.duration is None or at - since <= policy.duration else None

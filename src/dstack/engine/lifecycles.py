@@ -49,7 +49,7 @@ JOB: Lifecycle[JobStatus, JobStep] = Lifecycle(
     rows={
         # while in          do this           then go to
         _j.SUBMITTED:    In(await_placement,  to=(_j.PROVISIONING, _j.TERMINATING)),
-        _j.PROVISIONING: In(start,            to=(_j.PULLING, _j.RUNNING, _j.TERMINATING)),
+        _j.PROVISIONING: In(start,            to=(_j.SUBMITTED, _j.PULLING, _j.RUNNING, _j.TERMINATING)),
         _j.PULLING:      In(watch,            to=(_j.RUNNING, _j.TERMINATING)),
         _j.RUNNING:      In(watch,            to=(_j.TERMINATING,)),
         _j.TERMINATING:  In(stop,             to=_ends),

@@ -30,15 +30,15 @@ class Engine:
     def __init__(self, db: Database, clock: Clock, ids: Ids, catalog: Catalog) -> None:
         self._db = db
         self._clock = clock
-        self._ids = ids
         self._catalog = catalog
+        self._turn = Turn(ids, catalog)
         self._next_due: datetime | None = None
         self._woken = asyncio.Event()
         self._tasks = TaskGroup()
 
     def start(self) -> None:
         """Begin to turn; what a former server left undone is looked at first."""
-        self._db.react(Turn(self._ids, self._catalog).take)
+        self._db.react(self._turn.take)
         self._db.listen(self._hear)
         self._tasks.start("engine", self._run())
         self._tasks.start("sweep", self._sweep())
@@ -46,6 +46,10 @@ class Engine:
     async def close(self) -> None:
         """Stop looking; every wake is on record."""
         await self._tasks.close()
+
+    def why_waiting(self, run_id: str) -> str | None:
+        """Why a run waits in the queue, where it is near the head."""
+        return self._turn.waiting.get(run_id)
 
     def _hear(self, notices: Notices) -> None:
         if notices.everything:

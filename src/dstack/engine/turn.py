@@ -1,6 +1,7 @@
 """One turn: inside a commit, look at what is due, decide, and commit what was decided."""
 
 import logging
+from collections.abc import Mapping
 from datetime import timedelta
 
 from sqlalchemy.exc import DatabaseError
@@ -31,6 +32,8 @@ class Turn:
     def __init__(self, ids: Ids, catalog: Catalog) -> None:
         self._ids = ids
         self._catalog = catalog
+        self.waiting: Mapping[str, str] = {}
+        """Why runs wait in the queue, by id, as the last pass over it found: those at its head."""
 
     def take(self, tx: Tx) -> None:
         """Look at what is due in this transaction, and at what that wakes, until nothing is due or it is enough."""
@@ -49,7 +52,7 @@ class Turn:
         """One look. A bug concerns its object alone: deciding writes nothing, and a commit checks before it writes."""
         try:
             if kind == "scheduler":
-                schedule(tx, self._catalog.snapshot(), self._ids, check_move)
+                self.waiting = schedule(tx, self._catalog.snapshot(), self._ids, check_move).waiting
             elif (decided := self._decide(tx, kind, id)) is not None:
                 commits.commit(tx, decided, check_move)
                 if decided.again is not None:

@@ -1,6 +1,6 @@
 """What every operation has at hand."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from dstack.backends.base import Backend
@@ -25,6 +25,8 @@ class Context:
     ids: Ids
     catalog: Catalog
     reconciler: Reconciler
+    why_waiting: Callable[[str], str | None]
+    """Why the run of this id waits in the queue, where that is known."""
     backends: Mapping[str, Backend]
     logs: LogStore
     blobs: BlobFiles

@@ -1,30 +1,81 @@
 """What is on record, as the API shows it: one conversion for each view."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 from dstack.domain.objects import Instance, Job, Run
 from dstack.domain.offers import Offer, describe
 from dstack.domain.specs import configuration_in
 from dstack.protocol.statuses import JobStatus, RunStatus
-from dstack.protocol.views import EventView, InstanceView, JobView, OfferView, RunView
+from dstack.protocol.views import AttemptView, EventView, InstanceView, JobView, OfferView, RunView
 from dstack.store import events, objects, users
 from dstack.store.events import Event
 from dstack.store.tx import Tx
 
+Why: TypeAlias = Callable[[str], str | None]
+"""Says why the run of this id waits in the queue, where that is known."""
 
-def run_views(tx: Tx, runs: Sequence[Run]) -> list[RunView]:
-    """Some runs with their jobs and machines."""
+
+def run_views(tx: Tx, runs: Sequence[Run], why: Why) -> list[RunView]:
+    """Some runs with their jobs and machines, their history and their places in the queue."""
+    attempts = objects.attempts_of_runs(tx, [run.id for run in runs])
+    jobs = {run_id: [tries[-1] for tries in of_run.values()] for run_id, of_run in attempts.items()}
+    earlier = {tries[-1].id: tries[:-1] for of_run in attempts.values() for tries in of_run.values()}
+    queued = any(job.status is JobStatus.SUBMITTED for of_run in jobs.values() for job in of_run)
+    places = objects.places_in_queue(tx) if queued else {}
+    views = [
+        view.model_copy(
+            update={
+                "jobs": [_with_history(job, earlier[job.id]) for job in view.jobs],
+                **(_queued(view, places[view.id], len(places), why) if view.id in places else {}),
+            }
+        )
+        for view in _brief(tx, runs, jobs)
+    ]
+    return views
+
+
+def brief_view(tx: Tx, run: Run) -> RunView:
+    """One run with its jobs and machines, as the answer to a wish: without history and place in the queue."""
+    return _brief(tx, [run], objects.jobs_of_runs(tx, [run.id]))[0]
+
+
+def run_view(tx: Tx, run: Run, why: Why) -> RunView:
+    """One run, as `run_views` has it."""
+    return run_views(tx, [run], why)[0]
+
+
+def _queued(view: RunView, place: int, length: int, why: Why) -> dict[str, object]:
+    reason = why(view.id) or "earlier runs wait too"
+    detail = f"place {place} of {length} in the queue: {reason}" if view.status is RunStatus.SUBMITTED else view.detail
+    return {"queue_place": place, "queue_length": length, "detail": detail}
+
+
+def _with_history(view: JobView, earlier: Sequence[Job]) -> JobView:
+    return view.model_copy(update={"earlier": [_attempt_view(job) for job in earlier]})
+
+
+def _attempt_view(job: Job) -> AttemptView:
+    return AttemptView(
+        id=job.id,
+        attempt=job.attempt,
+        status=job.status,
+        reason=job.reason,
+        detail=job.detail,
+        exit_code=job.exit_code,
+        submitted_at=job.submitted_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        instance_id=job.instance_id,
+    )
+
+
+def _brief(tx: Tx, runs: Sequence[Run], jobs: Mapping[str, Sequence[Job]]) -> list[RunView]:
     cursor = events.last_seq(tx)
-    jobs = objects.jobs_of_runs(tx, [run.id for run in runs])
     placed = {job.instance_id for of_run in jobs.values() for job in of_run if job.instance_id}
     instances = objects.instances_by_id(tx, placed)
     names = users.names_of(tx, {run.project_id for run in runs} | {run.user_id for run in runs})
     return [_run_view(run, jobs.get(run.id, []), instances, names, cursor) for run in runs]
-
-
-def run_view(tx: Tx, run: Run) -> RunView:
-    """One run with its jobs and machines."""
-    return run_views(tx, [run])[0]
 
 
 def _run_view(
@@ -52,7 +103,7 @@ def _run_view(
 
 def _waiting_for(run: Run, jobs: Sequence[Job], instances: Mapping[str, Instance]) -> str:
     if run.status is RunStatus.SUBMITTED and any(job.status is JobStatus.SUBMITTED for job in jobs):
-        return "waits in the queue for a machine with room"
+        return "waits in the queue"
     waiting = [instance for job in jobs if (instance := instances.get(job.instance_id or ""))]
     away = [instance for instance in waiting if instance.unreachable_since is not None]
     if away and not run.status.is_finished():

@@ -16,7 +16,7 @@ from dstack.errors import (
     ResourceNotExistsError,
 )
 from dstack.operations.context import Caller, Context, caller_in
-from dstack.operations.presenting import offer_view, run_view, run_views
+from dstack.operations.presenting import brief_view, offer_view, run_view, run_views
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
 from dstack.protocol.views import OfferView, PlanView, RunPage, RunView
@@ -84,7 +84,7 @@ def _plan(tx: Tx, caller: Caller, wish: _Wish, offers: Sequence[Offer], fitting:
         offers_total=len(fitting),
         max_price=max((offer.price for offer in fitting), default=None),
         refusals=_refusals(wish.demand, offers),
-        current=run_view(tx, current) if current is not None and active else None,
+        current=brief_view(tx, current) if current is not None and active else None,
     )
 
 
@@ -130,11 +130,11 @@ async def submit(context: Context, user: User, project: str, request: SubmitRun,
 def _submit(tx: Tx, context: Context, caller: Caller, wish: _Wish, key: str | None) -> RunView:
     scoped = f"{caller.project.id}/{key}" if key else None
     if scoped is not None and (known := objects.find_run_by_key(tx, scoped)) is not None:
-        return run_view(tx, known)
+        return brief_view(tx, known)
     run = _born(tx, context, caller, wish, _claim_name(tx, context, caller, wish.name), scoped)
     jobs = _jobs_of(run, context, wish)
     commits.add_run(tx, run, jobs, actor=f"user {caller.user.name}")
-    return run_view(tx, run)
+    return brief_view(tx, run)
 
 
 def _claim_name(tx: Tx, context: Context, caller: Caller, name: str | None) -> str:
@@ -193,7 +193,7 @@ def _jobs_of(run: Run, context: Context, wish: _Wish) -> list[Job]:
 
 async def get(context: Context, user: User, project: str, name_or_id: str) -> RunView:
     """One run: the latest of that name, or the one with that id."""
-    return await context.db.read(lambda tx: run_view(tx, get_run(tx, user, project, name_or_id)))
+    return await context.db.read(lambda tx: run_view(tx, get_run(tx, user, project, name_or_id), context.why_waiting))
 
 
 def get_run(tx: Tx, user: User, project: str, name_or_id: str) -> Run:
@@ -220,8 +220,8 @@ async def list_page(
         runs = objects.list_runs(tx, project_id, unfinished=not finished_too, before=before, limit=limit)
         if not runs and not finished_too and before is None:
             runs = objects.list_runs(tx, project_id, limit=1)
-            return RunPage(runs=run_views(tx, runs), next=None)
-        return RunPage(runs=run_views(tx, runs), next=runs[-1].id if len(runs) == limit else None)
+            return RunPage(runs=run_views(tx, runs, context.why_waiting), next=None)
+        return RunPage(runs=run_views(tx, runs, context.why_waiting), next=runs[-1].id if len(runs) == limit else None)
 
     return await context.db.read(read)
 
@@ -239,7 +239,7 @@ async def stop(context: Context, user: User, project: str, name_or_id: str, *, a
             word = "abort" if abort else "stop"
             message = f"{user.name} asked to {word} {run.name}"
             events.add(tx, asked, actor=f"user {user.name}", kind="run.stop_asked", message=message)
-        return run_view(tx, get_run(tx, user, project, run.id))
+        return brief_view(tx, get_run(tx, user, project, run.id))
 
     return await context.db.write(write)
 

@@ -103,6 +103,21 @@ class InstanceView(View):
     resources: str
 
 
+class AttemptView(View):
+    """One try of a job that is over."""
+
+    id: str
+    attempt: int
+    status: JobStatus
+    reason: JobReason | None
+    detail: str
+    exit_code: int | None
+    submitted_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    instance_id: str | None
+
+
 class JobView(View):
     """One attempt of one job of a run."""
 
@@ -119,6 +134,8 @@ class JobView(View):
     started_at: datetime | None
     finished_at: datetime | None
     instance: InstanceView | None
+    earlier: list[AttemptView] = []
+    """The attempts before this one, the first one first. Not in the answer to a submit or stop."""
     ports: dict[int, int | None]
     """Container port to wanted local port; None stands for any free one (`*:80`)."""
 
@@ -140,6 +157,9 @@ class RunView(View):
     submitted_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    queue_place: int | None = None
+    """While it waits in the queue: 1 is the next. Not in the answer to a submit or stop."""
+    queue_length: int | None = None
     jobs: list[JobView]
     cursor: int
     """The number of the last event this view includes: follow events from here and nothing is missed."""

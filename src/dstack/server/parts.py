@@ -111,7 +111,15 @@ class Parts:
         self._outbox = Outbox(self.db, effects, clock, self._leases)
         self._engine = Engine(self.db, clock, ids, catalog)
         self.context = Context(
-            self.db, ids, catalog, self._reconciler, outside.backends, outside.logs, outside.blobs, self._signals
+            self.db,
+            ids,
+            catalog,
+            self._reconciler,
+            self._engine.why_waiting,
+            outside.backends,
+            outside.logs,
+            outside.blobs,
+            self._signals,
         )
 
     async def start(self, admin_token: str) -> None:

@@ -18,6 +18,7 @@ from dstack.store.objects import (
     JOBS_OF_RUN,
     JOBS_ON,
     LIVE_INSTANCES,
+    ROOM,
     find_instance,
     find_job,
     find_run,
@@ -143,12 +144,23 @@ def _tell_who_cares(tx: Tx, new: Object, old: Object) -> None:
 def _tell_of_job(tx: Tx, new: Job, old: Job) -> None:
     if new.status != old.status:
         wakes.add(tx, "run", new.run_id)
-    if new.instance_id is not None and (new.instance_id, new.finished_at) != (old.instance_id, old.finished_at):
-        change = _append if new.finished_at is None else _remove
-        change(tx, (JOBS_ON, new.instance_id), new.id)
-        wakes.add(tx, "instance", new.instance_id)
+    if (new.instance_id, new.finished_at) != (old.instance_id, old.finished_at):
+        _move(tx, new, old)
+    if old.holds_machine != new.holds_machine:
+        for instance_id in {old.instance_id, new.instance_id} - {None}:
+            tx.known.pop((ROOM, instance_id or ""), None)
     if old.holds_machine and not new.holds_machine:
         wakes.add(tx, "scheduler", "placement")
+
+
+def _move(tx: Tx, new: Job, old: Job) -> None:
+    """From the list of one instance to that of another, or off it at the end."""
+    if old.instance_id is not None and (new.instance_id != old.instance_id or new.finished_at is not None):
+        _remove(tx, (JOBS_ON, old.instance_id), new.id)
+        wakes.add(tx, "instance", old.instance_id)
+    if new.instance_id is not None and new.instance_id != old.instance_id:
+        _append(tx, (JOBS_ON, new.instance_id), new.id)
+        wakes.add(tx, "instance", new.instance_id)
 
 
 def _tell_of_instance(tx: Tx, instance: Instance, *, moved: bool) -> None:

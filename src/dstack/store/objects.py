@@ -2,18 +2,22 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, Select, bindparam, func, select
 
 from dstack.domain.objects import Instance, Job, Run
-from dstack.protocol.statuses import JobStatus
-from dstack.store.rows import KINDS, TABLES, Object, Thing, instance_of, job_of, run_of
+from dstack.domain.offers import Offer
+from dstack.protocol.statuses import InstanceReason, JobStatus
+from dstack.store.rows import KINDS, TABLES, Object, Thing, instance_of, job_of, offer_of, run_of
 from dstack.store.tables import instances, jobs, runs
 from dstack.store.tx import Tx
 
 JOBS_OF_RUN, JOBS_ON, LIVE_INSTANCES = "jobs of run", "jobs of instance", "live instances"
 """What `Tx.lists` remembers; `store.commits` keeps the lists true."""
+ROOM = "room"
+"""What `Tx.known` remembers of what is free on a machine; `store.commits` forgets it when that changes."""
 
 # Statements that run often are built once: building one takes longer than running it.
 _BY_ID: dict[type[Object], Select[Any]] = {
@@ -117,6 +121,14 @@ def jobs_of_runs(tx: Tx, run_ids: Sequence[str]) -> dict[str, list[Job]]:
     return found | {run_id: list(of_run.values()) for run_id, of_run in latest.items()}
 
 
+def attempts_of_runs(tx: Tx, run_ids: Sequence[str]) -> dict[str, dict[tuple[int, int], list[Job]]]:
+    """All attempts of each job, first to last, by run and by replica and node."""
+    found: dict[str, dict[tuple[int, int], list[Job]]] = {}
+    for row in tx.select(_JOBS_OF_RUNS, {"run_ids": list(run_ids)}):
+        found.setdefault(row.run_id, {}).setdefault((row.replica, row.node), []).append(_job(tx, row))
+    return found
+
+
 _ATTEMPTS = (
     select(jobs.c.id, runs.c.finished_at)
     .join(runs, runs.c.id == jobs.c.run_id)
@@ -213,3 +225,26 @@ def queue_of(tx: Tx) -> Iterable[Queued]:
     with tx.select(_QUEUE) as rows:
         for row in rows:
             yield Queued(_job(tx, row), row.run_priority, row.run_submitted_at)
+
+
+_SOLD_OUT = select(instances.c.offer).where(
+    instances.c.finished_at > bindparam("since"), instances.c.reason == InstanceReason.NO_OFFERS
+)
+
+
+def offers_sold_out(tx: Tx, since: datetime) -> list[Offer]:
+    """The offers of which there was none left when they were last asked for, since then."""
+    return [offer_of(row.offer) for row in tx.select(_SOLD_OUT, {"since": since})]
+
+
+_QUEUED_RUNS = (
+    select(runs.c.id)
+    .join(jobs, runs.c.id == jobs.c.run_id)
+    .where(jobs.c.status == JobStatus.SUBMITTED, jobs.c.stop_asked.is_(None), runs.c.stop_asked.is_(None))
+    .order_by(runs.c.priority.desc(), runs.c.submitted_at, runs.c.id)
+)
+
+
+def places_in_queue(tx: Tx) -> dict[str, int]:
+    """The place in the queue of every run that waits there; the next one has place 1."""
+    return {id: place for place, id in enumerate(dict.fromkeys(row.id for row in tx.select(_QUEUED_RUNS)), start=1)}

@@ -44,6 +44,7 @@ def run_of(row: Row[Any]) -> Run:
         detail=row.detail,
         stop_asked=_reason(row.stop_asked),
         retry_at=row.retry_at,
+        failing_since=row.failing_since,
         idempotency_key=row.idempotency_key,
         version=row.version,
     )

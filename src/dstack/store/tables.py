@@ -98,6 +98,7 @@ runs = Table(
     Column("detail", Text, nullable=False),
     Column("stop_asked", String(40)),
     Column("retry_at", Time),
+    Column("failing_since", Time),
     Column("idempotency_key", String(100), unique=True),
     Column("version", Integer, nullable=False),
     Index("runs_by_name", "project_id", "name", "id"),

@@ -1,7 +1,10 @@
 from dataclasses import replace
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from dstack.domain.offers import Bounds, Demand, GpuDemand, Share
-from dstack.domain.placement import Placement, place, rooms_of
+from dstack.domain.placement import Placement, fits, place, room_of, rooms_of
 from dstack.protocol.agent import Gpu, HostResources
 from dstack.protocol.statuses import InstanceStatus
 from tests.making import CLOUD, DEMAND, HERE, instance, job, placed_job
@@ -40,7 +43,7 @@ def test_a_machine_is_bought_only_when_no_existing_one_has_room() -> None:
 
 def test_a_job_that_reuses_machines_has_none_bought_but_uses_this_one() -> None:
     reuses = job(demand=replace(DEMAND, reuse_only=True))
-    assert place([reuses], [], [CLOUD], []) == Placement()
+    assert placed(place([reuses], [], [CLOUD], [])) == []
     assert placed(place([reuses], rooms_of([instance()], []), [CLOUD], [])) == [("0-job", "0-instance")]
     assert [room.offer for room in place([reuses], [], [HERE, CLOUD], []).bought] == [HERE]
 
@@ -48,7 +51,8 @@ def test_a_job_that_reuses_machines_has_none_bought_but_uses_this_one() -> None:
 def test_no_more_machines_are_bought_than_there_are() -> None:
     ending = instance(status=InstanceStatus.TERMINATING)
     placement = place([job()], rooms_of([ending], []), [HERE], [HERE])
-    assert placement == Placement()
+    assert (placement.placed, placement.bought) == ([], [])
+    assert placement.waiting == {"0-run": "no more than 1 of local may exist at once, and others have them"}
 
 
 def test_all_nodes_of_a_gang_or_none() -> None:
@@ -60,11 +64,62 @@ def test_all_nodes_of_a_gang_or_none() -> None:
     assert placed(placement) == [("0", "0-instance"), ("1", "0-instance"), ("2", "new-0")]
 
 
-def test_a_large_job_that_has_to_wait_lets_a_small_one_pass() -> None:
+def test_what_a_large_job_waits_for_is_kept_from_those_behind_it() -> None:
     queue = [job(id="large", run_id="a", demand=demand(4)), job(id="small", run_id="b")]
     running = placed_job(share=Share(1, 1000))
     placement = place(queue, rooms_of([instance()], [running]), [], [HERE])
-    assert placed(placement) == [("small", "0-instance")]
+    assert placement.placed == []
+    assert placement.waiting["a"] == "asks for 4 CPUs and 16GB; on local 3 of 4 CPUs and 15GB are free"
+
+
+def test_what_it_could_never_use_is_for_those_behind_it() -> None:
+    large = job(id="large", run_id="a", demand=replace(demand(4), backends=("local",)))
+    anywhere = job(id="small", run_id="b", demand=replace(DEMAND, backends=("aws",)))
+    mine = instance(id="1-instance", offer=CLOUD, project_id="0-project")
+    rooms = rooms_of([instance(), mine], [placed_job(share=Share(1, 1000))])
+    assert placed(place([large, anywhere], rooms, [], [HERE, CLOUD])) == [("small", "1-instance")]
+    assert placed(place([large, anywhere], rooms[:1], [CLOUD], [HERE])) == [("small", "new-0")]
+
+
+def test_who_finds_everything_sold_out_is_without_hope_unless_a_machine_that_fits_exists() -> None:
+    wants = job(demand=replace(DEMAND, backends=("aws",)))
+    assert place([wants], [], [HERE], [], sold_out=[CLOUD]).hopeless == [wants]
+    busy = room_of(instance(offer=CLOUD, project_id="0-project"), [placed_job()])
+    placement = place([wants], [busy], [HERE], [CLOUD], sold_out=[CLOUD])
+    assert placement.hopeless == [] and placement.waiting == {"0-run": "all 1 machines that fit are in use"}
+
+
+demands = st.sampled_from([demand(cpus) for cpus in (1, 2, 3, 4)] + [replace(demand(2), backends=("aws",))])
+gangs = st.lists(st.tuples(demands, st.sampled_from([1, 1, 1, 2, 3])), max_size=8)
+shares = st.lists(st.integers(0, 4), min_size=0, max_size=3)
+
+
+@given(gangs, shares, st.integers(0, 2))
+def test_nobody_takes_what_somebody_before_him_waits_for_and_nothing_is_given_twice(
+    asked: list[tuple[Demand, int]], taken: list[int], buyable: int
+) -> None:
+    queue = [
+        job(id=f"{number}-{node}", run_id=f"{number}", node=node, nodes=nodes, demand=wants)
+        for number, (wants, nodes) in enumerate(asked)
+        for node in range(nodes)
+    ]
+    machines = [instance(id=f"{number}-instance") for number in range(len(taken))]
+    running = [placed_job(instance_id=f"{n}-instance", share=Share(cpus, 0)) for n, cpus in enumerate(taken)]
+    rooms = rooms_of(machines, running)
+    cloud = replace(CLOUD, machines_max=buyable)
+    placement = place(queue, rooms, [cloud], [HERE] * len(machines))
+    places = {one.job.id: one.key for one in placement.placed}
+    offers = {**{one.id: HERE for one in machines}, **{room.key: room.offer for room in placement.bought}}
+    assert len(placement.bought) <= buyable
+    assert all(room.cpus >= 0 and room.memory_mib >= 0 for room in [*rooms, *placement.bought])
+    waiting: list[Demand] = []
+    for number, (wants, nodes) in enumerate(asked):
+        keys = [places.get(f"{number}-{node}") for node in range(nodes)]
+        assert all(keys) or not any(keys), "all nodes or none"
+        for key in filter(None, keys):
+            assert not any(fits(earlier, offers[key]) for earlier in waiting), "somebody before could have used it"
+        if not all(keys):
+            waiting.append(wants)
 
 
 def test_a_card_belongs_to_one_job() -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -5,6 +6,7 @@ import pytest
 
 from dstack.domain.intents import Done, Failed, ForgetJob, StartJob, StopJob
 from dstack.domain.objects import JobView, Next
+from dstack.domain.offers import NO_SHARE
 from dstack.engine.jobs.awaiting_placement import await_placement
 from dstack.engine.jobs.starting import start
 from dstack.engine.jobs.stopping import LOGS_WITHIN, stop
@@ -62,13 +64,29 @@ def test_a_job_that_its_agent_refuses_fails_with_the_agents_words() -> None:
     assert moved(decided) == (JobStatus.TERMINATING, JobReason.EXECUTOR_ERROR, "the disk is full")
 
 
-@pytest.mark.parametrize(
-    ("reason", "expected"),
-    [(InstanceReason.NO_OFFERS, JobReason.NO_CAPACITY), (InstanceReason.ERROR, JobReason.INTERRUPTED)],
-)
-def test_a_job_whose_machine_never_came_says_why(reason: InstanceReason, expected: JobReason) -> None:
-    gone = instance(status=InstanceStatus.TERMINATED, reason=reason, detail="sold out", finished_at=NOW)
-    assert moved(start(job_view(placed_job(), gone))) == (JobStatus.TERMINATING, expected, "sold out")
+def test_a_job_whose_machine_never_came_says_why() -> None:
+    gone = instance(
+        status=InstanceStatus.TERMINATED, reason=InstanceReason.ERROR, detail="no such image", finished_at=NOW
+    )
+    assert moved(start(job_view(placed_job(), gone))) == (
+        JobStatus.TERMINATING,
+        JobReason.INTERRUPTED,
+        "no such image",
+    )
+
+
+def test_a_job_whose_offer_is_sold_out_goes_back_to_its_place_in_the_queue_with_all_of_its_gang() -> None:
+    gone = instance(status=InstanceStatus.TERMINATED, reason=InstanceReason.NO_OFFERS, finished_at=NOW)
+    (back,) = start(job_view(placed_job(), gone)).write
+    assert back == replace(placed_job(), status=JobStatus.SUBMITTED, instance_id=None, share=NO_SHARE)
+    other = placed_job(id="1-job", node=1, nodes=2, instance_id="1-instance")
+    ready = instance(id="1-instance")
+    for mate, machines in (
+        (placed_job(nodes=2), {gone.id: gone, ready.id: ready}),
+        (job(nodes=2), {ready.id: ready}),
+    ):
+        (back,) = start(job_view(other, ready, gang=(mate, other), gang_instances=machines)).write
+        assert back.status is JobStatus.SUBMITTED
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,8 @@ def test_a_retry_never_starts_beside_what_is_left_of_the_last_attempt() -> None:
 def test_a_run_is_not_retried_beyond_its_duration() -> None:
     failed = placed_job(status=JobStatus.FAILED, reason=JobReason.CONTAINER_EXITED_WITH_ERROR, finished_at=NOW)
     late = NOW + timedelta(hours=1)
-    ending, *_ = derive(run_view(run(spec=RETRYING, status=RunStatus.RUNNING), failed, now=late)).write
+    failing = run(spec=RETRYING, status=RunStatus.RUNNING, failing_since=NOW)
+    ending, *_ = derive(run_view(failing, failed, now=late)).write
     assert ending.status is RunStatus.TERMINATING
 
 

@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which runs, and how."""
     parser.add_argument("-a", "--all", action="store_true", help="finished runs too")
     parser.add_argument("-w", "--watch", action="store_true", help="show them again whenever something changes")
+    parser.add_argument("-v", "--verbose", action="store_true", help="earlier attempts too")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
@@ -33,8 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def rows_of(views: "list[RunView]", now: "datetime") -> list[tuple[str, ...]]:
-    """The table's rows."""
+def rows_of(views: "list[RunView]", now: "datetime", *, verbose: bool = False) -> list[tuple[str, ...]]:
+    """The table's rows; with `verbose` each earlier attempt has its own below the run's."""
     from dstack.cli import words
 
     rows: list[tuple[str, ...]] = []
@@ -51,6 +52,11 @@ def rows_of(views: "list[RunView]", now: "datetime") -> list[tuple[str, ...]]:
                 words.why(view.status, view.reason, view.detail),
             )
         )
+        for job in view.jobs if verbose else ():
+            for tried in job.earlier:
+                title = f"  {job.replica}/{job.node} attempt {tried.attempt}"
+                why = words.why(tried.status, tried.reason, tried.detail)
+                rows.append((title, "", "", "", tried.status.value, words.age(tried.submitted_at, now), why))
     return rows
 
 
@@ -67,5 +73,5 @@ def _show(client: "Client", arguments: argparse.Namespace) -> int:
     else:
         if arguments.watch and sys.stdout.isatty():
             sys.stdout.write("\x1b[2J\x1b[H")
-        words.show(words.table(HEADERS, rows_of(views, SystemClock().now())))
+        words.show(words.table(HEADERS, rows_of(views, SystemClock().now(), verbose=arguments.verbose)))
     return max((view.cursor for view in views), default=0)

@@ -1,9 +1,12 @@
 """PROVISIONING: the machine is chosen; hand the job over once it, and those of the other nodes, are ready."""
 
+from dataclasses import replace
+
 from dstack.domain.intents import Failed, StartJob
 from dstack.domain.objects import JobView, Next
+from dstack.domain.offers import NO_SHARE
 from dstack.engine.jobs.watching import end, follow_report
-from dstack.protocol.statuses import InstanceReason, JobReason
+from dstack.protocol.statuses import InstanceReason, JobReason, JobStatus
 
 
 def start(view: JobView) -> Next:
@@ -11,6 +14,8 @@ def start(view: JobView) -> Next:
     job, instance = view.job, view.instance
     if job.stop_asked is not None:
         return end(view, job.stop_asked)
+    if StartJob not in view.outcomes and _is_sold_out(view):
+        return _back_to_queue(view)
     if instance is None or not instance.takes_jobs:
         return end(view, *_why_gone(view))
     if not all(_is_ready(view, node.instance_id) for node in view.gang):
@@ -29,9 +34,22 @@ def _is_ready(view: JobView, instance_id: str | None) -> bool:
     return instance is not None and instance.is_ready
 
 
+def _is_sold_out(view: JobView) -> bool:
+    """Whether the machine of this node, or of one that starts with it, was not to be had."""
+    machines = view.gang_instances.values()
+    return any(machine.reason is InstanceReason.NO_OFFERS for machine in machines) or any(
+        node.status is JobStatus.SUBMITTED for node in view.gang
+    )
+
+
+def _back_to_queue(view: JobView) -> Next:
+    """To its old place there: the next offer may have what this one has not. All nodes go together."""
+    queued = replace(view.job, status=JobStatus.SUBMITTED, status_since=view.now, instance_id=None, share=NO_SHARE)
+    return Next((queued,))
+
+
 def _why_gone(view: JobView) -> tuple[JobReason, str]:
     instance = view.instance
     if instance is None:
         return JobReason.EXECUTOR_ERROR, "its instance is not on record"
-    no_capacity = instance.reason is InstanceReason.NO_OFFERS
-    return JobReason.NO_CAPACITY if no_capacity else JobReason.INTERRUPTED, instance.detail
+    return JobReason.INTERRUPTED, instance.detail

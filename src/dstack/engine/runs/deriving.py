@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from dstack.domain.objects import Job, Next, Run, RunView
 from dstack.domain.reasons import job_status_of
-from dstack.domain.retries import retry_at
+from dstack.domain.retries import failing_since, retry_at
 from dstack.domain.specs import retry_policy_of
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
 
@@ -39,16 +39,17 @@ def _retry_or_end(view: RunView, failed: Job) -> Next:
     """Nothing of the failed attempt may still be there when the next one starts."""
     run, reason = view.run, failed.reason
     assert reason is not None
-    at = retry_at(
-        retry_policy_of(run.spec), reason, attempt=failed.attempt, submitted_at=run.submitted_at, now=view.now
-    )
+    since = failing_since(run.failing_since, failed.started_at, view.now)
+    at = retry_at(retry_policy_of(run.spec), reason, since=since, now=view.now)
     if at is None:
         return end(view, reason, failed.detail)
     unfinished = [job for job in view.jobs if not job.status.is_finished()]
     if unfinished:
         return Next(tuple(_ask(job, JobReason.SERVER) for job in unfinished if job.stop_asked is None))
     detail = f"attempt {failed.attempt} ended with {reason}; the next one starts at {at:%H:%M:%S} UTC"
-    pending = replace(run, status=RunStatus.PENDING, status_since=view.now, retry_at=at, detail=detail)
+    pending = replace(
+        run, status=RunStatus.PENDING, status_since=view.now, retry_at=at, failing_since=since, detail=detail
+    )
     return Next((pending,), again=at - view.now)
 
 
