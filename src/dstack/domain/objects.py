@@ -61,6 +61,8 @@ class Job:
     demand: Demand
     stop_grace_s: float
     """Between asking it to end and ending it."""
+    max_duration_s: float | None = None
+    """How long it may run; None for ever. Its agent ends it then, and the engine, should the agent not."""
     instance_id: str | None = None
     share: Share = NO_SHARE
     started_at: datetime | None = None

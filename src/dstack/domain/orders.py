@@ -27,7 +27,7 @@ def order_of(run: Run, job: Job, gang: Sequence[Job], instances: Mapping[str, In
         env={**_strings(configuration.env), **_environment(run, job, gang, instances)},
         working_dir=configuration.working_dir or ".",
         files_root=repo.get("root"),
-        max_duration_s=configuration.max_duration or None,
+        max_duration_s=job.max_duration_s,
         stop_grace_s=job.stop_grace_s,
         authorized_keys=(key,) if key else (),
     )

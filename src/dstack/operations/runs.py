@@ -186,6 +186,7 @@ def _jobs_of(run: Run, context: Context, wish: _Wish) -> list[Job]:
             submitted_at=run.submitted_at,
             demand=wish.demand,
             stop_grace_s=STOP_GRACE_S if stop_duration is None else float(stop_duration),
+            max_duration_s=wish.configuration.max_duration or None,
         )
         for node in wish.configuration.jobs()
     ]

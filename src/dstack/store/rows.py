@@ -65,6 +65,7 @@ def job_of(row: Row[Any]) -> Job:
         submitted_at=row.submitted_at,
         demand=demand_of_json(row.demand),
         stop_grace_s=row.stop_grace_s,
+        max_duration_s=row.max_duration_s,
         instance_id=row.instance_id,
         share=Share(row.share["cpus"], row.share["memory_mib"], tuple(row.share["gpus"])),
         started_at=row.started_at,

@@ -121,6 +121,7 @@ jobs = Table(
     Column("submitted_at", Time, nullable=False),
     Column("demand", JSON, nullable=False),
     Column("stop_grace_s", Float, nullable=False),
+    Column("max_duration_s", Float),
     Column("instance_id", ForeignKey("instances.id")),
     Column("share", JSON, nullable=False),
     Column("started_at", Time),

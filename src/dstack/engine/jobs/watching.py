@@ -11,6 +11,10 @@ UNREACHABLE_AFTER = timedelta(minutes=5)
 """A link may be down this long before its jobs are given up: disconnection is not death."""
 
 
+AGENT_ENDS_WITHIN = timedelta(minutes=1)
+"""How long after its time is over a job's agent may take to end it, and to say so."""
+
+
 def watch(view: JobView) -> Next:
     """End with the job, with the wish for its end, or with its machine."""
     job, instance = view.job, view.instance
@@ -33,7 +37,20 @@ def follow_report(view: JobView) -> Next:
     if report is not None and report.state == "running" and job.status is not JobStatus.RUNNING:
         running = replace(job, status=JobStatus.RUNNING, status_since=view.now, started_at=view.now)
         return Next((running,))
-    return _mind_the_link(view)
+    if job.status is JobStatus.RUNNING and (over := _time_left(view)) is not None and over <= timedelta(0):
+        return end(view, JobReason.MAX_DURATION_EXCEEDED, "its agent did not end it in time")
+    following = _mind_the_link(view)
+    if following.write:
+        return following
+    return Next(again=min(filter(None, [following.again, _time_left(view)]), default=None))
+
+
+def _time_left(view: JobView) -> timedelta | None:
+    """Until it has run for longer than it may, and its agent should have ended it long ago."""
+    job = view.job
+    if job.max_duration_s is None or job.started_at is None:
+        return None
+    return job.started_at + timedelta(seconds=job.max_duration_s) + AGENT_ENDS_WITHIN - view.now
 
 
 def _mind_the_link(view: JobView) -> Next:

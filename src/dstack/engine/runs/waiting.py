@@ -32,4 +32,5 @@ def _again(job: Job, id: str, view: RunView) -> Job:
         submitted_at=view.now,
         demand=job.demand,
         stop_grace_s=job.stop_grace_s,
+        max_duration_s=job.max_duration_s,
     )

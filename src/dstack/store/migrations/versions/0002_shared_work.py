@@ -56,6 +56,7 @@ def upgrade() -> None:
         sa.Column("epoch", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("number"),
     )
+    op.add_column("jobs", sa.Column("max_duration_s", sa.Float(), nullable=True))
     op.add_column("runs", sa.Column("failing_since", sa.BigInteger(), nullable=True))
     op.add_column("instances", sa.Column("gone_at", sa.BigInteger(), nullable=True))
     for name, columns in _INDEXES.items():
