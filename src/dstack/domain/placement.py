@@ -232,9 +232,10 @@ def _why(gang: list[Job], could: Sequence[Room], buyable: Sequence[Offer]) -> st
         best = max(shared, key=lambda room: (room.cpus, room.memory_mib))
         share = share_of(job.demand, best.offer)
         free = f"{max(0, best.cpus):g} of {best.offer.resources.cpus} CPUs and {size(max(0, best.memory_mib))} are free"
-        return f"{needs}asks for {share.cpus:g} CPUs and {size(share.memory_mib)}; on {_title(best.offer)} {free}"
+        cpus = f"{share.cpus:g} CPU{'' if share.cpus == 1 else 's'}"
+        return f"{needs}asks for {cpus} and {size(share.memory_mib)}; on {_title(best.offer)} {free}"
     if could:
-        return f"{needs}all {len(could)} machines that fit are in use"
+        return f"{needs}every machine that fits is in use ({len(could)})"
     if buyable:
         limited = ", ".join(f"{offer.machines_max} of {_title(offer)}" for offer in buyable[:3])
         return f"{needs}no more than {limited} may exist at once, and others have them"

@@ -86,7 +86,7 @@ def test_who_finds_everything_sold_out_is_without_hope_unless_a_machine_that_fit
     assert place([wants], [], [HERE], [], sold_out=[CLOUD]).hopeless == [wants]
     busy = room_of(instance(offer=CLOUD, project_id="0-project"), [placed_job()])
     placement = place([wants], [busy], [HERE], [CLOUD], sold_out=[CLOUD])
-    assert placement.hopeless == [] and placement.waiting == {"0-run": "all 1 machines that fit are in use"}
+    assert placement.hopeless == [] and placement.waiting == {"0-run": "every machine that fits is in use (1)"}
 
 
 demands = st.sampled_from([demand(cpus) for cpus in (1, 2, 3, 4)] + [replace(demand(2), backends=("aws",))])
