@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
@@ -25,7 +26,7 @@ from dstack.server.http import audit, blobs, history, problems, runs
 from dstack.server.http.calls import Tokens, json_of
 from dstack.server.http.routing import add
 from dstack.server.ownership import Owner, own
-from dstack.server.parts import Parts, outside_of
+from dstack.server.parts import Outside, Parts, outside_of
 from dstack.server.settings import Settings, settings_from_env
 from dstack.store import objects
 
@@ -56,7 +57,14 @@ def create_app(settings: Settings, context: Context) -> FastAPI:
 class Server(uvicorn.Server):
     """Uvicorn, with a word when it serves, and an end when nobody needs it."""
 
-    def __init__(self, settings: Settings, owner: Owner | None, listener: socket.socket, ready_fd: int | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        owner: Owner | None,
+        listener: socket.socket,
+        ready_fd: int | None,
+        outside: Outside,
+    ) -> None:
         self._settings = settings
         self._owner = owner
         self._listener = listener
@@ -64,7 +72,7 @@ class Server(uvicorn.Server):
         former = owner.token() if owner is not None else None
         self._token = settings.admin_token or former or RandomIds(SystemClock()).new_token()
         self.url = f"http://{settings.host}:{listener.getsockname()[1]}"
-        self._parts = Parts(outside_of(settings))
+        self._parts = Parts(outside)
         self._activity = Activity(create_app(settings, self._parts.context))
         config = uvicorn.Config(
             self._activity,
@@ -134,7 +142,14 @@ def tell(ready_fd: int | None, message: dict[str, str | None]) -> None:
             log.info("Whoever started this server does not wait for it any more")
 
 
-def serve(host: str, port: int, data_dir: Path, embedded: bool, ready_fd: int | None) -> int:
+def serve(
+    host: str,
+    port: int,
+    data_dir: Path,
+    embedded: bool,
+    ready_fd: int | None,
+    outside_of: Callable[[Settings], Outside] = outside_of,
+) -> int:
     """Run a server until it ends; returns the exit code of the process.
 
     Args:
@@ -142,13 +157,14 @@ def serve(host: str, port: int, data_dir: Path, embedded: bool, ready_fd: int | 
         data_dir: where everything is kept; made where missing.
         embedded: whether it ends by itself when idle.
         ready_fd: a pipe that gets `{"url", "token"}` or `{"error", "hint"}` as one JSON line; None for words on stdout.
+        outside_of: the world it works in.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = settings_from_env(host=host, port=port, data_dir=data_dir, embedded=embedded)
         # Several servers on one database may share a folder; clients are told their address by whoever set them up.
         owner = own(data_dir, embedded=embedded) if settings.database_url is None else None
-        server = Server(settings, owner, _listen(settings), ready_fd)
+        server = Server(settings, owner, _listen(settings), ready_fd, outside_of(settings))
         asyncio.run(server.serve_all())
     except DstackError as error:
         if ready_fd is None:

@@ -6,6 +6,7 @@ well.
 
 import asyncio
 import re
+from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -44,13 +45,18 @@ class Host:
         self._resources = resources
         self._ready_at = asyncio.get_running_loop().time() + boot_s
         self._on_start = on_start
-        self._connection: Pipe | None = None
+        self._connection: StreamWriter | None = None
         self._serving: asyncio.Task[None] | None = None
 
     @property
     def running(self) -> list[HostJob]:
         """What runs now."""
         return [job for job in self.jobs.values() if job.report.state == "running"]
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a server has a connection to the agent."""
+        return self._connection is not None and not self._connection.is_closing()
 
     def connect(self) -> Pipe:
         """The server's end of a new connection to the agent.
@@ -61,10 +67,14 @@ class Host:
         if self.is_gone or asyncio.get_running_loop().time() < self._ready_at:
             raise HostUnreachable(f"The host of `{self.key}` does not answer")
         ours, theirs = Pipe.pair(LATENCY_S)
-        self.disconnect()
-        self._connection = ours
-        self._serving = asyncio.get_running_loop().create_task(self._serve(ours), name=f"agent of {self.key}")
+        self.accept(*ours.streams())
         return theirs
+
+    def accept(self, reader: StreamReader, writer: StreamWriter) -> None:
+        """Serve a new connection, and cut the one before."""
+        self.disconnect()
+        self._connection = writer
+        self._serving = asyncio.get_running_loop().create_task(self._serve(reader), name=f"agent of {self.key}")
 
     def disconnect(self) -> None:
         """Cut the connection there is."""
@@ -86,12 +96,18 @@ class Host:
                 job.timer.cancel()
         self.jobs.clear()
 
-    async def _serve(self, connection: Pipe) -> None:
+    async def _serve(self, reader: StreamReader) -> None:
         try:
-            while (frame := await read_frame(connection.reader)) is not None:
+            while (frame := await read_frame(reader)) is not None:
                 self._handle(frame[0])
         except ConnectionError:
             pass  # the server died in the middle of a frame
+
+    def end_job(self, job: HostJob, exit_code: int) -> None:
+        """Let a job exit now."""
+        if job.timer is not None:
+            job.timer.cancel()
+        self._end(job, "exited", exit_code)
 
     def _handle(self, frame: dict[str, Any]) -> None:
         match frame:
@@ -199,7 +215,7 @@ class Host:
 
     def _send(self, payload: bytes | None = None, **frame: object) -> None:
         if self._connection is not None:
-            write_frame(self._connection.streams()[1], frame, payload)
+            write_frame(self._connection, frame, payload)
 
 
 OnStart: TypeAlias = Callable[[Host, str, str, str], None]

@@ -1,0 +1,25 @@
+"""The machines on sale, and where their agents are."""
+
+from pathlib import Path
+
+from dstack.domain.offers import Offer
+from dstack.protocol.agent import HostResources
+
+BACKEND = "aws"
+JOBS_PER_INSTANCE = 10
+RESOURCES = HostResources(cpus=JOBS_PER_INSTANCE, memory_mib=40_960, disk_mib=1_000_000)
+
+
+def offer_of(instances: int) -> Offer:
+    """A machine that ten jobs share, and how many of it there may be."""
+    return Offer(BACKEND, "somewhere", "made-up", RESOURCES, 0.1, shared=True, machines_max=instances)
+
+
+def agents_socket(folder: Path) -> Path:
+    """Where all agents listen; who connects first says whose he wants, on one line."""
+    return folder / "agents"
+
+
+def control_socket(folder: Path) -> Path:
+    """Where the hosts do what they are told: one JSON line each way."""
+    return folder / "control"

@@ -1,0 +1,130 @@
+"""The processes of a loaded server: hosts, server, and the ways to speak to both."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from bench.engine.fleet import control_socket
+from bench.processes import rest
+from dstack.api import Client
+
+ANSWER_TIMEOUT_S = 60.0
+LOOK_EVERY_S = 0.05
+SUBMITTERS = 8
+FOREVER = "simulate 1000000 0 0"
+
+
+class World:
+    """A server and its hosts."""
+
+    def __init__(self, folder: Path, instances: int) -> None:
+        self.instances = instances
+        self.url = ""
+        self.token = ""
+        self._folder = folder
+        self._server: subprocess.Popen[bytes] | None = None
+        command = [sys.executable, "-m", "bench.engine.hosts", str(folder)]
+        self._hosts = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert self._hosts.stdout is not None
+        assert self._hosts.stdout.readline() == b"ready\n", "the hosts did not start"
+        self._control = socket.socket(socket.AF_UNIX)
+        self._control.connect(str(control_socket(folder)))
+        self._answers = self._control.makefile("rb")
+
+    @property
+    def server_pid(self) -> int:
+        """The server's process."""
+        assert self._server is not None
+        return self._server.pid
+
+    def start_server(self) -> None:
+        """Start a server, and wait until it answers."""
+        ready, given = os.pipe()
+        with open(ready, "rb") as messages, open(self._folder / "server.log", "ab") as log:
+            command = [sys.executable, "-m", "bench.engine.server", str(self._folder), str(self.instances), str(given)]
+            wrap = os.environ.get("BENCH_SERVER_WRAP", "").split()
+            self._server = subprocess.Popen([*wrap, *command], stderr=log, pass_fds=(given,))
+            os.close(given)
+            message = json.loads(messages.readline())
+        self.url, self.token = message["url"], message["token"]
+
+    def kill_server(self) -> None:
+        """Let the server die without a word."""
+        assert self._server is not None
+        self._server.kill()
+        self._server.wait()
+
+    def client(self) -> Client:
+        """The real client."""
+        return Client.from_config(project_name="main", server_url=self.url, user_token=self.token)
+
+    def tell_hosts(self, **order: int) -> dict[str, Any]:
+        """Have the hosts do something, or say how they are."""
+        self._control.sendall(json.dumps(order).encode() + b"\n")
+        answer: dict[str, Any] = json.loads(self._answers.readline())
+        return answer
+
+    def wait_for(self, what: Callable[[dict[str, Any]], bool], timeout_s: float) -> None:
+        """Until the hosts are as wished."""
+        deadline = time.monotonic() + timeout_s
+        said = 0.0
+        while not what(state := self.tell_hosts()):
+            if time.monotonic() - said > 5:
+                said = time.monotonic()
+                tell(f"  {state}")
+            assert time.monotonic() < deadline, f"after {timeout_s:g} s the hosts still have: {state}"
+            rest(LOOK_EVERY_S)
+
+    def submit(self, count: int, script: str) -> None:
+        """Submit runs of one job each from some connections that stay open."""
+        with ThreadPoolExecutor(SUBMITTERS) as submitters:
+            share = [count // SUBMITTERS + (number < count % SUBMITTERS) for number in range(SUBMITTERS)]
+            list(submitters.map(lambda some: self._submit(some, script), share))
+
+    def _submit(self, count: int, script: str) -> None:
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=ANSWER_TIMEOUT_S)
+        body = json.dumps({"configuration": {"type": "task", "commands": [script]}})
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        for _ in range(count):
+            connection.request("POST", "/api/projects/main/runs", body, headers)
+            answer = connection.getresponse()
+            content = answer.read()
+            assert answer.status == http.HTTPStatus.CREATED, content
+        connection.close()
+
+    def close(self) -> None:
+        """End everything."""
+        self._control.close()
+        for process in (self._server, self._hosts):
+            if process is not None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+
+
+def tell(line: str) -> None:
+    """A word to people, who wait."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def temporary_world(instances: int) -> Iterator[World]:
+    """A world with a server, in an empty folder."""
+    with tempfile.TemporaryDirectory(prefix="dstack-bench-") as folder:
+        world = World(Path(folder), instances)
+        try:
+            world.start_server()
+            yield world
+        finally:
+            world.close()
