@@ -60,9 +60,7 @@ class Hosts:
 async def serve(folder: Path) -> None:
     """Be there until killed."""
     hosts = Hosts(seed=1)
-    await asyncio.start_unix_server(
-        hosts.accept_agent, agents_socket(folder), limit=LINE_BYTES_MAX, backlog=BACKLOG
-    )
+    await asyncio.start_unix_server(hosts.accept_agent, agents_socket(folder), limit=LINE_BYTES_MAX, backlog=BACKLOG)
     control = await asyncio.start_unix_server(hosts.accept_control, control_socket(folder))
     sys.stdout.write("ready\n")
     sys.stdout.flush()

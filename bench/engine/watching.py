@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dstack.api import Client
 from dstack.errors import DstackError
 
-TIMEOUT_S = 120.0
+TIMEOUT_S = 30.0
 ENDS = {"done", "failed", "terminated"}
 
 
@@ -51,7 +51,7 @@ class Ends:
     def _wait(self, is_so: Callable[[], bool]) -> None:
         with self._changed:
             heard = self._changed.wait_for(is_so, TIMEOUT_S)
-        assert heard, f"{len(self.heard)} runs have ended, and then none for too long"
+        assert heard, f"after {TIMEOUT_S:g} s only {len(self.heard)} runs were heard to have ended"
 
 
 @contextmanager

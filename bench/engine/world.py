@@ -140,7 +140,10 @@ class World:
 
     def close(self) -> None:
         """End everything."""
+        self._answers.close()
         self._control.close()
+        assert self._hosts.stdout is not None
+        self._hosts.stdout.close()
         for process in (self._server, self._hosts):
             if process is not None:
                 process.send_signal(signal.SIGKILL)
