@@ -39,7 +39,7 @@ class Cloud(Backend):
         """Nothing is remembered."""
         return [] if key is None else [Machine(key, key, "localhost")]
 
-    def terminate(self, key: str) -> bool:
+    def terminate(self, key: str, keep: str | None = None) -> bool:
         """Gone."""
         return True
 
