@@ -15,7 +15,7 @@ from dstack.errors import DatabaseUnavailable
 from dstack.kit.clock import Clock
 from dstack.kit.ids import Ids
 from dstack.kit.tasks import TaskGroup
-from dstack.store import objects, wakes
+from dstack.store import queue, wakes
 from dstack.store.db import Database
 from dstack.store.notices import Notices
 
@@ -61,7 +61,7 @@ class Engine:
     async def _sweep(self) -> None:
         while True:
             try:
-                if await self._db.read(objects.is_anyone_queued):
+                if not await self._db.read(queue.is_empty):
                     await self._catalog.offers()  # capacity comes and goes
                 await self._look_at_all()
             except DatabaseUnavailable:

@@ -10,7 +10,7 @@ from dstack.domain.offers import Offer
 from dstack.domain.placement import Placement, Room, name_of, place, room_of
 from dstack.kit.ids import Ids
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus
-from dstack.store import commits, objects
+from dstack.store import commits, objects, queue
 from dstack.store.tx import Tx
 
 SOLD_OUT_FOR = timedelta(minutes=2)
@@ -19,12 +19,12 @@ SOLD_OUT_FOR = timedelta(minutes=2)
 
 def schedule(tx: Tx, offers: Sequence[Offer], ids: Ids, check: commits.Check) -> Placement:
     """Give every job that has a place now its place, on a machine there is or on one to be bought."""
-    if not objects.is_anyone_queued(tx):
+    if queue.is_empty(tx):
         return Placement()
     instances = objects.live_instances(tx)
     sold_out = {name_of(offer) for offer in objects.offers_sold_out(tx, tx.clock.now() - SOLD_OUT_FOR)}
     placement = place(
-        (queued.job for queued in objects.queue_of(tx)),
+        queue.of(tx),
         [_room(tx, instance) for instance in instances if instance.takes_jobs],
         [offer for offer in offers if name_of(offer) not in sold_out],
         [instance.offer for instance in instances],

@@ -8,7 +8,7 @@ from dstack.domain.offers import Offer, describe
 from dstack.domain.specs import configuration_in
 from dstack.protocol.statuses import JobStatus, RunStatus
 from dstack.protocol.views import AttemptView, EventView, InstanceView, JobView, OfferView, RunView
-from dstack.store import events, objects, users
+from dstack.store import events, objects, queue, users
 from dstack.store.events import Event
 from dstack.store.tx import Tx
 
@@ -22,7 +22,7 @@ def run_views(tx: Tx, runs: Sequence[Run], why: Why) -> list[RunView]:
     jobs = {run_id: [tries[-1] for tries in of_run.values()] for run_id, of_run in attempts.items()}
     earlier = {tries[-1].id: tries[:-1] for of_run in attempts.values() for tries in of_run.values()}
     queued = any(job.status is JobStatus.SUBMITTED for of_run in jobs.values() for job in of_run)
-    places = objects.places_in_queue(tx) if queued else {}
+    places = queue.places(tx) if queued else {}
     views = [
         view.model_copy(
             update={

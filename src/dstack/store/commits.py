@@ -13,12 +13,13 @@ from sqlalchemy import delete, select
 from dstack.domain.objects import Instance, Job, Next, Run
 from dstack.errors import Conflict
 from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
-from dstack.store import events, intents, wakes
+from dstack.store import events, intents, queue, wakes
 from dstack.store.objects import (
     JOBS_OF_RUN,
     JOBS_ON,
     LIVE_INSTANCES,
     ROOM,
+    SOLD_OUT,
     find_instance,
     find_job,
     find_run,
@@ -93,6 +94,7 @@ def _insert(tx: Tx, born: Object) -> None:
             tx.notices.instances.add(first.id)
         case Job():
             _succeed(tx, first)
+            queue.update(tx, first)
             if first.instance_id is not None:
                 _append(tx, (JOBS_ON, first.instance_id), first.id)
             tx.notices.changed.add(first.run_id)
@@ -132,7 +134,10 @@ def _tell_who_cares(tx: Tx, new: Object, old: Object) -> None:
     """An object is looked at again after each change of its own, and so is what depends on what changed."""
     wakes.add(tx, KINDS[type(new)], new.id)
     match new, old:
-        case Run(), _:
+        case Run(), Run():
+            if new.stop_asked != old.stop_asked:
+                for job in jobs_of_run(tx, new.id):
+                    queue.update(tx, job)
             if new.finished_at != old.finished_at:
                 tx.notices.changed.add(new.id)
         case Job(), Job():
@@ -144,6 +149,8 @@ def _tell_who_cares(tx: Tx, new: Object, old: Object) -> None:
 def _tell_of_job(tx: Tx, new: Job, old: Job) -> None:
     if new.status != old.status:
         wakes.add(tx, "run", new.run_id)
+    if (new.status, new.stop_asked) != (old.status, old.stop_asked):
+        queue.update(tx, new)
     if (new.instance_id, new.finished_at) != (old.instance_id, old.finished_at):
         _move(tx, new, old)
     if old.holds_machine != new.holds_machine:
@@ -172,6 +179,7 @@ def _tell_of_instance(tx: Tx, instance: Instance, *, moved: bool) -> None:
             wakes.add(tx, "job", node.id)
     if moved and instance.status is InstanceStatus.TERMINATED:
         _remove(tx, (LIVE_INSTANCES, ""), instance.id)
+        tx.known.pop((SOLD_OUT, ""), None)
         wakes.add(tx, "scheduler", "placement")
 
 

@@ -1,7 +1,6 @@
 """Runs, jobs and instances as they are on record: find them, list them. How they change: `store.commits`."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -9,15 +8,16 @@ from sqlalchemy import Row, Select, bindparam, func, select
 
 from dstack.domain.objects import Instance, Job, Run
 from dstack.domain.offers import Offer
-from dstack.protocol.statuses import InstanceReason, JobStatus
+from dstack.protocol.statuses import InstanceReason
 from dstack.store.rows import KINDS, TABLES, Object, Thing, instance_of, job_of, offer_of, run_of
 from dstack.store.tables import instances, jobs, runs
 from dstack.store.tx import Tx
 
 JOBS_OF_RUN, JOBS_ON, LIVE_INSTANCES = "jobs of run", "jobs of instance", "live instances"
 """What `Tx.lists` remembers; `store.commits` keeps the lists true."""
-ROOM = "room"
-"""What `Tx.known` remembers of what is free on a machine; `store.commits` forgets it when that changes."""
+ROOM, SOLD_OUT = "room", "sold out"
+"""What `Tx.known` remembers of what is free on a machine, and of what was not to be had; `store.commits` forgets it
+when that changes."""
 
 # Statements that run often are built once: building one takes longer than running it.
 _BY_ID: dict[type[Object], Select[Any]] = {
@@ -89,11 +89,6 @@ def count_unfinished_runs(tx: Tx) -> int:
     """How many runs of all projects have not ended."""
     count: int = tx.select(select(func.count()).where(runs.c.finished_at.is_(None))).scalar_one()
     return count
-
-
-def is_anyone_queued(tx: Tx) -> bool:
-    """Whether any job waits for a place."""
-    return tx.select(select(jobs.c.id).where(jobs.c.status == JobStatus.SUBMITTED).limit(1)).first() is not None
 
 
 def find_job(tx: Tx, id: str) -> Job | None:
@@ -202,49 +197,15 @@ def instances_by_id(tx: Tx, ids: Iterable[str]) -> dict[str, Instance]:
     return {id: instance for id, instance in found.items() if instance is not None}
 
 
-@dataclass(frozen=True, slots=True)
-class Queued:
-    """A job in the queue, with what its place there depends on."""
-
-    job: Job
-    priority: int
-    submitted_at: object
-
-
-_QUEUE = (
-    select(jobs, runs.c.priority.label("run_priority"), runs.c.submitted_at.label("run_submitted_at"))
-    .join(runs, runs.c.id == jobs.c.run_id)
-    .where(jobs.c.status == JobStatus.SUBMITTED, jobs.c.stop_asked.is_(None), runs.c.stop_asked.is_(None))
-    .order_by(runs.c.priority.desc(), runs.c.submitted_at, runs.c.id, jobs.c.replica, jobs.c.node)
-    .execution_options(yield_per=100)
-)
-
-
-def queue_of(tx: Tx) -> Iterable[Queued]:
-    """The queue, head first: priority, then who has waited longest. Read lazily: most passes need its head only."""
-    with tx.select(_QUEUE) as rows:
-        for row in rows:
-            yield Queued(_job(tx, row), row.run_priority, row.run_submitted_at)
-
-
-_SOLD_OUT = select(instances.c.offer).where(
+_SOLD_OUT = select(instances.c.finished_at, instances.c.offer).where(
     instances.c.finished_at > bindparam("since"), instances.c.reason == InstanceReason.NO_OFFERS
 )
 
 
 def offers_sold_out(tx: Tx, since: datetime) -> list[Offer]:
     """The offers of which there was none left when they were last asked for, since then."""
-    return [offer_of(row.offer) for row in tx.select(_SOLD_OUT, {"since": since})]
-
-
-_QUEUED_RUNS = (
-    select(runs.c.id)
-    .join(jobs, runs.c.id == jobs.c.run_id)
-    .where(jobs.c.status == JobStatus.SUBMITTED, jobs.c.stop_asked.is_(None), runs.c.stop_asked.is_(None))
-    .order_by(runs.c.priority.desc(), runs.c.submitted_at, runs.c.id)
-)
-
-
-def places_in_queue(tx: Tx) -> dict[str, int]:
-    """The place in the queue of every run that waits there; the next one has place 1."""
-    return {id: place for place, id in enumerate(dict.fromkeys(row.id for row in tx.select(_QUEUED_RUNS)), start=1)}
+    known: list[tuple[datetime, Offer]] | None = tx.known.get((SOLD_OUT, ""))
+    if known is None:
+        rows = tx.select(_SOLD_OUT, {"since": since})
+        known = tx.known[SOLD_OUT, ""] = [(row.finished_at, offer_of(row.offer)) for row in rows]
+    return [offer for at, offer in known if at > since]

@@ -50,6 +50,10 @@ class Tx:
         self._write_what_waits()
         return self.conn.execute(statement, values)
 
+    def peek(self, statement: Executable, values: _Values | None = None) -> CursorResult[Any]:
+        """What the database answers where nothing that this transaction writes can matter: users, earlier events."""
+        return self.conn.execute(statement, values)
+
     def change(self, statement: Executable, values: _Values | Sequence[_Values] | None = None) -> None:
         """Write what is not an object, an intent or an event; for each of several values where there are such."""
         self._write_what_waits()

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, select, union_all, update
 
 from dstack.kit.ids import Ids
 from dstack.store.tables import members, projects, users
@@ -36,6 +36,12 @@ _MEMBERSHIP = (
 )
 
 
+_NAMES = union_all(
+    select(users.c.id, users.c.name).where(users.c.id.in_(bindparam("ids", expanding=True))),
+    select(projects.c.id, projects.c.name).where(projects.c.id.in_(bindparam("ids", expanding=True))),
+)
+
+
 def hash_of(token: str) -> str:
     """What is stored of a token. Tokens are long and random, so that a plain hash cannot be searched."""
     return hashlib.sha256(token.encode()).hexdigest()
@@ -43,21 +49,24 @@ def hash_of(token: str) -> str:
 
 def find_by_token(tx: Tx, token: str) -> User | None:
     """The user whose token this is. Compared by hash, so that timing tells nothing about the token."""
-    row = tx.select(_BY_TOKEN, {"token_hash": hash_of(token)}).one_or_none()
+    row = tx.peek(_BY_TOKEN, {"token_hash": hash_of(token)}).one_or_none()
     return None if row is None else User(row.id, row.name, row.is_admin)
 
 
 def find_membership(tx: Tx, project_name: str, user_id: str) -> tuple[Project, str | None] | None:
     """The project, and what the user is in it: `admin`, `manager` or `user`; None for a stranger."""
-    row = tx.select(_MEMBERSHIP, {"project_name": project_name, "user_id": user_id}).one_or_none()
+    row = tx.peek(_MEMBERSHIP, {"project_name": project_name, "user_id": user_id}).one_or_none()
     return None if row is None else (Project(row.id, row.name), row.role)
 
 
 def names_of(tx: Tx, ids: Collection[str]) -> dict[str, str]:
     """The names of some users and projects, by id."""
-    named = select(users.c.id, users.c.name).where(users.c.id.in_(ids))
-    rows = tx.select(named.union_all(select(projects.c.id, projects.c.name).where(projects.c.id.in_(ids))))
-    return {row.id: row.name for row in rows}
+    names: dict[str, str] = {id: tx.known["name", id] for id in ids if ("name", id) in tx.known}
+    asked = [id for id in ids if id not in names]
+    if asked:
+        for row in tx.peek(_NAMES, {"ids": asked}):
+            names[row.id] = tx.known["name", row.id] = row.name
+    return names
 
 
 def ensure_admin(tx: Tx, ids: Ids, token: str) -> None:

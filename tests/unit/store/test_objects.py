@@ -8,7 +8,7 @@ from dstack.domain.objects import Next
 from dstack.engine.lifecycles import check_move
 from dstack.errors import Conflict, IllegalMove
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus, RunStatus
-from dstack.store import commits, events, intents, objects, wakes
+from dstack.store import commits, events, intents, objects, queue, wakes
 from dstack.store.db import Database
 from dstack.store.tx import Tx
 from tests.making import CLOUD, NOW, HandClock, ended, instance, job, placed_job, run
@@ -98,8 +98,8 @@ async def test_the_queue_goes_by_priority_and_then_by_who_waited_longest(db: Dat
         commits.add_run(tx, stopped, [job(id="9", run_id="9-run", version=0)], actor="user ada")
 
     await db.write(write)
-    queue = await db.read(lambda tx: [queued.job.id for queued in objects.queue_of(tx)])
-    assert queue == ["1", "3", "0", "2"]
+    found = await db.read(lambda tx: [one.id for one in queue.of(tx)])
+    assert found == ["1", "3", "0", "2"]
 
 
 async def test_a_name_means_the_latest_run_of_that_name(db: Database) -> None:
