@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from dstack.protocol.agent import Gpu, HostResources
 
 GIB = 1024
 DEFAULT_POOL = "default"
+
+
+OfferName: TypeAlias = tuple[str, str, str, bool]
+"""Backend, region, instance type, and whether it is spot: what tells one offer from another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,11 @@ class Offer:
     """Whether several jobs may run on one machine, each with the part it asks for."""
     machines_max: int | None = None
     """How many of it may exist at once; None where the backend sets no limit."""
+
+    @property
+    def name(self) -> OfferName:
+        """What tells it from others."""
+        return self.backend, self.region, self.instance_type, self.spot
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,12 @@ All nodes of a gang or none. Who cannot be placed now stays where he is, and wha
 kept from those behind him: nobody is overtaken for ever. What he could never use is theirs.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from dstack.domain.objects import Instance, Job
-from dstack.domain.offers import Demand, Offer, Share, gpus_for, misfits, share_of, size
+from dstack.domain.offers import Demand, Offer, OfferName, Share, gpus_for, misfits, share_of, size
 
 
 @dataclass(slots=True)
@@ -105,7 +105,7 @@ def place(
     queue: Iterable[Job],
     rooms: Sequence[Room],
     offers: Sequence[Offer],
-    existing: Sequence[Offer],
+    in_use: Mapping[OfferName, int],
     sold_out: Sequence[Offer] = (),
 ) -> Placement:
     """Place as much of the queue as there is room for, on the machines there are or on new ones.
@@ -114,11 +114,11 @@ def place(
         queue: jobs in the order of the queue; the nodes of a gang follow each other.
         rooms: the machines there are; changed by what is placed.
         offers: what can be bought.
-        existing: the offers of all machines that may exist, also of those that are ending: they count against the
+        in_use: how many machines of each offer may exist, those that are ending among them: they count against the
         limits.
         sold_out: what could be bought, were there any left of it.
     """
-    return _Pass(rooms, offers, existing, sold_out).run(queue)
+    return _Pass(rooms, offers, in_use, sold_out).run(queue)
 
 
 def _gangs(queue: Iterable[Job]) -> Iterator[list[Job]]:
@@ -165,12 +165,12 @@ class _Pass:
     """One pass over the queue."""
 
     def __init__(
-        self, rooms: Sequence[Room], offers: Sequence[Offer], existing: Sequence[Offer], sold_out: Sequence[Offer]
+        self, rooms: Sequence[Room], offers: Sequence[Offer], in_use: Mapping[OfferName, int], sold_out: Sequence[Offer]
     ) -> None:
         self._rooms = list(rooms)
         self._open = [room for room in rooms if not room.is_full]
         self._claims = _Claims()
-        self._market = _Market(offers, existing, self._claims)
+        self._market = _Market(offers, in_use, self._claims)
         self._sold_out = sold_out
         self._placement = Placement()
 
@@ -261,12 +261,13 @@ def _room_for(job: Job, rooms: Sequence[Room]) -> tuple[Room, Share] | None:
 class _Market:
     """The offers, cheapest first, and how many of each may still be bought."""
 
-    def __init__(self, offers: Sequence[Offer], existing: Sequence[Offer], claims: _Claims) -> None:
+    def __init__(self, offers: Sequence[Offer], in_use: Mapping[OfferName, int], claims: _Claims) -> None:
         self._offers = sorted(offers, key=lambda offer: (offer.price, offer.backend, offer.region, offer.instance_type))
-        self._left = {name_of(offer): offer.machines_max for offer in offers}
+        self._left = {
+            offer.name: None if offer.machines_max is None else offer.machines_max - in_use.get(offer.name, 0)
+            for offer in offers
+        }
         self._claims = claims
-        for offer in existing:
-            self._change(offer, -1)
 
     @property
     def is_open(self) -> bool:
@@ -292,15 +293,10 @@ class _Market:
         self._change(offer, 1)
 
     def _has(self, offer: Offer) -> bool:
-        left = self._left[name_of(offer)]
+        left = self._left[offer.name]
         return left is None or left > 0
 
     def _change(self, offer: Offer, by: int) -> None:
-        left = self._left.get(name_of(offer))
+        left = self._left.get(offer.name)
         if left is not None:
-            self._left[name_of(offer)] = left + by
-
-
-def name_of(offer: Offer) -> tuple[str, str, str, bool]:
-    """What tells one offer from another."""
-    return offer.backend, offer.region, offer.instance_type, offer.spot
+            self._left[offer.name] = left + by

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from dstack.domain.objects import Instance, Job, Next
 from dstack.domain.offers import Offer
-from dstack.domain.placement import Placement, Room, name_of, place, room_of
+from dstack.domain.placement import Placement, Room, place, room_of
 from dstack.kit.ids import Ids
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus
 from dstack.store import commits, objects, queue
@@ -21,28 +21,36 @@ def schedule(tx: Tx, offers: Sequence[Offer], ids: Ids, check: commits.Check) ->
     """Give every job that has a place now its place, on a machine there is or on one to be bought."""
     if queue.is_empty(tx):
         return Placement()
-    instances = objects.live_instances(tx)
-    sold_out = {name_of(offer) for offer in objects.offers_sold_out(tx, tx.clock.now() - SOLD_OUT_FOR)}
+    sold_out = {offer.name for offer in objects.offers_sold_out(tx, tx.clock.now() - SOLD_OUT_FOR)}
     placement = place(
         queue.of(tx),
-        [_room(tx, instance) for instance in instances if instance.takes_jobs],
-        [offer for offer in offers if name_of(offer) not in sold_out],
-        [instance.offer for instance in instances],
-        [offer for offer in offers if name_of(offer) in sold_out],
+        _rooms(tx),
+        [offer for offer in offers if offer.name not in sold_out],
+        objects.machines_in_use(tx),
+        [offer for offer in offers if offer.name in sold_out],
     )
     _commit(tx, placement, ids, check)
     return placement
 
 
-def _room(tx: Tx, instance: Instance) -> Room:
-    """What is free on a machine; counted again only when something there has changed."""
-    known: Room | None = tx.known.get((objects.ROOM, instance.id))
-    if known is None:
-        known = room_of(instance, objects.unfinished_jobs_on(tx, instance.id))
-        tx.known[objects.ROOM, instance.id] = known
-    room = copy(known)
-    room.gpus_taken = set(known.gpus_taken)
-    return room
+def _rooms(tx: Tx) -> list[Room]:
+    """What is free on the machines there are; counted again only where something has changed."""
+    rooms = []
+    for id in objects.live_ids(tx):
+        room: Room | None = tx.known.get((objects.ROOM, id))
+        if room is None:
+            instance = objects.find_instance(tx, id)
+            if instance is None or not instance.takes_jobs:
+                continue
+            room = tx.known[objects.ROOM, id] = room_of(instance, objects.unfinished_jobs_on(tx, id))
+        rooms.append(room if room.is_full else _own(room))  # the pass changes what has room
+    return rooms
+
+
+def _own(room: Room) -> Room:
+    own = copy(room)
+    own.gpus_taken = set(room.gpus_taken)
+    return own
 
 
 def _commit(tx: Tx, placement: Placement, ids: Ids, check: commits.Check) -> None:

@@ -15,6 +15,7 @@ from dstack.errors import Conflict
 from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
 from dstack.store import events, intents, queue, wakes
 from dstack.store.objects import (
+    IN_USE,
     JOBS_OF_RUN,
     JOBS_ON,
     LIVE_INSTANCES,
@@ -91,6 +92,7 @@ def _insert(tx: Tx, born: Object) -> None:
         case Instance():
             _append(tx, (LIVE_INSTANCES, ""), first.id)
             tx.lists[JOBS_ON, first.id] = ()
+            tx.known.pop((IN_USE, ""), None)
             tx.notices.instances.add(first.id)
         case Job():
             _succeed(tx, first)
@@ -173,6 +175,7 @@ def _move(tx: Tx, new: Job, old: Job) -> None:
 def _tell_of_instance(tx: Tx, instance: Instance, *, moved: bool) -> None:
     """Its jobs, and the gangs that wait for it."""
     tx.notices.instances.add(instance.id)
+    tx.known.pop((ROOM, instance.id), None)
     for job in unfinished_jobs_on(tx, instance.id):
         gang = jobs_of_run(tx, job.run_id) if job.nodes > 1 else [job]
         for node in gang:
@@ -180,6 +183,7 @@ def _tell_of_instance(tx: Tx, instance: Instance, *, moved: bool) -> None:
     if moved and instance.status is InstanceStatus.TERMINATED:
         _remove(tx, (LIVE_INSTANCES, ""), instance.id)
         tx.known.pop((SOLD_OUT, ""), None)
+        tx.known.pop((IN_USE, ""), None)
         wakes.add(tx, "scheduler", "placement")
 
 

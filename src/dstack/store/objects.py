@@ -1,5 +1,6 @@
 """Runs, jobs and instances as they are on record: find them, list them. How they change: `store.commits`."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from sqlalchemy import Row, Select, bindparam, func, select
 
 from dstack.domain.objects import Instance, Job, Run
-from dstack.domain.offers import Offer
+from dstack.domain.offers import Offer, OfferName
 from dstack.protocol.statuses import InstanceReason
 from dstack.store.rows import KINDS, TABLES, Object, Thing, instance_of, job_of, offer_of, run_of
 from dstack.store.tables import instances, jobs, runs
@@ -15,9 +16,9 @@ from dstack.store.tx import Tx
 
 JOBS_OF_RUN, JOBS_ON, LIVE_INSTANCES = "jobs of run", "jobs of instance", "live instances"
 """What `Tx.lists` remembers; `store.commits` keeps the lists true."""
-ROOM, SOLD_OUT = "room", "sold out"
-"""What `Tx.known` remembers of what is free on a machine, and of what was not to be had; `store.commits` forgets it
-when that changes."""
+ROOM, SOLD_OUT, IN_USE = "room", "sold out", "in use"
+"""What `Tx.known` remembers: what is free on a machine, what was not to be had, and how many machines of each offer
+there are. `store.commits` forgets it when that changes."""
 
 # Statements that run often are built once: building one takes longer than running it.
 _BY_ID: dict[type[Object], Select[Any]] = {
@@ -41,16 +42,19 @@ def _find(tx: Tx, kind: type[Thing], id: str, of: Callable[[Row[Any]], Thing]) -
     """The object as this transaction knows it, or as it is on record."""
     if isinstance(known := tx.known.get((KINDS[kind], id)), kind):
         return known
-    row = tx.select(_BY_ID[kind], {"id": id}).one_or_none()
+    if (waiting := next((one for one in tx.unwritten(kind) if one.id == id), None)) is not None:
+        return waiting
+    row = tx.peek(_BY_ID[kind], {"id": id}).one_or_none()
     return None if row is None else know(tx, of(row))
 
 
 _LATEST_NAMED = (
-    select(runs)
+    select(runs.c.id)
     .where(runs.c.project_id == bindparam("project_id"), runs.c.name == bindparam("name"))
     .order_by(runs.c.id.desc())
     .limit(1)
 )
+_KEYED = select(runs.c.id).where(runs.c.idempotency_key == bindparam("key"))
 
 
 def find_run_by(tx: Tx, project_id: str, name_or_id: str) -> Run | None:
@@ -58,8 +62,10 @@ def find_run_by(tx: Tx, project_id: str, name_or_id: str) -> Run | None:
     if name_or_id[:1].isdigit():
         run = find_run(tx, name_or_id)
         return run if run is not None and run.project_id == project_id else None
-    row = tx.select(_LATEST_NAMED, {"project_id": project_id, "name": name_or_id}).one_or_none()
-    return None if row is None else know(tx, run_of(row))
+    written = tx.peek(_LATEST_NAMED, {"project_id": project_id, "name": name_or_id}).scalar()
+    ids = [one.id for one in tx.unwritten(Run) if (one.project_id, one.name) == (project_id, name_or_id)]
+    latest = max([*ids, *([] if written is None else [written])], default=None)
+    return None if latest is None else find_run(tx, latest)
 
 
 def know(tx: Tx, thing: Thing) -> Thing:
@@ -71,8 +77,9 @@ def know(tx: Tx, thing: Thing) -> Thing:
 
 def find_run_by_key(tx: Tx, key: str) -> Run | None:
     """The run that was submitted under this idempotency key."""
-    row = tx.select(select(runs).where(runs.c.idempotency_key == key)).one_or_none()
-    return None if row is None else run_of(row)
+    written = tx.peek(_KEYED, {"key": key}).scalar()
+    id = next((one.id for one in tx.unwritten(Run) if one.idempotency_key == key), written)
+    return None if id is None else find_run(tx, id)
 
 
 def list_runs(tx: Tx, project_id: str, *, unfinished: bool = False, before: str | None = None, limit: int) -> list[Run]:
@@ -178,17 +185,29 @@ def find_instance(tx: Tx, id: str) -> Instance | None:
 
 def live_instances(tx: Tx) -> list[Instance]:
     """Every instance whose machine may exist."""
+    return list(instances_by_id(tx, live_ids(tx)).values())
+
+
+def live_ids(tx: Tx) -> tuple[str, ...]:
+    """Their ids."""
     ids = tx.lists.get((LIVE_INSTANCES, ""))
-    if ids is not None:
-        return list(instances_by_id(tx, ids).values())
-    found = [_instance(tx, row) for row in tx.select(_LIVE_INSTANCES)]
-    tx.lists[LIVE_INSTANCES, ""] = tuple(instance.id for instance in found)
-    return found
+    if ids is None:
+        ids = tuple(_instance(tx, row).id for row in tx.select(_LIVE_INSTANCES))
+        tx.lists[LIVE_INSTANCES, ""] = ids
+    return ids
 
 
 def _instance(tx: Tx, row: Row[Any]) -> Instance:
     known = tx.known.get(("instance", row.id))
     return known if isinstance(known, Instance) and known.version == row.version else know(tx, instance_of(row))
+
+
+def machines_in_use(tx: Tx) -> Counter[OfferName]:
+    """How many machines of each offer may exist."""
+    known: Counter[OfferName] | None = tx.known.get((IN_USE, ""))
+    if known is None:
+        known = tx.known[IN_USE, ""] = Counter(one.offer.name for one in live_instances(tx))
+    return known
 
 
 def instances_by_id(tx: Tx, ids: Iterable[str]) -> dict[str, Instance]:

@@ -4,7 +4,7 @@ Objects, intents and events are written at its end, or when the database is aske
 in one commit is one row to write, and many rows of a kind are one statement.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -16,7 +16,7 @@ from dstack.errors import Conflict
 from dstack.kit.clock import Clock
 from dstack.store import tables
 from dstack.store.notices import Notices
-from dstack.store.rows import KINDS, TABLES, Object, values_of
+from dstack.store.rows import KINDS, TABLES, Object, Thing, values_of
 
 _Values: TypeAlias = Mapping[str, Any]
 
@@ -59,6 +59,10 @@ class Tx:
         self._write_what_waits()
         self.changes += 1
         self.conn.execute(statement, values)
+
+    def unwritten(self, kind: type[Thing]) -> Iterator[Thing]:
+        """The objects of a kind that wait to be written: what `peek` does not see."""
+        return (new for _, new in self._objects.values() if isinstance(new, kind))
 
     def put(self, new: Object, over: Object | None) -> None:
         """Write an object; `over` is how it was before, None where it is new."""

@@ -1,16 +1,31 @@
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstack.domain.offers import Bounds, Demand, GpuDemand, Share
-from dstack.domain.placement import Placement, fits, place, room_of, rooms_of
+from dstack.domain.objects import Job
+from dstack.domain.offers import Bounds, Demand, GpuDemand, Offer, Share
+from dstack.domain.placement import Placement, Room, fits, room_of, rooms_of
+from dstack.domain.placement import place as placement_pass
 from dstack.protocol.agent import Gpu, HostResources
 from dstack.protocol.statuses import InstanceStatus
 from tests.making import CLOUD, DEMAND, HERE, instance, job, placed_job
 
 A100 = Gpu("nvidia", "A100", 40960)
 GPU_HERE = replace(HERE, resources=HostResources(8, 65536, 50_000, (A100, A100)))
+
+
+def place(
+    queue: Iterable[Job],
+    rooms: Sequence[Room],
+    offers: Sequence[Offer],
+    existing: Sequence[Offer],
+    sold_out: Sequence[Offer] = (),
+) -> Placement:
+    """A pass, given the offers of all machines that may exist."""
+    return placement_pass(queue, rooms, offers, Counter(offer.name for offer in existing), sold_out)
 
 
 def demand(cpus: int) -> Demand:
