@@ -103,16 +103,23 @@ class Watch(Observer):
     def committed(self) -> None:
         """A server has committed something."""
         notes = self.ledger.new_notes()
-        for note in sorted(notes, key=_events_first):
-            who = note.kind, note.id
-            moves = invariants.statuses_move_along_the_table(note, self._statuses.get(who))
-            self._blame("statuses_move_along_the_table", moves)
-            self._statuses[who] = note.status
-            if note.source == "row":
-                self._check_row(note)
-        if notes:
-            self._moved.set()
-            self._moved = asyncio.Event()
+        if not notes:
+            return
+        for note in notes:
+            if note.source == "event":
+                self._check_move(note)
+        rows = {(note.kind, note.id): note for note in notes if note.source == "row"}  # as the commit left them
+        for row in rows.values():
+            self._check_move(row)
+            self._check_row(row)
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    def _check_move(self, note: Note) -> None:
+        who = note.kind, note.id
+        broken = invariants.statuses_move_along_the_table(note, self._statuses.get(who))
+        self._blame("statuses_move_along_the_table", broken)
+        self._statuses[who] = note.status
 
     def _check_row(self, note: Note) -> None:
         who, is_final = (note.kind, note.id), invariants.is_final(note)
@@ -176,11 +183,6 @@ class Watch(Observer):
             self.told("VIOLATION", f"{invariant}: {broken}")
             if len(self.violations) < VIOLATIONS_MAX:
                 self.violations.append(Violation(invariant, _now_s(), broken))
-
-
-def _events_first(note: Note) -> bool:
-    """Events tell each move on the way to where the rows are."""
-    return note.source == "row"
 
 
 def _now_s() -> float:
