@@ -78,13 +78,15 @@ class Engine:
     async def _run(self) -> None:
         """Look at what falls due by time, and at what was left over; the rest is looked at where it was woken."""
         while True:
+            self._next_due = None  # looking leaves wakes of its own: they are heard of before it returns
             self._woken.clear()
             try:
-                self._next_due = await self._db.write(wakes.take_due)
+                left = await self._db.write(wakes.take_due)
             except DatabaseUnavailable:
                 log.exception("The database does not take writes; tried again in %s", AFTER_A_BUG)
                 await self._clock.sleep(AFTER_A_BUG)
                 continue
+            self._next_due = min(filter(None, [left, self._next_due]), default=None)
             await self._wait()
 
     async def _wait(self) -> None:

@@ -35,11 +35,19 @@ async def copy_database(path: Path, loop: VirtualLoop) -> None:
         database = Database(Sqlite(path), VirtualClock(loop))
         database.open()
         await database.close()
-        connection = sqlite3.connect(path)
-        connection.executescript(_NOTES)
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.close()
-        _template["bytes"] = path.read_bytes()
+        _template["bytes"] = _prepare(path)
+    _write(path)
+
+
+def _prepare(path: Path) -> bytes:
+    connection = sqlite3.connect(path)
+    connection.executescript(_NOTES)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    return path.read_bytes()
+
+
+def _write(path: Path) -> None:
     path.write_bytes(_template["bytes"])
 
 

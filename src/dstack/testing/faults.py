@@ -143,7 +143,7 @@ class Faults:
     """The faults of one world; at most one of each kind."""
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
-        self._by_kind = {type(fault): fault for fault in faults}
+        self._by_kind: dict[type[object], Fault] = {type(fault): fault for fault in faults}
 
     def find(self, kind: type[F]) -> F | None:
         """The fault of this kind, where the world has it."""

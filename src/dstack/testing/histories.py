@@ -3,9 +3,10 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dstack.errors import NoCapacityError
 from dstack.operations import runs
@@ -44,6 +45,10 @@ class Story:
     lines: tuple[Line, ...]
     """What happened, in order."""
 
+    def summary(self) -> "Story":
+        """The same without its lines, which are many."""
+        return replace(self, lines=())
+
 
 class History:
     """One life of a world, until its users have what they wanted."""
@@ -80,10 +85,12 @@ class History:
             violations=tuple(self._watch.violations),
             ends=Counter(status for _, status, _ in self._watch.ledger.runs().values()),
             stopped_in=self._stopped_in,
-            deaths=tuple(death for server in self._world.servers for death in server.switch.deaths if death != "closed"),
+            deaths=tuple(
+                death for server in self._world.servers for death in server.switch.deaths if death != "closed"
+            ),
             machines=sum(cloud.launches for cloud in self._world.clouds.values()),
             lasted_s=asyncio.get_running_loop().time(),
-            lines=tuple(self._watch.lines),
+            lines=tuple(self._watch.story()),
         )
 
     async def _use(self, plan: Plan) -> None:
@@ -117,7 +124,7 @@ class History:
                 return view.id
 
 
-def _stop(name: str, *, abort: bool) -> Callable[[Context, User], Awaitable[RunView]]:
+def _stop(name: str, *, abort: bool) -> Callable[[Context, User], Coroutine[Any, Any, RunView]]:
     async def stop(context: Context, user: User) -> RunView:
         return await runs.stop(context, user, "main", name, abort=abort)
 

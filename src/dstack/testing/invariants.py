@@ -20,6 +20,9 @@ CLAIMED_WITHIN_S = 1800.0
 ENDED_WITHIN_S = 3600.0
 """A machine may exist this long after nothing needs it and its idle time is over: clouds and agents may be silent."""
 
+PROMPT_WITHIN_S = 20.0
+"""What was left for later is done at its time, or when a server that died meanwhile is back."""
+
 STUCK_AFTER_S = 4 * 3600.0
 """An object may stay in one status this long without anything that it waits for."""
 
@@ -93,6 +96,11 @@ def fleets_keep_their_maximum(instance: InstanceRow, ledger: Ledger) -> str | No
     if most is not None and count > most:
         return f"there are {count} of {instance.offer['instance_type']}, and {most} are allowed"
     return None
+
+
+def retries_come_in_time(run_name: str, late_s: float) -> str | None:
+    """The next attempt is submitted when it was said that it would be, without anybody having to look around."""
+    return f"the retry of {run_name} came {late_s:.0f} s late" if late_s > PROMPT_WITHIN_S else None
 
 
 def machines_have_a_row(key: str, ledger: Ledger) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dstack.testing.time import START
 
+
 @dataclass(frozen=True, slots=True)
 class Note:
     """A status that was committed."""
@@ -110,6 +111,11 @@ class Ledger:
         row = self._conn.execute("SELECT status FROM runs WHERE id = ?", (id,)).fetchone()
         return row[0] if row else "deleted"
 
+    def retry_of(self, id: str) -> tuple[str, float] | None:
+        """The name of a run that waits for its next attempt, and when that is to come."""
+        row = self._conn.execute("SELECT name, retry_at FROM runs WHERE id = ?", (id,)).fetchone()
+        return (row[0], _seconds(row[1])) if row and row[1] else None
+
     def is_run_finished(self, id: str) -> bool:
         """Whether the run has ended or is not on record."""
         return self._conn.execute("SELECT 1 FROM runs WHERE id = ? AND finished_at IS NULL", (id,)).fetchone() is None
@@ -129,8 +135,8 @@ def _seconds(micros: int) -> float:
 
 
 def _job_of(row: Sequence[Any]) -> JobRow:
-    *plain, is_finished, report = row
-    return JobRow(*plain, is_finished=bool(is_finished), report=report and json.loads(report))
+    report = None if row[-1] is None else json.loads(row[-1])
+    return JobRow(*row[:-1], report)
 
 
 def _instance_of(row: Sequence[Any]) -> InstanceRow:

@@ -28,7 +28,7 @@ from dstack.testing.faults import (
 )
 
 RUNS_MIN, RUNS_MAX = 20, 24
-SUBMITS_WITHIN_S = 1800.0
+SUBMITS_WITHIN_S = 1200.0
 FAULTS_MIN = 3
 
 FAULTS: tuple[Fault, ...] = (
@@ -104,13 +104,13 @@ class Chances:
             "retry": self._retry(),
             "backends": choice([["local"], ["aws"], ["local", "aws"]]),
             "spot_policy": choice(["auto", "auto", "on-demand"]),
-            "idle_duration": choice([0, 60, 300, 900]),
+            "idle_duration": choice([0, 60, 300]),
         }
         if self.chance.random() < 0.2:
             configuration["max_duration"] = 60
         behaviour = Behaviour(
             exits=choice([(0,), (0,), (1, 0), (1, 1, 0), (1,)]),
-            takes_s=choice([0, 1, 30, 300, 1200]),
+            takes_s=choice([0, 1, 30, 120, 600]),
             prints=b"x" * choice([0, 10, 5000]),
         )
         stop = self._stop() if self.chance.random() < 0.5 else None
@@ -121,7 +121,7 @@ class Chances:
         chosen = self.chance.sample(events, self.chance.randint(0, 3))
         if not chosen:
             return False
-        return True if len(chosen) == len(events) else {"on_events": chosen, "duration": "30m"}
+        return True if len(chosen) == len(events) else {"on_events": chosen, "duration": "15m"}
 
     def _stop(self) -> StopPlan:
         statuses = [RunStatus.PENDING, RunStatus.PROVISIONING, RunStatus.RUNNING, RunStatus.TERMINATING]

@@ -1,4 +1,4 @@
-"""What is really so in a made-up world, whatever the record says: machines that exist, jobs that run, how they ended."""
+"""What is so in a made-up world, whatever the record says: which machines exist, which jobs run, how they ended."""
 
 from collections import Counter
 from dataclasses import dataclass, field

@@ -45,14 +45,20 @@ class Line:
 
 
 class Watch(Observer):
-    """The eye on one world."""
+    """The eye on one world.
 
-    def __init__(self, ledger: Ledger, clouds: invariants.Clouds) -> None:
+    Args:
+        is_punctual: whether what is due can be expected to be done at its time.
+    """
+
+    def __init__(self, ledger: Ledger, clouds: invariants.Clouds, *, is_punctual: bool) -> None:
         self.ledger = ledger
         self.truth = Truth()
         self.violations: list[Violation] = []
         self.lines: list[Line] = []
         self._clouds = clouds
+        self._is_punctual = is_punctual
+        self._retries: dict[str, tuple[str, float]] = {}
         self._statuses: dict[tuple[str, str], str] = {}
         self._unfinished: set[tuple[str, str]] = set()
         self._moved = asyncio.Event()
@@ -128,10 +134,20 @@ class Watch(Observer):
             self._unfinished.discard(who)
         else:
             self._unfinished.add(who)
-        if note.kind == "job" and is_final:
+        if note.kind == "run":
+            self._check_retry(note)
+        elif note.kind == "job" and is_final:
             self._check_ended_job(note.id)
         elif note.kind == "instance" and (is_new or is_final):
             self._check_instance(note.id)
+
+    def _check_retry(self, note: Note) -> None:
+        """Databases that are busy may take their time."""
+        if note.status == RunStatus.PENDING and (retry := self.ledger.retry_of(note.id)) is not None:
+            self._retries[note.id] = retry
+        elif (retry := self._retries.pop(note.id, None)) is not None and self._is_punctual:
+            name, at_s = retry
+            self._blame("retries_come_in_time", invariants.retries_come_in_time(name, _now_s() - at_s))
 
     def _check_ended_job(self, id: str) -> None:
         job = self.ledger.job(id)
@@ -145,6 +161,11 @@ class Watch(Observer):
             over = invariants.ended_instances_have_no_machine(instance, self._clouds)
             self._blame("ended_instances_have_no_machine", over)
             self._blame("fleets_keep_their_maximum", invariants.fleets_keep_their_maximum(instance, self.ledger))
+
+    def story(self) -> list[Line]:
+        """All that happened, and all that was put on record, in order."""
+        events = [Line(at_s, who, what) for at_s, who, what in self.ledger.events()]
+        return sorted([*self.lines, *events], key=lambda line: line.at_s)
 
     async def scan(self) -> None:
         """Look at everything now and then, until cancelled."""

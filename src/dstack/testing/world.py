@@ -4,11 +4,11 @@ import asyncio
 import random
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy.exc import DatabaseError
 
@@ -32,7 +32,7 @@ from dstack.store.users import User
 from dstack.testing.clouds import Clouds, FakeCloud
 from dstack.testing.crashes import CrashSwitch, Decide, MortalDatabase, MortalEffects, at_random, never
 from dstack.testing.databases import BusySqlite, copy_database
-from dstack.testing.faults import Faults, ServerCrashes
+from dstack.testing.faults import DatabaseBusy, Faults, ServerCrashes
 from dstack.testing.ledger import Ledger
 from dstack.testing.nature import Nature, Observer
 from dstack.testing.time import VirtualClock, VirtualLoop
@@ -41,7 +41,6 @@ from dstack.testing.watch import Watch
 
 T = TypeVar("T")
 TOKEN = "the token of a made-up world"
-ADMIN = User("", "admin", is_admin=True)
 RESTART_AFTER_S = 1.0
 ASK_AGAIN_AFTER_S = 1.0
 
@@ -96,6 +95,7 @@ class Server:
         self._make_parts = make_parts
         self._observer = observer
         self._up = asyncio.Event()
+        self._user = User("", "nobody", is_admin=False)
 
     async def keep_up(self) -> None:
         """Start, and start again after each death, until cancelled."""
@@ -108,7 +108,7 @@ class Server:
                 await self._live(parts, starting)
             finally:
                 self._up.clear()
-                self.switch.strike("closed")
+                self.switch.close()
                 starting.cancel()
                 await asyncio.gather(starting, return_exceptions=True)
                 await parts.close()
@@ -125,6 +125,7 @@ class Server:
                     self._observer.told(self.name, f"cannot start: {error.orig}")
                     return
                 self.parts = parts
+                self._user = await parts.context.db.read(_find_admin)
                 self._up.set()
                 self._observer.told(self.name, "is up")
                 await death
@@ -132,13 +133,13 @@ class Server:
         finally:
             death.cancel()
 
-    async def ask(self, operation: Callable[[Context, User], Awaitable[T]]) -> T:
+    async def ask(self, operation: Callable[[Context, User], Coroutine[Any, Any, T]]) -> T:
         """What the operation answers, as a patient user has it: asked again where the server dies or is busy."""
         while True:
             await self._up.wait()
             assert self.parts is not None
             with self.switch.around_calls():
-                asked = asyncio.ensure_future(_ask_once(operation, self.parts.context))
+                asked = asyncio.ensure_future(operation(self.parts.context, self._user))
             death = asyncio.ensure_future(self.switch.wait())
             try:
                 await asyncio.wait([asked, death], return_when=asyncio.FIRST_COMPLETED)
@@ -154,13 +155,10 @@ class Server:
             await asyncio.sleep(0)
 
 
-async def _ask_once(operation: Callable[[Context, User], Awaitable[T]], context: Context) -> T:
-    known = await context.db.read(_find_admin)
-    return await operation(context, known or ADMIN)
-
-
-def _find_admin(tx: Tx) -> User | None:
-    return users.find_by_token(tx, TOKEN)
+def _find_admin(tx: Tx) -> User:
+    known = users.find_by_token(tx, TOKEN)
+    assert known is not None, "a server that has started knows its admin"
+    return known
 
 
 class World:
@@ -183,7 +181,7 @@ class World:
     def start(self) -> "list[asyncio.Task[None]]":
         """Set everything going; cancel what is returned to end it."""
         tasks = [asyncio.create_task(server.keep_up(), name=server.name) for server in self.servers]
-        tasks += [asyncio.create_task(one, name=one.__name__) for one in troubles_of(self.nature, self.clouds)]
+        tasks += [asyncio.create_task(trouble) for trouble in troubles_of(self.nature, self.clouds)]
         return [*tasks, asyncio.create_task(self.watch.scan(), name="scan")]
 
     def close(self) -> None:
@@ -227,7 +225,11 @@ def world_folder() -> Iterator[Path]:
 
 
 async def make_world(
-    folder: Path, markets: Mapping[str, Sequence[Offer]], faults: Faults, chance: random.Random, dies: Decide | None = None
+    folder: Path,
+    markets: Mapping[str, Sequence[Offer]],
+    faults: Faults,
+    chance: random.Random,
+    dies: Decide | None = None,
 ) -> World:
     """A new world, in which nothing goes on yet.
 
@@ -239,7 +241,7 @@ async def make_world(
     assert isinstance(loop, VirtualLoop), "a world needs virtual time"
     await copy_database(folder / "server.db", loop)
     clouds = Clouds()
-    watch = Watch(Ledger(folder / "server.db"), clouds)
+    watch = Watch(Ledger(folder / "server.db"), clouds, is_punctual=faults.find(DatabaseBusy) is None)
     nature = Nature(chance, faults, observer=watch)
     clouds.update({name: FakeCloud(name, on_sale, nature) for name, on_sale in markets.items()})
     return World(folder, clouds, nature, watch, dies or _as_faults_say(faults, chance))
