@@ -7,8 +7,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from dstack.store.db import Database
+from dstack.store.notices import Notices
 from dstack.store.sqlite import Sqlite
-from dstack.store.tx import Notices
 from dstack.testing.faults import DatabaseBusy
 from dstack.testing.nature import Nature
 from dstack.testing.time import VirtualClock, VirtualLoop

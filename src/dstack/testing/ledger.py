@@ -135,8 +135,8 @@ def _seconds(micros: int) -> float:
 
 
 def _job_of(row: Sequence[Any]) -> JobRow:
-    report = None if row[-1] is None else json.loads(row[-1])
-    return JobRow(*row[:-1], report)
+    values = [*row[:-1], None if row[-1] is None else json.loads(row[-1])]
+    return JobRow(*values)
 
 
 def _instance_of(row: Sequence[Any]) -> InstanceRow:

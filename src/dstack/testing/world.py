@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy.exc import DatabaseError
-
 from dstack.backends.base import Backend
 from dstack.blobs.files import BlobFiles
 from dstack.domain.objects import Instance
 from dstack.domain.offers import Offer
 from dstack.engine.effects import Effects
 from dstack.engine.links import Links
-from dstack.errors import HostUnreachable
+from dstack.errors import DatabaseUnavailable, HostUnreachable
 from dstack.hosts.link import Connector
 from dstack.kit.clock import Clock
 from dstack.logs.files import LogFiles
@@ -121,8 +119,8 @@ class Server:
             if starting.done() and not self.switch.is_dead:
                 try:
                     starting.result()
-                except DatabaseError as error:
-                    self._observer.told(self.name, f"cannot start: {error.orig}")
+                except DatabaseUnavailable as error:
+                    self._observer.told(self.name, f"cannot start: {error.message}")
                     return
                 self.parts = parts
                 self._user = await parts.context.db.read(_find_admin)
@@ -145,7 +143,7 @@ class Server:
                 await asyncio.wait([asked, death], return_when=asyncio.FIRST_COMPLETED)
                 if asked.done():
                     return asked.result()
-            except DatabaseError:
+            except DatabaseUnavailable:
                 await asyncio.sleep(ASK_AGAIN_AFTER_S)
             finally:
                 death.cancel()
@@ -189,7 +187,7 @@ class World:
         self.watch.ledger.close()
 
     def _make_parts(self, switch: CrashSwitch) -> Parts:
-        return Parts(BusySqlite(self._folder / "server.db", self.nature), self._outside(switch))
+        return Parts(self._outside(switch))
 
     def _outside(self, switch: CrashSwitch) -> Outside:
         def make_effects(db: Database, backends: Mapping[str, Backend], links: Links) -> Effects:
@@ -202,6 +200,7 @@ class World:
             return MortalDatabase(dialect, clock, switch, self.watch.committed)
 
         return Outside(
+            dialect=BusySqlite(self._folder / "server.db", self.nature),
             clock=VirtualClock(asyncio.get_running_loop()),
             ids=self._ids,
             backends=self.clouds,
