@@ -31,6 +31,8 @@ class HostJob:
     log: bytes = b""
     timer: asyncio.TimerHandle | None = None
     acknowledged: dict[str, int] = field(default_factory=dict)
+    followed: set[str] = field(default_factory=set)
+    """The log streams that the present server asked for."""
 
     @property
     def is_running(self) -> bool:
@@ -110,6 +112,8 @@ class Host:
             return
         self._session = session
         self.disconnect()
+        for job in self.jobs.values():
+            job.followed.clear()
         self._connection = connection
         reports = [to_json(job.report) for job in self.jobs.values()]
         resources = to_json(self.offer.resources)
@@ -159,6 +163,8 @@ class Host:
         self._nature.observer.job_started(self.key, job.order)
         self._plan_end(job, behaviour, code)
         self._report(job)
+        if "job" in job.followed:
+            self._follow(job.order.job_id, "job", 0)
 
     def _plan_end(self, job: HostJob, behaviour: Behaviour, code: int) -> None:
         limit_s = job.order.max_duration_s
@@ -204,6 +210,7 @@ class Host:
         job = self.jobs.get(job_id)
         if job is None:
             return
+        job.followed.add(stream)
         data = job.log[offset:] if stream == "job" else b""
         if not data:
             self._acknowledge(job_id, stream, offset)
