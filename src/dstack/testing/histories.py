@@ -103,6 +103,8 @@ class History:
             return
         await asyncio.sleep(plan.stop.after_s)
         before = self._watch.ledger.run_status(run_id)
+        if before is None:
+            return  # it was lost, which somebody else will say
         self._stopped_in[before] += 1
         self._watch.told(plan.name, f"is to {'abort' if plan.stop.abort else 'stop'} while {before}")
         await self._world.server.ask(_stop(plan.name, abort=plan.stop.abort))

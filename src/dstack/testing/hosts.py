@@ -191,8 +191,7 @@ class Host:
     def _end(self, job: HostJob, end: str, code: int) -> None:
         if job.report.state == "ended":
             return
-        if job.is_running:
-            self._nature.observer.job_ended(self.key, job.order, end, code)
+        self._nature.observer.job_ended(self.key, job.order, end, code)
         self._set_timer(job, None)
         job.report = replace(job.report, state="ended", end=end, exit_code=code, log_bytes=len(job.log))
         self._report(job)

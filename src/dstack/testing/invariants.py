@@ -77,7 +77,7 @@ def exit_codes_are_true(job: JobRow, truth: Truth) -> str | None:
     end, code = truth.ends.get(job.id, (None, None))
     if job.status == JobStatus.DONE and (end, code) != ("exited", 0):
         return f"{_title(job)} is done on record, and in truth {end or 'never ended'} with {code}"
-    if job.exit_code is not None and truth.starts[job.id] and job.exit_code != code:
+    if job.exit_code is not None and job.exit_code != code:
         return f"{_title(job)} has exit code {job.exit_code} on record, and in truth {code}"
     return None
 

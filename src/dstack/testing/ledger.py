@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dstack.protocol.statuses import RunStatus
 from dstack.testing.time import START
 
 
@@ -106,10 +107,10 @@ class Ledger:
         rows = self._conn.execute("SELECT id, name, status, status_since FROM runs ORDER BY id")
         return {row[0]: (row[1], row[2], _seconds(row[3])) for row in rows}
 
-    def run_status(self, id: str) -> str:
-        """The status of a run, or `deleted`."""
+    def run_status(self, id: str) -> RunStatus | None:
+        """The status of a run; None where it is not on record."""
         row = self._conn.execute("SELECT status FROM runs WHERE id = ?", (id,)).fetchone()
-        return row[0] if row else "deleted"
+        return RunStatus(row[0]) if row else None
 
     def retry_of(self, id: str) -> tuple[str, float] | None:
         """The name of a run that waits for its next attempt, and when that is to come."""

@@ -24,7 +24,7 @@ class Observer:
         """The processes of a job run from now on."""
 
     def job_ended(self, key: str, order: JobOrder, end: str, exit_code: int | None) -> None:
-        """The processes of a job are gone; `end` is as in a report, or `vanished` with its machine."""
+        """A job is over, and its processes are gone; `end` is as in a report, or `vanished` with its machine."""
 
 
 @dataclass(frozen=True, slots=True)

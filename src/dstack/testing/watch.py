@@ -13,7 +13,7 @@ from dstack.testing.nature import Observer
 from dstack.testing.truth import ExistingMachine, Truth
 
 SCAN_EVERY_S = 600.0
-VIOLATIONS_MAX = 20
+VIOLATIONS_MAX = 10
 """What one bug breaks it breaks many times."""
 
 
@@ -65,8 +65,8 @@ class Watch(Observer):
 
     @property
     def is_all_over(self) -> bool:
-        """Whether nothing on record is unfinished."""
-        return not self._unfinished
+        """Whether nothing on record is unfinished, or so much is wrong that there is no use in waiting."""
+        return not self._unfinished or len(self.violations) >= VIOLATIONS_MAX
 
     async def next_move(self) -> None:
         """Until a status has changed."""
@@ -75,8 +75,8 @@ class Watch(Observer):
 
     async def reaches(self, run_id: str, status: RunStatus) -> bool:
         """Wait until a run is in this status; False where it ends without having been."""
-        while (now := RunStatus(self.ledger.run_status(run_id))) != status:
-            if now.is_finished():
+        while (now := self.ledger.run_status(run_id)) != status:
+            if now is None or now.is_finished():
                 return False
             await self.next_move()
         return True
@@ -118,6 +118,10 @@ class Watch(Observer):
         for row in rows.values():
             self._check_move(row)
             self._check_row(row)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Whoever waits looks again."""
         self._moved.set()
         self._moved = asyncio.Event()
 
@@ -204,6 +208,7 @@ class Watch(Observer):
             self.told("VIOLATION", f"{invariant}: {broken}")
             if len(self.violations) < VIOLATIONS_MAX:
                 self.violations.append(Violation(invariant, _now_s(), broken))
+                self._wake()
 
 
 def _now_s() -> float:
