@@ -24,7 +24,7 @@ CAUGHT_BY = {
     "a_report_about_an_old_attempt_is_believed_of_the_new_one": "exit_codes_are_true",
     "placement_buys_more_than_there_may_be": "fleets_keep_their_maximum",
     "a_job_on_a_silent_machine_is_given_up_at_once": "jobs_start_while_wanted",
-    "a_start_that_is_asked_again_is_another_job": "attempts_do_not_overlap",
+    "a_start_that_is_asked_again_is_another_job": "jobs_start_while_wanted",
     "the_table_of_moves_is_not_asked": "statuses_move_along_the_table",
     "log_bytes_are_acknowledged_and_not_stored": "logs_are_whole",
     "a_submit_is_accepted_before_it_is_committed": "accepted_runs_are_on_record",

@@ -14,8 +14,8 @@ from dstack.operations.context import Context
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import RunView
 from dstack.store.users import User
-from dstack.testing.crashes import points_of_calls
-from dstack.testing.faults import Faults
+from dstack.testing.crashes import Decide, points_of_calls
+from dstack.testing.faults import Fault, Faults
 from dstack.testing.plans import MARKETS, Chances, Plan
 from dstack.testing.time import VirtualLoop
 from dstack.testing.watch import Line, Violation
@@ -40,6 +40,8 @@ class Story:
     """In which statuses users changed their minds."""
     deaths: tuple[str, ...]
     """Where servers died."""
+    points: int
+    """How many points they passed at which they could have died."""
     machines: int
     lasted_s: float
     lines: tuple[Line, ...]
@@ -50,14 +52,26 @@ class Story:
         return replace(self, lines=())
 
 
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What is to happen in one history, as far as anybody plans it."""
+
+    seed: int
+    chance: random.Random
+    faults: tuple[Fault, ...]
+    plans: tuple[Plan, ...]
+    dies: Decide | None = None
+    """When the server dies; where unset, as the faults say."""
+
+
 class History:
     """One life of a world, until its users have what they wanted."""
 
-    def __init__(self, seed: int, world: World, plans: list[Plan]) -> None:
-        self._seed = seed
+    def __init__(self, script: Script, world: World) -> None:
+        self._seed = script.seed
         self._world = world
         self._watch = world.watch
-        self._plans = plans
+        self._plans = script.plans
         self._stopped_in: Counter[str] = Counter()
 
     async def live(self) -> Story:
@@ -88,6 +102,7 @@ class History:
             deaths=tuple(
                 death for server in self._world.servers for death in server.switch.deaths if death != "closed"
             ),
+            points=sum(server.switch.points for server in self._world.servers),
             machines=sum(cloud.launches for cloud in self._world.clouds.values()),
             lasted_s=asyncio.get_running_loop().time(),
             lines=tuple(self._watch.story()),
@@ -133,14 +148,25 @@ def _stop(name: str, *, abort: bool) -> Callable[[Context, User], Coroutine[Any,
     return stop
 
 
-async def _live(seed: int, folder: Path) -> Story:
-    chance = random.Random(seed)
-    chances = Chances(chance)
-    world = await make_world(folder, MARKETS, Faults(chances.draw_faults()), chance)
+async def _live(script: Script, folder: Path) -> Story:
+    world = await make_world(folder, MARKETS, Faults(script.faults), script.chance, script.dies)
     try:
-        return await History(seed, world, list(chances.draw_plans())).live()
+        return await History(script, world).live()
     finally:
         world.close()
+
+
+def script_of(seed: int) -> Script:
+    """What is to happen in the history of this number."""
+    chances = Chances(random.Random(seed))
+    faults = chances.draw_faults()
+    return Script(seed, chances.chance, tuple(faults), tuple(chances.draw_plans()))
+
+
+def play(script: Script) -> Story:
+    """Live through what is written."""
+    with world_folder() as folder, asyncio.Runner(loop_factory=lambda: VirtualLoop(points_of_calls)) as runner:
+        return runner.run(_live(script, folder))
 
 
 def tell(seed: int) -> Story:
@@ -150,5 +176,4 @@ def tell(seed: int) -> Story:
         >>> tell(1).violations
         ()
     """
-    with world_folder() as folder, asyncio.Runner(loop_factory=lambda: VirtualLoop(points_of_calls)) as runner:
-        return runner.run(_live(seed, folder))
+    return play(script_of(seed))
