@@ -14,6 +14,7 @@ from dstack.testing.faults import (
     DatabaseBusy,
     EventualConsistency,
     Fault,
+    LateCreates,
     LinkCuts,
     LostReplies,
     MachineFailures,
@@ -28,13 +29,14 @@ from dstack.testing.faults import (
 )
 
 RUNS_MIN, RUNS_MAX = 20, 24
-SUBMITS_WITHIN_S = 1200.0
+SUBMITS_WITHIN_S = 900.0
 FAULTS_MIN = 3
 
 FAULTS: tuple[Fault, ...] = (
     SoldOut(),
     Unavailable(),
     LostReplies(),
+    LateCreates(),
     EventualConsistency(),
     RefusedEnds(),
     SlowBoots(),
@@ -99,18 +101,18 @@ class Chances:
         configuration: dict[str, Any] = {
             "type": "task",
             "commands": ["work"],
-            "nodes": choice([1, 1, 1, 2, 3]),
+            "nodes": choice([1, 1, 1, 1, 2, 3]),
             "priority": choice([0, 0, 50]),
             "retry": self._retry(),
             "backends": choice([["local"], ["aws"], ["local", "aws"]]),
             "spot_policy": choice(["auto", "auto", "on-demand"]),
-            "idle_duration": choice([0, 60, 300]),
+            "idle_duration": choice([0, 60, 180]),
         }
         if self.chance.random() < 0.2:
             configuration["max_duration"] = 60
         behaviour = Behaviour(
-            exits=choice([(0,), (0,), (1, 0), (1, 1, 0), (1,)]),
-            takes_s=choice([0, 1, 30, 120, 600]),
+            exits=choice([(0,), (0,), (0,), (1, 0), (1, 1, 0), (1,)]),
+            takes_s=choice([0, 1, 30, 120, 400]),
             prints=b"x" * choice([0, 10, 5000]),
         )
         stop = self._stop() if self.chance.random() < 0.5 else None
@@ -121,7 +123,7 @@ class Chances:
         chosen = self.chance.sample(events, self.chance.randint(0, 3))
         if not chosen:
             return False
-        return True if len(chosen) == len(events) else {"on_events": chosen, "duration": "15m"}
+        return True if len(chosen) == len(events) else {"on_events": chosen, "duration": "10m"}
 
     def _stop(self) -> StopPlan:
         statuses = [RunStatus.PENDING, RunStatus.PROVISIONING, RunStatus.RUNNING, RunStatus.TERMINATING]
