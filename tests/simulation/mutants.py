@@ -13,7 +13,7 @@ from dstack.domain.intents import Done, StartJob
 from dstack.domain.lifecycle import In, Lifecycle
 from dstack.domain.objects import Instance, InstanceView, Job, JobView, Next, Run, RunView
 from dstack.domain.offers import Offer
-from dstack.engine import catalog, effects, inbox, loop, outbox, scheduler, turn
+from dstack.engine import catalog, effects, inbox, outbox, scheduler, turn
 from dstack.engine.instances import keeping
 from dstack.engine.jobs import stopping
 from dstack.engine.lifecycles import INSTANCE, JOB
@@ -122,17 +122,6 @@ _ADD = wakes.add
 
 
 @mutant
-def a_wake_that_is_left_while_wakes_are_taken_is_forgotten() -> Any:
-    async def run(self: loop.Engine) -> None:
-        while True:
-            self._woken.clear()
-            self._next_due = await self._db.write(wakes.take_due)
-            await self._wait()
-
-    return patch.object(loop.Engine, "_run", run)
-
-
-@mutant
 def the_next_attempt_starts_before_the_last_one_is_over() -> Any:
     def retry_or_end(view: RunView, failed: Job) -> Next:
         over = tuple(replace(job, status=JobStatus.FAILED) for job in view.jobs)
@@ -159,8 +148,8 @@ def placement_buys_more_than_there_may_be() -> Any:
     market = placement._Market
 
     class Boundless(market):  # type: ignore[misc, valid-type]
-        def __init__(self, offers: list[Offer], existing: list[Offer]) -> None:
-            super().__init__(offers, [])
+        def __init__(self, offers: list[Offer], existing: list[Offer], claims: Any) -> None:
+            super().__init__(offers, [], claims)
 
     return patch.object(placement, "_Market", Boundless)
 

@@ -101,7 +101,7 @@ class Chances:
         configuration: dict[str, Any] = {
             "type": "task",
             "commands": ["work"],
-            "nodes": choice([1, 1, 1, 1, 2, 3]),
+            "nodes": choice([1, 1, 1, 1, 1, 2, 3]),
             "priority": choice([0, 0, 50]),
             "retry": self._retry(),
             "backends": choice([["local"], ["aws"], ["local", "aws"]]),
