@@ -11,11 +11,7 @@ SEED ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-<<<<<<< HEAD
-.PHONY: help demo test check format docs bench bench-engine clean
-=======
-.PHONY: help demo test check sim format docs bench clean
->>>>>>> 052ba09 (make sim; a wake that is left while wakes are taken is not forgotten until the next sweep)
+.PHONY: help demo test check sim format docs bench bench-engine clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))

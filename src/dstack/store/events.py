@@ -85,20 +85,12 @@ def list_after(tx: Tx, project_id: str, after: int, *, run_id: str | None, limit
     return [Event(**row._mapping) for row in rows]
 
 
-<<<<<<< HEAD
 _LAST = select(func.max(events.c.seq))
-=======
-_LAST_SEQ = select(func.max(events.c.seq))
->>>>>>> 052ba09 (make sim; a wake that is left while wakes are taken is not forgotten until the next sweep)
 
 
 def last_seq(tx: Tx) -> int:
     """The number of the newest line."""
-<<<<<<< HEAD
     return tx.peek(_LAST).scalar() or 0
-=======
-    return tx.select(_LAST_SEQ).scalar() or 0
->>>>>>> 052ba09 (make sim; a wake that is left while wakes are taken is not forgotten until the next sweep)
 
 
 def forget_run(tx: Tx, run_id: str) -> None:

@@ -91,17 +91,6 @@ def count_unfinished_runs(tx: Tx) -> int:
     return count
 
 
-<<<<<<< HEAD
-=======
-_ONE_QUEUED = select(jobs.c.id).where(jobs.c.status == JobStatus.SUBMITTED).limit(1)
-
-
-def is_anyone_queued(tx: Tx) -> bool:
-    """Whether any job waits for a place."""
-    return tx.select(_ONE_QUEUED).first() is not None
-
-
->>>>>>> 052ba09 (make sim; a wake that is left while wakes are taken is not forgotten until the next sweep)
 def find_job(tx: Tx, id: str) -> Job | None:
     """The job of this id."""
     return _find(tx, Job, id, job_of)

@@ -4,6 +4,7 @@ A job prints at its start all that it has to say.
 """
 
 import asyncio
+from asyncio import StreamReader, StreamWriter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -54,7 +55,7 @@ class Host:
         """The highest of any server: one that is lower has been replaced."""
         self._nature = nature
         self._ready_at_s = self._now_s() + boot_s
-        self._connection: Pipe | None = None
+        self._connection: StreamWriter | None = None
         self._serving: asyncio.Task[None] | None = None
 
     @property
@@ -71,8 +72,27 @@ class Host:
         if not self.is_up:
             raise HostUnreachable(f"The host of `{self.key}` does not answer")
         ours, theirs = Pipe.pair(LATENCY_S)
-        self._serving = asyncio.get_running_loop().create_task(self._serve(ours), name=f"agent of {self.key}")
+        self.accept(*ours.streams())
         return theirs
+
+    def accept(self, reader: StreamReader, writer: StreamWriter) -> None:
+        """Serve a new connection; once its server has said who it is, it replaces the one before."""
+        serving = self._serve(reader, writer)
+        self._serving = asyncio.get_running_loop().create_task(serving, name=f"agent of {self.key}")
+
+    @property
+    def running(self) -> list[HostJob]:
+        """What runs now."""
+        return [job for job in self.jobs.values() if job.is_running]
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a server has a connection to the agent."""
+        return self._connection is not None and not self._connection.is_closing()
+
+    def end_job(self, job: HostJob, exit_code: int) -> None:
+        """Let a job exit now."""
+        self._end(job, "exited", exit_code)
 
     def disconnect(self) -> None:
         """Cut the connection there is."""
@@ -95,17 +115,17 @@ class Host:
                 self._nature.observer.job_ended(self.key, job.order, "vanished", None)
         self.jobs.clear()
 
-    async def _serve(self, connection: Pipe) -> None:
+    async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         try:
-            while (frame := await read_frame(connection.reader)) is not None:
+            while (frame := await read_frame(reader)) is not None:
                 if frame[0]["t"] == "hello":
-                    self._welcome(connection, frame[0]["session"])
-                elif connection is self._connection:
+                    self._welcome(writer, frame[0]["session"])
+                elif writer is self._connection:
                     self._handle(frame[0])
         except ConnectionError:
             pass  # the server died in the middle of a frame
 
-    def _welcome(self, connection: Pipe, session: int) -> None:
+    def _welcome(self, connection: StreamWriter, session: int) -> None:
         """A later server replaces the one before; an earlier one is not obeyed any more."""
         if session < self._session or self.is_gone:
             connection.close()
@@ -240,7 +260,7 @@ class Host:
         if self._connection is not None:
             times = 2 if frame["t"] != "welcome" and self._nature.happens(RepeatedMessages) else 1
             for _ in range(times):
-                write_frame(self._connection.streams()[1], frame, payload)
+                write_frame(self._connection, frame, payload)
 
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()
