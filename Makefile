@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq
 WORKERS ?= 2
 ARGS ?=
+HISTORIES ?= 2000
+SEED ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test check format docs bench bench-engine clean
+.PHONY: help demo test check sim format docs bench bench-engine clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -26,6 +28,9 @@ check: $(VENV)/installed-dev ## format, lint, types, import contracts
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/mypy --no-error-summary -p bench
 	@$(BIN)/lint-imports --no-logo
+
+sim: $(VENV)/installed-dev ## live through 2,000 made-up histories; `make sim SEED=7` replays one and tells its story
+	@$(BIN)/python -m dstack.testing --workers $(WORKERS) --histories $(HISTORIES) $(if $(SEED),--seed $(SEED))
 
 format: $(VENV)/installed-dev ## put the code into its one form
 	@$(BIN)/ruff format --quiet

@@ -9,9 +9,10 @@ import time
 from asyncio import StreamReader, StreamWriter
 from pathlib import Path
 
-from bench.engine.fleet import RESOURCES, agents_socket, control_socket
+from bench.engine.fleet import agents_socket, control_socket, offer_of
 from dstack.protocol.frames import LINE_BYTES_MAX
 from dstack.testing.hosts import Host, HostJob
+from dstack.testing.nature import Nature
 
 BACKLOG = 2048
 
@@ -22,12 +23,13 @@ class Hosts:
     def __init__(self, seed: int) -> None:
         self._hosts: dict[str, Host] = {}
         self._chance = random.Random(seed)
+        self._nature = Nature(self._chance)
 
     async def accept_agent(self, reader: StreamReader, writer: StreamWriter) -> None:
         """One server's connection to one agent."""
         key = (await reader.readline()).decode().strip()
         if key not in self._hosts:
-            self._hosts[key] = Host(key, RESOURCES, boot_s=0)
+            self._hosts[key] = Host(key, offer_of(1), 0.0, self._nature)
         self._hosts[key].accept(reader, writer)
 
     async def accept_control(self, reader: StreamReader, writer: StreamWriter) -> None:

@@ -16,6 +16,7 @@ SQL = {"sqlalchemy", "alembic"}
         ("dstack.agent.main", {"pydantic", "asyncssh", "httpx", "yaml", "rich"} | WEB | SQL | CLOUDS),
         ("dstack.agent.sshd.server", {"pydantic", "httpx", "yaml", "rich"} | WEB | SQL | CLOUDS),
         ("dstack.spec.parse", {"httpx", "asyncssh", "rich"} | WEB | SQL | CLOUDS),
+        ("dstack.testing.plugin", {"pydantic", "asyncssh", "httpx", "yaml"} | WEB | SQL | CLOUDS),
         ("dstack.server.app", {"alembic", "asyncssh", "httpx", "rich", "yaml"} | CLOUDS),
     ],
 )

@@ -24,6 +24,7 @@ ROOTS = {
     "src/dstack/engine/lifecycles.py",
     "src/dstack/testing/world.py",
     "src/dstack/testing/histories.py",
+    "src/dstack/testing/cluster.py",
 }
 """Modules whose work is to put others together."""
 

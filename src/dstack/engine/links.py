@@ -92,7 +92,7 @@ class Links:
             self._woken.clear()
             changed, self._changed = self._changed, set()
             try:
-                instances = await self._db.read(partial(objects.instances_by_id, ids=changed))
+                instances = await self._db.read(partial(objects.instances_by_id, ids=sorted(changed)))
             except DatabaseUnavailable:
                 log.exception("The database does not answer; tried again in %s", AFTER_TROUBLE)
                 self._changed |= changed

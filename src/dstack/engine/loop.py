@@ -52,10 +52,9 @@ class Engine:
         return self._turn.waiting.get(run_id)
 
     def _hear(self, notices: Notices) -> None:
-        if notices.everything:
-            self._woken.set()
-        if notices.next_due is not None and (self._next_due is None or notices.next_due < self._next_due):
-            self._next_due = notices.next_due
+        due = self._clock.now() if notices.everything else notices.next_due
+        if due is not None and (self._next_due is None or due < self._next_due):
+            self._next_due = due
             self._woken.set()
 
     async def _sweep(self) -> None:
@@ -78,13 +77,15 @@ class Engine:
     async def _run(self) -> None:
         """Look at what falls due by time, and at what was left over; the rest is looked at where it was woken."""
         while True:
-            self._woken.clear()
+            self._next_due = None  # looking leaves wakes of its own: they are heard of before it returns
             try:
-                self._next_due = await self._db.write(wakes.take_due)
+                left = await self._db.write(wakes.take_due)
             except DatabaseUnavailable:
                 log.exception("The database does not take writes; tried again in %s", AFTER_A_BUG)
                 await self._clock.sleep(AFTER_A_BUG)
                 continue
+            self._next_due = min(filter(None, [left, self._next_due]), default=None)
+            self._woken.clear()
             await self._wait()
 
     async def _wait(self) -> None:

@@ -11,17 +11,17 @@ class TaskGroup:
     """Tasks that live until `close`. Unlike `asyncio.TaskGroup`, one that fails is logged and harms no other."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}  # in the order of their start, also when they are ended
 
     def start(self, name: str, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Run the coroutine in the background."""
         task = asyncio.create_task(coroutine, name=name)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._ended)
         return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("The task `%s` failed", task.get_name(), exc_info=error)
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from datetime import datetime
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from dstack.domain.sharding import shard_of
 from dstack.errors import LeaseLost
@@ -11,6 +11,11 @@ from dstack.store.tables import replicas, shards
 from dstack.store.tx import Tx
 
 _SHARDS = select(shards)
+_SET = (
+    update(shards)
+    .where(shards.c.number == bindparam("of_number"))
+    .values({name: bindparam(name) for name in ("replica_id", "epoch")})
+)
 
 
 def live_replicas(tx: Tx) -> dict[str, str]:
@@ -75,14 +80,20 @@ def _set(tx: Tx, owned: Mapping[int, tuple[str | None, int]]) -> None:
     born = [number for number in owned if number not in known]
     if born:
         tx.change(insert(shards), [_row(number, owned[number]) for number in born])
-    for number in owned:
-        if number in known:
-            tx.change(update(shards).where(shards.c.number == number).values(_row(number, owned[number])))
+    taken = [number for number in owned if number in known]
+    if taken:
+        tx.change(
+            _SET, [{"of_number": number, "replica_id": owned[number][0], "epoch": owned[number][1]} for number in taken]
+        )
     tx.known["shards", ""] = {**known, **owned}
 
 
 def _row(number: int, owned: tuple[str | None, int]) -> dict[str, object]:
-    return {"number": number, "replica_id": owned[0], "epoch": owned[1]}
+    return {"number": number, **_claim(owned)}
+
+
+def _claim(owned: tuple[str | None, int]) -> dict[str, object]:
+    return {"replica_id": owned[0], "epoch": owned[1]}
 
 
 def check(tx: Tx, replica_id: str, instance_id: str, epoch: int) -> None:

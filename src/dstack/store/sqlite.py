@@ -16,8 +16,22 @@ from dstack.store.notices import Notices
 from dstack.store.tables import wakes
 
 CONNECTIONS = 5
-_COMPILED: LRUCache[Any, Any] = LRUCache(500)
-"""Statements are compiled once for all databases of a process: a simulation has thousands."""
+
+
+class _Compiled(LRUCache[Any, Any]):
+    """Statements, compiled once for all databases of a process: a simulation has thousands.
+
+    SQLAlchemy's keys begin with the dialect, which is another object for each engine, and here always of one kind.
+    """
+
+    def get(self, key: tuple[Any, ...], default: Any = None) -> Any:
+        return super().get(key[1:], default)
+
+    def __setitem__(self, key: tuple[Any, ...], value: Any) -> None:
+        super().__setitem__(key[1:], value)
+
+
+_COMPILED = _Compiled(500)
 
 _PRAGMAS = ("busy_timeout=30000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
 _INSERT = insert(wakes)

@@ -18,6 +18,14 @@ TAKEN_AT_ONCE_MAX = 500
 _TAKE = delete(wakes).where(wakes.c.kind == bindparam("of_kind"), wakes.c.id == bindparam("of_id"))
 
 
+_DUE = select(wakes).where(wakes.c.due_at <= bindparam("now")).order_by(wakes.c.due_at).limit(TAKEN_AT_ONCE_MAX)
+_NEXT_DUE = select(func.min(wakes.c.due_at))
+_UNFINISHED = {
+    kind: select(table.c.id).where(table.c.finished_at.is_(None))
+    for kind, table in (("run", runs), ("job", jobs), ("instance", instances))
+}
+
+
 def add(tx: Tx, kind: str, id: str, *, after: timedelta = NOW) -> None:
     """Have an object looked at, at the latest `after` from now; an earlier wake stays."""
     at = tx.clock.now() + after
@@ -27,20 +35,19 @@ def add(tx: Tx, kind: str, id: str, *, after: timedelta = NOW) -> None:
 
 def take_due(tx: Tx) -> datetime | None:
     """Move what is due from the table into this transaction. Returns when there will be more; None for never."""
-    query = select(wakes).where(wakes.c.due_at <= tx.clock.now()).order_by(wakes.c.due_at).limit(TAKEN_AT_ONCE_MAX)
-    due = tx.select(query).all()
+    due = tx.select(_DUE, {"now": tx.clock.now()}).all()
     for row in due:
         tx.wakes[row.kind, row.id] = row.due_at
     if due:
         tx.change(_TAKE, [{"of_kind": row.kind, "of_id": row.id} for row in due])
-    return tx.select(select(func.min(wakes.c.due_at))).scalar()
+    return tx.select(_NEXT_DUE).scalar()
 
 
 def everything(tx: Tx) -> list[tuple[str, str]]:
     """Whatever is unfinished, by kind and id; the queue last."""
     found: list[tuple[str, str]] = []
-    for kind, table in (("run", runs), ("job", jobs), ("instance", instances)):
-        found += [(kind, row.id) for row in tx.select(select(table.c.id).where(table.c.finished_at.is_(None)))]
+    for kind, unfinished in _UNFINISHED.items():
+        found += [(kind, row.id) for row in tx.select(unfinished)]
     return [*found, ("scheduler", "placement")]
 
 

@@ -1,5 +1,59 @@
-"""The real server in a world that is made up: a virtual clock, clouds, hosts and agents that fail when told to.
+"""The real server in a world that is made up: virtual time, clouds, hosts and agents that fail when told to.
 
-`world` puts it together and `histories` makes one from a seed. Nothing here is a double of our own code: engine,
-store and operations are the real ones.
+What this package exports is promised: `Cluster`, the faults, and the fixture `dstack_cluster` of its pytest plugin.
+Nothing here is a double of our own code: engine, store and operations are the real ones. All loads at its first use.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for type checkers and editors; the real imports happen on first use
+    from dstack.domain.offers import Offer as Offer
+    from dstack.protocol.agent import Gpu as Gpu
+    from dstack.protocol.agent import HostResources as HostResources
+    from dstack.testing.cluster import Attempt as Attempt
+    from dstack.testing.cluster import Cluster as Cluster
+    from dstack.testing.cluster import ClusterRun as ClusterRun
+    from dstack.testing.cluster import MachineView as MachineView
+    from dstack.testing.faults import AgentRestarts as AgentRestarts
+    from dstack.testing.faults import DatabaseBusy as DatabaseBusy
+    from dstack.testing.faults import EventualConsistency as EventualConsistency
+    from dstack.testing.faults import LateCreates as LateCreates
+    from dstack.testing.faults import LinkCuts as LinkCuts
+    from dstack.testing.faults import LostReplies as LostReplies
+    from dstack.testing.faults import MachineFailures as MachineFailures
+    from dstack.testing.faults import RefusedEnds as RefusedEnds
+    from dstack.testing.faults import RepeatedMessages as RepeatedMessages
+    from dstack.testing.faults import ServerCrashes as ServerCrashes
+    from dstack.testing.faults import SlowBoots as SlowBoots
+    from dstack.testing.faults import SlowStarts as SlowStarts
+    from dstack.testing.faults import SoldOut as SoldOut
+    from dstack.testing.faults import SpotReclaims as SpotReclaims
+    from dstack.testing.faults import Unavailable as Unavailable
+
+_FAULTS = (
+    *("AgentRestarts", "DatabaseBusy", "EventualConsistency", "LateCreates", "LinkCuts", "LostReplies"),
+    *("MachineFailures", "RefusedEnds", "RepeatedMessages", "ServerCrashes", "SlowBoots", "SlowStarts"),
+    *("SoldOut", "SpotReclaims", "Unavailable"),
+)
+_HOME = {
+    "Attempt": "dstack.testing.cluster",
+    "Cluster": "dstack.testing.cluster",
+    "ClusterRun": "dstack.testing.cluster",
+    "Gpu": "dstack.protocol.agent",
+    "HostResources": "dstack.protocol.agent",
+    "MachineView": "dstack.testing.cluster",
+    "Offer": "dstack.domain.offers",
+    **dict.fromkeys(_FAULTS, "dstack.testing.faults"),
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:  # whatever the name stands for
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,91 +1,136 @@
-"""A made-up cloud: capacity that comes and goes, replies that get lost, ends that are refused at first."""
+"""A made-up cloud: machines exist until their end is confirmed, and every answer may lie as those of clouds do."""
 
-import random
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from dstack.backends.base import Backend, Machine
 from dstack.domain.offers import Offer
 from dstack.errors import BackendUnavailable, NoCapacityError
-from dstack.testing.hosts import Host, OnStart
+from dstack.testing.faults import (
+    EventualConsistency,
+    LateCreates,
+    LostReplies,
+    RefusedEnds,
+    SlowBoots,
+    SoldOut,
+    Unavailable,
+)
+from dstack.testing.hosts import Host
+from dstack.testing.nature import Nature, Spells
 
-
-@dataclass(frozen=True, slots=True)
-class CloudFaults:
-    """How often what goes wrong, as probabilities."""
-
-    sold_out: float = 0.0
-    """A launch finds no capacity."""
-    reply_lost: float = 0.0
-    """A launch succeeds, and nobody hears of it."""
-    unavailable: float = 0.0
-    """A call fails before anything has happened."""
-    end_refused: float = 0.0
-    """An end has to be asked for again."""
-    boot_s: float = 30.0
-    """How long a machine takes until its agent answers, at most."""
+BOOT_S = 30.0
+"""How long a machine takes until its agent answers, at most, where nothing is wrong."""
 
 
 class FakeCloud(Backend):
-    """Machines that exist until their end is confirmed."""
+    """One cloud of a made-up world."""
 
-    def __init__(self, data_dir: Path, *, name: str, offer: Offer, faults: CloudFaults, chance: random.Random) -> None:
+    def __init__(self, name: str, on_sale: Sequence[Offer], nature: Nature) -> None:
         self.name = name
         self.hosts: dict[str, Host] = {}
         """Every machine that exists, by key."""
-        self.ended: dict[str, Host] = {}
-        self.launched: list[str] = []
-        self.on_start: OnStart | None = None
-        """Told about each job that begins to run on one of the machines."""
-        self._offer = offer
-        self._faults = faults
-        self._chance = chance
+        self.launches = 0
+        self._on_sale = on_sale
+        self._nature = nature
+        self._born_at_s: dict[str, float] = {}
+        self._listed_until_s: dict[str, float] = {}
+        """Machines that have ended and are still listed."""
+        self._sold_out, self._unavailable = (
+            None if fault is None else Spells(nature.chance, every_s=fault.every_s, lasts_s=fault.lasts_s)
+            for fault in (nature.find(SoldOut), nature.find(Unavailable))
+        )
 
     def check(self) -> None:
         """The credentials are always good."""
 
     def offers(self) -> Sequence[Offer]:
-        """The one thing on sale."""
-        self._maybe_unavailable()
-        return [self._offer]
+        """What is on sale."""
+        self._answer_at_all()
+        return self._on_sale
 
     def launch(self, key: str, offer: Offer) -> Machine:
         """Start a machine, unless there is one of this key."""
-        self._maybe_unavailable()
+        self._answer_at_all()
         if key not in self.hosts:
-            if self._happens(self._faults.sold_out):
-                raise NoCapacityError(f"{offer.instance_type} is sold out in {offer.region}")
-            self.launched.append(key)
-            self.hosts[key] = Host(key, offer.resources, self._chance.uniform(0, self._faults.boot_s), self.on_start)
-            if self._happens(self._faults.reply_lost):
+            self._create_or_fail(key, offer)
+            if self._nature.happens(LostReplies):
                 raise BackendUnavailable("The reply was lost")
         return self._machine(key)
 
+    def _create_or_fail(self, key: str, offer: Offer) -> None:
+        if self._sold_out is not None and self._sold_out.is_on(_now_s()):
+            raise NoCapacityError(f"{offer.instance_type} is sold out in {offer.region}")
+        late = self._nature.find(LateCreates)
+        if late is not None and self._nature.happens(LateCreates):
+            after_s = self._nature.within(late.within_s)
+            asyncio.get_running_loop().call_later(after_s, self._create, key, offer)
+            raise BackendUnavailable("The call timed out")
+        self._create(key, offer)
+
+    def _create(self, key: str, offer: Offer) -> None:
+        if key not in self.hosts:
+            slow = self._nature.find(SlowBoots)
+            boot_s = self._nature.within(BOOT_S if slow is None else slow.at_most_s)
+            self.launches += 1
+            self._born_at_s[key] = _now_s()
+            self.hosts[key] = Host(key, offer, boot_s, self._nature)
+            self._nature.observer.machine_came(self.name, key)
+
     def look_up(self, key: str | None = None) -> Sequence[Machine]:
-        """The machine of this key, or all."""
-        return [self._machine(known) for known in self.hosts if key in (None, known)]
+        """The machine of this key, or all; as the cloud knows them by now."""
+        self._answer_at_all()
+        listed = [known for known in self.hosts if self.is_listed(known)]
+        listed += [known for known, until_s in self._listed_until_s.items() if until_s > _now_s()]
+        return [self._machine(known) for known in listed if key in (None, known)]
+
+    def is_listed(self, key: str) -> bool:
+        """Whether the cloud admits by now that it has a machine."""
+        return key in self.hosts and self._born_at_s[key] + self._lag_s() <= _now_s()
+
+    def _lag_s(self) -> float:
+        fault = self._nature.find(EventualConsistency)
+        return 0.0 if fault is None else fault.lag_s
 
     def terminate(self, key: str, keep: str | None = None) -> bool:
         """End a machine; sometimes only when asked again."""
-        self._maybe_unavailable()
+        self._answer_at_all()
         if key in self.hosts:
-            if self._happens(self._faults.end_refused):
+            if self._nature.happens(RefusedEnds):
                 return False
-            self.reclaim(key)
+            self.end(key)
+            if self._nature.happens(LostReplies):
+                raise BackendUnavailable("The reply was lost")
         return True
 
-    def reclaim(self, key: str) -> None:
-        """Take a machine away."""
-        host = self.ended[key] = self.hosts.pop(key)
-        host.vanish()
+    def end(self, key: str) -> None:
+        """A machine is gone, whoever wanted that."""
+        self._listed_until_s[key] = _now_s() + self._lag_s()
+        self.hosts.pop(key).vanish()
+        self._nature.observer.machine_went(self.name, key)
 
     def _machine(self, key: str) -> Machine:
-        return Machine(id=key, key=key, hostname=f"10.0.0.{len(self.launched) % 250 + 1}")
+        return Machine(id=key, key=key, hostname=f"10.0.0.{int(key) % 250 + 1}")
 
-    def _maybe_unavailable(self) -> None:
-        if self._happens(self._faults.unavailable):
+    def _answer_at_all(self) -> None:
+        if self._unavailable is not None and self._unavailable.is_on(_now_s()):
             raise BackendUnavailable("The cloud does not answer just now")
 
-    def _happens(self, probability: float) -> bool:
-        return self._chance.random() < probability
+
+class Clouds(dict[str, FakeCloud]):
+    """The clouds of a world, by name."""
+
+    def is_listed(self, key: str) -> bool:
+        """Whether one of them admits to have the machine."""
+        return any(cloud.is_listed(key) for cloud in self.values())
+
+    def find(self, key: str) -> FakeCloud | None:
+        """The cloud in which a machine exists."""
+        return next((cloud for cloud in self.values() if key in cloud.hosts), None)
+
+    def hosts(self) -> list[Host]:
+        """Every machine that exists."""
+        return [host for cloud in self.values() for host in cloud.hosts.values()]
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

@@ -2,33 +2,28 @@
 
 import asyncio
 import random
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dstack.domain.offers import Offer
 from dstack.errors import NoCapacityError
 from dstack.operations import runs
 from dstack.operations.context import Context
-from dstack.protocol.agent import HostResources
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import RunView
-from dstack.store import objects
 from dstack.store.users import User
-from dstack.testing.clouds import CloudFaults, FakeCloud
-from dstack.testing.hosts import Host
+from dstack.testing.crashes import Decide, points_of_calls
+from dstack.testing.faults import Fault, Faults
+from dstack.testing.plans import MARKETS, Chances, Plan
 from dstack.testing.time import VirtualLoop
-from dstack.testing.world import World
+from dstack.testing.watch import Line, Violation
+from dstack.testing.world import World, make_world, world_folder
 
-RUNS = 20
-SUBMITS_WITHIN_S = 1800
 PATIENCE_S = 2 * 86_400.0
 """Everything has ended within these virtual seconds, or it never will."""
-LOOK_EVERY_S = 60.0
+TRY_AGAIN_AFTER_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,107 +31,100 @@ class Story:
     """How a history went."""
 
     seed: int
-    violations: tuple[str, ...]
+    faults: tuple[str, ...]
+    """The names of what went wrong."""
+    violations: tuple[Violation, ...]
     ends: Counter[str]
-    crashes: int
+    """How the runs ended."""
+    stopped_in: Counter[str]
+    """In which statuses users changed their minds."""
+    deaths: tuple[str, ...]
+    """Where servers died."""
+    points: int
+    """How many points they passed at which they could have died."""
     machines: int
-    lines: tuple[str, ...]
+    lasted_s: float
+    lines: tuple[Line, ...]
     """What happened, in order."""
+
+    def summary(self) -> "Story":
+        """The same without its lines, which are many."""
+        return replace(self, lines=())
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What one user will do."""
+class Script:
+    """What is to happen in one history, as far as anybody plans it."""
 
-    name: str
-    submit_at_s: float
-    stop_at_s: float | None
-    abort: bool
-    configuration: dict[str, Any]
-
-
-def plans_of(chance: random.Random) -> Iterator[Plan]:
-    """What the users of a world will do."""
-    for number in range(RUNS):
-        at_s = chance.uniform(0, SUBMITS_WITHIN_S)
-        seconds = chance.choice([0, 1, 30, 300, 1200])
-        configuration: dict[str, Any] = {
-            "type": "task",
-            "commands": [f"simulate {seconds} {chance.choice([0, 0, 0, 1])} {chance.choice([0, 10, 5000])}"],
-            "nodes": chance.choice([1, 1, 1, 2, 3]),
-            "priority": chance.choice([0, 0, 50]),
-            "retry": chance.choice([False, True]),
-            "backends": chance.choice([["local"], ["aws"], ["local", "aws"]]),
-        }
-        if chance.random() < 0.2:
-            configuration["max_duration"] = 60
-        stop_at_s = at_s + chance.expovariate(1 / 300) if chance.random() < 0.4 else None
-        yield Plan(f"run-{number}", at_s, stop_at_s, chance.random() < 0.5, configuration)
-
-
-def clouds_of(chance: random.Random) -> dict[str, FakeCloud]:
-    """A machine that is shared, and a cloud that is not; each with faults of its own."""
-    faults = CloudFaults(
-        sold_out=chance.choice([0, 0.2]),
-        reply_lost=chance.choice([0, 0.3]),
-        unavailable=chance.choice([0, 0.2]),
-        end_refused=chance.choice([0, 0.5]),
-    )
-    here = Offer("local", "local", "local", HostResources(4, 16_384, 100_000), 0.0, shared=True, machines_max=1)
-    there = Offer("aws", "eu", "m5.large", HostResources(2, 8192, 102_400), 0.1, machines_max=4)
-    folder = Path("/nowhere")
-    return {
-        offer.backend: FakeCloud(folder, name=offer.backend, offer=offer, faults=faults, chance=chance)
-        for offer in (here, there)
-    }
+    seed: int
+    chance: random.Random
+    faults: tuple[Fault, ...]
+    plans: tuple[Plan, ...]
+    dies: Decide | None = None
+    """When the server dies; where unset, as the faults say."""
 
 
 class History:
-    """One life of a world."""
+    """One life of a world, until its users have what they wanted."""
 
-    def __init__(self, seed: int, folder: Path) -> None:
-        self._seed = seed
-        self._chance = random.Random(seed)
-        self._clouds = clouds_of(self._chance)
-        self._plans = list(plans_of(self._chance))
-        self._world = World(folder, self._clouds, self._chance, crashes=self._chance.choice([0, 3, 10]))
-        self._violations: list[str] = []
-        self._lines: list[str] = []
+    def __init__(self, script: Script, world: World) -> None:
+        self._seed = script.seed
+        self._world = world
+        self._watch = world.watch
+        self._plans = script.plans
+        self._stopped_in: Counter[str] = Counter()
 
     async def live(self) -> Story:
         """Until everything has ended, or patience has."""
-        for cloud in self._clouds.values():
-            cloud.on_start = self._check_started
-        background = [
-            asyncio.create_task(self._world.keep_server_up(), name="server"),
-            asyncio.create_task(self._trouble(), name="trouble"),
-        ]
+        background = self._world.start()
         users = [asyncio.create_task(self._use(plan), name=plan.name) for plan in self._plans]
         try:
             async with asyncio.timeout(PATIENCE_S):
                 await asyncio.gather(*users)
-                await self._wait_for_the_end()
+                while not self._watch.is_all_over:
+                    await self._watch.next_move()
         except TimeoutError:
-            self._violations.append("not everything ended in time")
-        views = await self._world.ask(self._list)
-        self._check_ends(views)
-        for task in background:
+            self._watch.told("everybody", "loses patience")
+        self._watch.look_back(self._world.logs)
+        self._watch.look_at_the_end()
+        for task in (*background, *users):
             task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
+        await asyncio.gather(*background, *users, return_exceptions=True)
+        return self._story()
+
+    def _story(self) -> Story:
         return Story(
             seed=self._seed,
-            violations=tuple(self._violations),
-            ends=Counter(f"{view.status}" for view in views),
-            crashes=self._world.crashes.count,
-            machines=sum(len(cloud.launched) for cloud in self._clouds.values()),
-            lines=tuple(self._lines),
+            faults=tuple(self._world.nature.faults.names()),
+            violations=tuple(self._watch.violations),
+            ends=Counter(status for _, status, _ in self._watch.ledger.runs().values()),
+            stopped_in=self._stopped_in,
+            deaths=tuple(
+                death for server in self._world.servers for death in server.switch.deaths if death != "closed"
+            ),
+            points=sum(server.switch.points for server in self._world.servers),
+            machines=sum(cloud.launches for cloud in self._world.clouds.values()),
+            lasted_s=asyncio.get_running_loop().time(),
+            lines=tuple(self._watch.story()),
         )
-
-    def _say(self, line: str) -> None:
-        self._lines.append(f"{asyncio.get_running_loop().time():10.2f}  {line}")
 
     async def _use(self, plan: Plan) -> None:
         await asyncio.sleep(plan.submit_at_s)
+        self._world.nature.behaviours.set(plan.name, plan.behaviour)
+        run_id = await self._submit(plan)
+        if plan.stop is None:
+            return
+        if plan.stop.when is not None and not await self._watch.reaches(run_id, plan.stop.when):
+            return
+        await asyncio.sleep(plan.stop.after_s)
+        before = self._watch.ledger.run_status(run_id)
+        if before is None:
+            return  # it was lost, which somebody else will say
+        self._stopped_in[before] += 1
+        self._watch.told(plan.name, f"is to {'abort' if plan.stop.abort else 'stop'} while {before}")
+        await self._world.server.ask(_stop(plan.name, abort=plan.stop.abort))
+
+    async def _submit(self, plan: Plan) -> str:
         request = SubmitRun(run_name=plan.name, configuration=plan.configuration)
 
         async def submit(context: Context, user: User) -> RunView:
@@ -144,80 +132,41 @@ class History:
 
         while True:
             try:
-                await self._world.ask(submit)
-                break
+                view = await self._world.server.ask(submit)
             except NoCapacityError:  # a cloud does not answer just now; nothing was created
-                await asyncio.sleep(LOOK_EVERY_S)
-        self._say(f"{plan.name} is submitted: {plan.configuration}")
-        if plan.stop_at_s is not None:
-            await asyncio.sleep(plan.stop_at_s - plan.submit_at_s)
+                await asyncio.sleep(TRY_AGAIN_AFTER_S)
+            else:
+                self._watch.truth.accepted.add(plan.name)
+                self._watch.told(plan.name, f"is submitted: {plan.configuration}")
+                return view.id
 
-            async def stop(context: Context, user: User) -> RunView:
-                return await runs.stop(context, user, "main", plan.name, abort=plan.abort)
 
-            await self._world.ask(stop)
-            self._say(f"{plan.name} is to {'abort' if plan.abort else 'stop'}")
+def _stop(name: str, *, abort: bool) -> Callable[[Context, User], Coroutine[Any, Any, RunView]]:
+    async def stop(context: Context, user: User) -> RunView:
+        return await runs.stop(context, user, "main", name, abort=abort)
 
-    async def _trouble(self) -> None:
-        """Links break, agents restart, machines are taken away."""
-        while True:
-            await asyncio.sleep(self._chance.expovariate(1 / 200))
-            hosts = self._world.hosts
-            if not hosts:
-                continue
-            host = self._chance.choice(hosts)
-            trouble = self._chance.choice(["cut", "cut", "restart", "long restart", "reclaim"])
-            self._say(f"{trouble}: {host.key}")
-            self._befall(host, trouble)
+    return stop
 
-    def _befall(self, host: Host, trouble: str) -> None:
-        match trouble:
-            case "cut":
-                host.disconnect()
-            case "restart":
-                host.restart_agent(down_s=5)
-            case "long restart":
-                host.restart_agent(down_s=900)
-            case "reclaim":
-                for cloud in self._clouds.values():
-                    if host.key in cloud.hosts:
-                        cloud.reclaim(host.key)
 
-    def _check_started(self, host: Host, job_id: str, run_id: str, node: str) -> None:
-        """No job is started twice, and no other attempt of it runs at the same time."""
-        self._say(f"job {job_id} of {run_id} starts on {host.key}")
-        everywhere = [*self._world.hosts, *(one for cloud in self._clouds.values() for one in cloud.ended.values())]
-        if sum(one.started.count(job_id) for one in everywhere) > 1:
-            self._violations.append(f"job {job_id} was started twice")
-        for one in self._world.hosts:
-            for job in one.running:
-                env = job.order.env
-                same = env["DSTACK_RUN_ID"] == run_id and env["DSTACK_NODE_RANK"] == node
-                if same and job.order.job_id != job_id:
-                    self._violations.append(f"jobs {job_id} and {job.order.job_id} of {run_id} run at once")
+async def _live(script: Script, folder: Path) -> Story:
+    world = await make_world(folder, MARKETS, Faults(script.faults), script.chance, script.dies)
+    try:
+        return await History(script, world).live()
+    finally:
+        world.close()
 
-    async def _list(self, context: Context, user: User) -> list[RunView]:
-        page = await runs.list_page(context, user, "main", finished_too=True, limit=100, before=None)
-        return page.runs
 
-    async def _wait_for_the_end(self) -> None:
-        """Until no run and no instance is left that has not ended."""
+def script_of(seed: int) -> Script:
+    """What is to happen in the history of this number."""
+    chances = Chances(random.Random(seed))
+    faults = chances.draw_faults()
+    return Script(seed, chances.chance, tuple(faults), tuple(chances.draw_plans()))
 
-        async def left(context: Context, _: User) -> int:
-            return await context.db.read(lambda tx: objects.count_unfinished_runs(tx) + len(objects.live_instances(tx)))
 
-        while await self._world.ask(left):  # noqa: ASYNC110 - who looks from outside is told of nothing
-            await asyncio.sleep(LOOK_EVERY_S)
-
-    def _check_ends(self, views: list[RunView]) -> None:
-        missing = {plan.name for plan in self._plans} - {view.name for view in views}
-        self._violations += [f"{name} was accepted and is lost" for name in sorted(missing)]
-        self._violations += [f"{view.name} is still {view.status}" for view in views if not view.status.is_finished()]
-        for cloud in self._clouds.values():
-            self._violations += [f"the machine {key} in {cloud.name} is leaked" for key in cloud.hosts]
-            self._violations += [f"{key} was launched twice" for key, n in Counter(cloud.launched).items() if n > 1]
-        for view in views:
-            self._say(f"{view.name} ended: {view.status} {view.reason} {view.detail}")
+def play(script: Script) -> Story:
+    """Live through what is written."""
+    with world_folder() as folder, asyncio.Runner(loop_factory=lambda: VirtualLoop(points_of_calls)) as runner:
+        return runner.run(_live(script, folder))
 
 
 def tell(seed: int) -> Story:
@@ -227,10 +176,4 @@ def tell(seed: int) -> Story:
         >>> tell(1).violations
         ()
     """
-    folder = Path(tempfile.mkdtemp(prefix="history-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-    try:
-        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-            history = History(seed, folder)
-            return runner.run(history.live())
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    return play(script_of(seed))

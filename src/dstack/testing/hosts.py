@@ -1,24 +1,26 @@
 """Made-up hosts: an agent that speaks the real protocol, and jobs that take their time and exit as they are told.
 
-What a job does stands in its script: `simulate <seconds> <exit code> <log bytes>`; without that it ends at once and
-well.
+A job prints at its start all that it has to say.
 """
 
 import asyncio
-import re
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any
 
+from dstack.domain.offers import Offer
 from dstack.errors import HostUnreachable
-from dstack.protocol.agent import LOG_STREAMS, VERSION, HostResources, JobOrder, JobReport, order_of, to_json
+from dstack.protocol.agent import LOG_FRAME_BYTES, LOG_STREAMS, VERSION, JobOrder, JobReport, order_of, to_json
 from dstack.protocol.frames import read_frame, write_frame
+from dstack.testing.behaviours import Behaviour
+from dstack.testing.faults import RepeatedMessages, SlowStarts
+from dstack.testing.nature import Nature
 from dstack.testing.streams import Pipe
 
-_BEHAVIOUR = re.compile(r"simulate (\d+) (\d+) (\d+)")
 LATENCY_S = 0.01
 GRACEFUL_END_S = 0.5
+STOPPED = 143
+"""The exit code of what was stopped."""
 
 
 @dataclass(slots=True)
@@ -27,36 +29,39 @@ class HostJob:
 
     order: JobOrder
     report: JobReport
-    log: bytes
+    log: bytes = b""
     timer: asyncio.TimerHandle | None = None
     acknowledged: dict[str, int] = field(default_factory=dict)
+    followed: set[str] = field(default_factory=set)
+    """The log streams that the present server asked for."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its processes are there."""
+        return self.report.state == "running"
 
 
 class Host:
     """A machine with an agent; both outlive every server."""
 
-    def __init__(self, key: str, resources: HostResources, boot_s: float, on_start: "OnStart | None" = None) -> None:
+    def __init__(self, key: str, offer: Offer, boot_s: float, nature: Nature) -> None:
         self.key = key
+        self.offer = offer
         self.is_gone = False
-        self.started: list[str] = []
-        """Every job that ever began to run here, in order."""
         self.jobs: dict[str, HostJob] = {}
         self._forgotten: set[str] = set()
-        self._resources = resources
-        self._ready_at = asyncio.get_running_loop().time() + boot_s
-        self._on_start = on_start
+        """Jobs that were ended or forgotten before they came: they are refused."""
+        self._session = 0
+        """The highest of any server: one that is lower has been replaced."""
+        self._nature = nature
+        self._ready_at_s = self._now_s() + boot_s
         self._connection: StreamWriter | None = None
         self._serving: asyncio.Task[None] | None = None
 
     @property
-    def running(self) -> list[HostJob]:
-        """What runs now."""
-        return [job for job in self.jobs.values() if job.report.state == "running"]
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether a server has a connection to the agent."""
-        return self._connection is not None and not self._connection.is_closing()
+    def is_up(self) -> bool:
+        """Whether its agent answers."""
+        return not self.is_gone and self._now_s() >= self._ready_at_s
 
     def connect(self) -> Pipe:
         """The server's end of a new connection to the agent.
@@ -64,17 +69,30 @@ class Host:
         Raises:
             HostUnreachable: the machine is gone, or not up yet.
         """
-        if self.is_gone or asyncio.get_running_loop().time() < self._ready_at:
+        if not self.is_up:
             raise HostUnreachable(f"The host of `{self.key}` does not answer")
         ours, theirs = Pipe.pair(LATENCY_S)
         self.accept(*ours.streams())
         return theirs
 
     def accept(self, reader: StreamReader, writer: StreamWriter) -> None:
-        """Serve a new connection, and cut the one before."""
-        self.disconnect()
-        self._connection = writer
-        self._serving = asyncio.get_running_loop().create_task(self._serve(reader), name=f"agent of {self.key}")
+        """Serve a new connection; once its server has said who it is, it replaces the one before."""
+        serving = self._serve(reader, writer)
+        self._serving = asyncio.get_running_loop().create_task(serving, name=f"agent of {self.key}")
+
+    @property
+    def running(self) -> list[HostJob]:
+        """What runs now."""
+        return [job for job in self.jobs.values() if job.is_running]
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a server has a connection to the agent."""
+        return self._connection is not None and not self._connection.is_closing()
+
+    def end_job(self, job: HostJob, exit_code: int) -> None:
+        """Let a job exit now."""
+        self._end(job, "exited", exit_code)
 
     def disconnect(self) -> None:
         """Cut the connection there is."""
@@ -85,37 +103,44 @@ class Host:
     def restart_agent(self, down_s: float) -> None:
         """The agent dies and comes back; jobs go on meanwhile."""
         self.disconnect()
-        self._ready_at = asyncio.get_running_loop().time() + down_s
+        self._ready_at_s = max(self._ready_at_s, self._now_s() + down_s)
 
     def vanish(self) -> None:
         """The machine is gone, with everything on it."""
         self.is_gone = True
         self.disconnect()
         for job in self.jobs.values():
-            if job.timer is not None:
-                job.timer.cancel()
+            self._set_timer(job, None)
+            if job.is_running:
+                self._nature.observer.job_ended(self.key, job.order, "vanished", None)
         self.jobs.clear()
 
-    async def _serve(self, reader: StreamReader) -> None:
+    async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         try:
             while (frame := await read_frame(reader)) is not None:
-                self._handle(frame[0])
+                if frame[0]["t"] == "hello":
+                    self._welcome(writer, frame[0]["session"])
+                elif writer is self._connection:
+                    self._handle(frame[0])
         except ConnectionError:
             pass  # the server died in the middle of a frame
 
-    def end_job(self, job: HostJob, exit_code: int) -> None:
-        """Let a job exit now."""
-        if job.timer is not None:
-            job.timer.cancel()
-        self._end(job, "exited", exit_code)
+    def _welcome(self, connection: StreamWriter, session: int) -> None:
+        """A later server replaces the one before; an earlier one is not obeyed any more."""
+        if session < self._session or self.is_gone:
+            connection.close()
+            return
+        self._session = session
+        self.disconnect()
+        for job in self.jobs.values():
+            job.followed.clear()
+        self._connection = connection
+        reports = [to_json(job.report) for job in self.jobs.values()]
+        resources = to_json(self.offer.resources)
+        self._send(t="welcome", v=VERSION, agent=self.key, resources=resources, ssh=None, jobs=reports)
 
     def _handle(self, frame: dict[str, Any]) -> None:
         match frame:
-            case {"t": "hello"}:
-                reports = [to_json(job.report) for job in self.jobs.values()]
-                self._send(
-                    t="welcome", v=VERSION, agent=self.key, resources=to_json(self._resources), ssh=None, jobs=reports
-                )
             case {"t": "follow", "job_id": job_id, "stream": stream, "offset": offset}:
                 self._follow(job_id, stream, offset)
             case {"t": "log_ack", "job_id": job_id, "stream": stream, "offset": offset}:
@@ -133,8 +158,8 @@ class Host:
             case "forget":
                 return self._forget(frame["job_id"])
             case "shutdown":
-                for job in list(self.running):
-                    self._end(job, "stopped", 143)
+                for job in list(self.jobs.values()):
+                    self._end(job, "stopped", STOPPED)
         return None
 
     def _start(self, order: JobOrder) -> str | None:
@@ -142,35 +167,52 @@ class Host:
             return "The job was stopped or forgotten before it was started here"
         if order.job_id in self.jobs:
             return None
-        match = _BEHAVIOUR.search(order.script)
-        seconds, code, log_bytes = map(int, match.groups()) if match else (0, 0, 0)
-        loop = asyncio.get_running_loop()
-        report = JobReport(order.job_id, "running", started_at=loop.time())
-        job = self.jobs[order.job_id] = HostJob(order, report, b"x" * log_bytes)
-        self.started.append(order.job_id)
-        if self._on_start is not None:
-            self._on_start(self, order.job_id, order.env["DSTACK_RUN_ID"], order.env["DSTACK_NODE_RANK"])
-        limit_s = order.max_duration_s
-        if limit_s is not None and limit_s < seconds:
-            job.timer = loop.call_later(limit_s, self._end, job, "max_duration", 143)
+        job = self.jobs[order.job_id] = HostJob(order, JobReport(order.job_id, "preparing"))
+        slow = self._nature.find(SlowStarts)
+        if slow is None:
+            self._begin(job)
         else:
-            job.timer = loop.call_later(seconds, self._end, job, "exited", code)
-        self._report(job)
+            self._report(job)
+            self._set_timer(job, self._nature.within(slow.at_most_s), self._begin, job)
         return None
+
+    def _begin(self, job: HostJob) -> None:
+        behaviour, code = self._nature.behaviours.next_of(job.order)
+        job.log = behaviour.prints
+        job.report = replace(job.report, state="running", started_at=self._now_s())
+        self._nature.observer.job_started(self.key, job.order)
+        self._plan_end(job, behaviour, code)
+        self._report(job)
+        if "job" in job.followed:
+            self._follow(job.order.job_id, "job", 0)
+
+    def _plan_end(self, job: HostJob, behaviour: Behaviour, code: int) -> None:
+        limit_s = job.order.max_duration_s
+        if limit_s is not None and limit_s < behaviour.takes_s:
+            self._set_timer(job, limit_s, self._end, job, "max_duration", STOPPED)
+        else:
+            self._set_timer(job, behaviour.takes_s, self._end, job, "exited", code)
+
+    def _set_timer(self, job: HostJob, after_s: float | None, *then: Any) -> None:
+        """What is to happen to the job next, instead of what was to happen."""
+        if job.timer is not None:
+            job.timer.cancel()
+        job.timer = None if after_s is None else asyncio.get_running_loop().call_later(after_s, *then)
 
     def _stop(self, job_id: str, grace_s: float) -> None:
         job = self.jobs.get(job_id)
         if job is None:
             self._forgotten.add(job_id)
-        elif job.report.state == "running":
-            if job.timer is not None:
-                job.timer.cancel()
-            after_s = min(grace_s, GRACEFUL_END_S)
-            job.timer = asyncio.get_running_loop().call_later(after_s, self._end, job, "stopped", 143)
+        elif job.is_running:
+            self._set_timer(job, min(grace_s, GRACEFUL_END_S), self._end, job, "stopped", STOPPED)
+        else:
+            self._end(job, "stopped", STOPPED)
 
     def _end(self, job: HostJob, end: str, code: int) -> None:
         if job.report.state == "ended":
             return
+        self._nature.observer.job_ended(self.key, job.order, end, code)
+        self._set_timer(job, None)
         job.report = replace(job.report, state="ended", end=end, exit_code=code, log_bytes=len(job.log))
         self._report(job)
         self._check_logged(job)
@@ -187,12 +229,13 @@ class Host:
         job = self.jobs.get(job_id)
         if job is None:
             return
+        job.followed.add(stream)
         data = job.log[offset:] if stream == "job" else b""
-        if data:
-            at = asyncio.get_running_loop().time()
-            self._send(data, t="log", job_id=job_id, stream=stream, offset=offset, at=at)
-        else:
+        if not data:
             self._acknowledge(job_id, stream, offset)
+        for start in range(0, len(data), LOG_FRAME_BYTES):
+            piece, at_s = data[start : start + LOG_FRAME_BYTES], self._now_s()
+            self._send(piece, t="log", job_id=job_id, stream=stream, offset=offset + start, at=at_s)
 
     def _acknowledge(self, job_id: str, stream: str, offset: int) -> None:
         if (job := self.jobs.get(job_id)) is not None:
@@ -215,8 +258,9 @@ class Host:
 
     def _send(self, payload: bytes | None = None, **frame: object) -> None:
         if self._connection is not None:
-            write_frame(self._connection, frame, payload)
+            times = 2 if frame["t"] != "welcome" and self._nature.happens(RepeatedMessages) else 1
+            for _ in range(times):
+                write_frame(self._connection, frame, payload)
 
-
-OnStart: TypeAlias = Callable[[Host, str, str, str], None]
-"""Gets the host, the job's id, its run's id and its node's rank."""
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time()

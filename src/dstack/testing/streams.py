@@ -2,6 +2,8 @@
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
+from collections import deque
+from collections.abc import Callable
 from typing import cast
 
 from dstack.protocol.frames import LINE_BYTES_MAX
@@ -12,9 +14,13 @@ class Pipe:
 
     def __init__(self, latency_s: float) -> None:
         self.reader = StreamReader(limit=LINE_BYTES_MAX)
+        self.passes: Callable[[str], bool] | None = None
+        """Asked before and after each write; where it says no, the writer has died."""
         self._latency_s = latency_s
         self._closed = False
         self._peer: Pipe | None = None
+        self._coming: deque[bytes] = deque()
+        """What is under way to this end; kept in order here, since timers of one moment are not."""
 
     @classmethod
     def pair(cls, latency_s: float) -> "tuple[Pipe, Pipe]":
@@ -30,10 +36,15 @@ class Pipe:
     def write(self, data: bytes) -> None:
         """Send; what is sent after the cut is lost."""
         assert self._peer is not None
-        if not self._closed:
-            asyncio.get_running_loop().call_later(self._latency_s, self._peer._receive, data)
+        if self._closed or (self.passes is not None and not self.passes("before a message")):
+            return
+        self._peer._coming.append(data)
+        asyncio.get_running_loop().call_later(self._latency_s, self._peer._receive)
+        if self.passes is not None:
+            self.passes("after a message")
 
-    def _receive(self, data: bytes) -> None:
+    def _receive(self) -> None:
+        data = self._coming.popleft()
         if not self._closed:
             self.reader.feed_data(data)
 

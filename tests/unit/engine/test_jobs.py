@@ -53,6 +53,14 @@ def test_the_nodes_of_a_gang_wait_for_each_other() -> None:
     assert start(view) == Next()
 
 
+def test_a_node_that_was_handed_over_goes_on_although_a_quick_one_is_done_and_its_machine_gone() -> None:
+    quick, slow = placed_job(id="1-job", node=1, nodes=2, instance_id="1-instance"), placed_job(report=ended(), nodes=2)
+    gone = instance(id="1-instance", status=InstanceStatus.TERMINATED, finished_at=NOW)
+    instances = {"0-instance": instance(), "1-instance": gone}
+    view = job_view(slow, instance(), gang=(slow, quick), gang_instances=instances, outcomes=STARTED)
+    assert moved(start(view)) == (JobStatus.TERMINATING, JobReason.EXITED, "")
+
+
 def test_a_job_runs_when_its_agent_says_so() -> None:
     decided = start(job_view(placed_job(report=report()), instance(), outcomes=STARTED))
     assert moved(decided) == (JobStatus.RUNNING, None, "")

@@ -18,9 +18,9 @@ def start(view: JobView) -> Next:
         return _back_to_queue(view)
     if instance is None or not instance.takes_jobs:
         return end(view, *_why_gone(view))
-    if not all(_is_ready(view, node.instance_id) for node in view.gang):
-        return Next()
     match view.outcomes.get(StartJob):
+        case None if not all(_is_ready(view, node.instance_id) for node in view.gang):
+            return Next()
         case None:
             return Next(do=(StartJob(job.id, instance.id),))
         case Failed(error):

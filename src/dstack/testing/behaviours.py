@@ -1,0 +1,48 @@
+"""What jobs do: how long they take, what they print, and how each attempt exits."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from dstack.protocol.agent import JobOrder
+
+_SCRIPT = re.compile(r"simulate (\d+) (\d+) (\d+)")
+"""In a job's own script: seconds, exit code, bytes that it prints."""
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What the jobs of one run do."""
+
+    exits: tuple[int, ...] = (0,)
+    """The exit codes of the attempts, one after the other; the last one is that of all that follow."""
+    takes_s: float = 0.0
+    prints: bytes = b""
+
+
+class Behaviours:
+    """What every run's jobs do, by the name of the run; others as their scripts say, or at once and well."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, Behaviour] = {}
+        self._started: Counter[tuple[str, str]] = Counter()
+
+    def set(self, run_name: str, behaviour: Behaviour) -> None:
+        """Have the jobs of a run behave like this from now on."""
+        self._of[run_name] = behaviour
+
+    def next_of(self, order: JobOrder) -> tuple[Behaviour, int]:
+        """What a job that starts now does, and its exit code."""
+        behaviour = self._of.get(order.run_name) or _in_script(order.script)
+        who = order.env["DSTACK_RUN_ID"], order.env["DSTACK_NODE_RANK"]
+        attempt = min(self._started[who], len(behaviour.exits) - 1)
+        self._started[who] += 1
+        return behaviour, behaviour.exits[attempt]
+
+
+def _in_script(script: str) -> Behaviour:
+    match = _SCRIPT.search(script)
+    if match is None:
+        return Behaviour()
+    seconds, code, size = map(int, match.groups())
+    return Behaviour((code,), seconds, b"x" * size)

@@ -1,0 +1,160 @@
+"""What can go wrong in a made-up world, as values: each says how often, how long, and what it does to whom.
+
+Times are virtual seconds. Where something happens `every_s`, that is the mean of an exponential distribution.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoldOut:
+    """A cloud has no machines left, in spells."""
+
+    every_s: float = 1200.0
+    lasts_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unavailable:
+    """A cloud answers no call, in spells; nothing happens there meanwhile that was asked for."""
+
+    every_s: float = 900.0
+    lasts_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostReplies:
+    """A cloud does what it was asked to, and its answer never arrives."""
+
+    probability: float = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LateCreates:
+    """A launch times out, and its machine comes to be some time later."""
+
+    probability: float = 0.2
+    within_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventualConsistency:
+    """What a cloud lists lags behind what has begun and what has ended there."""
+
+    lag_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedEnds:
+    """The end of a machine has to be asked for again."""
+
+    probability: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowBoots:
+    """Machines take their time; the slowest ones longer than a server waits."""
+
+    at_most_s: float = 700.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpotReclaims:
+    """A cloud takes a spot machine back."""
+
+    every_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineFailures:
+    """A machine is gone from one moment to the next, whoever paid what for it."""
+
+    every_s: float = 1800.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkCuts:
+    """The connection to an agent breaks; what was under way is lost."""
+
+    every_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentRestarts:
+    """An agent dies and comes back; its jobs go on meanwhile."""
+
+    every_s: float = 600.0
+    down_at_most_s: float = 900.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepeatedMessages:
+    """What an agent says arrives twice."""
+
+    probability: float = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowStarts:
+    """A host takes its time to prepare a job."""
+
+    at_most_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerCrashes:
+    """The server dies before or after a commit, a call, an effect or a message, and starts again."""
+
+    probability: float = 0.01
+    at_most: int = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseBusy:
+    """The database does not take a write just now."""
+
+    probability: float = 0.01
+
+
+Fault: TypeAlias = (
+    SoldOut
+    | Unavailable
+    | LostReplies
+    | LateCreates
+    | EventualConsistency
+    | RefusedEnds
+    | SlowBoots
+    | SpotReclaims
+    | MachineFailures
+    | LinkCuts
+    | AgentRestarts
+    | RepeatedMessages
+    | SlowStarts
+    | ServerCrashes
+    | DatabaseBusy
+)
+
+F = TypeVar("F", bound=Fault)
+
+
+class Faults:
+    """The faults of one world; at most one of each kind."""
+
+    def __init__(self, faults: Iterable[Fault] = ()) -> None:
+        self._by_kind: dict[type[object], Fault] = {type(fault): fault for fault in faults}
+
+    def find(self, kind: type[F]) -> F | None:
+        """The fault of this kind, where the world has it."""
+        found = self._by_kind.get(kind)
+        return found if isinstance(found, kind) else None
+
+    def probability_of(self, kind: type[LostReplies | LateCreates | RefusedEnds | RepeatedMessages]) -> float:
+        """How often it happens; 0 where the world does not have it."""
+        found = self.find(kind)
+        return 0.0 if found is None else found.probability
+
+    def names(self) -> list[str]:
+        """What the world has, for people."""
+        return sorted(kind.__name__ for kind in self._by_kind)

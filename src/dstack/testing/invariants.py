@@ -1,0 +1,190 @@
+"""What must hold in every world, whatever fails: one function for each rule; it says how the rule is broken, or None.
+
+A rule about a move is asked as soon as the move is committed, one about a machine or a job when it comes, starts or
+goes, and the rest on every scan.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from dstack.domain.lifecycle import Lifecycle
+from dstack.engine.lifecycles import INSTANCE, JOB, RUN
+from dstack.errors import IllegalMove
+from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
+from dstack.testing.ledger import InstanceRow, JobRow, Ledger, Note
+from dstack.testing.truth import Truth
+
+CLAIMED_WITHIN_S = 1800.0
+"""A machine may exist this long without a row that claims it: until somebody has looked at the cloud's list."""
+
+ENDED_WITHIN_S = 3600.0
+"""A machine may exist this long after nothing needs it and its idle time is over: clouds and agents may be silent."""
+
+PROMPT_WITHIN_S = 20.0
+"""What was left for later is done at its time, or when a server that died meanwhile is back."""
+
+STUCK_AFTER_S = 4 * 3600.0
+"""An object may stay in one status this long without anything that it waits for."""
+
+
+class Clouds(Protocol):
+    """What rules ask of the clouds."""
+
+    def is_listed(self, key: str) -> bool:
+        """Whether a cloud admits to have the machine."""
+        ...
+
+
+LIFECYCLES: Mapping[str, tuple[type[RunStatus | JobStatus | InstanceStatus], Lifecycle[Any, Any]]] = {
+    "run": (RunStatus, RUN),
+    "job": (JobStatus, JOB),
+    "instance": (InstanceStatus, INSTANCE),
+}
+
+
+def statuses_move_along_the_table(note: Note, before: str | None) -> str | None:
+    """Whatever is written, the lifecycles' tables have it; and each move is told by an event of its own.
+
+    Args:
+        before: the object's status until now; None for one that was just born.
+    """
+    kind, table = LIFECYCLES[note.kind]
+    old = table.start if before is None else kind(before)
+    if note.source == "row" and note.status != old:
+        return f"{note.kind} {note.id} is {note.status} on record, and no event tells how it came there from {old}"
+    try:
+        table.check(old, kind(note.status))
+    except IllegalMove as error:
+        return f"{note.kind} {note.id}: {error.message}"
+    return None
+
+
+def is_final(note: Note) -> bool:
+    """Whether the object has ended."""
+    kind, table = LIFECYCLES[note.kind]
+    return table.is_final(kind(note.status))
+
+
+def ended_jobs_do_not_run(job: JobRow, truth: Truth) -> str | None:
+    """A job is over on record only when its processes are gone."""
+    if job.is_finished and (key := truth.runs_on(job.id)) is not None:
+        return f"{_title(job)} is {job.status} on record and runs on {key}"
+    return None
+
+
+def exit_codes_are_true(job: JobRow, truth: Truth) -> str | None:
+    """An exit code on record is that of this very attempt; and only what did exit with 0 is done."""
+    end, code = truth.ends.get(job.id, (None, None))
+    if job.status == JobStatus.DONE and (end, code) != ("exited", 0):
+        return f"{_title(job)} is done on record, and in truth {end or 'never ended'} with {code}"
+    if job.exit_code is not None and job.exit_code != code:
+        return f"{_title(job)} has exit code {job.exit_code} on record, and in truth {code}"
+    return None
+
+
+def ended_instances_have_no_machine(instance: InstanceRow, clouds: Clouds) -> str | None:
+    """An instance is over on record only when its machine is gone."""
+    if instance.finished_at_s is not None and clouds.is_listed(instance.id):
+        return f"instance {instance.id} is {instance.status} on record, and its machine exists"
+    return None
+
+
+def fleets_keep_their_maximum(instance: InstanceRow, ledger: Ledger) -> str | None:
+    """There are never more instances of an offer than it allows."""
+    most = instance.offer["machines_max"]
+    count = sum(one.offer == instance.offer for one in ledger.live_instances())
+    if most is not None and count > most:
+        return f"there are {count} of {instance.offer['instance_type']}, and {most} are allowed"
+    return None
+
+
+def retries_come_in_time(run_name: str, late_s: float) -> str | None:
+    """The next attempt is submitted when it was said that it would be, without anybody having to look around."""
+    return f"the retry of {run_name} came {late_s:.0f} s late" if late_s > PROMPT_WITHIN_S else None
+
+
+def machines_have_a_row(key: str, ledger: Ledger) -> str | None:
+    """The row comes first, under the key that the machine gets."""
+    return f"a machine came under the key {key}, which is not on record" if ledger.instance(key) is None else None
+
+
+def jobs_start_once(job_id: str, truth: Truth) -> str | None:
+    """No job is started twice."""
+    return f"job {job_id} was started {truth.starts[job_id]} times" if truth.starts[job_id] > 1 else None
+
+
+def attempts_do_not_overlap(run_id: str, node: str, truth: Truth) -> str | None:
+    """An attempt begins when the one before is over in truth."""
+    at_once = truth.running.get((run_id, node), {})
+    return f"jobs {', '.join(at_once)} of run {run_id} run at once" if len(at_once) > 1 else None
+
+
+def jobs_start_while_wanted(job_id: str, run_id: str, ledger: Ledger) -> str | None:
+    """Nothing starts that has ended on record."""
+    job = ledger.job(job_id)
+    if job is None:
+        return f"job {job_id} started, which is not on record"
+    if job.is_finished or ledger.is_run_finished(run_id):
+        return f"{_title(job)} started after its end"
+    return None
+
+
+def machines_are_claimed(truth: Truth, ledger: Ledger, now_s: float) -> Iterator[str]:
+    """No machine exists that no row claims."""
+    for machine in truth.machines.values():
+        instance = ledger.instance(machine.key)
+        claimed_until_s = machine.born_at_s if instance is None else instance.finished_at_s
+        if claimed_until_s is not None and now_s - max(claimed_until_s, machine.born_at_s) > CLAIMED_WITHIN_S:
+            yield f"the machine {machine.key} in {machine.cloud} exists, and nobody claims it"
+
+
+def spending_stops(key: str, ledger: Ledger, now_s: float) -> str | None:
+    """A machine ends when its last run has, after its idle time."""
+    instance = ledger.instance(key)
+    if instance is None or instance.needed_until_s is None or instance.idle_duration_s is None:
+        return None
+    beyond_s = now_s - instance.needed_until_s - instance.idle_duration_s
+    if beyond_s <= ENDED_WITHIN_S:
+        return None
+    wasted = instance.offer["price"] * beyond_s / 3600
+    return f"instance {key} went on for {beyond_s:.0f} s that nobody needs, for ${wasted:.2f}"
+
+
+def nothing_is_stuck(truth: Truth, ledger: Ledger, now_s: float) -> Iterator[str]:
+    """Every run moves, has a job that runs, or waits for a reason that has a name: a place, or the next attempt."""
+    at_work = {run_id for (run_id, _), jobs in truth.running.items() if jobs}
+    waits_for_a_reason = {RunStatus.SUBMITTED, RunStatus.PENDING}
+    for id, (name, status, since_s) in ledger.runs().items():
+        waits = RunStatus(status).is_finished() or status in waits_for_a_reason or id in at_work
+        if not waits and now_s - since_s > STUCK_AFTER_S:
+            yield f"{name} has been {status} for {now_s - since_s:.0f} s"
+
+
+def accepted_runs_are_on_record(accepted: set[str], ledger: Ledger) -> Iterator[str]:
+    """What a server said it took, it has."""
+    known = {name for name, *_ in ledger.runs().values()}
+    for name in sorted(accepted - known):
+        yield f"{name} was accepted and is lost"
+
+
+def everything_ends(truth: Truth, ledger: Ledger) -> Iterator[str]:
+    """When all that users wanted is done, nothing is left."""
+    for name, status, _ in ledger.runs().values():
+        if not RunStatus(status).is_finished():
+            yield f"{name} is still {status}"
+    for instance in ledger.live_instances():
+        yield f"instance {instance.id} is still {instance.status}"
+    for machine in truth.machines.values():
+        yield f"the machine {machine.key} in {machine.cloud} still exists"
+
+
+def logs_are_whole(job: JobRow, truth: Truth, stored_bytes: int) -> str | None:
+    """What a job printed is stored, unless it was lost with its machine."""
+    report = job.report
+    if report is not None and report["logged"] and stored_bytes != report["log_bytes"]:
+        return f"{_title(job)} printed {report['log_bytes']} bytes, and {stored_bytes} are stored"
+    return None
+
+
+def _title(job: JobRow) -> str:
+    return f"job {job.id} (node {job.node} of {job.run_name}, attempt {job.attempt})"

@@ -1,0 +1,152 @@
+"""What is on record in a made-up world, read beside the server: every status as it was committed, by whatever code."""
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dstack.protocol.statuses import RunStatus
+from dstack.testing.time import START
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A status that was committed."""
+
+    source: str
+    """`row` for an object as it is from now on, `event` for a line of history; a commit may tell of several moves."""
+    kind: str
+    id: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """One attempt as it is on record."""
+
+    id: str
+    run_id: str
+    run_name: str
+    node: int
+    attempt: int
+    status: str
+    reason: str | None
+    exit_code: int | None
+    instance_id: str | None
+    is_finished: bool
+    report: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRow:
+    """One instance as it is on record; times are virtual seconds."""
+
+    id: str
+    status: str
+    offer: Mapping[str, Any]
+    idle_duration_s: float | None
+    finished_at_s: float | None
+    needed_until_s: float | None
+    """When its last job ended, or when it was made where there was none; None while it has jobs."""
+
+
+_JOB = """
+SELECT jobs.id, jobs.run_id, runs.name, jobs.node, jobs.attempt, jobs.status, jobs.reason, jobs.exit_code,
+       jobs.instance_id, jobs.finished_at IS NOT NULL, jobs.report
+FROM jobs JOIN runs ON runs.id = jobs.run_id
+"""
+_INSTANCE = """
+SELECT id, status, offer, idle_duration_s, finished_at, created_at,
+       (SELECT max(jobs.finished_at) FROM jobs WHERE jobs.instance_id = instances.id),
+       (SELECT count(*) FROM jobs WHERE jobs.instance_id = instances.id AND jobs.finished_at IS NULL)
+FROM instances
+"""
+
+
+class Ledger:
+    """Reads the database of a world; what is committed is there at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._conn = sqlite3.connect(path, isolation_level=None)
+        self._read_up_to = 0
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._conn.close()
+
+    def new_notes(self) -> list[Note]:
+        """What was committed since the last time, in order."""
+        rows = self._conn.execute("SELECT * FROM notes WHERE n > ?", (self._read_up_to,)).fetchall()
+        if rows:
+            self._read_up_to = rows[-1][0]
+        return [Note(*row[1:]) for row in rows]
+
+    def job(self, id: str) -> JobRow | None:
+        """The job of this id."""
+        row = self._conn.execute(f"{_JOB} WHERE jobs.id = ?", (id,)).fetchone()
+        return None if row is None else _job_of(row)
+
+    def jobs(self, run_id: str | None = None) -> list[JobRow]:
+        """All attempts of all jobs, of one run or of all, by node and attempt."""
+        query = f"{_JOB} WHERE ? IN (jobs.run_id, '') ORDER BY jobs.run_id, jobs.node, jobs.attempt"
+        return [_job_of(row) for row in self._conn.execute(query, (run_id or "",))]
+
+    def instance(self, id: str) -> InstanceRow | None:
+        """The instance of this id."""
+        row = self._conn.execute(f"{_INSTANCE} WHERE id = ?", (id,)).fetchone()
+        return None if row is None else _instance_of(row)
+
+    def live_instances(self) -> list[InstanceRow]:
+        """All whose machines may exist."""
+        return [_instance_of(row) for row in self._conn.execute(f"{_INSTANCE} WHERE finished_at IS NULL")]
+
+    def runs(self) -> dict[str, tuple[str, str, float]]:
+        """Name, status, and since when, of every run, by id."""
+        rows = self._conn.execute("SELECT id, name, status, status_since FROM runs ORDER BY id")
+        return {row[0]: (row[1], row[2], _seconds(row[3])) for row in rows}
+
+    def run_status(self, id: str) -> RunStatus | None:
+        """The status of a run; None where it is not on record."""
+        row = self._conn.execute("SELECT status FROM runs WHERE id = ?", (id,)).fetchone()
+        return RunStatus(row[0]) if row else None
+
+    def retry_of(self, id: str) -> tuple[str, float] | None:
+        """The name of a run that waits for its next attempt, and when that is to come."""
+        row = self._conn.execute("SELECT name, retry_at FROM runs WHERE id = ?", (id,)).fetchone()
+        return (row[0], _seconds(row[1])) if row and row[1] else None
+
+    def is_run_finished(self, id: str) -> bool:
+        """Whether the run has ended or is not on record."""
+        return self._conn.execute("SELECT 1 FROM runs WHERE id = ? AND finished_at IS NULL", (id,)).fetchone() is None
+
+    def events(self) -> list[tuple[float, str, str]]:
+        """All of history: when, about whom, what."""
+        rows = self._conn.execute(
+            "SELECT at, coalesce(runs.name, 'instance ' || instance_id, ''), message FROM events"
+            " LEFT JOIN runs ON runs.id = run_id ORDER BY events.seq"
+        )
+        return [(_seconds(at), who, message) for at, who, message in rows]
+
+
+def _seconds(micros: int) -> float:
+    """Virtual seconds of a time in the database."""
+    return micros / 1e6 - START.timestamp()
+
+
+def _job_of(row: Sequence[Any]) -> JobRow:
+    values = [*row[:-1], None if row[-1] is None else json.loads(row[-1])]
+    return JobRow(*values)
+
+
+def _instance_of(row: Sequence[Any]) -> InstanceRow:
+    id, status, offer, idle_duration_s, finished_at, created_at, last_finished_at, jobs = row
+    return InstanceRow(
+        id=id,
+        status=status,
+        offer=json.loads(offer),
+        idle_duration_s=idle_duration_s,
+        finished_at_s=None if finished_at is None else _seconds(finished_at),
+        needed_until_s=None if jobs else _seconds(max(created_at, last_finished_at or 0)),
+    )

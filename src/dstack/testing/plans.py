@@ -1,0 +1,132 @@
+"""What the users of a history wish for, drawn from its chance: runs of every kind, and stops at any moment."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from dstack.domain.offers import Offer
+from dstack.protocol.agent import HostResources
+from dstack.protocol.statuses import RunStatus
+from dstack.testing.behaviours import Behaviour
+from dstack.testing.faults import (
+    AgentRestarts,
+    DatabaseBusy,
+    EventualConsistency,
+    Fault,
+    LateCreates,
+    LinkCuts,
+    LostReplies,
+    MachineFailures,
+    RefusedEnds,
+    RepeatedMessages,
+    ServerCrashes,
+    SlowBoots,
+    SlowStarts,
+    SoldOut,
+    SpotReclaims,
+    Unavailable,
+)
+
+RUNS_MIN, RUNS_MAX = 20, 24
+SUBMITS_WITHIN_S = 900.0
+FAULTS_MIN = 3
+
+FAULTS: tuple[Fault, ...] = (
+    SoldOut(),
+    Unavailable(),
+    LostReplies(),
+    LateCreates(),
+    EventualConsistency(),
+    RefusedEnds(),
+    SlowBoots(),
+    SpotReclaims(),
+    MachineFailures(),
+    LinkCuts(),
+    AgentRestarts(),
+    RepeatedMessages(),
+    SlowStarts(),
+    ServerCrashes(),
+    DatabaseBusy(),
+)
+"""What histories draw from."""
+
+MARKETS = {
+    "local": [Offer("local", "local", "local", HostResources(4, 16_384, 100_000), 0.0, shared=True, machines_max=1)],
+    "aws": [
+        Offer("aws", "eu", "m5.large", HostResources(2, 8192, 102_400), 0.1, machines_max=3),
+        Offer("aws", "eu", "m5.large", HostResources(2, 8192, 102_400), 0.04, spot=True, machines_max=2),
+    ],
+}
+"""A machine that is shared, and a cloud whose machines are not; both too small for all that is wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one user will do."""
+
+    name: str
+    submit_at_s: float
+    configuration: dict[str, Any]
+    behaviour: Behaviour
+    stop: "StopPlan | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class StopPlan:
+    """When a user changes their mind: some time after the run has got so far, or after the submit."""
+
+    after_s: float
+    when: RunStatus | None
+    abort: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Chances:
+    """The draws of one history."""
+
+    chance: random.Random
+
+    def draw_faults(self) -> list[Fault]:
+        """Some of what can go wrong, three kinds at least."""
+        return self.chance.sample(FAULTS, self.chance.randint(FAULTS_MIN, 6))
+
+    def draw_plans(self) -> Iterator[Plan]:
+        """What all users will do."""
+        for number in range(self.chance.randint(RUNS_MIN, RUNS_MAX)):
+            yield self._plan(f"run-{number}")
+
+    def _plan(self, name: str) -> Plan:
+        choice = self.chance.choice
+        configuration: dict[str, Any] = {
+            "type": "task",
+            "commands": ["work"],
+            "nodes": choice([1, 1, 1, 1, 1, 2, 3]),
+            "priority": choice([0, 0, 50]),
+            "retry": self._retry(),
+            "backends": choice([["local"], ["aws"], ["local", "aws"]]),
+            "spot_policy": choice(["auto", "auto", "on-demand"]),
+            "idle_duration": choice([0, 60, 180]),
+        }
+        if self.chance.random() < 0.2:
+            configuration["max_duration"] = 60
+        behaviour = Behaviour(
+            exits=choice([(0,), (0,), (0,), (1, 0), (1, 1, 0), (1,)]),
+            takes_s=choice([0, 1, 30, 120, 400]),
+            prints=b"x" * choice([0, 10, 5000]),
+        )
+        stop = self._stop() if self.chance.random() < 0.5 else None
+        return Plan(name, self.chance.uniform(0, SUBMITS_WITHIN_S), configuration, behaviour, stop)
+
+    def _retry(self) -> object:
+        events = ["no-capacity", "interruption", "error"]
+        chosen = self.chance.sample(events, self.chance.randint(0, 3))
+        if not chosen:
+            return False
+        return True if len(chosen) == len(events) else {"on_events": chosen, "duration": "10m"}
+
+    def _stop(self) -> StopPlan:
+        statuses = [RunStatus.PENDING, RunStatus.PROVISIONING, RunStatus.RUNNING, RunStatus.TERMINATING]
+        when = self.chance.choice([None, *statuses])
+        after_s = self.chance.choice([0.0, self.chance.uniform(0, 5), self.chance.expovariate(1 / 300)])
+        return StopPlan(after_s, when, self.chance.random() < 0.5)

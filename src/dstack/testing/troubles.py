@@ -1,0 +1,59 @@
+"""What befalls made-up hosts out of the blue: links that break, agents that restart, machines that are taken away."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeAlias
+
+from dstack.testing.clouds import Clouds
+from dstack.testing.faults import AgentRestarts, LinkCuts, MachineFailures, SpotReclaims
+from dstack.testing.hosts import Host
+from dstack.testing.nature import Nature
+
+Act: TypeAlias = Callable[[Nature, Clouds, Host], None]
+
+
+def _cut(nature: Nature, clouds: Clouds, host: Host) -> None:
+    host.disconnect()
+
+
+def _end(nature: Nature, clouds: Clouds, host: Host) -> None:
+    if (cloud := clouds.find(host.key)) is not None:
+        cloud.end(host.key)
+
+
+def _restart(nature: Nature, clouds: Clouds, host: Host) -> None:
+    if (restarts := nature.find(AgentRestarts)) is not None:
+        host.restart_agent(nature.within(restarts.down_at_most_s))
+
+
+_TROUBLES: dict[type[LinkCuts | MachineFailures | SpotReclaims | AgentRestarts], tuple[str, Act]] = {
+    LinkCuts: ("link is cut", _cut),
+    MachineFailures: ("fails", _end),
+    SpotReclaims: ("is reclaimed", _end),
+    AgentRestarts: ("agent restarts", _restart),
+}
+
+
+def troubles_of(nature: Nature, clouds: Clouds) -> Iterator[Coroutine[Any, Any, None]]:
+    """What goes on in a world for as long as it lasts, as its faults say."""
+    for kind, (what, act) in _TROUBLES.items():
+        fault = nature.find(kind)
+        if fault is not None:
+            yield _befall(nature, clouds, fault, what, act)
+
+
+async def _befall(
+    nature: Nature,
+    clouds: Clouds,
+    fault: LinkCuts | MachineFailures | SpotReclaims | AgentRestarts,
+    what: str,
+    act: Act,
+) -> None:
+    only_spot = isinstance(fault, SpotReclaims)
+    while True:
+        await asyncio.sleep(nature.chance.expovariate(1 / fault.every_s))
+        hosts = [host for host in clouds.hosts() if host.offer.spot or not only_spot]
+        if hosts:
+            host = nature.chance.choice(hosts)
+            nature.observer.told(f"machine {host.key}", what)
+            act(nature, clouds, host)

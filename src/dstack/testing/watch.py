@@ -1,0 +1,215 @@
+"""Watches a made-up world: tells its story, and asks after each step whether what must hold does hold."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dstack.logs.base import LogStore
+from dstack.protocol.agent import JobOrder
+from dstack.protocol.statuses import RunStatus
+from dstack.testing import invariants
+from dstack.testing.ledger import Ledger, Note
+from dstack.testing.nature import Observer
+from dstack.testing.truth import ExistingMachine, Truth
+
+SCAN_EVERY_S = 600.0
+VIOLATIONS_MAX = 10
+"""What one bug breaks it breaks many times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A rule that was broken."""
+
+    invariant: str
+    """The name of a function in `dstack.testing.invariants`."""
+    at_s: float
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.what} (at {self.at_s:.2f} s)"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Something that happened."""
+
+    at_s: float
+    who: str
+    what: str
+
+    def __str__(self) -> str:
+        days, rest_s = divmod(self.at_s, 86_400)
+        minutes, seconds = divmod(rest_s, 60)
+        return f"{days:2.0f}d {minutes // 60:02.0f}:{minutes % 60:02.0f}:{seconds:05.2f}  {self.who:<16}  {self.what}"
+
+
+class Watch(Observer):
+    """The eye on one world.
+
+    Args:
+        is_punctual: whether what is due can be expected to be done at its time.
+    """
+
+    def __init__(self, ledger: Ledger, clouds: invariants.Clouds, *, is_punctual: bool) -> None:
+        self.ledger = ledger
+        self.truth = Truth()
+        self.violations: list[Violation] = []
+        self.lines: list[Line] = []
+        self._clouds = clouds
+        self._is_punctual = is_punctual
+        self._retries: dict[str, tuple[str, float]] = {}
+        self._statuses: dict[tuple[str, str], str] = {}
+        self._unfinished: set[tuple[str, str]] = set()
+        self._moved = asyncio.Event()
+
+    @property
+    def is_all_over(self) -> bool:
+        """Whether nothing on record is unfinished, or so much is wrong that there is no use in waiting."""
+        return not self._unfinished or len(self.violations) >= VIOLATIONS_MAX
+
+    async def next_move(self) -> None:
+        """Until a status has changed."""
+        moved = self._moved
+        await moved.wait()
+
+    async def reaches(self, run_id: str, status: RunStatus) -> bool:
+        """Wait until a run is in this status; False where it ends without having been."""
+        while (now := self.ledger.run_status(run_id)) != status:
+            if now is None or now.is_finished():
+                return False
+            await self.next_move()
+        return True
+
+    def told(self, who: str, what: str) -> None:
+        self.lines.append(Line(_now_s(), who, what))
+
+    def machine_came(self, cloud: str, key: str) -> None:
+        self.truth.machines[key] = ExistingMachine(key, cloud, _now_s())
+        self.told(f"machine {key}", f"exists in {cloud}")
+        self._blame("machines_have_a_row", invariants.machines_have_a_row(key, self.ledger))
+
+    def machine_went(self, cloud: str, key: str) -> None:
+        del self.truth.machines[key]
+        self.told(f"machine {key}", f"is gone from {cloud}")
+        self._blame("spending_stops", invariants.spending_stops(key, self.ledger, _now_s()))
+
+    def job_started(self, key: str, order: JobOrder) -> None:
+        run_id, node = self.truth.job_started(key, order)
+        self.told(f"machine {key}", f"starts job {order.job_id} (node {node} of {order.run_name})")
+        self._blame("jobs_start_once", invariants.jobs_start_once(order.job_id, self.truth))
+        self._blame("attempts_do_not_overlap", invariants.attempts_do_not_overlap(run_id, node, self.truth))
+        wanted = invariants.jobs_start_while_wanted(order.job_id, run_id, self.ledger)
+        self._blame("jobs_start_while_wanted", wanted)
+
+    def job_ended(self, key: str, order: JobOrder, end: str, exit_code: int | None) -> None:
+        self.truth.job_ended(order, end, exit_code)
+        self.told(f"machine {key}", f"job {order.job_id} of {order.run_name} {end} {exit_code}")
+
+    def committed(self) -> None:
+        """A server has committed something."""
+        notes = self.ledger.new_notes()
+        if not notes:
+            return
+        for note in notes:
+            if note.source == "event":
+                self._check_move(note)
+        rows = {(note.kind, note.id): note for note in notes if note.source == "row"}  # as the commit left them
+        for row in rows.values():
+            self._check_move(row)
+            self._check_row(row)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Whoever waits looks again."""
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    def _check_move(self, note: Note) -> None:
+        who = note.kind, note.id
+        broken = invariants.statuses_move_along_the_table(note, self._statuses.get(who))
+        self._blame("statuses_move_along_the_table", broken)
+        self._statuses[who] = note.status
+
+    def _check_row(self, note: Note) -> None:
+        who, is_final = (note.kind, note.id), invariants.is_final(note)
+        is_new = not is_final and who not in self._unfinished
+        if is_final:
+            self._unfinished.discard(who)
+        else:
+            self._unfinished.add(who)
+        if note.kind == "run":
+            self._check_retry(note)
+        elif note.kind == "job" and is_final:
+            self._check_ended_job(note.id)
+        elif note.kind == "instance" and (is_new or is_final):
+            self._check_instance(note.id)
+
+    def _check_retry(self, note: Note) -> None:
+        """Databases that are busy may take their time."""
+        if note.status == RunStatus.PENDING and (retry := self.ledger.retry_of(note.id)) is not None:
+            self._retries[note.id] = retry
+        elif (retry := self._retries.pop(note.id, None)) is not None and self._is_punctual:
+            name, at_s = retry
+            self._blame("retries_come_in_time", invariants.retries_come_in_time(name, _now_s() - at_s))
+
+    def _check_ended_job(self, id: str) -> None:
+        job = self.ledger.job(id)
+        if job is not None:
+            self._blame("ended_jobs_do_not_run", invariants.ended_jobs_do_not_run(job, self.truth))
+            self._blame("exit_codes_are_true", invariants.exit_codes_are_true(job, self.truth))
+
+    def _check_instance(self, id: str) -> None:
+        instance = self.ledger.instance(id)
+        if instance is not None:
+            over = invariants.ended_instances_have_no_machine(instance, self._clouds)
+            self._blame("ended_instances_have_no_machine", over)
+            self._blame("fleets_keep_their_maximum", invariants.fleets_keep_their_maximum(instance, self.ledger))
+
+    def story(self) -> list[Line]:
+        """All that happened, and all that was put on record, in order."""
+        events = [Line(at_s, who, what) for at_s, who, what in self.ledger.events()]
+        return sorted([*self.lines, *events], key=lambda line: line.at_s)
+
+    async def scan(self) -> None:
+        """Look at everything now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(SCAN_EVERY_S)
+            self.look_around()
+
+    def look_around(self) -> None:
+        """Ask all rules about what goes on."""
+        now_s = _now_s()
+        self._blame_all("machines_are_claimed", invariants.machines_are_claimed(self.truth, self.ledger, now_s))
+        self._blame_all("nothing_is_stuck", invariants.nothing_is_stuck(self.truth, self.ledger, now_s))
+        for key in list(self.truth.machines):
+            self._blame("spending_stops", invariants.spending_stops(key, self.ledger, now_s))
+
+    def look_back(self, logs: LogStore) -> None:
+        """Ask all rules about what was."""
+        self.look_around()
+        lost = invariants.accepted_runs_are_on_record(self.truth.accepted, self.ledger)
+        self._blame_all("accepted_runs_are_on_record", lost)
+        for job in self.ledger.jobs():
+            if job.is_finished:
+                whole = invariants.logs_are_whole(job, self.truth, logs.size(job.id, "job"))
+                self._blame("logs_are_whole", whole)
+
+    def look_at_the_end(self) -> None:
+        """Ask whether nothing is left."""
+        self._blame_all("everything_ends", invariants.everything_ends(self.truth, self.ledger))
+
+    def _blame_all(self, invariant: str, broken: Iterable[str]) -> None:
+        for one in broken:
+            self._blame(invariant, one)
+
+    def _blame(self, invariant: str, broken: str | None) -> None:
+        if broken is not None:
+            self.told("VIOLATION", f"{invariant}: {broken}")
+            if len(self.violations) < VIOLATIONS_MAX:
+                self.violations.append(Violation(invariant, _now_s(), broken))
+                self._wake()
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

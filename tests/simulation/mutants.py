@@ -1,0 +1,228 @@
+"""Bugs that somebody could make: each is planted into the real code by substitution, and taken out again."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from unittest.mock import patch
+
+from dstack.domain import placement
+from dstack.domain.intents import Done, StartJob
+from dstack.domain.lifecycle import In, Lifecycle
+from dstack.domain.objects import Instance, InstanceView, Job, JobView, Next, Run, RunView
+from dstack.domain.offers import Offer
+from dstack.engine import catalog, effects, inbox, outbox, scheduler, turn
+from dstack.engine.instances import keeping
+from dstack.engine.jobs import stopping
+from dstack.engine.lifecycles import INSTANCE, JOB
+from dstack.engine.runs import deriving, waiting
+from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus
+from dstack.store import commits, intents, wakes
+from dstack.store.tx import Tx
+
+Plant = Callable[[], Any]
+MUTANTS: dict[str, Plant] = {}
+
+
+def mutant(plant: Plant) -> Plant:
+    """A context manager that plants one bug."""
+    MUTANTS[plant.__name__] = plant
+    return plant
+
+
+def _instead_of_step(table: Lifecycle[Any, Any], status: Any, step: Callable[[Any], Next]) -> Any:
+    return patch.dict(_rows(table), {status: In(step, table.rows[status].to)})
+
+
+def _rows(table: Lifecycle[Any, Any]) -> dict[Any, Any]:
+    assert isinstance(table.rows, dict)
+    return table.rows
+
+
+@mutant
+def a_machine_is_bought_before_its_row_is_committed() -> Any:
+    born = scheduler._born
+    backends: dict[str, Any] = {}
+
+    class Catalog(catalog.Catalog):
+        def __init__(self, known: Mapping[str, Any], clock: Any) -> None:
+            backends.update(known)
+            super().__init__(known, clock)
+
+    def buys(room: placement.Room, id: str, first: Job, now: Any) -> Instance:
+        backends[room.offer.backend].launch(id, room.offer)
+        return born(room, id, first, now)
+
+    return _all(patch("dstack.server.parts.Catalog", Catalog), patch.object(scheduler, "_born", buys))
+
+
+@mutant
+def a_machine_is_bought_anew_each_time_a_launch_is_tried() -> Any:
+    numbers = itertools.count()
+
+    async def launch(self: effects.Effects, instance: Instance) -> Done:
+        machine = self._backend(instance).launch(f"9{next(numbers):05d}", instance.offer)
+        return Done({"machine_id": machine.id, "hostname": machine.hostname})
+
+    return patch.object(effects.Effects, "_launch", launch)
+
+
+@mutant
+def the_end_of_a_machine_is_believed_without_confirmation() -> Any:
+    async def terminate(self: effects.Effects, instance: Instance) -> Done:
+        self._backend(instance).terminate(instance.id)
+        await self.links.drop(instance.id)
+        return Done({})
+
+    return patch.object(effects.Effects, "_terminate", terminate)
+
+
+@mutant
+def nobody_asks_for_the_end_of_a_machine() -> Any:
+    def terminate(view: InstanceView) -> Next:
+        gone = replace(view.instance, status=InstanceStatus.TERMINATED, status_since=view.now, finished_at=view.now)
+        return Next((gone,))
+
+    return _instead_of_step(INSTANCE, InstanceStatus.TERMINATING, terminate)
+
+
+@mutant
+def idle_machines_are_kept_for_ever() -> Any:
+    def idle(view: InstanceView) -> Next:
+        return keeping.idle(replace(view, instance=replace(view.instance, idle_duration=None)))
+
+    return _instead_of_step(INSTANCE, InstanceStatus.IDLE, idle)
+
+
+@mutant
+def what_was_left_open_is_not_taken_up_after_a_crash() -> Any:
+    return patch.object(intents, "list_open", lambda *_, **__: [])
+
+
+@mutant
+def what_came_of_an_intent_is_not_recorded() -> Any:
+    async def record(self: outbox.Outbox, *_: object) -> bool:
+        return True
+
+    return patch.object(outbox.Outbox, "_record", record)
+
+
+@mutant
+def timers_are_lost_and_nobody_looks_around() -> Any:
+    def add(tx: Tx, kind: str, id: str, *, after: timedelta = timedelta(0)) -> None:
+        if not after:
+            _ADD(tx, kind, id)
+
+    return _all(patch.object(wakes, "add", add), patch.object(wakes, "everything", lambda tx: []))
+
+
+_ADD = wakes.add
+
+
+@mutant
+def the_next_attempt_starts_before_the_last_one_is_over() -> Any:
+    def retry_or_end(view: RunView, failed: Job) -> Next:
+        over = tuple(replace(job, status=JobStatus.FAILED) for job in view.jobs)
+        return _RETRY_OR_END(replace(view, jobs=over), failed)
+
+    return patch.object(deriving, "_retry_or_end", retry_or_end)
+
+
+_RETRY_OR_END = deriving._retry_or_end
+
+
+@mutant
+def a_report_about_an_old_attempt_is_believed_of_the_new_one() -> Any:
+    again = waiting._again
+
+    def believed(job: Job, id: str, view: RunView) -> Job:
+        return replace(again(job, id, view), report=job.report)
+
+    return patch.object(waiting, "_again", believed)
+
+
+@mutant
+def placement_buys_more_than_there_may_be() -> Any:
+    market = placement._Market
+
+    class Boundless(market):  # type: ignore[misc, valid-type]
+        def __init__(self, offers: list[Offer], existing: list[Offer], claims: Any) -> None:
+            super().__init__(offers, [], claims)
+
+    return patch.object(placement, "_Market", Boundless)
+
+
+@mutant
+def a_job_on_a_silent_machine_is_given_up_at_once() -> Any:
+    def stop(view: JobView) -> Next:
+        if view.instance is not None and view.instance.unreachable_since is not None:
+            return stopping._finish(view, view.job)
+        return stopping.stop(view)
+
+    return _instead_of_step(JOB, JobStatus.TERMINATING, stop)
+
+
+@mutant
+def a_start_that_is_asked_again_is_another_job() -> Any:
+    numbers = itertools.count()
+
+    async def start(self: effects.Effects, intent: StartJob) -> Done:
+        order = await self.db.read(lambda tx: effects._order(tx, intent.object_id))
+        link = await self._link_to(intent.instance_id)
+        assert link is not None
+        again = replace(order, job_id=f"{order.job_id}-{next(numbers)}")
+        await link.call("start", {"order": effects.to_json(again)})
+        return Done({})
+
+    return patch.object(effects.Effects, "_start", start)
+
+
+@mutant
+def the_table_of_moves_is_not_asked() -> Any:
+    def watch(view: JobView) -> Next:
+        job = view.job
+        if job.report is not None and job.report.state == "ended":
+            return Next(
+                (
+                    replace(
+                        job, status=JobStatus.DONE, status_since=view.now, finished_at=view.now, reason=JobReason.EXITED
+                    ),
+                )
+            )
+        return Next()
+
+    return _all(_instead_of_step(JOB, JobStatus.RUNNING, watch), patch.object(turn, "check_move", lambda *_: None))
+
+
+@mutant
+def log_bytes_are_acknowledged_and_not_stored() -> Any:
+    async def logged(self: inbox.EngineInbox, job_id: str, stream: str, offset: int, at: float, data: bytes) -> int:
+        return offset + len(data)
+
+    return patch.object(inbox.EngineInbox, "logged", logged)
+
+
+@mutant
+def a_submit_is_accepted_before_it_is_committed() -> Any:
+    """What is committed late may be lost meanwhile."""
+    add_run = commits.add_run
+
+    def forget_some(tx: Tx, run: Run, born: Any, **more: Any) -> None:
+        add_run(tx, run, born, **more)
+        if int(run.id) % 7 == 0:
+            tx._objects.clear()
+
+    return patch.object(commits, "add_run", forget_some)
+
+
+@contextmanager
+def _all(*planted: Any) -> Iterator[None]:
+    first, *rest = planted
+    with first:
+        if rest:
+            with _all(*rest):
+                yield
+        else:
+            yield

@@ -1,0 +1,53 @@
+"""Who would notice? Bugs are planted into the real code, and some history has to catch each of them."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from dstack.testing.histories import tell
+from tests.simulation.mutants import MUTANTS
+
+SEEDS = range(1, 31)
+
+CAUGHT_BY = {
+    "a_machine_is_bought_before_its_row_is_committed": "machines_have_a_row",
+    "a_machine_is_bought_anew_each_time_a_launch_is_tried": "machines_have_a_row",
+    "the_end_of_a_machine_is_believed_without_confirmation": "ended_instances_have_no_machine",
+    "nobody_asks_for_the_end_of_a_machine": "ended_instances_have_no_machine",
+    "idle_machines_are_kept_for_ever": "spending_stops",
+    "what_was_left_open_is_not_taken_up_after_a_crash": "nothing_is_stuck",
+    "what_came_of_an_intent_is_not_recorded": "nothing_is_stuck",
+    "timers_are_lost_and_nobody_looks_around": "everything_ends",
+    "the_next_attempt_starts_before_the_last_one_is_over": "ended_jobs_do_not_run",
+    "a_report_about_an_old_attempt_is_believed_of_the_new_one": "exit_codes_are_true",
+    "placement_buys_more_than_there_may_be": "fleets_keep_their_maximum",
+    "a_job_on_a_silent_machine_is_given_up_at_once": "ended_jobs_do_not_run",
+    "a_start_that_is_asked_again_is_another_job": "jobs_start_while_wanted",
+    "the_table_of_moves_is_not_asked": "statuses_move_along_the_table",
+    "log_bytes_are_acknowledged_and_not_stored": "logs_are_whole",
+    "a_submit_is_accepted_before_it_is_committed": "accepted_runs_are_on_record",
+}
+"""The rule that has to notice each bug; others may notice it too."""
+
+
+@pytest.fixture(autouse=True)
+def _silence() -> Iterator[None]:
+    """Servers with planted bugs complain, at length."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def test_every_planted_bug_has_its_rule() -> None:
+    assert set(CAUGHT_BY) == set(MUTANTS)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_planted_bug_is_caught(name: str) -> None:
+    with MUTANTS[name]():
+        assert any(CAUGHT_BY[name] in _broken_in(seed) for seed in SEEDS)
+
+
+def _broken_in(seed: int) -> set[str]:
+    return {violation.invariant for violation in tell(seed).violations}
