@@ -6,10 +6,11 @@ an intent to perform again (so every performer is idempotent by the object's id)
 object are performed strictly in order.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from dstack.errors import DstackError
+from dstack.kit.plain import to_plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,8 @@ KINDS: dict[str, type[Intent]] = {
 
 def to_body(intent: Intent) -> dict[str, Any]:
     """An intent as JSON; its kind is kept apart."""
-    return asdict(intent)
+    plain: dict[str, Any] = to_plain(intent)
+    return plain
 
 
 def intent_of(kind: str, body: dict[str, Any]) -> Intent:

@@ -1,9 +1,10 @@
 """What can be bought, and whether it is what a job asks for."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from dstack.kit.plain import to_plain
 from dstack.protocol.agent import Gpu, HostResources
 
 GIB = 1024
@@ -116,7 +117,8 @@ NO_SHARE = Share()
 
 def demand_to_json(demand: Demand) -> dict[str, Any]:
     """A demand as a JSON column holds it."""
-    return asdict(demand)
+    plain: dict[str, Any] = to_plain(demand)
+    return plain
 
 
 def demand_of_json(body: dict[str, Any]) -> Demand:

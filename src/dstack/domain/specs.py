@@ -13,11 +13,19 @@ from dstack.spec.profile import CreationPolicy, TerminationPolicy
 from dstack.spec.resources import GPU, Resources
 
 STOP_GRACE_S = 10.0
+READ_MAX = 1000
+_READ: dict[int, tuple[Mapping[str, Any], Configuration]] = {}
+"""By the identity of the spec, which is kept along so that it stays the same."""
 
 
 def configuration_in(spec: Mapping[str, Any]) -> Configuration:
-    """The configuration of a run's spec."""
-    return configuration_of(spec["configuration"])
+    """The configuration of a run's spec. Read once for each: it is asked for again and again, and never changes."""
+    known = _READ.get(id(spec))
+    if known is None or known[0] is not spec:
+        if len(_READ) >= READ_MAX:
+            _READ.clear()
+        known = _READ[id(spec)] = spec, configuration_of(spec["configuration"])
+    return known[1]
 
 
 def demand_of(configuration: Configuration) -> Demand:

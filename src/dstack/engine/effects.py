@@ -56,12 +56,8 @@ class Effects:
             case LetIn():
                 return await self._let_in(intent)
 
-    async def _recall(self, function: Callable[[Tx], T]) -> T:
-        """Read in turn with the writes: what was decided on a moment ago is still remembered there."""
-        return await self.db.write(function)
-
     async def _instance(self, id: str) -> Instance:
-        instance = await self._recall(lambda tx: objects.find_instance(tx, id))
+        instance = await self.db.recall(lambda tx: objects.find_instance(tx, id))
         if instance is None:
             raise BackendError(f"The instance `{id}` is not on record")
         return instance
@@ -91,7 +87,7 @@ class Effects:
         return Done({})
 
     async def _start(self, intent: StartJob) -> Done:
-        order = await self._recall(lambda tx: _order(tx, intent.object_id))
+        order = await self.db.recall(lambda tx: _order(tx, intent.object_id))
         link = await self._link_to(intent.instance_id)
         if link is None:
             raise BackendError(f"The machine of instance `{intent.instance_id}` is gone")

@@ -62,7 +62,7 @@ class Links:
     async def _link_to_all(self) -> None:
         """While nobody saw to a machine, nobody could hear its agent: its silence counts from now until it answers."""
 
-        live = await self._db.read(objects.live_instances)
+        live = await self._db.recall(objects.live_instances)
         gained = [one.id for one in live if self._leases.owns(one.id) and one.id not in self._links]
 
         def silent_from_now_on(tx: Tx) -> list[Instance]:
@@ -92,7 +92,7 @@ class Links:
             self._woken.clear()
             changed, self._changed = self._changed, set()
             try:
-                instances = await self._db.read(partial(objects.instances_by_id, ids=sorted(changed)))
+                instances = await self._db.recall(partial(objects.instances_by_id, ids=sorted(changed)))
             except DatabaseUnavailable:
                 log.exception("The database does not answer; tried again in %s", AFTER_TROUBLE)
                 self._changed |= changed

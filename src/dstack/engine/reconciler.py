@@ -65,7 +65,7 @@ class Reconciler:
         """
         backend = self._backends[name]
         machines = await _in_thread(backend.look_up)
-        live = {one.id: one for one in await self._db.read(objects.live_instances) if one.offer.backend == name}
+        live = {one.id: one for one in await self._db.recall(objects.live_instances) if one.offer.backend == name}
         listed = [Listed(machine.id, machine.key) for machine in machines]
         return compare(name, listed, live, self._found.get(name, []), self._clock.now())
 

@@ -25,8 +25,10 @@ from a remote host. `t` names a frame's kind.
   acknowledged.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
+
+from dstack.kit.plain import to_plain
 
 VERSION = 1
 LOG_FRAME_BYTES = 256 << 10
@@ -103,7 +105,8 @@ class HostResources:
 
 def to_json(value: JobOrder | JobReport | HostResources) -> dict[str, Any]:
     """A message part as it crosses the wire."""
-    return asdict(value)
+    plain: dict[str, Any] = to_plain(value)
+    return plain
 
 
 def order_of(body: dict[str, Any]) -> JobOrder:

@@ -137,6 +137,10 @@ class Database:
         except DatabaseUnavailable:
             log.warning("Other servers could not be told of new log lines")
 
+    async def recall(self, function: Callable[[Tx], T]) -> T:
+        """Like `read`, in turn with the writes: what was decided on a moment ago is remembered there."""
+        return await self.write(function)
+
     def _read(self, function: Callable[[Tx], T]) -> T:
         try:
             with self._dialect.reading.connect() as conn, conn.begin():
@@ -184,16 +188,17 @@ class Database:
     def _commit(self, batch: list["_Write"], reactor: Callable[[Tx], None]) -> Notices:
         try:
             conn = self._writing_connection()
-            with conn.begin():
-                if self._dialect.begin(conn):
-                    self._forget()
-                tx = Tx(conn, self._clock, self._known, self._lists)
-                for write in batch:
-                    write.run(tx)
-                if tx.wakes:
-                    reactor(tx)
-                tx.finish(self._dialect.keep_earlier)
-                self._dialect.tell(conn, tx.notices)
+            # The transaction begins with the first statement: where nothing is asked or written, there is none.
+            if self._dialect.begin(conn):
+                self._forget()
+            tx = Tx(conn, self._clock, self._known, self._lists)
+            for write in batch:
+                write.run(tx)
+            if tx.wakes:
+                reactor(tx)
+            tx.finish(self._dialect.keep_earlier)
+            self._dialect.tell(conn, tx.notices)
+            conn.commit()
             return tx.notices
         except BaseException:
             self._forget()  # what is remembered was not committed

@@ -1,7 +1,6 @@
 """Rows to domain values and back: the one place that knows both."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar
 
@@ -9,6 +8,7 @@ from sqlalchemy import Row, Table
 
 from dstack.domain.objects import Instance, Job, Run
 from dstack.domain.offers import Offer, Share, demand_of_json, demand_to_json
+from dstack.kit.plain import to_plain
 from dstack.protocol.agent import report_of, resources_of, to_json
 from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, JobStatus, RunStatus
 from dstack.store.tables import instances, jobs, runs
@@ -114,7 +114,7 @@ _COLUMNS: dict[str, Callable[[Any], dict[str, object]]] = {
     "demand": lambda demand: {"demand": demand_to_json(demand)},
     "share": lambda share: {"share": {"cpus": share.cpus, "memory_mib": share.memory_mib, "gpus": share.gpus}},
     "report": lambda report: {"report": None if report is None else to_json(report)},
-    "offer": lambda offer: {"offer": asdict(offer), "backend": offer.backend},
+    "offer": lambda offer: {"offer": to_plain(offer), "backend": offer.backend},
     "idle_duration": lambda span: {"idle_duration_s": None if span is None else span.total_seconds()},
 }
 """The fields that are not columns as they stand."""

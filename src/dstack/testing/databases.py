@@ -24,6 +24,11 @@ CREATE TRIGGER {kind}_is_told AFTER INSERT ON events WHEN new.kind LIKE '{kind}.
 """
     for kind in ("run", "job", "instance")
 )
+# An attempt that is over in the commit in which it began leaves the status as it was.
+_NOTES += """
+CREATE TRIGGER run_waits_anew AFTER UPDATE OF retry_at ON runs WHEN old.status = new.status
+    BEGIN INSERT INTO notes VALUES (NULL, 'row', 'run', new.id, new.status); END;
+"""
 """The database itself notes what is written of statuses, in rows and in events: no code of ours can forget to."""
 
 _template: dict[str, bytes] = {}

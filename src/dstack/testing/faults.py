@@ -108,7 +108,7 @@ class ServerCrashes:
     """The server dies before or after a commit, a call, an effect or a message, and starts again."""
 
     probability: float = 0.01
-    at_most: int = 10
+    at_most: int = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,10 @@ from dstack.testing.time import VirtualLoop
 from dstack.testing.watch import Line, Violation
 from dstack.testing.world import World, make_world, world_folder
 
-PATIENCE_S = 2 * 86_400.0
+PATIENCE_S = 12 * 3600.0
 """Everything has ended within these virtual seconds, or it never will."""
+LEFT_OVER_S = 900.0
+"""Whatever exists after all that has found its end within these."""
 TRY_AGAIN_AFTER_S = 60.0
 
 
@@ -82,6 +84,9 @@ class History:
             async with asyncio.timeout(PATIENCE_S):
                 await asyncio.gather(*users)
                 while not self._watch.is_all_over:
+                    await self._watch.next_move()
+            async with asyncio.timeout(LEFT_OVER_S):
+                while self._watch.truth.machines:  # what was created late is found later still
                     await self._watch.next_move()
         except TimeoutError:
             self._watch.told("everybody", "loses patience")

@@ -28,7 +28,7 @@ from dstack.testing.faults import (
     Unavailable,
 )
 
-RUNS_MIN, RUNS_MAX = 20, 24
+RUNS_MIN, RUNS_MAX = 20, 21
 SUBMITS_WITHIN_S = 900.0
 FAULTS_MIN = 3
 
@@ -89,7 +89,7 @@ class Chances:
 
     def draw_faults(self) -> list[Fault]:
         """Some of what can go wrong, three kinds at least."""
-        return self.chance.sample(FAULTS, self.chance.randint(FAULTS_MIN, 6))
+        return self.chance.sample(FAULTS, self.chance.randint(FAULTS_MIN, 5))
 
     def draw_plans(self) -> Iterator[Plan]:
         """What all users will do."""
@@ -101,7 +101,7 @@ class Chances:
         configuration: dict[str, Any] = {
             "type": "task",
             "commands": ["work"],
-            "nodes": choice([1, 1, 1, 1, 1, 2, 3]),
+            "nodes": choice([1, 1, 1, 1, 1, 1, 1, 1, 2, 3]),
             "priority": choice([0, 0, 50]),
             "retry": self._retry(),
             "backends": choice([["local"], ["aws"], ["local", "aws"]]),
@@ -123,7 +123,8 @@ class Chances:
         chosen = self.chance.sample(events, self.chance.randint(0, 3))
         if not chosen:
             return False
-        return True if len(chosen) == len(events) else {"on_events": chosen, "duration": "10m"}
+        is_default = len(chosen) == len(events) and self.chance.random() < 0.3
+        return True if is_default else {"on_events": chosen, "duration": "10m"}
 
     def _stop(self) -> StopPlan:
         statuses = [RunStatus.PENDING, RunStatus.PROVISIONING, RunStatus.RUNNING, RunStatus.TERMINATING]
