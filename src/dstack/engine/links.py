@@ -123,6 +123,11 @@ class Links:
             self._links[instance.id] = found
         return found[0]
 
+    def doubt(self, instance_id: str) -> None:
+        """Connect anew, where there is a link: one that only seems to be up is found to be down."""
+        if (link := self.find(instance_id)) is not None:
+            link.break_off()
+
     async def drop(self, instance_id: str) -> None:
         """Close the link to an instance, where there is one."""
         found = self._links.pop(instance_id, None)
