@@ -149,7 +149,7 @@ def placement_buys_more_than_there_may_be() -> Any:
 
     class Boundless(market):  # type: ignore[misc, valid-type]
         def __init__(self, offers: list[Offer], existing: list[Offer], claims: Any) -> None:
-            super().__init__(offers, [], claims)
+            super().__init__(offers, {}, claims)
 
     return patch.object(placement, "_Market", Boundless)
 

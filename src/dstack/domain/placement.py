@@ -132,7 +132,7 @@ def fits(demand: Demand, offer: Offer) -> bool:
 
 
 def can_ever_place(gang: Sequence[Job], offers: Sequence[Offer]) -> bool:
-    """Whether all nodes would have a place at once, were nobody else there: one that never has would hold up the queue."""
+    """Whether all nodes would have a place at once, were nobody else there; one that never has blocks the queue."""
     return gang[0].demand.reuse_only or bool(place(gang, [], offers, {}).placed)
 
 

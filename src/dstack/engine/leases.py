@@ -99,7 +99,7 @@ class Leases:
         asked_at_s = _now_s()
         mine, surplus = await self._db.write(self._renew_in)
         if not self._alone and _now_s() >= self._valid_until_s:
-            self._is_taken_up = False  # what came while the lease had run out was left undone, though nobody else had it
+            self._is_taken_up = False  # what came meanwhile was left undone, though nobody else had it
         self._valid_until_s = asked_at_s + (LEASE - MARGIN).total_seconds()
         await self._set(mine)
         given = [shard for shard in surplus if not self._is_busy(shard)]

@@ -112,7 +112,9 @@ class Reconciler:
     async def _act(self, finding: Finding) -> None:
         if finding.difference is Difference.MISSING:
             if not await self._db.write(lambda tx: _note_gone(tx, finding)):
-                log.warning("%s does not list the machine %s, and its agent answers", finding.backend, finding.machine_id)
+                log.warning(
+                    "%s does not list the machine %s, and its agent answers", finding.backend, finding.machine_id
+                )
                 self._doubt(finding.key)
             return
         live = await self._db.read(lambda tx: objects.find_instance(tx, finding.key))

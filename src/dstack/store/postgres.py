@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import psycopg
 from sqlalchemy import URL, Connection, create_engine, func, make_url, text
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 CONNECTIONS = 5
 CONNECT_TIMEOUT_S = 10
 LISTEN_AGAIN_AFTER_S = 1.0
-_ALIVE: dict[str, int] = {
+_ALIVE: dict[str, Any] = {
     "connect_timeout": CONNECT_TIMEOUT_S,
     "keepalives_idle": 5,
     "keepalives_interval": 2,

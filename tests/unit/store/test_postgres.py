@@ -120,7 +120,9 @@ def test_an_address_that_is_none_of_postgresql_is_refused() -> None:
         Postgres("sqlite:///x", CorrectedClock(SystemClock()), server="one")
 
 
-@pytest.mark.parametrize("url", ["postgresql://ada:p@ss:phrase@host/dstack", "postgresql://ada:secret@host:port/dstack"])
+@pytest.mark.parametrize(
+    "url", ["postgresql://ada:p@ss:phrase@host/dstack", "postgresql://ada:secret@host:port/dstack"]
+)
 def test_an_address_that_is_written_wrongly_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(ConfigurationError, match="not the address of a PostgreSQL database") as caught:
         Postgres(url, CorrectedClock(SystemClock()), server="one")
