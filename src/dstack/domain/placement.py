@@ -131,6 +131,11 @@ def fits(demand: Demand, offer: Offer) -> bool:
     return next(misfits(demand, offer), None) is None
 
 
+def can_ever_place(gang: Sequence[Job], offers: Sequence[Offer]) -> bool:
+    """Whether all nodes would have a place at once, were nobody else there; one that never has blocks the queue."""
+    return gang[0].demand.reuse_only or bool(place(gang, [], offers, {}).placed)
+
+
 class _Claims:
     """What those who wait have a right to before everybody behind them."""
 

@@ -36,6 +36,8 @@ class Leases:
         self._alone = alone
         self._epochs: dict[int, int] = {}
         self._valid_until_s = 0.0
+        self._is_taken_up = True
+        """Whether the listeners have heard of all that is ours."""
         self._gained: list[Callable[[], Awaitable[None]]] = []
         self._lost: list[Callable[[], Awaitable[None]]] = []
         self._is_busy: Callable[[int], bool] = lambda shard: False
@@ -96,6 +98,8 @@ class Leases:
     async def _renew(self) -> None:
         asked_at_s = _now_s()
         mine, surplus = await self._db.write(self._renew_in)
+        if not self._alone and _now_s() >= self._valid_until_s:
+            self._is_taken_up = False  # what came meanwhile was left undone, though nobody else had it
         self._valid_until_s = asked_at_s + (LEASE - MARGIN).total_seconds()
         await self._set(mine)
         given = [shard for shard in surplus if not self._is_busy(shard)]
@@ -115,15 +119,22 @@ class Leases:
         return leases.epochs_of(tx, self._id), division.give
 
     async def _set(self, epochs: dict[int, int]) -> None:
-        before, self._epochs = self._epochs, epochs
-        if any(epochs.get(shard) != epoch for shard, epoch in before.items()):
-            log.info("This server sees to %d of %d shards", len(epochs), SHARDS)
+        """What is held under another number than before was another server's meanwhile: it is lost, then gained."""
+        before = self._epochs
+        kept = {shard: epoch for shard, epoch in epochs.items() if before.get(shard) == epoch}
+        self._epochs = kept
+        if kept != before:
+            log.info("This server sees to %d of %d shards", len(kept), SHARDS)
             for lost in self._lost:
                 await lost()
-        if any(before.get(shard) != epoch for shard, epoch in epochs.items()):
+        self._epochs = epochs
+        if kept != epochs:
             log.info("This server sees to %d of %d shards", len(epochs), SHARDS)
+            self._is_taken_up = False
+        if not self._is_taken_up:
             for gained in self._gained:
                 await gained()
+            self._is_taken_up = True
 
 
 def _now_s() -> float:

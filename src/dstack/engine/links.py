@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -50,6 +50,8 @@ class Links:
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
         self._tasks = TaskGroup()
         self._changed: set[str] = set()
+        self._is_behind = False
+        """Something may have been missed: machines may be there that nobody told us of."""
         self._woken = asyncio.Event()
         leases.when_gained(self._link_to_all)
         leases.when_lost(self._drop_lost)
@@ -82,6 +84,7 @@ class Links:
     def _hear(self, notices: Notices) -> None:
         if notices.everything:
             self._changed |= set(self._links)
+            self._is_behind = True
         if notices.instances or notices.everything:
             self._changed |= notices.instances
             self._woken.set()
@@ -91,11 +94,13 @@ class Links:
             await self._woken.wait()
             self._woken.clear()
             changed, self._changed = self._changed, set()
+            is_behind, self._is_behind = self._is_behind, False
             try:
-                instances = await self._db.recall(partial(objects.instances_by_id, ids=sorted(changed)))
+                instances = await self._db.recall(partial(_look_up, changed=changed, all_live=is_behind))
             except DatabaseUnavailable:
                 log.exception("The database does not answer; tried again in %s", AFTER_TROUBLE)
                 self._changed |= changed
+                self._is_behind |= is_behind
                 self._woken.set()
                 await self._clock.sleep(AFTER_TROUBLE)
                 continue
@@ -123,6 +128,11 @@ class Links:
             self._links[instance.id] = found
         return found[0]
 
+    def doubt(self, instance_id: str) -> None:
+        """Connect anew, where there is a link: one that only seems to be up is found to be down."""
+        if (link := self.find(instance_id)) is not None:
+            link.break_off()
+
     async def drop(self, instance_id: str) -> None:
         """Close the link to an instance, where there is one."""
         found = self._links.pop(instance_id, None)
@@ -134,3 +144,8 @@ class Links:
         """Close all links; the agents go on without us."""
         self._links.clear()
         await self._tasks.close()
+
+
+def _look_up(tx: Tx, changed: Collection[str], all_live: bool) -> dict[str, Instance]:
+    live = objects.live_ids(tx) if all_live else ()
+    return objects.instances_by_id(tx, sorted({*changed, *live}))

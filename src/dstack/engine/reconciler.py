@@ -36,7 +36,16 @@ BACKEND_TIMEOUT_S = 120.0
 class Reconciler:
     """What was found in each backend when it was last asked."""
 
-    def __init__(self, db: Database, backends: Mapping[str, Backend], clock: Clock, leases: Leases) -> None:
+    def __init__(
+        self,
+        db: Database,
+        backends: Mapping[str, Backend],
+        clock: Clock,
+        leases: Leases,
+        doubt: Callable[[str], None] = lambda instance_id: None,
+    ) -> None:
+        """Args: `doubt`: has the link to an instance prove that somebody is there."""
+        self._doubt = doubt
         self._db = db
         self._backends = backends
         self._clock = clock
@@ -102,7 +111,11 @@ class Reconciler:
 
     async def _act(self, finding: Finding) -> None:
         if finding.difference is Difference.MISSING:
-            await self._db.write(lambda tx: _note_gone(tx, finding))
+            if not await self._db.write(lambda tx: _note_gone(tx, finding)):
+                log.warning(
+                    "%s does not list the machine %s, and its agent answers", finding.backend, finding.machine_id
+                )
+                self._doubt(finding.key)
             return
         live = await self._db.read(lambda tx: objects.find_instance(tx, finding.key))
         keep = live.machine_id if live is not None and live.finished_at is None else None
@@ -118,10 +131,15 @@ class Reconciler:
         log.warning("%s does not let go of the machine %s; it is asked again", finding.backend, finding.machine_id)
 
 
-def _note_gone(tx: Tx, finding: Finding) -> None:
+def _note_gone(tx: Tx, finding: Finding) -> bool:
+    """Whether it is believed: where an agent answers there is a machine, whatever a cloud forgets to list."""
     instance = objects.find_instance(tx, finding.key)
-    if instance is not None and instance.takes_jobs and instance.gone_at is None:
-        commits.record(tx, replace(instance, gone_at=tx.clock.now()))
+    if instance is None or not instance.takes_jobs or instance.gone_at is not None:
+        return True
+    if instance.agent_seen_at is not None and instance.unreachable_since is None:
+        return False
+    commits.record(tx, replace(instance, gone_at=tx.clock.now()))
+    return True
 
 
 def _tell(tx: Tx, finding: Finding) -> None:

@@ -100,6 +100,11 @@ class Link:
             await self._clock.sleep(self._delay)
             self._delay = min(self._delay * 2, LONGEST_RETRY)
 
+    def break_off(self) -> None:
+        """Have the connection opened again; where there is none, that is under way."""
+        if self._writer is not None:
+            self._writer.close()
+
     async def _connect_and_serve(self) -> None:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             reader, writer = await self._connector.connect()

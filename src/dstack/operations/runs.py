@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from dstack.domain.objects import Job, Run
 from dstack.domain.offers import Demand, Offer, describe, misfits
+from dstack.domain.placement import can_ever_place
 from dstack.domain.specs import STOP_GRACE_S, demand_of
 from dstack.errors import (
     ConfigurationError,
@@ -124,15 +125,22 @@ async def submit(context: Context, user: User, project: str, request: SubmitRun,
         silent = [f"the backend {name} does not answer just now" for name in sorted(context.catalog.silent)]
         reasons = "; ".join(_refusals(wish.demand, offers) + silent) or "no backend offers anything"
         raise NoCapacityError(f"No machine fits: {reasons}", hint="Ask for less, or add a backend that has it")
-    return await context.db.write(lambda tx: _submit(tx, context, caller_in(tx, user, project), wish, key))
+    # A commit whose answer was lost is done again: without a key it would be a second run.
+    key = key or context.ids.new_id()
+    return await context.db.write(lambda tx: _submit(tx, context, caller_in(tx, user, project), wish, offers, key))
 
 
-def _submit(tx: Tx, context: Context, caller: Caller, wish: _Wish, key: str | None) -> RunView:
-    scoped = f"{caller.project.id}/{key}" if key else None
-    if scoped is not None and (known := objects.find_run_by_key(tx, scoped)) is not None:
+def _submit(tx: Tx, context: Context, caller: Caller, wish: _Wish, offers: Sequence[Offer], key: str) -> RunView:
+    scoped = f"{caller.project.id}/{key}"
+    if (known := objects.find_run_by_key(tx, scoped)) is not None:
         return brief_view(tx, known)
     run = _born(tx, context, caller, wish, _claim_name(tx, context, caller, wish.name), scoped)
     jobs = _jobs_of(run, context, wish)
+    if not can_ever_place(jobs, offers):
+        raise NoCapacityError(
+            f"No backend has the machines for {len(jobs)} nodes at once",
+            hint="Ask for fewer or smaller nodes, or add a backend that has more machines",
+        )
     commits.add_run(tx, run, jobs, actor=f"user {caller.user.name}")
     return brief_view(tx, run)
 

@@ -102,7 +102,7 @@ class Parts:
         self.db = outside.make_database(outside.dialect, clock)
         self._leases = Leases(self.db, clock, ids.new_id(), outside.hostname, alone=not outside.dialect.is_shared)
         catalog = Catalog(outside.backends, clock)
-        self._reconciler = Reconciler(self.db, outside.backends, clock, self._leases)
+        self._reconciler = Reconciler(self.db, outside.backends, clock, self._leases, self._doubt)
         inbox = EngineInbox(
             self.db, self._leases, outside.logs, outside.blobs, self._signals, when_silent=self._reconciler.nudge
         )
@@ -162,6 +162,9 @@ class Parts:
         await self._links.close()
         await self._leases.close()
         await self.db.close()
+
+    def _doubt(self, instance_id: str) -> None:
+        self._links.doubt(instance_id)
 
     def _spread(self, notices: Notices) -> None:
         if notices.everything:

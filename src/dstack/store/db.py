@@ -14,9 +14,9 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, DataError
 
-from dstack.errors import ConfigurationError, DatabaseUnavailable
+from dstack.errors import ConfigurationError, DatabaseUnavailable, InvalidRequestError
 from dstack.kit.clock import Clock
 from dstack.kit.tasks import TaskGroup
 from dstack.store.dialect import Dialect
@@ -145,6 +145,8 @@ class Database:
         try:
             with self._dialect.reading.connect() as conn, conn.begin():
                 return function(Tx(conn, self._clock))
+        except DataError as error:
+            raise _refusal(error) from error
         except DatabaseError as error:
             raise self._unavailable("read", error) from error
 
@@ -166,13 +168,16 @@ class Database:
 
     def _commit_together(self, batch: list["_Write"]) -> Notices:
         """Commit the writes; where that does not work, without those that failed, then without looking at anything."""
-        reactor = self._reactor
+        reactor, is_fresh = self._reactor, self._conn is None
         while True:
             try:
                 return self._commit([write for write in batch if write.error is None], reactor)
             except _Half:
                 log.debug("A write failed halfway; the others of its commit are done again without it")
             except Exception as error:
+                if isinstance(error, DatabaseError) and not is_fresh:
+                    is_fresh = True  # the connection may have died since it was last used; now there is a new one
+                    continue
                 if reactor is _look_later:
                     log.error("A commit of %d writes failed: %s", len(batch), error)
                     told = self._unavailable("written", error) if isinstance(error, DatabaseError) else error
@@ -235,6 +240,11 @@ class Database:
             self._loop.call_soon_threadsafe(function, *args)
 
 
+def _refusal(error: DataError) -> InvalidRequestError:
+    """What was asked for has what this database does not take: a character, say."""
+    return InvalidRequestError(f"The database does not take this: {str(error.orig).partition(chr(10))[0]}")
+
+
 class _Half(Exception):
     """A write failed after it had written something."""
 
@@ -261,6 +271,9 @@ class _Write:
         try:
             self._result = self._function(tx)
         except Exception as error:
+            if isinstance(error, DataError):
+                self.error = _refusal(error)
+                raise _Half from error
             if isinstance(error, DatabaseError):
                 raise  # it is not this function's fault; none of the others would fare better
             self.error = error

@@ -7,6 +7,8 @@ holds for one server holds for several. Many waiting writes share a turn, so tha
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 import psycopg
 from sqlalchemy import URL, Connection, create_engine, func, make_url, text
@@ -24,6 +26,14 @@ log = logging.getLogger(__name__)
 CONNECTIONS = 5
 CONNECT_TIMEOUT_S = 10
 LISTEN_AGAIN_AFTER_S = 1.0
+_ALIVE: dict[str, Any] = {
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+"""A database that has vanished without a word is noticed within seconds: whoever only listens would wait for hours."""
 OURS = 0x6473746163_6B
 """The advisory lock of whoever writes."""
 CHANNEL = "dstack"
@@ -67,7 +77,7 @@ class Postgres(Dialect):
             self._url,
             pool_size=CONNECTIONS,
             pool_pre_ping=True,
-            connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "options": _OPTIONS},
+            connect_args={**_ALIVE, "options": _OPTIONS},
             hide_parameters=True,  # they hold users' variables, and errors go to the log
         )
         self.reading = self.engine.execution_options(isolation_level="REPEATABLE READ")
@@ -98,7 +108,7 @@ class Postgres(Dialect):
                 async with await psycopg.AsyncConnection.connect(
                     self._url.set(drivername="postgresql").render_as_string(hide_password=False),
                     autocommit=True,
-                    connect_timeout=CONNECT_TIMEOUT_S,
+                    **_ALIVE,
                 ) as conn:
                     await conn.execute(f"LISTEN {CHANNEL}")
                     hear(Notices(everything=True))
@@ -108,14 +118,15 @@ class Postgres(Dialect):
                             hear(of_message(message))
             except (psycopg.Error, OSError) as error:
                 log.warning("What other servers say is not heard just now: %s", error)
+            except Exception:  # a newer server's message, say: what it meant is looked up
+                log.exception("What another server said is not understood")
             await asyncio.sleep(LISTEN_AGAIN_AFTER_S)
 
 
 def _url_of(url: str) -> URL:
-    try:
+    parsed: URL | None = None
+    with suppress(ArgumentError, ValueError):  # whose words may hold the password
         parsed = make_url(url)
-    except ArgumentError:
-        parsed = None
     if parsed is None or parsed.drivername not in ("postgresql", "postgres"):
         raise ConfigurationError(
             "DSTACK_DATABASE_URL is not the address of a PostgreSQL database",

@@ -29,7 +29,7 @@ from dstack.testing.faults import (
 )
 
 RUNS_MIN, RUNS_MAX = 20, 21
-SUBMITS_WITHIN_S = 900.0
+SUBMITS_WITHIN_S = 600.0
 FAULTS_MIN = 3
 
 FAULTS: tuple[Fault, ...] = (
@@ -106,13 +106,13 @@ class Chances:
             "retry": self._retry(),
             "backends": choice([["local"], ["aws"], ["local", "aws"]]),
             "spot_policy": choice(["auto", "auto", "on-demand"]),
-            "idle_duration": choice([0, 60, 180]),
+            "idle_duration": choice([0, 60, 120]),
         }
         if self.chance.random() < 0.2:
             configuration["max_duration"] = 60
         behaviour = Behaviour(
             exits=choice([(0,), (0,), (0,), (1, 0), (1, 1, 0), (1,)]),
-            takes_s=choice([0, 1, 30, 120, 400]),
+            takes_s=choice([0, 1, 30, 120, 240]),
             prints=b"x" * choice([0, 10, 5000]),
         )
         stop = self._stop() if self.chance.random() < 0.5 else None

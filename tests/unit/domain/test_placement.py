@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dstack.domain.objects import Job
 from dstack.domain.offers import Bounds, Demand, GpuDemand, Offer, Share
-from dstack.domain.placement import Placement, Room, fits, room_of, rooms_of
+from dstack.domain.placement import Placement, Room, can_ever_place, fits, room_of, rooms_of
 from dstack.domain.placement import place as placement_pass
 from dstack.protocol.agent import Gpu, HostResources
 from dstack.protocol.statuses import InstanceStatus
@@ -153,3 +153,15 @@ def test_a_machine_that_is_not_shared_has_one_job() -> None:
     mine = instance(offer=CLOUD, project_id="0-project")
     queue = [job(id="a", run_id="a"), job(id="b", run_id="b")]
     assert placed(place(queue, rooms_of([mine], []), [], [CLOUD])) == [("a", "0-instance")]
+
+
+def test_a_gang_that_no_machines_can_ever_hold_together_is_known() -> None:
+    gang = [job(id=f"{node}", node=node, nodes=3, demand=demand(2)) for node in range(3)]
+    assert can_ever_place(gang[:2], [HERE]), "two nodes share its four cores"
+    assert not can_ever_place(gang, [HERE]), "there is one such machine only"
+    assert can_ever_place(gang, [HERE, CLOUD])
+    assert not can_ever_place(gang, [replace(CLOUD, machines_max=2)])
+
+
+def test_a_gang_that_reuses_machines_may_find_them_later() -> None:
+    assert can_ever_place([job(demand=replace(DEMAND, reuse_only=True))], [CLOUD])

@@ -10,7 +10,7 @@ import pytest
 from dstack.domain.sharding import SHARDS
 from dstack.engine import leases as module
 from dstack.engine.leases import Leases
-from dstack.errors import LeaseLost
+from dstack.errors import DatabaseUnavailable, LeaseLost
 from dstack.kit.clock import CorrectedClock, SystemClock
 from dstack.store import leases as table
 from dstack.store.db import Database
@@ -121,3 +121,63 @@ async def test_a_server_that_is_alone_has_everything_and_more_right_than_any_bef
         await former.close()
     assert epochs[1] > epochs[0]
     assert len(await db.read(table.owners)) == SHARDS
+
+
+class Heard:
+    """What a listener of leases was told, and whether it fails."""
+
+    def __init__(self, leases: Leases) -> None:
+        self.gained = 0
+        self.owned_when_lost: list[bool] = []
+        self.fails = False
+        self._leases = leases
+        leases.when_gained(self._gain)
+        leases.when_lost(self._lose)
+
+    async def _gain(self) -> None:
+        if self.fails:
+            raise DatabaseUnavailable("The server's database cannot be read just now")
+        self.gained += 1
+
+    async def _lose(self) -> None:
+        self.owned_when_lost.append(self._leases.owns("0-instance"))
+
+
+async def test_what_was_dropped_while_a_renewal_took_too_long_is_taken_up_again(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No renewal failed, and nobody else took anything: but whoever asked meanwhile was told that it is not ours."""
+    now_s = 1000.0
+    monkeypatch.setattr(module, "_now_s", lambda: now_s)
+    leases = Leases(db, SystemClock(), "0-one", "here", alone=False)
+    heard = Heard(leases)
+    await leases._renew()
+    await leases._renew()
+    assert (leases.owns("0-instance"), heard.gained) == (True, 1)
+    now_s += module.LEASE.total_seconds()
+    assert not leases.owns("0-instance")
+    await leases._renew()
+    assert (leases.owns("0-instance"), heard.gained) == (True, 2)
+
+
+async def test_what_another_had_meanwhile_is_lost_before_it_is_gained_again(db: Database) -> None:
+    leases = Leases(db, SystemClock(), "0-one", "here", alone=False)
+    heard = Heard(leases)
+    await leases._renew()
+    before = leases.epoch_of("0-instance")
+    await db.write(lambda tx: (table.take(tx, "0-other", range(SHARDS)), table.leave(tx, "0-other")))
+    await leases._renew()
+    assert leases.epoch_of("0-instance") > before
+    assert heard.owned_when_lost == [False], "whoever acts under the old number lets go"
+    assert heard.gained == 2
+
+
+async def test_who_could_not_take_up_what_was_gained_is_told_again(db: Database) -> None:
+    leases = Leases(db, SystemClock(), "0-one", "here", alone=False)
+    heard = Heard(leases)
+    heard.fails = True
+    with pytest.raises(DatabaseUnavailable):
+        await leases._renew()
+    heard.fails = False
+    await leases._renew()
+    assert heard.gained == 1

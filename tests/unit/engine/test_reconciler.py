@@ -16,7 +16,7 @@ from dstack.errors import BackendUnavailable
 from dstack.protocol.statuses import InstanceStatus
 from dstack.store import commits, events, objects
 from dstack.store.db import Database
-from tests.making import CLOUD, HandClock, instance
+from tests.making import CLOUD, NOW, HandClock, instance
 
 
 class Cloud(Backend):
@@ -100,13 +100,25 @@ async def test_the_second_machine_of_an_instance_is_ended_and_the_first_is_kept(
 async def test_an_instance_hears_that_its_machine_is_gone_when_it_was_not_there_twice(
     db: Database, reconciler: Reconciler, clock: HandClock
 ) -> None:
-    await claim(db, status=InstanceStatus.BUSY)
+    await claim(db, status=InstanceStatus.BUSY, unreachable_since=NOW)
     await look(reconciler, clock, 1)
     found = await db.read(lambda tx: objects.find_instance(tx, "0-instance"))
     assert found is not None and found.gone_at is None
     await look(reconciler, clock, 1)
     found = await db.read(lambda tx: objects.find_instance(tx, "0-instance"))
     assert found is not None and found.gone_at is not None
+
+
+async def test_a_machine_whose_agent_answers_is_there_whatever_the_backend_lists(
+    db: Database, cloud: Cloud, clock: HandClock, reconciler: Reconciler
+) -> None:
+    doubted: list[str] = []
+    reconciler = Reconciler(db, {"aws": cloud}, clock, reconciler._leases, doubted.append)
+    await claim(db, status=InstanceStatus.BUSY)
+    await look(reconciler, clock, 5)
+    found = await db.read(lambda tx: objects.find_instance(tx, "0-instance"))
+    assert found is not None and found.gone_at is None
+    assert set(doubted) == {"0-instance"}, "the link has to prove it"
 
 
 async def test_a_backend_that_does_not_answer_has_nothing_ended_and_nothing_given_up(

@@ -169,3 +169,9 @@ async def test_a_message_that_is_too_long_for_the_agent_is_refused_and_the_conne
     asked = asyncio.create_task(start("true"))
     agent.say(t="reply", id=(await agent.hear())["id"])
     await asked
+
+
+async def test_a_connection_that_is_doubted_is_made_anew(link: Link, agent: PlayedAgent) -> None:
+    first = await agent.welcome()
+    link.break_off()
+    assert (await agent.welcome())["session"] > first["session"]

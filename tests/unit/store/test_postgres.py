@@ -11,7 +11,7 @@ from sqlalchemy import text
 from dstack.domain.intents import StopJob
 from dstack.domain.objects import Next
 from dstack.engine.lifecycles import check_move
-from dstack.errors import ConfigurationError
+from dstack.errors import ConfigurationError, InvalidRequestError
 from dstack.kit.clock import CorrectedClock, SystemClock
 from dstack.store import commits, objects, wakes
 from dstack.store.db import Database
@@ -118,3 +118,43 @@ def test_messages_are_small_and_say_all() -> None:
 def test_an_address_that_is_none_of_postgresql_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="not the address of a PostgreSQL database"):
         Postgres("sqlite:///x", CorrectedClock(SystemClock()), server="one")
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://ada:p@ss:phrase@host/dstack", "postgresql://ada:secret@host:port/dstack"]
+)
+def test_an_address_that_is_written_wrongly_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="not the address of a PostgreSQL database") as caught:
+        Postgres(url, CorrectedClock(SystemClock()), server="one")
+    assert "phrase" not in str(caught.value) and "secret" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+async def test_what_is_not_understood_of_another_server_is_like_a_break(join: Callable[[str], Database]) -> None:
+    """It may be newer, or not a server at all."""
+    one = join("one")
+    ear = Ear(one)
+    await ear.until(lambda heard: heard.everything)
+    await one.write(lambda tx: tx.change(text("SELECT pg_notify('dstack', 'somebody [1, 2]')")))
+    await ear.until(lambda heard: heard.everything)
+
+
+async def test_a_connection_that_died_in_silence_is_found_out(postgres_url: str) -> None:
+    """Whoever only listens would otherwise wait for hours, and miss what he is asked to do."""
+    dialect = Postgres(postgres_url, CorrectedClock(SystemClock()), server="one")
+    with dialect.engine.connect() as conn:
+        assert conn.connection.dbapi_connection is not None
+        said = conn.connection.dbapi_connection.info.get_parameters()
+    dialect.engine.dispose()
+    assert int(said["keepalives_idle"]) + int(said["keepalives_interval"]) * int(said["keepalives_count"]) <= 15
+    assert int(said["tcp_user_timeout"]) <= 15_000
+
+
+async def test_characters_that_postgresql_does_not_take_harm_nobody_else(join: Callable[[str], Database]) -> None:
+    one = join("one")
+    writes = [one.write(lambda tx, n=n: wakes.add(tx, "run", f"{n}")) for n in range(3)]  # type: ignore[misc]
+    results = await asyncio.gather(
+        one.write(lambda tx: objects.find_run_by(tx, "0-project", "a\0b")), *writes, return_exceptions=True
+    )
+    assert results[1:] == [None, None, None]
+    assert isinstance(results[0], InvalidRequestError)

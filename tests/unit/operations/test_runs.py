@@ -1,0 +1,82 @@
+"""What submitting promises: once is once, and what can never run is refused at once."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from dstack.backends.base import Backend
+from dstack.blobs.files import BlobFiles
+from dstack.domain.offers import Offer
+from dstack.engine.catalog import Catalog
+from dstack.engine.leases import Leases
+from dstack.engine.reconciler import Reconciler
+from dstack.errors import NoCapacityError
+from dstack.kit.ids import RandomIds
+from dstack.kit.signals import Signals
+from dstack.logs.files import LogFiles
+from dstack.operations import runs
+from dstack.operations.context import Context
+from dstack.protocol.requests import SubmitRun
+from dstack.store import objects
+from dstack.store.db import Database
+from dstack.store.users import User
+from tests.making import HERE, HandClock
+
+ADA = User(id="0-user", name="ada", is_admin=True)
+
+
+class Shop(Catalog):
+    """Has this machine on sale."""
+
+    async def offers(self) -> list[Offer]:
+        return [HERE]
+
+
+@pytest.fixture
+def context(db: Database, clock: HandClock, tmp_path: Path) -> Context:
+    backends: dict[str, Backend] = {}
+    return Context(
+        db,
+        RandomIds(clock),
+        Shop(backends, clock),
+        Reconciler(db, backends, clock, Leases(db, clock, "0-server", "here", alone=True)),
+        lambda run_id: None,
+        backends,
+        LogFiles(tmp_path / "logs"),
+        BlobFiles(tmp_path / "blobs"),
+        Signals(),
+    )
+
+
+def wish(**fields: Any) -> SubmitRun:
+    return SubmitRun(configuration={"type": "task", "commands": ["true"], **fields})
+
+
+@pytest.mark.parametrize("name", [None, "hello"])
+async def test_a_submit_whose_commit_lost_its_answer_is_one_run(
+    context: Context, db: Database, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    commit: Callable[..., object] = db._commit
+    lost = iter([True, False])
+
+    def commit_and_lose_the_answer(*args: object) -> object:
+        result = commit(*args)
+        if next(lost):
+            raise OperationalError("COMMIT", {}, Exception("server closed the connection unexpectedly"))
+        return result
+
+    monkeypatch.setattr(db, "_commit", commit_and_lose_the_answer)
+    view = await runs.submit(context, ADA, "main", wish(name=name), key=None)
+    found = await db.read(lambda tx: objects.list_runs(tx, "0-project", limit=10))
+    assert [run.id for run in found] == [view.id]
+
+
+async def test_nodes_for_which_there_are_never_machines_enough_are_refused(context: Context, db: Database) -> None:
+    whole = {"nodes": 2, "resources": {"cpu": 4, "memory": "1GB..", "disk": "1GB.."}}
+    with pytest.raises(NoCapacityError, match="No backend has the machines for 2 nodes at once"):
+        await runs.submit(context, ADA, "main", wish(**whole), key=None)
+    assert await db.read(lambda tx: objects.list_runs(tx, "0-project", limit=10)) == []
+    await runs.submit(context, ADA, "main", wish(**whole | {"nodes": 1}), key=None)
