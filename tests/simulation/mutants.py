@@ -148,8 +148,8 @@ def placement_buys_more_than_there_may_be() -> Any:
     market = placement._Market
 
     class Boundless(market):  # type: ignore[misc, valid-type]
-        def __init__(self, offers: list[Offer], existing: list[Offer], claims: Any) -> None:
-            super().__init__(offers, {}, claims)
+        def __init__(self, offers: list[Offer], in_use: Any) -> None:
+            super().__init__(offers, {})
 
     return patch.object(placement, "_Market", Boundless)
 

@@ -136,34 +136,49 @@ def can_ever_place(gang: Sequence[Job], offers: Sequence[Offer]) -> bool:
     return gang[0].demand.reuse_only or bool(place(gang, [], offers, {}).placed)
 
 
-class _Claims:
-    """What those who wait have a right to before everybody behind them."""
+@dataclass(slots=True)
+class _Kind:
+    """The rooms of one kind: what holds for one machine of it, holds for all."""
 
-    def __init__(self) -> None:
-        self._waiting: dict[tuple[str, Demand], None] = {}
-        self._known: dict[tuple[str | None, Offer], tuple[int, bool]] = {}
+    offer: Offer
+    project_id: str | None
+    rooms: list[Room] = field(default_factory=list)
+    open: dict[str, Room] = field(default_factory=dict)
+    """Those that had room after the last gang, by key."""
+    is_claimed: bool = False
+    """Whether somebody waits who could use them and has a right to them before everybody behind him."""
 
-    def add(self, job: Job) -> None:
-        self._waiting[job.project_id, job.demand] = None
+    def serves(self, job: Job) -> bool:
+        """Whether the job could run there, were it free."""
+        return self.project_id in (None, job.project_id) and fits(job.demand, self.offer)
 
-    def has(self, job: Job) -> bool:
-        """Whether somebody who asks for just the same waits already."""
-        return (job.project_id, job.demand) in self._waiting
+    def add(self, room: Room) -> None:
+        self.rooms.append(room)
+        if not room.is_full:
+            self.open[room.key] = room
 
-    def on_room(self, room: Room) -> bool:
-        return self._on(room.project_id, room.offer)
+    def best(self, demand: Demand) -> tuple[Room, Share] | None:
+        """The fullest room that has room still, so that large gaps stay whole."""
+        free = (room for room in self.open.values() if not room.is_full)
+        if not self.offer.shared:  # each is as good as the other
+            room = next(free, None)
+            return None if room is None else (room, share_of(demand, self.offer))
+        found = ((room, share) for room in free if (share := room.share_for(demand)) is not None)
+        return min(found, key=_dearness, default=None)
 
-    def on_offer(self, offer: Offer) -> bool:
-        return self._on(None, offer)
 
-    def _on(self, project_id: str | None, offer: Offer) -> bool:
-        """Asked again and again while claims are added: only the new ones are looked at."""
-        looked_at, claimed = self._known.get((project_id, offer), (0, False))
-        if not claimed and looked_at < len(self._waiting):
-            fresh = list(self._waiting)[looked_at:]
-            claimed = any(project_id in (None, project) and fits(demand, offer) for project, demand in fresh)
-            self._known[project_id, offer] = len(self._waiting), claimed
-        return claimed
+def _dearness(found: tuple[Room, Share]) -> tuple[float, float, str]:
+    """The cheapest machine first, the fullest first among equals."""
+    room, _ = found
+    return room.offer.price, room.cpus, room.key
+
+
+@dataclass(slots=True)
+class _Try:
+    """A place for each node of a gang, as far as there was any."""
+
+    placed: list[tuple[Job, Room, Share]] = field(default_factory=list)
+    bought: list[Room] = field(default_factory=list)
 
 
 class _Pass:
@@ -172,66 +187,95 @@ class _Pass:
     def __init__(
         self, rooms: Sequence[Room], offers: Sequence[Offer], in_use: Mapping[OfferName, int], sold_out: Sequence[Offer]
     ) -> None:
-        self._rooms = list(rooms)
-        self._open = [room for room in rooms if not room.is_full]
-        self._claims = _Claims()
-        self._market = _Market(offers, in_use, self._claims)
+        self._kinds: dict[tuple[str | None, Offer], _Kind] = {}
+        for room in rooms:
+            self._add(room)
+        self._market = _Market(offers, in_use)
         self._sold_out = sold_out
+        self._waiting: set[tuple[str, Demand]] = set()
         self._placement = Placement()
 
     def run(self, queue: Iterable[Job]) -> Placement:
         for gang in _gangs(queue):
-            if self._claims.has(gang[0]):
+            if (gang[0].project_id, gang[0].demand) in self._waiting:
                 self._placement.waiting.setdefault(gang[0].run_id, BEHIND)
-            elif not self._place(gang):
-                self._give_up_or_wait(gang)
-            self._open = [room for room in self._open if not room.is_full and not self._claims.on_room(room)]
-            if not self._open and not self._market.is_open:
+            elif len((found := self._try(gang)).placed) == len(gang):
+                self._keep(found)
+            else:
+                self._undo(found)
+                self._give_up_or_wait(gang, len(found.placed))
+            if not self._market.is_open and not any(kind.open and not kind.is_claimed for kind in self._kinds.values()):
                 break
         return self._placement
 
-    def _place(self, gang: list[Job]) -> bool:
-        taken: list[tuple[Job, Room, Share]] = []
-        bought: list[Room] = []
-        for job in gang:
-            found = _room_for(job, [*self._open, *bought])
-            if found is None:
-                found = self._market.buy(job, number=len(self._placement.bought) + len(bought))
-                bought += [found[0]] if found is not None else []
-            if found is None:
-                for _, room, share in taken:
-                    room.give_back(share)
-                for room in bought:
-                    self._market.give_back(room.offer)
-                return False
-            room, share = found
-            room.take(share)
-            taken.append((job, room, share))
-        self._open += bought
-        self._placement.bought += bought
-        self._placement.placed += [Placed(job, room.key, share) for job, room, share in taken]
-        return True
+    def _add(self, room: Room) -> None:
+        kind = self._kinds.get((room.project_id, room.offer))
+        if kind is None:
+            kind = self._kinds[room.project_id, room.offer] = _Kind(room.offer, room.project_id)
+        kind.add(room)
 
-    def _give_up_or_wait(self, gang: list[Job]) -> None:
+    def _try(self, gang: list[Job], *, claimed_too: bool = False) -> _Try:
+        """Take room for one node after the other (they ask for the same), until there is none."""
+        found = _Try()
+        open_kinds = [kind for kind in self._kinds.values() if kind.open and (claimed_too or not kind.is_claimed)]
+        kinds = [kind for kind in open_kinds if kind.serves(gang[0])]
+        for job in gang:
+            bests = [best for kind in kinds if (best := kind.best(job.demand)) is not None]
+            bests += [(room, share) for room in found.bought if (share := room.share_for(job.demand)) is not None]
+            best = min(bests, key=_dearness, default=None)
+            if best is None:
+                number = len(self._placement.bought) + len(found.bought)
+                best = self._market.buy(job, number=number, claimed_too=claimed_too)
+                found.bought += [] if best is None else [best[0]]
+            if best is None:
+                break
+            room, share = best
+            room.take(share)
+            found.placed.append((job, room, share))
+        return found
+
+    def _keep(self, found: _Try) -> None:
+        self._placement.bought += found.bought
+        self._placement.placed += [Placed(job, room.key, share) for job, room, share in found.placed]
+        for room in found.bought:
+            self._add(room)
+        for _, room, _ in found.placed:
+            if room.is_full:
+                self._kinds[room.project_id, room.offer].open.pop(room.key, None)
+
+    def _undo(self, found: _Try) -> None:
+        for _, room, share in found.placed:
+            room.give_back(share)
+        for room in found.bought:
+            self._market.give_back(room.offer)
+
+    def _give_up_or_wait(self, gang: list[Job], with_room: int) -> None:
         job = gang[0]
-        could = [
-            room for room in self._rooms if room.project_id in (None, job.project_id) and fits(job.demand, room.offer)
-        ]
+        kinds = [kind for kind in self._kinds.values() if kind.serves(job)]
         buyable = self._market.fitting(job.demand)
-        if not could and not buyable and any(fits(job.demand, offer) for offer in self._sold_out):
+        if not kinds and not buyable and any(_may_buy(job.demand, offer) for offer in self._sold_out):
             self._placement.hopeless += gang
             return
-        self._placement.waiting[job.run_id] = _why(gang, could, buyable)
-        self._claims.add(job)
+        unclaimed = self._try(gang, claimed_too=True)
+        self._undo(unclaimed)
+        if len(unclaimed.placed) == len(gang):
+            self._placement.waiting[job.run_id] = BEHIND
+        else:
+            rooms = [room for kind in kinds for room in kind.rooms]
+            self._placement.waiting[job.run_id] = _why(gang, with_room, rooms, buyable)
+        self._waiting.add((job.project_id, job.demand))
+        for kind in kinds:
+            kind.is_claimed = True
+        self._market.claim(job.demand)
 
 
 BEHIND = "earlier runs wait for the same machines"
 
 
-def _why(gang: list[Job], could: Sequence[Room], buyable: Sequence[Offer]) -> str:
+def _why(gang: list[Job], with_room: int, could: Sequence[Room], buyable: Sequence[Offer]) -> str:
     """Why a gang waits, given the machines it could use were they free, and the offers it could have bought."""
     job = gang[0]
-    needs = f"{len(gang)} nodes need room at once; " if len(gang) > 1 else ""
+    needs = f"{with_room} of {len(gang)} nodes have room, and all start at once; " if len(gang) > 1 else ""
     shared = [room for room in could if room.offer.shared]
     if shared:
         best = max(shared, key=lambda room: (room.cpus, room.memory_mib))
@@ -240,10 +284,15 @@ def _why(gang: list[Job], could: Sequence[Room], buyable: Sequence[Offer]) -> st
         cpus = f"{share.cpus:g} CPU{'' if share.cpus == 1 else 's'}"
         return f"{needs}asks for {cpus} and {size(share.memory_mib)}; on {_title(best.offer)} {free}"
     if could:
-        return f"{needs}every machine that fits is in use ({len(could)})"
+        busy = sum(room.jobs > 0 for room in could)
+        if busy == len(could):
+            return f"{needs}every machine that fits is in use ({busy})"
+        return f"{needs}{busy} of the {len(could)} machines that fit are in use"
     if buyable:
         limited = ", ".join(f"{offer.machines_max} of {_title(offer)}" for offer in buyable[:3])
         return f"{needs}no more than {limited} may exist at once, and others have them"
+    if job.demand.reuse_only:
+        return f"{needs}no machine that fits is there, and none may be bought for it"
     return f"{needs}no backend offers a machine that fits just now"
 
 
@@ -251,57 +300,64 @@ def _title(offer: Offer) -> str:
     return offer.backend if offer.instance_type == offer.backend else f"{offer.backend} {offer.instance_type}"
 
 
-def _room_for(job: Job, rooms: Sequence[Room]) -> tuple[Room, Share] | None:
-    """The cheapest existing machine with room, the fullest first among equals, so that large gaps stay whole."""
-    fitting = []
-    for room in rooms:
-        if room.is_full or room.project_id not in (None, job.project_id):
-            continue
-        share = room.share_for(job.demand)
-        if share is not None and fits(job.demand, room.offer):
-            fitting.append((room, share))
-    return min(fitting, key=lambda found: (found[0].offer.price, found[0].cpus, found[0].key), default=None)
+def _may_buy(demand: Demand, offer: Offer) -> bool:
+    """Whether a machine of this offer may be had for it; what is shared was there before, and is no purchase."""
+    return (offer.shared or not demand.reuse_only) and fits(demand, offer)
+
+
+@dataclass(slots=True)
+class _Stock:
+    """An offer and how many of it may still be bought; None for any number."""
+
+    offer: Offer
+    left: int | None
+    is_claimed: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        return self.left is not None and self.left <= 0
+
+    def change(self, by: int) -> None:
+        if self.left is not None:
+            self.left += by
 
 
 class _Market:
-    """The offers, cheapest first, and how many of each may still be bought."""
+    """The offers, cheapest first."""
 
-    def __init__(self, offers: Sequence[Offer], in_use: Mapping[OfferName, int], claims: _Claims) -> None:
-        self._offers = sorted(offers, key=lambda offer: (offer.price, offer.backend, offer.region, offer.instance_type))
-        self._left = {
-            offer.name: None if offer.machines_max is None else offer.machines_max - in_use.get(offer.name, 0)
-            for offer in offers
+    def __init__(self, offers: Sequence[Offer], in_use: Mapping[OfferName, int]) -> None:
+        by_price = sorted(offers, key=lambda offer: (offer.price, offer.backend, offer.region, offer.instance_type))
+        self._stocks = {
+            offer.name: _Stock(
+                offer, None if offer.machines_max is None else offer.machines_max - in_use.get(offer.name, 0)
+            )
+            for offer in by_price
         }
-        self._claims = claims
 
     @property
     def is_open(self) -> bool:
-        return any(self._has(offer) and not self._claims.on_offer(offer) for offer in self._offers)
+        return any(not stock.is_empty and not stock.is_claimed for stock in self._stocks.values())
 
     def fitting(self, demand: Demand) -> list[Offer]:
         """What could be bought for it, were there no limits."""
-        return [offer for offer in self._offers if fits(demand, offer)]
+        return [stock.offer for stock in self._stocks.values() if _may_buy(demand, stock.offer)]
 
-    def buy(self, job: Job, *, number: int) -> tuple[Room, Share] | None:
-        for offer in self._offers:
-            if job.demand.reuse_only and not offer.shared:  # what is shared was there before
+    def claim(self, demand: Demand) -> None:
+        """Keep what it could buy from everybody behind it."""
+        for stock in self._stocks.values():
+            stock.is_claimed = stock.is_claimed or _may_buy(demand, stock.offer)
+
+    def buy(self, job: Job, *, number: int, claimed_too: bool) -> tuple[Room, Share] | None:
+        for stock in self._stocks.values():
+            offer = stock.offer
+            if stock.is_empty or (stock.is_claimed and not claimed_too) or not _may_buy(job.demand, offer):
                 continue
-            if self._has(offer) and fits(job.demand, offer) and not self._claims.on_offer(offer):
-                self._change(offer, -1)
-                room = empty_room(f"new-{number}", offer, None if offer.shared else job.project_id)
-                share = room.share_for(job.demand)
-                assert share is not None, "an empty machine that fits has room"
-                return room, share
+            stock.change(-1)
+            room = empty_room(f"new-{number}", offer, None if offer.shared else job.project_id)
+            share = room.share_for(job.demand)
+            assert share is not None, "an empty machine that fits has room"
+            return room, share
         return None
 
     def give_back(self, offer: Offer) -> None:
-        self._change(offer, 1)
-
-    def _has(self, offer: Offer) -> bool:
-        left = self._left[offer.name]
-        return left is None or left > 0
-
-    def _change(self, offer: Offer, by: int) -> None:
-        left = self._left.get(offer.name)
-        if left is not None:
-            self._left[offer.name] = left + by
+        self._stocks[offer.name].change(1)

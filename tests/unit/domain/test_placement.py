@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dstack.domain.objects import Job
 from dstack.domain.offers import Bounds, Demand, GpuDemand, Offer, Share
-from dstack.domain.placement import Placement, Room, can_ever_place, fits, room_of, rooms_of
+from dstack.domain.placement import BEHIND, Placement, Room, can_ever_place, fits, room_of, rooms_of
 from dstack.domain.placement import place as placement_pass
 from dstack.protocol.agent import Gpu, HostResources
 from dstack.protocol.statuses import InstanceStatus
@@ -102,6 +102,69 @@ def test_who_finds_everything_sold_out_is_without_hope_unless_a_machine_that_fit
     busy = room_of(instance(offer=CLOUD, project_id="0-project"), [placed_job()])
     placement = place([wants], [busy], [HERE], [CLOUD], sold_out=[CLOUD])
     assert placement.hopeless == [] and placement.waiting == {"0-run": "every machine that fits is in use (1)"}
+
+
+def test_a_job_that_may_only_reuse_keeps_no_offer_from_those_behind_it() -> None:
+    reuses = job(id="reuses", run_id="a", demand=replace(DEMAND, reuse_only=True, backends=("aws",)))
+    buys = job(id="buys", run_id="b", demand=replace(DEMAND, backends=("aws",)))
+    placement = place([reuses, buys], [], [CLOUD], [])
+    assert placed(placement) == [("buys", "new-0")]
+    assert placement.waiting == {"a": "no machine that fits is there, and none may be bought for it"}
+    assert place([reuses], [], [], [], sold_out=[CLOUD]).hopeless == [], "what it may not buy cannot be sold out for it"
+
+
+def test_who_is_held_back_by_an_earlier_run_is_told_so_and_not_that_room_is_free() -> None:
+    queue = [job(id="large", run_id="a", demand=demand(4)), job(id="small", run_id="b", demand=demand(1))]
+    elsewhere = instance(id="1-instance", offer=GPU_HERE, project_id="1-project")
+    rooms = rooms_of([instance(), elsewhere], [placed_job(share=Share(1, 1000))])
+    placement = place(queue, rooms, [], [HERE])
+    assert placement.placed == []
+    assert placement.waiting["b"] == BEHIND
+
+
+def test_a_gang_is_told_how_many_of_its_nodes_have_room() -> None:
+    aws = replace(DEMAND, backends=("aws",))
+    gang = [job(id=f"{n}", node=n, nodes=3, demand=aws) for n in range(3)]
+    mine = [instance(id=f"{n}-instance", offer=CLOUD, project_id="0-project") for n in range(2)]
+    limited = replace(CLOUD, machines_max=2)
+    free = place(gang, rooms_of(mine, []), [limited], [CLOUD, CLOUD])
+    assert (
+        free.waiting["0-run"]
+        == "2 of 3 nodes have room, and all start at once; 0 of the 2 machines that fit are in use"
+    )
+    busy = place(gang, rooms_of(mine, [placed_job()]), [limited], [CLOUD, CLOUD])
+    assert (
+        busy.waiting["0-run"]
+        == "1 of 3 nodes have room, and all start at once; 1 of the 2 machines that fit are in use"
+    )
+
+
+def test_ten_thousand_different_demands_are_compared_with_kinds_of_machines_and_not_with_each_machine() -> None:
+    looked_at = Counter[str]()
+
+    class Watched(tuple[str, ...]):
+        """The backends a demand allows: counts how often they are asked about."""
+
+        def __contains__(self, name: object) -> bool:
+            looked_at[str(name)] += 1
+            return super().__contains__(name)
+
+    many = [instance(id=f"{n:03}", offer=CLOUD, project_id="0-project") for n in range(100)]
+    running = [placed_job(id=one.id, instance_id=one.id) for one in many]
+    queue = [
+        job(id=f"{n}", run_id=f"{n}", demand=replace(DEMAND, backends=Watched(["aws"]), max_price=1 + n))
+        for n in range(50)
+    ]
+    open_but_unwanted = replace(CLOUD, backend="gcp")
+    placement = place(queue, rooms_of(many, running), [open_but_unwanted], [])
+    assert len(placement.waiting) == 50
+    assert looked_at["aws"] <= 2 * len(queue)
+
+
+def test_the_queue_is_read_only_as_far_as_there_is_room() -> None:
+    queue = iter([job(id=f"{n}", run_id=f"{n}") for n in range(10)])
+    assert len(place(queue, rooms_of([instance()], []), [], [HERE]).placed) == 4
+    assert len(list(queue)) == 5, "one was read to see whose turn it is"
 
 
 demands = st.sampled_from([demand(cpus) for cpus in (1, 2, 3, 4)] + [replace(demand(2), backends=("aws",))])
