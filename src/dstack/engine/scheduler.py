@@ -1,9 +1,10 @@
 """Runs the placement pass over the queue as it is, and commits what it says."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import chain
 
 from dstack.domain.objects import Instance, Job, Next
 from dstack.domain.offers import Offer
@@ -16,21 +17,45 @@ from dstack.store.tx import Tx
 SOLD_OUT_FOR = timedelta(minutes=2)
 """How long an offer of which there was none left is not asked for again."""
 
+SOLD_OUT = "every offer that fits is sold out"
+
+AHEAD_MAX = 1000
+"""Behind more jobs than this a forecast is not worth reading them all."""
+
 
 def schedule(tx: Tx, offers: Sequence[Offer], ids: Ids, check: commits.Check) -> Placement:
     """Give every job that has a place now its place, on a machine there is or on one to be bought."""
     if queue.is_empty(tx):
         return Placement()
+    placement = _pass(tx, queue.of(tx), offers)
+    _commit(tx, placement, ids, check)
+    return placement
+
+
+def would_wait(tx: Tx, offers: Sequence[Offer], newcomers: Sequence[Job], priority: int) -> str | None:
+    """Why jobs would wait, were they submitted now: the same pass, of which nothing is kept. None where they have room."""
+    ahead = queue.ahead_of(tx, priority)
+    if len(ahead) > AHEAD_MAX:
+        return f"{len(ahead)} jobs wait in the queue already"
+    earlier = (job for id in ahead if (job := objects.find_job(tx, id)) is not None)
+    placement = _pass(tx, chain(earlier, newcomers), offers)
+    first = newcomers[0]
+    if any(placed.job.id == first.id for placed in placement.placed):
+        return None
+    if any(job.id == first.id for job in placement.hopeless):
+        return SOLD_OUT
+    return placement.waiting.get(first.run_id, "earlier runs wait too")
+
+
+def _pass(tx: Tx, waiting: Iterable[Job], offers: Sequence[Offer]) -> Placement:
     sold_out = {offer.name for offer in objects.offers_sold_out(tx, tx.clock.now() - SOLD_OUT_FOR)}
-    placement = place(
-        queue.of(tx),
+    return place(
+        waiting,
         _rooms(tx),
         [offer for offer in offers if offer.name not in sold_out],
         objects.machines_in_use(tx),
         [offer for offer in offers if offer.name in sold_out],
     )
-    _commit(tx, placement, ids, check)
-    return placement
 
 
 def _rooms(tx: Tx) -> list[Room]:
@@ -70,7 +95,7 @@ def _commit(tx: Tx, placement: Placement, ids: Ids, check: commits.Check) -> Non
         commits.commit(tx, Next((provisioning,)), check)
     for job in placement.hopeless:
         ending = replace(job, status=JobStatus.TERMINATING, status_since=now, reason=JobReason.NO_CAPACITY)
-        commits.commit(tx, Next((replace(ending, detail="every offer that fits is sold out"),)), check)
+        commits.commit(tx, Next((replace(ending, detail=SOLD_OUT),)), check)
 
 
 def _born(room: Room, id: str, first: Job, now: datetime) -> Instance:

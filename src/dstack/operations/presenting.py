@@ -46,7 +46,8 @@ def run_view(tx: Tx, run: Run, why: Why) -> RunView:
 
 
 def _queued(view: RunView, place: int, length: int, why: Why) -> dict[str, object]:
-    reason = why(view.id) or "earlier runs wait too"
+    # Another server may have been the one to look at the queue.
+    reason = why(view.id) or ("it waits for room" if place == 1 else "earlier runs wait too")
     detail = f"place {place} of {length} in the queue: {reason}" if view.status is RunStatus.SUBMITTED else view.detail
     return {"queue_place": place, "queue_length": length, "detail": detail}
 

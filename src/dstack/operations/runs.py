@@ -9,6 +9,7 @@ from dstack.domain.objects import Job, Run
 from dstack.domain.offers import Demand, Offer, describe, misfits
 from dstack.domain.placement import can_ever_place
 from dstack.domain.specs import STOP_GRACE_S, demand_of
+from dstack.engine.scheduler import would_wait
 from dstack.errors import (
     ConfigurationError,
     InvalidRequestError,
@@ -70,10 +71,12 @@ async def plan(context: Context, user: User, project: str, request: SubmitRun) -
     offers = await context.catalog.offers()
     fitting = [offer for offer in offers if next(misfits(wish.demand, offer), None) is None]
     fitting.sort(key=lambda offer: offer.price)
-    return await context.db.read(lambda tx: _plan(tx, caller_in(tx, user, project), wish, offers, fitting))
+    return await context.db.read(lambda tx: _plan(tx, context, caller_in(tx, user, project), wish, offers, fitting))
 
 
-def _plan(tx: Tx, caller: Caller, wish: _Wish, offers: Sequence[Offer], fitting: Sequence[Offer]) -> PlanView:
+def _plan(
+    tx: Tx, context: Context, caller: Caller, wish: _Wish, offers: Sequence[Offer], fitting: Sequence[Offer]
+) -> PlanView:
     current = objects.find_run_by(tx, caller.project.id, wish.name) if wish.name else None
     active = current is not None and not current.status.is_finished()
     return PlanView(
@@ -86,7 +89,15 @@ def _plan(tx: Tx, caller: Caller, wish: _Wish, offers: Sequence[Offer], fitting:
         max_price=max((offer.price for offer in fitting), default=None),
         refusals=_refusals(wish.demand, offers),
         current=brief_view(tx, current) if current is not None and active else None,
+        waits=_why_it_would_wait(tx, context, caller, wish, offers) if fitting else None,
     )
+
+
+def _why_it_would_wait(
+    tx: Tx, context: Context, caller: Caller, wish: _Wish, offers: Sequence[Offer]
+) -> str | None:
+    run = _born(tx, context, caller, wish, name="", key=None)
+    return would_wait(tx, offers, _jobs_of(run, context, wish), run.priority)
 
 
 def _offer_views(tx: Tx, offers: Sequence[Offer]) -> list[OfferView]:

@@ -88,6 +88,8 @@ class PlanView(View):
     """Why other machines do not fit, one sentence each, with what was asked and what there is."""
     current: "RunView | None" = None
     """The active run of this name, where there is one."""
+    waits: str | None = None
+    """Why it would wait in the queue, were it submitted now; None where there is room for it."""
 
 
 class InstanceView(View):

@@ -4,6 +4,7 @@ from bisect import insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import takewhile
 from typing import TypeAlias
 
 from sqlalchemy import select
@@ -44,6 +45,11 @@ def of(tx: Tx) -> Iterator[Job]:
         job = find_job(tx, key[-1])
         assert job is not None, "who is in the queue is on record"
         yield job
+
+
+def ahead_of(tx: Tx, priority: int) -> list[str]:
+    """The ids of the jobs that would stand before one that is submitted now, head first."""
+    return [key[-1] for key in takewhile(lambda key: key[0] <= -priority, _queue_of(tx).order)]
 
 
 def is_empty(tx: Tx) -> bool:

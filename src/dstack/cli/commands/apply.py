@@ -99,7 +99,8 @@ def plan_text(plan: "RunPlan") -> str:
     width = max(map(len, shown))
     properties = "\n".join(f"{name.ljust(width)}  {value}" for name, value in shown.items())
     offers = words.offers_table(plan.offers, plan.view.offers_total, plan.view.max_price)
-    return f"{properties}\n\n{offers}\n"
+    waits = f"\nIt would wait in the queue: {plan.view.waits}\n" if plan.view.waits else ""
+    return f"{properties}\n\n{offers}\n{waits}"
 
 
 def _read(file: str) -> "Task":
