@@ -33,7 +33,7 @@ def schedule(tx: Tx, offers: Sequence[Offer], ids: Ids, check: commits.Check) ->
 
 
 def would_wait(tx: Tx, offers: Sequence[Offer], newcomers: Sequence[Job], priority: int) -> str | None:
-    """Why jobs would wait, were they submitted now: the same pass, of which nothing is kept. None where they have room."""
+    """Why jobs would wait, were they submitted now; None where they have room. Nothing of the pass is kept."""
     ahead = queue.ahead_of(tx, priority)
     if len(ahead) > AHEAD_MAX:
         return f"{len(ahead)} jobs wait in the queue already"

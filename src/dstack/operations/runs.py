@@ -9,7 +9,6 @@ from dstack.domain.objects import Job, Run
 from dstack.domain.offers import Demand, Offer, describe, misfits
 from dstack.domain.placement import can_ever_place
 from dstack.domain.specs import STOP_GRACE_S, demand_of
-from dstack.engine.scheduler import would_wait
 from dstack.errors import (
     ConfigurationError,
     InvalidRequestError,
@@ -18,10 +17,10 @@ from dstack.errors import (
     ResourceNotExistsError,
 )
 from dstack.operations.context import Caller, Context, caller_in
-from dstack.operations.presenting import brief_view, offer_view, run_view, run_views
+from dstack.operations.presenting import brief_view, run_view, run_views
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
-from dstack.protocol.views import OfferView, PlanView, RunPage, RunView
+from dstack.protocol.views import RunPage, RunView
 from dstack.spec.names import check_name, random_name
 from dstack.spec.parse import Configuration, configuration_of
 from dstack.store import commits, events, objects
@@ -36,7 +35,7 @@ NAME_TRIES = 100
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
+class Wish:
     """A submit, understood: the configuration as an object, and what it asks of a machine."""
 
     request: SubmitRun
@@ -48,7 +47,12 @@ class _Wish:
         return self.request.run_name or self.configuration.name
 
 
-def _understand(request: SubmitRun) -> _Wish:
+def understand(request: SubmitRun) -> Wish:
+    """What a request asks for.
+
+    Raises:
+        InvalidRequestError: the configuration or the name cannot work.
+    """
     size = len(json.dumps(request.configuration))
     if size > CONFIGURATION_BYTES_MAX:
         raise InvalidRequestError(
@@ -57,7 +61,7 @@ def _understand(request: SubmitRun) -> _Wish:
         )
     try:
         configuration = configuration_of(request.configuration)
-        wish = _Wish(request, configuration, demand_of(configuration))
+        wish = Wish(request, configuration, demand_of(configuration))
         if wish.name is not None:
             check_name(wish.name)
     except ConfigurationError as error:
@@ -65,51 +69,7 @@ def _understand(request: SubmitRun) -> _Wish:
     return wish
 
 
-async def plan(context: Context, user: User, project: str, request: SubmitRun) -> PlanView:
-    """What a submit of the same request would do now. Nothing is created."""
-    wish = _understand(request)
-    offers = await context.catalog.offers()
-    fitting = [offer for offer in offers if next(misfits(wish.demand, offer), None) is None]
-    fitting.sort(key=lambda offer: offer.price)
-    return await context.db.read(lambda tx: _plan(tx, context, caller_in(tx, user, project), wish, offers, fitting))
-
-
-def _plan(
-    tx: Tx, context: Context, caller: Caller, wish: _Wish, offers: Sequence[Offer], fitting: Sequence[Offer]
-) -> PlanView:
-    current = objects.find_run_by(tx, caller.project.id, wish.name) if wish.name else None
-    active = current is not None and not current.status.is_finished()
-    return PlanView(
-        project=caller.project.name,
-        user=caller.user.name,
-        run_name=wish.name,
-        spec=wish.request.model_dump(mode="json"),
-        offers=_offer_views(tx, fitting[:OFFERS_SHOWN_MAX]),
-        offers_total=len(fitting),
-        max_price=max((offer.price for offer in fitting), default=None),
-        refusals=_refusals(wish.demand, offers),
-        current=brief_view(tx, current) if current is not None and active else None,
-        waits=_why_it_would_wait(tx, context, caller, wish, offers) if fitting else None,
-    )
-
-
-def _why_it_would_wait(
-    tx: Tx, context: Context, caller: Caller, wish: _Wish, offers: Sequence[Offer]
-) -> str | None:
-    run = _born(tx, context, caller, wish, name="", key=None)
-    return would_wait(tx, offers, _jobs_of(run, context, wish), run.priority)
-
-
-def _offer_views(tx: Tx, offers: Sequence[Offer]) -> list[OfferView]:
-    live = {(one.offer.backend, one.offer.region, one.offer.instance_type): one for one in objects.live_instances(tx)}
-    views = []
-    for offer in offers:
-        instance = live.get((offer.backend, offer.region, offer.instance_type))
-        views.append(offer_view(offer, "available" if instance is None else instance.status.value))
-    return views
-
-
-def _refusals(demand: Demand, offers: Sequence[Offer]) -> list[str]:
+def refusals_of(demand: Demand, offers: Sequence[Offer]) -> list[str]:
     """Why each offer that does not fit does not, and what it is."""
     refusals = []
     for offer in offers:
@@ -130,23 +90,23 @@ async def submit(context: Context, user: User, project: str, request: SubmitRun,
         NoCapacityError: no machine that can be had will ever fit; says what each lacks.
         ResourceExistsError: an active run has this name.
     """
-    wish = _understand(request)
+    wish = understand(request)
     offers = await context.catalog.offers()
     if all(next(misfits(wish.demand, offer), None) is not None for offer in offers):
         silent = [f"the backend {name} does not answer just now" for name in sorted(context.catalog.silent)]
-        reasons = "; ".join(_refusals(wish.demand, offers) + silent) or "no backend offers anything"
+        reasons = "; ".join(refusals_of(wish.demand, offers) + silent) or "no backend offers anything"
         raise NoCapacityError(f"No machine fits: {reasons}", hint="Ask for less, or add a backend that has it")
     # A commit whose answer was lost is done again: without a key it would be a second run.
     key = key or context.ids.new_id()
     return await context.db.write(lambda tx: _submit(tx, context, caller_in(tx, user, project), wish, offers, key))
 
 
-def _submit(tx: Tx, context: Context, caller: Caller, wish: _Wish, offers: Sequence[Offer], key: str) -> RunView:
+def _submit(tx: Tx, context: Context, caller: Caller, wish: Wish, offers: Sequence[Offer], key: str) -> RunView:
     scoped = f"{caller.project.id}/{key}"
     if (known := objects.find_run_by_key(tx, scoped)) is not None:
         return brief_view(tx, known)
-    run = _born(tx, context, caller, wish, _claim_name(tx, context, caller, wish.name), scoped)
-    jobs = _jobs_of(run, context, wish)
+    run = born(tx, context, caller, wish, _claim_name(tx, context, caller, wish.name), scoped)
+    jobs = jobs_of(run, context, wish)
     if not can_ever_place(jobs, offers):
         raise NoCapacityError(
             f"No backend has the machines for {len(jobs)} nodes at once",
@@ -171,7 +131,8 @@ def _claim_name(tx: Tx, context: Context, caller: Caller, name: str | None) -> s
     return name
 
 
-def _born(tx: Tx, context: Context, caller: Caller, wish: _Wish, name: str, key: str | None) -> Run:
+def born(tx: Tx, context: Context, caller: Caller, wish: Wish, name: str, key: str | None) -> Run:
+    """The run as it begins, written nowhere yet."""
     now = tx.clock.now()
     return Run(
         id=context.ids.new_id(),
@@ -189,7 +150,8 @@ def _born(tx: Tx, context: Context, caller: Caller, wish: _Wish, name: str, key:
     )
 
 
-def _jobs_of(run: Run, context: Context, wish: _Wish) -> list[Job]:
+def jobs_of(run: Run, context: Context, wish: Wish) -> list[Job]:
+    """The first attempts of its jobs, written nowhere yet."""
     stop_duration = wish.configuration.stop_duration
     return [
         Job(

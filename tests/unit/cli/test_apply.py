@@ -99,6 +99,12 @@ def test_a_plan_shows_properties_and_offers() -> None:
     ]
 
 
+def test_a_plan_says_that_the_run_would_wait() -> None:
+    assert apply.plan_text(plan(waits="earlier runs wait too")).endswith(
+        "\nIt would wait in the queue: earlier runs wait too\n"
+    )
+
+
 def test_a_plan_without_an_offer_tells_why() -> None:
     refusals = ["`local` has 4 CPUs, and 64 were asked for"]
     with pytest.raises(NoCapacityError, match="No machine fits: `local` has 4 CPUs, and 64 were asked for"):

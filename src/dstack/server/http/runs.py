@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
 
-from dstack.operations import access, runs
+from dstack.operations import access, planning, runs
 from dstack.protocol import requests, routes
 from dstack.server.http.calls import At, By, json_of
 from dstack.server.http.routing import add
@@ -18,7 +18,7 @@ Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=60)]
 @add(router, routes.PLAN_RUN)
 async def plan_run(context: At, user: By, project: str, body: requests.SubmitRun) -> Response:
     """What a submit of the same body would do now."""
-    return json_of(await runs.plan(context, user, project, body))
+    return json_of(await planning.plan(context, user, project, body))
 
 
 @add(router, routes.SUBMIT_RUN)

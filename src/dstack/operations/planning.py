@@ -1,0 +1,57 @@
+"""What a submit would do now: what it could run on, and whether it would have to wait."""
+
+from collections.abc import Sequence
+
+from dstack.domain.offers import Offer
+from dstack.domain.placement import fits
+from dstack.engine.scheduler import would_wait
+from dstack.operations.context import Caller, Context, caller_in
+from dstack.operations.presenting import brief_view, offer_view
+from dstack.operations.runs import OFFERS_SHOWN_MAX, Wish, born, jobs_of, refusals_of, understand
+from dstack.protocol.requests import SubmitRun
+from dstack.protocol.views import OfferView, PlanView
+from dstack.store import objects
+from dstack.store.tx import Tx
+from dstack.store.users import User
+
+
+async def plan(context: Context, user: User, project: str, request: SubmitRun) -> PlanView:
+    """What a submit of the same request would do now. Nothing is created."""
+    wish = understand(request)
+    offers = await context.catalog.offers()
+    fitting = [offer for offer in offers if fits(wish.demand, offer)]
+    fitting.sort(key=lambda offer: offer.price)
+    return await context.db.read(lambda tx: _plan(tx, context, caller_in(tx, user, project), wish, offers, fitting))
+
+
+def _plan(
+    tx: Tx, context: Context, caller: Caller, wish: Wish, offers: Sequence[Offer], fitting: Sequence[Offer]
+) -> PlanView:
+    current = objects.find_run_by(tx, caller.project.id, wish.name) if wish.name else None
+    active = current is not None and not current.status.is_finished()
+    return PlanView(
+        project=caller.project.name,
+        user=caller.user.name,
+        run_name=wish.name,
+        spec=wish.request.model_dump(mode="json"),
+        offers=_offer_views(tx, fitting[:OFFERS_SHOWN_MAX]),
+        offers_total=len(fitting),
+        max_price=max((offer.price for offer in fitting), default=None),
+        refusals=refusals_of(wish.demand, offers),
+        current=brief_view(tx, current) if current is not None and active else None,
+        waits=_why_it_would_wait(tx, context, caller, wish, offers) if fitting else None,
+    )
+
+
+def _why_it_would_wait(tx: Tx, context: Context, caller: Caller, wish: Wish, offers: Sequence[Offer]) -> str | None:
+    run = born(tx, context, caller, wish, name="", key=None)
+    return would_wait(tx, offers, jobs_of(run, context, wish), run.priority)
+
+
+def _offer_views(tx: Tx, offers: Sequence[Offer]) -> list[OfferView]:
+    live = {(one.offer.backend, one.offer.region, one.offer.instance_type): one for one in objects.live_instances(tx)}
+    views = []
+    for offer in offers:
+        instance = live.get((offer.backend, offer.region, offer.instance_type))
+        views.append(offer_view(offer, "available" if instance is None else instance.status.value))
+    return views

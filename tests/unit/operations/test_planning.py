@@ -1,0 +1,23 @@
+"""What a plan promises: it says what a submit would do now, and does nothing."""
+
+from dstack.operations import planning, runs
+from dstack.operations.context import Context
+from dstack.store import objects, queue
+from dstack.store.db import Database
+from tests.unit.operations.test_runs import ADA, context, wish
+
+__all__ = ["context"]
+
+
+async def test_a_plan_says_why_a_run_would_wait_and_changes_nothing(context: Context, db: Database) -> None:
+    whole = {"resources": {"cpu": 4, "memory": "1GB..", "disk": "1GB.."}}
+    assert (await planning.plan(context, ADA, "main", wish(**whole))).waits is None
+    await runs.submit(context, ADA, "main", wish(**whole, priority=10), key=None)
+    behind = await planning.plan(context, ADA, "main", wish(**whole))
+    assert behind.waits is not None, "the other takes the only machine"
+    equal = await planning.plan(context, ADA, "main", wish(**whole, priority=10))
+    assert equal.waits is not None, "among equals the earlier one is first"
+    ahead = await planning.plan(context, ADA, "main", wish(**whole, priority=20))
+    assert ahead.waits is None
+    assert len(await db.read(lambda tx: objects.list_runs(tx, "0-project", limit=10))) == 1
+    assert len(await db.read(lambda tx: queue.ahead_of(tx, 0))) == 1
