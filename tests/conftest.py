@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.postgres import PostgresServer
+from tests.s3 import S3Server
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +23,12 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
     name = postgres.create()
     yield postgres.url(name)
     postgres.drop(name)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """An S3-compatible storage of this test run."""
+    server = S3Server()
+    server.start()
+    yield server
+    server.stop()

@@ -93,6 +93,13 @@ class DatabaseUnavailable(ServerError):
     retryable = True
 
 
+class StorageUnavailable(ServerError):
+    """Where logs and uploads are kept does not answer, or takes nothing just now."""
+
+    code = "storage_unavailable"
+    retryable = True
+
+
 class ServerClientError(ServerError):
     """The server refused the request."""
 

@@ -1,11 +1,12 @@
-"""A database for tests: each of the two kinds in turn, the real ones."""
+"""What the server stands on, the real ones: a database of each kind in turn, and a bucket."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import insert
 
+from dstack.bucket import Bucket
 from dstack.kit.clock import CorrectedClock
 from dstack.store.db import Database
 from dstack.store.dialect import Dialect
@@ -14,6 +15,7 @@ from dstack.store.sqlite import Sqlite
 from dstack.store.tables import projects, users
 from dstack.store.tx import Tx
 from tests.making import NOW, HandClock
+from tests.s3 import S3Server
 
 
 @pytest.fixture
@@ -39,3 +41,16 @@ async def db(dialect: Dialect, clock: HandClock) -> AsyncIterator[Database]:
     await database.write(people)
     yield database
     await database.close()
+
+
+@pytest.fixture
+def s3_credentials(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in s3.credentials.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def bucket(s3: S3Server, s3_credentials: None) -> Iterator[Bucket]:
+    made = Bucket(s3.create(), "team/", s3.url)
+    yield made
+    made.close()

@@ -2,42 +2,29 @@
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from dstack.errors import InvalidRequestError
-from dstack.protocol.files import hash_of
+from dstack.blobs.base import BlobStore, check_blob, check_hash
 
 
-class BlobFiles:
-    """A folder of blobs. Plain blocking code, run in threads."""
+class BlobFiles(BlobStore):
+    """A folder of blobs; a file's time is that of its last use."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def has(self, hash: str) -> bool:
-        """Whether the blob is here; it then counts as just used."""
-        try:
-            os.utime(self._path(hash))
-        except FileNotFoundError:
-            return False
-        return True
+    def missing(self, hashes: Sequence[str]) -> list[str]:
+        return [hash for hash in hashes if not self._use(hash)]
 
     def get(self, hash: str) -> bytes | None:
-        """The blob, or None; it then counts as just used."""
         try:
-            os.utime(self._path(hash))
-            return self._path(hash).read_bytes()
+            return self._path(hash).read_bytes() if self._use(hash) else None
         except FileNotFoundError:
             return None
 
     def put(self, hash: str, blob: bytes) -> None:
-        """Keep a blob.
-
-        Raises:
-            InvalidRequestError: these bytes do not have this hash.
-        """
-        if hash_of(blob) != hash:
-            raise InvalidRequestError(f"The bytes sent as blob `{hash}` have another hash", hint="Send them again")
+        check_blob(hash, blob)
         path = self._path(hash)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
@@ -45,7 +32,6 @@ class BlobFiles:
         os.replace(file.name, path)
 
     def prune(self, unused_since: float) -> int:
-        """Forget the blobs that nobody has asked for since then (seconds since the epoch). Returns how many."""
         pruned = 0
         for path in self._folder.glob("??/*"):
             if path.stat().st_mtime < unused_since:
@@ -53,7 +39,12 @@ class BlobFiles:
                 pruned += 1
         return pruned
 
+    def _use(self, hash: str) -> bool:
+        try:
+            os.utime(self._path(hash))
+        except FileNotFoundError:
+            return False
+        return True
+
     def _path(self, hash: str) -> Path:
-        if len(hash) != 64 or not set(hash) <= set("0123456789abcdef"):
-            raise InvalidRequestError(f"`{hash[:80]}` is not the hash of a blob")
-        return self._folder / hash[:2] / hash
+        return self._folder / check_hash(hash)[:2] / hash

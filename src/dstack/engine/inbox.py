@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from dstack.blobs.files import BlobFiles
+from dstack.blobs.base import BlobStore
 from dstack.domain.intents import Done, StartJob
 from dstack.domain.objects import Instance, Job
 from dstack.engine.leases import Leases
@@ -34,7 +34,7 @@ class EngineInbox:
         db: Database,
         leases: Leases,
         logs: LogStore,
-        blobs: BlobFiles,
+        blobs: BlobStore,
         signals: Signals,
         when_silent: Callable[[], None] = lambda: None,
     ) -> None:

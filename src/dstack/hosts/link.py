@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import logging
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,7 +16,15 @@ from typing import Any, Protocol
 
 from dstack.errors import AgentRefused, BackendError, HostUnreachable, error_of_code
 from dstack.kit.clock import Clock
-from dstack.protocol.agent import LOG_STREAMS, VERSION, HostResources, JobReport, report_of, resources_of
+from dstack.protocol.agent import (
+    LOG_STREAMS,
+    LOG_TIME_EXACT_S,
+    VERSION,
+    HostResources,
+    JobReport,
+    report_of,
+    resources_of,
+)
 from dstack.protocol.frames import read_frame, write_frame
 
 log = logging.getLogger(__name__)
@@ -26,6 +34,8 @@ REPLY_TIMEOUT_S = 30.0
 FIRST_RETRY = timedelta(milliseconds=50)
 LONGEST_RETRY = timedelta(seconds=15)
 CALLS_OPEN_MAX = 1000
+PRINTED_BYTES_MAX = 32 << 20
+"""With more log bytes of an instance waiting to be stored, nothing is read from its agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +46,19 @@ class Welcome:
     ssh_port: int | None
     ssh_host_key: str | None
     reports: tuple[JobReport, ...]
+
+
+@dataclass(slots=True)
+class _Printed:
+    """Bytes of a log stream that came one after the other at almost the same time."""
+
+    offset: int
+    at: float
+    data: bytearray
+
+    def takes(self, offset: int, at: float) -> bool:
+        """Whether more can be stored together with these; the log store has one time for both."""
+        return offset == self.offset + len(self.data) and 0 <= at - self.at < LOG_TIME_EXACT_S
 
 
 class Inbox(Protocol):
@@ -83,6 +106,11 @@ class Link:
         self._reported: dict[str, JobReport] = {}
         """What the agent said and nobody has heard yet; of one job only the latest counts."""
         self._has_reported = asyncio.Event()
+        self._printed: dict[tuple[str, str], list[_Printed]] = {}
+        """Log bytes that wait to be stored: where the store is slow, more is stored at once, and reports go on."""
+        self._printed_bytes = 0
+        self._has_printed = asyncio.Event()
+        self._has_room = asyncio.Event()
         self._followed: set[tuple[str, str]] = set()
         """The log streams that were asked for; bytes of others are not taken."""
 
@@ -123,7 +151,14 @@ class Link:
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         self._reported.clear()
         self._followed.clear()
-        reports = asyncio.create_task(self._pass_on_reports(writer), name=f"reports of {self.instance_id}")
+        self._take_printed()
+        pumps = [
+            asyncio.create_task(self._pump(came, pass_on, writer), name=f"{what} of {self.instance_id}")
+            for what, came, pass_on in (
+                ("reports", self._has_reported, self._pass_on_reports),
+                ("logs", self._has_printed, self._store_printed),
+            )
+        ]
         try:
             self._writer = writer
             self._session += 1
@@ -143,7 +178,8 @@ class Link:
         finally:
             self._ready.clear()
             self._writer = None
-            reports.cancel()
+            for pump in pumps:
+                pump.cancel()
             self._fail_calls()
             writer.close()
             with suppress(OSError):
@@ -165,8 +201,8 @@ class Link:
                 job_id,
                 stream,
             ) in self._followed:
-                stored = await self._inbox.logged(job_id, stream, offset, at, payload)
-                self._send({"t": "log_ack", "job_id": job_id, "stream": stream, "offset": stored})
+                self._take_in((job_id, stream), offset, at, payload)
+                await self._has_room.wait()
             case {"t": "want", "hash": hash}:
                 blob = await self._inbox.blob(hash)
                 self._send({"t": "blob", "hash": hash, "missing": blob is None}, blob)
@@ -181,18 +217,47 @@ class Link:
         if report.logged:
             self._followed.difference_update((report.job_id, stream) for stream in LOG_STREAMS)
 
-    async def _pass_on_reports(self, writer: StreamWriter) -> None:
-        """Whatever has come meanwhile goes into one transaction."""
+    def _take_in(self, of: tuple[str, str], offset: int, at: float, data: bytes) -> None:
+        waiting = self._printed.setdefault(of, [])
+        if waiting and waiting[-1].takes(offset, at):
+            waiting[-1].data += data
+        else:
+            waiting.append(_Printed(offset, at, bytearray(data)))
+        self._printed_bytes += len(data)
+        if self._printed_bytes > PRINTED_BYTES_MAX:
+            self._has_room.clear()
+        self._has_printed.set()
+
+    def _take_printed(self) -> dict[tuple[str, str], list[_Printed]]:
+        printed, self._printed = self._printed, {}
+        self._printed_bytes = 0
+        self._has_room.set()
+        return printed
+
+    async def _pump(self, came: asyncio.Event, pass_on: Callable[[], Awaitable[None]], writer: StreamWriter) -> None:
+        """Pass on whatever has come meanwhile, again and again."""
         try:
             while True:
-                await self._has_reported.wait()
-                self._has_reported.clear()
-                latest, self._reported = self._reported, {}
-                if latest:
-                    await self._inbox.reported(self.instance_id, list(latest.values()))
+                await came.wait()
+                came.clear()
+                await pass_on()
         except Exception:  # what was not stored is said again on the next connection
-            log.exception("Reports of instance %s could not be stored", self.instance_id)
+            log.exception("What instance %s says could not be stored", self.instance_id)
+            self._delay = LONGEST_RETRY
             writer.close()
+
+    async def _pass_on_reports(self) -> None:
+        latest, self._reported = self._reported, {}
+        if latest:
+            await self._inbox.reported(self.instance_id, list(latest.values()))
+
+    async def _store_printed(self) -> None:
+        await asyncio.gather(*(self._store(*of, printed) for of, printed in self._take_printed().items()))
+
+    async def _store(self, job_id: str, stream: str, printed: list[_Printed]) -> None:
+        for one in printed:
+            stored = await self._inbox.logged(job_id, stream, one.offset, one.at, bytes(one.data))
+            self._send({"t": "log_ack", "job_id": job_id, "stream": stream, "offset": stored})
 
     def _send(self, frame: dict[str, Any], payload: bytes | None = None) -> None:
         if self._writer is None:

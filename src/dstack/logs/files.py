@@ -2,17 +2,11 @@
 
 import os
 import shutil
-import struct
 from datetime import datetime
 from pathlib import Path
 
 from dstack.logs.base import LogStore
-
-_MARK = struct.Struct("<Qd")
-"""One line of the index: an offset, and the time (seconds since the epoch) of the bytes from there on."""
-
-MARK_EVERY_S = 0.1
-"""Bytes that come within this time share a mark; the start of a new one is exact."""
+from dstack.logs.marks import MARK_BYTES, Mark, is_new, marks_of, reaches
 
 
 class LogFiles(LogStore):
@@ -37,12 +31,10 @@ class LogFiles(LogStore):
 
     def _mark(self, path: Path, offset: int, at: float) -> None:
         with open(path.with_suffix(".index"), "ab+", opener=_private) as index:
-            end = index.tell() - index.tell() % _MARK.size
-            if end:
-                index.seek(end - _MARK.size)
-                if at - _MARK.unpack(index.read(_MARK.size))[1] < MARK_EVERY_S:
-                    return
-            index.write(_MARK.pack(offset, at))
+            end = index.tell() - index.tell() % MARK_BYTES
+            index.seek(max(0, end - MARK_BYTES))
+            if is_new(next(marks_of(index.read(MARK_BYTES)), None), at):
+                index.write(Mark(offset, at).packed())
 
     def size(self, job_id: str, stream: str) -> int:
         try:
@@ -61,12 +53,10 @@ class LogFiles(LogStore):
     def offset_at(self, job_id: str, stream: str, start: datetime) -> int:
         path = self._path(job_id, stream)
         try:
-            marks = path.with_suffix(".index").read_bytes()
+            marks = marks_of(path.with_suffix(".index").read_bytes())
         except FileNotFoundError:
             return 0
-        whole = marks[: len(marks) - len(marks) % _MARK.size]
-        earliest = start.timestamp() - MARK_EVERY_S  # what shares a mark may be this much younger than the mark
-        return next((offset for offset, at in _MARK.iter_unpack(whole) if at > earliest), self.size(job_id, stream))
+        return next((mark.offset for mark in marks if reaches(mark, start)), self.size(job_id, stream))
 
     def delete(self, job_id: str) -> None:
         shutil.rmtree(self._folder / job_id, ignore_errors=True)

@@ -9,7 +9,7 @@ from dstack.store.users import User
 async def missing(context: Context, user: User, project: str, hashes: list[str]) -> list[str]:
     """Those of the blobs that are not here yet."""
     await context.db.read(lambda tx: caller_in(tx, user, project))
-    return await asyncio.to_thread(lambda: [hash for hash in hashes if not context.blobs.has(hash)])
+    return await asyncio.to_thread(context.blobs.missing, hashes)
 
 
 async def put(context: Context, user: User, project: str, hash: str, blob: bytes) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from dstack.backends.base import Backend
-from dstack.blobs.files import BlobFiles
+from dstack.blobs.base import BlobStore
 from dstack.engine.catalog import Catalog
 from dstack.engine.reconciler import Reconciler
 from dstack.errors import ResourceNotExistsError
@@ -29,7 +29,7 @@ class Context:
     """Why the run of this id waits in the queue, where that is known."""
     backends: Mapping[str, Backend]
     logs: LogStore
-    blobs: BlobFiles
+    blobs: BlobStore
     signals: Signals
 
 

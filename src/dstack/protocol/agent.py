@@ -33,6 +33,8 @@ from dstack.kit.plain import to_plain
 VERSION = 1
 LOG_FRAME_BYTES = 256 << 10
 LOG_WINDOW_BYTES = 2 << 20
+LOG_TIME_EXACT_S = 0.1
+"""How exactly it is known when a byte was printed: what comes within this time may share the time of the first."""
 
 LOG_STREAMS = ("job", "agent")
 """`job` is what the job prints; `agent` is what the agent has to say about it."""

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from dstack import backends
 from dstack.backends.base import Backend
+from dstack.blobs.base import BlobStore
 from dstack.blobs.files import BlobFiles
 from dstack.domain.objects import Instance
 from dstack.engine.catalog import Catalog
@@ -19,7 +20,7 @@ from dstack.engine.links import Links, connector_for
 from dstack.engine.loop import Engine
 from dstack.engine.outbox import Outbox
 from dstack.engine.reconciler import Reconciler
-from dstack.errors import ConfigurationError
+from dstack.errors import ConfigurationError, StorageUnavailable
 from dstack.hosts.link import Connector
 from dstack.kit.clock import Clock, CorrectedClock, SystemClock
 from dstack.kit.ids import Ids, RandomIds
@@ -52,7 +53,7 @@ class Outside:
     ids: Ids
     backends: Mapping[str, Backend]
     logs: LogStore
-    blobs: BlobFiles
+    blobs: BlobStore
     connector_for: Callable[[Instance], Connector] = connector_for
     make_database: Callable[[Dialect, Clock], Database] = Database
     make_effects: Callable[[Database, Mapping[str, Backend], Links], Effects] = Effects
@@ -67,14 +68,15 @@ def outside_of(settings: Settings) -> Outside:
     """
     clock = CorrectedClock(SystemClock())
     ids = RandomIds(clock)
+    logs, blobs = _storage_of(settings, clock)
     local = {"local": backends.load("local")(settings.data_dir)} if settings.local_backend else {}
     return Outside(
         dialect=_dialect_of(settings, clock, ids),
         clock=clock,
         ids=ids,
         backends=local,
-        logs=LogFiles(settings.data_dir / "logs"),
-        blobs=BlobFiles(settings.data_dir / "blobs"),
+        logs=logs,
+        blobs=blobs,
         hostname=socket.gethostname(),
     )
 
@@ -89,6 +91,22 @@ def _dialect_of(settings: Settings, clock: CorrectedClock, ids: Ids) -> Dialect:
             f"PostgreSQL cannot be used: {error}", hint="Install it with `pip install 'dstack-orchestrator[postgres]'`"
         ) from error
     return Postgres(settings.database_url, clock, server=ids.new_token())
+
+
+def _storage_of(settings: Settings, clock: Clock) -> tuple[LogStore, BlobStore]:
+    if settings.s3 is None:
+        return LogFiles(settings.data_dir / "logs"), BlobFiles(settings.data_dir / "blobs")
+    try:
+        from dstack.blobs.bucket import BlobBucket  # an extra: most servers use a folder
+        from dstack.bucket import Bucket
+        from dstack.logs.bucket import LogBucket
+    except ImportError as error:
+        raise ConfigurationError(
+            f"S3 cannot be used: {error}", hint="Install it with `pip install 'dstack-orchestrator[s3]'`"
+        ) from error
+    bucket = Bucket(settings.s3.bucket, settings.s3.prefix, settings.s3.endpoint_url)
+    bucket.check()
+    return LogBucket(bucket), BlobBucket(bucket, clock)
 
 
 class Parts:
@@ -149,7 +167,7 @@ class Parts:
             try:
                 pruned = await asyncio.to_thread(self.context.blobs.prune, unused_since)
                 log.info("Pruned %d blobs that were not used for a month", pruned)
-            except OSError as error:
+            except (OSError, StorageUnavailable) as error:
                 log.warning("Unused blobs could not be pruned: %s", error)
             await self._clock.sleep(PRUNE_EVERY)
 

@@ -8,6 +8,18 @@ from dstack.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)
+class S3Settings:
+    """A bucket for logs and uploads. Credentials and region come the way every AWS tool finds them."""
+
+    bucket: str
+    """`DSTACK_S3_BUCKET`."""
+    prefix: str = ""
+    """Before all names, with its `/`. `DSTACK_S3_PREFIX`."""
+    endpoint_url: str | None = None
+    """Of a storage that is not Amazon's. `DSTACK_S3_ENDPOINT_URL`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """How one server is set up."""
 
@@ -22,6 +34,8 @@ class Settings:
     """`DSTACK_SERVER_ADMIN_TOKEN`; made at the first start where unset."""
     database_url: str | None = None
     """A PostgreSQL database, for several servers. `DSTACK_DATABASE_URL`; a file in `data_dir` where unset."""
+    s3: S3Settings | None = None
+    """Where logs and uploads are kept; folders in `data_dir` where unset."""
     local_backend: bool = True
     """Whether runs may use the machine of the server. `DSTACK_LOCAL_BACKEND`; unset, only a server that is alone."""
     idle_stop_s: float = 60.0
@@ -53,6 +67,15 @@ def settings_from_env(*, host: str, port: int, data_dir: Path, embedded: bool) -
         embedded=embedded,
         admin_token=admin_token,
         database_url=database_url,
+        s3=_s3_settings(),
         local_backend=os.environ.get("DSTACK_LOCAL_BACKEND", "" if database_url else "1") not in ("", "0"),
         idle_stop_s=float(os.environ.get("DSTACK_EMBEDDED_IDLE_S", "60")),
     )
+
+
+def _s3_settings() -> S3Settings | None:
+    bucket = os.environ.get("DSTACK_S3_BUCKET")
+    if not bucket:
+        return None
+    prefix = os.environ.get("DSTACK_S3_PREFIX", "").strip("/")
+    return S3Settings(bucket, f"{prefix}/" if prefix else "", os.environ.get("DSTACK_S3_ENDPOINT_URL") or None)

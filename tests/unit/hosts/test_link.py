@@ -25,6 +25,9 @@ class Heard:
         self.failures = 0
         self.reports: asyncio.Queue[JobReport] = asyncio.Queue()
         self.logs: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self.ports: asyncio.Queue[int] = asyncio.Queue()
+        self.may_store = asyncio.Event()
+        self.may_store.set()
         self.wanted: dict[tuple[str, str], int] = {}
 
     def _maybe_fail(self) -> None:
@@ -45,10 +48,12 @@ class Heard:
 
     async def logged(self, job_id: str, stream: str, offset: int, at: float, data: bytes) -> int:
         self._maybe_fail()
+        await self.may_store.wait()
         self.logs.put_nowait((job_id, data))
         return offset + len(data)
 
-    async def ssh_ready(self, instance_id: str, port: int, host_key: str) -> None: ...
+    async def ssh_ready(self, instance_id: str, port: int, host_key: str) -> None:
+        self.ports.put_nowait(port)
 
     async def blob(self, hash: str) -> bytes | None:
         return None
@@ -130,6 +135,39 @@ async def test_reports_that_cannot_be_stored_are_heard_on_the_next_connection(
         await agent.welcome()
         agent.say(t="job", report=to_json(report()))
     assert await next_of(inbox.reports) == report()
+
+
+async def test_what_comes_while_the_store_is_slow_is_stored_together_and_holds_up_no_report(
+    link: Link, agent: PlayedAgent, inbox: Heard
+) -> None:
+    inbox.may_store.clear()
+    await agent.welcome()
+    link.follow_new("0-job")
+    for offset, at in ((0, 1.0), (2, 2.0), (4, 2.05), (6, 2.09), (8, 3.0)):
+        agent.say(b"%02d" % offset, t="log", job_id="0-job", stream="job", offset=offset, at=at)
+    agent.say(t="job", report=to_json(ended()))
+    assert (await next_of(inbox.reports)).job_id == "0-job", "reports do not wait for logs"
+    inbox.may_store.set()
+    stored = [await next_of(inbox.logs) for _ in range(3)]
+    assert [data for _, data in stored] == [b"00", b"020406", b"08"]
+
+
+async def test_no_more_is_taken_than_can_wait_to_be_stored(
+    link: Link, agent: PlayedAgent, inbox: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "PRINTED_BYTES_MAX", 4)
+    inbox.may_store.clear()
+    await agent.welcome()
+    link.follow_new("0-job")
+    for offset in range(0, 10, 5):
+        agent.say(b"hello", t="log", job_id="0-job", stream="job", offset=offset, at=0.0)
+    agent.say(t="ssh", port=22, host_key="key")
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert inbox.ports.empty(), "one is being stored, one waits: no more is read"
+    inbox.may_store.set()
+    assert [data for _, data in [await next_of(inbox.logs), await next_of(inbox.logs)]] == [b"hello", b"hello"]
+    assert await next_of(inbox.ports) == 22
 
 
 async def test_bytes_of_a_log_that_was_not_asked_for_are_not_taken(

@@ -18,6 +18,7 @@ from dstack.errors import (
     ResourceNotExistsError,
     ServerClientError,
     ServerError,
+    StorageUnavailable,
     UnauthorizedError,
 )
 from dstack.protocol.views import Problem
@@ -32,6 +33,7 @@ _STATUSES: dict[type[DstackError], int] = {
     ServerClientError: 400,
     BackendError: 502,
     DatabaseUnavailable: 503,
+    StorageUnavailable: 503,
     DstackError: 500,
 }
 

@@ -1,0 +1,56 @@
+"""What keeps blobs."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from dstack.errors import InvalidRequestError
+from dstack.protocol.files import hash_of
+
+
+class BlobStore(ABC):
+    """Bytes under their own SHA-256. Plain blocking code, run in threads. What is asked for counts as used just now."""
+
+    @abstractmethod
+    def missing(self, hashes: Sequence[str]) -> list[str]:
+        """Those of the blobs that are not here.
+
+        Raises:
+            InvalidRequestError: one is no hash.
+        """
+
+    @abstractmethod
+    def get(self, hash: str) -> bytes | None:
+        """The blob, or None.
+
+        Raises:
+            InvalidRequestError: this is no hash.
+        """
+
+    @abstractmethod
+    def put(self, hash: str, blob: bytes) -> None:
+        """Keep a blob.
+
+        Raises:
+            InvalidRequestError: these bytes do not have this hash.
+        """
+
+    @abstractmethod
+    def prune(self, unused_since: float) -> int:
+        """Forget the blobs that nobody has asked for since then (seconds since the epoch). Returns how many."""
+
+
+def check_hash(hash: str) -> str:
+    """The hash, if it is one.
+
+    Raises:
+        InvalidRequestError: it is not.
+    """
+    if len(hash) != 64 or not set(hash) <= set("0123456789abcdef"):
+        raise InvalidRequestError(f"`{hash[:80]}` is not the hash of a blob")
+    return hash
+
+
+def check_blob(hash: str, blob: bytes) -> None:
+    """Raises `InvalidRequestError` where these bytes do not have this hash."""
+    if hash_of(blob) != hash:
+        raise InvalidRequestError(f"The bytes sent as blob `{hash}` have another hash", hint="Send them again")

@@ -1,0 +1,53 @@
+"""An S3-compatible storage for tests, in memory, in a process of its own."""
+
+import itertools
+import os
+import socket
+import subprocess
+import sys
+import threading
+
+import httpx
+
+START_TIMEOUT_S = 60
+
+
+class S3Server:
+    """Listens on the loopback, and takes any credentials."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        self.credentials = {
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def start(self) -> None:
+        """Serve; returns once it answers."""
+        port = self.url.rpartition(":")[2]
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port]
+        env = os.environ | {"MOTO_S3_DEFAULT_MAX_KEYS": "7"}  # small pages, so that listings have several
+        self._process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        over = threading.Event()
+        for _ in range(START_TIMEOUT_S * 10):
+            try:
+                httpx.get(self.url, trust_env=False)
+                return
+            except httpx.TransportError:
+                over.wait(0.1)
+        raise AssertionError(f"no storage answers at {self.url}")
+
+    def stop(self) -> None:
+        """End it, and all that it kept."""
+        self._process.kill()
+        self._process.wait()
+
+    def create(self) -> str:
+        """A new bucket."""
+        name = f"test-{next(self._numbers)}"
+        httpx.put(f"{self.url}/{name}", trust_env=False).raise_for_status()
+        return name
