@@ -51,3 +51,8 @@ class S3Server:
         name = f"test-{next(self._numbers)}"
         httpx.put(f"{self.url}/{name}", trust_env=False).raise_for_status()
         return name
+
+    def settings(self) -> dict[str, str]:
+        """What a server needs in its environment to keep logs and uploads in a new bucket."""
+        about = {"DSTACK_S3_BUCKET": self.create(), "DSTACK_S3_PREFIX": "team", "DSTACK_S3_ENDPOINT_URL": self.url}
+        return about | self.credentials

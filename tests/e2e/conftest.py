@@ -1,4 +1,4 @@
-"""A home for each test, on either database where the module says so."""
+"""A home for each test, on everything that a server may stand on where the module says so."""
 
 from collections.abc import Iterator
 
@@ -8,9 +8,10 @@ from tests.e2e.home import Home
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A module with `ON_BOTH_DATABASES = True` is run once with a file and once with PostgreSQL."""
-    if "home" in metafunc.fixturenames and getattr(metafunc.module, "ON_BOTH_DATABASES", False):
-        metafunc.parametrize("home", ["sqlite", "postgres"], indirect=True)
+    """A module says with `FOUNDATIONS` on what its tests run: a file and folders, PostgreSQL, PostgreSQL and S3."""
+    foundations = getattr(metafunc.module, "FOUNDATIONS", None)
+    if foundations is not None and "home" in metafunc.fixturenames:
+        metafunc.parametrize("home", foundations, indirect=True)
 
 
 @pytest.fixture
@@ -20,7 +21,10 @@ def home(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     for name in ("DSTACK_SERVER_URL", "DSTACK_TOKEN", "DSTACK_PROJECT", "DSTACK_SERVER_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home.path))
-    if getattr(request, "param", "sqlite") == "postgres":
+    foundation = getattr(request, "param", "file")
+    if foundation == "postgres and s3":
+        home.env |= request.getfixturevalue("s3").settings()
+    if foundation != "file":
         for name, value in home.serve(request.getfixturevalue("postgres_url")).items():
             monkeypatch.setenv(name, value)
     yield home

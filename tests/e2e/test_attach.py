@@ -12,7 +12,7 @@ import pytest
 from dstack.api import PortUsedError, Run, Task
 from tests.e2e.home import Home, wait_for
 
-ON_BOTH_DATABASES = True
+FOUNDATIONS = ["file", "postgres"]
 
 SERVER = """\
 from http.server import BaseHTTPRequestHandler, HTTPServer

@@ -7,7 +7,7 @@ import pytest
 
 from tests.e2e.home import Home
 
-ON_BOTH_DATABASES = True
+FOUNDATIONS = ["file", "postgres"]
 
 
 def apply(home: Home, script: str, *args: str) -> "tuple[str, int]":

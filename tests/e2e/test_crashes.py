@@ -7,7 +7,7 @@ import pytest
 from dstack.api import Run, Task
 from tests.e2e.home import Home
 
-ON_BOTH_DATABASES = True
+FOUNDATIONS = ["file", "postgres", "postgres and s3"]
 
 LINES = 400
 

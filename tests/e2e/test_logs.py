@@ -9,7 +9,7 @@ import pytest
 from dstack.api import Run, Task
 from tests.e2e.home import Home
 
-ON_BOTH_DATABASES = True
+FOUNDATIONS = ["file", "postgres", "postgres and s3"]
 
 MIB = 1 << 20
 FAST = "import sys\nline = bytes(range(256)) * 4\nfor number in range(51200): sys.stdout.buffer.write(line)"

@@ -9,7 +9,7 @@ ESCAPE = """\
 cat > escape.py <<'END'
 import os, signal, sys, time
 
-ON_BOTH_DATABASES = True
+FOUNDATIONS = ["file", "postgres"]
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 for generation in range(2):
     if os.fork():

@@ -3,7 +3,7 @@
 from dstack.api import Resources, Run, Task
 from tests.e2e.home import Home, wait_for
 
-ON_BOTH_DATABASES = True
+FOUNDATIONS = ["file", "postgres"]
 
 
 def submit(home: Home, name: str, *commands: str, priority: int = 0) -> Run:

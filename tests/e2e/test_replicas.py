@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.e2e.home import Home, wait_for
+from tests.s3 import S3Server
 
 TOKEN = "the-token-of-all-replicas"
 JOBS = 500
@@ -73,6 +74,11 @@ class Replicas:
             if before is None:
                 return found
 
+    def log(self, name: str) -> str:
+        """What a run has printed."""
+        _, client = self.living[next(self._turn) % len(self.living)]
+        return client.get(f"/runs/{name}/logs").raise_for_status().text
+
     def close(self) -> None:
         """End all of them in good order, as an operator would."""
         for process, client in self.living:
@@ -83,7 +89,8 @@ class Replicas:
 
 
 @pytest.fixture
-def replicas(home: Home, postgres_url: str) -> Iterator[Replicas]:
+def replicas(home: Home, postgres_url: str, s3: S3Server) -> Iterator[Replicas]:
+    home.env |= s3.settings()
     replicas = Replicas(home, postgres_url)
     replicas.start()
     replicas.start()
@@ -148,13 +155,16 @@ def test_of_500_jobs_each_runs_once_while_servers_are_killed_every_few_seconds(h
     killer.start()
     try:
         for number in range(JOBS):
-            submit(replicas, f"run-{number}", f"echo {number} >> {ran}")
+            submit(replicas, f"run-{number}", f"echo {number} | tee -a {ran}")
         ended = statuses_once(replicas, lambda found: len(found) == JOBS and set(found.values()) == {"done"})
     finally:
         over.set()
         killer.join()
     assert Counter(ended.values()) == {"done": JOBS}
     assert Counter(ran.read_text().split()) == Counter(str(number) for number in range(JOBS))
+    assert {number: replicas.log(f"run-{number}") for number in range(JOBS)} == {
+        number: f"{number}\n" for number in range(JOBS)
+    }
     assert kills["killed"] >= 3
     print(f"{JOBS} jobs, {kills['killed']} servers killed")
 
