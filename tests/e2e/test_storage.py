@@ -1,4 +1,4 @@
-"""Logs and uploads in S3-compatible storage: nothing of them stays in the server's folder, and what is wrong is said."""
+"""Logs and uploads in S3-compatible storage: nothing of them stays in the server's folder; mistakes are told."""
 
 import pytest
 
