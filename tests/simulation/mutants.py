@@ -5,22 +5,27 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from typing import Any
 from unittest.mock import patch
+
+from sqlalchemy import Connection, Table, Update, bindparam, update
 
 from dstack.domain import placement
 from dstack.domain.intents import Done, StartJob
 from dstack.domain.lifecycle import In, Lifecycle
 from dstack.domain.objects import Instance, InstanceView, Job, JobView, Next, Run, RunView
 from dstack.domain.offers import Offer
-from dstack.engine import catalog, effects, inbox, outbox, scheduler, turn
+from dstack.engine import catalog, effects, inbox, leases, outbox, scheduler, turn
 from dstack.engine.instances import keeping
 from dstack.engine.jobs import stopping
 from dstack.engine.lifecycles import INSTANCE, JOB
 from dstack.engine.runs import deriving, waiting
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus
 from dstack.store import commits, intents, wakes
+from dstack.store import leases as store_leases
 from dstack.store.tx import Tx
+from dstack.testing.databases import SharedSqlite
 
 Plant = Callable[[], Any]
 MUTANTS: dict[str, Plant] = {}
@@ -215,6 +220,34 @@ def a_submit_is_accepted_before_it_is_committed() -> Any:
             tx._objects.clear()
 
     return patch.object(commits, "add_run", forget_some)
+
+
+@mutant
+def a_server_acts_without_a_lease() -> Any:
+    return patch.object(leases.Leases, "owns", lambda *_: True)
+
+
+@mutant
+def what_a_former_owner_heard_is_written() -> Any:
+    return patch.object(store_leases, "check", lambda *_: None)
+
+
+@mutant
+def what_another_server_wrote_is_overwritten() -> Any:
+    """Neither is it forgotten what was remembered before, nor do versions tell."""
+
+    def begin(self: SharedSqlite, conn: Connection) -> bool:
+        _BEGIN(self, conn)
+        return False
+
+    def update_of(table: Table, columns: tuple[str, ...]) -> Update:
+        any_version = (table.c.id == bindparam("of_id")) & (bindparam("of_version") >= 0)
+        return update(table).where(any_version).values({name: bindparam(name) for name in columns})
+
+    return _all(patch.object(SharedSqlite, "begin", begin), patch("dstack.store.tx._update_of", cache(update_of)))
+
+
+_BEGIN = SharedSqlite.begin
 
 
 @contextmanager

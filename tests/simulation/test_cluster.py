@@ -6,7 +6,7 @@ from dstack import testing
 from dstack.api import Task
 from dstack.errors import ConfigurationError, NoCapacityError
 from dstack.protocol.statuses import JobStatus, RunStatus
-from dstack.testing import Cluster, LostReplies, ServerCrashes, SoldOut
+from dstack.testing import Cluster, LostReplies, ServerCrashes, ServerPauses, SoldOut
 from dstack.testing.plugin import MakeCluster
 
 
@@ -60,6 +60,17 @@ def _story(seed: int) -> str:
         return cluster.story()
 
 
+def test_of_several_servers_each_answers_and_others_go_on_when_one_dies(dstack_cluster: MakeCluster) -> None:
+    cluster = dstack_cluster(backends=["aws"], faults=[ServerPauses()], servers=3)
+    cluster.when("train", takes_s=3600)
+    run = cluster.submit("{type: task, name: train, commands: [work]}")
+    run.wait("running")
+    for _ in range(3):
+        cluster.crash_server()
+        assert run.status == "running"
+    assert run.wait() == "done"
+
+
 def test_what_is_wrong_in_the_world_fails_the_test() -> None:
     with Cluster() as cluster:
         run = cluster.submit({"type": "task", "commands": ["true"]})
@@ -74,6 +85,8 @@ def test_what_there_is_not_is_refused_with_what_there_is() -> None:
         Cluster(["asw"])
     with pytest.raises(ConfigurationError, match="There is no clock called `real`"):
         Cluster(clock="real")
+    with pytest.raises(ConfigurationError, match="A cluster has 1 to 5 servers, and not 0"):
+        Cluster(servers=0)
 
 
 async def test_a_cluster_in_a_running_loop_is_refused() -> None:

@@ -3,11 +3,12 @@
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
-from dstack.testing.histories import Story, tell
-from dstack.testing.plans import FAULTS_MIN, RUNS_MIN
+from dstack.testing.histories import Story, play, script_of, tell
+from dstack.testing.plans import FAULTS_AMONG_SERVERS, FAULTS_MIN, RUNS_MIN
 
 SEEDS = range(1, 31)
 
@@ -20,6 +21,14 @@ def stories() -> list[Story]:
 def test_nothing_is_lost_doubled_or_leaked(stories: list[Story]) -> None:
     """The seeds without which planted bugs would prove nothing; `make sim` lives through many more."""
     assert [str(violation) for story in stories for violation in story.violations] == []
+
+
+@pytest.mark.parametrize("seed", range(1, 13))
+def test_nor_is_it_where_several_servers_work_on_one_database(seed: int) -> None:
+    """They are killed, frozen and updated, do not hear of each other, and their clocks are wrong."""
+    script = script_of(seed)
+    script = replace(script, servers=2 + seed % 2, faults=(*script.faults, *FAULTS_AMONG_SERVERS))
+    assert [str(violation) for violation in play(script).violations] == []
 
 
 def test_a_history_is_rich(stories: list[Story]) -> None:

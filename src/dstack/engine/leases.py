@@ -7,6 +7,7 @@ still writes is refused by the number (epoch) of his lease.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import timedelta
 
 from dstack.domain.sharding import SHARDS, divide, shard_of
@@ -19,21 +20,39 @@ from dstack.store.tx import Tx
 
 log = logging.getLogger(__name__)
 
-LEASE = timedelta(seconds=6)
-RENEW_EVERY = timedelta(seconds=1)
-MARGIN = timedelta(seconds=2)
-"""How long before its end a lease is not acted on any more."""
+
+@dataclass(frozen=True, slots=True)
+class LeaseTerms:
+    """How long a lease lasts; all servers of a database have the same terms."""
+
+    lasts: timedelta = timedelta(seconds=6)
+    renewed_every: timedelta = timedelta(seconds=1)
+    margin: timedelta = timedelta(seconds=2)
+    """How long before its end a lease is not acted on any more."""
+
+
+TERMS = LeaseTerms()
 
 
 class Leases:
     """The shards of one server, and who has to hear when they change."""
 
-    def __init__(self, db: Database, clock: Clock, replica_id: str, hostname: str, *, alone: bool) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        replica_id: str,
+        hostname: str,
+        *,
+        alone: bool,
+        terms: LeaseTerms = TERMS,
+    ) -> None:
         self._db = db
         self._clock = clock
         self._id = replica_id
         self._hostname = hostname
         self._alone = alone
+        self._terms = terms
         self._epochs: dict[int, int] = {}
         self._valid_until_s = 0.0
         self._is_taken_up = True
@@ -86,7 +105,7 @@ class Leases:
 
     async def _run(self) -> None:
         while True:
-            await self._clock.sleep(RENEW_EVERY)
+            await self._clock.sleep(self._terms.renewed_every)
             try:
                 await self._renew()
             except Exception:  # whatever it was, the next renewal may succeed, and without any others take over
@@ -100,7 +119,7 @@ class Leases:
         mine, surplus = await self._db.write(self._renew_in)
         if not self._alone and _now_s() >= self._valid_until_s:
             self._is_taken_up = False  # what came meanwhile was left undone, though nobody else had it
-        self._valid_until_s = asked_at_s + (LEASE - MARGIN).total_seconds()
+        self._valid_until_s = asked_at_s + (self._terms.lasts - self._terms.margin).total_seconds()
         await self._set(mine)
         given = [shard for shard in surplus if not self._is_busy(shard)]
         if given:
@@ -113,7 +132,7 @@ class Leases:
             leases.forget_all(tx)
             leases.renew(tx, self._id, self._hostname, None)
             return leases.take(tx, self._id, range(SHARDS)), ()
-        leases.renew(tx, self._id, self._hostname, tx.clock.now() + LEASE)
+        leases.renew(tx, self._id, self._hostname, tx.clock.now() + self._terms.lasts)
         division = divide(leases.owners(tx), leases.live_replicas(tx), self._id)
         leases.take(tx, self._id, division.take)
         return leases.epochs_of(tx, self._id), division.give

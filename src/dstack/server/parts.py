@@ -15,7 +15,7 @@ from dstack.domain.objects import Instance
 from dstack.engine.catalog import Catalog
 from dstack.engine.effects import Effects
 from dstack.engine.inbox import EngineInbox
-from dstack.engine.leases import Leases
+from dstack.engine.leases import TERMS, Leases, LeaseTerms
 from dstack.engine.links import Links, connector_for
 from dstack.engine.loop import Engine
 from dstack.engine.outbox import Outbox
@@ -58,6 +58,7 @@ class Outside:
     make_database: Callable[[Dialect, Clock], Database] = Database
     make_effects: Callable[[Database, Mapping[str, Backend], Links], Effects] = Effects
     hostname: str = "localhost"
+    lease_terms: LeaseTerms = TERMS
 
 
 def outside_of(settings: Settings) -> Outside:
@@ -118,7 +119,8 @@ class Parts:
         self._signals = Signals()
         self._tasks = TaskGroup()
         self.db = outside.make_database(outside.dialect, clock)
-        self._leases = Leases(self.db, clock, ids.new_id(), outside.hostname, alone=not outside.dialect.is_shared)
+        alone = not outside.dialect.is_shared
+        self._leases = Leases(self.db, clock, ids.new_id(), outside.hostname, alone=alone, terms=outside.lease_terms)
         catalog = Catalog(outside.backends, clock)
         self._reconciler = Reconciler(self.db, outside.backends, clock, self._leases, self._doubt)
         inbox = EngineInbox(

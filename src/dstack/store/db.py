@@ -46,7 +46,7 @@ class Database:
         self._clock = clock
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
-        self._waiting: deque[_Write] = deque()
+        self._waiting: deque[Write] = deque()
         self._turns = threading.Lock()
         self._writing = False
         self._conn: Connection | None = None
@@ -113,7 +113,7 @@ class Database:
         with self._turns:
             if len(self._waiting) >= WRITES_WAITING_MAX:
                 raise DatabaseUnavailable(f"{WRITES_WAITING_MAX} writes are waiting already", hint="Try again later")
-            self._waiting.append(_Write(function, future))
+            self._waiting.append(Write(function, future))
             begin, self._writing = not self._writing, True
         if begin:
             loop.run_in_executor(self._writer, self._write_all)
@@ -166,7 +166,7 @@ class Database:
                 return
             self._call_loop(self._settle, batch, self._commit_together(batch))
 
-    def _commit_together(self, batch: list["_Write"]) -> Notices:
+    def _commit_together(self, batch: list["Write"]) -> Notices:
         """Commit the writes; where that does not work, without those that failed, then without looking at anything."""
         reactor, is_fresh = self._reactor, self._conn is None
         while True:
@@ -190,7 +190,7 @@ class Database:
                 if len(self._known) > KNOWN_MAX:
                     self._forget()
 
-    def _commit(self, batch: list["_Write"], reactor: Callable[[Tx], None]) -> Notices:
+    def _commit(self, batch: list["Write"], reactor: Callable[[Tx], None]) -> Notices:
         try:
             conn = self._writing_connection()
             # The transaction begins with the first statement: where nothing is asked or written, there is none.
@@ -225,7 +225,7 @@ class Database:
         self._known.clear()
         self._lists.clear()
 
-    def _settle(self, batch: list["_Write"], notices: Notices) -> None:
+    def _settle(self, batch: list["Write"], notices: Notices) -> None:
         for write in batch:
             write.settle()
         self._publish(notices)
@@ -254,7 +254,7 @@ def _look_later(tx: Tx) -> None:
     tx.wakes = {who: max(at, later) for who, at in tx.wakes.items()}
 
 
-class _Write:
+class Write:
     """One queued write and who waits for it."""
 
     __slots__ = ("_function", "_future", "_result", "error")
@@ -281,6 +281,7 @@ class _Write:
                 raise _Half from error
 
     def settle(self) -> None:
+        """Tell who waits what came of it."""
         if self._future.cancelled():
             return
         if self.error is not None:

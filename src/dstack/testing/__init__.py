@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # for type checkers and editors; the real imports happen on f
     from dstack.testing.cluster import MachineView as MachineView
     from dstack.testing.faults import AgentRestarts as AgentRestarts
     from dstack.testing.faults import DatabaseBusy as DatabaseBusy
+    from dstack.testing.faults import DeafServers as DeafServers
     from dstack.testing.faults import EventualConsistency as EventualConsistency
     from dstack.testing.faults import LateCreates as LateCreates
     from dstack.testing.faults import LinkCuts as LinkCuts
@@ -25,16 +26,20 @@ if TYPE_CHECKING:  # for type checkers and editors; the real imports happen on f
     from dstack.testing.faults import RefusedEnds as RefusedEnds
     from dstack.testing.faults import RepeatedMessages as RepeatedMessages
     from dstack.testing.faults import ServerCrashes as ServerCrashes
+    from dstack.testing.faults import ServerPauses as ServerPauses
+    from dstack.testing.faults import ServerUpdates as ServerUpdates
     from dstack.testing.faults import SlowBoots as SlowBoots
     from dstack.testing.faults import SlowStarts as SlowStarts
     from dstack.testing.faults import SoldOut as SoldOut
     from dstack.testing.faults import SpotReclaims as SpotReclaims
     from dstack.testing.faults import Unavailable as Unavailable
+    from dstack.testing.faults import WrongClocks as WrongClocks
 
 _FAULTS = (
-    *("AgentRestarts", "DatabaseBusy", "EventualConsistency", "LateCreates", "LinkCuts", "LostReplies"),
-    *("MachineFailures", "RefusedEnds", "RepeatedMessages", "ServerCrashes", "SlowBoots", "SlowStarts"),
-    *("SoldOut", "SpotReclaims", "Unavailable"),
+    *("AgentRestarts", "DatabaseBusy", "DeafServers", "EventualConsistency", "LateCreates"),
+    *("LinkCuts", "LostReplies", "MachineFailures", "RefusedEnds", "RepeatedMessages"),
+    *("ServerCrashes", "ServerPauses", "ServerUpdates", "SlowBoots", "SlowStarts"),
+    *("SoldOut", "SpotReclaims", "Unavailable", "WrongClocks"),
 )
 _HOME = {
     "Attempt": "dstack.testing.cluster",

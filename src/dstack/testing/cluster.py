@@ -24,13 +24,15 @@ from dstack.testing.crashes import points_of_calls
 from dstack.testing.faults import Fault, Faults
 from dstack.testing.hosts import Host
 from dstack.testing.markets import markets_of
+from dstack.testing.servers import RESTART_AFTER_S
 from dstack.testing.time import VirtualLoop
-from dstack.testing.world import RESTART_AFTER_S, World, make_world, world_folder
+from dstack.testing.world import World, make_world, world_folder
 
 T = TypeVar("T")
 PROJECT = "main"
 HOUR_S = 3600.0
 STORY_LINES_SHOWN = 30
+SERVERS_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ class Cluster:
         faults: what goes wrong.
         clock: `virtual`, the only one there is.
         seed: the same seed is the same history.
+        servers: how many work on one database; each request goes to any of them.
 
     Example:
         >>> with Cluster() as cluster:
@@ -156,15 +159,18 @@ class Cluster:
         *,
         clock: str = "virtual",
         seed: int = 1,
+        servers: int = 1,
     ) -> None:
         if clock != "virtual":
             raise ConfigurationError(f"There is no clock called `{clock}`", hint="Use `virtual`")
+        if not 1 <= servers <= SERVERS_MAX:
+            raise ConfigurationError(f"A cluster has 1 to {SERVERS_MAX} servers, and not {servers}")
         _refuse_running_loop()
         self._exit = ExitStack()
         folder = self._exit.enter_context(world_folder())
         self._runner = asyncio.Runner(loop_factory=lambda: VirtualLoop(points_of_calls))
         chance = random.Random(seed)
-        made = make_world(folder, markets_of(backends), Faults(faults), chance)
+        made = make_world(folder, markets_of(backends), Faults(faults), chance, servers=servers)
         self.world: World = self._runner.run(made)
         self._exit.callback(self.world.close)
         self._exit.callback(self._runner.close)
@@ -234,7 +240,7 @@ class Cluster:
         self.run(end())
 
     def crash_server(self) -> None:
-        """Kill the server; it is started again, and finds its database."""
+        """Kill the server, any of them where there are several; it is started again, and finds its database."""
 
         async def crash() -> None:
             self.world.server.switch.strike("because the test says so")

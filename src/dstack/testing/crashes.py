@@ -10,9 +10,11 @@ from typing import TypeAlias, TypeVar
 
 from dstack.domain.intents import Done, Intent
 from dstack.engine.effects import Effects
+from dstack.errors import DatabaseUnavailable
 from dstack.kit.clock import Clock
-from dstack.store.db import Database
+from dstack.store.db import Database, Write
 from dstack.store.dialect import Dialect
+from dstack.store.notices import Notices
 from dstack.store.tx import Tx
 
 T = TypeVar("T")
@@ -54,6 +56,10 @@ class CrashSwitch:
         """How many points it has passed in all its lives."""
         self._decide = decide
         self._died = asyncio.Event()
+        self._goes_on = asyncio.Event()
+        self._goes_on.set()
+        self.is_closed = False
+        """Whether this life is over for whoever still tries to write."""
 
     @property
     def is_dead(self) -> bool:
@@ -75,9 +81,19 @@ class CrashSwitch:
             self._died.set()
 
     async def maybe(self, point: str) -> None:
-        """Go on beyond this point, or never."""
-        if not self.passes(point):
+        """Go on beyond this point, once the server does not stand still any more, or never."""
+        if self.passes(point):
+            await self._goes_on.wait()
+        if self.is_dead:
             await asyncio.get_running_loop().create_future()
+
+    def stand_still(self) -> None:
+        """Begin nothing, and end nothing, until told to go on: a machine that swaps, or a process that is frozen."""
+        self._goes_on.clear()
+
+    def go_on(self) -> None:
+        """Go on where it stood, as if nothing had happened."""
+        self._goes_on.set()
 
     async def wait(self) -> None:
         """Until it has died."""
@@ -86,10 +102,14 @@ class CrashSwitch:
     def close(self) -> None:
         """End this life without anything having gone wrong."""
         self._died.set()
+        self.is_closed = True
 
     def revive(self) -> None:
         """The next life begins."""
         self._died = asyncio.Event()
+        self._goes_on = asyncio.Event()
+        self._goes_on.set()
+        self.is_closed = False
 
     @contextmanager
     def around_calls(self) -> Iterator[None]:
@@ -120,13 +140,18 @@ class MortalDatabase(Database):
 
     async def write(self, function: Callable[[Tx], T]) -> T:
         """Write, unless the server dies first."""
+        if self._switch.is_closed:
+            raise DatabaseUnavailable("This server is no more")
         await self._switch.maybe("before a commit")
-        try:
-            result = await super().write(function)
-        finally:
-            self._committed()
+        result = await super().write(function)
         await self._switch.maybe("after a commit")
         return result
+
+    def _commit(self, batch: list[Write], reactor: Callable[[Tx], None]) -> Notices:
+        """What one server has committed is looked at before another commits."""
+        notices = super()._commit(batch, reactor)
+        self._committed()
+        return notices
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +159,11 @@ class MortalEffects(Effects):
     """The real effects of a server that may die before or after any of them."""
 
     switch: CrashSwitch
+    began: Callable[[Intent], None]
 
     async def perform(self, intent: Intent) -> Done:
         """Act, unless the server dies first."""
+        self.began(intent)
         await self.switch.maybe(f"before {intent.kind}")
         done = await Effects.perform(self, intent)
         await self.switch.maybe(f"after {intent.kind}")

@@ -1,15 +1,20 @@
 """The databases of made-up worlds: copied instead of made, noting every change of a status, and busy now and then."""
 
+import asyncio
+import itertools
 import sqlite3
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
+from dstack.kit.clock import CorrectedClock
 from dstack.store.db import Database
-from dstack.store.notices import Notices
+from dstack.store.notices import Notices, of_message, to_messages
 from dstack.store.sqlite import Sqlite
-from dstack.testing.faults import DatabaseBusy
+from dstack.testing.faults import DatabaseBusy, DeafServers
 from dstack.testing.nature import Nature
 from dstack.testing.time import VirtualClock, VirtualLoop
 
@@ -29,7 +34,18 @@ _NOTES += """
 CREATE TRIGGER run_waits_anew AFTER UPDATE OF retry_at ON runs WHEN old.status = new.status
     BEGIN INSERT INTO notes VALUES (NULL, 'row', 'run', new.id, new.status); END;
 """
+# What agents say, and what came of intents, may be written by one server only.
+_NOTES += """
+CREATE TRIGGER agent_is_heard AFTER UPDATE OF report ON jobs
+    BEGIN INSERT INTO notes VALUES (NULL, 'heard', 'instance', new.instance_id, ''); END;
+CREATE TRIGGER agent_is_lost_or_found AFTER UPDATE OF unreachable_since ON instances
+    BEGIN INSERT INTO notes VALUES (NULL, 'heard', 'instance', new.id, ''); END;
+CREATE TRIGGER intent_is_answered AFTER UPDATE OF state ON intents
+    BEGIN INSERT INTO notes VALUES (NULL, 'heard', 'instance', new.instance_id, ''); END;
+"""
 """The database itself notes what is written of statuses, in rows and in events: no code of ours can forget to."""
+
+NOTICES_TAKE_S = 0.1
 
 _template: dict[str, bytes] = {}
 
@@ -75,3 +91,83 @@ class BusySqlite(Sqlite):
     def _maybe_fail(self, statement: str) -> None:
         if self._busy is not None and self._chance.random() < self._busy.probability:
             raise OperationalError(statement, None, Exception("database is locked"))
+
+
+class SharedSqlite(BusySqlite):
+    """A file on which several servers work, as they do on PostgreSQL. Nobody has to wait for his turn: nothing happens
+    at once on virtual time."""
+
+    is_shared = True
+
+    def __init__(self, path: Path, nature: Nature, clock: CorrectedClock, exchange: "Exchange") -> None:
+        super().__init__(path, nature)
+        self._clock = clock
+        self._exchange = exchange
+        self._turn = -1
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._clock.correct(self._exchange.now())
+
+    def begin(self, conn: Connection) -> bool:
+        super().begin(conn)
+        turn = self._exchange.next_turn()
+        self._clock.correct(self._exchange.now())
+        others = turn != self._turn + 1
+        self._turn = turn
+        return others
+
+    def tell(self, conn: Connection, notices: Notices) -> None:
+        super().tell(conn, notices)
+        self._exchange.tell(self, list(to_messages(notices)))
+
+    async def follow(self, hear: Callable[[Notices], None]) -> None:
+        await self._exchange.follow(self, hear)
+
+
+class Exchange:
+    """What several servers have in common besides the file: the count of turns, the right time, and notices."""
+
+    def __init__(self, nature: Nature) -> None:
+        self._nature = nature
+        self._clock = VirtualClock(asyncio.get_running_loop())
+        self._turns = itertools.count()
+        self._hearers: dict[SharedSqlite, Callable[[Notices], None]] = {}
+
+    def now(self) -> datetime:
+        """The database's time, which is everyone's."""
+        return self._clock.now()
+
+    def next_turn(self) -> int:
+        """The number of a turn that begins."""
+        return next(self._turns)
+
+    def tell(self, teller: SharedSqlite, messages: Sequence[str]) -> None:
+        """Have all others hear, a moment later."""
+        for message in messages:
+            for listener in self._hearers:
+                if listener is not teller:
+                    delay_s = self._nature.within(NOTICES_TAKE_S)
+                    asyncio.get_running_loop().call_later(delay_s, self._hand, listener, message)
+
+    def _hand(self, listener: SharedSqlite, message: str) -> None:
+        if (hear := self._hearers.get(listener)) is not None:
+            hear(of_message(message))
+
+    async def follow(self, listener: SharedSqlite, hear: Callable[[Notices], None]) -> None:
+        """Hear what others tell; where the connection breaks, whatever is told meanwhile is missed."""
+        deaf = self._nature.find(DeafServers)
+        while True:
+            self._hearers[listener] = hear
+            hear(Notices(everything=True))
+            try:
+                await self._break(None if deaf is None else deaf.every_s)
+            finally:
+                del self._hearers[listener]
+            await self._break(None if deaf is None else deaf.lasts_s)
+
+    async def _break(self, mean_s: float | None) -> None:
+        if mean_s is None:
+            await asyncio.Event().wait()
+        else:
+            await asyncio.sleep(self._nature.chance.expovariate(1 / mean_s))

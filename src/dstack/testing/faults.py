@@ -118,6 +118,36 @@ class DatabaseBusy:
     probability: float = 0.01
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerPauses:
+    """One of several servers stands still, and goes on where it stood: others may have taken over meanwhile."""
+
+    every_s: float = 400.0
+    lasts_s: float = 150.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerUpdates:
+    """One of several servers ends in good order, and comes back."""
+
+    every_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrongClocks:
+    """The clocks of all servers but the first are wrong."""
+
+    ahead_s: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeafServers:
+    """Servers do not hear of each other's commits, in spells."""
+
+    every_s: float = 300.0
+    lasts_s: float = 60.0
+
+
 Fault: TypeAlias = (
     SoldOut
     | Unavailable
@@ -134,6 +164,10 @@ Fault: TypeAlias = (
     | SlowStarts
     | ServerCrashes
     | DatabaseBusy
+    | ServerPauses
+    | ServerUpdates
+    | WrongClocks
+    | DeafServers
 )
 
 F = TypeVar("F", bound=Fault)

@@ -35,6 +35,7 @@ class Story:
     seed: int
     faults: tuple[str, ...]
     """The names of what went wrong."""
+    servers: int
     violations: tuple[Violation, ...]
     ends: Counter[str]
     """How the runs ended."""
@@ -63,7 +64,8 @@ class Script:
     faults: tuple[Fault, ...]
     plans: tuple[Plan, ...]
     dies: Decide | None = None
-    """When the server dies; where unset, as the faults say."""
+    """When servers die; where unset, as the faults say."""
+    servers: int = 1
 
 
 class History:
@@ -100,6 +102,7 @@ class History:
     def _story(self) -> Story:
         return Story(
             seed=self._seed,
+            servers=len(self._world.servers),
             faults=tuple(self._world.nature.faults.names()),
             violations=tuple(self._watch.violations),
             ends=Counter(status for _, status, _ in self._watch.ledger.runs().values()),
@@ -154,7 +157,7 @@ def _stop(name: str, *, abort: bool) -> Callable[[Context, User], Coroutine[Any,
 
 
 async def _live(script: Script, folder: Path) -> Story:
-    world = await make_world(folder, MARKETS, Faults(script.faults), script.chance, script.dies)
+    world = await make_world(folder, MARKETS, Faults(script.faults), script.chance, script.dies, script.servers)
     try:
         return await History(script, world).live()
     finally:
@@ -164,8 +167,9 @@ async def _live(script: Script, folder: Path) -> Story:
 def script_of(seed: int) -> Script:
     """What is to happen in the history of this number."""
     chances = Chances(random.Random(seed))
-    faults = chances.draw_faults()
-    return Script(seed, chances.chance, tuple(faults), tuple(chances.draw_plans()))
+    servers = chances.draw_servers()
+    faults = chances.draw_faults(servers)
+    return Script(seed, chances.chance, tuple(faults), tuple(chances.draw_plans()), servers=servers)
 
 
 def play(script: Script) -> Story:

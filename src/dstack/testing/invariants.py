@@ -108,6 +108,14 @@ def machines_have_a_row(key: str, ledger: Ledger) -> str | None:
     return f"a machine came under the key {key}, which is not on record" if ledger.instance(key) is None else None
 
 
+def only_the_owner_acts(server: str, instance_id: str, ledger: Ledger) -> str | None:
+    """What is done for an instance, and what is heard of it, is done and written by the server that sees to it."""
+    owner = ledger.owner_of(instance_id)
+    if owner not in (None, server):
+        return f"{server} acts on behalf of instance {instance_id}, and {owner} sees to it"
+    return None
+
+
 def jobs_start_once(job_id: str, truth: Truth) -> str | None:
     """No job is started twice."""
     return f"job {job_id} was started {truth.starts[job_id]} times" if truth.starts[job_id] > 1 else None

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dstack.domain.sharding import shard_of
 from dstack.protocol.statuses import RunStatus
 from dstack.testing.time import START
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A status that was committed."""
+    """A status that was committed, or that something was written on behalf of an instance."""
 
     source: str
-    """`row` for an object as it is from now on, `event` for a line of history; a commit may tell of several moves."""
+    """`row` for an object as it is from now on, `event` for a line of history; a commit may tell of several moves.
+    `heard` for what its agent said or what came of an intent."""
     kind: str
     id: str
     status: str
@@ -101,6 +103,12 @@ class Ledger:
     def live_instances(self) -> list[InstanceRow]:
         """All whose machines may exist."""
         return [_instance_of(row) for row in self._conn.execute(f"{_INSTANCE} WHERE finished_at IS NULL")]
+
+    def owner_of(self, instance_id: str) -> str | None:
+        """The name of the server that sees to an instance; None where it has been forgotten."""
+        query = "SELECT hostname FROM replicas JOIN shards ON replica_id = replicas.id WHERE number = ?"
+        row = self._conn.execute(query, (shard_of(instance_id),)).fetchone()
+        return None if row is None else str(row[0])
 
     def runs(self) -> dict[str, tuple[str, str, float]]:
         """Name, status, and since when, of every run, by id."""

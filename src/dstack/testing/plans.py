@@ -12,6 +12,7 @@ from dstack.testing.behaviours import Behaviour
 from dstack.testing.faults import (
     AgentRestarts,
     DatabaseBusy,
+    DeafServers,
     EventualConsistency,
     Fault,
     LateCreates,
@@ -21,16 +22,21 @@ from dstack.testing.faults import (
     RefusedEnds,
     RepeatedMessages,
     ServerCrashes,
+    ServerPauses,
+    ServerUpdates,
     SlowBoots,
     SlowStarts,
     SoldOut,
     SpotReclaims,
     Unavailable,
+    WrongClocks,
 )
 
 RUNS_MIN, RUNS_MAX = 20, 21
 SUBMITS_WITHIN_S = 600.0
 FAULTS_MIN = 3
+SEVERAL_SERVERS = 0.05
+"""In so many histories several servers work on one database."""
 
 FAULTS: tuple[Fault, ...] = (
     SoldOut(),
@@ -50,6 +56,9 @@ FAULTS: tuple[Fault, ...] = (
     DatabaseBusy(),
 )
 """What histories draw from."""
+
+FAULTS_AMONG_SERVERS: tuple[Fault, ...] = (ServerPauses(), ServerUpdates(), WrongClocks(), DeafServers())
+"""What histories with several servers draw from as well."""
 
 MARKETS = {
     "local": [Offer("local", "local", "local", HostResources(4, 16_384, 100_000), 0.0, shared=True, machines_max=1)],
@@ -87,9 +96,16 @@ class Chances:
 
     chance: random.Random
 
-    def draw_faults(self) -> list[Fault]:
+    def draw_servers(self) -> int:
+        """One mostly: several take turns at everything, which takes four times as long to live through."""
+        return self.chance.choice([2, 2, 3]) if self.chance.random() < SEVERAL_SERVERS else 1
+
+    def draw_faults(self, servers: int = 1) -> list[Fault]:
         """Some of what can go wrong, three kinds at least."""
-        return self.chance.sample(FAULTS, self.chance.randint(FAULTS_MIN, 5))
+        faults = self.chance.sample(FAULTS, self.chance.randint(FAULTS_MIN, 5))
+        if servers > 1:
+            faults += self.chance.sample(FAULTS_AMONG_SERVERS, self.chance.randint(1, 3))
+        return faults
 
     def draw_plans(self) -> Iterator[Plan]:
         """What all users will do."""

@@ -29,11 +29,12 @@ def dstack_cluster(request: pytest.FixtureRequest) -> Iterator[MakeCluster]:
         faults: "Sequence[Fault]" = (),
         clock: str = "virtual",
         seed: int | None = None,
+        servers: int = 1,
     ) -> "Cluster":
         from dstack.testing.cluster import Cluster
 
         chance = request.config.getoption("--dstack-seed") if seed is None else seed
-        made.append(Cluster(backends, faults, clock=clock, seed=chance))
+        made.append(Cluster(backends, faults, clock=clock, seed=chance, servers=servers))
         return made[-1]
 
     yield make

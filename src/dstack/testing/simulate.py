@@ -70,7 +70,7 @@ def _counted(stories: Iterable[Story], total: int) -> list[Story]:
 
 
 def _replay(story: Story) -> None:
-    _say(f"history {story.seed}: {', '.join(story.faults)}")
+    _say(f"history {story.seed}: {story.servers} server{'s' * (story.servers > 1)}, {', '.join(story.faults)}")
     for line in story.lines:
         _say(str(line))
 

@@ -106,7 +106,11 @@ class Watch(Observer):
         self.truth.job_ended(order, end, exit_code)
         self.told(f"machine {key}", f"job {order.job_id} of {order.run_name} {end} {exit_code}")
 
-    def committed(self) -> None:
+    def acts(self, server: str, instance_id: str) -> None:
+        """A server does something for an instance."""
+        self._blame("only_the_owner_acts", invariants.only_the_owner_acts(server, instance_id, self.ledger))
+
+    def committed(self, server: str) -> None:
         """A server has committed something."""
         notes = self.ledger.new_notes()
         if not notes:
@@ -114,6 +118,8 @@ class Watch(Observer):
         for note in notes:
             if note.source == "event":
                 self._check_move(note)
+            elif note.source == "heard":
+                self.acts(server, note.id)
         rows = {(note.kind, note.id): note for note in notes if note.source == "row"}  # as the commit left them
         for row in rows.values():
             self._check_move(row)

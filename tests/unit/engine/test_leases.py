@@ -9,7 +9,7 @@ import pytest
 
 from dstack.domain.sharding import SHARDS
 from dstack.engine import leases as module
-from dstack.engine.leases import Leases
+from dstack.engine.leases import Leases, LeaseTerms
 from dstack.errors import DatabaseUnavailable, LeaseLost
 from dstack.kit.clock import CorrectedClock, SystemClock
 from dstack.store import leases as table
@@ -17,6 +17,7 @@ from dstack.store.db import Database
 from dstack.store.postgres import Postgres
 
 PATIENCE_S = 20.0
+TERMS = LeaseTerms(timedelta(seconds=1), timedelta(seconds=0.05), timedelta(seconds=0.2))
 INSTANCES = [f"{number}-instance" for number in range(200)]
 
 
@@ -26,7 +27,7 @@ class Server:
     def __init__(self, url: str, name: str, clock: CorrectedClock) -> None:
         self.db = Database(Postgres(url, clock, server=name), clock)
         self.clock = clock
-        self.leases = Leases(self.db, clock, f"0-{name}", name, alone=False)
+        self.leases = Leases(self.db, clock, f"0-{name}", name, alone=False, terms=TERMS)
 
     async def start(self) -> None:
         self.db.open()
@@ -38,11 +39,7 @@ class Server:
 
 
 @pytest.fixture
-async def start(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., object]]:
-    monkeypatch.setattr(module, "RENEW_EVERY", timedelta(seconds=0.05))
-    monkeypatch.setattr(module, "LEASE", timedelta(seconds=1))
-    monkeypatch.setattr(module, "MARGIN", timedelta(seconds=0.2))
-
+async def start(postgres_url: str) -> AsyncIterator[Callable[..., object]]:
     async with AsyncExitStack() as stack:
 
         async def make(name: str, clock: CorrectedClock | None = None) -> Server:
@@ -149,12 +146,12 @@ async def test_what_was_dropped_while_a_renewal_took_too_long_is_taken_up_again(
     """No renewal failed, and nobody else took anything: but whoever asked meanwhile was told that it is not ours."""
     now_s = 1000.0
     monkeypatch.setattr(module, "_now_s", lambda: now_s)
-    leases = Leases(db, SystemClock(), "0-one", "here", alone=False)
+    leases = Leases(db, SystemClock(), "0-one", "here", alone=False, terms=TERMS)
     heard = Heard(leases)
     await leases._renew()
     await leases._renew()
     assert (leases.owns("0-instance"), heard.gained) == (True, 1)
-    now_s += module.LEASE.total_seconds()
+    now_s += TERMS.lasts.total_seconds()
     assert not leases.owns("0-instance")
     await leases._renew()
     assert (leases.owns("0-instance"), heard.gained) == (True, 2)
