@@ -1,7 +1,7 @@
 """Bugs that somebody could make: each is planted into the real code by substitution, and taken out again."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -49,15 +49,15 @@ def _rows(table: Lifecycle[Any, Any]) -> dict[Any, Any]:
 @mutant
 def a_machine_is_bought_before_its_row_is_committed() -> Any:
     born = scheduler._born
-    backends: dict[str, Any] = {}
+    drivers: dict[str, Any] = {}
 
     class Catalog(catalog.Catalog):
-        def __init__(self, known: Mapping[str, Any], clock: Any) -> None:
-            backends.update(known)
+        def __init__(self, known: Any, clock: Any) -> None:
+            drivers.update(known._drivers)
             super().__init__(known, clock)
 
     def buys(room: placement.Room, id: str, first: Job, now: Any) -> Instance:
-        backends[room.offer.backend].launch(id, room.offer)
+        drivers[room.offer.backend].launch(id, room.offer)
         return born(room, id, first, now)
 
     return _all(patch("dstack.server.parts.Catalog", Catalog), patch.object(scheduler, "_born", buys))
@@ -68,7 +68,8 @@ def a_machine_is_bought_anew_each_time_a_launch_is_tried() -> Any:
     numbers = itertools.count()
 
     async def launch(self: effects.Effects, instance: Instance) -> Done:
-        machine = self._backend(instance).launch(f"9{next(numbers):05d}", instance.offer)
+        key = f"9{next(numbers):05d}"
+        machine = await self._call(instance, lambda backend: backend.launch(key, instance.offer))
         return Done({"machine_id": machine.id, "hostname": machine.hostname})
 
     return patch.object(effects.Effects, "_launch", launch)
@@ -77,7 +78,7 @@ def a_machine_is_bought_anew_each_time_a_launch_is_tried() -> Any:
 @mutant
 def the_end_of_a_machine_is_believed_without_confirmation() -> Any:
     async def terminate(self: effects.Effects, instance: Instance) -> Done:
-        self._backend(instance).terminate(instance.id)
+        await self._call(instance, lambda backend: backend.terminate(instance.id))
         await self.links.drop(instance.id)
         return Done({})
 

@@ -86,7 +86,7 @@ class Client:
         return EventCollection(self._transport, self.project)
 
     def audit(self) -> "AuditView":
-        """What every backend has, and who claims it. Takes as long as the slowest backend, a minute or two at most.
+        """What every backend has, and who claims it. Takes as long as the slowest backend, half a minute at most.
 
         Raises:
             ForbiddenError: the user is no admin of the server.

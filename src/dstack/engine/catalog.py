@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from dstack.backends.base import Backend
+from dstack.backends.threads import Backends
 from dstack.domain.offers import Offer
 from dstack.errors import DstackError
 from dstack.kit.clock import Clock
@@ -19,7 +20,7 @@ BACKEND_TIMEOUT_S = 60.0
 class Catalog:
     """The latest offers of each backend; a backend that does not answer keeps its last ones."""
 
-    def __init__(self, backends: Mapping[str, Backend], clock: Clock) -> None:
+    def __init__(self, backends: Backends, clock: Clock) -> None:
         self._backends = backends
         self._clock = clock
         self._offers: dict[str, Sequence[Offer]] = {}
@@ -43,10 +44,13 @@ class Catalog:
     async def _ask(self, name: str) -> None:
         try:
             self.silent.add(name)
-            async with asyncio.timeout(BACKEND_TIMEOUT_S):
-                self._offers[name] = await asyncio.to_thread(self._backends[name].offers)
+            self._offers[name] = await self._backends.call(name, _offers_of, timeout_s=BACKEND_TIMEOUT_S)
             self.silent.discard(name)
-        except (DstackError, OSError, TimeoutError) as error:
+        except (DstackError, OSError) as error:
             log.warning("The backend %s does not say what it offers: %s", name, error)
         except Exception:  # a driver's bug must not keep the other backends from being used
             log.exception("The backend %s does not say what it offers", name)
+
+
+def _offers_of(backend: Backend) -> Sequence[Offer]:
+    return backend.offers()

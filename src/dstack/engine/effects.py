@@ -4,12 +4,12 @@ Each branch may be run again after a crash or a lost answer: it is idempotent by
 says what came of it, and the object's step judges.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 from dstack.backends.base import Backend
+from dstack.backends.threads import Backends
 from dstack.domain.intents import Done, ForgetJob, Intent, LaunchMachine, LetIn, StartJob, StopJob, TerminateMachine
 from dstack.domain.objects import Instance
 from dstack.domain.orders import order_of
@@ -33,7 +33,7 @@ class Effects:
     """What it takes to act: the backends, the links to the hosts, and what is on record."""
 
     db: Database
-    backends: Mapping[str, Backend]
+    backends: Backends
     links: Links
 
     async def perform(self, intent: Intent) -> Done:
@@ -63,16 +63,14 @@ class Effects:
         return instance
 
     async def _launch(self, instance: Instance) -> Done:
-        backend = self._backend(instance)
         if not instance.takes_jobs:
             raise BackendError("The instance is ending: nothing is bought for it any more")
-        machine = await _in_thread(lambda: backend.launch(instance.id, instance.offer))
+        machine = await self._call(instance, lambda backend: backend.launch(instance.id, instance.offer))
         return Done({"machine_id": machine.id, "hostname": machine.hostname})
 
     async def _terminate(self, instance: Instance) -> Done:
         """The agent ends its jobs and itself first; a machine whose agent does not answer goes all the same."""
-        backend = self._backend(instance)
-        if await _in_thread(lambda: backend.terminate(instance.id)):
+        if await self._call(instance, lambda backend: backend.terminate(instance.id)):
             await self.links.drop(instance.id)
             return Done({})
         link = self.links.follow(instance)
@@ -82,7 +80,7 @@ class Effects:
             pass  # the machine goes anyway
         finally:
             await self.links.drop(instance.id)
-        if not await _in_thread(lambda: backend.terminate(instance.id)):
+        if not await self._call(instance, lambda backend: backend.terminate(instance.id)):
             raise BackendUnavailable(f"The machine of instance `{instance.id}` is still ending")
         return Done({})
 
@@ -135,11 +133,8 @@ class Effects:
             raise BackendError("The job's machine does not answer just now") from None
         return Done({})
 
-    def _backend(self, instance: Instance) -> Backend:
-        backend = self.backends.get(instance.offer.backend)
-        if backend is None:
-            raise BackendUnavailable(f"The backend `{instance.offer.backend}` is not configured any more")
-        return backend
+    async def _call(self, instance: Instance, function: Callable[[Backend], T]) -> T:
+        return await self.backends.call(instance.offer.backend, function, timeout_s=BACKEND_TIMEOUT_S)
 
 
 def _order(tx: Tx, job_id: str) -> JobOrder:
@@ -149,11 +144,3 @@ def _order(tx: Tx, job_id: str) -> JobOrder:
         raise BackendError(f"The job `{job_id}` is not on record")
     gang = objects.gang_of(tx, job)
     return order_of(run, job, gang, objects.instances_by_id(tx, [node.instance_id or "" for node in gang]))
-
-
-async def _in_thread(function: Callable[[], T]) -> T:
-    try:
-        async with asyncio.timeout(BACKEND_TIMEOUT_S):
-            return await asyncio.to_thread(function)
-    except TimeoutError:
-        raise BackendUnavailable(f"The backend did not answer within {BACKEND_TIMEOUT_S:g} s") from None

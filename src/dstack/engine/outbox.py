@@ -5,7 +5,7 @@ import logging
 from collections import deque
 from datetime import timedelta
 
-from dstack.domain.intents import Done, Failed
+from dstack.domain.intents import Done, Failed, LaunchMachine, TerminateMachine
 from dstack.domain.sharding import shard_of
 from dstack.engine.effects import Effects
 from dstack.engine.leases import Leases
@@ -19,7 +19,10 @@ from dstack.store.tx import Tx
 
 log = logging.getLogger(__name__)
 
-AT_ONCE_MAX = 64
+MACHINES_AT_ONCE = 64
+"""What backends are asked at once; it takes them seconds or minutes, and must not hold up the hosts."""
+JOBS_AT_ONCE = 1000
+"""What hosts are told at once."""
 FIRST_RETRY = timedelta(milliseconds=200)
 LONGEST_RETRY = timedelta(seconds=30)
 
@@ -34,7 +37,8 @@ class Outbox:
         self._leases = leases
         self._queues: dict[tuple[str, str], deque[Open]] = {}
         self._performing: dict[tuple[str, str], asyncio.Task[None]] = {}
-        self._at_once = asyncio.Semaphore(AT_ONCE_MAX)
+        self._machines = asyncio.Semaphore(MACHINES_AT_ONCE)
+        self._jobs = asyncio.Semaphore(JOBS_AT_ONCE)
         self._asked_elsewhere = asyncio.Event()
         self._tasks = TaskGroup()
         leases.when_gained(self._load)
@@ -130,14 +134,15 @@ class Outbox:
 
     async def _try(self, open_intent: Open) -> Done | Failed | None:
         """What came of it; None where it is to be tried again."""
+        intent = open_intent.intent
         try:
-            async with self._at_once:
-                return await self._effects.perform(open_intent.intent)
+            async with self._machines if isinstance(intent, LaunchMachine | TerminateMachine) else self._jobs:
+                return await self._effects.perform(intent) if self._leases.owns(intent.instance_id) else None
         except DstackError as error:
             if error.retryable:
-                log.info("%s waits: %s", open_intent.intent, error.message)
+                log.info("%s waits: %s", intent, error.message)
                 return None
             return Failed(error)
         except Exception as error:
-            log.exception("%s failed without a known cause", open_intent.intent)
+            log.exception("%s failed without a known cause", intent)
             return Failed(BackendError(f"{type(error).__name__}: {error}", hint="The server's log has the details"))

@@ -5,12 +5,11 @@ All servers of a database may run it; a backend is asked by the one that owns it
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import TypeVar
 
-from dstack.backends.base import Backend
+from dstack.backends.threads import Backends
 from dstack.domain.reconciling import Difference, Finding, Listed, compare
 from dstack.engine.leases import Leases
 from dstack.errors import DstackError
@@ -20,7 +19,6 @@ from dstack.store import commits, events, objects
 from dstack.store.db import Database
 from dstack.store.tx import Tx
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 LOOK_EVERY = timedelta(minutes=5)
@@ -39,7 +37,7 @@ class Reconciler:
     def __init__(
         self,
         db: Database,
-        backends: Mapping[str, Backend],
+        backends: Backends,
         clock: Clock,
         leases: Leases,
         doubt: Callable[[str], None] = lambda instance_id: None,
@@ -66,23 +64,22 @@ class Reconciler:
         """A machine has fallen silent: see soon whether it is still there."""
         self._nudged.set()
 
-    async def look(self, name: str) -> list[Finding]:
+    async def look(self, name: str, timeout_s: float = BACKEND_TIMEOUT_S) -> list[Finding]:
         """Where a backend and the record differ now. Nothing is done about it.
 
         Raises:
-            DstackError, OSError, TimeoutError: the backend does not answer.
+            DstackError, OSError: the backend does not answer.
         """
-        backend = self._backends[name]
-        machines = await _in_thread(backend.look_up)
+        machines = await self._backends.call(name, lambda backend: backend.look_up(), timeout_s=timeout_s)
         live = {one.id: one for one in await self._db.recall(objects.live_instances) if one.offer.backend == name}
         listed = [Listed(machine.id, machine.key) for machine in machines]
         return compare(name, listed, live, self._found.get(name, []), self._clock.now())
 
     async def _run(self) -> None:
         while True:
-            for name in self._backends:
-                if self._leases.owns(f"backend {name}"):
-                    await self._look_and_act(name)
+            self._nudged.clear()
+            ours = [name for name in self._backends if self._leases.owns(f"backend {name}")]
+            await asyncio.gather(*map(self._look_and_act, ours))
             await self._wait(LOOK_AGAIN_AFTER if any(self._found.values()) else LOOK_EVERY)
 
     async def _look_and_act(self, name: str) -> None:
@@ -91,14 +88,13 @@ class Reconciler:
             for finding in self._found[name]:
                 if finding.sure_at <= self._clock.now():
                     await self._act(finding)
-        except (DstackError, OSError, TimeoutError) as error:
+        except (DstackError, OSError) as error:
             log.warning("What the backend %s has could not be compared with the record: %s", name, error)
         except Exception:  # a driver's bug must not keep the other backends from being looked at
             log.exception("What the backend %s has could not be compared with the record", name)
 
     async def _wait(self, span: timedelta) -> None:
         """Until it is time, or soon after a machine has fallen silent."""
-        self._nudged.clear()
         timer = asyncio.ensure_future(self._clock.sleep(span))
         nudge = asyncio.ensure_future(self._nudged.wait())
         try:
@@ -121,9 +117,10 @@ class Reconciler:
         keep = live.machine_id if live is not None and live.finished_at is None else None
         if (finding.difference is Difference.DUPLICATE) != (keep is not None):
             return  # it was claimed, or given up, meanwhile
-        backend = self._backends[finding.backend]
         for _ in range(ASK_TIMES):
-            if await _in_thread(lambda: backend.terminate(finding.key, keep=keep)):
+            if await self._backends.call(
+                finding.backend, lambda backend: backend.terminate(finding.key, keep=keep), timeout_s=BACKEND_TIMEOUT_S
+            ):
                 log.warning("Ended the %s %s in %s", finding.difference, finding.machine_id, finding.backend)
                 await self._db.write(lambda tx: _tell(tx, finding))
                 return
@@ -146,8 +143,3 @@ def _tell(tx: Tx, finding: Finding) -> None:
     what = "nobody claimed it" if finding.difference is Difference.ORPHAN else "its instance has another"
     message = f"ended the machine {finding.machine_id} in {finding.backend}: {what} since {finding.since:%H:%M:%S} UTC"
     events.add_about_machine(tx, kind=f"machine.{finding.difference}_ended", message=message)
-
-
-async def _in_thread(function: Callable[[], T]) -> T:
-    async with asyncio.timeout(BACKEND_TIMEOUT_S):
-        return await asyncio.to_thread(function)

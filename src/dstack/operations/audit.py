@@ -1,5 +1,7 @@
 """What every backend has, and who claims it: for whoever pays."""
 
+import asyncio
+import logging
 from collections.abc import Sequence
 
 from dstack.domain.objects import Instance
@@ -11,6 +13,10 @@ from dstack.store import objects
 from dstack.store.tx import Tx
 from dstack.store.users import User
 
+log = logging.getLogger(__name__)
+
+ANSWER_WITHIN_S = 20.0
+
 
 async def audit(context: Context, user: User) -> AuditView:
     """Ask all backends now. Nothing is done about what is found: the reconciler does that by itself.
@@ -20,16 +26,27 @@ async def audit(context: Context, user: User) -> AuditView:
     """
     if not user.is_admin:
         raise ForbiddenError("Only an admin of the server may see the machines of all projects")
-    findings: list[Finding] = []
-    silent: list[str] = []
-    for name in sorted(context.backends):
-        try:
-            findings += await context.reconciler.look(name)
-        except (DstackError, OSError, TimeoutError):
-            silent.append(name)
-    claimed = await context.db.read(lambda tx: _claimed(tx, findings, silent))
-    found = [_found(finding) for finding in findings]
-    return AuditView(machines=[*claimed, *found], silent=silent)
+    names = sorted(context.backends)
+    answers = await asyncio.gather(*(_ask(context, name) for name in names))
+    silent = [name for name, answer in zip(names, answers, strict=True) if answer is None]
+    findings = [finding for answer in answers for finding in answer or ()]
+    return await context.db.read(lambda tx: _view(tx, findings, silent))
+
+
+async def _ask(context: Context, name: str) -> list[Finding] | None:
+    """Where the backend differs from the record; None where it does not answer."""
+    try:
+        return await context.reconciler.look(name, ANSWER_WITHIN_S)
+    except (DstackError, OSError) as error:
+        log.warning("The backend %s does not say what it has: %s", name, error)
+    except Exception:  # a driver's bug must not keep the other backends from being told
+        log.exception("The backend %s does not say what it has", name)
+    return None
+
+
+def _view(tx: Tx, findings: Sequence[Finding], silent: list[str]) -> AuditView:
+    found = [_found(tx, finding) for finding in findings]
+    return AuditView(machines=[*_claimed(tx, findings, silent), *found], silent=silent)
 
 
 def _claimed(tx: Tx, findings: Sequence[Finding], silent: Sequence[str]) -> list[MachineView]:
@@ -38,7 +55,7 @@ def _claimed(tx: Tx, findings: Sequence[Finding], silent: Sequence[str]) -> list
     for instance in objects.live_instances(tx):
         known = instance.machine_id is not None and instance.machine_id not in missing
         if known and instance.offer.backend not in silent:
-            views.append(_view(instance, _use_of(tx, instance)))
+            views.append(_claim(instance, _use_of(tx, instance)))
     return views
 
 
@@ -49,7 +66,7 @@ def _use_of(tx: Tx, instance: Instance) -> str:
     return f"{instance.status}: {', '.join(sorted(runs))}" if runs else instance.status.value
 
 
-def _view(instance: Instance, use: str) -> MachineView:
+def _claim(instance: Instance, use: str) -> MachineView:
     return MachineView(
         backend=instance.offer.backend,
         machine_id=instance.machine_id or "",
@@ -60,7 +77,8 @@ def _view(instance: Instance, use: str) -> MachineView:
     )
 
 
-def _found(finding: Finding) -> MachineView:
+def _found(tx: Tx, finding: Finding) -> MachineView:
+    instance = objects.find_instance(tx, finding.key)
     what = "its instance is given up" if finding.difference is Difference.MISSING else "it is ended"
     detail = f"seen since {finding.since:%H:%M:%S} UTC; {what} at {finding.sure_at:%H:%M:%S} UTC or soon after"
     return MachineView(
@@ -69,5 +87,5 @@ def _found(finding: Finding) -> MachineView:
         instance_id=finding.key,
         state=finding.difference.value,
         detail=detail,
-        price=None,
+        price=None if instance is None else instance.offer.price,
     )

@@ -1,9 +1,9 @@
 """What every operation has at hand."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from dstack.backends.base import Backend
+from dstack.backends.threads import Backends
 from dstack.blobs.base import BlobStore
 from dstack.engine.catalog import Catalog
 from dstack.engine.reconciler import Reconciler
@@ -27,7 +27,7 @@ class Context:
     reconciler: Reconciler
     why_waiting: Callable[[str], str | None]
     """Why the run of this id waits in the queue, where that is known."""
-    backends: Mapping[str, Backend]
+    backends: Backends
     logs: LogStore
     blobs: BlobStore
     signals: Signals

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import uvicorn
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 LOOK_FOR_IDLENESS_EVERY_S = 5.0
 GRACE_FOR_REQUESTS_S = 2
 BACKLOG = 2048
+STORAGE_THREADS = 32
+"""How many log and file pieces are read and written at once: in a bucket each takes its time, mostly to wait."""
 
 
 def create_app(settings: Settings, context: Context) -> FastAPI:
@@ -95,6 +98,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the parts, serve, and say so. Raises `ConfigurationError` where the database cannot be used."""
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(STORAGE_THREADS, "storage"))
         await self._parts.start(self._token)
         await super().startup(sockets)
         if self.should_exit:

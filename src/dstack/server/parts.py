@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from dstack import backends
 from dstack.backends.base import Backend
+from dstack.backends.threads import Backends
 from dstack.blobs.base import BlobStore
 from dstack.blobs.files import BlobFiles
 from dstack.domain.objects import Instance
@@ -56,7 +57,7 @@ class Outside:
     blobs: BlobStore
     connector_for: Callable[[Instance], Connector] = connector_for
     make_database: Callable[[Dialect, Clock], Database] = Database
-    make_effects: Callable[[Database, Mapping[str, Backend], Links], Effects] = Effects
+    make_effects: Callable[[Database, Backends, Links], Effects] = Effects
     hostname: str = "localhost"
     lease_terms: LeaseTerms = TERMS
 
@@ -121,13 +122,14 @@ class Parts:
         self.db = outside.make_database(outside.dialect, clock)
         alone = not outside.dialect.is_shared
         self._leases = Leases(self.db, clock, ids.new_id(), outside.hostname, alone=alone, terms=outside.lease_terms)
-        catalog = Catalog(outside.backends, clock)
-        self._reconciler = Reconciler(self.db, outside.backends, clock, self._leases, self._doubt)
+        self._backends = Backends(outside.backends)
+        catalog = Catalog(self._backends, clock)
+        self._reconciler = Reconciler(self.db, self._backends, clock, self._leases, self._doubt)
         inbox = EngineInbox(
             self.db, self._leases, outside.logs, outside.blobs, self._signals, when_silent=self._reconciler.nudge
         )
         self._links = Links(self.db, inbox, clock, self._leases, outside.connector_for)
-        effects = outside.make_effects(self.db, outside.backends, self._links)
+        effects = outside.make_effects(self.db, self._backends, self._links)
         self._outbox = Outbox(self.db, effects, clock, self._leases)
         self._engine = Engine(self.db, clock, ids, catalog)
         self.context = Context(
@@ -136,7 +138,7 @@ class Parts:
             catalog,
             self._reconciler,
             self._engine.why_waiting,
-            outside.backends,
+            self._backends,
             outside.logs,
             outside.blobs,
             self._signals,
@@ -182,6 +184,7 @@ class Parts:
         await self._links.close()
         await self._leases.close()
         await self.db.close()
+        self._backends.close()
 
     def _doubt(self, instance_id: str) -> None:
         self._links.doubt(instance_id)

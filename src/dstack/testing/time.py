@@ -41,7 +41,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
         """Run the function here and now."""
         future = self.create_future()
-        watched = executor is None  # the store has executors of its own, and points of its own
+        watched = not getattr(executor, "_thread_name_prefix", "").startswith("store-")  # it has points of its own
         if watched and not self._passes(f"before {_name_of(func)}"):
             return future
         try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dstack.backends.base import Backend
+from dstack.backends.threads import Backends
 from dstack.blobs.files import BlobFiles
 from dstack.domain.objects import Instance
 from dstack.domain.offers import Offer
@@ -119,7 +119,7 @@ class World:
     def _outside(self, number: int, switch: CrashSwitch) -> Outside:
         name, watch = self.servers[number].name, self.watch
 
-        def make_effects(db: Database, backends: Mapping[str, Backend], links: Links) -> Effects:
+        def make_effects(db: Database, backends: Backends, links: Links) -> Effects:
             return MortalEffects(db, backends, links, switch, lambda intent: watch.acts(name, intent.instance_id))
 
         def connector_for(instance: Instance) -> Connector:

@@ -74,3 +74,27 @@ def test_the_machine_that_an_instance_names_is_never_ended_and_one_that_none_nam
     for machine in there:
         named = claims.get(machine.key, "nobody claims it")
         assert ((machine.id, machine.key) in ended) == (named is not None and named != machine.id)
+
+
+steps_s = st.lists(st.integers(1, 400), min_size=1, max_size=12)
+
+
+@given(steps_s)
+def test_an_orphan_is_acted_on_in_the_first_look_that_is_late_enough_and_no_sooner(gaps_s: list[int]) -> None:
+    now, seen = NOW, found([MACHINE])
+    assert seen[0].sure_at > NOW, "never on the first look"
+    for gap_s in gaps_s:
+        now += timedelta(seconds=gap_s)
+        seen = compare("aws", [MACHINE], {}, seen, now)
+        assert (seen[0].sure_at <= now) == (now - NOW >= ORPHAN_AFTER)
+
+
+@given(steps_s)
+def test_a_difference_that_was_over_in_between_counts_from_anew(gaps_s: list[int]) -> None:
+    now, seen = NOW, found([MACHINE])
+    for gap_s in gaps_s:
+        now += timedelta(seconds=gap_s)
+        seen = compare("aws", [], {}, seen, now)
+        assert seen == []
+    [again] = compare("aws", [MACHINE], {}, seen, now)
+    assert again.since == now

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from dstack.backends.threads import Backends
 from dstack.blobs.files import BlobFiles
 from dstack.domain.intents import Done, StartJob, StopJob
 from dstack.domain.objects import Next
@@ -70,7 +71,7 @@ class FoundLinks:
 
 
 def effects_with(db: Database, link: RefusingLink | None = None) -> Effects:
-    return Effects(db, {}, cast(Links, FoundLinks(link)))
+    return Effects(db, Backends({}), cast(Links, FoundLinks(link)))
 
 
 async def test_a_start_is_tried_again_while_the_machine_is_away_and_fails_once_it_is_gone(db: Database) -> None:

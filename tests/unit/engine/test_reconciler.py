@@ -1,17 +1,20 @@
 """What the reconciler does with a backend that has what nobody knows, and has not what somebody claims."""
 
-from collections.abc import Sequence
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from dstack.backends.base import Backend, Machine
+from dstack.backends.threads import Backends
 from dstack.domain.objects import Next
 from dstack.domain.offers import Offer
 from dstack.engine.leases import Leases
 from dstack.engine.lifecycles import check_move
-from dstack.engine.reconciler import Reconciler
+from dstack.engine.reconciler import LOOK_EVERY, Reconciler
 from dstack.errors import BackendUnavailable
 from dstack.protocol.statuses import InstanceStatus
 from dstack.store import commits, events, objects
@@ -26,6 +29,8 @@ class Cloud(Backend):
         self.machines: list[tuple[str, str]] = []
         self.is_away = False
         self.asked: list[tuple[str, str | None]] = []
+        self.looks = 0
+        self.when_looked: Callable[[], object] = lambda: None
 
     def check(self) -> None: ...
 
@@ -36,6 +41,8 @@ class Cloud(Backend):
         raise NotImplementedError
 
     def look_up(self, key: str | None = None) -> Sequence[Machine]:
+        self.looks += 1
+        self.when_looked()
         if self.is_away:
             raise BackendUnavailable("The cloud does not answer just now")
         return [Machine(id, of, None) for id, of in self.machines]
@@ -57,7 +64,7 @@ def cloud(tmp_path: Path) -> Cloud:
 async def reconciler(db: Database, cloud: Cloud, clock: HandClock) -> Reconciler:
     leases = Leases(db, clock, "0-server", "here", alone=True)
     await leases.start()
-    return Reconciler(db, {"aws": cloud}, clock, leases)
+    return Reconciler(db, Backends({"aws": cloud}), clock, leases)
 
 
 async def claim(db: Database, **fields: object) -> None:
@@ -113,7 +120,7 @@ async def test_a_machine_whose_agent_answers_is_there_whatever_the_backend_lists
     db: Database, cloud: Cloud, clock: HandClock, reconciler: Reconciler
 ) -> None:
     doubted: list[str] = []
-    reconciler = Reconciler(db, {"aws": cloud}, clock, reconciler._leases, doubted.append)
+    reconciler = Reconciler(db, Backends({"aws": cloud}), clock, reconciler._leases, doubted.append)
     await claim(db, status=InstanceStatus.BUSY)
     await look(reconciler, clock, 5)
     found = await db.read(lambda tx: objects.find_instance(tx, "0-instance"))
@@ -129,3 +136,57 @@ async def test_a_backend_that_does_not_answer_has_nothing_ended_and_nothing_give
     await look(reconciler, clock, 5)
     found = await db.read(lambda tx: objects.find_instance(tx, "0-instance"))
     assert found is not None and found.gone_at is None
+
+
+class DayClock(HandClock):
+    """The five minutes between two looks never pass; everything shorter passes at once."""
+
+    async def sleep(self, span: timedelta) -> None:
+        if span >= LOOK_EVERY:
+            await asyncio.Event().wait()
+        self.time += span
+
+
+@pytest.fixture
+def day() -> DayClock:
+    return DayClock()
+
+
+async def running(db: Database, day: DayClock, **clouds: Backend) -> Reconciler:
+    leases = Leases(db, day, "0-server", "here", alone=True)
+    await leases.start()
+    return Reconciler(db, Backends(clouds), day, leases)
+
+
+async def test_a_machine_that_falls_silent_while_backends_are_asked_has_them_asked_again(
+    db: Database, cloud: Cloud, day: DayClock
+) -> None:
+    looks: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    reconciler = await running(db, day, aws=cloud)
+
+    def nudged_meanwhile() -> None:
+        if cloud.looks == 1:
+            loop.call_soon_threadsafe(reconciler.nudge)
+        loop.call_soon_threadsafe(looks.put_nowait, cloud.looks)
+
+    cloud.when_looked = nudged_meanwhile
+    reconciler.start()
+    async with asyncio.timeout(20):
+        assert [await looks.get(), await looks.get()] == [1, 2]
+    await reconciler.close()
+
+
+async def test_a_backend_that_hangs_does_not_hold_up_the_others(
+    db: Database, cloud: Cloud, tmp_path: Path, day: DayClock
+) -> None:
+    over, was_asked, hanging = threading.Event(), asyncio.Event(), Cloud(tmp_path)
+    loop = asyncio.get_running_loop()
+    hanging.when_looked = over.wait
+    cloud.when_looked = lambda: loop.call_soon_threadsafe(was_asked.set)
+    reconciler = await running(db, day, a_hanging_one=hanging, aws=cloud)
+    reconciler.start()
+    async with asyncio.timeout(20):
+        await was_asked.wait()
+    over.set()
+    await reconciler.close()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from dstack.backends.base import Backend
+from dstack.backends.threads import Backends
 from dstack.blobs.files import BlobFiles
 from dstack.domain.offers import Offer
 from dstack.engine.catalog import Catalog
@@ -37,7 +37,7 @@ class Shop(Catalog):
 
 @pytest.fixture
 def context(db: Database, clock: HandClock, tmp_path: Path) -> Context:
-    backends: dict[str, Backend] = {}
+    backends = Backends({})
     return Context(
         db,
         RandomIds(clock),

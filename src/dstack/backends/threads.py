@@ -1,0 +1,46 @@
+"""How drivers, which block, are called: each in threads of its own, so that one that hangs holds up nobody else."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from dstack.backends.base import Backend
+from dstack.errors import BackendUnavailable
+
+T = TypeVar("T")
+
+CALLS_AT_ONCE = 16
+
+
+class Backends:
+    """All backends that are configured, by name."""
+
+    def __init__(self, drivers: Mapping[str, Backend]) -> None:
+        self._drivers = drivers
+        self._threads = {
+            name: ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix=f"backend-{name}") for name in drivers
+        }
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._drivers)
+
+    async def call(self, name: str, function: Callable[[Backend], T], *, timeout_s: float) -> T:
+        """The result of `function` of a driver, run in one of its threads.
+
+        Raises:
+            BackendUnavailable: it did not answer in time, or there is no backend of this name any more.
+        """
+        if name not in self._drivers:
+            raise BackendUnavailable(f"The backend `{name}` is not configured any more")
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await loop.run_in_executor(self._threads[name], function, self._drivers[name])
+        except TimeoutError:
+            raise BackendUnavailable(f"The backend `{name}` did not answer within {timeout_s:g} s") from None
+
+    def close(self) -> None:
+        """Begin no more calls."""
+        for threads in self._threads.values():
+            threads.shutdown(wait=False, cancel_futures=True)
