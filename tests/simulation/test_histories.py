@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from dstack.testing.faults import ServerCrashes
 from dstack.testing.histories import Story, play, script_of, tell
 from dstack.testing.plans import FAULTS_AMONG_SERVERS, FAULTS_MIN, RUNS_MIN
 
@@ -41,10 +42,26 @@ def test_users_change_their_minds_in_every_status(stories: list[Story]) -> None:
     assert {"submitted", "pending", "provisioning", "running", "terminating"} <= set(stopped_in)
 
 
-def test_servers_die_at_every_kind_of_point(stories: list[Story]) -> None:
-    deaths = " ".join(death for story in stories for death in story.deaths)
-    for point in ("before a commit", "after a commit", "before a message", "after a message", "before start_job"):
-        assert point in deaths
+KINDS_OF_POINTS = {
+    *("before a commit", "after a commit", "before a message", "after a message", "before connecting"),
+    *(
+        "before start_job",
+        "after start_job",
+        "before launch_machine",
+        "before LogFiles.append",
+        "after LogFiles.append",
+    ),
+}
+
+
+def test_servers_die_at_every_kind_of_point() -> None:
+    missing = set(KINDS_OF_POINTS)
+    for seed in range(1, 101):
+        mortal = replace(script_of(seed), servers=1, faults=(ServerCrashes(probability=0.05, at_most=20),))
+        missing -= set(play(mortal).deaths)
+        if not missing:
+            break
+    assert missing == set()
 
 
 def test_a_seed_is_one_history_in_every_process() -> None:

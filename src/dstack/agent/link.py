@@ -261,6 +261,8 @@ class _Connection:
                 await jobs.forget(job_id)
             case {"t": "authorize", "job_id": str(job_id), "key": str(key)}:
                 await jobs.authorize(job_id, key)
+            case {"t": "ping"}:
+                pass  # the answer is all that is wanted
             case _:
                 raise AgentRefused(f"The agent does not know the command `{frame['t']:.50}`", hint="Restart the agent")
 

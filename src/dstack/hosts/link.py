@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 30.0
 REPLY_TIMEOUT_S = 30.0
+PING_EVERY = timedelta(minutes=1)
+"""A host that is gone without a word, or an agent that is frozen, is noticed within this and `PING_TIMEOUT_S`."""
+PING_TIMEOUT_S = 30.0
 FIRST_RETRY = timedelta(milliseconds=50)
 LONGEST_RETRY = timedelta(seconds=15)
 CALLS_OPEN_MAX = 1000
@@ -159,6 +162,7 @@ class Link:
                 ("logs", self._has_printed, self._store_printed),
             )
         ]
+        pumps.append(asyncio.create_task(self._ping(writer), name=f"pings of {self.instance_id}"))
         try:
             self._writer = writer
             self._session += 1
@@ -245,6 +249,17 @@ class Link:
             log.exception("What instance %s says could not be stored", self.instance_id)
             self._delay = LONGEST_RETRY
             writer.close()
+
+    async def _ping(self, writer: StreamWriter) -> None:
+        """Break a connection off that only seems to be there."""
+        try:
+            while True:
+                await self._clock.sleep(PING_EVERY)
+                with suppress(AgentRefused):  # an older agent, which lives all the same
+                    await self.call("ping", {}, timeout_s=PING_TIMEOUT_S)
+        except HostUnreachable as error:
+            log.warning("Instance %s is taken to be away: %s", self.instance_id, error.message)
+            writer.transport.abort()
 
     async def _pass_on_reports(self) -> None:
         latest, self._reported = self._reported, {}

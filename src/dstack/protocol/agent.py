@@ -11,12 +11,13 @@ from a remote host. `t` names a frame's kind.
     log_ack job_id, stream, offset
     blob    hash, bytes  (or missing: true)
     shutdown id
+    ping    id
 
 * The server speaks first (`hello`); a later `hello` on another connection ends this one, so that a server that was
   thought dead cannot act any more (fencing: the agent also refuses a `session` lower than the highest it has seen).
-* `start`, `stop`, `forget`, `authorize` and `shutdown` are answered by `reply` with the same `id`, and may be sent
-  again: all are idempotent by job. `stop` or `forget` of an unknown job succeeds, and a `start` that arrives after it
-  is refused.
+* `start`, `stop`, `forget`, `authorize`, `shutdown` and `ping` are answered by `reply` with the same `id`, and may be
+  sent again: all are idempotent by job. `stop` or `forget` of an unknown job succeeds, and a `start` that arrives after
+  it is refused.
 * A *report* is the whole truth about one job, never a change: sent at `welcome` for every job the agent has, and again
   whenever it differs. Losing one costs nothing, so reports are neither numbered nor acknowledged. A job's folder
   stays until `forget`, which the server sends once it has stored the end of the job and all of its log.

@@ -63,5 +63,14 @@ class Pipe:
         """Whether it is cut."""
         return self._closed
 
+    @property
+    def transport(self) -> "Pipe":
+        """As a `StreamWriter` has one."""
+        return self
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self.close()
+
     async def wait_closed(self) -> None:
         """It is closed at once."""

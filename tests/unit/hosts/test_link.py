@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -213,3 +214,33 @@ async def test_a_connection_that_is_doubted_is_made_anew(link: Link, agent: Play
     first = await agent.welcome()
     link.break_off()
     assert (await agent.welcome())["session"] > first["session"]
+
+
+@pytest.fixture
+def pings_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "PING_EVERY", timedelta(0))
+
+
+@pytest.fixture
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "PING_TIMEOUT_S", 0.01)
+
+
+async def test_an_agent_is_asked_again_and_again_whether_it_is_there(
+    pings_at_once: None, link: Link, agent: PlayedAgent
+) -> None:
+    await agent.welcome()
+    older = {"code": "agent_refused", "message": "what is a ping?", "hint": None}
+    for error in (None, older, None):
+        ping = await agent.hear()
+        assert ping["t"] == "ping"
+        agent.say(t="reply", id=ping["id"], error=error)
+
+
+async def test_an_agent_that_answers_no_ping_is_connected_to_anew(
+    pings_at_once: None, little_patience: None, link: Link, agent: PlayedAgent
+) -> None:
+    await agent.welcome()
+    first = agent.pipe
+    await agent.welcome()
+    assert agent.pipe is not first
