@@ -44,13 +44,7 @@ def test_users_change_their_minds_in_every_status(stories: list[Story]) -> None:
 
 KINDS_OF_POINTS = {
     *("before a commit", "after a commit", "before a message", "after a message", "before connecting"),
-    *(
-        "before start_job",
-        "after start_job",
-        "before launch_machine",
-        "before LogFiles.append",
-        "after LogFiles.append",
-    ),
+    *("before start_job", "before LogFiles.append", "after LogFiles.append"),
 }
 
 

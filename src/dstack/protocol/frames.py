@@ -55,3 +55,17 @@ def write_frame(writer: StreamWriter, frame: dict[str, Any], payload: bytes | No
     writer.write(line)
     if payload:
         writer.write(payload)
+
+
+def storable(value: Any) -> Any:
+    """What a frame holds, without characters that no database takes: NUL, and halves of characters as names of files
+    may have them."""
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode("utf-8").replace("\0", "\N{REPLACEMENT CHARACTER}")
+        case dict():
+            return {storable(key): storable(one) for key, one in value.items()}
+        case list():
+            return [storable(one) for one in value]
+        case _:
+            return value

@@ -5,7 +5,7 @@ import logging
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from dstack import backends
 from dstack.backends.base import Backend
@@ -21,7 +21,7 @@ from dstack.engine.links import Links, connector_for
 from dstack.engine.loop import Engine
 from dstack.engine.outbox import Outbox
 from dstack.engine.reconciler import Reconciler
-from dstack.errors import ConfigurationError, StorageUnavailable
+from dstack.errors import ConfigurationError, DatabaseUnavailable, StorageUnavailable
 from dstack.hosts.link import Connector
 from dstack.kit.clock import Clock, CorrectedClock, SystemClock
 from dstack.kit.ids import Ids, RandomIds
@@ -37,12 +37,16 @@ from dstack.store import users, wakes
 from dstack.store.db import Database
 from dstack.store.dialect import Dialect
 from dstack.store.notices import Notices
+from dstack.store.pruning import prune_events, prune_intents
 from dstack.store.sqlite import Sqlite
+from dstack.store.tx import Tx
 
 log = logging.getLogger(__name__)
 
 PRUNE_EVERY = timedelta(days=1)
 KEEP_UNUSED_BLOBS = timedelta(days=30)
+KEEP_INTENTS = timedelta(days=1)
+KEEP_EVENTS = timedelta(days=90)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,15 +169,23 @@ class Parts:
         await self.db.write(lambda tx: wakes.add(tx, "scheduler", "placement"))
 
     async def _prune(self) -> None:
-        """Once a day, forget uploaded files that no run has used for a month."""
+        """Once a day, forget what nobody has needed for long: uploaded files, what was done, and history."""
         while True:
-            unused_since = (self._clock.now() - KEEP_UNUSED_BLOBS).timestamp()
+            now = self._clock.now()
             try:
-                pruned = await asyncio.to_thread(self.context.blobs.prune, unused_since)
-                log.info("Pruned %d blobs that were not used for a month", pruned)
-            except (OSError, StorageUnavailable) as error:
-                log.warning("Unused blobs could not be pruned: %s", error)
+                blobs = await asyncio.to_thread(self.context.blobs.prune, (now - KEEP_UNUSED_BLOBS).timestamp())
+                intents = await self._prune_rows(prune_intents, now - KEEP_INTENTS)
+                events = await self._prune_rows(prune_events, now - KEEP_EVENTS)
+                log.info("Forgot %d unused blobs, %d intents and %d events", blobs, intents, events)
+            except (OSError, StorageUnavailable, DatabaseUnavailable) as error:
+                log.warning("What is of no use any more could not be forgotten: %s", error)
             await self._clock.sleep(PRUNE_EVERY)
+
+    async def _prune_rows(self, prune: Callable[[Tx, datetime], int], before: datetime) -> int:
+        whole = 0
+        while rows := await self.db.write(lambda tx: prune(tx, before)):
+            whole += rows
+        return whole
 
     async def close(self) -> None:
         """Stop everything; jobs go on where they are, and other servers take over at once."""

@@ -32,6 +32,10 @@ class Dialect(ABC):
         """Wait until no other server writes; until the end of the transaction none does."""
 
     @abstractmethod
+    def take_time(self, conn: Connection) -> None:
+        """Let this transaction take as long as it takes: it changes the tables."""
+
+    @abstractmethod
     def begin(self, conn: Connection) -> bool:
         """The first thing in a transaction that writes: `lock`. True where others may have written since one's last."""
 

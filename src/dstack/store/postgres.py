@@ -89,6 +89,9 @@ class Postgres(Dialect):
     def lock(self, conn: Connection) -> None:
         conn.execute(_LOCK, {"key": OURS})
 
+    def take_time(self, conn: Connection) -> None:
+        conn.execute(text("SET LOCAL statement_timeout = 0"))
+
     def begin(self, conn: Connection) -> bool:
         self.lock(conn)
         turn, now = conn.execute(_TURN).one()

@@ -14,6 +14,7 @@ def prepare_schema(dialect: Dialect) -> None:
         ConfigurationError: the database was written by a newer dstack.
     """
     with dialect.engine.begin() as conn:
+        dialect.take_time(conn)
         dialect.lock(conn)  # of several servers that start at once, one finds it new
         version = _version_of(conn)
         if version is None:

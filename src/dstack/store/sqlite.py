@@ -57,6 +57,9 @@ class Sqlite(Dialect):
     def lock(self, conn: Connection) -> None:
         pass  # the lock on the data folder keeps others away
 
+    def take_time(self, conn: Connection) -> None:
+        pass  # no statement has a time-out
+
     def begin(self, conn: Connection) -> bool:
         return False
 

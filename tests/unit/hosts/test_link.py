@@ -244,3 +244,11 @@ async def test_an_agent_that_answers_no_ping_is_connected_to_anew(
     first = agent.pipe
     await agent.welcome()
     assert agent.pipe is not first
+
+
+async def test_what_no_database_takes_is_taken_out_of_what_an_agent_says(
+    link: Link, agent: PlayedAgent, inbox: Heard
+) -> None:
+    await agent.welcome()
+    agent.say(t="job", report=to_json(ended(message="a\0b \udcff é")))
+    assert (await next_of(inbox.reports)).message == "a\ufffdb ? é"

@@ -1,0 +1,36 @@
+"""Forgets what has been of no use for long, a little at a time: nobody waits for it."""
+
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Select, Table, and_, delete, or_, select, tuple_
+
+from dstack.store.tables import events, instances, intents, jobs
+from dstack.store.tx import Tx
+
+ROWS_AT_ONCE = 1000
+
+
+def prune_intents(tx: Tx, before: datetime) -> int:
+    """Forget what was done, before then, for objects that have ended since. Returns how many rows that were."""
+    is_done = and_(intents.c.state != "pending", intents.c.created_at < before)
+    is_of_nobody = or_(
+        intents.c.object_kind.not_in(["job", "instance"]), _of_ended("job", jobs), _of_ended("instance", instances)
+    )
+    return _prune(tx, intents, select(*intents.primary_key.columns).where(is_done, is_of_nobody))
+
+
+def prune_events(tx: Tx, before: datetime) -> int:
+    """Forget history from before then. Returns how many rows that were."""
+    return _prune(tx, events, select(events.c.seq).where(events.c.at < before))
+
+
+def _of_ended(kind: str, table: Table) -> ColumnElement[bool]:
+    ended = select(table.c.id).where(table.c.finished_at.is_not(None))
+    return and_(intents.c.object_kind == kind, intents.c.object_id.in_(ended))
+
+
+def _prune(tx: Tx, table: Table, useless: Select[*tuple[object, ...]]) -> int:
+    keys = [tuple(row) for row in tx.select(useless.limit(ROWS_AT_ONCE))]
+    if keys:
+        tx.change(delete(table).where(tuple_(*table.primary_key.columns).in_(keys)))
+    return len(keys)
