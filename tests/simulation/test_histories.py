@@ -9,7 +9,7 @@ import pytest
 
 from dstack.testing.faults import ServerCrashes
 from dstack.testing.histories import Story, play, script_of, tell
-from dstack.testing.plans import FAULTS_AMONG_SERVERS, FAULTS_MIN, RUNS_MIN
+from dstack.testing.plans import FAULTS_AMONG_SERVERS, FAULTS_MIN, RUNS
 
 SEEDS = range(1, 31)
 
@@ -33,7 +33,7 @@ def test_nor_is_it_where_several_servers_work_on_one_database(seed: int) -> None
 
 
 def test_a_history_is_rich(stories: list[Story]) -> None:
-    assert min(sum(story.ends.values()) for story in stories) >= RUNS_MIN >= 20
+    assert min(sum(story.ends.values()) for story in stories) >= RUNS >= 20
     assert min(len(story.faults) for story in stories) >= FAULTS_MIN >= 3
 
 

@@ -60,7 +60,7 @@ class Engine:
     async def _sweep(self) -> None:
         while True:
             try:
-                if not await self._db.read(queue.is_empty):
+                if not await self._db.recall(queue.is_empty):
                     await self._catalog.offers()  # capacity comes and goes
                 await self._look_at_all()
             except DatabaseUnavailable:

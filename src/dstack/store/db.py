@@ -52,6 +52,7 @@ class Database:
         self._conn: Connection | None = None
         self._known: dict[tuple[str, str], Any] = {}
         self._lists: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._ended: deque[tuple[str, str]] = deque()
         self._reactor: Callable[[Tx], None] = lambda tx: None
         self._listeners: list[Callable[[Notices], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -196,7 +197,7 @@ class Database:
             # The transaction begins with the first statement: where nothing is asked or written, there is none.
             if self._dialect.begin(conn):
                 self._forget()
-            tx = Tx(conn, self._clock, self._known, self._lists)
+            tx = Tx(conn, self._clock, self._known, self._lists, self._ended)
             for write in batch:
                 write.run(tx)
             if tx.wakes:
@@ -224,6 +225,7 @@ class Database:
     def _forget(self) -> None:
         self._known.clear()
         self._lists.clear()
+        self._ended.clear()
 
     def _settle(self, batch: list["Write"], notices: Notices) -> None:
         for write in batch:

@@ -10,6 +10,9 @@ from dstack.errors import LeaseLost
 from dstack.store.tables import replicas, shards
 from dstack.store.tx import Tx
 
+_LASTING = select(replicas).where(replicas.c.expires_at.is_(None) | (replicas.c.expires_at > bindparam("now")))
+_FORGET = delete(replicas).where((replicas.c.id == bindparam("of_id")) | (replicas.c.expires_at <= bindparam("now")))
+_RENEW = insert(replicas)
 _SHARDS = select(shards)
 _SET = (
     update(shards)
@@ -20,14 +23,13 @@ _SET = (
 
 def live_replicas(tx: Tx) -> dict[str, str]:
     """The replicas whose lease has not run out, and their hosts' names. A lease without an end never does."""
-    lasting = replicas.c.expires_at.is_(None) | (replicas.c.expires_at > tx.clock.now())
-    return {row.id: row.hostname for row in tx.select(select(replicas).where(lasting))}
+    return {row.id: row.hostname for row in tx.select(_LASTING, {"now": tx.clock.now()})}
 
 
 def renew(tx: Tx, replica_id: str, hostname: str, until: datetime | None) -> None:
     """Let a replica live until then, None for ever, and forget those that are long dead."""
-    tx.change(delete(replicas).where((replicas.c.id == replica_id) | (replicas.c.expires_at <= tx.clock.now())))
-    tx.change(insert(replicas).values(id=replica_id, hostname=hostname, expires_at=until))
+    tx.change(_FORGET, {"of_id": replica_id, "now": tx.clock.now()})
+    tx.change(_RENEW, {"id": replica_id, "hostname": hostname, "expires_at": until})
 
 
 def forget_all(tx: Tx) -> None:

@@ -4,6 +4,7 @@ Objects, intents and events are written at its end, or when the database is aske
 in one commit is one row to write, and many rows of a kind are one statement.
 """
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +18,8 @@ from dstack.kit.clock import Clock
 from dstack.store import tables
 from dstack.store.notices import Notices
 from dstack.store.rows import KINDS, TABLES, Object, Thing, values_of
+
+ENDED_KNOWN_MAX = 1000
 
 _Values: TypeAlias = Mapping[str, Any]
 
@@ -32,6 +35,8 @@ class Tx:
     nobody else writes; were it stale, the version of an object would tell."""
     lists: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     """Which objects belong together, by what and whose; kept like `known`."""
+    ended: deque[tuple[str, str]] = field(default_factory=deque)
+    """Which of `known` have ended, oldest first: they are asked about for a moment, and then hardly ever again."""
     notices: Notices = field(default_factory=Notices)
     wakes: dict[tuple[str, str], datetime] = field(default_factory=dict)
     """Who is to be looked at, and when: the reactor's work, and what it leaves goes into the table."""
@@ -101,8 +106,9 @@ class Tx:
             rows = [{"kind": kind, "id": id, "due_at": at} for (kind, id), at in self.wakes.items()]
             self.conn.execute(keep_earlier, rows)
             self.notices.next_due = min(self.wakes.values())
-        for thing in self._over:
-            self._forget(KINDS[type(thing)], thing.id)
+        self.ended.extend((KINDS[type(thing)], thing.id) for thing in self._over)
+        while len(self.ended) > ENDED_KNOWN_MAX:
+            self._forget(*self.ended.popleft())
 
     def _forget(self, kind: str, id: str) -> None:
         self.known.pop((kind, id), None)

@@ -122,7 +122,7 @@ class DatabaseBusy:
 class ServerPauses:
     """One of several servers stands still, and goes on where it stood: others may have taken over meanwhile."""
 
-    every_s: float = 400.0
+    every_s: float = 900.0
     lasts_s: float = 150.0
 
 
@@ -130,7 +130,7 @@ class ServerPauses:
 class ServerUpdates:
     """One of several servers ends in good order, and comes back."""
 
-    every_s: float = 600.0
+    every_s: float = 1200.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

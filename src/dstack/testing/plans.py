@@ -32,10 +32,10 @@ from dstack.testing.faults import (
     WrongClocks,
 )
 
-RUNS_MIN, RUNS_MAX = 20, 21
+RUNS = 20
 SUBMITS_WITHIN_S = 600.0
 FAULTS_MIN = 3
-SEVERAL_SERVERS = 0.05
+SEVERAL_SERVERS = 0.04
 """In so many histories several servers work on one database."""
 
 FAULTS: tuple[Fault, ...] = (
@@ -109,7 +109,7 @@ class Chances:
 
     def draw_plans(self) -> Iterator[Plan]:
         """What all users will do."""
-        for number in range(self.chance.randint(RUNS_MIN, RUNS_MAX)):
+        for number in range(RUNS):
             yield self._plan(f"run-{number}")
 
     def _plan(self, name: str) -> Plan:
