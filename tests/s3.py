@@ -30,7 +30,8 @@ class S3Server:
         """Serve; returns once it answers."""
         port = self.url.rpartition(":")[2]
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port]
-        env = os.environ | {"MOTO_S3_DEFAULT_MAX_KEYS": "7"}  # small pages, so that listings have several
+        # An environment of its own, since it outlives the test that happens to start it. Small pages: listings have several.
+        env = {"PATH": os.environ["PATH"], "MOTO_S3_DEFAULT_MAX_KEYS": "7"}
         self._process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         over = threading.Event()
         for _ in range(START_TIMEOUT_S * 10):
