@@ -30,7 +30,7 @@ class S3Server:
         """Serve; returns once it answers."""
         port = self.url.rpartition(":")[2]
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port]
-        # An environment of its own, since it outlives the test that happens to start it. Small pages: listings have several.
+        # Nothing of the test that happens to be the first; small pages, so that listings have several.
         env = {"PATH": os.environ["PATH"], "MOTO_S3_DEFAULT_MAX_KEYS": "7"}
         self._process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         over = threading.Event()
