@@ -30,15 +30,25 @@ class Room:
         """Whether no job at all could come in."""
         return self.jobs > 0 if not self.offer.shared else self.cpus <= 0
 
-    def share_for(self, demand: Demand) -> Share | None:
-        """The part that a job would get here now; None where it does not fit just now."""
+    def share_for(self, demand: Demand, share: Share) -> Share | None:
+        """The part that a job would get here now; None where it does not fit just now.
+
+        Args:
+            share: what it would get on an empty machine.
+        """
         if not self.offer.shared:
-            return share_of(demand, self.offer) if self.jobs == 0 else None
-        share = share_of(demand, self.offer)
-        gpus = gpus_for(demand, self.offer.resources.gpus, taken=frozenset(self.gpus_taken))
-        if gpus is None or share.cpus > self.cpus or share.memory_mib > self.memory_mib:
+            return share if self.jobs == 0 else None
+        if share.cpus > self.cpus or share.memory_mib > self.memory_mib:
             return None
-        return replace(share, gpus=gpus)
+        if demand.gpu is None:
+            return share
+        gpus = gpus_for(demand, self.offer.resources.gpus, taken=frozenset(self.gpus_taken))
+        return None if gpus is None else replace(share, gpus=gpus)
+
+    def copy(self) -> "Room":
+        """The same, to be changed."""
+        taken = set(self.gpus_taken)
+        return Room(self.key, self.offer, self.project_id, self.cpus, self.memory_mib, taken, self.jobs)
 
     def take(self, share: Share) -> None:
         """Let a job in."""
@@ -159,11 +169,12 @@ class _Kind:
 
     def best(self, demand: Demand) -> tuple[Room, Share] | None:
         """The fullest room that has room still, so that large gaps stay whole."""
-        free = (room for room in self.open.values() if not room.is_full)
+        share = share_of(demand, self.offer)
         if not self.offer.shared:  # each is as good as the other
-            room = next(free, None)
-            return None if room is None else (room, share_of(demand, self.offer))
-        found = ((room, share) for room in free if (share := room.share_for(demand)) is not None)
+            room = next((room for room in self.open.values() if not room.is_full), None)
+            return None if room is None else (room, share)
+        rooms = self.open.values()
+        found = ((room, part) for room in rooms if (part := room.share_for(demand, share)) is not None)
         return min(found, key=_dearness, default=None)
 
 
@@ -221,7 +232,9 @@ class _Pass:
         kinds = [kind for kind in open_kinds if kind.serves(gang[0])]
         for job in gang:
             bests = [best for kind in kinds if (best := kind.best(job.demand)) is not None]
-            bests += [(room, share) for room in found.bought if (share := room.share_for(job.demand)) is not None]
+            for room in found.bought:
+                part = room.share_for(job.demand, share_of(job.demand, room.offer))
+                bests += [] if part is None else [(room, part)]
             best = min(bests, key=_dearness, default=None)
             if best is None:
                 number = len(self._placement.bought) + len(found.bought)
@@ -354,7 +367,7 @@ class _Market:
                 continue
             stock.change(-1)
             room = empty_room(f"new-{number}", offer, None if offer.shared else job.project_id)
-            share = room.share_for(job.demand)
+            share = room.share_for(job.demand, share_of(job.demand, offer))
             assert share is not None, "an empty machine that fits has room"
             return room, share
         return None

@@ -1,7 +1,6 @@
 """Runs the placement pass over the queue as it is, and commits what it says."""
 
 from collections.abc import Iterable, Sequence
-from copy import copy
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import chain
@@ -68,14 +67,8 @@ def _rooms(tx: Tx) -> list[Room]:
             if instance is None or not instance.takes_jobs:
                 continue
             room = tx.known[objects.ROOM, id] = room_of(instance, objects.unfinished_jobs_on(tx, id))
-        rooms.append(room if room.is_full else _own(room))  # the pass changes what has room
+        rooms.append(room if room.is_full else room.copy())  # the pass changes what has room
     return rooms
-
-
-def _own(room: Room) -> Room:
-    own = copy(room)
-    own.gpus_taken = set(room.gpus_taken)
-    return own
 
 
 def _commit(tx: Tx, placement: Placement, ids: Ids, check: commits.Check) -> None:
