@@ -1,5 +1,6 @@
 """An S3-compatible storage for tests, in memory, in a process of its own."""
 
+import contextlib
 import itertools
 import os
 import socket
@@ -57,3 +58,51 @@ class S3Server:
         """What a server needs in its environment to keep logs and uploads in a new bucket."""
         about = {"DSTACK_S3_BUCKET": self.create(), "DSTACK_S3_PREFIX": "team", "DSTACK_S3_ENDPOINT_URL": self.url}
         return about | self.credentials
+
+
+class Road:
+    """The way to a storage, which can be closed."""
+
+    def __init__(self, to_url: str) -> None:
+        self._to = int(to_url.rpartition(":")[2])
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open = True
+        self._under_way: list[socket.socket] = []
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Break what is under way, and let nothing through."""
+        self._open = False
+        for one in self._under_way:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def open(self) -> None:
+        """Let everything through again."""
+        self._open = True
+
+    def end(self) -> None:
+        """There is no such way any more."""
+        self.close()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                here, _ = self._listener.accept()
+                if not self._open:
+                    here.close()
+                    continue
+                there = socket.create_connection(("127.0.0.1", self._to))
+                self._under_way += [here, there]
+                for pair in ((here, there), (there, here)):
+                    threading.Thread(target=self._carry, args=pair, daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+        for one in (source, sink):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)

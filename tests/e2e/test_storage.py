@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.e2e.home import Home
-from tests.s3 import S3Server
+from dstack.api import Task
+from tests.e2e.home import Home, wait_for
+from tests.s3 import Road, S3Server
 
 
 def test_a_server_with_a_bucket_keeps_logs_and_uploads_there_alone(home: Home, s3: S3Server) -> None:
@@ -13,6 +14,28 @@ def test_a_server_with_a_bucket_keeps_logs_and_uploads_there_alone(home: Home, s
     assert "hello from the bucket" in name.stdout, name.stdout + name.stderr
     assert home.cli("logs", "hello").stdout == "hello from the bucket\n"
     assert not (home.data / "logs").exists() and not (home.data / "blobs").exists()
+
+
+@pytest.mark.timeout(200)
+def test_while_the_bucket_is_away_jobs_go_on_and_their_logs_wait(
+    home: Home, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    road = Road(s3.url)
+    for name, value in {**s3.settings(), "DSTACK_S3_ENDPOINT_URL": road.url}.items():
+        monkeypatch.setenv(name, value)
+    gate = home.gate()
+    script = f"echo before; read line <{gate}; for i in 1 2 3; do echo meanwhile $i; done; touch {home.path}/over"
+    run = home.client().runs.submit(run_name="patient", configuration=Task(commands=[script]))
+    assert next(run.logs()) == b"before\n"
+    road.close()
+    home.open_gate()
+    wait_for("the end of the job", lambda: (home.path / "over").exists())
+    wait_for("the server to notice", lambda: "could not be stored" in home.server_log())
+    road.open()
+    assert b"".join(run.logs()) == b"before\nmeanwhile 1\nmeanwhile 2\nmeanwhile 3\n"
+    run.refresh()
+    assert run.status == "done"
+    road.end()
 
 
 TASK = "type: task\nname: hello\ncommands:\n  - sh hello.sh\n"
