@@ -249,6 +249,7 @@ class Link:
             log.exception("What instance %s says could not be stored", self.instance_id)
             self._delay = LONGEST_RETRY
             writer.close()
+            self._has_room.set()  # who waits to read on has to see that there is nothing more to read
 
     async def _ping(self, writer: StreamWriter) -> None:
         """Break a connection off that only seems to be there."""

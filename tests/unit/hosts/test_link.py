@@ -24,6 +24,7 @@ class Heard:
 
     def __init__(self) -> None:
         self.failures = 0
+        self.failures_to_store = 0
         self.reports: asyncio.Queue[JobReport] = asyncio.Queue()
         self.logs: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
         self.ports: asyncio.Queue[int] = asyncio.Queue()
@@ -50,6 +51,9 @@ class Heard:
     async def logged(self, job_id: str, stream: str, offset: int, at: float, data: bytes) -> int:
         self._maybe_fail()
         await self.may_store.wait()
+        if self.failures_to_store:
+            self.failures_to_store -= 1
+            raise ValueError("the disk is full")
         self.logs.put_nowait((job_id, data))
         return offset + len(data)
 
@@ -169,6 +173,22 @@ async def test_no_more_is_taken_than_can_wait_to_be_stored(
     inbox.may_store.set()
     assert [data for _, data in [await next_of(inbox.logs), await next_of(inbox.logs)]] == [b"hello", b"hello"]
     assert await next_of(inbox.ports) == 22
+
+
+async def test_a_store_that_fails_while_too_much_waits_does_not_leave_the_link_waiting(
+    link: Link, agent: PlayedAgent, inbox: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "PRINTED_BYTES_MAX", 4)
+    inbox.may_store.clear()
+    await agent.welcome()
+    link.follow_new("0-job")
+    for offset in range(0, 10, 5):
+        agent.say(b"hello", t="log", job_id="0-job", stream="job", offset=offset, at=0.0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    inbox.failures_to_store = 1
+    inbox.may_store.set()
+    assert (await agent.welcome())["t"] == "hello", "it connects anew"
 
 
 async def test_bytes_of_a_log_that_was_not_asked_for_are_not_taken(
