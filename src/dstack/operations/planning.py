@@ -21,7 +21,8 @@ async def plan(context: Context, user: User, project: str, request: SubmitRun) -
     offers = await context.catalog.offers()
     fitting = [offer for offer in offers if fits(wish.demand, offer)]
     fitting.sort(key=lambda offer: offer.price)
-    return await context.db.read(lambda tx: _plan(tx, context, caller_in(tx, user, project), wish, offers, fitting))
+    # What is free on a thousand machines is remembered by the writer; a reader would ask for each.
+    return await context.db.recall(lambda tx: _plan(tx, context, caller_in(tx, user, project), wish, offers, fitting))
 
 
 def _plan(
