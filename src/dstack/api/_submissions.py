@@ -81,7 +81,7 @@ def draft_of(configuration: "Task", options: Options, environ: Mapping[str, str]
         mapping["env"] = env.resolve(whole.env, environ)
     return Draft(
         SubmitRun(run_name=run_name, configuration=mapping, configuration_path=path),
-        {port.container_port: port.local_port for port in whole.ports},
+        {port.container_port: port.local_port for port in whole.port_mappings()},
     )
 
 

@@ -8,17 +8,17 @@ from dstack.domain.offers import Bounds, Demand, GpuDemand
 from dstack.domain.retries import RetryPolicy
 from dstack.kit.ranges import Range
 from dstack.kit.units import Memory
-from dstack.spec.parse import Configuration, configuration_of
+from dstack.spec.parse import RunConfiguration, configuration_of
 from dstack.spec.profile import CreationPolicy, TerminationPolicy
 from dstack.spec.resources import GPU, Resources
 
 STOP_GRACE_S = 10.0
 READ_MAX = 1000
-_READ: dict[int, tuple[Mapping[str, Any], Configuration]] = {}
+_READ: dict[int, tuple[Mapping[str, Any], RunConfiguration]] = {}
 """By the identity of the spec, which is kept along so that it stays the same."""
 
 
-def configuration_in(spec: Mapping[str, Any]) -> Configuration:
+def configuration_in(spec: Mapping[str, Any]) -> RunConfiguration:
     """The configuration of a run's spec. Read once for each: it is asked for again and again, and never changes."""
     known = _READ.get(id(spec))
     if known is None or known[0] is not spec:
@@ -28,7 +28,7 @@ def configuration_in(spec: Mapping[str, Any]) -> Configuration:
     return known[1]
 
 
-def demand_of(configuration: Configuration) -> Demand:
+def demand_of(configuration: RunConfiguration) -> Demand:
     """What each job of the configuration needs of a machine."""
     resources = configuration.resources or Resources()
     written = resources.model_fields_set
@@ -51,7 +51,7 @@ def demand_of(configuration: Configuration) -> Demand:
     )
 
 
-def _container_wishes(configuration: Configuration, resources: Resources) -> tuple[str, ...]:
+def _container_wishes(configuration: RunConfiguration, resources: Resources) -> tuple[str, ...]:
     auth = configuration.registry_auth
     asked = {
         "image": configuration.image,
@@ -61,13 +61,13 @@ def _container_wishes(configuration: Configuration, resources: Resources) -> tup
         "privileged": configuration.privileged and "true",
         "python": configuration.python,
         "nvcc": configuration.nvcc and "true",
-        "volumes": ", ".join(configuration.volumes),
+        "volumes": ", ".join(map(str, configuration.volumes)),
         "shm_size": resources.shm_size,
     }
     return tuple(f"{field}: asked {value}" for field, value in asked.items() if value)
 
 
-def _idle_duration_s(configuration: Configuration) -> float | None:
+def _idle_duration_s(configuration: RunConfiguration) -> float | None:
     if configuration.termination_policy is TerminationPolicy.DONT_DESTROY:
         return None
     later_spelling = "idle_duration" in configuration.model_fields_set

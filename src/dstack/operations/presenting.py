@@ -113,7 +113,7 @@ def _waiting_for(run: Run, jobs: Sequence[Job], instances: Mapping[str, Instance
 
 
 def _ports_of(run: Run) -> dict[int, int | None]:
-    return {port.container_port: port.local_port for port in configuration_in(run.spec).ports}
+    return {port.container_port: port.local_port for port in configuration_in(run.spec).port_mappings()}
 
 
 def _job_view(job: Job, instance: Instance | None, ports: dict[int, int | None]) -> JobView:

@@ -22,7 +22,7 @@ from dstack.protocol.requests import SubmitRun
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
 from dstack.protocol.views import RunPage, RunView
 from dstack.spec.names import check_name, random_name
-from dstack.spec.parse import Configuration, configuration_of
+from dstack.spec.parse import RunConfiguration, configuration_of
 from dstack.store import commits, events, objects
 from dstack.store.tx import Tx
 from dstack.store.users import User
@@ -39,7 +39,7 @@ class Wish:
     """A submit, understood: the configuration as an object, and what it asks of a machine."""
 
     request: SubmitRun
-    configuration: Configuration
+    configuration: RunConfiguration
     demand: Demand
 
     @property

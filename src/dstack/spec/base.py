@@ -1,11 +1,54 @@
-"""What all specs share: unknown fields are errors that name the nearest known one."""
+"""What all specs share: an unknown field is told with the nearest known one, and all mistakes at once."""
 
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from dstack.kit.text import listed, nearest
+from dstack.kit.text import listed, nearest, shown
+
+if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Fields that do not go together: the one to point at (None for the whole), and what is wrong."""
+
+    field: str | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Also:
+    """In an annotation: other JSON Schemas that the field's validator takes beside the field's own type."""
+
+    forms: tuple[Mapping[str, Any], ...]
+
+    def __get_pydantic_json_schema__(self, schema: "CoreSchema", handler: "GetJsonSchemaHandler") -> "JsonSchemaValue":
+        return {"anyOf": [handler(schema), *map(dict, self.forms)]}
+
+
+TEXT = {"type": "string"}
+TRUTH = {"type": "boolean"}
+NUMBER = {"type": "number"}
+
+
+def matching(pattern: str, expected: str) -> AfterValidator:
+    """In an annotation: text of one form, which `expected` describes with an example."""
+    form = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not form.fullmatch(value):
+            raise ValueError(f"expected {expected}, found {shown(value)}")
+        return value
+
+    return AfterValidator(check)
 
 
 class Spec(BaseModel):
@@ -13,14 +56,55 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, defer_build=True, hide_input_in_errors=True)
 
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Old spellings that still work, and what to write instead."""
+
+    @classmethod
+    def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
+        """Which of the written fields do not go together, whether or not each is right by itself.
+
+        Args:
+            written: the fields as they were written, or as they are by now.
+        """
+        for old, new in cls.renamed.items():
+            if written.get(old) is not None and written.get(new) is not None:
+                yield Conflict(old, f"expected one of `{new}` and `{old}`, found both; `{old}` is the old name")
+
     @model_validator(mode="wrap")
     @classmethod
-    def _name_the_nearest_field(cls, value: Any, build: ModelWrapValidatorHandler[Any]) -> Any:
+    def _tell_all_at_once(cls, value: Any, build: ModelWrapValidatorHandler[Any]) -> Any:
+        found: list[Any] = []
+        built = None
         try:
-            return build(value)
+            built = build(value)
         except ValidationError as error:
-            details = [_detail(one, tuple(cls.model_fields)) for one in error.errors(include_url=False)]
+            found = error.errors(include_url=False)
+        written = value if isinstance(value, Mapping) else _set_in(built)
+        # What is missing may well be what is misspelled: then one mistake is enough.
+        misspelled = [one["loc"][0] for one in found if one["type"] == "extra_forbidden" and len(one["loc"]) == 1]
+        guesses = {nearest(str(name), cls.model_fields) for name in misspelled}
+        details = [
+            _detail(one, tuple(cls.model_fields))
+            for one in found
+            if not (one["type"] == "missing" and len(one["loc"]) == 1 and one["loc"][0] in guesses)
+        ]
+        details += [
+            _told(conflict, written) for conflict in cls.conflicts(written) if conflict.field or not misspelled
+        ]
+        if details:
             raise ValidationError.from_exception_data(cls.__name__, details) from None
+        return built
+
+
+def _set_in(built: Any) -> dict[str, Any]:
+    return {name: getattr(built, name) for name in built.model_fields_set} if isinstance(built, Spec) else {}
+
+
+def _told(conflict: Conflict, written: Mapping[str, Any]) -> InitErrorDetails:
+    own_words = PydanticCustomError("value_error", "{said}", {"said": conflict.text})
+    if conflict.field is None:
+        return InitErrorDetails(type=own_words, loc=(), input=written)
+    return InitErrorDetails(type=own_words, loc=(conflict.field,), input=written.get(conflict.field))
 
 
 def _detail(error: Any, fields: tuple[str, ...]) -> InitErrorDetails:

@@ -29,6 +29,7 @@ _EXPECTED = {
     "model_attributes_type": "a mapping of fields",
     "tuple_type": "a list",
 }
+_LENGTHS = {"too_short": ("at least", "min_length"), "too_long": ("at most", "max_length")}
 _LIMITS = {
     "greater_than": ("more than", "gt"),
     "greater_than_equal": ("at least", "ge"),
@@ -65,6 +66,9 @@ def _text(error: ErrorDetails) -> str:
     if kind in _LIMITS:
         words, key = _LIMITS[kind]
         return f"expected {words} {context[key]}, found {found}"
+    if kind in _LENGTHS:
+        words, key = _LENGTHS[kind]
+        return f"expected {words} {context[key]} entries, found {context['actual_length']}"
     if kind in _EXPECTED:
         quotes = (
             "; put it in quotes" if kind == "string_type" and isinstance(error["input"], (bool, int, float)) else ""

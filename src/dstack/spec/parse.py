@@ -1,26 +1,51 @@
 """From text or JSON to a configuration, and back. Every mistake is named with its place, all at once."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
 from dstack.errors import ConfigurationError
 from dstack.kit.text import listed, nearest, shown
+from dstack.spec.base import Spec
+from dstack.spec.dev_environment import DevEnvironment
+from dstack.spec.fleet import Fleet
+from dstack.spec.gateway import Gateway
 from dstack.spec.mistakes import Mistake, Path, mistakes_in
+from dstack.spec.profile import Profiles
+from dstack.spec.secrets import names_in, texts_with_secrets
+from dstack.spec.service import Service
 from dstack.spec.task import Task
+from dstack.spec.volume import Volume
 
-Configuration: TypeAlias = Task
+if TYPE_CHECKING:
+    from dstack.spec.yaml import Document
 
-RUN_TYPES: dict[str, type[Configuration]] = {"task": Task}
+RunConfiguration: TypeAlias = Task | Service | DevEnvironment
+Configuration: TypeAlias = RunConfiguration | Fleet | Gateway | Volume
+
+RUN_TYPES: dict[str, type[RunConfiguration]] = {"task": Task, "service": Service, "dev-environment": DevEnvironment}
 """Every run type by its `type`. A new one is a file and an entry here."""
 
+TYPES: dict[str, type[Configuration]] = {**RUN_TYPES, "fleet": Fleet, "gateway": Gateway, "volume": Volume}
+"""Every configuration by its `type`."""
+
 _MISPRINT = re.compile("[\0\ud800-\udfff]")
+_AnySpec = TypeVar("_AnySpec", bound=Spec)
 
 
-def parse_configuration(text: str, filename: str) -> Configuration:
-    """The configuration in a YAML text.
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A configuration as it stands in a text, and what its writer should know: `file:line:column: words`."""
+
+    configuration: Configuration
+    notes: tuple[str, ...]
+
+
+def read_configuration(text: str, filename: str) -> Written:
+    """The configuration in a YAML text, and which spellings in it are old.
 
     Args:
         filename: what to call the text in errors.
@@ -28,34 +53,45 @@ def parse_configuration(text: str, filename: str) -> Configuration:
     Raises:
         ConfigurationError: lists every mistake as `file:line:column: what was expected and found`.
     """
-    from dstack.spec.yaml import read_yaml  # YAML takes long to import, and the Python API does without
-
-    document = read_yaml(text, filename)
-    try:
-        return _build(document.data)
-    except _Mistaken as error:
-        raise ConfigurationError(
-            "\n".join(f"{document.place_of(one.path)}: {one.text}" for one in document.in_order(error.mistakes)),
-            hint="Correct the file and try again",
-        ) from None
+    document = _document(text, filename)
+    configuration = _placed(document, lambda: _build(document.data, TYPES))
+    old = document.in_order(_old_spellings(configuration, document.data))
+    return Written(configuration, tuple(f"{document.place_of(one.path)}: {one.text}" for one in old))
 
 
-def configuration_of(mapping: Mapping[str, Any]) -> Configuration:
-    """The configuration in a JSON object.
+def parse_configuration(text: str, filename: str) -> Configuration:
+    """The configuration in a YAML text; raises as `read_configuration`."""
+    return read_configuration(text, filename).configuration
+
+
+def parse_profiles(text: str, filename: str) -> Profiles:
+    """The profiles in a YAML text; raises as `read_configuration`."""
+    document = _document(text, filename)
+    return _placed(document, lambda: _validated(Profiles, document.data))
+
+
+def configuration_of(mapping: Mapping[str, Any]) -> RunConfiguration:
+    """The configuration of a run in a JSON object.
 
     Raises:
         ConfigurationError: lists every mistake with the field it is in.
     """
     try:
-        return _build(dict(mapping))
+        return _build(dict(mapping), RUN_TYPES)
     except _Mistaken as error:
         raise ConfigurationError("; ".join(one.with_path() for one in error.mistakes)) from None
 
 
-def to_mapping(configuration: Configuration) -> dict[str, Any]:
-    """The configuration as a JSON object that holds only what was written."""
-    written = configuration.model_dump(mode="json", exclude_unset=True)
-    return {"type": configuration.type, **written}
+def to_mapping(spec: Spec) -> dict[str, Any]:
+    """A configuration as a JSON object that holds only what was written."""
+    written = spec.model_dump(mode="json", exclude_unset=True)
+    kind = getattr(spec, "type", None)
+    return written if kind is None else {"type": kind, **written}
+
+
+def old_spellings(configuration: Configuration) -> list[str]:
+    """What to write instead of each old spelling in a configuration."""
+    return [one.text for one in _old_spellings(configuration, to_mapping(configuration))]
 
 
 class _Mistaken(Exception):
@@ -64,18 +100,52 @@ class _Mistaken(Exception):
         self.mistakes = mistakes
 
 
-def _build(data: object) -> Configuration:
+def _document(text: str, filename: str) -> "Document":
+    from dstack.spec.yaml import read_yaml  # YAML takes long to import, and the Python API does without
+
+    return read_yaml(text, filename)
+
+
+def _placed(document: "Document", build: Callable[[], _AnySpec]) -> _AnySpec:
+    """What `build` makes of the document; mistakes are told with their places."""
+    try:
+        return build()
+    except _Mistaken as error:
+        raise ConfigurationError(
+            "\n".join(f"{document.place_of(one.path)}: {one.text}" for one in document.in_order(error.mistakes)),
+            hint="Correct the file and try again",
+        ) from None
+
+
+def _build(data: object, types: Mapping[str, type[_AnySpec]]) -> _AnySpec:
     if not isinstance(data, dict):
         raise _Mistaken([Mistake((), "expected a configuration: fields such as `type: task`, found something else")])
-    if misprints := list(_misprints_in(data)):
-        raise _Mistaken(misprints)
     kind = data.get("type")
-    if not isinstance(kind, str) or kind not in RUN_TYPES:
-        raise _Mistaken([_no_type(kind)])
+    if not isinstance(kind, str) or kind not in types:
+        raise _Mistaken([_no_type(kind, types)])
+    return _validated(types[kind], data)
+
+
+def _validated(kind: type[_AnySpec], data: object) -> _AnySpec:
+    mistakes = list(_misprints_in(data))
+    if mistakes:
+        raise _Mistaken(mistakes)
+    mistakes = [] if not isinstance(data, dict) else list(_wrong_references(data))
     try:
-        return RUN_TYPES[kind].model_validate(data)
+        built = kind.model_validate(data)
     except ValidationError as error:
-        raise _Mistaken(mistakes_in(error)) from None
+        raise _Mistaken([*mistakes_in(error), *mistakes]) from None
+    if mistakes:
+        raise _Mistaken(mistakes)
+    return built
+
+
+def _wrong_references(data: Mapping[str, Any]) -> Iterator[Mistake]:
+    for path, text in texts_with_secrets(data):
+        try:
+            names_in(text)
+        except ValueError as error:
+            yield Mistake(path, str(error))
 
 
 def _misprints_in(data: object) -> Iterator[Mistake]:
@@ -91,9 +161,21 @@ def _misprints_in(data: object) -> Iterator[Mistake]:
             yield Mistake(path, f"expected text that can be written down, found the character U+{ord(found[0]):04X}")
 
 
-def _no_type(kind: object) -> Mistake:
+def _old_spellings(configuration: Configuration, data: object) -> Iterator[Mistake]:
+    written = data if isinstance(data, dict) else {}
+    for old, new in configuration.renamed.items():
+        if old in written:
+            yield Mistake((old,), f"`{old}` is the old name of `{new}`: write `{new}` instead")
+    if written.get("termination_policy") == "dont-destroy":
+        yield Mistake(("termination_policy",), "`termination_policy` is old: write `idle_duration: off` instead")
+    elif "termination_policy" in written:
+        yield Mistake(("termination_policy",), "`termination_policy` is old: `idle_duration` alone says it")
+
+
+def _no_type(kind: object, types: Mapping[str, object]) -> Mistake:
     if kind is None:
-        return Mistake((), f"expected a field `type`, one of {listed(RUN_TYPES)}, found none")
-    guess = nearest(kind, RUN_TYPES) if isinstance(kind, str) else None
-    advice = f"did you mean `{guess}`?" if guess else f"known are {listed(RUN_TYPES)}"
-    return Mistake(("type",), f"there is no run type {shown(kind)}; {advice}")
+        return Mistake((), f"expected a field `type`, one of {listed(types)}, found none")
+    guess = nearest(kind, types) if isinstance(kind, str) else None
+    advice = f"did you mean `{guess}`?" if guess else f"known are {listed(types)}"
+    what = "configuration" if types is TYPES else "run"
+    return Mistake(("type",), f"there is no {what} type {shown(kind)}; {advice}")

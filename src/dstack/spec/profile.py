@@ -1,19 +1,30 @@
 """How and where to run: the fields that a profile may hold, shared by all run types."""
 
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from cronsim import CronSim, CronSimError
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
+from dstack.kit.text import shown
 from dstack.kit.units import duration_text, parse_duration
 from dstack.spec.backends import BackendType
-from dstack.spec.base import Spec
+from dstack.spec.base import TEXT, TRUTH, Also, Conflict, Spec
+from dstack.spec.names import parse_name
 
 HOUR_S = 3600
+_ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class SpotPolicy(StrEnum):
-    """Whether spot instances are used."""
+    """Whether spot instances are used.
+
+    Example:
+        >>> SpotPolicy("auto") is SpotPolicy.AUTO
+        True
+    """
 
     SPOT = "spot"
     ONDEMAND = "on-demand"
@@ -61,15 +72,22 @@ def _max_duration(value: object) -> int | None:
     return seconds
 
 
-Duration = Annotated[int, BeforeValidator(_duration), PlainSerializer(duration_text, when_used="json")]
+Duration = Annotated[int, BeforeValidator(_duration), PlainSerializer(duration_text, when_used="json"), Also((TEXT,))]
 """Seconds; written `90s`, `15m`, `2h`, `1d` or as a number."""
 
-Limit = Annotated[int | None, BeforeValidator(_limit), PlainSerializer(_limit_text, when_used="json")]
+Limit = Annotated[
+    int | None,
+    BeforeValidator(_limit),
+    PlainSerializer(_limit_text, when_used="json"),
+    Also((TEXT, {"const": False})),
+]
 """Seconds, or None for no limit, written `off`."""
+
+Name = Annotated[str, AfterValidator(parse_name)]
 
 
 class Retry(Spec):
-    """The policy for resubmitting the run.
+    """When a run is submitted again after it has failed.
 
     Example:
         >>> Retry(on_events=["interruption"], duration="2h").duration
@@ -77,59 +95,164 @@ class Retry(Spec):
     """
 
     on_events: list[RetryEvent] = list(RetryEvent)
-    """What may start the run again: `no-capacity`, `interruption`, `error`"""
+    """After which events: `no-capacity`, `interruption`, `error`. All of them where unset"""
     duration: Limit = HOUR_S
-    """For how long after the submit"""
+    """For how long a row of failures is tried again, in seconds or as `2h`. `1h` where unset, `off` for ever"""
 
 
 def _retry(value: object) -> object:
     return {True: {}, False: None}.get(value, value) if isinstance(value, bool) else value
 
 
-RetryOrNot = Annotated[Retry | None, BeforeValidator(_retry)]
+RetryOrNot = Annotated[Retry | None, BeforeValidator(_retry), Also((TRUTH,))]
 """`true` for all events within an hour, `false` for never, or a `Retry`."""
+
+
+def _cron(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _check_cron(value: list[str]) -> list[str]:
+    if not value:
+        raise ValueError("expected a cron expression such as `0 8 * * mon-fri`, found none")
+    for line in value:
+        try:
+            CronSim(line, _ANY_TIME)
+        except CronSimError as error:
+            raise ValueError(
+                f"expected a cron expression of five parts such as `0 8 * * mon-fri`, found {shown(line)}: {error}"
+            ) from None
+    return value
+
+
+class Schedule(Spec):
+    """When a run starts by itself, again and again.
+
+    Example:
+        >>> Schedule(cron="0 8 * * mon-fri").cron
+        ['0 8 * * mon-fri']
+    """
+
+    cron: Annotated[list[str], BeforeValidator(_cron), AfterValidator(_check_cron), Also((TEXT,))]
+    """A cron expression in UTC, or several"""
+
+
+class UtilizationPolicy(Spec):
+    """Ends a run that does not use the GPUs it holds.
+
+    Example:
+        >>> UtilizationPolicy(min_gpu_utilization=10, time_window="1h").time_window
+        3600
+    """
+
+    min_gpu_utilization: Annotated[int, Field(ge=0, le=100, strict=True)]
+    """How busy each GPU must be at some time in the window, in percent"""
+    time_window: Annotated[Duration, Field(ge=300)]
+    """How long a GPU may be less busy, in seconds or as `1h`; at least `5m`"""
+
+
+Price = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
+Tags = Annotated[dict[str, str], Field(max_length=50)]
 
 
 class ProfileFields(Spec):
     """How and where to run."""
 
     backends: list[BackendType] | None = None
-    """The backends to consider for provisioning (e.g., `[aws, gcp]`)"""
+    """Which backends may be used, such as `[aws, gcp]`; any where unset"""
     regions: list[str] | None = None
-    """The regions to consider for provisioning (e.g., `[eu-west-1, us-west4, westeurope]`)"""
+    """Which regions of those backends may be used, such as `[eu-west-1, us-west4]`; any where unset"""
     instance_types: list[str] | None = None
-    """The cloud-specific instance types to consider for provisioning (e.g., `[p3.8xlarge, n1-standard-4]`)"""
+    """Which instance types may be used, by the backends' own names, such as `[p3.8xlarge]`; any where unset"""
     reservation: str | None = None
-    """The existing reservation for the instances"""
+    """A reservation at the cloud, from which instances are taken"""
     spot_policy: SpotPolicy = SpotPolicy.ONDEMAND
-    """The policy for provisioning spot or on-demand instances: `spot`, `on-demand`, or `auto`"""
+    """Whether spot instances are used: `spot`, `on-demand` or `auto` for both"""
     retry: RetryOrNot = None
-    """The policy for resubmitting the run"""
+    """Whether and when a run that failed is submitted again. Never where unset"""
     retry_policy: RetryOrNot = None
-    """The policy for resubmitting the run. Deprecated in favor of `retry`"""
+    """The old name of `retry`"""
     max_duration: Annotated[Limit, BeforeValidator(_max_duration)] = None
-    """The maximum duration of a run (e.g., `2h`, `1d`). After it elapses, the run is forced to stop. `off` for none"""
+    """The longest time a job may run, in seconds or as `2h`; then it is stopped. `off` (no limit) where unset"""
     stop_duration: Duration | None = None
-    """How long a job that is stopped may take to end by itself. 10 seconds where unset"""
-    max_price: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = None
-    """The maximum instance price per hour, in dollars"""
+    """How long a job that is stopped may take to end by itself, in seconds or as `1m`. 10 seconds where unset"""
+    max_price: Price | None = None
+    """The highest price of an instance, in US dollars an hour"""
+    fleets: list[Name] | None = None
+    """In which fleets instances are sought and made; any where unset"""
     pool_name: str | None = None
-    """The name of the pool: the fleet in which instances are sought and made"""
+    """One fleet in which instances are sought and made; *pool* is an older word for fleet"""
     instance_name: str | None = None
-    """The name of the instance"""
+    """The one instance to run on, by its name"""
     creation_policy: CreationPolicy = CreationPolicy.REUSE_OR_CREATE
-    """The policy for using instances from the pool"""
+    """Whether instances may be made: `reuse-or-create`, or `reuse` for those only that there are"""
     termination_policy: TerminationPolicy = TerminationPolicy.DESTROY_AFTER_IDLE
-    """The policy for instance termination"""
+    """What becomes of an instance without jobs: `destroy-after-idle` or `dont-destroy`"""
     termination_idle_time: Limit = 300
-    """Time to wait before destroying the idle instance"""
+    """The old name of `idle_duration`"""
     idle_duration: Limit = None
-    """The later spelling of `termination_idle_time`"""
+    """How long an instance may stand without jobs before it is ended, in seconds or as `1h`. `5m` where unset"""
+    schedule: Schedule | None = None
+    """When the run starts by itself, again and again"""
+    startup_order: Literal["any", "master-first", "workers-first"] = "any"
+    """Which nodes start first: `any`, `master-first` or `workers-first`"""
+    stop_criteria: Literal["all-done", "master-done"] = "all-done"
+    """When a run of several nodes is done: with all of them (`all-done`), or with node 0 (`master-done`)"""
+    utilization_policy: UtilizationPolicy | None = None
+    """Ends the run when its GPUs stand idle"""
+    tags: Tags = {}
+    """Words that are kept with the run, and with what is made for it at a cloud"""
 
-    @model_validator(mode="before")
+    renamed: ClassVar[Mapping[str, str]] = {"retry_policy": "retry", "termination_idle_time": "idle_duration"}
+
     @classmethod
-    def _one_spelling(cls, value: Any) -> Any:
-        for name, old_name in (("retry", "retry_policy"), ("idle_duration", "termination_idle_time")):
-            if isinstance(value, dict) and value.get(name) is not None and value.get(old_name) is not None:
-                raise ValueError(f"expected one of `{name}` and `{old_name}`, found both; `{old_name}` is the old name")
-        return value
+    def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
+        """As `Spec.conflicts`."""
+        yield from super().conflicts(written)
+        if written.get("pool_name") is not None and written.get("fleets") is not None:
+            yield Conflict("pool_name", "expected one of `fleets` and `pool_name`, found both; a pool is a fleet")
+
+
+class Profile(ProfileFields):
+    """Fields that several configurations share, under a name.
+
+    Example:
+        >>> Profile(name="cheap", spot_policy="auto", max_price=1.5).name
+        'cheap'
+    """
+
+    name: Name
+    """What the profile is called"""
+    default: bool = False
+    """Whether it counts where no profile is named"""
+
+
+class Profiles(Spec):
+    """The file `.dstack/profiles.yml`.
+
+    Example:
+        >>> Profiles(profiles=[Profile(name="cheap", default=True)]).chosen(None).name
+        'cheap'
+    """
+
+    profiles: list[Profile]
+    """All profiles"""
+
+    @classmethod
+    def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
+        """As `Spec.conflicts`."""
+        found = written.get("profiles")
+        profiles = found if isinstance(found, list) else []
+        names = [name for one in profiles if isinstance(name := _read(one, "name"), str)]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield Conflict("profiles", f"expected each name once, found two profiles `{name}`")
+        if sum(_read(one, "default") is True for one in profiles) > 1:
+            yield Conflict("profiles", "expected one profile with `default: true`, found more")
+
+    def chosen(self, name: str | None) -> Profile | None:
+        """The profile of that name, or the default one for None; None where there is none."""
+        return next((one for one in self.profiles if (one.default if name is None else one.name == name)), None)
+
+
+def _read(one: object, field: str) -> object:
+    return one.get(field) if isinstance(one, dict) else getattr(one, field, None)

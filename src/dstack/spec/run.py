@@ -1,20 +1,23 @@
 """What all run types share: the fields of a job's image, environment and needs, and how commands become a script."""
 
-import re
 import shlex
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, ClassVar, Literal, Protocol
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from dstack.kit.text import shown
-from dstack.spec.base import Spec
+from dstack.spec.base import Also, Conflict, Spec, matching
 from dstack.spec.env import parse_env
-from dstack.spec.names import parse_name
-from dstack.spec.profile import ProfileFields
+from dstack.spec.mounts import FileMapping, MountPoint
+from dstack.spec.ports import PortMapping
+from dstack.spec.profile import Name, ProfileFields
 from dstack.spec.resources import Resources
+
+LINES = {"type": "array", "items": {"type": "string"}}
 
 
 def _inside(value: str) -> str:
@@ -32,23 +35,8 @@ def _words(value: str) -> str:
     return value
 
 
-def _matching(pattern: str, expected: str) -> AfterValidator:
-    """Text of one form, which `expected` describes with an example."""
-    form = re.compile(pattern)
-
-    def check(value: str) -> str:
-        if not form.fullmatch(value):
-            raise ValueError(f"expected {expected}, found {shown(value)}")
-        return value
-
-    return AfterValidator(check)
-
-
-PythonVersion = Annotated[str, _matching(r"[23]\.[0-9]{1,2}", "a version of Python such as `3.12`")]
-User = Annotated[str, _matching(r"[\w.-]+(:[\w.-]+)?", "a user such as `ubuntu` or `1000:1000`")]
-MountPoint = Annotated[
-    str, _matching(r"(/[^:]*|[a-z][a-z0-9-]*):/[^:]*", "a mount such as `my-volume:/data` or `/mnt/disk:/data`")
-]
+PythonVersion = Annotated[str, matching(r"[23]\.[0-9]{1,2}", "a version of Python such as `3.12`")]
+User = Annotated[str, matching(r"[\w.-]+(:[\w.-]+)?", "a user such as `ubuntu` or `1000:1000`")]
 
 
 _COMMAND_STATUS = 'dstack_status=$?; [ "$dstack_status" -eq 0 ] || exit "$dstack_status"'
@@ -73,18 +61,8 @@ class JobSpec:
     script: str
 
 
-class RunType(Protocol):
-    """What the rest of dstack knows of a run type."""
-
-    type: str
-
-    def jobs(self) -> tuple[JobSpec, ...]:
-        """The jobs of the run, by replica and node."""
-        ...
-
-
 class RegistryAuth(Spec):
-    """Credentials for pulling a private Docker image.
+    """Who pulls a private image.
 
     Example:
         >>> RegistryAuth(username="me", password="…").username
@@ -92,48 +70,77 @@ class RegistryAuth(Spec):
     """
 
     username: str
-    """The username"""
+    """The user's name at the registry"""
     password: str = Field(repr=False)
-    """The password or access token"""
+    """The user's password, or an access token"""
 
 
 class RunFields(ProfileFields):
     """The fields of every run type."""
 
-    name: Annotated[str, AfterValidator(parse_name)] | None = None
-    """The run name"""
+    name: Name | None = None
+    """The run's name; a random one where unset"""
     image: str | None = None
-    """The name of the Docker image to run"""
+    """The container image to run"""
     user: User | None = None
-    """The user inside the container, `user_name_or_id[:group_name_or_id]` (e.g., `ubuntu`, `1000:1000`)"""
+    """Who the job is inside its container: `name_or_id[:group_name_or_id]`, such as `ubuntu` or `1000:1000`"""
     privileged: bool = False
-    """Run the container in privileged mode"""
+    """Whether the container may do what the host's root may"""
     entrypoint: Annotated[str, AfterValidator(_words)] | None = None
-    """The Docker entrypoint"""
+    """What the container starts instead of the image's own entrypoint, in the words of a shell"""
     working_dir: Annotated[str, AfterValidator(_inside)] | None = None
-    """The path to the working directory, relative to the repository directory (`/workflow`) and inside it"""
+    """Where the commands start: a path inside the folder of the run's files (`/workflow`). That folder where unset"""
     registry_auth: RegistryAuth | None = None
-    """Credentials for pulling a private Docker image"""
+    """Who pulls a private image"""
     python: PythonVersion | None = None
-    """The major version of Python. Mutually exclusive with `image`"""
+    """The version of Python in the default image, such as `3.12`. Not beside `image`"""
     nvcc: bool | None = None
-    """Use an image with the NVIDIA CUDA Compiler included. Mutually exclusive with `image`"""
-    env: Annotated[dict[str, str | None], BeforeValidator(parse_env)] = {}
-    """The mapping or the list of environment variables"""
+    """Whether the default image has NVIDIA's CUDA compiler. Not beside `image`"""
+    env: Annotated[dict[str, str | None], BeforeValidator(parse_env), Also((LINES,))] = {}
+    """Environment variables: a mapping, or a list of `NAME=value` and of `NAME` for those of the submitter"""
     resources: Resources = Field(default_factory=Resources.model_construct)
-    """The resources requirements to run the configuration"""
+    """What the job needs of a machine"""
     volumes: list[MountPoint] = []
-    """The volumes mount points: `name:/path` of a network volume, or `/path/on/instance:/path`"""
+    """What is mounted: `name:/path` of a network volume, or `/path/on/instance:/path`"""
+    files: list[FileMapping] = []
+    """Files and folders of this machine that travel with the run: `local`, or `local:path/in/the/job`"""
     priority: Annotated[int, Field(ge=0, le=100, strict=True)] = 0
     """Who goes first when not all fit: 0 to 100"""
     shell: Literal["bash", "sh"] | None = None
     """The shell that runs the commands: `bash` or `sh`. `bash` where there is one, where unset"""
 
-    exclusive_with_image: ClassVar[tuple[str, ...]] = ("python", "nvcc")
+    @classmethod
+    def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
+        """As `Spec.conflicts`."""
+        yield from super().conflicts(written)
+        for field in ("python", "nvcc"):
+            if written.get("image") is not None and written.get(field) not in (None, False):
+                yield Conflict(field, f"expected `image` or `{field}`, found both; the image brings its own")
 
-    @model_validator(mode="after")
-    def _image_comes_with_its_own(self) -> "RunFields":
-        for field in self.exclusive_with_image:
-            if self.image is not None and getattr(self, field) is not None:
-                raise ValueError(f"expected `image` or `{field}`, found both; the image brings its own")
-        return self
+    @abstractmethod
+    def jobs(self) -> tuple[JobSpec, ...]:
+        """The jobs of the run, by replica and node."""
+
+    @abstractmethod
+    def port_mappings(self) -> tuple[PortMapping, ...]:
+        """The ports of a job that `attach` forwards."""
+
+
+def twice_in(ports: object) -> int | None:
+    """The port of the job that a list of ports names twice, or None."""
+    seen: set[int] = set()
+    for port in ports if isinstance(ports, list) else ():
+        try:
+            number = PortMapping.parse(port).container_port
+        except ValueError:
+            continue
+        if number in seen:
+            return number
+        seen.add(number)
+    return None
+
+
+def port_conflicts(written: Mapping[str, Any]) -> Iterator[Conflict]:
+    """A port of the job that is forwarded twice."""
+    if (twice := twice_in(written.get("ports"))) is not None:
+        yield Conflict("ports", f"expected each port of the job once, found `{twice}` twice")

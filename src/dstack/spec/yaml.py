@@ -10,7 +10,7 @@ from dstack.errors import ConfigurationError
 from dstack.spec.mistakes import Mistake, Path
 
 NODES_MAX = 100_000
-_TEXT_ONLY = ("env", "commands", "python", "user", "registry_auth")
+_TEXT_ONLY = frozenset(("env", "commands", "init", "python", "user", "version", "tags", "registry_auth"))
 """Values at and below these keys are text as it is written: `python: 3.10` is no number, and `FLAG: on` no truth."""
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
@@ -124,7 +124,7 @@ class _Reader:
                 return text
             case "bool" | "int" | "float" as kind:
                 # `8000:22` is a number to YAML, to the base of 60; to people it is two ports.
-                if (path and path[0] in _TEXT_ONLY) or ":" in text:
+                if not _TEXT_ONLY.isdisjoint(path) or ":" in text:
                     return text
                 return _number_or_truth(kind, text)
             case _:

@@ -83,8 +83,8 @@ NO_FILE = "expected a configuration: fields such as `type: task`"
         ("# nothing\n", f"1:1: {NO_FILE}, found an empty file"),
         ("- a\n", f"1:1: {NO_FILE}, found something else"),
         ("hello\n", f"1:1: {NO_FILE}, found something else"),
-        ("commands: [x]\n", "1:1: expected a field `type`, one of `task`, found none"),
-        ("commands: [x]\ntype: tsk\n", "2:1: there is no run type `tsk`; did you mean `task`?"),
+        ("commands: [x]\n", "1:1: expected a field `type`, one of `task`, `service`, `dev-environment`, `fleet`, "),
+        ("commands: [x]\ntype: tsk\n", "2:1: there is no configuration type `tsk`; did you mean `task`?"),
         (f"{HEAD}commands: [y]\n", "3:1: the field `commands` is written twice"),
         (f"{HEAD}env: {{A: 1, A: 2}}\n", "3:13: the field `A` is written twice"),
         (f"{HEAD}---\n{HEAD}", "4:1: expected one document, found another after `---`"),
@@ -121,7 +121,7 @@ NO_FILE = "expected a configuration: fields such as `type: task`"
             f"{HEAD}retry:\n  on_events:\n  - error\n  - eror\n",
             "6:5: expected one of `no-capacity`, `interruption` or `error`",
         ),
-        (f"{HEAD}volumes:\n  - a:/b\n  - c\n", "5:5: expected a mount such as"),
+        (f"{HEAD}volumes:\n  - ab:/b\n  - c\n", "5:5: expected a mount such as"),
     ],
 )
 def test_a_mistake_is_refused_with_its_line_and_column(text: str, said: str) -> None:

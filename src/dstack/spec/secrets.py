@@ -1,0 +1,55 @@
+"""Secrets in a configuration: `${{ secrets.NAME }}` in values of `env` and in `registry_auth`."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dstack.kit.text import nearest, shown
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
+_REFERENCE = re.compile(r"\$\{\{(.*?)\}\}", re.DOTALL)
+
+
+def names_in(text: str) -> list[str]:
+    """The secrets that a text refers to.
+
+    Raises:
+        ValueError: it refers to something else.
+
+    Example:
+        >>> names_in("Bearer ${{ secrets.TOKEN }}"), names_in("no $HOME")
+        (['TOKEN'], [])
+    """
+    names = []
+    for inside in _REFERENCE.findall(text):
+        kind, dot, name = inside.strip().partition(".")
+        if kind != "secrets" or not dot or not NAME.fullmatch(name):
+            raise ValueError(f"expected a secret such as `${{{{ secrets.TOKEN }}}}`, found {shown(inside.strip())}")
+        names.append(name)
+    return names
+
+
+def filled(text: str, secrets: Mapping[str, str]) -> str:
+    """The text with its secrets in place.
+
+    Raises:
+        ValueError: one is not known; names it and the nearest.
+
+    Example:
+        >>> filled("Bearer ${{ secrets.TOKEN }}", {"TOKEN": "123"})
+        'Bearer 123'
+    """
+    for name in names_in(text):
+        if name not in secrets:
+            guess = nearest(name, secrets)
+            raise ValueError(f"there is no secret `{name}`" + (f"; did you mean `{guess}`?" if guess else ""))
+    return _REFERENCE.sub(lambda found: secrets[found[1].strip().partition(".")[2]], text)
+
+
+def texts_with_secrets(configuration: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The texts of a configuration (as a JSON object) in which secrets may stand, with their paths."""
+    for field in ("env", "registry_auth"):
+        part = configuration.get(field)
+        for name, text in part.items() if isinstance(part, Mapping) else ():
+            if isinstance(text, str):
+                yield (field, name), text
