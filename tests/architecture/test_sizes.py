@@ -15,7 +15,7 @@ CODE = [path for path in MODULES if "versions" not in path.parts]
 LONG_FILES: dict[str, int] = {}
 """Files that may be longer, and how long they are. This list only shrinks."""
 
-MANY_IMPORTS: dict[str, int] = {"src/dstack/operations/runs.py": 15}
+MANY_IMPORTS: dict[str, int] = {"src/dstack/operations/submitting.py": 14}
 """Modules that import more of ours than they should, and how many. This list only shrinks."""
 
 ROOTS = {

@@ -18,9 +18,9 @@ from dstack.protocol.views import RunPage
 
 if TYPE_CHECKING:
     from dstack.spec.backends import BackendType
+    from dstack.spec.parse import RunConfiguration
     from dstack.spec.profile import Retry, SpotPolicy
     from dstack.spec.resources import Resources
-    from dstack.spec.task import Task
 
 PAGE_RUNS = 100
 
@@ -41,7 +41,7 @@ class RunCollection:
 
     def submit(  # noqa: PLR0913 - the arguments that programs know it by
         self,
-        configuration: "Task",
+        configuration: "RunConfiguration",
         configuration_path: str | None = None,
         repo: LocalRepo | None = None,
         backends: "Sequence[BackendType | str] | None" = None,
@@ -98,7 +98,9 @@ class RunCollection:
         )
         return self._submit(draft_of(configuration, options), repo, reserve_ports=reserve_ports)
 
-    def get_plan(self, configuration: "Task", repo: LocalRepo | None = None, **options: Unpack[Options]) -> RunPlan:
+    def get_plan(
+        self, configuration: "RunConfiguration", repo: LocalRepo | None = None, **options: Unpack[Options]
+    ) -> RunPlan:
         """What `submit` with the same arguments would do: the offers, best first, and why other machines do not fit.
 
         Raises:

@@ -13,9 +13,9 @@ from dstack.protocol.views import OfferView, PlanView
 
 if TYPE_CHECKING:
     from dstack.spec.backends import BackendType
+    from dstack.spec.parse import RunConfiguration
     from dstack.spec.profile import Retry, SpotPolicy
     from dstack.spec.resources import Resources
-    from dstack.spec.task import Task
 
 
 class Options(TypedDict, total=False):
@@ -57,7 +57,7 @@ class RunPlan:
         return self.view.offers
 
 
-def draft_of(configuration: "Task", options: Options, environ: Mapping[str, str] = os.environ) -> Draft:
+def draft_of(configuration: "RunConfiguration", options: Options, environ: Mapping[str, str] = os.environ) -> Draft:
     """The request for a configuration, with variables taken from this environment filled in.
 
     Raises:

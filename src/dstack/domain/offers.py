@@ -8,7 +8,7 @@ from dstack.kit.plain import to_plain
 from dstack.protocol.agent import Gpu, HostResources
 
 GIB = 1024
-DEFAULT_POOL = "default"
+DEFAULT_FLEET = "default"
 
 
 OfferName: TypeAlias = tuple[str, str, str, bool]
@@ -92,7 +92,7 @@ class Demand:
     spot: str = "on-demand"
     """`spot`, `on-demand` or `auto`."""
     reservation: str | None = None
-    pool_name: str | None = None
+    fleets: tuple[str, ...] = ()
     instance_name: str | None = None
     reuse_only: bool = False
     """Whether no machine may be bought for it."""
@@ -135,7 +135,7 @@ def demand_of_json(body: dict[str, Any]) -> Demand:
         max_price=body["max_price"],
         spot=body["spot"],
         reservation=body["reservation"],
-        pool_name=body["pool_name"],
+        fleets=tuple(body["fleets"]),
         instance_name=body["instance_name"],
         reuse_only=body["reuse_only"],
         container=tuple(body["container"]),
@@ -193,8 +193,8 @@ def _policy_misfits(demand: Demand, offer: Offer) -> Iterator[str]:
         yield f"reservation: asked {demand.reservation}, is in none"
     if demand.instance_name is not None:
         yield f"instance_name: asked {demand.instance_name}, has no name"
-    if demand.pool_name not in (None, DEFAULT_POOL):
-        yield f"pool_name: asked {demand.pool_name}, is in {DEFAULT_POOL}"
+    if demand.fleets and DEFAULT_FLEET not in demand.fleets:
+        yield f"fleets: asked {', '.join(demand.fleets)}, is in {DEFAULT_FLEET}"
 
 
 def _gpu_misfits(demand: GpuDemand, gpus: tuple[Gpu, ...]) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """What a run's configuration means to the engine: jobs, demands, policies."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -8,9 +8,11 @@ from dstack.domain.offers import Bounds, Demand, GpuDemand
 from dstack.domain.retries import RetryPolicy
 from dstack.kit.ranges import Range
 from dstack.kit.units import Memory
+from dstack.spec.dev_environment import DevEnvironment
 from dstack.spec.parse import RunConfiguration, configuration_of
 from dstack.spec.profile import CreationPolicy, TerminationPolicy
 from dstack.spec.resources import GPU, Resources
+from dstack.spec.service import Service
 
 STOP_GRACE_S = 10.0
 READ_MAX = 1000
@@ -43,7 +45,7 @@ def demand_of(configuration: RunConfiguration) -> Demand:
         max_price=configuration.max_price,
         spot=str(configuration.spot_policy or "on-demand"),
         reservation=configuration.reservation,
-        pool_name=configuration.pool_name,
+        fleets=_fleets(configuration),
         instance_name=configuration.instance_name,
         reuse_only=configuration.creation_policy is CreationPolicy.REUSE,
         container=_container_wishes(configuration, resources),
@@ -63,8 +65,13 @@ def _container_wishes(configuration: RunConfiguration, resources: Resources) -> 
         "nvcc": configuration.nvcc and "true",
         "volumes": ", ".join(map(str, configuration.volumes)),
         "shm_size": resources.shm_size,
+        "files": ", ".join(file.path for file in configuration.files if file.path.startswith("/")),
     }
     return tuple(f"{field}: asked {value}" for field, value in asked.items() if value)
+
+
+def _fleets(configuration: RunConfiguration) -> tuple[str, ...]:
+    return tuple(configuration.fleets or ([configuration.pool_name] if configuration.pool_name else ()))
 
 
 def _idle_duration_s(configuration: RunConfiguration) -> float | None:
@@ -107,3 +114,28 @@ def retry_policy_of(spec: Mapping[str, Any]) -> RetryPolicy | None:
         return None
     duration = None if retry.duration is None else timedelta(seconds=retry.duration)
     return RetryPolicy(frozenset(str(event) for event in retry.on_events), duration)
+
+
+def not_built_yet(configuration: RunConfiguration) -> Iterator[str]:
+    """What a configuration asks for that no part of dstack can do yet: it is refused, never ignored."""
+    if configuration.utilization_policy is not None:
+        yield "end runs whose GPUs stand idle (`utilization_policy`)"
+    if isinstance(configuration, DevEnvironment) and configuration.inactivity_duration is not None:
+        yield "end dev environments without connections (`inactivity_duration`)"
+    if isinstance(configuration, Service):
+        yield from _not_built_of_services(configuration)
+
+
+def _not_built_of_services(service: Service) -> Iterator[str]:
+    if service.gateway:
+        yield "publish services by a gateway (`gateway`)"
+    if service.model is not None:
+        yield "serve models (`model`)"
+    if service.replicas.min != service.replicas.max:
+        yield "scale services with traffic (`replicas` as a range)"
+    elif service.replicas.max == 0:
+        yield "start replicas when a request comes (`replicas: 0`)"
+    if service.probes:
+        yield "probe replicas (`probes`)"
+    if service.rate_limits:
+        yield "limit requests (`rate_limits`)"

@@ -37,7 +37,7 @@ RUN: Lifecycle[RunStatus, RunStep] = Lifecycle(
         _r.PENDING:      In(await_turn,  to=(_r.SUBMITTED, _r.TERMINATING)),
         _r.PROVISIONING: In(derive,      to=(_r.SUBMITTED, _r.PENDING, _r.RUNNING, _r.TERMINATING)),
         _r.RUNNING:      In(derive,      to=(_r.SUBMITTED, _r.PENDING, _r.PROVISIONING, _r.TERMINATING)),
-        _r.TERMINATING:  In(wind_down,   to=(_r.TERMINATED, _r.FAILED, _r.DONE)),
+        _r.TERMINATING:  In(wind_down,   to=(_r.PENDING, _r.TERMINATED, _r.FAILED, _r.DONE)),
     },
 )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Views: all a step may look at, read in one transaction."""
 
 from dstack.domain.objects import InstanceView, JobView, RunView
+from dstack.domain.specs import configuration_in
 from dstack.kit.ids import Ids
 from dstack.protocol.statuses import RunStatus
 from dstack.store import intents, objects
@@ -13,7 +14,8 @@ def run_view(tx: Tx, id: str, ids: Ids) -> RunView | None:
     if run is None or run.status.is_finished():
         return None
     jobs = tuple(objects.jobs_of_run(tx, id))
-    new_ids = tuple(ids.new_id() for _ in jobs) if run.status is RunStatus.PENDING else ()
+    is_pending = run.status is RunStatus.PENDING
+    new_ids = tuple(ids.new_id() for _ in jobs or configuration_in(run.spec).jobs()) if is_pending else ()
     return RunView(run, jobs, tx.clock.now(), new_ids)
 
 

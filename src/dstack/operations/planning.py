@@ -7,7 +7,8 @@ from dstack.domain.placement import fits
 from dstack.engine.scheduler import would_wait
 from dstack.operations.context import Caller, Context, caller_in
 from dstack.operations.presenting import brief_view, offer_view
-from dstack.operations.runs import OFFERS_SHOWN_MAX, Wish, born, jobs_of, refusals_of, understand
+from dstack.operations.submitting import born, jobs_of
+from dstack.operations.wishes import OFFERS_SHOWN_MAX, Wish, refusals_of, understand
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import OfferView, PlanView
 from dstack.store import objects

@@ -88,9 +88,7 @@ class Spec(BaseModel):
             for one in found
             if not (one["type"] == "missing" and len(one["loc"]) == 1 and one["loc"][0] in guesses)
         ]
-        details += [
-            _told(conflict, written) for conflict in cls.conflicts(written) if conflict.field or not misspelled
-        ]
+        details += [_told(conflict, written) for conflict in cls.conflicts(written) if conflict.field or not misspelled]
         if details:
             raise ValidationError.from_exception_data(cls.__name__, details) from None
         return built

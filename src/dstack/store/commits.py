@@ -43,6 +43,8 @@ def add_run(tx: Tx, run: Run, born: Sequence[Job], *, actor: str) -> None:
     tx.lists[JOBS_OF_RUN, run.id] = ()
     for job in born:
         _insert(tx, job)
+    if not born:  # it waits for its time
+        wakes.add(tx, "run", run.id)
     events.add(
         tx, run, actor=actor, kind="run.submitted", message=f"{actor.removeprefix('user ')} submitted {run.name}"
     )
@@ -151,6 +153,7 @@ def _tell_who_cares(tx: Tx, new: Object, old: Object) -> None:
 def _tell_of_job(tx: Tx, new: Job, old: Job) -> None:
     if new.status != old.status:
         wakes.add(tx, "run", new.run_id)
+        _tell_gang(tx, new)
     if (new.status, new.stop_asked) != (old.status, old.stop_asked):
         queue.update(tx, new)
     if (new.instance_id, new.finished_at) != (old.instance_id, old.finished_at):
@@ -160,6 +163,13 @@ def _tell_of_job(tx: Tx, new: Job, old: Job) -> None:
             tx.known.pop((ROOM, instance_id or ""), None)
     if old.holds_machine and not new.holds_machine:
         wakes.add(tx, "scheduler", "placement")
+
+
+def _tell_gang(tx: Tx, job: Job) -> None:
+    """Other nodes may wait for this one to run."""
+    if job.nodes > 1 and job.status is JobStatus.RUNNING:
+        for node in jobs_of_run(tx, job.run_id):
+            wakes.add(tx, "job", node.id)
 
 
 def _move(tx: Tx, new: Job, old: Job) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from dstack.domain.offers import Offer
 from dstack.errors import ConfigurationError
-from dstack.operations import history, runs
+from dstack.operations import history, runs, submitting
 from dstack.operations.context import Context
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
@@ -213,7 +213,7 @@ class Cluster:
                 configuration = configuration_of(configuration)
         request = SubmitRun(run_name=name, configuration=to_mapping(configuration))
         key = f"{self.world.nature.chance.getrandbits(64):x}"
-        return ClusterRun(self, self.ask(lambda context, user: runs.submit(context, user, PROJECT, request, key)))
+        return ClusterRun(self, self.ask(lambda context, user: submitting.submit(context, user, PROJECT, request, key)))
 
     def pass_time(self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0) -> None:
         """Let virtual time pass."""

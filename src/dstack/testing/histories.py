@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dstack.errors import NoCapacityError
-from dstack.operations import runs
+from dstack.operations import runs, submitting
 from dstack.operations.context import Context
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import RunView
@@ -136,7 +136,7 @@ class History:
         request = SubmitRun(run_name=plan.name, configuration=plan.configuration)
 
         async def submit(context: Context, user: User) -> RunView:
-            return await runs.submit(context, user, "main", request, plan.name)
+            return await submitting.submit(context, user, "main", request, plan.name)
 
         while True:
             try:

@@ -53,7 +53,7 @@ def test_a_default_does_not_exclude_this_machine_but_does_exclude_a_cloud_machin
         (wish(container=("image: asked ubuntu",)), "image: asked ubuntu, has no container engine"),
         (wish(reservation="cr-1"), "reservation: asked cr-1, is in none"),
         (wish(instance_name="big"), "instance_name: asked big, has no name"),
-        (wish(pool_name="gpus"), "pool_name: asked gpus, is in default"),
+        (wish(fleets=("gpus",)), "fleets: asked gpus, is in default"),
     ],
 )
 def test_what_was_written_and_is_missing_is_named_with_what_there_is(demand: Demand, reason: str) -> None:
@@ -92,7 +92,7 @@ def test_a_card_is_known_by_its_short_name(name: str) -> None:
 
 def test_a_demand_survives_its_json() -> None:
     gpu = GpuDemand(Bounds(1, None, True), "amd", ("MI300X",), Bounds(1, 2, True), compute_capability="7.5")
-    demand = wish(gpu=gpu, regions=("eu",), container=("image: asked x",), reuse_only=True, pool_name="a")
+    demand = wish(gpu=gpu, regions=("eu",), container=("image: asked x",), reuse_only=True, fleets=("a",))
     assert demand_of_json(json.loads(json.dumps(demand_to_json(demand)))) == demand
 
 

@@ -34,7 +34,9 @@ def asked(**fields: Any) -> Demand:
         ({"resources": {"shm_size": "8GB"}}, "shm_size: asked 8GB, has no container engine"),
         ({"reservation": "cr-1"}, "reservation: asked cr-1, is in none"),
         ({"instance_name": "big"}, "instance_name: asked big, has no name"),
-        ({"pool_name": "gpus"}, "pool_name: asked gpus, is in default"),
+        ({"pool_name": "gpus"}, "fleets: asked gpus, is in default"),
+        ({"fleets": ["gpus", "more"]}, "fleets: asked gpus, more, is in default"),
+        ({"files": ["/etc/hosts", "a:b"]}, "files: asked /etc/hosts, has no container engine"),
         ({"resources": {"cpu": 64}}, "cpu: asked 64, has 4"),
         ({"resources": {"memory": "64GB.."}}, "memory: asked 64GB.., has 16GB"),
         ({"resources": {"disk": "1TB.."}}, "disk: asked 1TB.., has 48.8GB"),
@@ -113,9 +115,9 @@ def test_the_old_spelling_of_retry_acts_like_the_new(
 def test_every_field_of_a_task_has_been_thought_of() -> None:
     """A new field fails here until somebody decides what it does, or that machines without it refuse it."""
     refused = {"image", "volumes", "privileged", "user", "entrypoint", "registry_auth", "python", "nvcc"}
-    refused |= {"reservation", "instance_name", "pool_name"}
+    refused |= {"reservation", "instance_name", "pool_name", "fleets", "utilization_policy"}
     placed = {"backends", "regions", "instance_types", "spot_policy", "max_price", "resources", "creation_policy"}
     kept = {"termination_policy", "termination_idle_time", "idle_duration", "retry", "retry_policy"}
     run = {"type", "name", "commands", "env", "ports", "nodes", "working_dir", "shell", "priority"}
-    run |= {"max_duration", "stop_duration"}
+    run |= {"max_duration", "stop_duration", "files", "tags", "schedule", "startup_order", "stop_criteria"}
     assert set(Task.model_fields) == refused | placed | kept | run

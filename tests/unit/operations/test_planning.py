@@ -1,6 +1,6 @@
 """What a plan promises: it says what a submit would do now, and does nothing."""
 
-from dstack.operations import planning, runs
+from dstack.operations import planning, submitting
 from dstack.operations.context import Context
 from dstack.store import objects, queue
 from dstack.store.db import Database
@@ -12,7 +12,7 @@ __all__ = ["context"]
 async def test_a_plan_says_why_a_run_would_wait_and_changes_nothing(context: Context, db: Database) -> None:
     whole = {"resources": {"cpu": 4, "memory": "1GB..", "disk": "1GB.."}}
     assert (await planning.plan(context, ADA, "main", wish(**whole))).waits is None
-    await runs.submit(context, ADA, "main", wish(**whole, priority=10), key=None)
+    await submitting.submit(context, ADA, "main", wish(**whole, priority=10), key=None)
     behind = await planning.plan(context, ADA, "main", wish(**whole))
     assert behind.waits is not None, "the other takes the only machine"
     equal = await planning.plan(context, ADA, "main", wish(**whole, priority=10))

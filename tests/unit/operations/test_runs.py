@@ -17,7 +17,7 @@ from dstack.errors import NoCapacityError
 from dstack.kit.ids import RandomIds
 from dstack.kit.signals import Signals
 from dstack.logs.files import LogFiles
-from dstack.operations import runs
+from dstack.operations import submitting
 from dstack.operations.context import Context
 from dstack.protocol.requests import SubmitRun
 from dstack.store import objects
@@ -69,7 +69,7 @@ async def test_a_submit_whose_commit_lost_its_answer_is_one_run(
         return result
 
     monkeypatch.setattr(db, "_commit", commit_and_lose_the_answer)
-    view = await runs.submit(context, ADA, "main", wish(name=name), key=None)
+    view = await submitting.submit(context, ADA, "main", wish(name=name), key=None)
     found = await db.read(lambda tx: objects.list_runs(tx, "0-project", limit=10))
     assert [run.id for run in found] == [view.id]
 
@@ -77,6 +77,6 @@ async def test_a_submit_whose_commit_lost_its_answer_is_one_run(
 async def test_nodes_for_which_there_are_never_machines_enough_are_refused(context: Context, db: Database) -> None:
     whole = {"nodes": 2, "resources": {"cpu": 4, "memory": "1GB..", "disk": "1GB.."}}
     with pytest.raises(NoCapacityError, match="No backend has the machines for 2 nodes at once"):
-        await runs.submit(context, ADA, "main", wish(**whole), key=None)
+        await submitting.submit(context, ADA, "main", wish(**whole), key=None)
     assert await db.read(lambda tx: objects.list_runs(tx, "0-project", limit=10)) == []
-    await runs.submit(context, ADA, "main", wish(**whole | {"nodes": 1}), key=None)
+    await submitting.submit(context, ADA, "main", wish(**whole | {"nodes": 1}), key=None)

@@ -4,7 +4,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dstack.api import Run, RunPlan, Task
+    from dstack.api import Run, RunPlan
+    from dstack.spec.parse import RunConfiguration
 
 HELP = "submit a run from a configuration file"
 
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def changed(configuration: "Task", arguments: argparse.Namespace) -> "Task":
+def changed(configuration: "RunConfiguration", arguments: argparse.Namespace) -> "RunConfiguration":
     """The configuration with what the command line says in its place.
 
     Raises:
@@ -103,17 +104,37 @@ def plan_text(plan: "RunPlan") -> str:
     return f"{properties}\n\n{offers}\n{waits}"
 
 
-def _read(file: str) -> "Task":
+def _read(file: str) -> "RunConfiguration":
+    from dstack.cli import words
+    from dstack.errors import ConfigurationError
+    from dstack.spec.dev_environment import DevEnvironment
+    from dstack.spec.parse import read_configuration
+    from dstack.spec.service import Service
+    from dstack.spec.task import Task
+
+    written = read_configuration(_text_of(file), "stdin" if file == "-" else file)
+    for note in written.notes:
+        words.say(f"warning: {note}")
+    match written.configuration:
+        case Task() | Service() | DevEnvironment() as configuration:
+            return configuration
+        case other:
+            raise ConfigurationError(
+                f"`{file}` is a {other.type}, which this version of dstack cannot make yet",
+                hint="It can run tasks, services and dev environments",
+            )
+
+
+def _text_of(file: str) -> str:
     import sys
     from pathlib import Path
 
     from dstack.errors import ConfigurationError
-    from dstack.spec.parse import parse_configuration
 
     if file == "-":
-        return parse_configuration(sys.stdin.read(), "stdin")
+        return sys.stdin.read()
     try:
-        return parse_configuration(Path(file).read_text(encoding="utf-8"), file)
+        return Path(file).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigurationError(
             f"There is no file `{file}`", hint="Name the configuration with `-f FILE`; `-f -` reads it from stdin"

@@ -5,6 +5,7 @@ from dataclasses import replace
 from dstack.domain.intents import Failed, StartJob
 from dstack.domain.objects import JobView, Next
 from dstack.domain.offers import NO_SHARE
+from dstack.domain.specs import configuration_in
 from dstack.engine.jobs.watching import end, follow_report
 from dstack.protocol.statuses import InstanceReason, JobReason, JobStatus
 
@@ -19,7 +20,7 @@ def start(view: JobView) -> Next:
     if instance is None or not instance.takes_jobs:
         return end(view, *_why_gone(view))
     match view.outcomes.get(StartJob):
-        case None if not all(_is_ready(view, node.instance_id) for node in view.gang):
+        case None if not all(_is_ready(view, node.instance_id) for node in view.gang) or not _has_its_turn(view):
             return Next()
         case None:
             return Next(do=(StartJob(job.id, instance.id),))
@@ -32,6 +33,18 @@ def start(view: JobView) -> Next:
 def _is_ready(view: JobView, instance_id: str | None) -> bool:
     instance = view.gang_instances.get(instance_id or "")
     return instance is not None and instance.is_ready
+
+
+def _has_its_turn(view: JobView) -> bool:
+    """Whether the nodes that are to start before this one run already."""
+    master, *workers = view.gang
+    match configuration_in(view.run.spec).startup_order:
+        case "master-first" if view.job.node != 0:
+            return master.status is JobStatus.RUNNING
+        case "workers-first" if view.job.node == 0:
+            return all(worker.status is JobStatus.RUNNING for worker in workers)
+        case _:
+            return True
 
 
 def _is_sold_out(view: JobView) -> bool:

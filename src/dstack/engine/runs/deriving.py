@@ -5,7 +5,7 @@ from dataclasses import replace
 from dstack.domain.objects import Job, Next, Run, RunView
 from dstack.domain.reasons import job_status_of
 from dstack.domain.retries import failing_since, retry_at
-from dstack.domain.specs import retry_policy_of
+from dstack.domain.specs import configuration_in, retry_policy_of
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
 
 _STARTING = (JobStatus.PROVISIONING, JobStatus.PULLING)
@@ -19,13 +19,19 @@ def derive(view: RunView) -> Next:
     bad = [job for job in view.jobs if job.reason is not None and job.reason is not JobReason.EXITED]
     if bad:
         return _retry_or_end(view, min(bad, key=lambda job: job.status_since))
-    if all(job.status is JobStatus.DONE for job in view.jobs):
+    if all(job.status is JobStatus.DONE for job in view.jobs) or _master_is_done(view):
         return end(view, JobReason.EXITED, "")
     status = _status_of(view.jobs)
     if status is run.status:
         return Next()
     started_at = view.now if status is RunStatus.RUNNING and run.started_at is None else run.started_at
     return Next((replace(run, status=status, status_since=view.now, started_at=started_at),))
+
+
+def _master_is_done(view: RunView) -> bool:
+    master = next((job for job in view.jobs if job.node == 0), None)
+    done = master is not None and master.status is JobStatus.DONE
+    return done and configuration_in(view.run.spec).stop_criteria == "master-done"
 
 
 def _status_of(jobs: tuple[Job, ...]) -> RunStatus:

@@ -2,35 +2,21 @@
 
 from dataclasses import replace
 
-from dstack.domain.objects import Job, Next, RunView
+from dstack.domain.births import first_jobs, next_attempt
+from dstack.domain.objects import Next, RunView
 from dstack.engine.runs.deriving import end
-from dstack.protocol.statuses import JobStatus, RunStatus
+from dstack.protocol.statuses import RunStatus
 
 
 def await_turn(view: RunView) -> Next:
-    """Submit every job once more when the time has come."""
+    """Submit every job, once more or for the first time, when the time has come."""
     run = view.run
     if run.stop_asked is not None:
         return end(view, run.stop_asked, "")
     if run.retry_at is not None and view.now < run.retry_at:
         return Next(again=run.retry_at - view.now)
     submitted = replace(run, status=RunStatus.SUBMITTED, status_since=view.now, retry_at=None, detail="")
-    return Next((submitted, *(_again(job, id, view) for job, id in zip(view.jobs, view.new_ids, strict=False))))
-
-
-def _again(job: Job, id: str, view: RunView) -> Job:
-    return Job(
-        id=id,
-        run_id=job.run_id,
-        project_id=job.project_id,
-        replica=job.replica,
-        node=job.node,
-        nodes=job.nodes,
-        attempt=job.attempt + 1,
-        status=JobStatus.SUBMITTED,
-        status_since=view.now,
-        submitted_at=view.now,
-        demand=job.demand,
-        stop_grace_s=job.stop_grace_s,
-        max_duration_s=job.max_duration_s,
-    )
+    if not view.jobs:
+        return Next((submitted, *first_jobs(run, view.new_ids, view.now)))
+    jobs = (next_attempt(job, id, view.now) for job, id in zip(view.jobs, view.new_ids, strict=False))
+    return Next((submitted, *jobs))

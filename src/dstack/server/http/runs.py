@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
 
-from dstack.operations import access, planning, runs
+from dstack.operations import access, planning, runs, submitting
 from dstack.protocol import requests, routes
 from dstack.server.http.calls import At, By, json_of
 from dstack.server.http.routing import add
@@ -24,7 +24,7 @@ async def plan_run(context: At, user: By, project: str, body: requests.SubmitRun
 @add(router, routes.SUBMIT_RUN)
 async def submit_run(context: At, user: By, project: str, body: requests.SubmitRun, key: Key = None) -> Response:
     """Accept a run."""
-    return json_of(await runs.submit(context, user, project, body, key), routes.SUBMIT_RUN.status)
+    return json_of(await submitting.submit(context, user, project, body, key), routes.SUBMIT_RUN.status)
 
 
 @add(router, routes.LIST_RUNS)

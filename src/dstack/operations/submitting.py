@@ -1,0 +1,84 @@
+"""Submit a run: it is refused with its reasons, or exists, is queued and has been announced."""
+
+from collections.abc import Sequence
+
+from dstack.domain.births import Owner, first_jobs, new_run
+from dstack.domain.objects import Job, Run
+from dstack.domain.offers import Offer
+from dstack.domain.placement import can_ever_place
+from dstack.errors import (
+    NoCapacityError,
+    ResourceExistsError,
+)
+from dstack.operations.context import Caller, Context, caller_in
+from dstack.operations.presenting import brief_view
+from dstack.operations.wishes import Wish, check_offers, understand
+from dstack.protocol.requests import SubmitRun
+from dstack.protocol.views import RunView
+from dstack.spec.names import random_name
+from dstack.store import commits, objects
+from dstack.store.tx import Tx
+from dstack.store.users import User
+
+NAME_TRIES = 100
+
+
+async def submit(context: Context, user: User, project: str, request: SubmitRun, key: str | None) -> RunView:
+    """Accept a run: it exists, is queued and has been announced once this returns.
+
+    Args:
+        key: the idempotency key; the same key gives the same run.
+
+    Raises:
+        InvalidRequestError: the configuration or the name cannot work.
+        NoCapacityError: no machine that can be had will ever fit; says what each lacks.
+        ResourceExistsError: an active run has this name.
+    """
+    wish = understand(request)
+    offers = await context.catalog.offers()
+    check_offers(wish.demand, offers, context.catalog.silent)
+    # A commit whose answer was lost is done again: without a key it would be a second run.
+    key = key or context.ids.new_id()
+    return await context.db.write(lambda tx: _submit(tx, context, caller_in(tx, user, project), wish, offers, key))
+
+
+def _submit(tx: Tx, context: Context, caller: Caller, wish: Wish, offers: Sequence[Offer], key: str) -> RunView:
+    scoped = f"{caller.project.id}/{key}"
+    if (known := objects.find_run_by_key(tx, scoped)) is not None:
+        return brief_view(tx, known)
+    run = born(tx, context, caller, wish, _claim_name(tx, context, caller, wish.name), scoped)
+    jobs = jobs_of(run, context, wish)
+    if not can_ever_place(jobs, offers):
+        raise NoCapacityError(
+            f"No backend has the machines for {len(jobs)} nodes at once",
+            hint="Ask for fewer or smaller nodes, or add a backend that has more machines",
+        )
+    commits.add_run(tx, run, () if run.retry_at else jobs, actor=f"user {caller.user.name}")
+    return brief_view(tx, run)
+
+
+def _claim_name(tx: Tx, context: Context, caller: Caller, name: str | None) -> str:
+    if name is None:
+        for _ in range(NAME_TRIES):
+            name = random_name(context.ids.random())
+            if objects.find_run_by(tx, caller.project.id, name) is None:
+                return name
+        raise ResourceExistsError("No free random name was found", hint="Give the run a name")
+    holder = objects.find_run_by(tx, caller.project.id, name)
+    if holder is not None and not holder.status.is_finished():
+        raise ResourceExistsError(
+            f"The run `{name}` is still {holder.status}", hint=f"Stop it with `dstack stop {name}`, or use another name"
+        )
+    return name
+
+
+def born(tx: Tx, context: Context, caller: Caller, wish: Wish, name: str, key: str | None) -> Run:
+    """The run as it begins, written nowhere yet."""
+    spec = {**wish.request.model_dump(mode="json"), "run_name": name}
+    owner = Owner(caller.project.id, caller.user.id)
+    return new_run(context.ids.new_id(), owner, name, spec, now=tx.clock.now(), key=key)
+
+
+def jobs_of(run: Run, context: Context, wish: Wish) -> tuple[Job, ...]:
+    """The first attempts of its jobs, written nowhere yet."""
+    return first_jobs(run, [context.ids.new_id() for _ in wish.configuration.jobs()], run.submitted_at)

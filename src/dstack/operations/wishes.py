@@ -1,0 +1,84 @@
+"""A submit, understood: what is asked for, and which offers cannot give it."""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from dstack.domain.offers import Demand, Offer, describe, misfits
+from dstack.domain.specs import demand_of, not_built_yet
+from dstack.errors import (
+    ConfigurationError,
+    InvalidRequestError,
+    NoCapacityError,
+)
+from dstack.protocol.requests import SubmitRun
+from dstack.spec.names import check_name
+from dstack.spec.parse import RunConfiguration, configuration_of
+
+CONFIGURATION_BYTES_MAX = 512 << 10
+"""As JSON; what an agent is told of a job must fit into one line of its connection (`protocol.frames`)."""
+
+OFFERS_SHOWN_MAX = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A submit, understood: the configuration as an object, and what it asks of a machine."""
+
+    request: SubmitRun
+    configuration: RunConfiguration
+    demand: Demand
+
+    @property
+    def name(self) -> str | None:
+        return self.request.run_name or self.configuration.name
+
+
+def understand(request: SubmitRun) -> Wish:
+    """What a request asks for.
+
+    Raises:
+        InvalidRequestError: the configuration or the name cannot work.
+    """
+    size = len(json.dumps(request.configuration))
+    if size > CONFIGURATION_BYTES_MAX:
+        raise InvalidRequestError(
+            f"The configuration has {size} bytes, and at most {CONFIGURATION_BYTES_MAX} are taken",
+            hint="Put what is long into files of the run's folder",
+        )
+    try:
+        configuration = configuration_of(request.configuration)
+        if missing := list(not_built_yet(configuration)):
+            raise ConfigurationError(f"This version of dstack cannot yet: {'; '.join(missing)}", hint="Leave it out")
+        wish = Wish(request, configuration, demand_of(configuration))
+        if wish.name is not None:
+            check_name(wish.name)
+    except ConfigurationError as error:
+        raise InvalidRequestError(error.message, hint=error.hint) from error
+    return wish
+
+
+def refusals_of(demand: Demand, offers: Sequence[Offer]) -> list[str]:
+    """Why each offer that does not fit does not, and what it is."""
+    refusals = []
+    for offer in offers:
+        if reasons := list(misfits(demand, offer)):
+            what = f"{offer.backend} {offer.instance_type} ({describe(offer.resources)})"
+            refusals.append(f"{what}: {'; '.join(reasons)}")
+    return refusals[:OFFERS_SHOWN_MAX]
+
+
+def check_offers(demand: Demand, offers: Sequence[Offer], silent: Collection[str]) -> None:
+    """Raise unless some offer fits.
+
+    Args:
+        silent: the backends that do not answer just now.
+
+    Raises:
+        NoCapacityError: says what each offer lacks.
+    """
+    if any(next(misfits(demand, offer), None) is None for offer in offers):
+        return
+    unheard = [f"the backend {name} does not answer just now" for name in sorted(silent)]
+    reasons = "; ".join(refusals_of(demand, offers) + unheard) or "no backend offers anything"
+    raise NoCapacityError(f"No machine fits: {reasons}", hint="Ask for less, or add a backend that has it")
