@@ -9,6 +9,7 @@ from dstack.domain.objects import Job, Run
 from dstack.domain.schedules import next_start
 from dstack.domain.specs import STOP_GRACE_S, configuration_in, demand_of
 from dstack.protocol.statuses import JobStatus, RunStatus
+from dstack.spec.parse import RunConfiguration
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,6 @@ def first_jobs(run: Run, ids: Sequence[str], now: datetime) -> tuple[Job, ...]:
     """
     configuration = configuration_in(run.spec)
     demand = demand_of(configuration)
-    stop_duration = configuration.stop_duration
     return tuple(
         Job(
             id=id,
@@ -69,11 +69,17 @@ def first_jobs(run: Run, ids: Sequence[str], now: datetime) -> tuple[Job, ...]:
             status_since=now,
             submitted_at=now,
             demand=demand,
-            stop_grace_s=STOP_GRACE_S if stop_duration is None else float(stop_duration),
+            stop_grace_s=stop_grace_of(configuration),
             max_duration_s=configuration.max_duration or None,
         )
         for node, id in zip(configuration.jobs(), ids, strict=False)
     )
+
+
+def stop_grace_of(configuration: RunConfiguration) -> float:
+    """How long its jobs may take to end when they are stopped, in seconds."""
+    stop_duration = configuration.stop_duration
+    return STOP_GRACE_S if stop_duration is None else float(stop_duration)
 
 
 def next_attempt(job: Job, id: str, now: datetime) -> Job:

@@ -1,19 +1,39 @@
 """What an agent is told of a job."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from dstack.domain.objects import Instance, Job, Run
 from dstack.domain.offers import Share
 from dstack.domain.specs import configuration_in
-from dstack.protocol.agent import Gpu, JobOrder
+from dstack.protocol.agent import GitSource, Gpu, JobOrder
+from dstack.spec.secrets import filled
 
 
-def order_of(run: Run, job: Job, gang: Sequence[Job], instances: Mapping[str, Instance]) -> JobOrder:
+@dataclass(frozen=True, slots=True)
+class Confidential:
+    """What is kept as ciphertext, and given to the agent alone."""
+
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Those that the configuration refers to, by name."""
+    url: str | None = None
+    """Of the run's remote repo."""
+    private_key: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+
+
+def order_of(
+    run: Run, job: Job, gang: Sequence[Job], instances: Mapping[str, Instance], confidential: Confidential
+) -> JobOrder:
     """All an agent must know to run the job.
 
     Args:
         gang: the job and the other nodes that start with it, in order.
         instances: the instances of all of them, by id.
+
+    Raises:
+        ValueError: a secret that the configuration refers to does not exist.
     """
     configuration = configuration_in(run.spec)
     node = configuration.jobs()[job.replica * job.nodes + job.node]
@@ -24,17 +44,26 @@ def order_of(run: Run, job: Job, gang: Sequence[Job], instances: Mapping[str, In
         run_name=run.name,
         script=node.script,
         shell=configuration.shell,
-        env={**_strings(configuration.env), **_environment(run, job, gang, instances)},
+        env={**_filled(configuration.env, confidential.secrets), **_environment(run, job, gang, instances)},
         working_dir=configuration.working_dir or ".",
         files_root=repo.get("root"),
+        git=_git_of(repo, confidential),
         max_duration_s=job.max_duration_s,
         stop_grace_s=job.stop_grace_s,
         authorized_keys=(key,) if key else (),
     )
 
 
-def _strings(env: Mapping[str, str | None]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if value is not None}
+def _filled(env: Mapping[str, str | None], secrets: Mapping[str, str]) -> dict[str, str]:
+    return {name: filled(value, secrets) for name, value in env.items() if value is not None}
+
+
+def _git_of(repo: Mapping[str, Any], confidential: Confidential) -> GitSource | None:
+    if confidential.url is None:
+        return None
+    return GitSource(
+        confidential.url, repo.get("branch"), repo.get("hash"), confidential.private_key, confidential.token
+    )
 
 
 def _environment(run: Run, job: Job, gang: Sequence[Job], instances: Mapping[str, Instance]) -> dict[str, str]:

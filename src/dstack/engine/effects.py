@@ -12,14 +12,14 @@ from dstack.backends.base import Backend
 from dstack.backends.threads import Backends
 from dstack.domain.intents import Done, ForgetJob, Intent, LaunchMachine, LetIn, StartJob, StopJob, TerminateMachine
 from dstack.domain.objects import Instance
-from dstack.domain.orders import order_of
 from dstack.engine.links import Links
+from dstack.engine.orders import complete_order
 from dstack.errors import AgentRefused, BackendError, BackendUnavailable, HostUnreachable
 from dstack.hosts.link import Link
-from dstack.protocol.agent import JobOrder, to_json
+from dstack.kit.vault import Vault
+from dstack.protocol.agent import to_json
 from dstack.store import objects
 from dstack.store.db import Database
-from dstack.store.tx import Tx
 
 T = TypeVar("T")
 
@@ -30,11 +30,12 @@ KEY_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """What it takes to act: the backends, the links to the hosts, and what is on record."""
+    """What it takes to act: the backends, the links to the hosts, what is on record, and the key to secrets."""
 
     db: Database
     backends: Backends
     links: Links
+    vault: Vault
 
     async def perform(self, intent: Intent) -> Done:
         """Do it, or find it done.
@@ -85,7 +86,7 @@ class Effects:
         return Done({})
 
     async def _start(self, intent: StartJob) -> Done:
-        order = await self.db.recall(lambda tx: _order(tx, intent.object_id))
+        order = await self.db.recall(lambda tx: complete_order(tx, intent.object_id, self.vault))
         link = await self._link_to(intent.instance_id)
         if link is None:
             raise BackendError(f"The machine of instance `{intent.instance_id}` is gone")
@@ -135,12 +136,3 @@ class Effects:
 
     async def _call(self, instance: Instance, function: Callable[[Backend], T]) -> T:
         return await self.backends.call(instance.offer.backend, function, timeout_s=BACKEND_TIMEOUT_S)
-
-
-def _order(tx: Tx, job_id: str) -> JobOrder:
-    job = objects.find_job(tx, job_id)
-    run = objects.find_run(tx, job.run_id) if job else None
-    if job is None or run is None:
-        raise BackendError(f"The job `{job_id}` is not on record")
-    gang = objects.gang_of(tx, job)
-    return order_of(run, job, gang, objects.instances_by_id(tx, [node.instance_id or "" for node in gang]))

@@ -10,6 +10,7 @@ from dstack.engine.reconciler import Reconciler
 from dstack.errors import ResourceNotExistsError
 from dstack.kit.ids import Ids
 from dstack.kit.signals import Signals
+from dstack.kit.vault import Vault
 from dstack.logs.base import LogStore
 from dstack.store import users
 from dstack.store.db import Database
@@ -31,6 +32,7 @@ class Context:
     logs: LogStore
     blobs: BlobStore
     signals: Signals
+    vault: Vault
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from dstack.domain.offers import Offer
-from dstack.domain.placement import fits
 from dstack.engine.scheduler import would_wait
 from dstack.operations.context import Caller, Context, caller_in
 from dstack.operations.presenting import brief_view, offer_view
 from dstack.operations.submitting import born, jobs_of
-from dstack.operations.wishes import OFFERS_SHOWN_MAX, Wish, refusals_of, understand
+from dstack.operations.updating import change_view, changes_of
+from dstack.operations.wishes import OFFERS_SHOWN_MAX, Wish, fitting, refusals_of, understand
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import OfferView, PlanView
 from dstack.store import objects
@@ -20,14 +20,14 @@ async def plan(context: Context, user: User, project: str, request: SubmitRun) -
     """What a submit of the same request would do now. Nothing is created."""
     wish = understand(request)
     offers = await context.catalog.offers()
-    fitting = [offer for offer in offers if fits(wish.demand, offer)]
-    fitting.sort(key=lambda offer: offer.price)
     # What is free on a thousand machines is remembered by the writer; a reader would ask for each.
-    return await context.db.recall(lambda tx: _plan(tx, context, caller_in(tx, user, project), wish, offers, fitting))
+    return await context.db.recall(
+        lambda tx: _plan(tx, context, caller_in(tx, user, project), wish, offers, fitting(wish.demand, offers))
+    )
 
 
 def _plan(
-    tx: Tx, context: Context, caller: Caller, wish: Wish, offers: Sequence[Offer], fitting: Sequence[Offer]
+    tx: Tx, context: Context, caller: Caller, wish: Wish, offers: Sequence[Offer], best: Sequence[Offer]
 ) -> PlanView:
     current = objects.find_run_by(tx, caller.project.id, wish.name) if wish.name else None
     active = current is not None and not current.status.is_finished()
@@ -36,12 +36,13 @@ def _plan(
         user=caller.user.name,
         run_name=wish.name,
         spec=wish.request.model_dump(mode="json"),
-        offers=_offer_views(tx, fitting[:OFFERS_SHOWN_MAX]),
-        offers_total=len(fitting),
-        max_price=max((offer.price for offer in fitting), default=None),
+        offers=_offer_views(tx, best[:OFFERS_SHOWN_MAX]),
+        offers_total=len(best),
+        max_price=max((offer.price for offer in best), default=None),
         refusals=refusals_of(wish.demand, offers),
         current=brief_view(tx, current) if current is not None and active else None,
-        waits=_why_it_would_wait(tx, context, caller, wish, offers) if fitting else None,
+        changes=[change_view(one) for one in changes_of(current, wish)] if current is not None and active else [],
+        waits=_why_it_would_wait(tx, context, caller, wish, offers) if best else None,
     )
 
 

@@ -130,12 +130,13 @@ def _job_view(job: Job, instance: Instance | None, ports: dict[int, int | None])
         submitted_at=job.submitted_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
-        instance=None if instance is None else _instance_view(instance),
+        instance=None if instance is None else instance_view(instance),
         ports=ports,
     )
 
 
-def _instance_view(instance: Instance) -> InstanceView:
+def instance_view(instance: Instance) -> InstanceView:
+    """One machine."""
     return InstanceView(
         id=instance.id,
         backend=instance.offer.backend,

@@ -7,16 +7,19 @@ from dstack.domain.objects import Job, Run
 from dstack.domain.offers import Offer
 from dstack.domain.placement import can_ever_place
 from dstack.errors import (
+    InvalidRequestError,
     NoCapacityError,
+    RepoDoesNotExistError,
     ResourceExistsError,
 )
+from dstack.kit.text import listed
 from dstack.operations.context import Caller, Context, caller_in
 from dstack.operations.presenting import brief_view
 from dstack.operations.wishes import Wish, check_offers, understand
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import RunView
 from dstack.spec.names import random_name
-from dstack.store import commits, objects
+from dstack.store import commits, objects, secrets
 from dstack.store.tx import Tx
 from dstack.store.users import User
 
@@ -46,6 +49,7 @@ def _submit(tx: Tx, context: Context, caller: Caller, wish: Wish, offers: Sequen
     scoped = f"{caller.project.id}/{key}"
     if (known := objects.find_run_by_key(tx, scoped)) is not None:
         return brief_view(tx, known)
+    _check_references(tx, caller, wish)
     run = born(tx, context, caller, wish, _claim_name(tx, context, caller, wish.name), scoped)
     jobs = jobs_of(run, context, wish)
     if not can_ever_place(jobs, offers):
@@ -55,6 +59,25 @@ def _submit(tx: Tx, context: Context, caller: Caller, wish: Wish, offers: Sequen
         )
     commits.add_run(tx, run, () if run.retry_at else jobs, actor=f"user {caller.user.name}")
     return brief_view(tx, run)
+
+
+def _check_references(tx: Tx, caller: Caller, wish: Wish) -> None:
+    """Refuse what names a secret or a remote repo that is not there."""
+    names = sorted(wish.secrets)
+    known = secrets.sealed_secrets(tx, caller.project.id, names) if names else {}
+    if missing := [name for name in names if name not in known]:
+        raise InvalidRequestError(
+            f"There is no secret {listed(missing)} in the project `{caller.project.name}`",
+            hint=f"`dstack secret set {missing[0]}` first",
+        )
+    repo = wish.request.repo
+    if repo is not None and repo.kind == "remote":
+        initialized = secrets.find_repo(tx, caller.project.id, caller.user.id, repo.id)
+        if initialized is None or initialized.url is None:
+            raise RepoDoesNotExistError(
+                f"The repo `{repo.url}` is not initialized in the project `{caller.project.name}`",
+                hint="`client.repos.init(repo)` or `dstack init` first",
+            )
 
 
 def _claim_name(tx: Tx, context: Context, caller: Caller, name: str | None) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from dstack.domain.offers import Demand, Offer, describe, misfits
+from dstack.domain.placement import fits
 from dstack.domain.specs import demand_of, not_built_yet
 from dstack.errors import (
     ConfigurationError,
@@ -14,6 +15,7 @@ from dstack.errors import (
 from dstack.protocol.requests import SubmitRun
 from dstack.spec.names import check_name
 from dstack.spec.parse import RunConfiguration, configuration_of
+from dstack.spec.secrets import names_in, texts_with_secrets
 
 CONFIGURATION_BYTES_MAX = 512 << 10
 """As JSON; what an agent is told of a job must fit into one line of its connection (`protocol.frames`)."""
@@ -28,6 +30,11 @@ class Wish:
     request: SubmitRun
     configuration: RunConfiguration
     demand: Demand
+
+    @property
+    def secrets(self) -> set[str]:
+        """The names of the secrets it refers to."""
+        return {name for _, text in texts_with_secrets(self.request.configuration) for name in names_in(text)}
 
     @property
     def name(self) -> str | None:
@@ -66,6 +73,11 @@ def refusals_of(demand: Demand, offers: Sequence[Offer]) -> list[str]:
             what = f"{offer.backend} {offer.instance_type} ({describe(offer.resources)})"
             refusals.append(f"{what}: {'; '.join(reasons)}")
     return refusals[:OFFERS_SHOWN_MAX]
+
+
+def fitting(demand: Demand, offers: Sequence[Offer]) -> list[Offer]:
+    """The offers that fit, cheapest first."""
+    return sorted((offer for offer in offers if fits(demand, offer)), key=lambda offer: offer.price)
 
 
 def check_offers(demand: Demand, offers: Sequence[Offer], silent: Collection[str]) -> None:

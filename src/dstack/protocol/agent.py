@@ -42,6 +42,18 @@ LOG_STREAMS = ("job", "agent")
 
 
 @dataclass(frozen=True, slots=True)
+class GitSource:
+    """A commit of a remote Git repository, and how to get it."""
+
+    url: str
+    branch: str | None = None
+    hash: str | None = None
+    """The newest commit of the branch without it."""
+    private_key: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class JobOrder:
     """All an agent must know to run one job; values are final, nothing is looked up later."""
 
@@ -55,7 +67,9 @@ class JobOrder:
     working_dir: str = "."
     """Relative to the job's folder of files; never outside it."""
     files_root: str | None = None
-    """The hash of the root manifest (`protocol.files`), or None for an empty folder."""
+    """The hash of the root manifest (`protocol.files`), or None for none."""
+    git: GitSource | None = None
+    """What to clone first; the files of the manifest then go on top."""
     max_duration_s: float | None = None
     stop_grace_s: float = 10.0
     """Between SIGTERM and SIGKILL when `max_duration_s` has passed or leftovers of the job are ended."""
@@ -114,7 +128,9 @@ def to_json(value: JobOrder | JobReport | HostResources) -> dict[str, Any]:
 
 def order_of(body: dict[str, Any]) -> JobOrder:
     """The order in a `start` frame."""
-    return JobOrder(**{**body, "authorized_keys": tuple(body.get("authorized_keys", ()))})
+    git = body.get("git")
+    keys = tuple(body.get("authorized_keys", ()))
+    return JobOrder(**{**body, "git": GitSource(**git) if git else None, "authorized_keys": keys})
 
 
 def report_of(body: dict[str, Any]) -> JobReport:

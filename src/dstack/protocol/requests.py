@@ -1,6 +1,6 @@
 """REST bodies in. Unknown fields are refused, so that no wish is silently ignored."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,11 +12,30 @@ class Request(BaseModel):
 
 
 class RepoRef(Request):
-    """The files of a run: which repo they come from, and the root of their manifest."""
+    """The files of a run: which repo they come from, what to clone, and the root of the manifest of what was sent."""
 
     id: str = Field(min_length=1, max_length=200)
-    kind: str = "local"
-    root: str = Field(pattern=r"^[0-9a-f]{64}$")
+    kind: Literal["local", "remote", "virtual"] = "local"
+    root: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    url: str | None = Field(default=None, max_length=2000)
+    """Of a remote repo."""
+    branch: str | None = Field(default=None, pattern=r"^[^-\s][^\s]{0,250}$")
+    hash: str | None = Field(default=None, pattern=r"^[0-9a-f]{7,64}$")
+
+
+class InitRepo(Request):
+    """A repo that the caller is going to use, and the credentials for it."""
+
+    kind: Literal["local", "remote", "virtual"]
+    url: str | None = Field(default=None, max_length=2000)
+    private_key: str | None = Field(default=None, max_length=20_000, repr=False)
+    token: str | None = Field(default=None, max_length=2000, repr=False)
+
+
+class SetSecret(Request):
+    """The value of a secret."""
+
+    value: str = Field(max_length=50_000, repr=False)
 
 
 class SubmitRun(Request):

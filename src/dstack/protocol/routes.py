@@ -37,6 +37,8 @@ GET_RUN = Route("GET", "/api/projects/{project}/runs/{run}", None, views.RunView
 STOP_RUN = Route("POST", "/api/projects/{project}/runs/{run}/stop", requests.StopRun, views.RunView)
 DELETE_RUN = Route("DELETE", "/api/projects/{project}/runs/{run}", None, None, 204)
 """Finished runs only: the run, its events and its logs."""
+UPDATE_RUN = Route("POST", "/api/projects/{project}/runs/{run}/update", requests.SubmitRun, views.RunView)
+"""Unfinished runs only, and only what can be changed while they go on: `ChangeView.in_place`."""
 GRANT_ACCESS = Route("POST", "/api/projects/{project}/runs/{run}/access", requests.GrantAccess, views.AccessView)
 READ_LOGS = Route("GET", "/api/projects/{project}/runs/{run}/logs", None, None)
 """Query `replica`, `node`, `stream` (`job` or `agent`), `offset` (bytes) or `start_time` (ISO 8601), `follow`.
@@ -51,3 +53,15 @@ LIST_EVENTS = Route("GET", "/api/projects/{project}/events", None, views.EventPa
 end, `id` is the cursor, `data` an `EventView`; a comment line every 15 s keeps the connection known to be alive."""
 MISSING_BLOBS = Route("POST", "/api/projects/{project}/blobs/missing", requests.BlobHashes, views.MissingBlobs)
 PUT_BLOB = Route("PUT", "/api/projects/{project}/blobs/{hash}", None, None, 204)
+
+LIST_PROJECTS = Route("GET", "/api/projects", None, views.ProjectList)
+LIST_BACKENDS = Route("GET", "/api/projects/{project}/backends", None, views.BackendList)
+LIST_INSTANCES = Route("GET", "/api/projects/{project}/instances", None, views.InstanceList)
+LIST_SECRETS = Route("GET", "/api/projects/{project}/secrets", None, views.SecretList)
+GET_SECRET = Route("GET", "/api/projects/{project}/secrets/{secret}", None, views.SecretView)
+"""With its value. For admins and managers of the project."""
+SET_SECRET = Route("PUT", "/api/projects/{project}/secrets/{secret}", requests.SetSecret, None, 204)
+DELETE_SECRET = Route("DELETE", "/api/projects/{project}/secrets/{secret}", None, None, 204)
+LIST_REPOS = Route("GET", "/api/projects/{project}/repos", None, views.RepoList)
+INIT_REPO = Route("PUT", "/api/projects/{project}/repos/{repo}", requests.InitRepo, None, 204)
+"""The credentials are checked by whoever sends them; they replace earlier ones."""

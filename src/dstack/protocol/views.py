@@ -72,6 +72,17 @@ class AuditView(View):
     """The backends that did not answer."""
 
 
+class ChangeView(View):
+    """One field of a configuration that is not as it is in the run of the same name."""
+
+    field: str
+    old: str | None
+    """As it is written there; None where it is not."""
+    new: str | None
+    in_place: bool
+    """Whether the run can go on with it; if not, it has to be stopped and submitted anew."""
+
+
 class PlanView(View):
     """What a submit would do."""
 
@@ -88,8 +99,66 @@ class PlanView(View):
     """Why other machines do not fit, one sentence each, with what was asked and what there is."""
     current: "RunView | None" = None
     """The active run of this name, where there is one."""
+    changes: list[ChangeView] = []
+    """What is not as it is in that run."""
     waits: str | None = None
     """Why it would wait in the queue, were it submitted now; None where there is room for it."""
+
+
+class SecretView(View):
+    """A secret of a project."""
+
+    name: str
+    updated_at: datetime
+    value: str | None = None
+    """Only where it was asked for."""
+
+
+class SecretList(View):
+    """All secrets of a project, without their values."""
+
+    secrets: list[SecretView]
+
+
+class RepoView(View):
+    """A repo that the caller has initialized."""
+
+    id: str
+    kind: str
+    url: str | None
+
+
+class RepoList(View):
+    """All repos that the caller has initialized in a project."""
+
+    repos: list[RepoView]
+
+
+class BackendView(View):
+    """Where machines may come from."""
+
+    name: str
+    silent: bool
+    """Whether it does not answer just now."""
+
+
+class BackendList(View):
+    """The backends of a project."""
+
+    backends: list[BackendView]
+
+
+class ProjectView(View):
+    """A project, and what the caller is in it."""
+
+    name: str
+    role: str
+
+
+class ProjectList(View):
+    """The projects that the caller may use."""
+
+    projects: list[ProjectView]
 
 
 class InstanceView(View):
@@ -103,6 +172,12 @@ class InstanceView(View):
     hostname: str | None
     price: float
     resources: str
+
+
+class InstanceList(View):
+    """The machines that a project uses or may use."""
+
+    instances: list[InstanceView]
 
 
 class AttemptView(View):

@@ -23,7 +23,7 @@ from dstack.operations.context import Context
 from dstack.protocol import routes
 from dstack.protocol.views import HealthView
 from dstack.server.activity import Activity
-from dstack.server.http import audit, blobs, history, problems, runs
+from dstack.server.http import audit, blobs, history, inventory, problems, runs, secrets
 from dstack.server.http.calls import Tokens, json_of
 from dstack.server.http.routing import add
 from dstack.server.ownership import Owner, own
@@ -52,7 +52,7 @@ def create_app(settings: Settings, context: Context) -> FastAPI:
         return json_of(HealthView(version=__version__, embedded=settings.embedded))
 
     add(app.router, routes.HEALTH)(health)
-    for router in (audit.router, runs.router, history.router, blobs.router):
+    for router in (audit.router, runs.router, history.router, blobs.router, secrets.router, inventory.router):
         app.include_router(router)
     return app
 

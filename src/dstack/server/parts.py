@@ -27,6 +27,7 @@ from dstack.kit.clock import Clock, CorrectedClock, SystemClock
 from dstack.kit.ids import Ids, RandomIds
 from dstack.kit.signals import Signals
 from dstack.kit.tasks import TaskGroup
+from dstack.kit.vault import KeyFile, Vault
 from dstack.logs.base import LogStore
 from dstack.logs.files import LogFiles
 from dstack.operations.context import Context
@@ -59,9 +60,10 @@ class Outside:
     backends: Mapping[str, Backend]
     logs: LogStore
     blobs: BlobStore
+    vault: Vault
     connector_for: Callable[[Instance], Connector] = connector_for
     make_database: Callable[[Dialect, Clock], Database] = Database
-    make_effects: Callable[[Database, Backends, Links], Effects] = Effects
+    make_effects: Callable[[Database, Backends, Links, Vault], Effects] = Effects
     hostname: str = "localhost"
     lease_terms: LeaseTerms = TERMS
 
@@ -83,6 +85,7 @@ def outside_of(settings: Settings) -> Outside:
         backends=local,
         logs=logs,
         blobs=blobs,
+        vault=_vault_of(settings),
         hostname=socket.gethostname(),
     )
 
@@ -97,6 +100,12 @@ def _dialect_of(settings: Settings, clock: CorrectedClock, ids: Ids) -> Dialect:
             f"PostgreSQL cannot be used: {error}", hint="Install it with `pip install 'dstack-orchestrator[postgres]'`"
         ) from error
     return Postgres(settings.database_url, clock, server=ids.new_token())
+
+
+def _vault_of(settings: Settings) -> Vault:
+    if settings.encryption_keys or settings.database_url is not None:
+        return Vault(settings.encryption_keys)
+    return KeyFile(settings.data_dir / "encryption.key")
 
 
 def _storage_of(settings: Settings, clock: Clock) -> tuple[LogStore, BlobStore]:
@@ -133,7 +142,7 @@ class Parts:
             self.db, self._leases, outside.logs, outside.blobs, self._signals, when_silent=self._reconciler.nudge
         )
         self._links = Links(self.db, inbox, clock, self._leases, outside.connector_for)
-        effects = outside.make_effects(self.db, self._backends, self._links)
+        effects = outside.make_effects(self.db, self._backends, self._links, outside.vault)
         self._outbox = Outbox(self.db, effects, clock, self._leases)
         self._engine = Engine(self.db, clock, ids, catalog)
         self.context = Context(
@@ -146,6 +155,7 @@ class Parts:
             outside.logs,
             outside.blobs,
             self._signals,
+            outside.vault,
         )
 
     async def start(self, admin_token: str) -> None:

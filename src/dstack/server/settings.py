@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstack.errors import ConfigurationError
+from dstack.kit.vault import is_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,9 @@ class Settings:
     """A PostgreSQL database, for several servers. `DSTACK_DATABASE_URL`; a file in `data_dir` where unset."""
     s3: S3Settings | None = None
     """Where logs and uploads are kept; folders in `data_dir` where unset."""
+    encryption_keys: tuple[str, ...] = ()
+    """What encrypts secrets and credentials; the first is used, the others are read too. `DSTACK_ENCRYPTION_KEY`,
+    several with commas; unset, a file in `data_dir`, made when it is first needed."""
     local_backend: bool = True
     """Whether runs may use the machine of the server. `DSTACK_LOCAL_BACKEND`; unset, only a server that is alone."""
     idle_stop_s: float = 60.0
@@ -68,6 +72,7 @@ def settings_from_env(*, host: str, port: int, data_dir: Path, embedded: bool) -
         admin_token=admin_token,
         database_url=database_url,
         s3=_s3_settings(),
+        encryption_keys=_encryption_keys(),
         local_backend=os.environ.get("DSTACK_LOCAL_BACKEND", "" if database_url else "1") not in ("", "0"),
         idle_stop_s=float(os.environ.get("DSTACK_EMBEDDED_IDLE_S", "60")),
     )
@@ -79,3 +84,13 @@ def _s3_settings() -> S3Settings | None:
         return None
     prefix = os.environ.get("DSTACK_S3_PREFIX", "").strip("/")
     return S3Settings(bucket, f"{prefix}/" if prefix else "", os.environ.get("DSTACK_S3_ENDPOINT_URL") or None)
+
+
+def _encryption_keys() -> tuple[str, ...]:
+    keys = tuple(key.strip() for key in os.environ.get("DSTACK_ENCRYPTION_KEY", "").split(",") if key.strip())
+    if not all(is_key(key) for key in keys):
+        raise ConfigurationError(
+            "DSTACK_ENCRYPTION_KEY is no key: 32 random bytes, as URL-safe base64",
+            hint="Make one with `openssl rand -base64 32 | tr +/ -_`",
+        )
+    return keys

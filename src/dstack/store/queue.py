@@ -76,6 +76,13 @@ def update(tx: Tx, job: Job) -> None:
         queue.order.remove(known)
 
 
+def forget(tx: Tx, job: Job) -> None:
+    """Take a job off the queue in memory: `update` puts it where it belongs by now."""
+    queue: _Queue | None = tx.known.get(("queue", ""))
+    if queue is not None and (known := queue.keys.pop(job.id, None)) is not None:
+        queue.order.remove(known)
+
+
 def _key_of(run: Run, job: Job) -> _Key:
     return -run.priority, run.submitted_at, run.id, job.replica, job.node, job.id
 

@@ -21,7 +21,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration: what this code can read and write."""
 
 metadata = MetaData()
@@ -77,6 +77,27 @@ members = Table(
     Column("project_id", ForeignKey("projects.id"), primary_key=True),
     Column("user_id", ForeignKey("users.id"), primary_key=True),
     Column("role", String(20), nullable=False),
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("project_id", ForeignKey("projects.id"), primary_key=True),
+    Column("name", String(100), primary_key=True),
+    Column("sealed", Text, nullable=False),
+    Column("updated_at", Time, nullable=False),
+)
+
+repos = Table(
+    "repos",
+    metadata,
+    Column("project_id", ForeignKey("projects.id"), primary_key=True),
+    Column("user_id", ForeignKey("users.id"), primary_key=True),
+    Column("id", String(200), primary_key=True),
+    Column("kind", String(20), nullable=False),
+    Column("url", Text),
+    Column("sealed", Text),
+    Column("updated_at", Time, nullable=False),
 )
 
 runs = Table(

@@ -59,6 +59,13 @@ def find_membership(tx: Tx, project_name: str, user_id: str) -> tuple[Project, s
     return None if row is None else (Project(row.id, row.name), row.role)
 
 
+def projects_of(tx: Tx, user: User) -> list[tuple[str, str]]:
+    """The names of the projects that the user may use, and what the user is in each. An admin may use all."""
+    mine = (members.c.project_id == projects.c.id) & (members.c.user_id == user.id)
+    rows = tx.select(select(projects.c.name, members.c.role).outerjoin(members, mine).order_by(projects.c.name))
+    return [(row.name, row.role or "admin") for row in rows if row.role is not None or user.is_admin]
+
+
 def names_of(tx: Tx, ids: Collection[str]) -> dict[str, str]:
     """The names of some users and projects, by id."""
     names: dict[str, str] = {id: tx.known["name", id] for id in ids if ("name", id) in tx.known}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dstack.backends.threads import Backends
 from dstack.blobs.files import BlobFiles
+from dstack.domain.intents import Intent
 from dstack.domain.objects import Instance
 from dstack.domain.offers import Offer
 from dstack.engine.effects import Effects
@@ -19,6 +20,7 @@ from dstack.engine.links import Links
 from dstack.errors import HostUnreachable
 from dstack.hosts.link import Connector
 from dstack.kit.clock import Clock, CorrectedClock
+from dstack.kit.vault import Vault
 from dstack.logs.files import LogFiles
 from dstack.server.parts import Outside, Parts
 from dstack.store.db import Database
@@ -33,6 +35,8 @@ from dstack.testing.servers import TERMS, Server
 from dstack.testing.time import VirtualClock, VirtualLoop
 from dstack.testing.troubles import troubles_of
 from dstack.testing.watch import Watch
+
+TEST_KEY = "bm90IGEgc2VjcmV0IGF0IGFsbCwgb25seSBhIHRlc3Q="
 
 
 class SeededIds:
@@ -119,8 +123,11 @@ class World:
     def _outside(self, number: int, switch: CrashSwitch) -> Outside:
         name, watch = self.servers[number].name, self.watch
 
-        def make_effects(db: Database, backends: Backends, links: Links) -> Effects:
-            return MortalEffects(db, backends, links, switch, lambda intent: watch.acts(name, intent.instance_id))
+        def make_effects(db: Database, backends: Backends, links: Links, vault: Vault) -> Effects:
+            def began(intent: Intent) -> None:
+                watch.acts(name, intent.instance_id)
+
+            return MortalEffects(db, backends, links, vault, switch, began)
 
         def connector_for(instance: Instance) -> Connector:
             return HostConnector(self.clouds, instance, switch)
@@ -138,6 +145,7 @@ class World:
             blobs=BlobFiles(self._folder / "blobs"),
             connector_for=connector_for,
             make_database=make_database,
+            vault=Vault([TEST_KEY]),
             make_effects=make_effects,
             hostname=name,
             lease_terms=TERMS,

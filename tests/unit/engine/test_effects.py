@@ -21,6 +21,7 @@ from dstack.errors import AgentRefused, BackendError, BackendUnavailable, Databa
 from dstack.hosts.link import Inbox, Link, Welcome
 from dstack.kit.clock import SystemClock
 from dstack.kit.signals import Signals
+from dstack.kit.vault import Vault
 from dstack.logs.files import LogFiles
 from dstack.protocol.agent import HostResources, JobReport
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus
@@ -28,6 +29,7 @@ from dstack.store import commits, intents, objects
 from dstack.store.db import Database
 from dstack.store.notices import Open
 from dstack.store.tx import Tx
+from dstack.testing.world import TEST_KEY
 from tests.making import NOW, HandClock, ended, instance, placed_job, report, run
 
 START = StartJob("0-job", "0-instance")
@@ -71,7 +73,7 @@ class FoundLinks:
 
 
 def effects_with(db: Database, link: RefusingLink | None = None) -> Effects:
-    return Effects(db, Backends({}), cast(Links, FoundLinks(link)))
+    return Effects(db, Backends({}), cast(Links, FoundLinks(link)), Vault([TEST_KEY]))
 
 
 async def test_a_start_is_tried_again_while_the_machine_is_away_and_fails_once_it_is_gone(db: Database) -> None:

@@ -18,6 +18,7 @@ from dstack.engine.reconciler import Reconciler
 from dstack.errors import BackendUnavailable, ForbiddenError
 from dstack.kit.ids import RandomIds
 from dstack.kit.signals import Signals
+from dstack.kit.vault import Vault
 from dstack.logs.files import LogFiles
 from dstack.operations import audit
 from dstack.operations.context import Context
@@ -25,6 +26,7 @@ from dstack.protocol.statuses import InstanceStatus
 from dstack.store import commits
 from dstack.store.db import Database
 from dstack.store.users import User
+from dstack.testing.world import TEST_KEY
 from tests.making import CLOUD, NOW, HandClock, instance
 
 ADMIN = User(id="0-user", name="ada", is_admin=True)
@@ -66,6 +68,7 @@ def context_with(db: Database, clock: HandClock, tmp_path: Path) -> Callable[...
             LogFiles(tmp_path / "logs"),
             BlobFiles(tmp_path / "blobs"),
             Signals(),
+            Vault([TEST_KEY]),
         )
 
     return make

@@ -16,6 +16,7 @@ from dstack.engine.reconciler import Reconciler
 from dstack.errors import NoCapacityError
 from dstack.kit.ids import RandomIds
 from dstack.kit.signals import Signals
+from dstack.kit.vault import Vault
 from dstack.logs.files import LogFiles
 from dstack.operations import submitting
 from dstack.operations.context import Context
@@ -23,6 +24,7 @@ from dstack.protocol.requests import SubmitRun
 from dstack.store import objects
 from dstack.store.db import Database
 from dstack.store.users import User
+from dstack.testing.world import TEST_KEY
 from tests.making import HERE, HandClock
 
 ADA = User(id="0-user", name="ada", is_admin=True)
@@ -48,6 +50,7 @@ def context(db: Database, clock: HandClock, tmp_path: Path) -> Context:
         LogFiles(tmp_path / "logs"),
         BlobFiles(tmp_path / "blobs"),
         Signals(),
+        Vault([TEST_KEY]),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
 
-from dstack.operations import access, planning, runs, submitting
+from dstack.operations import access, planning, runs, submitting, updating
 from dstack.protocol import requests, routes
 from dstack.server.http.calls import At, By, json_of
 from dstack.server.http.routing import add
@@ -50,6 +50,12 @@ async def get_run(context: At, user: By, project: str, run: str) -> Response:
 async def stop_run(context: At, user: By, project: str, run: str, body: requests.StopRun) -> Response:
     """Ask for the end of a run."""
     return json_of(await runs.stop(context, user, project, run, abort=body.abort))
+
+
+@add(router, routes.UPDATE_RUN)
+async def update_run(context: At, user: By, project: str, run: str, body: requests.SubmitRun) -> Response:
+    """Change a run that goes on."""
+    return json_of(await updating.update(context, user, project, run, body))
 
 
 @add(router, routes.DELETE_RUN)

@@ -1,0 +1,104 @@
+"""Encryption of what is kept: secrets and credentials are on disk only as ciphertext."""
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryptography.fernet import MultiFernet
+
+
+class WrongKey(Exception):
+    """What was read was encrypted with another key, or is damaged."""
+
+
+class NoKey(Exception):
+    """A vault without keys can neither be filled nor opened."""
+
+
+class Vault:
+    """Encrypts with the first of its keys, and decrypts with any (Fernet: AES-128-CBC with HMAC-SHA256).
+
+    Args:
+        keys: 32 bytes each, as URL-safe base64. Newest first.
+
+    Example:
+        >>> vault = Vault([new_key()])
+        >>> vault.open(vault.seal("hello"))
+        'hello'
+    """
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._keys = keys
+
+    @cached_property
+    def _fernet(self) -> "MultiFernet":
+        from cryptography.fernet import Fernet, MultiFernet  # takes long to import, and is seldom needed
+
+        if not self._keys:
+            raise NoKey
+        return MultiFernet([Fernet(key) for key in self._keys])
+
+    def seal(self, text: str) -> str:
+        """The text as ciphertext.
+
+        Raises:
+            NoKey: there is nothing to seal it with.
+        """
+        return self._fernet.encrypt(text.encode()).decode()
+
+    def open(self, sealed: str) -> str:
+        """The text behind a ciphertext.
+
+        Raises:
+            WrongKey: it was sealed with none of the keys.
+        """
+        from cryptography.fernet import InvalidToken
+
+        try:
+            return self._fernet.decrypt(sealed).decode()
+        except InvalidToken:
+            raise WrongKey from None
+
+
+def new_key() -> str:
+    """A random key."""
+    from cryptography.fernet import Fernet
+
+    return Fernet.generate_key().decode()
+
+
+def is_key(text: str) -> bool:
+    """Whether a text is a key."""
+    from cryptography.fernet import Fernet
+
+    try:
+        Fernet(text)
+    except ValueError:
+        return False
+    return True
+
+
+class KeyFile(Vault):
+    """A vault whose key is in a file of this user, made when it is first needed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(())
+        self._path = path
+
+    @cached_property
+    def _fernet(self) -> "MultiFernet":
+        from cryptography.fernet import Fernet, MultiFernet
+
+        try:
+            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            pass
+        else:
+            with open(handle, "w") as file:
+                file.write(new_key())
+                file.flush()
+                os.fsync(handle)
+        return MultiFernet([Fernet(self._path.read_text().strip())])

@@ -1,0 +1,113 @@
+"""Secrets of a project: set, list, read and delete them. Values are kept as ciphertext."""
+
+from dstack.errors import ForbiddenError, InvalidRequestError, ResourceNotExistsError
+from dstack.kit.vault import NoKey, WrongKey
+from dstack.operations.context import Context, caller_in
+from dstack.protocol.views import SecretList, SecretView
+from dstack.spec.secrets import NAME
+from dstack.store import secrets, users
+from dstack.store.tx import Tx
+from dstack.store.users import User
+
+
+async def list_all(context: Context, user: User, project: str) -> SecretList:
+    """All secrets of a project, without their values."""
+
+    def read(tx: Tx) -> SecretList:
+        found = secrets.list_secrets(tx, caller_in(tx, user, project).project.id)
+        return SecretList(secrets=[SecretView(name=name, updated_at=at) for name, at in found])
+
+    return await context.db.read(read)
+
+
+async def get(context: Context, user: User, project: str, name: str) -> SecretView:
+    """A secret with its value.
+
+    Raises:
+        ForbiddenError: the caller is neither admin nor manager of the project.
+        ResourceNotExistsError: there is none of that name.
+    """
+
+    def read(tx: Tx) -> tuple[str, SecretView]:
+        project_id = caller_in(tx, user, project).project.id
+        _, role = users.find_membership(tx, project, user.id) or (None, None)
+        if role not in ("admin", "manager") and not user.is_admin:
+            raise ForbiddenError("Only admins and managers of the project may see secrets", hint="Ask one of them")
+        sealed = secrets.sealed_secrets(tx, project_id, [name])
+        known = dict(secrets.list_secrets(tx, project_id))
+        if name not in sealed:
+            raise _unknown(name, project)
+        return sealed[name], SecretView(name=name, updated_at=known[name])
+
+    sealed, view = await context.db.read(read)
+    return view.model_copy(update={"value": opened(context, sealed)})
+
+
+async def set_value(context: Context, user: User, project: str, name: str, value: str) -> None:
+    """Keep a secret, in place of an earlier one of that name.
+
+    Raises:
+        InvalidRequestError: the name is none.
+    """
+    if not NAME.fullmatch(name):
+        raise InvalidRequestError(
+            f"`{name[:100]}` cannot be a secret's name", hint="Use letters, digits, `-` and `_`, no digit first"
+        )
+    if "\0" in value:
+        raise InvalidRequestError("The secret has a NUL character, which no variable can hold")
+    sealed_value = sealed(context, value)
+    await context.db.write(
+        lambda tx: secrets.put_secret(tx, caller_in(tx, user, project).project.id, name, sealed_value)
+    )
+
+
+async def delete(context: Context, user: User, project: str, name: str) -> None:
+    """Forget a secret.
+
+    Raises:
+        ResourceNotExistsError: there is none of that name.
+    """
+
+    def write(tx: Tx) -> None:
+        project_id = caller_in(tx, user, project).project.id
+        if name not in secrets.sealed_secrets(tx, project_id, [name]):
+            raise _unknown(name, project)
+        secrets.delete_secret(tx, project_id, name)
+
+    await context.db.write(write)
+
+
+def sealed(context: Context, text: str) -> str:
+    """The text as ciphertext.
+
+    Raises:
+        InvalidRequestError: the server has no key.
+    """
+    try:
+        return context.vault.seal(text)
+    except NoKey:
+        raise InvalidRequestError(
+            "This server keeps no secrets: it shares its database with others, and has no key",
+            hint="Start all of them with the same `DSTACK_ENCRYPTION_KEY`",
+        ) from None
+
+
+def opened(context: Context, text: str) -> str:
+    """The text behind a ciphertext.
+
+    Raises:
+        InvalidRequestError: the server has another key.
+    """
+    try:
+        return context.vault.open(text)
+    except (WrongKey, NoKey):
+        raise InvalidRequestError(
+            "The secret was encrypted with another key",
+            hint="Start the server with the `DSTACK_ENCRYPTION_KEY` it had, or set the secret again",
+        ) from None
+
+
+def _unknown(name: str, project: str) -> ResourceNotExistsError:
+    return ResourceNotExistsError(
+        f"There is no secret `{name}` in the project `{project}`", hint="`dstack secret list` shows all"
+    )

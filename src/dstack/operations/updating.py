@@ -1,0 +1,67 @@
+"""Change a run while it goes on, as far as that can be."""
+
+from dataclasses import replace
+
+from dstack.domain.births import stop_grace_of
+from dstack.domain.objects import Run
+from dstack.domain.updates import Change, changes, shown
+from dstack.errors import InvalidRequestError
+from dstack.operations.context import Context
+from dstack.operations.presenting import brief_view
+from dstack.operations.runs import get_run
+from dstack.operations.wishes import Wish, understand
+from dstack.protocol.requests import SubmitRun
+from dstack.protocol.views import ChangeView, RunView
+from dstack.store import commits, events, objects, queue
+from dstack.store.tx import Tx
+from dstack.store.users import User
+
+
+async def update(context: Context, user: User, project: str, name_or_id: str, request: SubmitRun) -> RunView:
+    """Give an unfinished run another configuration.
+
+    Raises:
+        InvalidRequestError: the run has ended, or a change needs a new start; names which.
+    """
+    wish = understand(request)
+
+    def write(tx: Tx) -> RunView:
+        run = get_run(tx, user, project, name_or_id)
+        if run.status.is_finished():
+            raise InvalidRequestError(f"The run `{run.name}` has ended: it is {run.status}", hint="Submit it anew")
+        needed = [change for change in changes_of(run, wish) if not change.in_place]
+        if needed:
+            fields = ", ".join(f"`{change.field}`" for change in needed)
+            raise InvalidRequestError(
+                f"The run `{run.name}` cannot go on with another {fields}", hint="Stop it and submit it anew"
+            )
+        _change(tx, run, wish, actor=f"user {user.name}")
+        return brief_view(tx, get_run(tx, user, project, run.id))
+
+    return await context.db.write(write)
+
+
+def changes_of(run: Run, wish: Wish) -> list[Change]:
+    """What the wish changes in the run."""
+    return changes(run.spec["configuration"], wish.request.configuration)
+
+
+def change_view(change: Change) -> ChangeView:
+    """One change as the API shows it."""
+    old, new = shown(change.field, change.old), shown(change.field, change.new)
+    return ChangeView(field=change.field, old=old, new=new, in_place=change.in_place)
+
+
+def _change(tx: Tx, run: Run, wish: Wish, *, actor: str) -> None:
+    configuration = wish.configuration
+    spec = {**run.spec, "configuration": dict(wish.request.configuration)}
+    updated = replace(run, spec=spec, priority=configuration.priority)
+    commits.record(tx, updated)
+    for job in objects.jobs_of_run(tx, run.id):
+        queue.forget(tx, job)
+        queue.update(tx, job)
+        if not job.status.is_finished():
+            commits.record(tx, replace(job, stop_grace_s=stop_grace_of(configuration)))
+    fields = ", ".join(change.field for change in changes_of(run, wish)) or "nothing"
+    message = f"{actor.removeprefix('user ')} changed {fields} of {run.name}"
+    events.add(tx, updated, actor=actor, kind="run.updated", message=message)

@@ -1,0 +1,29 @@
+"""What there is, over HTTP."""
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from dstack.operations import inventory
+from dstack.protocol import routes
+from dstack.server.http.calls import At, By, json_of
+from dstack.server.http.routing import add
+
+router = APIRouter()
+
+
+@add(router, routes.LIST_PROJECTS)
+async def list_projects(context: At, user: By) -> Response:
+    """The caller's projects."""
+    return json_of(await inventory.projects(context, user))
+
+
+@add(router, routes.LIST_BACKENDS)
+async def list_backends(context: At, user: By, project: str) -> Response:
+    """Where machines may come from."""
+    return json_of(await inventory.backends(context, user, project))
+
+
+@add(router, routes.LIST_INSTANCES)
+async def list_instances(context: At, user: By, project: str) -> Response:
+    """The machines there are."""
+    return json_of(await inventory.instances(context, user, project))
