@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from dstack.agent.paths import make_private_folder
 from dstack.errors import AgentRefused
-from dstack.protocol.files import FileEntry, entries_of, hash_of, is_safe_path, page_hashes_of
+from dstack.protocol.files import KINDS, FileEntry, entries_of, hash_of, is_safe_path, page_hashes_of
 
 CACHE_BYTES_MAX = 2 << 30
 PRUNE_TO = 0.8
@@ -94,23 +94,26 @@ class BlobCache:
         self._bytes = size_bytes
 
 
-async def unpack(root_hash: str | None, target: Path, cache: BlobCache) -> int:
-    """Make `target` anew, holding the files that a root names, or nothing for None. Returns how many there are.
+async def lay_over(root_hash: str, target: Path, cache: BlobCache) -> int:
+    """Put the files that a root names into a folder, in place of those that are there, and take away what it says is
+    gone. Returns how many it names.
 
-    Links are made when all else is in place, so that nothing is ever written through one.
+    Links are made when all else is in place, and what is in the way is removed, so that nothing is ever written
+    through a link.
 
     Raises:
         AgentRefused: a blob is missing, or the list of files is damaged or reaches outside the folder.
         OSError: the disk is full, and the like.
     """
-    await asyncio.to_thread(_empty, target)
-    if root_hash is None:
-        return 0
     links: list[FileEntry] = []
     count = 0
+    is_empty = not await asyncio.to_thread(os.listdir, target)
     for page_hash in _parsed(page_hashes_of, await cache.get(root_hash)):
         entries = [_checked(entry) for entry in _parsed(entries_of, await cache.get(page_hash))]
         count += len(entries)
+        if not is_empty:
+            await asyncio.to_thread(_clear, [entry for entry in entries if entry.kind != "folder"], target)
+        entries = [entry for entry in entries if entry.kind != "gone"]
         links += [entry for entry in entries if entry.kind == "link"]
         await _write_all([entry for entry in entries if entry.kind != "link"], target, cache)
     await asyncio.to_thread(_make_links, links, target)
@@ -131,9 +134,22 @@ def remove_tree(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _empty(folder: Path) -> None:
+def make_empty(folder: Path) -> None:
+    """A new folder in place of whatever was there."""
     remove_tree(folder)
     folder.mkdir(mode=0o700)
+
+
+def _clear(entries: list[FileEntry], target: Path) -> None:
+    """Remove what is where the entries go, and what is no folder on the way there."""
+    for entry in entries:
+        path = target
+        for name in entry.path.split("/"):
+            path = path / name
+            if path.is_symlink() or path.is_file():
+                path.unlink()
+        if path.is_dir():
+            remove_tree(path)
 
 
 def _parsed(parse: Callable[[bytes], list[Part]], blob: bytes) -> list[Part]:
@@ -144,7 +160,7 @@ def _parsed(parse: Callable[[bytes], list[Part]], blob: bytes) -> list[Part]:
 
 
 def _checked(entry: FileEntry) -> FileEntry:
-    if not isinstance(entry.path, str) or not is_safe_path(entry.path) or entry.kind not in ("file", "link", "folder"):
+    if not isinstance(entry.path, str) or not is_safe_path(entry.path) or entry.kind not in KINDS:
         raise AgentRefused(f"The run's files hold the path `{str(entry.path)[:200]}`, which leaves its folder")
     return entry
 

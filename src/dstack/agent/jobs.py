@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from dstack.agent.files import BlobCache, remove_tree, unpack
+from dstack.agent.files import BlobCache, lay_over, make_empty, remove_tree
 from dstack.agent.forgotten import Forgotten
+from dstack.agent.git import clone
 from dstack.agent.notes import note
 from dstack.agent.paths import Home, JobFolder, read_json, write_json
 from dstack.agent.runtimes.base import Runtime
@@ -234,9 +235,13 @@ class Jobs:
 
     async def _fetch_files(self, job: Job) -> None:
         async with self._prepare_slots:
-            count = await unpack(job.order.files_root, job.folder.files, self._cache)
-        if count:
-            note(job.folder, self._clock, f"put {count} files in place")
+            await asyncio.to_thread(make_empty, job.folder.files)
+            if job.order.git is not None:
+                commit = await clone(job.order.git, job.folder.files, job.folder.root / "git")
+                note(job.folder, self._clock, f"cloned {job.order.git.url} at {commit}")
+            if job.order.files_root is not None:
+                count = await lay_over(job.order.files_root, job.folder.files, self._cache)
+                note(job.folder, self._clock, f"put {count} files in place")
 
     def _pass_on_stop(self, job: Job) -> None:
         if job.preparing is not None:

@@ -1,17 +1,16 @@
-"""How a folder reaches the server: as `protocol.files` says, only what is not there yet, with bounded memory."""
+"""How files reach the server: as `protocol.files` says, only what is not there yet, with bounded memory."""
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dstack.api import _folders
 from dstack.api._transport import Transport
 from dstack.errors import ConfigurationError
 from dstack.protocol import routes
-from dstack.protocol.files import CHUNK_BYTES, FileEntry, hash_of, pages_of, root_of
+from dstack.protocol.files import CHUNK_BYTES, FileEntry, entries_of, hash_of, pages_of, root_of
 from dstack.protocol.requests import BlobHashes
 from dstack.protocol.views import MissingBlobs
 
@@ -24,12 +23,24 @@ Progress = Callable[[int, int], None]
 """Told the bytes that are there by now, and all bytes."""
 
 
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that a job shall find among its files, or not find."""
+
+    path: str
+    """Where in the job's folder."""
+    source: Path | bytes | None
+    """A file or link of this machine, or contents; None for what shall be taken away from a clone."""
+    inside: Path | None = None
+    """The folder that a link must not lead out of."""
+
+
 class _Changed(Exception):
     """A file was not the same at its second reading."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self.path = path
+    def __init__(self, file: Path) -> None:
+        super().__init__(file)
+        self.file = file
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,98 +48,117 @@ class _Source:
     """Where a blob's bytes are: a part of a file, or in memory."""
 
     size_bytes: int
-    path: str = ""
+    file: Path | None = None
     offset: int = 0
-    content: bytes | None = None
+    content: bytes = b""
 
 
 @dataclass(slots=True)
 class Package:
-    """A folder read once: the hash of its root, and where each blob's bytes are."""
+    """Items read once: the hash of their root, and where each blob's bytes are."""
 
-    folder: Path
     root: str = ""
+    pages: dict[str, list[str]] = field(default_factory=dict)
+    """The chunks that each page names."""
     sources: dict[str, _Source] = field(default_factory=dict)
 
     def blob(self, name: str) -> bytes:
         """The bytes under a hash, read again where they are in a file."""
         source = self.sources[name]
-        if source.content is not None:
+        if source.file is None:
             return source.content
         try:
-            with (self.folder / source.path).open("rb") as file:
+            with source.file.open("rb") as file:
                 file.seek(source.offset)
                 content = file.read(source.size_bytes)
         except OSError as error:
-            raise _Changed(source.path) from error
+            raise _Changed(source.file) from error
         if hash_of(content) != name:
-            raise _Changed(source.path)
+            raise _Changed(source.file)
         return content
 
 
-def upload(transport: Transport, project: str, folder: Path, progress: Progress | None = None) -> str:
-    """Send a folder's files; returns the hash of its root.
+def upload(
+    transport: Transport, project: str, list_items: Callable[[], Iterable[Item]], progress: Progress | None = None
+) -> str:
+    """Send files; returns the hash of their root.
 
     Args:
         transport: the way to the server.
         project: whose blobs they become.
-        folder: what to send; `.git` and ignored files are left out, links are kept as links.
+        list_items: says what to send; asked again where a file has changed under way.
         progress: told how far it is.
 
     Raises:
-        ConfigurationError: a link points out of the folder, a file cannot be read or does not stop changing.
+        ConfigurationError: a link points out of its folder, a file cannot be read or does not stop changing.
     """
     attempt = 1
     while True:
         try:
-            package = pack(folder)
+            package = pack(list_items())
             _send(transport, project, package, progress or (lambda sent_bytes, all_bytes: None))
             return package.root
         except _Changed as error:
             if attempt == TRIES:
                 raise ConfigurationError(
-                    f"`{folder / error.path}` does not stop changing while it is read",
+                    f"`{error.file}` does not stop changing while it is read",
                     hint="Stop what writes it, or name it in `.gitignore`",
                 ) from error
             attempt += 1
 
 
-def pack(folder: Path) -> Package:
-    """Read a folder and name all of its blobs; the same files always give the same root."""
-    package = Package(folder)
-    entries = []
-    strays = []
-    inside = os.path.realpath(folder)
-    for path in _folders.files_in(folder):
-        try:
-            mode = os.lstat(folder / path).st_mode
-            if stat.S_ISLNK(mode):
-                target = os.readlink(folder / path)
-                entries.append(FileEntry(path, "link", 0o777, 0, (), target))
-                if os.path.isabs(target) or not _is_in(os.path.realpath(folder / path), inside):
-                    strays.append(path)
-            elif stat.S_ISREG(mode):
-                entries.append(_file_entry(package, path))
-        except OSError as error:
-            raise ConfigurationError(
-                f"`{folder / path}` cannot be read: {error.strerror}", hint="Name it in `.gitignore` to leave it out"
-            ) from error
+def pack(items: Iterable[Item]) -> Package:
+    """Read files and name all of their blobs; the same files always give the same root."""
+    package = Package()
+    strays: list[Path] = []
+    entries = {item.path: _entry(package, item, strays) for item in items}
     if strays:
-        raise _strays_error(folder, strays)
-    page_names = [_keep(package, page) for page in pages_of(entries)]
-    package.root = _keep(package, root_of(page_names))
+        raise _strays_error(strays)
+    for page in pages_of(entry for entry in entries.values() if entry is not None):
+        chunks = [chunk for entry in entries_of(page) for chunk in entry.chunks]
+        package.pages[_keep(package, page)] = chunks
+    package.root = _keep(package, root_of(package.pages))
     return package
 
 
-def _is_in(path: str, folder: str) -> bool:
-    return os.path.commonpath([path, folder]) == folder
+def _entry(package: Package, item: Item, strays: list[Path]) -> FileEntry | None:
+    """What stands for the item in the manifest; None for what cannot travel, such as a pipe."""
+    match item.source:
+        case None:
+            return FileEntry(item.path, "gone", 0, 0, ())
+        case bytes() as content:
+            starts = range(0, len(content), CHUNK_BYTES)
+            chunks = tuple(_keep(package, content[start : start + CHUNK_BYTES]) for start in starts)
+            return FileEntry(item.path, "file", 0o644, len(content), chunks)
+        case file:
+            try:
+                return _entry_of_file(package, item, file, strays)
+            except OSError as error:
+                raise ConfigurationError(
+                    f"`{file}` cannot be read: {error.strerror}", hint="Name it in `.gitignore` to leave it out"
+                ) from error
 
 
-def _strays_error(folder: Path, strays: list[str]) -> ConfigurationError:
-    names = ", ".join(f"`{path}`" for path in strays[:LINKS_SHOWN])
+def _entry_of_file(package: Package, item: Item, file: Path, strays: list[Path]) -> FileEntry | None:
+    mode = os.lstat(file).st_mode
+    if stat.S_ISLNK(mode):
+        target = os.readlink(file)
+        if item.inside is not None and (os.path.isabs(target) or not _is_in(file, item.inside)):
+            strays.append(file)
+        return FileEntry(item.path, "link", 0o777, 0, (), target)
+    return _read(package, item.path, file) if stat.S_ISREG(mode) else None
+
+
+def _is_in(file: Path, folder: Path) -> bool:
+    inside = os.path.realpath(folder)
+    return os.path.commonpath([os.path.realpath(file), inside]) == inside
+
+
+def _strays_error(strays: list[Path]) -> ConfigurationError:
+    names = ", ".join(f"`{file}`" for file in strays[:LINKS_SHOWN])
     more = f" and {len(strays) - LINKS_SHOWN} more" if len(strays) > LINKS_SHOWN else ""
     return ConfigurationError(
-        f"Links in `{folder}` point out of it, to what the job would not have: {names}{more}",
+        f"Links point out of the folder that is sent, to what the job would not have: {names}{more}",
         hint="Replace them by what they point to or by relative links, or name them in `.gitignore`",
     )
 
@@ -139,38 +169,51 @@ def _keep(package: Package, content: bytes) -> str:
     return name
 
 
-def _file_entry(package: Package, path: str) -> FileEntry:
-    with (package.folder / path).open("rb") as file:
+def _read(package: Package, path: str, source: Path) -> FileEntry:
+    with source.open("rb") as file:
         before = os.fstat(file.fileno())
         offset = 0
         names = []
         while chunk := file.read(CHUNK_BYTES):
             names.append(hash_of(chunk))
-            package.sources.setdefault(names[-1], _Source(len(chunk), path, offset))
+            package.sources.setdefault(names[-1], _Source(len(chunk), source, offset))
             offset += len(chunk)
         after = os.fstat(file.fileno())
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size) or offset != after.st_size:
-        raise _Changed(path)
+        raise _Changed(source)
     return FileEntry(path, "file", stat.S_IMODE(before.st_mode) & 0o777, offset, tuple(names))
 
 
 def _send(transport: Transport, project: str, package: Package, progress: Progress) -> None:
-    """Ask what is missing and send that, batch by batch."""
+    """Ask what is missing and send that: chunks first, then the pages that name them, then the root.
+
+    The server looks after the chunks of the pages that it has: only those of new pages are asked for by name.
+    """
+    todo = _missing(transport, project, [package.root], list(package.pages))
+    new_chunks = [chunk for page, chunks in package.pages.items() if page in todo for chunk in chunks]
+    todo |= _missing(transport, project, list(dict.fromkeys(new_chunks)), [])
+    order = [*(name for name in todo if name not in package.pages and name != package.root)]
+    order += [name for name in (*package.pages, package.root) if name in todo]
     all_bytes = sum(source.size_bytes for source in package.sources.values())
-    all_names = list(package.sources)
-    sent_bytes = 0
+    sent_bytes = all_bytes - sum(package.sources[name].size_bytes for name in order)
 
     def put(name: str) -> int:
         transport.call(routes.PUT_BLOB, package.blob(name), project=project, hash=name)
         return package.sources[name].size_bytes
 
+    progress(sent_bytes, all_bytes)
     with ThreadPoolExecutor(PARALLEL_UPLOADS, thread_name_prefix="dstack-upload") as pool:
-        for start in range(0, len(all_names), HASHES_A_QUESTION):
-            names = all_names[start : start + HASHES_A_QUESTION]
-            reply: MissingBlobs = transport.call(routes.MISSING_BLOBS, BlobHashes(hashes=names), project=project)
-            missing = set(reply.missing)
-            sent_bytes += sum(package.sources[name].size_bytes for name in names if name not in missing)
+        for put_bytes in pool.map(put, order):
+            sent_bytes += put_bytes
             progress(sent_bytes, all_bytes)
-            for put_bytes in pool.map(put, [name for name in names if name in missing]):
-                sent_bytes += put_bytes
-                progress(sent_bytes, all_bytes)
+
+
+def _missing(transport: Transport, project: str, hashes: list[str], pages: list[str]) -> set[str]:
+    """Those of the blobs that the server lacks, and the chunks it lacks of the pages that it has."""
+    missing: set[str] = set()
+    for start in range(0, max(len(hashes), len(pages)), HASHES_A_QUESTION):
+        part = slice(start, start + HASHES_A_QUESTION)
+        body = BlobHashes(hashes=hashes[part], pages=pages[part])
+        reply: MissingBlobs = transport.call(routes.MISSING_BLOBS, body, project=project)
+        missing.update(reply.missing)
+    return missing

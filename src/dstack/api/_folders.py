@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from dstack.api._files import Item
 from dstack.errors import ConfigurationError
 
 GIT_TIMEOUT_S = 60.0
@@ -24,6 +25,11 @@ def files_in(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise ConfigurationError(f"There is no folder `{folder}`", hint="Name a folder that exists")
     return sorted(set(_walk(folder, "")))
+
+
+def items_in(folder: Path, prefix: str = "") -> list[Item]:
+    """The files and links of a folder as what a job shall find below `prefix` (with its `/`)."""
+    return [Item(f"{prefix}{path}", folder / path, folder) for path in files_in(folder)]
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[str]:

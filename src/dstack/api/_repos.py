@@ -1,14 +1,23 @@
-"""Where the files of a run come from. So far that is a folder of this machine."""
+"""Where the files of a run come from: a folder, a Git remote, or a program."""
 
 import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeAlias
 
-from dstack.api import _files
-from dstack.api._transport import Transport
-from dstack.errors import ConfigurationError
-from dstack.protocol.requests import RepoRef
+from dstack.errors import ConfigurationError, RepoDoesNotExistError
+from dstack.kit.text import listed
+
+if TYPE_CHECKING:
+    from dstack.api._files import Item, Progress
+    from dstack.api._transport import Transport
+    from dstack.protocol.requests import InitRepo, RepoRef
+    from dstack.protocol.views import RepoView
+    from dstack.spec.mounts import FileMapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +31,21 @@ class LocalRepo:
     """
 
     folder: Path
+    """The folder, absolute."""
 
     @staticmethod
     def from_dir(repo_dir: str | os.PathLike[str]) -> "LocalRepo":
         """The repo of a folder; its files, without `.git` and what `.gitignore` names, land in the job's folder.
 
+        Args:
+            repo_dir: the folder.
+
         Raises:
             ConfigurationError: there is no such folder.
+
+        Example:
+            >>> LocalRepo.from_dir(".").folder.is_absolute()
+            True
         """
         folder = Path(repo_dir).expanduser().resolve()
         if not folder.is_dir():
@@ -40,39 +57,398 @@ class LocalRepo:
         """The same for the same folder, without telling its path."""
         return f"local-{hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]}"
 
+    def items(self) -> "Iterable[Item]":
+        """The files to send."""
+        from dstack.api._folders import items_in
+
+        return items_in(self.folder)
+
+    def ref(self, root: str | None) -> "RepoRef":
+        """How a run refers to the repo, once the files with this root are sent."""
+        from dstack.protocol.requests import RepoRef
+
+        return RepoRef(id=self.repo_id, kind="local", root=root)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteRepo:
+    """A Git repository elsewhere, cloned by the job's machine; with `from_dir` also what is not pushed yet.
+
+    Initialize it once in a project before runs use it: `client.repos.init(repo)`.
+
+    Example:
+        >>> repo = RemoteRepo.from_url("https://example.com/team/project.git", repo_branch="main")
+        >>> repo.repo_url, repo.repo_branch
+        ('https://example.com/team/project.git', 'main')
+    """
+
+    repo_url: str
+    """The remote's URL, without credentials."""
+    repo_branch: str | None = None
+    """The branch."""
+    repo_hash: str | None = None
+    """The commit; the newest of the branch without it."""
+    folder: Path | None = None
+    """The checkout of this machine, whose differences travel with the run."""
+    token: str | None = field(default=None, repr=False)
+    """What the URL had as its password."""
+
+    @staticmethod
+    def from_dir(repo_dir: str | os.PathLike[str]) -> "RemoteRepo":
+        """The remote of a checkout of this machine, at the newest of its commits that the remote has.
+
+        What differs from that commit is sent with the run: commits that are not pushed, changed and untracked files.
+
+        Args:
+            repo_dir: a folder in the checkout.
+
+        Raises:
+            ConfigurationError: it is no checkout, or none of its commits is known to be on its remote.
+
+        Example:
+            >>> RemoteRepo.from_dir("/")
+            Traceback (most recent call last):
+            dstack.errors.ConfigurationError: `/` is not under Git
+            hint: Send it as it is with `LocalRepo.from_dir`
+        """
+        from dstack.api import _git
+
+        folder = Path(repo_dir).expanduser().resolve()
+        if not folder.is_dir():
+            raise ConfigurationError(f"There is no folder `{repo_dir}`", hint="Name a folder that exists")
+        checkout = _git.checkout_of(folder)
+        url, token = _git.normal_url(checkout.url)
+        return RemoteRepo(url, checkout.branch, checkout.commit, checkout.root, token)
+
+    @staticmethod
+    def from_url(repo_url: str, repo_branch: str | None = None, repo_hash: str | None = None) -> "RemoteRepo":
+        """A remote by its URL.
+
+        Args:
+            repo_url: such as `https://example.com/team/project` or `git@example.com:team/project.git`.
+            repo_branch: the branch; its newest commit is used where no hash is given.
+            repo_hash: the commit.
+
+        Raises:
+            ValueError: neither branch nor hash is given.
+            ConfigurationError: the URL leads to no other machine.
+
+        Example:
+            >>> RemoteRepo.from_url("git@example.com:team/project.git", repo_hash="0a1b2c3").repo_hash
+            '0a1b2c3'
+        """
+        from dstack.api import _git
+
+        if not repo_branch and not repo_hash:
+            raise ValueError("expected `repo_branch` or `repo_hash`, found neither")
+        url, token = _git.normal_url(repo_url)
+        return RemoteRepo(url, repo_branch, repo_hash, None, token)
+
+    @property
+    def repo_id(self) -> str:
+        """The same for every way to spell the remote's URL."""
+        from dstack.api._git import identity_of
+
+        return f"remote-{hashlib.sha256(identity_of(self.repo_url).encode()).hexdigest()[:16]}"
+
+    def items(self) -> "Iterable[Item]":
+        """What differs in the checkout of this machine."""
+        from dstack.api import _git
+
+        if self.folder is None or self.repo_hash is None:
+            return []
+        return _git.changes_since(_git.Checkout(self.folder, self.repo_url, self.repo_branch, self.repo_hash))
+
+    def ref(self, root: str | None) -> "RepoRef":
+        """How a run refers to the repo, once the files with this root are sent."""
+        from dstack.protocol.requests import RepoRef
+
+        return RepoRef(
+            id=self.repo_id,
+            kind="remote",
+            root=root,
+            url=self.repo_url,
+            branch=self.repo_branch,
+            hash=self.repo_hash,
+        )
+
+
+class VirtualRepo:
+    """Files that a program makes, sent with a run.
+
+    Args:
+        repo_id: what tells it from others, such as `my-files`.
+
+    Example:
+        >>> repo = VirtualRepo(repo_id="my-files")
+        >>> repo.add_file("settings.json", b"{}")
+        >>> [item.path for item in repo.items()]
+        ['settings.json']
+    """
+
+    def __init__(self, repo_id: str) -> None:
+        self.repo_id = repo_id
+        """What tells it from others."""
+        self._files: dict[str, bytes] = {}
+
+    def add_file(self, path: str, content: bytes) -> None:
+        """Add a file, in place of one of that path.
+
+        Args:
+            path: where in the job's folder; relative, and never out of it.
+            content: the file's bytes.
+
+        Raises:
+            ValueError: the path is absolute, or leads out of the folder.
+
+        Example:
+            >>> VirtualRepo("x").add_file("../out", b"")
+            Traceback (most recent call last):
+            ValueError: expected a path inside the job's folder, found `../out`
+        """
+        from dstack.protocol.files import is_safe_path
+
+        if not is_safe_path(path):
+            raise ValueError(f"expected a path inside the job's folder, found `{path}`")
+        self._files[path] = content
+
+    def add_file_from_package(self, package: ModuleType | str, path: str) -> None:
+        """Add a file of an installed package, under the same path.
+
+        Args:
+            package: the package, or its name.
+            path: the file, relative to the package's folder.
+
+        Raises:
+            ValueError: the path leads out of the package, or there is no such file.
+
+        Example:
+            >>> repo = VirtualRepo("x")
+            >>> repo.add_file_from_package("json", "decoder.py")
+            >>> [item.path for item in repo.items()]
+            ['decoder.py']
+        """
+        from importlib.resources import files
+
+        from dstack.protocol.files import is_safe_path
+
+        module = import_module(package) if isinstance(package, str) else package
+        if not is_safe_path(path):
+            raise ValueError(f"expected a path inside the package, found `{path}`")
+        source = files(module).joinpath(*path.split("/"))
+        if not source.is_file():
+            raise ValueError(f"the package `{module.__name__}` has no file `{path}`")
+        self.add_file(path, source.read_bytes())
+
+    def items(self) -> "Iterable[Item]":
+        """The files to send."""
+        from dstack.api._files import Item
+
+        return [Item(path, content) for path, content in self._files.items()]
+
+    def ref(self, root: str | None) -> "RepoRef":
+        """How a run refers to the repo, once the files with this root are sent."""
+        from dstack.protocol.requests import RepoRef
+
+        return RepoRef(id=self.repo_id, kind="virtual", root=root)
+
+
+Repo: TypeAlias = LocalRepo | RemoteRepo | VirtualRepo
+
 
 class RepoCollection:
-    """Operations with repos."""
+    """Operations with repos.
 
-    def __init__(self, transport: Transport, project: str) -> None:
+    Example:
+        >>> from dstack.api import Client
+        >>> Client.from_config().repos.is_initialized(LocalRepo.from_dir("."))
+        False
+    """
+
+    def __init__(self, transport: "Transport", project: str) -> None:
         self._transport = transport
         self._project = project
 
     def init(
         self,
-        repo: LocalRepo,
+        repo: Repo,
         git_identity_file: str | os.PathLike[str] | None = None,
         oauth_token: str | None = None,
     ) -> None:
-        """Prepare a repo for runs: sends its files, so that the next submit moves only what changed since.
+        """Prepare a repo for runs. A remote one needs it once: the credentials are found, tried and kept encrypted.
+
+        Tried are, in this order: none; the key and the token that are given; the keys that SSH has for the host; the
+        token of `gh`.
 
         Args:
             repo: the repo.
-            git_identity_file: for remote repos only.
-            oauth_token: for remote repos only.
+            git_identity_file: a private key without a passphrase, for a remote repo.
+            oauth_token: a token, for a remote repo.
 
         Raises:
-            ConfigurationError: credentials were given for a folder, or the folder cannot be sent.
-        """
-        if git_identity_file is not None or oauth_token is not None:
-            raise ConfigurationError("A `LocalRepo` takes no Git credentials", hint="Leave them out")
-        self.upload(repo)
+            ConfigurationError: no credentials open the remote, it lacks the branch, or they are given for a folder.
 
-    def upload(self, repo: LocalRepo, progress: _files.Progress | None = None) -> RepoRef:
-        """Send the repo's files and return how a run refers to them.
+        Example:
+            >>> from dstack.api import Client, VirtualRepo
+            >>> repo, client = VirtualRepo("my-files"), Client.from_config()
+            >>> client.repos.init(repo)
+            >>> client.repos.is_initialized(repo)
+            True
+        """
+        from dstack.protocol import routes
+        from dstack.protocol.requests import InitRepo
+
+        if isinstance(repo, RemoteRepo):
+            request = _opened(repo, git_identity_file, oauth_token)
+        elif git_identity_file is not None or oauth_token is not None:
+            raise ConfigurationError(f"A `{type(repo).__name__}` takes no Git credentials", hint="Leave them out")
+        else:
+            request = InitRepo(kind=repo.ref(None).kind)
+        self._transport.call(routes.INIT_REPO, request, project=self._project, repo=repo.repo_id)
+
+    def is_initialized(self, repo: Repo) -> bool:
+        """Whether the caller has initialized the repo in the project.
+
+        Example:
+            >>> from dstack.api import Client, VirtualRepo
+            >>> Client.from_config().repos.is_initialized(VirtualRepo("never-seen"))
+            False
+        """
+        return any(one.id == repo.repo_id for one in self.list())
+
+    def list(self) -> "list[RepoView]":
+        """All repos that the caller has initialized in the project, without credentials.
+
+        Example:
+            >>> from dstack.api import Client
+            >>> [repo.id for repo in Client.from_config().repos.list() if repo.id == "no-such-repo"]
+            []
+        """
+        from dstack.protocol import routes
+        from dstack.protocol.views import RepoList
+
+        reply: RepoList = self._transport.call(routes.LIST_REPOS, project=self._project)
+        return reply.repos
+
+    def load(
+        self,
+        repo_dir: str | os.PathLike[str],
+        local: bool = False,
+        init: bool = False,
+        git_identity_file: str | os.PathLike[str] | None = None,
+        oauth_token: str | None = None,
+    ) -> LocalRepo | RemoteRepo:
+        """The repo that a folder was initialized as.
+
+        Args:
+            repo_dir: the folder.
+            local: take the folder as it is, also where it has a remote.
+            init: initialize it where it is not.
+            git_identity_file: as for `init`.
+            oauth_token: as for `init`.
 
         Raises:
-            ConfigurationError: the folder cannot be sent; says which file and why.
+            RepoDoesNotExistError: it is not initialized.
+            ConfigurationError: as for `init`.
+
+        Example:
+            >>> from dstack.api import Client
+            >>> type(Client.from_config().repos.load(".", local=True, init=True)).__name__
+            'LocalRepo'
         """
-        root = _files.upload(self._transport, self._project, repo.folder, progress)
-        return RepoRef(id=repo.repo_id, kind="local", root=root)
+        known = {one.id for one in self.list()}
+        choices = _choices(repo_dir, local=local)
+        for repo in choices:
+            if repo.repo_id in known:
+                return repo
+        if not init:
+            raise RepoDoesNotExistError(
+                f"The folder `{repo_dir}` is not initialized in the project `{self._project}`",
+                hint="`dstack init` there first",
+            )
+        self.init(choices[0], git_identity_file, oauth_token)
+        return choices[0]
+
+    def upload(
+        self,
+        repo: Repo | None,
+        files: "Iterable[FileMapping]" = (),
+        folder: Path | None = None,
+        progress: "Progress | None" = None,
+    ) -> "RepoRef | None":
+        """Send what a run needs of this machine, and return how it refers to it; None where that is nothing.
+
+        Args:
+            repo: the repo.
+            files: single files and folders beside it.
+            folder: what their paths are relative to; the working folder without it.
+            progress: told the bytes that are there by now, and all bytes.
+
+        Raises:
+            ConfigurationError: something cannot be sent; says which file and why.
+
+        Example:
+            >>> from dstack.api import Client
+            >>> Client.from_config().repos.upload(None) is None
+            True
+        """
+        from dstack.api._files import upload
+        from dstack.protocol.requests import RepoRef
+
+        mappings = list(files)
+
+        def items() -> "Iterable[Item]":
+            yield from repo.items() if repo is not None else ()
+            for mapping in mappings:
+                yield from _items_of(mapping, folder or Path.cwd())
+
+        is_empty = not mappings and (repo is None or (isinstance(repo, RemoteRepo) and repo.folder is None))
+        root = None if is_empty else upload(self._transport, self._project, items, progress)
+        if repo is not None:
+            return repo.ref(root)
+        return None if root is None else RepoRef(id="files", kind="virtual", root=root)
+
+
+def _choices(repo_dir: str | os.PathLike[str], *, local: bool) -> list[LocalRepo | RemoteRepo]:
+    """What a folder may be, the likeliest first."""
+    here = LocalRepo.from_dir(repo_dir)
+    if local:
+        return [here]
+    try:
+        return [RemoteRepo.from_dir(repo_dir), here]
+    except ConfigurationError:
+        return [here]
+
+
+def _opened(repo: RemoteRepo, key_file: str | os.PathLike[str] | None, token: str | None) -> "InitRepo":
+    from dstack.api import _git
+    from dstack.protocol.requests import InitRepo
+
+    key = _git.read_key(Path(key_file).expanduser()) if key_file is not None else None
+    if key_file is not None and key is None:
+        raise ConfigurationError(
+            f"`{key_file}` is no private key without a passphrase",
+            hint="Runs start while nobody is there to type a passphrase: make a key for them with `ssh-keygen`",
+        )
+    given = _git.Credentials(key, token or repo.token)
+    url, credentials, refs = _git.find_credentials(repo.repo_url, given)
+    branches = [ref.removeprefix("refs/heads/") for ref in refs if ref.startswith("refs/heads/")]
+    if repo.repo_branch and repo.repo_hash is None and repo.repo_branch not in branches:
+        raise ConfigurationError(
+            f"`{repo.repo_url}` has no branch `{repo.repo_branch}`; it has {listed(branches[:10]) or 'none'}",
+            hint="Name one of those",
+        )
+    return InitRepo(kind="remote", url=url, private_key=credentials.private_key, token=credentials.token)
+
+
+def _items_of(mapping: "FileMapping", folder: Path) -> "Iterable[Item]":
+    from dstack.api._files import Item
+    from dstack.api._folders import items_in
+
+    source = folder / Path(mapping.local_path).expanduser()
+    if source.is_dir():
+        prefix = "" if mapping.path == "." else f"{mapping.path}/"
+        return items_in(source, prefix)
+    if not os.path.lexists(source):
+        raise ConfigurationError(f"There is no file `{source}`, which `files` names", hint="Correct its path")
+    return [Item(mapping.path, source.resolve())]

@@ -1,18 +1,42 @@
 """Uploads: which pieces of a folder the server lacks, and taking them in."""
 
 import asyncio
+from collections.abc import Sequence
 
+from dstack.blobs.base import BlobStore
+from dstack.errors import InvalidRequestError
 from dstack.operations.context import Context, caller_in
+from dstack.protocol.files import entries_of
+from dstack.protocol.requests import BlobHashes
 from dstack.store.users import User
 
 
-async def missing(context: Context, user: User, project: str, hashes: list[str]) -> list[str]:
-    """Those of the blobs that are not here yet."""
+async def missing(context: Context, user: User, project: str, asked: BlobHashes) -> list[str]:
+    """Those of the blobs that are not here yet, and of the pages that are here, the chunks that are not.
+
+    Raises:
+        InvalidRequestError: a page is none.
+    """
     await context.db.read(lambda tx: caller_in(tx, user, project))
-    return await asyncio.to_thread(context.blobs.missing, hashes)
+    return await asyncio.to_thread(_missing, context.blobs, asked.hashes, asked.pages)
 
 
 async def put(context: Context, user: User, project: str, hash: str, blob: bytes) -> None:
     """Keep a blob; its bytes must have this hash."""
     await context.db.read(lambda tx: caller_in(tx, user, project))
     await asyncio.to_thread(context.blobs.put, hash, blob)
+
+
+def _missing(blobs: BlobStore, hashes: Sequence[str], pages: Sequence[str]) -> list[str]:
+    lacking = [*blobs.missing(hashes), *(absent := blobs.missing(pages))]
+    chunks: dict[str, None] = {}
+    for page in set(pages).difference(absent):
+        chunks.update(dict.fromkeys(_chunks_of(page, blobs.get(page) or b"")))
+    return lacking + blobs.missing(list(chunks))
+
+
+def _chunks_of(name: str, page: bytes) -> list[str]:
+    try:
+        return [chunk for entry in entries_of(page) for chunk in entry.chunks]
+    except (ValueError, TypeError) as error:
+        raise InvalidRequestError(f"The blob `{name}` is no page of a manifest") from error

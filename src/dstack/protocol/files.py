@@ -19,16 +19,21 @@ BLOB_BYTES_MAX = 4 << 20
 
 PAGE_ENTRIES = 64
 """The mean number of entries on a page."""
+PAGE_ENTRIES_MAX = 128
+"""The greatest number, so that one changed file never moves much."""
+
+
+KINDS = ("file", "link", "folder", "gone")
 
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """One file, symbolic link or empty folder."""
+    """One file, symbolic link or empty folder, or the lack of one."""
 
     path: str
     """Relative, with `/`; never absolute, never with `..`."""
     kind: str
-    """`file`, `link` or `folder`."""
+    """One of `KINDS`. What is `gone` is taken away from what was there before."""
     mode: int
     """Permission bits."""
     size_bytes: int
@@ -59,7 +64,7 @@ def pages_of(entries: Iterable[FileEntry]) -> Iterator[bytes]:
         line = entry.to_line()
         lines.append(line)
         ends_here = int.from_bytes(hashlib.sha256(line).digest()[:4]) % PAGE_ENTRIES == 0
-        if ends_here or sum(map(len, lines)) > CHUNK_BYTES:
+        if ends_here or len(lines) == PAGE_ENTRIES_MAX or sum(map(len, lines)) > CHUNK_BYTES:
             yield b"".join(lines)
             lines = []
     if lines:

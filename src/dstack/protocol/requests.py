@@ -68,3 +68,5 @@ class BlobHashes(Request):
     """Which blobs the client is about to send."""
 
     hashes: list[str] = Field(max_length=10_000)
+    pages: list[str] = Field(default=[], max_length=10_000)
+    """Pages of a manifest: of those that are there, the chunks are looked after too."""

@@ -291,6 +291,6 @@ class AccessView(View):
 
 
 class MissingBlobs(View):
-    """The blobs that the server does not have yet."""
+    """The blobs that the server does not have yet, and the chunks it lacks of the pages that it has."""
 
     missing: list[str]

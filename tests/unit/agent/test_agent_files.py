@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.agent.files import BlobCache, remove_tree, unpack
+from dstack.agent.files import BlobCache, lay_over, make_empty, remove_tree
 from dstack.errors import AgentRefused
 from dstack.protocol.files import CHUNK_BYTES, FileEntry, hash_of, pages_of, root_of
 
@@ -41,6 +41,11 @@ def link(path: str, target: str) -> FileEntry:
 
 def names_outside(folder: Path) -> list[str]:
     return os.listdir(folder)
+
+
+async def unpack(root: str, target: Path, cache: BlobCache) -> int:
+    make_empty(target)
+    return await lay_over(root, target, cache)
 
 
 @pytest.fixture
@@ -163,3 +168,31 @@ def test_a_tree_whose_permissions_were_taken_away_is_removed(tmp_path: Path) -> 
     remove_tree(tmp_path / "tree")
     remove_tree(tmp_path / "tree")
     assert not (tmp_path / "tree").exists()
+
+
+async def test_files_lie_over_what_was_there_and_what_is_gone_goes(
+    tmp_path: Path, server: Server, cache: BlobCache
+) -> None:
+    target, outside = tmp_path / "files", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("kept")
+    make_empty(target)
+    (target / "old").write_text("old")
+    (target / "same").write_text("same")
+    (target / "folder").mkdir()
+    (target / "folder" / "x").write_text("x")
+    (target / "file").write_text("a file, to be a folder")
+    (target / "away").symlink_to(outside)
+    entries = [
+        FileEntry("old", "gone", 0, 0, ()),
+        FileEntry("never", "gone", 0, 0, ()),
+        server.file("folder", b"a folder no more"),
+        server.file("file/y", b"y"),
+        server.file("away/kept", b"new"),
+        server.file("more", b"more"),
+    ]
+    await lay_over(server.root(entries), target, cache)
+    found = {str(path.relative_to(target)): path.read_text() for path in target.rglob("*") if path.is_file()}
+    wanted = {"folder": "a folder no more", "file/y": "y", "away/kept": "new", "more": "more", "same": "same"}
+    assert found == wanted
+    assert (outside / "kept").read_text() == "kept"

@@ -17,7 +17,7 @@ router = APIRouter()
 @add(router, routes.MISSING_BLOBS)
 async def missing_blobs(context: At, user: By, project: str, body: requests.BlobHashes) -> Response:
     """Those of the blobs that are not here yet."""
-    return json_of(MissingBlobs(missing=await blobs.missing(context, user, project, body.hashes)))
+    return json_of(MissingBlobs(missing=await blobs.missing(context, user, project, body)))
 
 
 @add(router, routes.PUT_BLOB)

@@ -1,0 +1,269 @@
+"""What Git knows: of a checkout of this machine, and of a remote, asked with each of the credentials there are."""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from dstack.api._files import Item
+from dstack.errors import ConfigurationError
+from dstack.kit.git import git_environment, is_remote
+
+TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What opens a remote; neither for a public one."""
+
+    private_key: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """A folder under Git, and the newest of its commits that its remote has."""
+
+    root: Path
+    url: str
+    branch: str | None
+    commit: str
+
+
+class _Failed(Exception):
+    """What `git` said when it failed."""
+
+
+def checkout_of(folder: Path) -> Checkout:
+    """The checkout around a folder.
+
+    Raises:
+        ConfigurationError: it is none, or has no remote, or none of its commits is known to be on the remote.
+    """
+    try:
+        root = Path(_git(folder, "rev-parse", "--show-toplevel"))
+    except _Failed:
+        raise ConfigurationError(
+            f"`{folder}` is not under Git", hint="Send it as it is with `LocalRepo.from_dir`"
+        ) from None
+    branch = _asked(root, "symbolic-ref", "-q", "--short", "HEAD")
+    upstream = _asked(root, "rev-parse", "-q", "--verify", "--symbolic-full-name", "@{upstream}") if branch else None
+    remotes = (_asked(root, "remote") or "").split()
+    if not remotes:
+        raise ConfigurationError(
+            f"`{root}` has no remote",
+            hint="Add one with `git remote add origin URL`, or send it with `LocalRepo.from_dir`",
+        )
+    remote = upstream.split("/")[2] if upstream else "origin" if "origin" in remotes else remotes[0]
+    commit = _newest_shared(root, remote, upstream)
+    remote_branch = upstream.removeprefix(f"refs/remotes/{remote}/") if upstream else branch
+    return Checkout(root, _git(root, "remote", "get-url", remote), remote_branch, commit)
+
+
+def _newest_shared(root: Path, remote: str, upstream: str | None) -> str:
+    """The newest commit of HEAD that the remote had when Git last heard of it."""
+    if _asked(root, "rev-parse", "-q", "--verify", "HEAD") is None:
+        raise ConfigurationError(f"`{root}` has no commit yet", hint="Commit and push first")
+    refs = (
+        [upstream]
+        if upstream
+        else (_asked(root, "for-each-ref", "--format=%(refname)", f"refs/remotes/{remote}") or "").split()
+    )
+    bases = [base for ref in refs if (base := _asked(root, "merge-base", "HEAD", ref))]
+    if not bases:
+        raise ConfigurationError(
+            f"None of the commits of `{root}` is known to be on its remote `{remote}`", hint="`git push` first"
+        )
+    newest = _asked(root, "rev-list", "--topo-order", "--max-count=1", *dict.fromkeys(bases))
+    return newest or bases[0]
+
+
+def changes_since(checkout: Checkout) -> Iterator[Item]:
+    """How the working folder differs from the commit: changed, new and untracked files, and those that are gone."""
+    root = checkout.root
+    listed = _git(root, "diff", "--name-status", "--no-renames", "--ignore-submodules", "-z", checkout.commit, "--")
+    words = listed.split("\0")
+    for status, path in zip(words[::2], words[1::2], strict=False):
+        is_there = os.path.lexists(root / path) and not (root / path).is_dir()
+        yield Item(path, root / path if status != "D" and is_there else None, root)
+    for path in _git(root, "ls-files", "-o", "--exclude-standard", "-z").split("\0"):
+        if path and not path.endswith("/"):
+            yield Item(path, root / path, root)
+
+
+def normal_url(url: str) -> tuple[str, str | None]:
+    """A remote's URL without user and password of HTTP, and that password, which is a token.
+
+    Raises:
+        ConfigurationError: it leads to no other machine.
+
+    Example:
+        >>> normal_url("https://me:s3cret@example.com/a/b.git")
+        ('https://example.com/a/b.git', 's3cret')
+    """
+    if not is_remote(url):
+        raise ConfigurationError(
+            f"`{url}` is no URL of a remote repository", hint="Use one such as `https://example.com/team/project`"
+        )
+    parts = urlsplit(url) if "://" in url else None
+    if parts is None or parts.scheme not in ("http", "https"):
+        return url, None
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=place)), parts.password
+
+
+def identity_of(url: str) -> str:
+    """The same for every way to spell the remote: by HTTPS or SSH, with and without `.git`.
+
+    Example:
+        >>> identity_of("git@example.com:a/b.git") == identity_of("https://example.com/a/b")
+        True
+    """
+    host, path = _place_of(url)
+    return f"{host.lower()}/{path.strip('/').removesuffix('.git')}"
+
+
+def with_ssh(url: str) -> str:
+    """The URL of the same repository for SSH."""
+    parts = urlsplit(url) if "://" in url else None
+    if parts is None or parts.scheme not in ("http", "https"):
+        return url
+    return f"ssh://git@{parts.hostname}/{parts.path.strip('/')}"
+
+
+def with_https(url: str) -> str:
+    """The URL of the same repository for HTTPS."""
+    if "://" in url and urlsplit(url).scheme in ("http", "https"):
+        return url
+    place, path = _place_of(url)
+    return f"https://{place.partition(':')[0]}/{path.strip('/')}"
+
+
+def _place_of(url: str) -> tuple[str, str]:
+    if "://" in url:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+        return f"{parts.hostname or ''}{port}", parts.path
+    host, _, path = url.partition(":")
+    return host.rpartition("@")[2], path
+
+
+def refs_of(url: str, credentials: Credentials) -> dict[str, str]:
+    """The refs of a remote, with the commit of each.
+
+    Raises:
+        ConfigurationError: it does not answer, or not with these credentials; says what Git said.
+    """
+    with tempfile.TemporaryDirectory(prefix="dstack-git-") as folder:
+        env = git_environment(os.environ, Path(folder), url, credentials.private_key, credentials.token)
+        try:
+            listed = _run(Path(folder), ("ls-remote", "--", url), env)
+        except _Failed as error:
+            raise ConfigurationError(f"`{url}` cannot be read: {error}") from None
+    pairs = (line.split("\t", 1) for line in listed.splitlines() if "\t" in line)
+    return {ref: commit for commit, ref in pairs}
+
+
+def find_credentials(url: str, given: Credentials) -> tuple[str, Credentials, dict[str, str]]:
+    """The first credentials that open the remote, the URL that they open, and its refs.
+
+    Tried are: none; those given; the keys that SSH has for the host; the token of `gh`; the default keys.
+
+    Raises:
+        ConfigurationError: none opens it; says what Git said to each.
+    """
+    said: dict[str, str] = {}
+    for name, at, credentials in _candidates(url, given):
+        try:
+            return at, credentials, refs_of(at, credentials)
+        except ConfigurationError as error:
+            said.setdefault(error.message, name)
+    tried = "; ".join(f"with {name}: {message}" for message, name in said.items())
+    raise ConfigurationError(
+        f"No credentials open `{url}`: {tried}",
+        hint="Give a key with `git_identity_file` (`--git-identity`), or a token with `oauth_token` (`--token`)",
+    )
+
+
+def _candidates(url: str, given: Credentials) -> Iterator[tuple[str, str, Credentials]]:
+    if "://" in url and urlsplit(url).scheme in ("http", "https", "git"):
+        yield "no credentials", url, Credentials()
+    if given.private_key is not None:
+        yield "the key that was given", with_ssh(url), Credentials(private_key=given.private_key)
+    if given.token is not None:
+        yield "the token that was given", with_https(url), Credentials(token=given.token)
+    host = _place_of(url)[0].partition(":")[0]
+    for path in _keys_for(host):
+        if (key := read_key(path)) is not None:
+            yield f"the key `{path}`", with_ssh(url), Credentials(private_key=key)
+    if (token := _token_of_gh(host)) is not None:
+        yield "the token of `gh`", with_https(url), Credentials(token=token)
+
+
+def _keys_for(host: str) -> list[Path]:
+    """The keys that SSH would use for a host: those of `~/.ssh/config`, or the default ones."""
+    try:
+        shown = _run_program(("ssh", "-G", "--", host))
+    except _Failed:
+        return []
+    lines = (line.partition(" ") for line in shown.splitlines())
+    return [path for name, _, value in lines if name == "identityfile" and (path := Path(value).expanduser()).is_file()]
+
+
+def read_key(path: Path) -> str | None:
+    """A private key; None where it has a passphrase, or is none.
+
+    Raises:
+        ConfigurationError: the file cannot be read.
+    """
+    try:
+        _run_program(("ssh-keygen", "-y", "-P", "", "-f", str(path)))
+        return path.read_text("utf-8")
+    except _Failed:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"The key `{path}` cannot be read: {error}") from error
+
+
+def _token_of_gh(host: str) -> str | None:
+    try:
+        return _run_program(("gh", "auth", "token", "--hostname", host)).strip() or None
+    except _Failed:
+        return None
+
+
+def _asked(folder: Path, *arguments: str) -> str | None:
+    """What Git answers, or None where it says no."""
+    try:
+        return _git(folder, *arguments) or None
+    except _Failed:
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return _run(folder, ("-c", "core.fsmonitor=false", *arguments), environ).strip("\n")
+
+
+def _run(folder: Path, arguments: tuple[str, ...], env: dict[str, str]) -> str:
+    return _run_program(("git", *arguments), folder, env)
+
+
+def _run_program(command: tuple[str, ...], folder: Path | None = None, env: dict[str, str] | None = None) -> str:
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=True
+        )
+    except FileNotFoundError:
+        if command[0] == "git":
+            raise ConfigurationError("There is no `git` on this machine", hint="Install it") from None
+        raise _Failed(f"there is no `{command[0]}`") from None
+    except subprocess.TimeoutExpired:
+        raise _Failed(f"no answer within {TIMEOUT_S:.0f} s") from None
+    except subprocess.CalledProcessError as error:
+        words = os.fsdecode(error.stderr).strip().splitlines()
+        raise _Failed("; ".join(line.strip() for line in words if line.strip())[-500:] or "it failed") from None
+    return os.fsdecode(done.stdout)

@@ -1,0 +1,89 @@
+"""How `git` is run so that it never asks, never hangs for ever, and uses the given credentials and no others."""
+
+import base64
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+STALL_S = 60
+"""How long a transfer may stand still."""
+CONNECT_S = 20
+
+_SSH = (
+    *("ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new"),
+    *(
+        "-o",
+        f"ConnectTimeout={CONNECT_S}",
+        "-o",
+        "ServerAliveInterval=15",
+        "-o",
+        f"ServerAliveCountMax={STALL_S // 15}",
+    ),
+)
+
+
+def git_environment(
+    environ: Mapping[str, str], folder: Path, url: str, private_key: str | None, token: str | None
+) -> dict[str, str]:
+    """The environment for a `git` that talks to one remote.
+
+    Args:
+        environ: what to begin with; its `GIT_*` variables are left out.
+        folder: a private folder, for the key and the keys of hosts.
+        url: of the remote. The token is sent to its host alone.
+        private_key: in OpenSSH's format, without a passphrase.
+        token: sent as the password of HTTP's basic authentication.
+    """
+    kept = {name: value for name, value in environ.items() if not name.startswith("GIT_")}
+    settings = [("core.hooksPath", os.devnull), ("core.fsmonitor", "false"), ("http.lowSpeedLimit", "1")]
+    settings += [("http.lowSpeedTime", str(STALL_S)), ("protocol.ext.allow", "never"), ("credential.helper", "")]
+    ssh = list(_SSH)
+    if private_key is not None:
+        ssh += [
+            "-i",
+            str(_written(folder / "key", private_key)),
+            "-o",
+            "IdentitiesOnly=yes",
+            "-o",
+            "IdentityAgent=none",
+        ]
+    if token is not None:
+        secret = base64.b64encode(f"oauth2:{token}".encode()).decode()
+        settings.append((f"http.{_origin(url)}.extraHeader", f"Authorization: Basic {secret}"))
+    numbered = {
+        f"GIT_CONFIG_{kind}_{number}": text
+        for number, pair in enumerate(settings)
+        for kind, text in zip(("KEY", "VALUE"), pair, strict=True)
+    }
+    return {
+        **kept,
+        **numbered,
+        "GIT_CONFIG_COUNT": str(len(settings)),
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ASKPASS": "true",
+        "GIT_SSH_COMMAND": shlex.join(ssh),
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+def is_remote(url: str) -> bool:
+    """Whether a URL leads to another machine: `https://…`, `ssh://…`, `user@host:path`."""
+    if "://" in url:
+        parts = urlsplit(url)
+        return parts.scheme in ("https", "http", "ssh", "git", "git+ssh") and bool(parts.hostname)
+    host, colon, path = url.partition(":")
+    return bool(colon and host and path) and "/" not in host and not host.startswith("-")
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}/"
+
+
+def _written(path: Path, text: str) -> Path:
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+        file.write(text if text.endswith("\n") else f"{text}\n")
+    return path
