@@ -5,12 +5,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dstack.api._backends import BackendCollection
     from dstack.api._events import EventCollection
-    from dstack.api._repos import RepoCollection
+    from dstack.api._repo_collection import RepoCollection
     from dstack.api._runs import RunCollection
+    from dstack.api._secrets import SecretCollection
     from dstack.api._servers import Server
     from dstack.api._transport import Transport
-    from dstack.protocol.views import AuditView
+    from dstack.protocol.views import AuditView, InstanceList, InstanceView, ProjectList, ProjectView
 
 
 class Client:
@@ -74,9 +76,23 @@ class Client:
     @cached_property
     def repos(self) -> "RepoCollection":
         """Operations with repos."""
-        from dstack.api._repos import RepoCollection
+        from dstack.api._repo_collection import RepoCollection
 
         return RepoCollection(self._transport, self.project)
+
+    @cached_property
+    def backends(self) -> "BackendCollection":
+        """Operations with backends."""
+        from dstack.api._backends import BackendCollection
+
+        return BackendCollection(self._transport, self.project)
+
+    @cached_property
+    def secrets(self) -> "SecretCollection":
+        """Operations with secrets."""
+        from dstack.api._secrets import SecretCollection
+
+        return SecretCollection(self._transport, self.project)
 
     @cached_property
     def events(self) -> "EventCollection":
@@ -95,6 +111,32 @@ class Client:
 
         found: AuditView = self._transport.call(routes.AUDIT)
         return found
+
+    def projects(self) -> "list[ProjectView]":
+        """The projects that the user may use on this server, and what the user is in each.
+
+        Example:
+            >>> from dstack.api import Client
+            >>> [project.name for project in Client.from_config().projects()]
+            ['main']
+        """
+        from dstack.protocol import routes
+
+        found: ProjectList = self._transport.call(routes.LIST_PROJECTS)
+        return found.projects
+
+    def instances(self) -> "list[InstanceView]":
+        """The machines that the project uses, or may use.
+
+        Example:
+            >>> from dstack.api import Client
+            >>> all(instance.backend == "local" for instance in Client.from_config().instances())
+            True
+        """
+        from dstack.protocol import routes
+
+        found: InstanceList = self._transport.call(routes.LIST_INSTANCES, project=self.project)
+        return found.instances
 
     def close(self) -> None:
         """Close its connections; what follows logs or events in other threads ends."""

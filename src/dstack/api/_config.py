@@ -48,7 +48,7 @@ def find_target(
     if any(from_environ):
         url, token = from_environ
         return _explicit(("DSTACK_PROJECT", project), ("DSTACK_SERVER_URL", url), ("DSTACK_TOKEN", token))
-    path = _places.home() / "config.yml"
+    path = config_file()
     if path.exists():
         return _of_file(path, project)
     return Target(project or DEFAULT_PROJECT, None)
@@ -60,10 +60,28 @@ def _explicit(*fields: tuple[str, str | None]) -> Target:
         names = ", ".join(f"`{name}`" for name, _ in fields)
         raise ConfigurationError(f"{' and '.join(missing)} must be given too", hint=f"Give {names} together")
     (_, project), (url_name, url), (token_name, token) = fields
-    return Target(str(project), _address(str(url), str(token), where=f"`{url_name}`", token_where=f"`{token_name}`"))
+    return Target(
+        str(project), checked_address(str(url), str(token), where=f"`{url_name}`", token_where=f"`{token_name}`")
+    )
 
 
-def _address(url: str, token: str, *, where: str, token_where: str) -> Address:
+def config_file() -> Path:
+    """`~/.dstack/config.yml`."""
+    return _places.home() / "config.yml"
+
+
+def projects_in_file() -> list[dict[str, Any]]:
+    """The projects of the file as it has them; none where there is no file.
+
+    Raises:
+        ConfigurationError: it is damaged; says where.
+    """
+    path = config_file()
+    return _projects(path) if path.exists() else []
+
+
+def checked_address(url: str, token: str, *, where: str, token_where: str) -> Address:
+    """The address, unless URL or token cannot be one; raises `ConfigurationError` then."""
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -95,7 +113,7 @@ def _of_file(path: Path, wanted: str | None) -> Target:
             hint="Name one of those, or add it to the file",
         )
     where = f"{path}: project `{project['name']}`"
-    address = _address(project["url"], project["token"], where=where, token_where=where)
+    address = checked_address(project["url"], project["token"], where=where, token_where=where)
     return Target(project["name"], address)
 
 

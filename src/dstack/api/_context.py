@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 
 from dstack.api._events import EventCollection
-from dstack.api._repos import RepoCollection
+from dstack.api._repo_collection import RepoCollection
 from dstack.api._transport import Transport, is_loopback
 
 

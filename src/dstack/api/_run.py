@@ -68,6 +68,16 @@ class Run:
         return dict(self._attachment.ports) if self._attachment else None
 
     @property
+    def service_url(self) -> str | None:
+        """Where a service is published; None while it is not."""
+        return self._view.service_url
+
+    @property
+    def service_model(self) -> str | None:
+        """What the model behind a service is named by; None where there is none."""
+        return self._view.service_model
+
+    @property
     def exit_code(self) -> int | None:
         """0 where all went well, else that of the job that failed first; None before the end and where nobody knows."""
         if not self.status.is_finished():

@@ -1,25 +1,25 @@
 """Runs: planning, submitting and finding them."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Unpack
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Unpack
 
 from dstack.api import _ports
 from dstack.api._context import Context
-from dstack.api._files import Progress
 from dstack.api._keys import identity
-from dstack.api._repos import LocalRepo
 from dstack.api._run import Run
 from dstack.api._submissions import Draft, Options, RunPlan, draft_of
 from dstack.errors import ResourceNotExistsError
 from dstack.kit.clock import SystemClock
 from dstack.kit.ids import RandomIds
 from dstack.protocol import routes
-from dstack.protocol.views import RunPage
+from dstack.protocol.views import ChangeView, PlanView, RunPage, RunView
 
 if TYPE_CHECKING:
+    from dstack.api._files import Progress
+    from dstack.api._repos import Repo
     from dstack.spec.backends import BackendType
     from dstack.spec.parse import RunConfiguration
-    from dstack.spec.profile import Retry, SpotPolicy
+    from dstack.spec.profile import Profile, Retry, SpotPolicy
     from dstack.spec.resources import Resources
 
 PAGE_RUNS = 100
@@ -43,7 +43,7 @@ class RunCollection:
         self,
         configuration: "RunConfiguration",
         configuration_path: str | None = None,
-        repo: LocalRepo | None = None,
+        repo: "Repo | None" = None,
         backends: "Sequence[BackendType | str] | None" = None,
         regions: Sequence[str] | None = None,
         instance_types: Sequence[str] | None = None,
@@ -76,7 +76,9 @@ class RunCollection:
 
         Example:
             >>> from dstack.api import Client, Task
-            >>> run = Client.from_config().runs.submit(Task(commands=["echo hello"]))  # doctest: +SKIP
+            >>> run = Client.from_config().runs.submit(Task(commands=["echo hello"]))
+            >>> b"".join(run.logs())
+            b'hello\\n'
 
         Raises:
             ConfigurationError: something in it cannot work.
@@ -99,25 +101,38 @@ class RunCollection:
         return self._submit(draft_of(configuration, options), repo, reserve_ports=reserve_ports)
 
     def get_plan(
-        self, configuration: "RunConfiguration", repo: LocalRepo | None = None, **options: Unpack[Options]
+        self, configuration: "RunConfiguration", repo: "Repo | None" = None, **options: Unpack[Options]
     ) -> RunPlan:
         """What `submit` with the same arguments would do: the offers, best first, and why other machines do not fit.
 
+        Where a run of that name is active, also what differs from it.
+
+        Args:
+            configuration: what to run.
+            repo: the files it needs.
+            options: as for `submit`, and `profile`, which counts where neither they nor the configuration say anything.
+
         Raises:
             ConfigurationError: something in it cannot work.
+
+        Example:
+            >>> from dstack.api import Client, Task
+            >>> plan = Client.from_config().runs.get_plan(Task(commands=["echo hello"]))
+            >>> plan.offers[0].backend
+            'local'
         """
         draft = draft_of(configuration, options)
-        view = self._context.transport.call(routes.PLAN_RUN, draft.request, project=self._context.project)
-        return RunPlan(draft, repo, view)
+        view: PlanView = self._context.transport.call(routes.PLAN_RUN, draft.request, project=self._context.project)
+        return RunPlan(draft, repo, view, [*view.changes, *self._changed_files(draft, repo, view.current)])
 
     def exec_plan(
         self,
         plan: RunPlan,
-        repo: LocalRepo | None = None,
+        repo: "Repo | None" = None,
         reserve_ports: bool = True,
-        progress: Progress | None = None,
+        progress: "Progress | None" = None,
     ) -> Run:
-        """Submit what was planned.
+        """Do what was planned: submit the run, or change the active one where that can be done while it goes on.
 
         Args:
             plan: what `get_plan` gave.
@@ -126,9 +141,68 @@ class RunCollection:
             progress: told the bytes of the files that are there by now, and all bytes.
 
         Raises:
-            ConfigurationError, PortUsedError, ResourceExistsError: as `submit`.
+            ConfigurationError, PortUsedError: as `submit`.
+            ResourceExistsError: the run of that name is active and cannot go on with the changes.
+
+        Example:
+            >>> from dstack.api import Client, Task
+            >>> runs = Client.from_config().runs
+            >>> run = runs.exec_plan(runs.get_plan(Task(commands=["echo hello"])))
+            >>> b"".join(run.logs())
+            b'hello\\n'
         """
+        current = plan.view.current
+        if current is not None and plan.is_in_place:
+            view = self._context.transport.call(
+                routes.UPDATE_RUN, plan.draft.request, project=self._context.project, run=current.id
+            )
+            return Run(self._context, view)
         return self._submit(plan.draft, repo or plan.repo, reserve_ports=reserve_ports, progress=progress)
+
+    def get_run_plan(
+        self,
+        configuration: "RunConfiguration",
+        repo: "Repo | None" = None,
+        profile: "Profile | None" = None,
+        configuration_path: str | None = None,
+    ) -> RunPlan:
+        """The later spelling of `get_plan`.
+
+        Example:
+            >>> from dstack.api import Client, Task
+            >>> Client.from_config().runs.get_run_plan(Task(commands=["echo hello"])).view.project
+            'main'
+        """
+        return self.get_plan(configuration, repo, profile=profile, configuration_path=configuration_path)
+
+    def apply_plan(self, run_plan: RunPlan, repo: "Repo | None" = None, reserve_ports: bool = True) -> Run:
+        """The later spelling of `exec_plan`.
+
+        Example:
+            >>> from dstack.api import Client, Task
+            >>> runs = Client.from_config().runs
+            >>> runs.apply_plan(runs.get_run_plan(Task(commands=["true"], name="applied"))).name
+            'applied'
+        """
+        return self.exec_plan(run_plan, repo, reserve_ports)
+
+    def apply_configuration(
+        self,
+        configuration: "RunConfiguration",
+        repo: "Repo | None" = None,
+        profile: "Profile | None" = None,
+        configuration_path: str | None = None,
+        reserve_ports: bool = True,
+    ) -> Run:
+        """`get_run_plan` and `apply_plan` in one.
+
+        Example:
+            >>> from dstack.api import Client, Task
+            >>> Client.from_config().runs.apply_configuration(Task(commands=["true"], name="at-once")).name
+            'at-once'
+        """
+        plan = self.get_run_plan(configuration, repo, profile, configuration_path)
+        return self.apply_plan(plan, repo, reserve_ports)
 
     def delete(self, run_name: str) -> None:
         """Delete a finished run with its events and logs.
@@ -139,12 +213,24 @@ class RunCollection:
         """
         self._context.transport.call(routes.DELETE_RUN, project=self._context.project, run=run_name)
 
+    def _changed_files(self, draft: Draft, repo: "Repo | None", current: RunView | None) -> list[ChangeView]:
+        """Whether the active run has other files."""
+        if current is None:
+            return []
+        asked = self._context.repos.planned(repo, draft.files, draft.folder)
+        old = current.spec.get("repo") or {}
+        new = {} if asked is None else asked.model_dump(mode="json")
+        fields = ("id", "root", "url", "branch", "hash")
+        if [old.get(field) for field in fields] == [new.get(field) for field in fields]:
+            return []
+        return [ChangeView(field="files", old=_of_files(old), new=_of_files(new), in_place=False)]
+
     def _submit(
-        self, draft: Draft, repo: LocalRepo | None, *, reserve_ports: bool, progress: Progress | None = None
+        self, draft: Draft, repo: "Repo | None", *, reserve_ports: bool, progress: "Progress | None" = None
     ) -> Run:
         reserved = _ports.Reservation(draft.ports) if reserve_ports else None
         try:
-            files = self._context.repos.upload(repo, progress) if repo else None
+            files = self._context.repos.upload(repo, draft.files, draft.folder, progress)
             key = identity(self._context.ssh_identity_file)
             request = draft.request.model_copy(update={"repo": files, "ssh_public_key": key.public_key})
             view = self._context.transport.call(
@@ -170,3 +256,12 @@ class RunCollection:
             before = page.next
             if before is None:
                 return runs
+
+
+def _of_files(repo: Mapping[str, Any]) -> str | None:
+    """Which files a run has, for people."""
+    if not repo:
+        return None
+    commit = f"{repo['url']} at {repo.get('hash') or repo.get('branch')}" if repo.get("url") else ""
+    sent = f"upload {repo['root'][:12]}" if repo.get("root") else ""
+    return " with ".join(filter(None, [commit, sent])) or str(repo.get("id"))

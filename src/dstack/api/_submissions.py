@@ -1,21 +1,31 @@
 """From a configuration and what was said beside it to the request that the server takes."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from pydantic import BaseModel
 
-from dstack.api._repos import LocalRepo
 from dstack.protocol.requests import SubmitRun
-from dstack.protocol.views import OfferView, PlanView
+from dstack.protocol.views import ChangeView, OfferView, PlanView
 
 if TYPE_CHECKING:
+    from dstack.api._repos import Repo
     from dstack.spec.backends import BackendType
+    from dstack.spec.mounts import FileMapping
     from dstack.spec.parse import RunConfiguration
-    from dstack.spec.profile import Retry, SpotPolicy
+    from dstack.spec.profile import Profile, Retry, SpotPolicy
     from dstack.spec.resources import Resources
+
+_TWINS = (
+    frozenset(("retry", "retry_policy")),
+    frozenset(("idle_duration", "termination_idle_time", "termination_policy")),
+    frozenset(("fleets", "pool_name")),
+)
+"""Fields that say the same in other words: whoever writes one of them means it instead of the others."""
 
 
 class Options(TypedDict, total=False):
@@ -32,6 +42,8 @@ class Options(TypedDict, total=False):
     max_price: float | None
     working_dir: str | None
     run_name: str | None
+    profile: "Profile | None"
+    """Counts where neither an argument nor the configuration says anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,48 +53,79 @@ class Draft:
     request: SubmitRun
     ports: Mapping[int, int | None]
     """Container port to local port; None stands for any."""
+    files: "Sequence[FileMapping]" = ()
+    """What to send beside the repo."""
+    folder: Path = Path()
+    """What the paths of `files` are relative to."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What a submit would do: pass it to `RunCollection.exec_plan`."""
+    """What a submit would do: pass it to `RunCollection.exec_plan`.
+
+    Example:
+        >>> from dstack.api import Client, Task
+        >>> plan = Client.from_config().runs.get_plan(Task(commands=["echo hello"]))
+        >>> plan.offers[0].backend, plan.changes
+        ('local', [])
+    """
 
     draft: Draft
-    repo: LocalRepo | None
+    """What would be submitted."""
+    repo: "Repo | None"
+    """The files that would be sent."""
     view: PlanView
+    """All that the server says of it."""
+    changes: list[ChangeView]
+    """What is not as it is in the active run of this name, where there is one."""
 
     @property
     def offers(self) -> list[OfferView]:
         """The best offers, cheapest first."""
         return self.view.offers
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the active run of this name can go on with all of the changes."""
+        return self.view.current is not None and all(change.in_place for change in self.changes)
+
 
 def draft_of(configuration: "RunConfiguration", options: Options, environ: Mapping[str, str] = os.environ) -> Draft:
     """The request for a configuration, with variables taken from this environment filled in.
+
+    What is said beside the configuration wins over it, and it wins over the profile.
 
     Raises:
         ConfigurationError: an option does not fit, a variable is missing, or the name is none.
     """
     from dstack.spec import env
     from dstack.spec.names import check_name
-    from dstack.spec.parse import configuration_of, to_mapping
+    from dstack.spec.parse import configuration_of, old_spellings, to_mapping
 
+    for text in old_spellings(configuration):
+        warnings.warn(text, DeprecationWarning, stacklevel=4)
     said = {name: _plain(value) for name, value in options.items() if value is not None}
     run_name = said.pop("run_name", None) or configuration.name
     path = said.pop("configuration_path", None)
+    profile = {name: value for name, value in said.pop("profile", {}).items() if name not in ("name", "default")}
     if run_name is not None:
         check_name(run_name)
-    written = to_mapping(configuration)
-    if "retry_policy" in said:
-        written.pop("retry", None)  # the same wish under its later name; the argument wins
-    whole = configuration_of({**written, **said})
+    whole = configuration_of(_over(_over(profile, to_mapping(configuration)), said))
     mapping = to_mapping(whole)
     if whole.env:
         mapping["env"] = env.resolve(whole.env, environ)
     return Draft(
         SubmitRun(run_name=run_name, configuration=mapping, configuration_path=path),
         {port.container_port: port.local_port for port in whole.port_mappings()},
+        whole.files,
+        Path(path).parent if path else Path(),
     )
+
+
+def _over(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, where `upper` wins, also over what says the same in other words."""
+    hidden = {name for twins in _TWINS if twins & upper.keys() for name in twins}
+    return {**{name: value for name, value in lower.items() if name not in hidden}, **upper}
 
 
 def _plain(value: object) -> Any:  # JSON, of whatever shape

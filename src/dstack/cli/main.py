@@ -11,7 +11,10 @@ from dstack import __version__
 from dstack.cli import words
 from dstack.errors import DstackError
 
-COMMANDS = ("apply", "attach", "audit", "delete", "event", "logs", "ps", "server", "stop")
+COMMANDS = (
+    *("apply", "attach", "audit", "config", "delete", "event", "init", "logs", "offer", "pool"),
+    *("project", "ps", "run", "schema", "secret", "server", "stop"),
+)
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130

@@ -48,6 +48,27 @@ def say_error(error: DstackError, label: str = "error") -> None:
         say(f"{colored('hint', BOLD, sys.stderr)}: {error.hint}")
 
 
+def say_warning(text: str) -> None:
+    """What works, and should be done otherwise, to stderr."""
+    say(f"{colored('warning', YELLOW, sys.stderr)}: {text}")
+
+
+def bar(done: float, whole: float, width: int = 24) -> str:
+    """A bar that fills up, and how much of it: `[######------] 50 %`."""
+    share = 1.0 if whole <= 0 else min(done / whole, 1.0)
+    filled = round(share * width)
+    return f"[{'#' * filled}{'-' * (width - filled)}] {share:4.0%}"
+
+
+def asked_secret(question: str) -> str:
+    """What is typed without being shown, or stdin where that is no terminal."""
+    if not sys.stdin.isatty():
+        return sys.stdin.read().removesuffix("\n")
+    from getpass import getpass
+
+    return getpass(f"{question}: ")
+
+
 def show(text: str) -> None:
     """Data, to stdout."""
     sys.stdout.write(f"{text}\n")

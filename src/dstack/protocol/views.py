@@ -234,6 +234,10 @@ class RunView(View):
     submitted_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    service_url: str | None = None
+    """Where a service is published; None while it is not."""
+    service_model: str | None = None
+    """What the model behind a service is named by; None where there is none."""
     queue_place: int | None = None
     """While it waits in the queue: 1 is the next. Not in the answer to a submit or stop."""
     queue_length: int | None = None

@@ -199,12 +199,13 @@ def test_the_files_of_a_folder_go_before_the_run(client: Client, one: OneRun, tm
 
     def answer(asked: Asked) -> Answer:
         if asked.path.endswith("/blobs/missing"):
-            return Answer(body=json.dumps({"missing": json.loads(asked.body)["hashes"]}).encode())
+            question = json.loads(asked.body)
+            return Answer(body=json.dumps({"missing": question["hashes"] + question["pages"]}).encode())
         return Answer(204, b"") if asked.method == "PUT" else one.answer(asked)
 
     one.server.answer = answer
     client.runs.submit(Task(commands=["x"]), repo=LocalRepo.from_dir(tmp_path / "work"))
-    assert [asked.method for asked in one.server.asked] == ["POST", "PUT", "PUT", "PUT", "POST"]
+    assert [asked.method for asked in one.server.asked] == ["POST", "POST", "PUT", "PUT", "PUT", "POST"]
     repo = one.submitted[0]["repo"]
     assert repo["kind"] == "local" and len(repo["root"]) == 64
 

@@ -6,6 +6,7 @@ import pytest
 
 from dstack.api import RunPlan, Task
 from dstack.api._submissions import Draft
+from dstack.cli import options
 from dstack.cli.commands import apply
 from dstack.cli.main import parser
 from dstack.errors import NoCapacityError
@@ -26,12 +27,12 @@ OFFER = OfferView(
 )
 
 
-def changed(task: Task, *options: str) -> dict[str, object]:
-    return to_mapping(apply.changed(task, parser().parse_args(["apply", *options])))
+def changed(task: Task, *said: str) -> dict[str, object]:
+    return to_mapping(options.changed(task, parser().parse_args(["apply", *said])))
 
 
 @pytest.mark.parametrize(
-    ("options", "field", "expected"),
+    ("said", "field", "expected"),
     [
         (("-b", "local", "-b", "aws"), "backends", ["local", "aws"]),
         (("-r", "eu"), "regions", ["eu"]),
@@ -41,8 +42,8 @@ def changed(task: Task, *options: str) -> dict[str, object]:
         (("-e", "A=2", "-e", "B=", "-e", "C=x=y"), "env", {"A": "2", "B": "", "C": "x=y"}),
     ],
 )
-def test_an_option_takes_the_place_of_a_field(options: tuple[str, ...], field: str, expected: object) -> None:
-    assert changed(Task(commands=["x"], regions=["us"]), *options)[field] == expected
+def test_an_option_takes_the_place_of_a_field(said: tuple[str, ...], field: str, expected: object) -> None:
+    assert changed(Task(commands=["x"], regions=["us"]), *said)[field] == expected
 
 
 def test_a_variable_is_added_to_those_of_the_file() -> None:
@@ -85,7 +86,7 @@ def plan(**changes: object) -> RunPlan:
         refusals=[],
     )
     draft = Draft(SubmitRun(configuration={"type": "task", "max_price": 2.5}, configuration_path="a.dstack.yml"), {})
-    return RunPlan(draft, None, view.model_copy(update=changes))
+    return RunPlan(draft, None, view.model_copy(update=changes), [])
 
 
 def test_a_plan_shows_properties_and_offers() -> None:
@@ -108,4 +109,4 @@ def test_a_plan_says_that_the_run_would_wait() -> None:
 def test_a_plan_without_an_offer_tells_why() -> None:
     refusals = ["`local` has 4 CPUs, and 64 were asked for"]
     with pytest.raises(NoCapacityError, match="No machine fits: `local` has 4 CPUs, and 64 were asked for"):
-        apply._check(plan(offers=[], offers_total=0, refusals=refusals))
+        apply.check(plan(offers=[], offers_total=0, refusals=refusals))

@@ -3,56 +3,75 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from dstack.cli import options
+
 if TYPE_CHECKING:
-    from dstack.api import Run, RunPlan
+    from dstack.api import Client, LocalRepo, RemoteRepo, Run, RunPlan
     from dstack.spec.parse import RunConfiguration
 
-HELP = "submit a run from a configuration file"
+HELP = "submit a run from a configuration file, or change the one of its name"
+CHANGES = ("FIELD", "NOW", "THEN", "")
+SHOWN_MAX = 40
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which configuration, and what to change in it."""
     parser.add_argument("-f", "--file", default=".dstack.yml", help="the file; `-` is stdin (default: %(default)s)")
-    parser.add_argument("--repo", metavar="DIR", help="the folder to send with the run")
     parser.add_argument("-n", "--name", help="the run's name")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
     parser.add_argument("-d", "--detach", action="store_true", help="submit, and leave")
     parser.add_argument("--json", action="store_true", help="show the run as JSON in the end, and not its log")
-    change = parser.add_argument_group("what to change in the configuration")
-    change.add_argument("-e", "--env", action="append", default=[], metavar="K=V", help="a variable; may be repeated")
-    change.add_argument("--cpu", metavar="RANGE", help="such as `4` or `2..8`")
-    change.add_argument("--memory", metavar="RANGE", help="such as `16GB` or `16GB..`")
-    change.add_argument("--gpu", metavar="SPEC", help="such as `A100:40GB:2`")
-    change.add_argument("-b", "--backend", action="append", dest="backends", metavar="NAME", help="may be repeated")
-    change.add_argument("-r", "--region", action="append", dest="regions", metavar="NAME", help="may be repeated")
-    spot = change.add_mutually_exclusive_group()
-    spot.add_argument("--spot", action="store_const", dest="spot_policy", const="spot", help="spot instances only")
-    spot.add_argument("--on-demand", action="store_const", dest="spot_policy", const="on-demand", help="no spot ones")
-    change.add_argument("--max-price", type=float, metavar="DOLLARS", help="the highest price an hour")
-    change.add_argument("--max-duration", metavar="TIME", help="such as `2h`")
+    options.add_repo(parser)
+    options.add_overrides(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Submit the run; returns the job's exit code, or 0 where it was only submitted."""
-    from dstack.api import LocalRepo
-    from dstack.cli import following, words
     from dstack.cli.clients import client_of
 
+    configuration = options.changed(options.read_run(arguments.file), arguments)
     client = client_of(arguments)
-    repo = LocalRepo.from_dir(arguments.repo) if arguments.repo else None
-    configuration = changed(_read(arguments.file), arguments)
+    repo = options.find_repo(client, arguments)
+    plan = _planned(client, configuration, repo, arguments)
+    if plan.view.current is not None:
+        return _apply_to_active(client, plan, configuration, repo, arguments)
+    if not arguments.yes and not _confirmed(plan):
+        return 1
+    return _submit(client, plan, arguments)
+
+
+def _planned(
+    client: "Client",
+    configuration: "RunConfiguration",
+    repo: "LocalRepo | RemoteRepo | None",
+    arguments: argparse.Namespace,
+) -> "RunPlan":
+    """The plan, shown; refused where no machine fits."""
+    from dstack.cli import words
+
     plan = client.runs.get_plan(
         configuration,
         repo,
         configuration_path=None if arguments.file == "-" else arguments.file,
         run_name=arguments.name,
+        profile=options.find_profile(arguments.profile),
     )
-    _check(plan)
+    check(plan)
     if not arguments.json:
         words.say(plan_text(plan))
+    return plan
+
+
+def _confirmed(plan: "RunPlan") -> bool:
+    from dstack.cli import words
+
     name = f" `{plan.view.run_name}`" if plan.view.run_name else ""
-    if not arguments.yes and not words.confirmed(f"Submit the run{name}?"):
-        return following.EXIT_ERROR
+    return words.confirmed(f"Submit the run{name}?")
+
+
+def _submit(client: "Client", plan: "RunPlan", arguments: argparse.Namespace) -> int:
+    from dstack.cli import following, words
+
     with words.StatusLine() as line:
         one = client.runs.exec_plan(plan, progress=lambda sent, total: line.set(_sent(sent, total), is_lasting=False))
     code = _detached(one) if arguments.detach else following.follow(one, shows_log=not arguments.json)
@@ -61,25 +80,51 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def changed(configuration: "RunConfiguration", arguments: argparse.Namespace) -> "RunConfiguration":
-    """The configuration with what the command line says in its place.
+def _apply_to_active(
+    client: "Client",
+    plan: "RunPlan",
+    configuration: "RunConfiguration",
+    repo: "LocalRepo | RemoteRepo | None",
+    arguments: argparse.Namespace,
+) -> int:
+    """Change the active run of that name: while it goes on where that can be, else by a new start."""
+    from dstack.cli import following, words
 
-    Raises:
-        ConfigurationError: what it says does not fit.
-    """
-    from dstack.spec.parse import configuration_of, to_mapping
+    current = plan.view.current
+    assert current is not None
+    words.say(changes_text(plan))
+    if not plan.changes:
+        return 0
+    if plan.is_in_place:
+        if not arguments.yes and not words.confirmed(f"Change the run `{current.name}` while it goes on?"):
+            return following.EXIT_ERROR
+        changed = client.runs.exec_plan(plan)
+        if arguments.json:
+            words.show(changed.view.model_dump_json(indent=2))
+        words.say(f"{changed.name}: changed")
+        return 0
+    if not arguments.yes and not words.confirmed(f"Stop the run `{current.name}` and submit it anew?"):
+        return following.EXIT_ERROR
+    _stop(client, current.id)
+    anew = client.runs.get_plan(
+        configuration,
+        repo,
+        configuration_path=plan.draft.request.configuration_path,
+        run_name=current.name,
+        profile=options.find_profile(arguments.profile),
+    )
+    return _submit(client, anew, arguments)
 
-    mapping = to_mapping(configuration)
-    for field in ("backends", "regions", "spot_policy", "max_price", "max_duration"):
-        if getattr(arguments, field) is not None:
-            mapping[field] = getattr(arguments, field)
-    resources = {name: getattr(arguments, name) for name in ("cpu", "memory", "gpu") if getattr(arguments, name)}
-    if resources:
-        mapping["resources"] = {**mapping.get("resources", {}), **resources}
-    if arguments.env:
-        given = {name: value if mark else None for name, mark, value in (one.partition("=") for one in arguments.env)}
-        mapping["env"] = {**mapping.get("env", {}), **given}
-    return configuration_of(mapping)
+
+def _stop(client: "Client", run_id: str) -> None:
+    from dstack.cli import following, words
+
+    former = client.runs.get(run_id)
+    if former is not None:
+        former.stop()
+        with words.StatusLine() as line:
+            line.set(f"{former.name}: stopping")
+            following.wait_until_ended(former)
 
 
 def plan_text(plan: "RunPlan") -> str:
@@ -97,64 +142,45 @@ def plan_text(plan: "RunPlan") -> str:
         "Max price": words.price(spec["max_price"]) if spec.get("max_price") else "off",
         "Max duration": str(spec.get("max_duration") or "off"),
     }
+    if spec.get("schedule"):
+        shown["Schedule"] = ", ".join(spec["schedule"]["cron"])
     width = max(map(len, shown))
     properties = "\n".join(f"{name.ljust(width)}  {value}" for name, value in shown.items())
     offers = words.offers_table(plan.offers, plan.view.offers_total, plan.view.max_price)
-    waits = f"\nIt would wait in the queue: {plan.view.waits}\n" if plan.view.waits else ""
+    is_new = plan.view.current is None
+    waits = f"\nIt would wait in the queue: {plan.view.waits}\n" if plan.view.waits and is_new else ""
     return f"{properties}\n\n{offers}\n{waits}"
 
 
-def _read(file: str) -> "RunConfiguration":
-    from dstack.cli import words
-    from dstack.errors import ConfigurationError
-    from dstack.spec.dev_environment import DevEnvironment
-    from dstack.spec.parse import read_configuration
-    from dstack.spec.service import Service
-    from dstack.spec.task import Task
-
-    written = read_configuration(_text_of(file), "stdin" if file == "-" else file)
-    for note in written.notes:
-        words.say(f"warning: {note}")
-    match written.configuration:
-        case Task() | Service() | DevEnvironment() as configuration:
-            return configuration
-        case other:
-            raise ConfigurationError(
-                f"`{file}` is a {other.type}, which this version of dstack cannot make yet",
-                hint="It can run tasks, services and dev environments",
-            )
-
-
-def _text_of(file: str) -> str:
+def changes_text(plan: "RunPlan") -> str:
+    """What differs from the active run of that name."""
     import sys
-    from pathlib import Path
 
-    from dstack.errors import ConfigurationError
-
-    if file == "-":
-        return sys.stdin.read()
-    try:
-        return Path(file).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigurationError(
-            f"There is no file `{file}`", hint="Name the configuration with `-f FILE`; `-f -` reads it from stdin"
-        ) from error
-    except OSError as error:
-        raise ConfigurationError(f"`{file}` cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"`{file}` is not UTF-8 text", hint="Save it as UTF-8") from error
-
-
-def _check(plan: "RunPlan") -> None:
-    """Refuse what cannot work before anything is asked or sent."""
-    from dstack.errors import NoCapacityError, ResourceExistsError
+    from dstack.cli import words
 
     current = plan.view.current
-    if current is not None:
-        raise ResourceExistsError(
-            f"The run `{current.name}` is {current.status} already",
-            hint=f"Stop it with `dstack stop {current.name}`, or give this one another name with `-n`",
-        )
+    assert current is not None
+    if not plan.changes:
+        return f"The run `{current.name}` is {current.status} already, just as configured"
+    rows = [
+        (one.field, _short(one.old), _short(one.new), "in place" if one.in_place else "needs a new start")
+        for one in plan.changes
+    ]
+    table = words.table(CHANGES, rows, file=sys.stderr)
+    return f"The run `{current.name}` is {current.status}. What changes:\n\n{table}\n"
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return "-"
+    line = " ".join(value.split())
+    return line if len(line) <= SHOWN_MAX else f"{line[: SHOWN_MAX - 1]}…"
+
+
+def check(plan: "RunPlan") -> None:
+    """Refuse what can run nowhere, before anything is asked or sent."""
+    from dstack.errors import NoCapacityError
+
     if not plan.view.offers_total:
         raise NoCapacityError(
             f"No machine fits: {'; '.join(plan.view.refusals) or 'no backend offers anything'}",
@@ -173,10 +199,12 @@ def _resources(spec: dict[str, Any]) -> str:
 def _detached(run: "Run") -> int:
     from dstack.cli import words
 
-    words.say(f"{run.name}: {run.status}")
+    words.say(f"{run.name}: {run.status}{f', {run.detail}' if run.detail else ''}")
     words.say(f"`dstack attach --logs {run.name}` goes along with it, `dstack stop {run.name}` ends it")
     return 0
 
 
 def _sent(sent_bytes: int, all_bytes: int) -> str:
-    return f"Sending files: {sent_bytes / 1e6:.1f} of {all_bytes / 1e6:.1f} MB"
+    from dstack.cli import words
+
+    return f"Sending files  {words.bar(sent_bytes, all_bytes)}  {sent_bytes / 1e6:.1f} of {all_bytes / 1e6:.1f} MB"

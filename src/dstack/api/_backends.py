@@ -1,0 +1,50 @@
+"""Where machines come from."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dstack.api._transport import Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One source of machines of a project.
+
+    Example:
+        >>> Backend("local", is_silent=False).name
+        'local'
+    """
+
+    name: str
+    """Its name, such as `aws`: the value of a `BackendType`."""
+    is_silent: bool
+    """Whether it does not answer just now."""
+
+
+class BackendCollection:
+    """Operations with backends.
+
+    Example:
+        >>> from dstack.api import Client
+        >>> [backend.name for backend in Client.from_config().backends.list()]
+        ['local']
+    """
+
+    def __init__(self, transport: "Transport", project: str) -> None:
+        self._transport = transport
+        self._project = project
+
+    def list(self) -> list[Backend]:
+        """All backends of the project.
+
+        Example:
+            >>> from dstack.api import Client
+            >>> Client.from_config().backends.list()
+            [Backend(name='local', is_silent=False)]
+        """
+        from dstack.protocol import routes
+        from dstack.protocol.views import BackendList
+
+        reply: BackendList = self._transport.call(routes.LIST_BACKENDS, project=self._project)
+        return [Backend(one.name, is_silent=one.silent) for one in reply.backends]

@@ -1,0 +1,241 @@
+"""Operations with repos: initialize them, find them again, send their files."""
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dstack.errors import ConfigurationError, RepoDoesNotExistError
+from dstack.kit.text import listed
+
+if TYPE_CHECKING:
+    from dstack.api._files import Item, Progress
+    from dstack.api._transport import Transport
+    from dstack.protocol.requests import InitRepo, RepoRef
+    from dstack.protocol.views import RepoView
+    from dstack.spec.mounts import FileMapping
+
+
+from dstack.api._repos import LocalRepo, RemoteRepo, Repo
+
+
+class RepoCollection:
+    """Operations with repos.
+
+    Example:
+        >>> from dstack.api import Client
+        >>> Client.from_config().repos.is_initialized(LocalRepo.from_dir("."))
+        False
+    """
+
+    def __init__(self, transport: "Transport", project: str) -> None:
+        self._transport = transport
+        self._project = project
+
+    def init(
+        self,
+        repo: Repo,
+        git_identity_file: str | os.PathLike[str] | None = None,
+        oauth_token: str | None = None,
+    ) -> None:
+        """Prepare a repo for runs. A remote one needs it once: the credentials are found, tried and kept encrypted.
+
+        Tried are, in this order: none; the key and the token that are given; the keys that SSH has for the host; the
+        token of `gh`.
+
+        Args:
+            repo: the repo.
+            git_identity_file: a private key without a passphrase, for a remote repo.
+            oauth_token: a token, for a remote repo.
+
+        Raises:
+            ConfigurationError: no credentials open the remote, it lacks the branch, or they are given for a folder.
+
+        Example:
+            >>> from dstack.api import Client, VirtualRepo
+            >>> repo, client = VirtualRepo("my-files"), Client.from_config()
+            >>> client.repos.init(repo)
+            >>> client.repos.is_initialized(repo)
+            True
+        """
+        from dstack.protocol import routes
+        from dstack.protocol.requests import InitRepo
+
+        if isinstance(repo, RemoteRepo):
+            request = _opened(repo, git_identity_file, oauth_token)
+        elif git_identity_file is not None or oauth_token is not None:
+            raise ConfigurationError(f"A `{type(repo).__name__}` takes no Git credentials", hint="Leave them out")
+        else:
+            request = InitRepo(kind=repo.ref(None).kind)
+        self._transport.call(routes.INIT_REPO, request, project=self._project, repo=repo.repo_id)
+
+    def is_initialized(self, repo: Repo) -> bool:
+        """Whether the caller has initialized the repo in the project.
+
+        Example:
+            >>> from dstack.api import Client, VirtualRepo
+            >>> Client.from_config().repos.is_initialized(VirtualRepo("never-seen"))
+            False
+        """
+        return any(one.id == repo.repo_id for one in self.list())
+
+    def list(self) -> "list[RepoView]":
+        """All repos that the caller has initialized in the project, without credentials.
+
+        Example:
+            >>> from dstack.api import Client
+            >>> [repo.id for repo in Client.from_config().repos.list() if repo.id == "no-such-repo"]
+            []
+        """
+        from dstack.protocol import routes
+        from dstack.protocol.views import RepoList
+
+        reply: RepoList = self._transport.call(routes.LIST_REPOS, project=self._project)
+        return reply.repos
+
+    def load(
+        self,
+        repo_dir: str | os.PathLike[str],
+        local: bool = False,
+        init: bool = False,
+        git_identity_file: str | os.PathLike[str] | None = None,
+        oauth_token: str | None = None,
+    ) -> LocalRepo | RemoteRepo:
+        """The repo that a folder was initialized as.
+
+        Args:
+            repo_dir: the folder.
+            local: take the folder as it is, also where it has a remote.
+            init: initialize it where it is not.
+            git_identity_file: as for `init`.
+            oauth_token: as for `init`.
+
+        Raises:
+            RepoDoesNotExistError: it is not initialized.
+            ConfigurationError: as for `init`.
+
+        Example:
+            >>> from dstack.api import Client
+            >>> type(Client.from_config().repos.load(".", local=True, init=True)).__name__
+            'LocalRepo'
+        """
+        known = {one.id for one in self.list()}
+        choices = _choices(repo_dir, local=local)
+        for repo in choices:
+            if repo.repo_id in known:
+                return repo
+        if not init:
+            raise RepoDoesNotExistError(
+                f"The folder `{repo_dir}` is not initialized in the project `{self._project}`",
+                hint="`dstack init` there first",
+            )
+        self.init(choices[0], git_identity_file, oauth_token)
+        return choices[0]
+
+    def upload(
+        self,
+        repo: Repo | None,
+        files: "Iterable[FileMapping]" = (),
+        folder: Path | None = None,
+        progress: "Progress | None" = None,
+    ) -> "RepoRef | None":
+        """Send what a run needs of this machine, and return how it refers to it; None where that is nothing.
+
+        Args:
+            repo: the repo.
+            files: single files and folders beside it.
+            folder: what their paths are relative to; the working folder without it.
+            progress: told the bytes that are there by now, and all bytes.
+
+        Raises:
+            ConfigurationError: something cannot be sent; says which file and why.
+
+        Example:
+            >>> from dstack.api import Client
+            >>> Client.from_config().repos.upload(None) is None
+            True
+        """
+        from dstack.api._files import upload
+
+        list_items = _items_beside(repo, list(files), folder or Path.cwd())
+        root = None if list_items is None else upload(self._transport, self._project, list_items, progress)
+        return _ref(repo, root)
+
+    def planned(self, repo: Repo | None, files: "Iterable[FileMapping]", folder: Path) -> "RepoRef | None":
+        """What `upload` with the same arguments would return; nothing is sent.
+
+        Example:
+            >>> from dstack.api import Client
+            >>> Client.from_config().repos.planned(None, [], Path()) is None
+            True
+        """
+        from dstack.api._files import pack
+
+        list_items = _items_beside(repo, list(files), folder)
+        return _ref(repo, None if list_items is None else pack(list_items()).root)
+
+
+def _choices(repo_dir: str | os.PathLike[str], *, local: bool) -> list[LocalRepo | RemoteRepo]:
+    """What a folder may be, the likeliest first."""
+    here = LocalRepo.from_dir(repo_dir)
+    if local:
+        return [here]
+    try:
+        return [RemoteRepo.from_dir(repo_dir), here]
+    except ConfigurationError:
+        return [here]
+
+
+def _opened(repo: RemoteRepo, key_file: str | os.PathLike[str] | None, token: str | None) -> "InitRepo":
+    from dstack.api import _git
+    from dstack.protocol.requests import InitRepo
+
+    key = _git.read_key(Path(key_file).expanduser()) if key_file is not None else None
+    if key_file is not None and key is None:
+        raise ConfigurationError(
+            f"`{key_file}` is no private key without a passphrase",
+            hint="Runs start while nobody is there to type a passphrase: make a key for them with `ssh-keygen`",
+        )
+    given = _git.Credentials(key, token or repo.token)
+    url, credentials, refs = _git.find_credentials(repo.repo_url, given)
+    branches = [ref.removeprefix("refs/heads/") for ref in refs if ref.startswith("refs/heads/")]
+    if repo.repo_branch and repo.repo_hash is None and repo.repo_branch not in branches:
+        raise ConfigurationError(
+            f"`{repo.repo_url}` has no branch `{repo.repo_branch}`; it has {listed(branches[:10]) or 'none'}",
+            hint="Name one of those",
+        )
+    return InitRepo(kind="remote", url=url, private_key=credentials.private_key, token=credentials.token)
+
+
+def _items_of(mapping: "FileMapping", folder: Path) -> "Iterable[Item]":
+    from dstack.api._files import Item
+    from dstack.api._folders import items_in
+
+    source = folder / Path(mapping.local_path).expanduser()
+    if source.is_dir():
+        prefix = "" if mapping.path == "." else f"{mapping.path}/"
+        return items_in(source, prefix)
+    if not os.path.lexists(source):
+        raise ConfigurationError(f"There is no file `{source}`, which `files` names", hint="Correct its path")
+    return [Item(mapping.path, source.resolve())]
+
+
+def _items_beside(repo: Repo | None, files: "list[FileMapping]", folder: Path) -> "Callable[[], Iterable[Item]] | None":
+    """Says what to send of a repo and of single files; None where there can be nothing."""
+    if not files and (repo is None or (isinstance(repo, RemoteRepo) and repo.folder is None)):
+        return None
+
+    def items() -> "Iterable[Item]":
+        yield from repo.items() if repo is not None else ()
+        for mapping in files:
+            yield from _items_of(mapping, folder)
+
+    return items
+
+
+def _ref(repo: Repo | None, root: str | None) -> "RepoRef | None":
+    from dstack.protocol.requests import RepoRef
+
+    if repo is not None:
+        return repo.ref(root)
+    return None if root is None else RepoRef(id="files", kind="virtual", root=root)

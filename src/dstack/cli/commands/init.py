@@ -1,0 +1,42 @@
+"""`dstack init`: let runs use the files of this folder."""
+
+import argparse
+
+HELP = "let runs use the files of a folder or of a Git remote"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which repo, and what opens it."""
+    parser.add_argument("repo", nargs="?", default=".", metavar="DIR|URL", help="default: this folder")
+    parser.add_argument("--local", action="store_true", help="the folder as it is, also where it has a remote")
+    parser.add_argument("--branch", metavar="NAME", help="of a remote that is given by its URL (default: main)")
+    parser.add_argument("--hash", metavar="COMMIT", help="of a remote that is given by its URL")
+    parser.add_argument("-i", "--git-identity", metavar="FILE", help="the private key for the remote")
+    parser.add_argument("-t", "--token", metavar="TOKEN", help="the token for the remote")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Find credentials that work, and keep them in the project."""
+    from dstack.api import LocalRepo, RemoteRepo
+    from dstack.cli import words
+    from dstack.cli.clients import client_of
+    from dstack.errors import ConfigurationError
+    from dstack.kit.git import is_remote
+
+    client = client_of(arguments)
+    repo: LocalRepo | RemoteRepo
+    if is_remote(arguments.repo):
+        branch = arguments.branch or (None if arguments.hash else "main")
+        repo = RemoteRepo.from_url(arguments.repo, branch, arguments.hash)
+    elif arguments.local:
+        repo = LocalRepo.from_dir(arguments.repo)
+    else:
+        try:
+            repo = RemoteRepo.from_dir(arguments.repo)
+        except ConfigurationError as error:
+            repo = LocalRepo.from_dir(arguments.repo)
+            words.say(f"{error.message}: its files are sent as they are")
+    client.repos.init(repo, arguments.git_identity, arguments.token)
+    what = f"`{repo.repo_url}`" if isinstance(repo, RemoteRepo) else f"the folder `{repo.folder}`"
+    words.say(f"Runs of the project `{client.project}` may use {what}")
+    return 0

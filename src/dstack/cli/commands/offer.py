@@ -1,0 +1,34 @@
+"""`dstack offer`: what machines there are for some needs, and at which price."""
+
+import argparse
+
+from dstack.cli import options
+
+HELP = "show which machines fit, and why others do not"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is needed."""
+    parser.add_argument("-f", "--file", help="a configuration whose needs count; `-` is stdin")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    options.add_requirements(parser)
+    parser.set_defaults(env=[])
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show the offers; 1 where there is none."""
+    from dstack.api import Task
+    from dstack.cli import words
+    from dstack.cli.clients import client_of
+
+    configuration = options.read_run(arguments.file) if arguments.file else Task(commands=[":"])
+    plan = client_of(arguments).runs.get_plan(
+        options.changed(configuration, arguments), profile=options.find_profile(None)
+    )
+    if arguments.json:
+        words.show(plan.view.model_dump_json(indent=2, include={"offers", "offers_total", "max_price", "refusals"}))
+    elif plan.offers:
+        words.show(words.offers_table(plan.offers, plan.view.offers_total, plan.view.max_price))
+    for refusal in plan.view.refusals if not arguments.json else ():
+        words.say(f"Does not fit: {refusal}")
+    return 0 if plan.offers else 1

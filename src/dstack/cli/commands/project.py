@@ -1,0 +1,72 @@
+"""`dstack project`: the servers and projects that this user's commands speak to."""
+
+import argparse
+
+HELP = "list, add and remove projects, and choose the default one"
+HEADERS = ("NAME", "URL", "DEFAULT")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to do with which project."""
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    every = actions.add_parser("list", help="all projects in `~/.dstack/config.yml`")
+    every.add_argument("--json", action="store_true", help="as JSON")
+    add = actions.add_parser("add", help="add a project, or change it")
+    add.add_argument("--name", required=True, metavar="NAME")
+    add_server_arguments(add)
+    choose = actions.add_parser("set-default", help="the project that counts where none is named")
+    choose.add_argument("name", metavar="NAME")
+    remove = actions.add_parser("delete", help="take a project out of the file")
+    remove.add_argument("name", metavar="NAME")
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which server, and as whom."""
+    parser.add_argument("--url", required=True, help="the server's URL")
+    parser.add_argument("--token", help="the user's token; without it it is asked for, or read from stdin")
+    parser.add_argument("--default", action="store_true", help="make it the default one")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do it; no server is asked."""
+    from dstack.api import _projects
+    from dstack.cli import words
+
+    match arguments.action:
+        case "add":
+            add_to_file(arguments.name, arguments)
+        case "set-default":
+            _projects.choose_default(arguments.name)
+            words.say(f"The project `{arguments.name}` is the default now")
+        case "delete":
+            _projects.remove_project(arguments.name)
+            words.say(f"The project `{arguments.name}` is not in the file any more; on its server nothing has changed")
+        case _:
+            _list(as_json=arguments.json)
+    return 0
+
+
+def add_to_file(name: str, arguments: argparse.Namespace) -> None:
+    """Add a project to the file."""
+    from dstack.api import _projects
+    from dstack.cli import words
+
+    token = arguments.token if arguments.token is not None else words.asked_secret(f"Token for `{arguments.url}`")
+    _projects.add_project(name, arguments.url, token, is_default=arguments.default)
+    words.say(f"The project `{name}` is in the file")
+
+
+def _list(*, as_json: bool) -> None:
+    import json
+    from dataclasses import asdict
+
+    from dstack.api import _projects
+    from dstack.cli import words
+
+    found = _projects.known_projects()
+    if as_json:
+        words.show(json.dumps([asdict(one) for one in found], indent=2))
+    elif found:
+        words.show(words.table(HEADERS, [(one.name, one.url, "*" if one.is_default else "") for one in found]))
+    else:
+        words.say("No project is set up: a server for you alone starts by itself when it is needed")

@@ -1,0 +1,59 @@
+"""`dstack secret`: what configurations refer to as `${{ secrets.NAME }}`."""
+
+import argparse
+
+HELP = "set, list, show and delete secrets"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to do with which secret."""
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    keep = actions.add_parser("set", help="keep a secret; without VALUE it is asked for, or read from stdin")
+    keep.add_argument("name", metavar="NAME")
+    keep.add_argument("value", metavar="VALUE", nargs="?")
+    every = actions.add_parser("list", help="all names, without their values")
+    every.add_argument("--json", action="store_true", help="as JSON")
+    show = actions.add_parser("get", help="show a value")
+    show.add_argument("name", metavar="NAME")
+    show.add_argument("--json", action="store_true", help="as JSON")
+    forget = actions.add_parser("delete", help="forget a secret")
+    forget.add_argument("name", metavar="NAME")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do it."""
+    import json
+
+    from dstack.cli import words
+    from dstack.cli.clients import client_of
+
+    client = client_of(arguments)
+    match arguments.action:
+        case "set":
+            value = (
+                arguments.value if arguments.value is not None else words.asked_secret(f"Value of `{arguments.name}`")
+            )
+            client.secrets.set(arguments.name, value)
+            words.say(f"The secret `{arguments.name}` is kept: use it as `${{{{ secrets.{arguments.name} }}}}`")
+        case "get":
+            value = client.secrets.get(arguments.name)
+            words.show(json.dumps({"name": arguments.name, "value": value}) if arguments.json else value)
+        case "delete":
+            client.secrets.delete(arguments.name)
+            words.say(f"The secret `{arguments.name}` is forgotten")
+        case _:
+            _list(arguments)
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    from dstack.cli import words
+    from dstack.cli.clients import client_of
+    from dstack.kit.clock import SystemClock
+
+    found = client_of(arguments).secrets.list()
+    if arguments.json:
+        words.show_json(found)
+    else:
+        now = SystemClock().now()
+        words.show(words.table(("NAME", "SET"), [(one.name, words.age(one.updated_at, now)) for one in found]))

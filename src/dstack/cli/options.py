@@ -1,0 +1,199 @@
+"""What several commands take: which configuration, what to change in it, and which files go along."""
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dstack.api import Client, LocalRepo, RemoteRepo
+    from dstack.spec.parse import RunConfiguration
+    from dstack.spec.profile import Profile
+
+OVERRIDES = (
+    *("backends", "regions", "instance_types", "spot_policy", "max_price", "max_duration"),
+    *("working_dir", "priority", "creation_policy", "idle_duration", "fleets"),
+)
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """What to change in the configuration."""
+    change = parser.add_argument_group("what to change in the configuration")
+    change.add_argument("-e", "--env", action="append", default=[], metavar="K=V", help="a variable; may be repeated")
+    add_requirements(change)
+    change.add_argument("--max-duration", metavar="TIME", help="such as `2h`, or `off`")
+    change.add_argument("--working-dir", metavar="DIR", help="where in the files the commands start")
+    change.add_argument("--priority", type=int, metavar="N", help="0 to 100")
+    retry = change.add_mutually_exclusive_group()
+    retry.add_argument("--retry", action="store_true", default=None, help="submit it again when it fails")
+    retry.add_argument("--no-retry", action="store_false", dest="retry", help="do not submit it again")
+    change.add_argument("--profile", metavar="NAME", help="the profile to take what is not said from")
+
+
+def add_requirements(change: "argparse._ArgumentGroup | argparse.ArgumentParser") -> None:
+    """What machine is needed."""
+    change.add_argument("--cpu", metavar="RANGE", help="such as `4` or `2..8`")
+    change.add_argument("--memory", metavar="RANGE", help="such as `16GB` or `16GB..`")
+    change.add_argument("--gpu", metavar="SPEC", help="such as `A100:40GB:2`")
+    change.add_argument("--disk", metavar="RANGE", help="such as `200GB..`")
+    change.add_argument("-b", "--backend", action="append", dest="backends", metavar="NAME", help="may be repeated")
+    change.add_argument("-r", "--region", action="append", dest="regions", metavar="NAME", help="may be repeated")
+    change.add_argument(
+        "--instance-type", action="append", dest="instance_types", metavar="NAME", help="may be repeated"
+    )
+    change.add_argument("--fleet", action="append", dest="fleets", metavar="NAME", help="may be repeated")
+    spot = change.add_mutually_exclusive_group()
+    spot.add_argument("--spot", action="store_const", dest="spot_policy", const="spot", help="spot instances only")
+    spot.add_argument("--on-demand", action="store_const", dest="spot_policy", const="on-demand", help="no spot ones")
+    spot.add_argument("--spot-auto", action="store_const", dest="spot_policy", const="auto", help="both")
+    change.add_argument("--max-price", type=float, metavar="DOLLARS", help="the highest price an hour")
+    change.add_argument(
+        "-R", "--reuse", action="store_const", dest="creation_policy", const="reuse", help="make no new instance"
+    )
+    change.add_argument("--idle-duration", metavar="TIME", help="how long a new instance may stand idle")
+
+
+def add_repo(parser: argparse.ArgumentParser) -> None:
+    """Which files go along."""
+    files = parser.add_argument_group("which files go along")
+    which = files.add_mutually_exclusive_group()
+    which.add_argument(
+        "--repo", metavar="DIR|URL", help="a folder or a Git remote (default: this folder, after `dstack init`)"
+    )
+    which.add_argument("--no-repo", action="store_true", help="none")
+    files.add_argument("--local", action="store_true", help="the folder as it is, also where it has a remote")
+    files.add_argument("--branch", metavar="NAME", help="of a remote that is given by its URL")
+    files.add_argument("--hash", metavar="COMMIT", help="of a remote that is given by its URL")
+
+
+def changed(configuration: "RunConfiguration", arguments: argparse.Namespace) -> "RunConfiguration":
+    """The configuration with what the command line says in its place.
+
+    Raises:
+        ConfigurationError: what it says does not fit.
+    """
+    from dstack.spec.parse import configuration_of, to_mapping
+
+    mapping = to_mapping(configuration)
+    for field in OVERRIDES:
+        if getattr(arguments, field, None) is not None:
+            mapping[field] = getattr(arguments, field)
+    if getattr(arguments, "retry", None) is not None:
+        mapping = {name: value for name, value in mapping.items() if name != "retry_policy"}
+        mapping["retry"] = arguments.retry
+    resources = {
+        name: getattr(arguments, name) for name in ("cpu", "memory", "gpu", "disk") if getattr(arguments, name)
+    }
+    if resources:
+        mapping["resources"] = {**mapping.get("resources", {}), **resources}
+    if getattr(arguments, "env", None):
+        mapping["env"] = {**mapping.get("env", {}), **_variables(arguments.env)}
+    return configuration_of(mapping)
+
+
+def _variables(given: list[str]) -> Mapping[str, str | None]:
+    return {name: value if mark else None for name, mark, value in (one.partition("=") for one in given)}
+
+
+def read_run(file: str) -> "RunConfiguration":
+    """The run's configuration in a file (`-` is stdin); old spellings in it are told on the way.
+
+    Raises:
+        ConfigurationError: there is no such file, it has mistakes, or is no run.
+    """
+    from dstack.cli import words
+    from dstack.errors import ConfigurationError
+    from dstack.spec.dev_environment import DevEnvironment
+    from dstack.spec.parse import read_configuration
+    from dstack.spec.service import Service
+    from dstack.spec.task import Task
+
+    written = read_configuration(text_of(file), "stdin" if file == "-" else file)
+    for note in written.notes:
+        words.say_warning(note)
+    match written.configuration:
+        case Task() | Service() | DevEnvironment() as configuration:
+            return configuration
+        case other:
+            raise ConfigurationError(
+                f"`{file}` is a {other.type}, which this version of dstack cannot make yet",
+                hint="It can run tasks, services and dev environments",
+            )
+
+
+def text_of(file: str) -> str:
+    """What is in a file; `-` is stdin.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    import sys
+    from pathlib import Path
+
+    from dstack.errors import ConfigurationError
+
+    if file == "-":
+        return sys.stdin.read()
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            f"There is no file `{file}`", hint="Name the configuration with `-f FILE`; `-f -` reads it from stdin"
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(f"`{file}` cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"`{file}` is not UTF-8 text", hint="Save it as UTF-8") from error
+
+
+def find_profile(name: str | None) -> "Profile | None":
+    """The profile of that name, or the default one: of this folder, or else of this user.
+
+    Raises:
+        ConfigurationError: a file of profiles has mistakes, or none has a profile of that name.
+    """
+    from pathlib import Path
+
+    from dstack.api._places import home
+    from dstack.errors import ConfigurationError
+    from dstack.kit.text import listed, nearest
+
+    known: list[str] = []
+    for path in (Path(".dstack/profiles.yml"), home() / "profiles.yml"):
+        if path.is_file():
+            from dstack.spec.parse import parse_profiles
+
+            profiles = parse_profiles(text_of(str(path)), str(path))
+            if (found := profiles.chosen(name)) is not None:
+                return found
+            known += [profile.name for profile in profiles.profiles]
+    if name is None:
+        return None
+    guess = nearest(name, known)
+    raise ConfigurationError(
+        f"There is no profile `{name}`" + (f"; did you mean `{guess}`?" if guess else f"; known are {listed(known)}")
+        if known
+        else f"There is no profile `{name}`, and no file with profiles",
+        hint="Profiles are in `.dstack/profiles.yml` or `~/.dstack/profiles.yml`",
+    )
+
+
+def find_repo(client: "Client", arguments: argparse.Namespace) -> "LocalRepo | RemoteRepo | None":
+    """The files that go along: those that were asked for, or this folder's where it was initialized.
+
+    Raises:
+        ConfigurationError: it is no folder, and no remote.
+        RepoDoesNotExistError: it is a remote that is not initialized.
+    """
+    from dstack.api import LocalRepo, RemoteRepo
+    from dstack.errors import RepoDoesNotExistError
+    from dstack.kit.git import is_remote
+
+    if arguments.no_repo:
+        return None
+    if arguments.repo is not None and is_remote(arguments.repo):
+        branch = arguments.branch or (None if arguments.hash else "main")
+        return RemoteRepo.from_url(arguments.repo, branch, arguments.hash)
+    try:
+        return client.repos.load(arguments.repo or ".", local=arguments.local)
+    except RepoDoesNotExistError:
+        return LocalRepo.from_dir(arguments.repo) if arguments.repo is not None else None
