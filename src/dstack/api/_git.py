@@ -175,13 +175,14 @@ def find_credentials(url: str, given: Credentials) -> tuple[str, Credentials, di
     Raises:
         ConfigurationError: none opens it; says what Git said to each.
     """
-    said: dict[str, str] = {}
+    said: dict[str, list[str]] = {}
     for name, at, credentials in _candidates(url, given):
         try:
             return at, credentials, refs_of(at, credentials)
         except ConfigurationError as error:
-            said.setdefault(error.message, name)
-    tried = "; ".join(f"with {name}: {message}" for message, name in said.items())
+            said.setdefault(error.message, []).append(name)
+    tried = "; ".join(f"with {' and with '.join(names)}: {message}" for message, names in said.items())
+    tried = tried or "there is no key for it on this machine"
     raise ConfigurationError(
         f"No credentials open `{url}`: {tried}",
         hint="Give a key with `git_identity_file` (`--git-identity`), or a token with `oauth_token` (`--token`)",

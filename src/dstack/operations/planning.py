@@ -6,7 +6,7 @@ from dstack.domain.offers import Offer
 from dstack.engine.scheduler import would_wait
 from dstack.operations.context import Caller, Context, caller_in
 from dstack.operations.presenting import brief_view, offer_view
-from dstack.operations.submitting import born, jobs_of
+from dstack.operations.submitting import born, check_references, jobs_of
 from dstack.operations.updating import change_view, changes_of
 from dstack.operations.wishes import OFFERS_SHOWN_MAX, Wish, fitting, refusals_of, understand
 from dstack.protocol.requests import SubmitRun
@@ -29,6 +29,7 @@ async def plan(context: Context, user: User, project: str, request: SubmitRun) -
 def _plan(
     tx: Tx, context: Context, caller: Caller, wish: Wish, offers: Sequence[Offer], best: Sequence[Offer]
 ) -> PlanView:
+    check_references(tx, caller, wish)
     current = objects.find_run_by(tx, caller.project.id, wish.name) if wish.name else None
     active = current is not None and not current.status.is_finished()
     return PlanView(

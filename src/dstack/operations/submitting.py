@@ -49,7 +49,7 @@ def _submit(tx: Tx, context: Context, caller: Caller, wish: Wish, offers: Sequen
     scoped = f"{caller.project.id}/{key}"
     if (known := objects.find_run_by_key(tx, scoped)) is not None:
         return brief_view(tx, known)
-    _check_references(tx, caller, wish)
+    check_references(tx, caller, wish)
     run = born(tx, context, caller, wish, _claim_name(tx, context, caller, wish.name), scoped)
     jobs = jobs_of(run, context, wish)
     if not can_ever_place(jobs, offers):
@@ -61,7 +61,7 @@ def _submit(tx: Tx, context: Context, caller: Caller, wish: Wish, offers: Sequen
     return brief_view(tx, run)
 
 
-def _check_references(tx: Tx, caller: Caller, wish: Wish) -> None:
+def check_references(tx: Tx, caller: Caller, wish: Wish) -> None:
     """Refuse what names a secret or a remote repo that is not there."""
     names = sorted(wish.secrets)
     known = secrets.sealed_secrets(tx, caller.project.id, names) if names else {}

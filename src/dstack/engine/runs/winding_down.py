@@ -34,7 +34,7 @@ def _await_next_start(view: RunView) -> Next | None:
     at = next_start(schedule.cron, view.now) if schedule is not None and run.stop_asked is None else None
     if at is None:
         return None
-    before = f"the last one ended with {run.reason}"
+    before = "the last one went well" if run.reason is JobReason.EXITED else f"the last one ended with {run.reason}"
     detail = f"the next start is at {at:%Y-%m-%d %H:%M} UTC; {before}"
     pending = replace(
         run,
