@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -79,6 +80,24 @@ class Home:
             text=True,
             timeout=timeout_s,
         )
+
+    def run_program(self, *command: str, timeout_s: float = 60) -> "subprocess.CompletedProcess[str]":
+        """Run any program in this home to its end."""
+        return subprocess.run(
+            command,
+            env=self.env,
+            cwd=self.path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+
+    def may_use_port(self, port: int) -> bool:
+        """Whether a program of this user could listen on a local port now."""
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return True
+        return False
 
     def command(self, *args: str) -> list[str]:
         """The command line of `dstack ARGS`."""

@@ -1,0 +1,1 @@
+"""The page that describes the Python API: what it promises, as facts, and the extraction of those from its text."""
