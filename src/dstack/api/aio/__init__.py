@@ -1,0 +1,50 @@
+"""The Python API for asyncio: the same names as `dstack.api`, with `await` where something may take time.
+
+Example:
+    >>> import asyncio
+    >>> from dstack.api.aio import Client, Task
+    >>> async def main():
+    ...     async with Client.from_config() as client:
+    ...         run = await client.runs.submit(Task(commands=["echo hello"]))
+    ...         return [chunk async for chunk in run.logs()]
+    >>> b"".join(asyncio.run(main()))
+    b'hello\\n'
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from dstack import api
+
+if TYPE_CHECKING:  # for type checkers and editors; the real imports happen on first use
+    from dstack.api import *  # noqa: F403
+    from dstack.api.aio._client import Client as Client
+    from dstack.api.aio._collections import BackendCollection as BackendCollection
+    from dstack.api.aio._collections import EventCollection as EventCollection
+    from dstack.api.aio._collections import RepoCollection as RepoCollection
+    from dstack.api.aio._collections import SecretCollection as SecretCollection
+    from dstack.api.aio._runs import Run as Run
+    from dstack.api.aio._runs import RunCollection as RunCollection
+
+_OWN = {
+    "BackendCollection": "dstack.api.aio._collections",
+    "Client": "dstack.api.aio._client",
+    "EventCollection": "dstack.api.aio._collections",
+    "RepoCollection": "dstack.api.aio._collections",
+    "Run": "dstack.api.aio._runs",
+    "RunCollection": "dstack.api.aio._runs",
+    "SecretCollection": "dstack.api.aio._collections",
+}
+__all__ = sorted(api.__all__)
+
+
+def __getattr__(name: str) -> Any:  # whatever the name stands for
+    if name in _OWN:
+        return getattr(import_module(_OWN[name]), name)
+    if name in api.__all__:
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

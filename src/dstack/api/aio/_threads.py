@@ -1,0 +1,121 @@
+"""Blocking calls beside an event loop: short ones in a bounded pool, long waits each in a thread of its own."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Generic, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CALLS_AT_ONCE = 32
+WAITS_AT_ONCE = 1000
+CHUNKS_AHEAD = 16
+"""How much of a stream may lie ready that nobody has taken yet."""
+
+
+class Threads:
+    """Where a client's blocking calls run."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="dstack-call")
+        self._waits = threading.BoundedSemaphore(WAITS_AT_ONCE)
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of a call that takes moments."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(function, *args, **kwargs))
+
+    async def wait(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of a call that may take hours; who stops waiting for it leaves it to end by itself."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+                future.set_exception(error)
+
+        self._start(run)
+        return await asyncio.wrap_future(future)
+
+    async def stream(self, source: Iterator[T]) -> AsyncIterator[T]:
+        """What a blocking iterator yields, as it comes."""
+        stream = _Stream(source, asyncio.get_running_loop())
+        self._start(stream.pump)
+        try:
+            while True:
+                item = await stream.take()
+                if isinstance(item, _End):
+                    if item.error is not None:
+                        raise item.error
+                    return
+                yield item
+        finally:
+            stream.close()
+
+    def close(self) -> None:
+        """Begin no more calls."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _start(self, run: Callable[[], None]) -> None:
+        if not self._waits.acquire(blocking=False):
+            raise RuntimeError(f"More than {WAITS_AT_ONCE} waits at once: use one client for each part of them")
+
+        def release() -> None:
+            try:
+                run()
+            finally:
+                self._waits.release()
+
+        threading.Thread(target=release, name="dstack-wait", daemon=True).start()
+
+
+class _End:
+    """The last thing in a stream."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+class _Stream(Generic[T]):
+    """Carries items from a thread to a loop; the thread waits where too much lies ready."""
+
+    def __init__(self, source: Iterator[T], loop: asyncio.AbstractEventLoop) -> None:
+        self._source = source
+        self._loop = loop
+        self._ready: asyncio.Queue[T | _End] = asyncio.Queue()
+        self._room = threading.BoundedSemaphore(CHUNKS_AHEAD)
+        self._closed = False
+
+    async def take(self) -> "T | _End":
+        item = await self._ready.get()
+        if not isinstance(item, _End):
+            self._room.release()
+        return item
+
+    def close(self) -> None:
+        """Nobody takes any more: the thread ends with the next item at the latest."""
+        self._closed = True
+        with contextlib.suppress(ValueError):  # there was room already
+            self._room.release()
+
+    def pump(self) -> None:
+        end = _End(None)
+        try:
+            for item in self._source:
+                self._room.acquire()
+                if self._closed:
+                    return
+                self._put(item)
+        except BaseException as error:  # noqa: BLE001 - it is raised where the stream is read
+            end = _End(error)
+        self._put(end)
+
+    def _put(self, item: "T | _End") -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._ready.put_nowait, item)
+        except RuntimeError:
+            self._closed = True  # the loop is gone, and with it whoever read this
