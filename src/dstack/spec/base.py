@@ -79,7 +79,6 @@ class Spec(BaseModel):
             built = build(value)
         except ValidationError as error:
             found = error.errors(include_url=False)
-        written = value if isinstance(value, Mapping) else _set_in(built)
         # What is missing may well be what is misspelled: then one mistake is enough.
         misspelled = [one["loc"][0] for one in found if one["type"] == "extra_forbidden" and len(one["loc"]) == 1]
         guesses = {nearest(str(name), cls.model_fields) for name in misspelled}
@@ -88,7 +87,10 @@ class Spec(BaseModel):
             for one in found
             if not (one["type"] == "missing" and len(one["loc"]) == 1 and one["loc"][0] in guesses)
         ]
-        details += [_told(conflict, written) for conflict in cls.conflicts(written) if conflict.field or not misspelled]
+        if isinstance(value, Mapping) or built is not None:
+            written = value if isinstance(value, Mapping) else _set_in(built)
+            conflicts = (one for one in cls.conflicts(written) if one.field or not misspelled)
+            details += [_told(conflict, written) for conflict in conflicts]
         if details:
             raise ValidationError.from_exception_data(cls.__name__, details) from None
         return built

@@ -65,7 +65,8 @@ def _text(error: ErrorDetails) -> str:
         return f"expected one of {known}, found {found}" + (f"; did you mean `{guess}`?" if guess else "")
     if kind in _LIMITS:
         words, key = _LIMITS[kind]
-        return f"expected {words} {context[key]}, found {found}"
+        limit = context[key]
+        return f"expected {words} {f'{limit:g}' if isinstance(limit, float) else limit}, found {found}"
     if kind in _LENGTHS:
         words, key = _LENGTHS[kind]
         return f"expected {words} {context[key]} entries, found {context['actual_length']}"

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from dstack.kit.ranges import Range, parse_count
 from dstack.kit.text import shown
 from dstack.kit.units import Memory, parsed_schema
-from dstack.spec.base import Spec
+from dstack.spec.base import NUMBER, TEXT, Also, Spec
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -96,9 +96,11 @@ class GPU(Spec):
         (['A100'], '40GB', '2', 'A100:40GB:2')
     """
 
-    vendor: Annotated[GPUVendor | None, BeforeValidator(_vendor)] = None
+    vendor: Annotated[GPUVendor | None, BeforeValidator(_vendor), Also(({"const": "tpu"},))] = None
     """The vendor of the GPU/accelerator, one of: `nvidia`, `amd`, `google` (alias: `tpu`)"""
-    name: Annotated[list[str] | None, BeforeValidator(lambda value: None if value is None else _names(value))] = None
+    name: Annotated[
+        list[str] | None, BeforeValidator(lambda value: None if value is None else _names(value)), Also((TEXT,))
+    ] = None
     """The name of the GPU (e.g., `A100` or `H100`), or several of which one will do"""
     count: Range[int] = Range(1, 1)
     """The number of GPUs"""
@@ -197,9 +199,9 @@ class Resources(Spec):
     """The RAM size (e.g., `8GB`)"""
     shm_size: Memory | None = None
     """The size of shared memory (e.g., `8GB`), for processes that exchange data, such as data loaders"""
-    gpu: GPU | None = None
+    gpu: Annotated[GPU | None, Also((TEXT, NUMBER))] = None
     """The GPU requirements"""
-    disk: Disk | None = Field(default_factory=_any_disk_of_100_gb)
+    disk: Annotated[Disk | None, Also((TEXT, NUMBER))] = Field(default_factory=_any_disk_of_100_gb)
     """The disk resources"""
 
 

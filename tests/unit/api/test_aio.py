@@ -55,7 +55,7 @@ def test_a_stream_comes_whole_and_in_order_and_does_not_run_ahead() -> None:
     async def read() -> list[int]:
         stream = Threads().stream(source())
         first = await anext(stream)
-        while made < CHUNKS_AHEAD:
+        while made < CHUNKS_AHEAD:  # noqa: ASYNC110
             await asyncio.sleep(0)
         assert made <= CHUNKS_AHEAD + 2
         return [first, *[item async for item in stream]]

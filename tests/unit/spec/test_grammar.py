@@ -268,7 +268,7 @@ def test_what_is_no_name_is_refused(name: str) -> None:
         ({"nodes": 1001}, "`nodes`: expected at most 1000, found `1001`"),
         ({"nodes": 1.5}, "`nodes`: expected a whole number, found `1.5`"),
         ({"nodes": 1 << 20_000}, "`nodes`: expected at most 1000, found a very large number"),
-        ({"max_price": 0}, "`max_price`: expected more than 0.0, found `0`"),
+        ({"max_price": 0}, "`max_price`: expected more than 0, found `0`"),
         ({"max_price": True}, "`max_price`: expected a number, found `true`"),
         ({"max_price": float("inf")}, "`max_price`: expected a finite number, found `inf`"),
         ({"commands": []}, "expected `commands` or `image`, found neither: there is nothing to run"),
