@@ -99,7 +99,7 @@ def ended(**fields: Any) -> JobReport:
 
 def run_view(of: Run, *jobs: Job, now: datetime = NOW) -> RunView:
     """A view of a run, with new ids at hand."""
-    return RunView(of, jobs, now, tuple(f"0-new-{number}" for number, _ in enumerate(jobs)))
+    return RunView(of, jobs, now, tuple(f"0-new-{number}" for number in range(max(2, len(jobs)))))
 
 
 def job_view(of: Job, on: Instance | None = None, *, now: datetime = NOW, **fields: Any) -> JobView:

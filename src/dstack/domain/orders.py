@@ -79,6 +79,7 @@ def _environment(run: Run, job: Job, gang: Sequence[Job], instances: Mapping[str
         "DSTACK_REPO_ID": repo.get("id", ""),
         "DSTACK_NODES_IPS": "\n".join(ips),
         "DSTACK_MASTER_NODE_IP": ips[0],
+        "DSTACK_REPLICA_NUM": str(job.replica),
         "DSTACK_NODE_RANK": str(job.node),
         "DSTACK_NODES_NUM": str(job.nodes),
         "DSTACK_GPUS_PER_NODE": str(len(job.share.gpus)),

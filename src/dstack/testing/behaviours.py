@@ -20,6 +20,11 @@ class Behaviour:
     prints: bytes = b""
 
 
+def who_of(order: JobOrder) -> tuple[str, str]:
+    """The run of a job, and which of the run's jobs it is: `replica/node`."""
+    return order.env["DSTACK_RUN_ID"], f"{order.env['DSTACK_REPLICA_NUM']}/{order.env['DSTACK_NODE_RANK']}"
+
+
 class Behaviours:
     """What every run's jobs do, by the name of the run; others as their scripts say, or at once and well."""
 
@@ -34,7 +39,7 @@ class Behaviours:
     def next_of(self, order: JobOrder) -> tuple[Behaviour, int]:
         """What a job that starts now does, and its exit code."""
         behaviour = self._of.get(order.run_name) or _in_script(order.script)
-        who = order.env["DSTACK_RUN_ID"], order.env["DSTACK_NODE_RANK"]
+        who = who_of(order)
         attempt = min(self._started[who], len(behaviour.exits) - 1)
         self._started[who] += 1
         return behaviour, behaviour.exits[attempt]

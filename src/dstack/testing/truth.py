@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from dstack.protocol.agent import JobOrder
+from dstack.testing.behaviours import who_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,13 @@ class Truth:
 
     def job_started(self, key: str, order: JobOrder) -> tuple[str, str]:
         """A job runs from now on; returns its run and node."""
-        who = order.env["DSTACK_RUN_ID"], order.env["DSTACK_NODE_RANK"]
+        who = who_of(order)
         self.starts[order.job_id] += 1
         self.running.setdefault(who, {})[order.job_id] = key
         return who
 
     def job_ended(self, order: JobOrder, end: str, exit_code: int | None) -> None:
         """A job's processes are gone."""
-        who = order.env["DSTACK_RUN_ID"], order.env["DSTACK_NODE_RANK"]
+        who = who_of(order)
         self.running.get(who, {}).pop(order.job_id, None)
         self.ends[order.job_id] = end, exit_code

@@ -1,6 +1,7 @@
 from datetime import timedelta
+from typing import Any
 
-from dstack.domain.objects import Next
+from dstack.domain.objects import Job, Next
 from dstack.engine.runs.deriving import derive
 from dstack.engine.runs.waiting import await_turn
 from dstack.engine.runs.winding_down import wind_down
@@ -79,3 +80,58 @@ def test_a_waiting_run_can_be_stopped() -> None:
 
 def test_nothing_new_is_nothing_to_write() -> None:
     assert derive(run_view(run(status=RunStatus.PROVISIONING), placed_job())) == Next()
+
+
+def gang(worker: JobStatus, **master: Any) -> tuple[Job, ...]:
+    return (
+        placed_job(nodes=2, **master),
+        placed_job(id="1-job", node=1, nodes=2, status=worker),
+    )
+
+
+def test_a_run_may_be_done_with_its_master() -> None:
+    done = {"status": JobStatus.DONE, "reason": JobReason.EXITED, "finished_at": NOW}
+    for criteria, is_over in (("master-done", True), ("all-done", False)):
+        spec = {"configuration": {"type": "task", "commands": ["x"], "nodes": 2, "stop_criteria": criteria}}
+        written = derive(run_view(run(spec=spec, status=RunStatus.RUNNING), *gang(JobStatus.RUNNING, **done))).write
+        assert bool(written) == is_over
+        if is_over:
+            ending, told = written
+            assert (ending.status, ending.reason) == (RunStatus.TERMINATING, JobReason.EXITED)
+            assert told.stop_asked is JobReason.SERVER
+
+
+SCHEDULED = {"configuration": {"type": "task", "commands": ["true"], "schedule": {"cron": "30 12 * * *"}}}
+
+
+def test_a_run_with_a_schedule_waits_for_its_next_time_however_it_ended() -> None:
+    for reason in (JobReason.EXITED, JobReason.CONTAINER_EXITED_WITH_ERROR):
+        over = placed_job(status=JobStatus.DONE, reason=reason, finished_at=NOW)
+        ending = run(spec=SCHEDULED, status=RunStatus.TERMINATING, reason=reason, started_at=NOW)
+        decided = wind_down(run_view(ending, over))
+        (waiting,) = decided.write
+        assert (waiting.status, waiting.reason, decided.again) == (RunStatus.PENDING, None, timedelta(minutes=30))
+        again, second = await_turn(run_view(waiting, over, now=NOW + timedelta(minutes=30))).write
+        assert (again.status, second.attempt) == (RunStatus.SUBMITTED, 2)
+
+
+def test_a_run_with_a_schedule_ends_when_a_user_ends_it() -> None:
+    stopped = run(
+        spec=SCHEDULED,
+        status=RunStatus.TERMINATING,
+        reason=JobReason.STOPPED_BY_USER,
+        stop_asked=JobReason.STOPPED_BY_USER,
+    )
+    (over,) = wind_down(run_view(stopped)).write
+    assert (over.status, over.finished_at) == (RunStatus.TERMINATED, NOW)
+
+
+def test_a_run_that_has_waited_for_its_first_time_gets_its_jobs() -> None:
+    spec = {"configuration": {**SCHEDULED["configuration"], "nodes": 2}}
+    waiting = run(spec=spec, status=RunStatus.PENDING, retry_at=NOW)
+    submitted, *jobs = await_turn(run_view(waiting)).write
+    assert submitted.status is RunStatus.SUBMITTED
+    assert [(job.id, job.node, job.nodes, job.attempt) for job in jobs] == [
+        ("0-new-0", 0, 2, 1),
+        ("0-new-1", 1, 2, 1),
+    ]

@@ -4,9 +4,7 @@ from dstack.operations import planning, submitting
 from dstack.operations.context import Context
 from dstack.store import objects, queue
 from dstack.store.db import Database
-from tests.unit.operations.test_runs import ADA, context, wish
-
-__all__ = ["context"]
+from tests.unit.operations.test_runs import ADA, wish
 
 
 async def test_a_plan_says_why_a_run_would_wait_and_changes_nothing(context: Context, db: Database) -> None:

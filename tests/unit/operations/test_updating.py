@@ -1,0 +1,51 @@
+"""A run that goes on is changed where that can be, and left alone where not."""
+
+from typing import Any
+
+import pytest
+
+from dstack.domain.updates import changes, shown
+from dstack.errors import InvalidRequestError
+from dstack.operations import planning, runs, submitting, updating
+from dstack.operations.context import Context
+from dstack.protocol.requests import SubmitRun
+from dstack.store import users
+
+
+def wish(**fields: Any) -> SubmitRun:
+    return SubmitRun(run_name="one", configuration={"type": "task", "commands": ["true"], **fields})
+
+
+ADMIN = users.User("0-user", "ada", is_admin=True)
+
+
+async def test_what_has_its_effect_later_is_changed_in_place(context: Context) -> None:
+    before = await submitting.submit(context, ADMIN, "main", wish(priority=1), None)
+    new = wish(priority=9, retry=True, stop_duration="1m", tags={"a": "b"})
+    plan = await planning.plan(context, ADMIN, "main", new)
+    assert [(one.field, one.in_place) for one in plan.changes] == [
+        ("priority", True),
+        ("retry", True),
+        ("stop_duration", True),
+        ("tags", True),
+    ]
+    after = await updating.update(context, ADMIN, "main", "one", new)
+    assert (after.id, after.priority, after.spec["configuration"]) == (before.id, 9, new.configuration)
+    found = await runs.get(context, ADMIN, "main", "one")
+    assert found.spec["configuration"]["retry"] is True
+    assert (await planning.plan(context, ADMIN, "main", new)).changes == []
+
+
+async def test_what_needs_a_new_start_is_refused_by_name_and_nothing_changes(context: Context) -> None:
+    await submitting.submit(context, ADMIN, "main", wish(priority=1), None)
+    with pytest.raises(InvalidRequestError, match="cannot go on with another `env`, `nodes`"):
+        await updating.update(context, ADMIN, "main", "one", wish(priority=9, env={"A": "1"}, nodes=2))
+    assert (await runs.get(context, ADMIN, "main", "one")).priority == 1
+
+
+def test_values_that_may_be_secret_are_not_shown() -> None:
+    (change,) = changes({"env": {"A": "s3cret"}}, {"env": {"A": "s3cret2", "B": "x"}})
+    assert shown(change.field, change.old) == "A (values not shown)"
+    assert shown(change.field, change.new) == "A, B (values not shown)"
+    assert shown("registry_auth", {"username": "me", "password": "x"}) == "(not shown)"
+    assert shown("nodes", 2) == "2" and shown("nodes", None) is None and shown("name", "x") == "x"
