@@ -36,6 +36,11 @@ class DstackError(Exception):
     Args:
         message: what happened and to what; one sentence without a full stop.
         hint: what to do next, or None where nothing can be done.
+
+    Example:
+        >>> error = DstackError("It did not work", hint="Try again")
+        >>> error.message, error.hint, error.code
+        ('It did not work', 'Try again', 'error')
     """
 
     code: ClassVar[str] = "error"
@@ -51,37 +56,83 @@ class DstackError(Exception):
 
 
 class ConfigurationError(DstackError):
-    """What the user wrote or set up cannot work."""
+    """What the user wrote or set up cannot work.
+
+    Example:
+        >>> from dstack.api import Client
+        >>> try:
+        ...     Client.from_config(server_url="http://127.0.0.1:3000", user_token="secret")
+        ... except ConfigurationError as error:
+        ...     print(error.message)
+        `project_name` must be given too
+    """
 
     code = "configuration_error"
 
 
 class ClientError(DstackError):
-    """The client could not do its part."""
+    """The client could not do its part.
+
+    Example:
+        >>> issubclass(PortUsedError, ClientError)
+        True
+    """
 
     code = "client_error"
 
 
 class ServerUnreachableError(ClientError):
-    """Nobody answers at the server's URL."""
+    """Nobody answers at the server's URL.
+
+    Example:
+        >>> from dstack.api import Client
+        >>> client = Client.from_config("main", "http://127.0.0.1:1", "secret")
+        >>> try:
+        ...     client.projects()
+        ... except ServerUnreachableError as error:
+        ...     print(error.message.partition(" (")[0])
+        No server answers at `http://127.0.0.1:1`
+    """
 
     code = "server_unreachable"
 
 
 class PortUsedError(ClientError):
-    """A local port is taken, or this user may not use it."""
+    """A local port is taken, or this user may not use it.
+
+    Example:
+        >>> import socket
+        >>> from dstack.api import Client, Task
+        >>> with socket.create_server(("127.0.0.1", 0)) as taken:
+        ...     port = taken.getsockname()[1]
+        ...     try:
+        ...         Client.from_config().runs.submit(Task(commands=["true"], ports=[f"{port}:80"]))
+        ...     except PortUsedError as error:
+        ...         print(error.message == f"The local port {port} is in use on `127.0.0.1`")
+        True
+    """
 
     code = "port_used"
 
 
 class SSHError(ClientError):
-    """The tunnel to the job could not be opened, or broke."""
+    """The tunnel to the job could not be opened, or broke.
+
+    Example:
+        >>> SSHError("The SSH tunnel could not be opened").code
+        'ssh_error'
+    """
 
     code = "ssh_error"
 
 
 class ServerError(DstackError):
-    """The server could not do its part."""
+    """The server could not do its part.
+
+    Example:
+        >>> issubclass(NoCapacityError, ServerError)
+        True
+    """
 
     code = "server_error"
 
@@ -101,61 +152,135 @@ class StorageUnavailable(ServerError):
 
 
 class ServerClientError(ServerError):
-    """The server refused the request."""
+    """The server refused the request.
+
+    Example:
+        >>> issubclass(ResourceExistsError, ServerClientError)
+        True
+    """
 
     code = "refused"
 
 
 class InvalidRequestError(ServerClientError):
-    """The request cannot work as it stands."""
+    """The request cannot work as it stands.
+
+    Example:
+        >>> from dstack.api import Client
+        >>> try:
+        ...     Client.from_config().secrets.set("no name", "123")
+        ... except InvalidRequestError as error:
+        ...     print(error.message)
+        `no name` cannot be a secret's name
+    """
 
     code = "invalid_request"
 
 
 class ResourceExistsError(ServerClientError):
-    """The name is taken by something active."""
+    """The name is taken by something active.
+
+    Example:
+        >>> from dstack.api import Client, Task
+        >>> runs = Client.from_config().runs
+        >>> run = runs.submit(Task(commands=["sleep 60"]), run_name="busy")
+        >>> try:
+        ...     runs.submit(Task(commands=["sleep 60"]), run_name="busy")
+        ... except ResourceExistsError as error:
+        ...     print(error.hint)
+        Stop it with `dstack stop busy`, or use another name
+        >>> run.stop(abort=True)
+    """
 
     code = "resource_exists"
 
 
 class ResourceNotExistsError(ServerClientError):
-    """There is nothing of that name."""
+    """There is nothing of that name.
+
+    Example:
+        >>> from dstack.api import Client
+        >>> try:
+        ...     Client.from_config().secrets.get("NO_SUCH")
+        ... except ResourceNotExistsError as error:
+        ...     print(error.message)
+        There is no secret `NO_SUCH` in the project `main`
+    """
 
     code = "resource_not_exists"
 
 
 class ForbiddenError(ServerClientError):
-    """The user may not do this."""
+    """The user may not do this.
+
+    Example:
+        >>> ForbiddenError("Only admins may do this").code
+        'forbidden'
+    """
 
     code = "forbidden"
 
 
 class UnauthorizedError(ServerClientError):
-    """The token is missing or unknown."""
+    """The token is missing or unknown.
+
+    Example:
+        >>> UnauthorizedError("The server does not know this token").code
+        'unauthorized'
+    """
 
     code = "unauthorized"
 
 
 class BackendInvalidCredentialsError(ServerClientError):
-    """A cloud does not accept the credentials of its backend."""
+    """A cloud does not accept the credentials of its backend.
+
+    Example:
+        >>> BackendInvalidCredentialsError("The cloud does not accept the key").code
+        'backend_invalid_credentials'
+    """
 
     code = "backend_invalid_credentials"
 
 
 class NoCapacityError(ServerClientError):
-    """No machine that is to be had fits the requirements."""
+    """No machine that is to be had fits the requirements.
+
+    Example:
+        >>> from dstack.api import Client, Resources, Task
+        >>> try:
+        ...     Client.from_config().runs.submit(Task(commands=["true"], resources=Resources(gpu="H100:8")))
+        ... except NoCapacityError as error:
+        ...     print("gpu: asked 8 H100" in error.message)
+        True
+    """
 
     code = "no_capacity"
 
 
 class GatewayError(ServerClientError):
-    """The gateway could not do its part."""
+    """The gateway could not do its part.
+
+    Example:
+        >>> GatewayError("The gateway does not answer").code
+        'gateway_error'
+    """
 
     code = "gateway_error"
 
 
 class RepoDoesNotExistError(ServerClientError):
-    """The repo was not initialized in this project."""
+    """The repo was not initialized in this project.
+
+    Example:
+        >>> from dstack.api import Client, RemoteRepo, Task
+        >>> repo = RemoteRepo.from_url("https://example.com/team/project", repo_branch="main")
+        >>> try:
+        ...     Client.from_config().runs.submit(Task(commands=["true"]), repo=repo)
+        ... except RepoDoesNotExistError as error:
+        ...     print(error.hint)
+        `client.repos.init(repo)` or `dstack init` first
+    """
 
     code = "repo_does_not_exist"
 

@@ -54,6 +54,11 @@ class Client:
 
         Raises:
             ConfigurationError: something is missing, damaged or unknown.
+
+        Example:
+            >>> from dstack.api import Client
+            >>> Client.from_config().project
+            'main'
         """
         from dstack.api import _places
         from dstack.api._config import find_target
@@ -106,6 +111,11 @@ class Client:
 
         Raises:
             ForbiddenError: the user is no admin of the server.
+
+        Example:
+            >>> from dstack.api import Client
+            >>> Client.from_config().audit().silent
+            []
         """
         from dstack.protocol import routes
 
@@ -139,7 +149,12 @@ class Client:
         return found.instances
 
     def close(self) -> None:
-        """Close its connections; what follows logs or events in other threads ends."""
+        """Close its connections; what follows logs or events in other threads ends.
+
+        Example:
+            >>> from dstack.api import Client
+            >>> Client.from_config().close()
+        """
         self._transport.close()
 
     @cached_property

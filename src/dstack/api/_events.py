@@ -13,7 +13,15 @@ PAGE_EVENTS = 1000
 
 
 class EventCollection:
-    """The events of one project."""
+    """The events of one project.
+
+    Example:
+        >>> from dstack.api import Client, Task
+        >>> client = Client.from_config()
+        >>> run = client.runs.submit(Task(commands=["true"]))
+        >>> next(client.events.list(run=run.id)).kind
+        'run.submitted'
+    """
 
     def __init__(self, transport: Transport, project: str) -> None:
         self._transport = transport
@@ -25,6 +33,13 @@ class EventCollection:
         Args:
             run: a run's name or id, to see only its events.
             after: the number of the last event known already.
+
+        Example:
+            >>> from dstack.api import Client, Task
+            >>> client = Client.from_config()
+            >>> run = client.runs.submit(Task(commands=["true"]))
+            >>> next(client.events.list(run=run.id)).message.startswith("admin submitted")
+            True
         """
         while True:
             query = {"run": run, "after": after, "limit": PAGE_EVENTS}
@@ -40,6 +55,13 @@ class EventCollection:
         Raises:
             ServerUnreachableError: the server is away for minutes.
             ResourceNotExistsError: there is no such run.
+
+        Example:
+            >>> from dstack.api import Client, Task
+            >>> client = Client.from_config()
+            >>> run = client.runs.submit(Task(commands=["true"]))
+            >>> next(event.status for event in client.events.follow(run=run.id) if event.status == "done")
+            'done'
         """
         patience = Patience(self._transport)
         while True:

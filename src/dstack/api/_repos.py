@@ -54,13 +54,26 @@ class LocalRepo:
         return f"local-{hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]}"
 
     def items(self) -> "Iterable[Item]":
-        """The files to send."""
+        """The files to send.
+
+        Example:
+            >>> from pathlib import Path
+            >>> any(item.path.endswith("/x") for item in LocalRepo(Path("/nowhere")).items())
+            Traceback (most recent call last):
+            dstack.errors.ConfigurationError: There is no folder `/nowhere`
+            hint: Name a folder that exists
+        """
         from dstack.api._folders import items_in
 
         return items_in(self.folder)
 
     def ref(self, root: str | None) -> "RepoRef":
-        """How a run refers to the repo, once the files with this root are sent."""
+        """How a run refers to the repo, once the files with this root are sent.
+
+        Example:
+            >>> LocalRepo.from_dir(".").ref(None).kind
+            'local'
+        """
         from dstack.protocol.requests import RepoRef
 
         return RepoRef(id=self.repo_id, kind="local", root=root)
@@ -148,7 +161,12 @@ class RemoteRepo:
         return f"remote-{hashlib.sha256(identity_of(self.repo_url).encode()).hexdigest()[:16]}"
 
     def items(self) -> "Iterable[Item]":
-        """What differs in the checkout of this machine."""
+        """What differs in the checkout of this machine.
+
+        Example:
+            >>> list(RemoteRepo.from_url("https://example.com/team/project", "main").items())
+            []
+        """
         from dstack.api import _git
 
         if self.folder is None or self.repo_hash is None:
@@ -156,7 +174,12 @@ class RemoteRepo:
         return _git.changes_since(_git.Checkout(self.folder, self.repo_url, self.repo_branch, self.repo_hash))
 
     def ref(self, root: str | None) -> "RepoRef":
-        """How a run refers to the repo, once the files with this root are sent."""
+        """How a run refers to the repo, once the files with this root are sent.
+
+        Example:
+            >>> RemoteRepo.from_url("https://example.com/team/project", "main").ref(None).branch
+            'main'
+        """
         from dstack.protocol.requests import RepoRef
 
         return RepoRef(
@@ -237,13 +260,23 @@ class VirtualRepo:
         self.add_file(path, source.read_bytes())
 
     def items(self) -> "Iterable[Item]":
-        """The files to send."""
+        """The files to send.
+
+        Example:
+            >>> list(VirtualRepo("x").items())
+            []
+        """
         from dstack.api._files import Item
 
         return [Item(path, content) for path, content in self._files.items()]
 
     def ref(self, root: str | None) -> "RepoRef":
-        """How a run refers to the repo, once the files with this root are sent."""
+        """How a run refers to the repo, once the files with this root are sent.
+
+        Example:
+            >>> VirtualRepo("x").ref(None).id
+            'x'
+        """
         from dstack.protocol.requests import RepoRef
 
         return RepoRef(id=self.repo_id, kind="virtual", root=root)

@@ -19,7 +19,19 @@ from dstack.spec.ports import PortMapping
 
 
 class Run:
-    """One run. What it shows is as of the last `refresh`, `attach` or `logs`."""
+    """One run. What it shows is as of the last `refresh`, `attach` or `logs`.
+
+    Example:
+        >>> from dstack.api import Client, Task
+        >>> run = Client.from_config().runs.submit(Task(commands=["echo hello"]), run_name="first")
+        >>> run.name, run.ports, run.exit_code
+        ('first', None, None)
+        >>> b"".join(run.logs())
+        b'hello\\n'
+        >>> run.refresh()
+        >>> run.status.value, run.exit_code, run.backend.value, run.hostname
+        ('done', 0, 'local', '127.0.0.1')
+    """
 
     def __init__(self, context: Context, view: RunView, reserved: _ports.Reservation | None = None) -> None:
         self._context = context
@@ -104,11 +116,23 @@ class Run:
 
         Raises:
             ResourceNotExistsError: the run was deleted.
+
+        Example:
+            >>> from dstack.api import Client, Task
+            >>> run = Client.from_config().runs.submit(Task(commands=["true"]))
+            >>> run.refresh()
         """
         self._fetch()
 
     def changes(self) -> Iterator["Run"]:
-        """Yield this run now and after each change, until it has ended. Waits on the server's events, never polls."""
+        """Yield this run now and after each change, until it has ended. Waits on the server's events, never polls.
+
+        Example:
+            >>> from dstack.api import Client, Task
+            >>> run = Client.from_config().runs.submit(Task(commands=["true"]))
+            >>> [one.status.value for one in run.changes()][-1]
+            'done'
+        """
         yield self
         if self.status.is_finished():
             return
@@ -138,6 +162,12 @@ class Run:
 
         Raises:
             ServerUnreachableError: the server is away for minutes.
+
+        Example:
+            >>> from dstack.api import Client, Task
+            >>> run = Client.from_config().runs.submit(Task(commands=["echo hello"]))
+            >>> b"".join(run.logs())
+            b'hello\\n'
         """
         query = {
             "replica": replica_num,
@@ -172,6 +202,15 @@ class Run:
         Raises:
             PortUsedError: a local port is in use, or may not be used.
             SSHError: the tunnel could not be opened; says why.
+
+        Example:
+            >>> from dstack.api import Client, Task
+            >>> run = Client.from_config().runs.submit(Task(commands=["sleep 60"], ports=["*:8000"]))
+            >>> run.attach()
+            True
+            >>> sorted(run.ports)
+            [8000]
+            >>> run.stop(abort=True)
         """
         if self._attachment is not None:
             return True
@@ -206,7 +245,18 @@ class Run:
         return self.status is RunStatus.DONE
 
     def detach(self) -> None:
-        """Close the tunnel and undo what `attach` did; harmless where nothing is attached."""
+        """Close the tunnel and undo what `attach` did; harmless where nothing is attached.
+
+        Example:
+            >>> from dstack.api import Client, Task
+            >>> run = Client.from_config().runs.submit(Task(commands=["sleep 60"]))
+            >>> run.attach()
+            True
+            >>> run.detach()
+            >>> run.ports is None
+            True
+            >>> run.stop(abort=True)
+        """
         self._release()
         attachment, self._attachment = self._attachment, None
         if attachment is not None:
@@ -217,6 +267,13 @@ class Run:
 
         Args:
             abort: end it at once, without the time to clean up that SIGTERM gives.
+
+        Example:
+            >>> from dstack.api import Client, Task
+            >>> run = Client.from_config().runs.submit(Task(commands=["sleep 60"]))
+            >>> run.stop()
+            >>> [one.status.value for one in run.changes()][-1]
+            'terminated'
         """
         self._view = self._context.transport.call(
             routes.STOP_RUN, StopRun(abort=abort), project=self._context.project, run=self.id

@@ -26,13 +26,27 @@ PAGE_RUNS = 100
 
 
 class RunCollection:
-    """Operations with runs."""
+    """Operations with runs.
+
+    Example:
+        >>> from dstack.api import Client
+        >>> Client.from_config().runs.get("no-such-run") is None
+        True
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     def get(self, run_name: str) -> Run | None:
-        """The latest run of that name (or the run of that id), or None."""
+        """The latest run of that name (or the run of that id), or None.
+
+        Example:
+            >>> from dstack.api import Client, Task
+            >>> runs = Client.from_config().runs
+            >>> run = runs.submit(Task(commands=["true"]), run_name="found")
+            >>> runs.get("found").id == run.id
+            True
+        """
         try:
             view = self._context.transport.call(routes.GET_RUN, project=self._context.project, run=run_name)
         except ResourceNotExistsError:
@@ -210,6 +224,16 @@ class RunCollection:
         Raises:
             ResourceNotExistsError: there is no such run.
             InvalidRequestError: it has not finished.
+
+        Example:
+            >>> from dstack.api import Client, Task
+            >>> runs = Client.from_config().runs
+            >>> run = runs.submit(Task(commands=["true"]), run_name="old")
+            >>> b"".join(run.logs())
+            b''
+            >>> runs.delete("old")
+            >>> runs.get("old") is None
+            True
         """
         self._context.transport.call(routes.DELETE_RUN, project=self._context.project, run=run_name)
 
@@ -246,7 +270,15 @@ class RunCollection:
         return Run(self._context, view, reserved)
 
     def list(self, all: bool = False) -> list[Run]:
-        """Unfinished runs, newest first, or the last finished one where there are none; with `all` every run."""
+        """Unfinished runs, newest first, or the last finished one where there are none; with `all` every run.
+
+        Example:
+            >>> from dstack.api import Client, Task
+            >>> runs = Client.from_config().runs
+            >>> run = runs.submit(Task(commands=["true"]), run_name="listed")
+            >>> "listed" in [one.name for one in runs.list(all=True)]
+            True
+        """
         runs: list[Run] = []
         before: str | None = None
         while True:

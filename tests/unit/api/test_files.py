@@ -10,7 +10,7 @@ import pytest
 from dstack.api import _folders
 from dstack.api._files import pack, upload
 from dstack.api._transport import Transport
-from dstack.errors import ConfigurationError
+from dstack.errors import ConfigurationError, DstackError
 from dstack.protocol.files import CHUNK_BYTES, FileEntry, entries_of, hash_of, page_hashes_of
 
 from .conftest import Answer, Asked, FakeServer
@@ -37,6 +37,10 @@ def write(folder: Path, *paths: str) -> None:
 def entries(folder: Path) -> list[FileEntry]:
     package = pack(_folders.items_in(folder))
     return [entry for page in page_hashes_of(package.blob(package.root)) for entry in entries_of(package.blob(page))]
+
+
+HEADERS_BYTES = 500
+"""More than a request has beside its body."""
 
 
 class BlobStore:
@@ -223,3 +227,48 @@ def test_a_file_that_never_rests_is_told_by_name(
     server.answer = answer
     with pytest.raises(ConfigurationError, match=r"work/busy` does not stop changing while it is read"):
         upload(transport, "main", lambda: _folders.items_in(folder))
+
+
+def test_one_changed_file_among_ten_thousand_sends_little(
+    folder: Path, transport: Transport, server: FakeServer, store: BlobStore
+) -> None:
+    for number in range(100):
+        (folder / f"a-folder-{number}").mkdir()
+        for name in range(100):
+            (folder / f"a-folder-{number}" / f"some-file-{name}.py").write_text(f"{number} {name}")
+    sent_bytes = 0
+
+    def answer(asked: Asked) -> Answer:
+        nonlocal sent_bytes
+        sent_bytes += len(asked.body) + HEADERS_BYTES
+        return store.answer(asked)
+
+    server.answer = answer
+    upload(transport, "main", lambda: _folders.items_in(folder))
+    worst = 0
+    for number in (0, 17, 42, 99):
+        (folder / f"a-folder-{number}" / "some-file-50.py").write_text(f"changed {number}")
+        sent_bytes = 0
+        upload(transport, "main", lambda: _folders.items_in(folder))
+        worst = max(worst, sent_bytes)
+    assert worst <= 64 << 10
+    sent_bytes = 0
+    upload(transport, "main", lambda: _folders.items_in(folder))
+    assert sent_bytes <= 16 << 10
+
+
+def test_an_upload_that_broke_off_goes_on_where_it_was(
+    folder: Path, transport: Transport, server: FakeServer, store: BlobStore
+) -> None:
+    write(folder, *(f"f{number}" for number in range(200)))
+
+    def breaks(asked: Asked) -> Answer:
+        return Answer(400, b"{}") if store.puts >= 50 and asked.method == "PUT" else store.answer(asked)
+
+    server.answer = breaks
+    with pytest.raises(DstackError):
+        upload(transport, "main", lambda: _folders.items_in(folder))
+    there = store.puts
+    server.answer = store.answer
+    upload(transport, "main", lambda: _folders.items_in(folder))
+    assert store.puts == len(store.blobs) and there >= 50
