@@ -11,7 +11,7 @@ SEED ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test check sim format docs bench bench-engine clean
+.PHONY: help demo test check sim format docs site bench bench-engine clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +38,9 @@ format: $(VENV)/installed-dev ## put the code into its one form
 
 docs: $(VENV)/installed-dev ## write the pages that come from the code
 	@$(BIN)/python scripts/write_docs.py
+
+site: $(VENV)/installed-dev ## build the documentation site in site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet && echo "Open site/index.html"
 
 bench: $(VENV)/installed-dev ## measure speed, as ratios to what bare Python and a bare shell take
 	@$(BIN)/python -m bench.main $(ARGS)

@@ -37,7 +37,7 @@ class DstackError(Exception):
         message: what happened and to what; one sentence without a full stop.
         hint: what to do next, or None where nothing can be done.
 
-    Example:
+    Examples:
         >>> error = DstackError("It did not work", hint="Try again")
         >>> error.message, error.hint, error.code
         ('It did not work', 'Try again', 'error')
@@ -58,7 +58,7 @@ class DstackError(Exception):
 class ConfigurationError(DstackError):
     """What the user wrote or set up cannot work.
 
-    Example:
+    Examples:
         >>> from dstack.api import Client
         >>> try:
         ...     Client.from_config(server_url="http://127.0.0.1:3000", user_token="secret")
@@ -73,7 +73,7 @@ class ConfigurationError(DstackError):
 class ClientError(DstackError):
     """The client could not do its part.
 
-    Example:
+    Examples:
         >>> issubclass(PortUsedError, ClientError)
         True
     """
@@ -84,7 +84,7 @@ class ClientError(DstackError):
 class ServerUnreachableError(ClientError):
     """Nobody answers at the server's URL.
 
-    Example:
+    Examples:
         >>> from dstack.api import Client
         >>> client = Client.from_config("main", "http://127.0.0.1:1", "secret")
         >>> try:
@@ -100,7 +100,7 @@ class ServerUnreachableError(ClientError):
 class PortUsedError(ClientError):
     """A local port is taken, or this user may not use it.
 
-    Example:
+    Examples:
         >>> import socket
         >>> from dstack.api import Client, Task
         >>> with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -118,7 +118,7 @@ class PortUsedError(ClientError):
 class SSHError(ClientError):
     """The tunnel to the job could not be opened, or broke.
 
-    Example:
+    Examples:
         >>> SSHError("The SSH tunnel could not be opened").code
         'ssh_error'
     """
@@ -129,7 +129,7 @@ class SSHError(ClientError):
 class ServerError(DstackError):
     """The server could not do its part.
 
-    Example:
+    Examples:
         >>> issubclass(NoCapacityError, ServerError)
         True
     """
@@ -154,7 +154,7 @@ class StorageUnavailable(ServerError):
 class ServerClientError(ServerError):
     """The server refused the request.
 
-    Example:
+    Examples:
         >>> issubclass(ResourceExistsError, ServerClientError)
         True
     """
@@ -165,7 +165,7 @@ class ServerClientError(ServerError):
 class InvalidRequestError(ServerClientError):
     """The request cannot work as it stands.
 
-    Example:
+    Examples:
         >>> from dstack.api import Client
         >>> try:
         ...     Client.from_config().secrets.set("no name", "123")
@@ -180,7 +180,7 @@ class InvalidRequestError(ServerClientError):
 class ResourceExistsError(ServerClientError):
     """The name is taken by something active.
 
-    Example:
+    Examples:
         >>> from dstack.api import Client, Task
         >>> runs = Client.from_config().runs
         >>> run = runs.submit(Task(commands=["sleep 60"]), run_name="busy")
@@ -198,7 +198,7 @@ class ResourceExistsError(ServerClientError):
 class ResourceNotExistsError(ServerClientError):
     """There is nothing of that name.
 
-    Example:
+    Examples:
         >>> from dstack.api import Client
         >>> try:
         ...     Client.from_config().secrets.get("NO_SUCH")
@@ -213,7 +213,7 @@ class ResourceNotExistsError(ServerClientError):
 class ForbiddenError(ServerClientError):
     """The user may not do this.
 
-    Example:
+    Examples:
         >>> ForbiddenError("Only admins may do this").code
         'forbidden'
     """
@@ -224,7 +224,7 @@ class ForbiddenError(ServerClientError):
 class UnauthorizedError(ServerClientError):
     """The token is missing or unknown.
 
-    Example:
+    Examples:
         >>> UnauthorizedError("The server does not know this token").code
         'unauthorized'
     """
@@ -235,7 +235,7 @@ class UnauthorizedError(ServerClientError):
 class BackendInvalidCredentialsError(ServerClientError):
     """A cloud does not accept the credentials of its backend.
 
-    Example:
+    Examples:
         >>> BackendInvalidCredentialsError("The cloud does not accept the key").code
         'backend_invalid_credentials'
     """
@@ -246,7 +246,7 @@ class BackendInvalidCredentialsError(ServerClientError):
 class NoCapacityError(ServerClientError):
     """No machine that is to be had fits the requirements.
 
-    Example:
+    Examples:
         >>> from dstack.api import Client, Resources, Task
         >>> try:
         ...     Client.from_config().runs.submit(Task(commands=["true"], resources=Resources(gpu="H100:8")))
@@ -261,7 +261,7 @@ class NoCapacityError(ServerClientError):
 class GatewayError(ServerClientError):
     """The gateway could not do its part.
 
-    Example:
+    Examples:
         >>> GatewayError("The gateway does not answer").code
         'gateway_error'
     """
@@ -272,7 +272,7 @@ class GatewayError(ServerClientError):
 class RepoDoesNotExistError(ServerClientError):
     """The repo was not initialized in this project.
 
-    Example:
+    Examples:
         >>> from dstack.api import Client, RemoteRepo, Task
         >>> repo = RemoteRepo.from_url("https://example.com/team/project", repo_branch="main")
         >>> try:

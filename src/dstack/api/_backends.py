@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 class Backend:
     """One source of machines of a project.
 
-    Example:
+    Examples:
         >>> Backend("local", is_silent=False).name
         'local'
     """
@@ -25,7 +25,7 @@ class Backend:
 class BackendCollection:
     """Operations with backends.
 
-    Example:
+    Examples:
         >>> from dstack.api import Client
         >>> [backend.name for backend in Client.from_config().backends.list()]
         ['local']
@@ -38,7 +38,7 @@ class BackendCollection:
     def list(self) -> list[Backend]:
         """All backends of the project.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client
             >>> Client.from_config().backends.list()
             [Backend(name='local', is_silent=False)]

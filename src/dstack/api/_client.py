@@ -23,7 +23,7 @@ class Client:
         project: the project's name.
         ssh_identity_file: an ed25519 private key for tunnels; the client's own without it.
 
-    Example:
+    Examples:
         >>> from dstack.api import Client
         >>> client = Client.from_config(project_name="main", server_url="http://127.0.0.1:3000", user_token="secret")
         >>> client.project
@@ -55,7 +55,7 @@ class Client:
         Raises:
             ConfigurationError: something is missing, damaged or unknown.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client
             >>> Client.from_config().project
             'main'
@@ -112,7 +112,7 @@ class Client:
         Raises:
             ForbiddenError: the user is no admin of the server.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client
             >>> Client.from_config().audit().silent
             []
@@ -125,7 +125,7 @@ class Client:
     def projects(self) -> "list[ProjectView]":
         """The projects that the user may use on this server, and what the user is in each.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client
             >>> [project.name for project in Client.from_config().projects()]
             ['main']
@@ -138,7 +138,7 @@ class Client:
     def instances(self) -> "list[InstanceView]":
         """The machines that the project uses, or may use.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client
             >>> all(instance.backend == "local" for instance in Client.from_config().instances())
             True
@@ -151,7 +151,7 @@ class Client:
     def close(self) -> None:
         """Close its connections; what follows logs or events in other threads ends.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client
             >>> Client.from_config().close()
         """

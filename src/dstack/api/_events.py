@@ -15,7 +15,7 @@ PAGE_EVENTS = 1000
 class EventCollection:
     """The events of one project.
 
-    Example:
+    Examples:
         >>> from dstack.api import Client, Task
         >>> client = Client.from_config()
         >>> run = client.runs.submit(Task(commands=["true"]))
@@ -34,7 +34,7 @@ class EventCollection:
             run: a run's name or id, to see only its events.
             after: the number of the last event known already.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client, Task
             >>> client = Client.from_config()
             >>> run = client.runs.submit(Task(commands=["true"]))
@@ -56,7 +56,7 @@ class EventCollection:
             ServerUnreachableError: the server is away for minutes.
             ResourceNotExistsError: there is no such run.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client, Task
             >>> client = Client.from_config()
             >>> run = client.runs.submit(Task(commands=["true"]))

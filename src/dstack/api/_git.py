@@ -100,7 +100,7 @@ def normal_url(url: str) -> tuple[str, str | None]:
     Raises:
         ConfigurationError: it leads to no other machine.
 
-    Example:
+    Examples:
         >>> normal_url("https://me:s3cret@example.com/a/b.git")
         ('https://example.com/a/b.git', 's3cret')
     """
@@ -118,7 +118,7 @@ def normal_url(url: str) -> tuple[str, str | None]:
 def identity_of(url: str) -> str:
     """The same for every way to spell the remote: by HTTPS or SSH, with and without `.git`.
 
-    Example:
+    Examples:
         >>> identity_of("git@example.com:a/b.git") == identity_of("https://example.com/a/b")
         True
     """

@@ -22,7 +22,7 @@ from dstack.api._repos import LocalRepo, RemoteRepo, Repo
 class RepoCollection:
     """Operations with repos.
 
-    Example:
+    Examples:
         >>> from dstack.api import Client
         >>> Client.from_config().repos.is_initialized(LocalRepo.from_dir("."))
         False
@@ -51,7 +51,7 @@ class RepoCollection:
         Raises:
             ConfigurationError: no credentials open the remote, it lacks the branch, or they are given for a folder.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client, VirtualRepo
             >>> repo, client = VirtualRepo("my-files"), Client.from_config()
             >>> client.repos.init(repo)
@@ -72,7 +72,7 @@ class RepoCollection:
     def is_initialized(self, repo: Repo) -> bool:
         """Whether the caller has initialized the repo in the project.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client, VirtualRepo
             >>> Client.from_config().repos.is_initialized(VirtualRepo("never-seen"))
             False
@@ -82,7 +82,7 @@ class RepoCollection:
     def list(self) -> "list[RepoView]":
         """All repos that the caller has initialized in the project, without credentials.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client
             >>> [repo.id for repo in Client.from_config().repos.list() if repo.id == "no-such-repo"]
             []
@@ -114,7 +114,7 @@ class RepoCollection:
             RepoDoesNotExistError: it is not initialized.
             ConfigurationError: as for `init`.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client
             >>> type(Client.from_config().repos.load(".", local=True, init=True)).__name__
             'LocalRepo'
@@ -150,7 +150,7 @@ class RepoCollection:
         Raises:
             ConfigurationError: something cannot be sent; says which file and why.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client
             >>> Client.from_config().repos.upload(None) is None
             True
@@ -164,7 +164,7 @@ class RepoCollection:
     def planned(self, repo: Repo | None, files: "Iterable[FileMapping]", folder: Path) -> "RepoRef | None":
         """What `upload` with the same arguments would return; nothing is sent.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client
             >>> Client.from_config().repos.planned(None, [], Path()) is None
             True

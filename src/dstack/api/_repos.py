@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class LocalRepo:
     """A folder of this machine, sent with a run.
 
-    Example:
+    Examples:
         >>> repo = LocalRepo.from_dir(".")
         >>> repo.repo_id.startswith("local-")
         True
@@ -39,7 +39,7 @@ class LocalRepo:
         Raises:
             ConfigurationError: there is no such folder.
 
-        Example:
+        Examples:
             >>> LocalRepo.from_dir(".").folder.is_absolute()
             True
         """
@@ -56,7 +56,7 @@ class LocalRepo:
     def items(self) -> "Iterable[Item]":
         """The files to send.
 
-        Example:
+        Examples:
             >>> from pathlib import Path
             >>> any(item.path.endswith("/x") for item in LocalRepo(Path("/nowhere")).items())
             Traceback (most recent call last):
@@ -70,7 +70,7 @@ class LocalRepo:
     def ref(self, root: str | None) -> "RepoRef":
         """How a run refers to the repo, once the files with this root are sent.
 
-        Example:
+        Examples:
             >>> LocalRepo.from_dir(".").ref(None).kind
             'local'
         """
@@ -85,7 +85,7 @@ class RemoteRepo:
 
     Initialize it once in a project before runs use it: `client.repos.init(repo)`.
 
-    Example:
+    Examples:
         >>> repo = RemoteRepo.from_url("https://example.com/team/project.git", repo_branch="main")
         >>> repo.repo_url, repo.repo_branch
         ('https://example.com/team/project.git', 'main')
@@ -114,7 +114,7 @@ class RemoteRepo:
         Raises:
             ConfigurationError: it is no checkout, or none of its commits is known to be on its remote.
 
-        Example:
+        Examples:
             >>> RemoteRepo.from_dir("/")
             Traceback (most recent call last):
             dstack.errors.ConfigurationError: `/` is not under Git
@@ -142,7 +142,7 @@ class RemoteRepo:
             ValueError: neither branch nor hash is given.
             ConfigurationError: the URL leads to no other machine.
 
-        Example:
+        Examples:
             >>> RemoteRepo.from_url("git@example.com:team/project.git", repo_hash="0a1b2c3").repo_hash
             '0a1b2c3'
         """
@@ -163,7 +163,7 @@ class RemoteRepo:
     def items(self) -> "Iterable[Item]":
         """What differs in the checkout of this machine.
 
-        Example:
+        Examples:
             >>> list(RemoteRepo.from_url("https://example.com/team/project", "main").items())
             []
         """
@@ -176,7 +176,7 @@ class RemoteRepo:
     def ref(self, root: str | None) -> "RepoRef":
         """How a run refers to the repo, once the files with this root are sent.
 
-        Example:
+        Examples:
             >>> RemoteRepo.from_url("https://example.com/team/project", "main").ref(None).branch
             'main'
         """
@@ -198,7 +198,7 @@ class VirtualRepo:
     Args:
         repo_id: what tells it from others, such as `my-files`.
 
-    Example:
+    Examples:
         >>> repo = VirtualRepo(repo_id="my-files")
         >>> repo.add_file("settings.json", b"{}")
         >>> [item.path for item in repo.items()]
@@ -220,7 +220,7 @@ class VirtualRepo:
         Raises:
             ValueError: the path is absolute, or leads out of the folder.
 
-        Example:
+        Examples:
             >>> VirtualRepo("x").add_file("../out", b"")
             Traceback (most recent call last):
             ValueError: expected a path inside the job's folder, found `../out`
@@ -241,7 +241,7 @@ class VirtualRepo:
         Raises:
             ValueError: the path leads out of the package, or there is no such file.
 
-        Example:
+        Examples:
             >>> repo = VirtualRepo("x")
             >>> repo.add_file_from_package("json", "decoder.py")
             >>> [item.path for item in repo.items()]
@@ -262,7 +262,7 @@ class VirtualRepo:
     def items(self) -> "Iterable[Item]":
         """The files to send.
 
-        Example:
+        Examples:
             >>> list(VirtualRepo("x").items())
             []
         """
@@ -273,7 +273,7 @@ class VirtualRepo:
     def ref(self, root: str | None) -> "RepoRef":
         """How a run refers to the repo, once the files with this root are sent.
 
-        Example:
+        Examples:
             >>> VirtualRepo("x").ref(None).id
             'x'
         """

@@ -7,7 +7,7 @@ from datetime import datetime
 from dstack.api import _ports, _tunnel
 from dstack.api._attach import Attachment, Wish, open_attachment
 from dstack.api._context import Context
-from dstack.api._keys import identity
+from dstack.api._keys import Identity, identity
 from dstack.api._logs import LogReader
 from dstack.errors import AgentRefused, ConfigurationError, ServerClientError, SSHError
 from dstack.protocol import routes
@@ -21,7 +21,7 @@ from dstack.spec.ports import PortMapping
 class Run:
     """One run. What it shows is as of the last `refresh`, `attach` or `logs`.
 
-    Example:
+    Examples:
         >>> from dstack.api import Client, Task
         >>> run = Client.from_config().runs.submit(Task(commands=["echo hello"]), run_name="first")
         >>> run.name, run.ports, run.exit_code
@@ -117,7 +117,7 @@ class Run:
         Raises:
             ResourceNotExistsError: the run was deleted.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client, Task
             >>> run = Client.from_config().runs.submit(Task(commands=["true"]))
             >>> run.refresh()
@@ -127,7 +127,7 @@ class Run:
     def changes(self) -> Iterator["Run"]:
         """Yield this run now and after each change, until it has ended. Waits on the server's events, never polls.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client, Task
             >>> run = Client.from_config().runs.submit(Task(commands=["true"]))
             >>> [one.status.value for one in run.changes()][-1]
@@ -163,7 +163,7 @@ class Run:
         Raises:
             ServerUnreachableError: the server is away for minutes.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client, Task
             >>> run = Client.from_config().runs.submit(Task(commands=["echo hello"]))
             >>> b"".join(run.logs())
@@ -203,7 +203,7 @@ class Run:
             PortUsedError: a local port is in use, or may not be used.
             SSHError: the tunnel could not be opened; says why.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client, Task
             >>> run = Client.from_config().runs.submit(Task(commands=["sleep 60"], ports=["*:8000"]))
             >>> run.attach()
@@ -216,13 +216,6 @@ class Run:
             return True
         _tunnel.preload()
         key = identity(ssh_identity_file or self._context.ssh_identity_file)
-
-        def grant() -> AccessView:
-            body = GrantAccess(public_key=key.public_key, replica=replica_num, node=job_num)
-            access: AccessView = self._context.transport.call(
-                routes.GRANT_ACCESS, body, project=self._context.project, run=self.id
-            )
-            return access
 
         for _ in self.changes():
             job = self._job(replica_num, job_num)
@@ -237,7 +230,7 @@ class Run:
                 same_machine=self._context.same_machine,
                 reserved=self._reserved,
                 identity=key,
-                grant=grant,
+                grant=lambda: self._grant(key, replica_num, job_num),
             )
             if self._open(wish, replica_num, job_num):
                 return True
@@ -247,7 +240,7 @@ class Run:
     def detach(self) -> None:
         """Close the tunnel and undo what `attach` did; harmless where nothing is attached.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client, Task
             >>> run = Client.from_config().runs.submit(Task(commands=["sleep 60"]))
             >>> run.attach()
@@ -268,7 +261,7 @@ class Run:
         Args:
             abort: end it at once, without the time to clean up that SIGTERM gives.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client, Task
             >>> run = Client.from_config().runs.submit(Task(commands=["sleep 60"]))
             >>> run.stop()
@@ -279,6 +272,14 @@ class Run:
             routes.STOP_RUN, StopRun(abort=abort), project=self._context.project, run=self.id
         )
         self.detach()
+
+    def _grant(self, key: Identity, replica: int, node: int) -> AccessView:
+        """Have the job's machine let the key in."""
+        body = GrantAccess(public_key=key.public_key, replica=replica, node=node)
+        access: AccessView = self._context.transport.call(
+            routes.GRANT_ACCESS, body, project=self._context.project, run=self.id
+        )
+        return access
 
     def _open(self, wish: Wish, replica: int, node: int) -> bool:
         """Whether the way in is open; False where the job ended before it was.

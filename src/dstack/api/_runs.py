@@ -28,7 +28,7 @@ PAGE_RUNS = 100
 class RunCollection:
     """Operations with runs.
 
-    Example:
+    Examples:
         >>> from dstack.api import Client
         >>> Client.from_config().runs.get("no-such-run") is None
         True
@@ -40,7 +40,7 @@ class RunCollection:
     def get(self, run_name: str) -> Run | None:
         """The latest run of that name (or the run of that id), or None.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client, Task
             >>> runs = Client.from_config().runs
             >>> run = runs.submit(Task(commands=["true"]), run_name="found")
@@ -88,7 +88,7 @@ class RunCollection:
             run_name: its name; without it the configuration's, or a random one.
             reserve_ports: take the local ports first, so that one in use is known before anything is created.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client, Task
             >>> run = Client.from_config().runs.submit(Task(commands=["echo hello"]))
             >>> b"".join(run.logs())
@@ -129,7 +129,7 @@ class RunCollection:
         Raises:
             ConfigurationError: something in it cannot work.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client, Task
             >>> plan = Client.from_config().runs.get_plan(Task(commands=["echo hello"]))
             >>> plan.offers[0].backend
@@ -158,7 +158,7 @@ class RunCollection:
             ConfigurationError, PortUsedError: as `submit`.
             ResourceExistsError: the run of that name is active and cannot go on with the changes.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client, Task
             >>> runs = Client.from_config().runs
             >>> run = runs.exec_plan(runs.get_plan(Task(commands=["echo hello"])))
@@ -182,7 +182,7 @@ class RunCollection:
     ) -> RunPlan:
         """The later spelling of `get_plan`.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client, Task
             >>> Client.from_config().runs.get_run_plan(Task(commands=["echo hello"])).view.project
             'main'
@@ -192,7 +192,7 @@ class RunCollection:
     def apply_plan(self, run_plan: RunPlan, repo: "Repo | None" = None, reserve_ports: bool = True) -> Run:
         """The later spelling of `exec_plan`.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client, Task
             >>> runs = Client.from_config().runs
             >>> runs.apply_plan(runs.get_run_plan(Task(commands=["true"], name="applied"))).name
@@ -210,7 +210,7 @@ class RunCollection:
     ) -> Run:
         """`get_run_plan` and `apply_plan` in one.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client, Task
             >>> Client.from_config().runs.apply_configuration(Task(commands=["true"], name="at-once")).name
             'at-once'
@@ -225,7 +225,7 @@ class RunCollection:
             ResourceNotExistsError: there is no such run.
             InvalidRequestError: it has not finished.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client, Task
             >>> runs = Client.from_config().runs
             >>> run = runs.submit(Task(commands=["true"]), run_name="old")
@@ -272,7 +272,7 @@ class RunCollection:
     def list(self, all: bool = False) -> list[Run]:
         """Unfinished runs, newest first, or the last finished one where there are none; with `all` every run.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client, Task
             >>> runs = Client.from_config().runs
             >>> run = runs.submit(Task(commands=["true"]), run_name="listed")

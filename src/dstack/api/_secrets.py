@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 class SecretCollection:
     """Operations with secrets. Values are kept encrypted, and given to jobs alone.
 
-    Example:
+    Examples:
         >>> from dstack.api import Client
         >>> secrets = Client.from_config().secrets
         >>> secrets.set("HF_TOKEN", "hf_123")
@@ -33,7 +33,7 @@ class SecretCollection:
         Raises:
             InvalidRequestError: the name is none.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client
             >>> Client.from_config().secrets.set("TOKEN", "123")
         """
@@ -49,7 +49,7 @@ class SecretCollection:
             ResourceNotExistsError: there is none of that name.
             ForbiddenError: the caller may not see it.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client
             >>> secrets = Client.from_config().secrets
             >>> secrets.set("TOKEN", "123")
@@ -65,7 +65,7 @@ class SecretCollection:
     def list(self) -> "list[SecretView]":
         """The names of all secrets, and when each was last set.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client
             >>> secrets = Client.from_config().secrets
             >>> secrets.set("TOKEN", "123")
@@ -84,7 +84,7 @@ class SecretCollection:
         Raises:
             ResourceNotExistsError: there is none of that name.
 
-        Example:
+        Examples:
             >>> from dstack.api import Client
             >>> secrets = Client.from_config().secrets
             >>> secrets.set("OLD", "123")

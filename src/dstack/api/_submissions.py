@@ -63,7 +63,7 @@ class Draft:
 class RunPlan:
     """What a submit would do: pass it to `RunCollection.exec_plan`.
 
-    Example:
+    Examples:
         >>> from dstack.api import Client, Task
         >>> plan = Client.from_config().runs.get_plan(Task(commands=["echo hello"]))
         >>> plan.offers[0].backend, plan.changes

@@ -9,7 +9,7 @@ from cronsim import CronSim
 def next_start(cron: Sequence[str], after: datetime) -> datetime | None:
     """The first time after `after` that any of the expressions names; None where none ever does.
 
-    Example:
+    Examples:
         >>> from datetime import UTC
         >>> next_start(["0 8 * * *", "30 7 * * *"], datetime(2026, 1, 1, 12, tzinfo=UTC)).isoformat()
         '2026-01-02T07:30:00+00:00'

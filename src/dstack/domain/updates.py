@@ -26,7 +26,7 @@ class Change:
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     """The fields that differ between two configurations as JSON objects; None for what is not written.
 
-    Example:
+    Examples:
         >>> changes({"type": "task", "priority": 1}, {"type": "task", "env": {"A": "1"}})
         [Change(field='env', old=None, new={'A': '1'}), Change(field='priority', old=1, new=None)]
     """

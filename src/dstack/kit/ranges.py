@@ -20,7 +20,7 @@ _COUNT = re.compile(r"[0-9]{1,10}")
 class Range(Generic[T]):
     """A closed range that does not change; None is open.
 
-    Example:
+    Examples:
         >>> str(Range(2, None)), Range.parse("2..8", parse_count).max, Range(1, 4).contains(5)
         ('2..', 8, False)
     """

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 def nearest(word: str, words: Iterable[str]) -> str | None:
     """The known word that `word` was probably meant to be, or None.
 
-    Example:
+    Examples:
         >>> nearest("comands", ["commands", "ports"])
         'commands'
     """
@@ -28,7 +28,7 @@ SHOWN_MAX_CHARACTERS = 100
 def shown(value: object) -> str:
     """What somebody wrote, in a sentence about it: as it stands in YAML and JSON, and never long.
 
-    Example:
+    Examples:
         >>> shown("8GiB"), shown(True), shown(None), shown([1, 2])
         ('`8GiB`', '`true`', 'nothing', 'a list')
     """

@@ -22,7 +22,7 @@ _SECONDS_IN = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 class Memory(float):
     """A size of memory or disk: a number of gigabytes, 1024-based.
 
-    Example:
+    Examples:
         >>> Memory.parse("512MB") == 0.5, str(Memory(8)), Memory(1.5).mib
         (True, '8GB', 1536)
     """
@@ -87,7 +87,7 @@ def parse_duration(value: object) -> int:
     Raises:
         ValueError: it is no duration.
 
-    Example:
+    Examples:
         >>> parse_duration("2h")
         7200
     """
@@ -109,7 +109,7 @@ def _seconds_of(value: object) -> int | None:
 def duration_text(seconds: int) -> str:
     """The shortest spelling that `parse_duration` reads back to the same.
 
-    Example:
+    Examples:
         >>> duration_text(7200), duration_text(90)
         ('2h', '90s')
     """

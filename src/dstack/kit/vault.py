@@ -24,7 +24,7 @@ class Vault:
     Args:
         keys: 32 bytes each, as URL-safe base64. Newest first.
 
-    Example:
+    Examples:
         >>> vault = Vault([new_key()])
         >>> vault.open(vault.seal("hello"))
         'hello'

@@ -6,7 +6,7 @@ from enum import StrEnum
 class RunStatus(StrEnum):
     """Where a run is in its life.
 
-    Example:
+    Examples:
         >>> RunStatus("done").is_finished()
         True
     """

@@ -6,7 +6,7 @@ from enum import StrEnum
 class BackendType(StrEnum):
     """Where machines come from.
 
-    Example:
+    Examples:
         >>> BackendType("aws") is BackendType.AWS
         True
     """

@@ -17,7 +17,7 @@ class DevEnvironment(RunFields):
     Raises:
         pydantic.ValidationError: fields do not fit; names each, with what was expected.
 
-    Example:
+    Examples:
         >>> workplace = DevEnvironment(ide="vscode", init=["pip install -r requirements.txt"])
         >>> workplace.ide, workplace.ports
         ('vscode', [])

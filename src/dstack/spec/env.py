@@ -15,7 +15,7 @@ def parse_env(value: object) -> dict[str, str | None]:
     Raises:
         ValueError: a name is none, or a value is neither text nor a number.
 
-    Example:
+    Examples:
         >>> parse_env(["A=1", "B=", "C"])
         {'A': '1', 'B': '', 'C': None}
     """

@@ -29,7 +29,7 @@ Blocks = Annotated[int | Literal["auto"], BeforeValidator(_blocks)]
 class ProxyJump(Spec):
     """A host through which others are reached.
 
-    Example:
+    Examples:
         >>> ProxyJump(hostname="jump.example.com", user="me", identity_file="~/.ssh/id_ed25519").port is None
         True
     """
@@ -47,7 +47,7 @@ class ProxyJump(Spec):
 class SSHHost(Spec):
     """One host of one's own.
 
-    Example:
+    Examples:
         >>> SSHHost(hostname="10.0.0.1", user="ubuntu").blocks
         1
     """
@@ -75,7 +75,7 @@ def _host(value: object) -> object:
 class SSHConfig(Spec):
     """Hosts of one's own, and how they are reached.
 
-    Example:
+    Examples:
         >>> SSHConfig(user="ubuntu", identity_file="~/.ssh/id_ed25519", hosts=["10.0.0.1"]).hosts[0].hostname
         '10.0.0.1'
     """
@@ -97,7 +97,7 @@ class SSHConfig(Spec):
 class FleetNodes(Spec):
     """How many machines a fleet has.
 
-    Example:
+    Examples:
         >>> FleetNodes(min=0, max=4).target is None
         True
     """
@@ -131,7 +131,7 @@ class Fleet(Spec):
     Raises:
         pydantic.ValidationError: fields do not fit; names each, with what was expected.
 
-    Example:
+    Examples:
         >>> Fleet(name="team", nodes="0..4", resources={"gpu": "A100"}).nodes.max
         4
     """

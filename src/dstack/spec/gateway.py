@@ -16,7 +16,7 @@ DOMAIN = r"(?=.{1,253}$)(\*\.)?([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.)+[
 class LetsEncryptCertificate(Spec):
     """A certificate from Let's Encrypt, asked for and renewed by the gateway.
 
-    Example:
+    Examples:
         >>> LetsEncryptCertificate(type="lets-encrypt").type
         'lets-encrypt'
     """
@@ -28,7 +28,7 @@ class LetsEncryptCertificate(Spec):
 class ACMCertificate(Spec):
     """A certificate that AWS keeps, for a load balancer before the gateway.
 
-    Example:
+    Examples:
         >>> ACMCertificate(type="acm", arn="arn:aws:acm:eu-west-1:1:certificate/1").type
         'acm'
     """
@@ -53,7 +53,7 @@ class Gateway(Spec):
     Raises:
         pydantic.ValidationError: fields do not fit; names each, with what was expected.
 
-    Example:
+    Examples:
         >>> Gateway(name="front", backend="aws", region="eu-west-1", domain="example.com").domain
         'example.com'
     """

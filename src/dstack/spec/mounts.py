@@ -21,7 +21,7 @@ _MOUNT = re.compile(rf"(/[^:\0]*|{_VOLUME}):(/[^:\0]*)")
 class MountPoint:
     """A volume, or a folder of the instance, and where a job finds it.
 
-    Example:
+    Examples:
         >>> MountPoint.parse("my-volume:/data").is_on_instance, str(MountPoint("/mnt/disk", "/data"))
         (False, '/mnt/disk:/data')
     """
@@ -73,7 +73,7 @@ class MountPoint:
 class FileMapping:
     """A file or folder of the submitter's machine, and where a job finds it.
 
-    Example:
+    Examples:
         >>> FileMapping.parse("setup.sh").path, str(FileMapping.parse("~/.vimrc:home/.vimrc"))
         ('setup.sh', '~/.vimrc:home/.vimrc')
     """

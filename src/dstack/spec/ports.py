@@ -19,7 +19,7 @@ _MAPPING = re.compile(r"(?:([0-9]{1,5}|\*):)?([0-9]{1,5})")
 class PortMapping:
     """One port of a job.
 
-    Example:
+    Examples:
         >>> PortMapping.parse("8000:80"), str(PortMapping.parse(80)), str(PortMapping(None, 80))
         (PortMapping(local_port=8000, container_port=80), '80', '*:80')
     """

@@ -21,7 +21,7 @@ _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 class SpotPolicy(StrEnum):
     """Whether spot instances are used.
 
-    Example:
+    Examples:
         >>> SpotPolicy("auto") is SpotPolicy.AUTO
         True
     """
@@ -89,7 +89,7 @@ Name = Annotated[str, AfterValidator(parse_name)]
 class Retry(Spec):
     """When a run is submitted again after it has failed.
 
-    Example:
+    Examples:
         >>> Retry(on_events=["interruption"], duration="2h").duration
         7200
     """
@@ -128,7 +128,7 @@ def _check_cron(value: list[str]) -> list[str]:
 class Schedule(Spec):
     """When a run starts by itself, again and again.
 
-    Example:
+    Examples:
         >>> Schedule(cron="0 8 * * mon-fri").cron
         ['0 8 * * mon-fri']
     """
@@ -140,7 +140,7 @@ class Schedule(Spec):
 class UtilizationPolicy(Spec):
     """Ends a run that does not use the GPUs it holds.
 
-    Example:
+    Examples:
         >>> UtilizationPolicy(min_gpu_utilization=10, time_window="1h").time_window
         3600
     """
@@ -216,7 +216,7 @@ class ProfileFields(Spec):
 class Profile(ProfileFields):
     """Fields that several configurations share, under a name.
 
-    Example:
+    Examples:
         >>> Profile(name="cheap", spot_policy="auto", max_price=1.5).name
         'cheap'
     """
@@ -230,7 +230,7 @@ class Profile(ProfileFields):
 class Profiles(Spec):
     """The file `.dstack/profiles.yml`.
 
-    Example:
+    Examples:
         >>> Profiles(profiles=[Profile(name="cheap", default=True)]).chosen(None).name
         'cheap'
     """

@@ -33,7 +33,7 @@ _NAME = re.compile(r"[^\W\d_][^:,]*")
 class ComputeCapability(tuple[int, int]):
     """What generation of instructions an NVIDIA GPU understands, as major and minor number.
 
-    Example:
+    Examples:
         >>> ComputeCapability.parse("7.5") < ComputeCapability.parse((8, 0)), str(ComputeCapability.parse(7.5))
         (True, '7.5')
     """
@@ -90,7 +90,7 @@ class GPU(Spec):
 
     A string holds `:`-separated tokens in any order: vendor, name or names, memory, count.
 
-    Example:
+    Examples:
         >>> gpu = GPU.model_validate("A100:40GB:2")
         >>> gpu.name, str(gpu.memory), str(gpu.count), str(gpu)
         (['A100'], '40GB', '2', 'A100:40GB:2')
@@ -166,7 +166,7 @@ def _parses(parse: Callable[[], object]) -> bool:
 class Disk(Spec):
     """The disk resources.
 
-    Example:
+    Examples:
         >>> str(Disk(size="200GB..").size)
         '200GB..'
     """
@@ -187,7 +187,7 @@ def _any_disk_of_100_gb() -> Disk:
 class Resources(Spec):
     """The resources requirements to run the configuration.
 
-    Example:
+    Examples:
         >>> needs = Resources(cpu="4..", memory="16GB", gpu="A100:2")
         >>> needs.cpu.min, needs.memory.min.mib, str(needs.gpu)
         (4, 16384, 'A100:2')
@@ -208,7 +208,7 @@ class Resources(Spec):
 def describe(resources: Resources) -> str:
     """Requirements on one line, none left out.
 
-    Example:
+    Examples:
         >>> describe(Resources(gpu="A100:40GB:2", shm_size="1GB"))
         '2..xCPU, 8GB.., 1GB (shared memory), 100GB.. (disk), A100:40GB:2'
     """

@@ -64,7 +64,7 @@ class JobSpec:
 class RegistryAuth(Spec):
     """Who pulls a private image.
 
-    Example:
+    Examples:
         >>> RegistryAuth(username="me", password="…").username
         'me'
     """

@@ -13,7 +13,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def configuration_schema() -> dict[str, Any]:
     """Of `.dstack.yml` files: which fields each type has.
 
-    Example:
+    Examples:
         >>> sorted(configuration_schema()["discriminator"]["mapping"])
         ['dev-environment', 'fleet', 'gateway', 'service', 'task', 'volume']
     """
@@ -39,7 +39,7 @@ def configuration_schema() -> dict[str, Any]:
 def profiles_schema() -> dict[str, Any]:
     """Of `profiles.yml` files.
 
-    Example:
+    Examples:
         >>> profiles_schema()["title"]
         'dstack profiles'
     """

@@ -16,7 +16,7 @@ def names_in(text: str) -> list[str]:
     Raises:
         ValueError: it refers to something else.
 
-    Example:
+    Examples:
         >>> names_in("Bearer ${{ secrets.TOKEN }}"), names_in("no $HOME")
         (['TOKEN'], [])
     """
@@ -35,7 +35,7 @@ def filled(text: str, secrets: Mapping[str, str]) -> str:
     Raises:
         ValueError: one is not known; names it and the nearest.
 
-    Example:
+    Examples:
         >>> filled("Bearer ${{ secrets.TOKEN }}", {"TOKEN": "123"})
         'Bearer 123'
     """

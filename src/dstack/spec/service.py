@@ -21,7 +21,7 @@ UrlPath = Annotated[str, matching(r"/[!-~]*", "a path such as `/health`")]
 class Scaling(Spec):
     """How the number of replicas follows the traffic.
 
-    Example:
+    Examples:
         >>> Scaling(metric="rps", target=10).scale_up_delay
         300
     """
@@ -41,7 +41,7 @@ class Scaling(Spec):
 class OpenAIChatModel(Spec):
     """A model whose service speaks the OpenAI API by itself.
 
-    Example:
+    Examples:
         >>> OpenAIChatModel(name="llama", format="openai").prefix
         '/v1'
     """
@@ -59,7 +59,7 @@ class OpenAIChatModel(Spec):
 class TGIChatModel(Spec):
     """A model behind Text Generation Inference, whose chats are rendered to prompts on the way.
 
-    Example:
+    Examples:
         >>> TGIChatModel(name="llama", format="tgi", eos_token="</s>").chat_template is None
         True
     """
@@ -93,7 +93,7 @@ def _model(value: object) -> object:
 class HTTPHeader(Spec):
     """A header of a probe's request.
 
-    Example:
+    Examples:
         >>> HTTPHeader(name="Accept", value="text/plain").name
         'Accept'
     """
@@ -107,7 +107,7 @@ class HTTPHeader(Spec):
 class Probe(Spec):
     """A request that tells whether a replica is ready.
 
-    Example:
+    Examples:
         >>> Probe(type="http", url="/health").interval
         15
     """
@@ -133,7 +133,7 @@ class Probe(Spec):
 class IPAddressKey(Spec):
     """Each caller's address has a limit of its own.
 
-    Example:
+    Examples:
         >>> IPAddressKey(type="ip_address").type
         'ip_address'
     """
@@ -145,7 +145,7 @@ class IPAddressKey(Spec):
 class HeaderKey(Spec):
     """Each value of a header has a limit of its own.
 
-    Example:
+    Examples:
         >>> HeaderKey(type="header", header="Authorization").header
         'Authorization'
     """
@@ -167,7 +167,7 @@ def _key(value: object) -> object:
 class RateLimit(Spec):
     """How many requests a second are let through.
 
-    Example:
+    Examples:
         >>> RateLimit(rps=4, prefix="/api/").burst
         0
     """
@@ -210,7 +210,7 @@ class Service(RunFields):
     Raises:
         pydantic.ValidationError: fields do not fit; names each, with what was expected.
 
-    Example:
+    Examples:
         >>> service = Service(port=8000, commands=["python -m http.server 8000"], replicas="1..4",
         ...                   scaling={"metric": "rps", "target": 10})
         >>> str(service.port), service.replicas.max

@@ -18,7 +18,7 @@ class Task(RunFields):
     Raises:
         pydantic.ValidationError: fields do not fit; names each, with what was expected.
 
-    Example:
+    Examples:
         >>> task = Task(commands=["python train.py"], ports=["8000:80"], env={"A": "1"})
         >>> str(task.ports[0]), len(task.jobs())
         ('8000:80', 1)

@@ -15,7 +15,7 @@ class Volume(Spec):
     Raises:
         pydantic.ValidationError: fields do not fit; names each, with what was expected.
 
-    Example:
+    Examples:
         >>> str(Volume(name="data", backend="aws", region="eu-west-1", size="100GB").size)
         '100GB'
     """

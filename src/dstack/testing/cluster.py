@@ -146,7 +146,7 @@ class Cluster:
         seed: the same seed is the same history.
         servers: how many work on one database; each request goes to any of them.
 
-    Example:
+    Examples:
         >>> with Cluster() as cluster:
         ...     cluster.submit("type: task\\ncommands: [python train.py]").wait().value
         'done'

@@ -181,7 +181,7 @@ def play(script: Script) -> Story:
 def tell(seed: int) -> Story:
     """Live through one history.
 
-    Example:
+    Examples:
         >>> tell(1).violations
         ()
     """

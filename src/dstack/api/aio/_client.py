@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Client:
     """Speaks to a dstack server for one project, for asyncio.
 
-    Example:
+    Examples:
         >>> from dstack.api.aio import Client
         >>> client = Client.from_config(project_name="main", server_url="http://127.0.0.1:3000", user_token="secret")
         >>> client.project
@@ -40,7 +40,7 @@ class Client:
         Raises:
             ConfigurationError: something is missing, damaged or unknown.
 
-        Example:
+        Examples:
             >>> from dstack.api.aio import Client
             >>> Client.from_config().project
             'main'
