@@ -19,6 +19,7 @@ from dstack.agent.paths import Home as AgentHome
 from dstack.agent.paths import is_locked
 from dstack.agent.resources import probe
 from dstack.api import Client
+from dstack.testing.world import TEST_KEY
 
 PATIENCE_S = 30.0
 TOKEN = "the-token-of-the-tests"
@@ -55,6 +56,7 @@ class Home:
             "DSTACK_DATABASE_URL": database_url,
             "DSTACK_SERVER_ADMIN_TOKEN": TOKEN,
             "DSTACK_LOCAL_BACKEND": "1",
+            "DSTACK_ENCRYPTION_KEY": TEST_KEY,
             "DSTACK_SERVER_DIR": str(self.data),
         }
         self._server, url = self.start_server()

@@ -120,17 +120,22 @@ class RepoCollection:
             'LocalRepo'
         """
         known = {one.id for one in self.list()}
+        if not known and not init:
+            raise self._not_initialized(repo_dir)
         choices = _choices(repo_dir, local=local)
         for repo in choices:
             if repo.repo_id in known:
                 return repo
         if not init:
-            raise RepoDoesNotExistError(
-                f"The folder `{repo_dir}` is not initialized in the project `{self._project}`",
-                hint="`dstack init` there first",
-            )
+            raise self._not_initialized(repo_dir)
         self.init(choices[0], git_identity_file, oauth_token)
         return choices[0]
+
+    def _not_initialized(self, repo_dir: str | os.PathLike[str]) -> RepoDoesNotExistError:
+        return RepoDoesNotExistError(
+            f"The folder `{repo_dir}` is not initialized in the project `{self._project}`",
+            hint="`dstack init` there first",
+        )
 
     def upload(
         self,
@@ -193,7 +198,7 @@ def _opened(repo: RemoteRepo, key_file: str | os.PathLike[str] | None, token: st
     key = _git.read_key(Path(key_file).expanduser()) if key_file is not None else None
     if key_file is not None and key is None:
         raise ConfigurationError(
-            f"`{key_file}` is no private key without a passphrase",
+            f"`{key_file}` is no private key without a passphrase that only its owner may read",
             hint="Runs start while nobody is there to type a passphrase: make a key for them with `ssh-keygen`",
         )
     given = _git.Credentials(key, token or repo.token)

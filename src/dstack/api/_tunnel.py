@@ -31,8 +31,11 @@ COPY_BYTES = 64 << 10
 
 
 def preload() -> None:
-    """Import what a tunnel needs, in the background; it takes longer than many a job takes to start."""
-    threading.Thread(target=import_module, args=("asyncssh",), name="dstack-preload", daemon=True).start()
+    """Import what a tunnel needs, in the background; it takes longer than many a job takes to start.
+
+    No daemon: an interpreter that ends in the middle of importing compiled code would abort.
+    """
+    threading.Thread(target=import_module, args=("asyncssh",), name="dstack-preload").start()
 
 
 @dataclass(frozen=True, slots=True)

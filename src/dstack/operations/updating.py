@@ -35,7 +35,8 @@ async def update(context: Context, user: User, project: str, name_or_id: str, re
             raise InvalidRequestError(
                 f"The run `{run.name}` cannot go on with another {fields}", hint="Stop it and submit it anew"
             )
-        _change(tx, run, wish, actor=f"user {user.name}")
+        if changes_of(run, wish):
+            _change(tx, run, wish, actor=f"user {user.name}")
         return brief_view(tx, get_run(tx, user, project, run.id))
 
     return await context.db.write(write)
@@ -62,6 +63,6 @@ def _change(tx: Tx, run: Run, wish: Wish, *, actor: str) -> None:
         queue.update(tx, job)
         if not job.status.is_finished():
             commits.record(tx, replace(job, stop_grace_s=stop_grace_of(configuration)))
-    fields = ", ".join(change.field for change in changes_of(run, wish)) or "nothing"
+    fields = ", ".join(change.field for change in changes_of(run, wish))
     message = f"{actor.removeprefix('user ')} changed {fields} of {run.name}"
     events.add(tx, updated, actor=actor, kind="run.updated", message=message)

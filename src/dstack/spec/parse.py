@@ -120,6 +120,7 @@ def _placed(document: "Document", build: Callable[[], _AnySpec]) -> _AnySpec:
 def _build(data: object, types: Mapping[str, type[_AnySpec]]) -> _AnySpec:
     if not isinstance(data, dict):
         raise _Mistaken([Mistake((), "expected a configuration: fields such as `type: task`, found something else")])
+    _refuse_misprints(data)
     kind = data.get("type")
     if not isinstance(kind, str) or kind not in types:
         raise _Mistaken([_no_type(kind, types)])
@@ -127,9 +128,7 @@ def _build(data: object, types: Mapping[str, type[_AnySpec]]) -> _AnySpec:
 
 
 def _validated(kind: type[_AnySpec], data: object) -> _AnySpec:
-    mistakes = list(_misprints_in(data))
-    if mistakes:
-        raise _Mistaken(mistakes)
+    _refuse_misprints(data)
     mistakes = [] if not isinstance(data, dict) else list(_wrong_references(data))
     try:
         built = kind.model_validate(data)
@@ -146,6 +145,11 @@ def _wrong_references(data: Mapping[str, Any]) -> Iterator[Mistake]:
             names_in(text)
         except ValueError as error:
             yield Mistake(path, str(error))
+
+
+def _refuse_misprints(data: object) -> None:
+    if mistakes := list(_misprints_in(data)):
+        raise _Mistaken(mistakes)
 
 
 def _misprints_in(data: object) -> Iterator[Mistake]:
