@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; those of the process without it.
     """
     try:
-        arguments = parser().parse_args(argv)
+        arguments = parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
         code: int = arguments.run(arguments)
         sys.stdout.flush()
         return code
@@ -58,14 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_ERROR
 
 
-def parser() -> argparse.ArgumentParser:
-    """All commands and their arguments."""
+def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The commands that are named in `argv`, or all where none is, and their arguments."""
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--project", metavar="NAME", help="the project (default: that of the configuration)")
     root = argparse.ArgumentParser(prog="dstack", description="Run AI workloads anywhere.", parents=[common])
     root.add_argument("--version", action="version", version=f"dstack {__version__}")
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name in COMMANDS:
+    named = [name for name in COMMANDS if name in argv]
+    for name in named or COMMANDS:
         command = cast(Command, import_module(f"dstack.cli.commands.{name}"))
         one = commands.add_parser(name, help=command.HELP, description=command.HELP, parents=[common])
         command.add_arguments(one)
