@@ -1,5 +1,6 @@
 """A Git remote, cloned by the job's machine, with what is not pushed yet on top."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,21 +53,37 @@ def test_a_checkout_is_cloned_and_what_differs_here_lies_over_it(home: Home, wor
     (work / "data" / "run.sh").write_text("echo runs\n")
     (work / "data" / "run.sh").chmod(0o755)
     (work / "link").symlink_to("data/run.sh")
+    (work / "same.txt").rename(work / "data" / "moved.txt")
+    (work / "same.txt").symlink_to("data")
+    (work / "inner").mkdir()
+    git(work / "inner", "init", "-q")
+    (work / "inner" / "own.txt").write_text("own\n")
     repo = RemoteRepo.from_dir(work / "data")
     assert (repo.repo_hash, repo.repo_branch) == (shared, "main") and repo.repo_hash != unpushed
     home.client().repos.init(repo)
     sums = "md5sum data/old.bin data/new.bin | cut -d' ' -f1"
-    text = output_of(home, repo, LIST, "cat main.py same.txt", "./link", sums, "git rev-parse HEAD", "git status -s")
+    text = output_of(
+        home,
+        repo,
+        LIST,
+        "cat main.py same.txt/moved.txt inner/own.txt",
+        "./link",
+        sums,
+        "git rev-parse HEAD",
+        "git status -s",
+    )
     expected = f"""\
 ./.gitignore
 ./committed.txt
+./data/moved.txt
 ./data/new.bin
 ./data/old.bin
 ./data/run.sh
+./inner/own.txt
 ./main.py
-./same.txt
 print('two')
 same
+own
 runs
 {_md5(work / "data" / "old.bin")}
 {_md5(work / "data" / "new.bin")}
@@ -113,6 +130,16 @@ def test_a_token_opens_a_private_remote_and_stays_with_the_server(home: Home, wo
     assert "print('one')" in text and "s3cret-token" not in text
     for path in home.data.rglob("*.db*"):
         assert b"s3cret-token" not in path.read_bytes(), path
+
+
+def test_the_token_of_gh_is_found(home: Home, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = home.write("bin/gh", '#!/bin/sh\n[ "$*" = "auth token --hostname 127.0.0.1" ] && echo token-of-gh\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    with GitOverHttp(work.parent, token="token-of-gh") as server:
+        repo = RemoteRepo.from_url(server.url_of("project.git"), "main")
+        home.client().repos.init(repo)
+        assert output_of(home, repo, "cat same.txt") == "same\n"
 
 
 @pytest.mark.skipif(SSHD is None, reason="sshd is not installed (Debian: openssh-server)")

@@ -4,14 +4,14 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 from unittest.mock import patch
 
 from sqlalchemy import Connection, Table, Update, bindparam, update
 
-from dstack.domain import placement
+from dstack.domain import births, placement
 from dstack.domain.intents import Done, StartJob
 from dstack.domain.lifecycle import In, Lifecycle
 from dstack.domain.objects import Instance, InstanceView, Job, JobView, Next, Run, RunView
@@ -141,12 +141,10 @@ _RETRY_OR_END = deriving._retry_or_end
 
 @mutant
 def a_report_about_an_old_attempt_is_believed_of_the_new_one() -> Any:
-    again = waiting._again
+    def believed(job: Job, id: str, now: datetime) -> Job:
+        return replace(births.next_attempt(job, id, now), report=job.report)
 
-    def believed(job: Job, id: str, view: RunView) -> Job:
-        return replace(again(job, id, view), report=job.report)
-
-    return patch.object(waiting, "_again", believed)
+    return patch.object(waiting, "next_attempt", believed)
 
 
 @mutant
@@ -175,7 +173,7 @@ def a_start_that_is_asked_again_is_another_job() -> Any:
     numbers = itertools.count()
 
     async def start(self: effects.Effects, intent: StartJob) -> Done:
-        order = await self.db.read(lambda tx: effects._order(tx, intent.object_id))
+        order = await self.db.recall(lambda tx: effects.complete_order(tx, intent.object_id, self.vault))
         link = await self._link_to(intent.instance_id)
         assert link is not None
         again = replace(order, job_id=f"{order.job_id}-{next(numbers)}")

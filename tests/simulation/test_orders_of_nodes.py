@@ -55,6 +55,17 @@ def test_nodes_start_in_the_order_that_was_asked_for(dstack_cluster: MakeCluster
     cluster.check()
 
 
+@pytest.mark.parametrize("order", ["master-first", "workers-first"])
+def test_nodes_that_wait_for_others_start_also_when_those_are_done_at_once(
+    dstack_cluster: MakeCluster, order: str
+) -> None:
+    cluster = dstack_cluster()
+    cluster.when("gang", takes_s=0)
+    run = cluster.submit({**GANG, "startup_order": order}, name="gang")
+    assert run.wait(hours=1) is RunStatus.DONE
+    cluster.check()
+
+
 def test_a_service_has_as_many_jobs_as_replicas(dstack_cluster: MakeCluster) -> None:
     cluster = dstack_cluster()
     cluster.when("web", takes_s=100_000)

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from dstack.api._files import Item
+from dstack.api._folders import files_in
 from dstack.errors import ConfigurationError
 from dstack.kit.git import git_environment, is_remote
 
@@ -51,6 +52,8 @@ def checkout_of(folder: Path) -> Checkout:
         ) from None
     branch = _asked(root, "symbolic-ref", "-q", "--short", "HEAD")
     upstream = _asked(root, "rev-parse", "-q", "--verify", "--symbolic-full-name", "@{upstream}") if branch else None
+    if upstream is not None and not upstream.startswith("refs/remotes/"):  # a branch of this very checkout
+        upstream = None
     remotes = (_asked(root, "remote") or "").split()
     if not remotes:
         raise ConfigurationError(
@@ -87,10 +90,13 @@ def changes_since(checkout: Checkout) -> Iterator[Item]:
     listed = _git(root, "diff", "--name-status", "--no-renames", "--ignore-submodules", "-z", checkout.commit, "--")
     words = listed.split("\0")
     for status, path in zip(words[::2], words[1::2], strict=False):
-        is_there = os.path.lexists(root / path) and not (root / path).is_dir()
+        is_folder = (root / path).is_dir() and not (root / path).is_symlink()
+        is_there = os.path.lexists(root / path) and not is_folder
         yield Item(path, root / path if status != "D" and is_there else None, root)
     for path in _git(root, "ls-files", "-o", "--exclude-standard", "-z").split("\0"):
-        if path and not path.endswith("/"):
+        if path.endswith("/"):  # a repository of its own inside this one
+            yield from (Item(f"{path}{name}", root / path / name, root) for name in files_in(root / path))
+        elif path:
             yield Item(path, root / path, root)
 
 

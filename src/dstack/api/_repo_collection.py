@@ -119,10 +119,11 @@ class RepoCollection:
             >>> type(Client.from_config().repos.load(".", local=True, init=True)).__name__
             'LocalRepo'
         """
+        here = LocalRepo.from_dir(repo_dir)
         known = {one.id for one in self.list()}
         if not known and not init:
             raise self._not_initialized(repo_dir)
-        choices = _choices(repo_dir, local=local)
+        choices = _choices(here, local=local)
         for repo in choices:
             if repo.repo_id in known:
                 return repo
@@ -180,13 +181,12 @@ class RepoCollection:
         return _ref(repo, None if list_items is None else pack(list_items()).root)
 
 
-def _choices(repo_dir: str | os.PathLike[str], *, local: bool) -> list[LocalRepo | RemoteRepo]:
+def _choices(here: LocalRepo, *, local: bool) -> list[LocalRepo | RemoteRepo]:
     """What a folder may be, the likeliest first."""
-    here = LocalRepo.from_dir(repo_dir)
     if local:
         return [here]
     try:
-        return [RemoteRepo.from_dir(repo_dir), here]
+        return [RemoteRepo.from_dir(here.folder), here]
     except ConfigurationError:
         return [here]
 

@@ -90,6 +90,22 @@ def changed(configuration: "RunConfiguration", arguments: argparse.Namespace) ->
     return configuration_of(mapping)
 
 
+def check_here(configuration: "RunConfiguration", name: str | None) -> None:
+    """Refuse what no server need be asked about.
+
+    Raises:
+        ConfigurationError: the name is none, or a variable to pass on is not there.
+    """
+    import os
+
+    from dstack.spec import env
+    from dstack.spec.names import check_name
+
+    if name is not None:
+        check_name(name)
+    env.resolve(configuration.env, os.environ)
+
+
 def _variables(given: list[str]) -> Mapping[str, str | None]:
     return {name: value if mark else None for name, mark, value in (one.partition("=") for one in given)}
 

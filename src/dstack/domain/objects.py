@@ -80,6 +80,11 @@ class Job:
     version: int = 0
 
     @property
+    def has_begun(self) -> bool:
+        """Whether its agent has started it, whatever came of that."""
+        return self.status not in (JobStatus.SUBMITTED, JobStatus.PROVISIONING, JobStatus.PULLING)
+
+    @property
     def holds_machine(self) -> bool:
         """Whether it takes its share of its instance: from placement until its processes are gone."""
         ended = self.report is not None and self.report.state == "ended"

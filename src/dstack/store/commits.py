@@ -166,8 +166,8 @@ def _tell_of_job(tx: Tx, new: Job, old: Job) -> None:
 
 
 def _tell_gang(tx: Tx, job: Job) -> None:
-    """Other nodes may wait for this one to run."""
-    if job.nodes > 1 and job.status is JobStatus.RUNNING:
+    """Other nodes may wait for this one to begin."""
+    if job.nodes > 1 and job.has_begun:
         for node in jobs_of_run(tx, job.run_id):
             wakes.add(tx, "job", node.id)
 

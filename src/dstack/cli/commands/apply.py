@@ -30,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dstack.cli.clients import client_of
 
     configuration = options.changed(options.read_run(arguments.file), arguments)
+    options.check_here(configuration, arguments.name)
     client = client_of(arguments)
     repo = options.find_repo(client, arguments)
     plan = _planned(client, configuration, repo, arguments)
