@@ -104,3 +104,25 @@ def test_a_long_wait_does_not_hold_up_calls() -> None:
         assert all(await asyncio.gather(*waits))
 
     asyncio.run(both())
+
+
+def test_a_wait_that_is_left_ends_by_itself_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", said.append)
+    go, ended = threading.Event(), threading.Event()
+
+    def long() -> None:
+        go.wait()
+        ended.set()
+
+    async def leave() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(Threads().wait(long), 0.01)
+
+    asyncio.run(leave())
+    go.set()
+    assert ended.wait(10)
+    for thread in threading.enumerate():
+        if thread.name == "dstack-wait":
+            thread.join(10)
+    assert said == []

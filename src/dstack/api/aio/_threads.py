@@ -31,6 +31,7 @@ class Threads:
     async def wait(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of a call that may take hours; who stops waiting for it leaves it to end by itself."""
         future: Future[T] = Future()
+        future.set_running_or_notify_cancel()  # it can be left, not recalled
 
         def run() -> None:
             try:
