@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.engines import DockerEngine
 from tests.postgres import PostgresServer
 from tests.s3 import S3Server
 
@@ -29,6 +30,15 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
 def s3() -> Iterator[S3Server]:
     """An S3-compatible storage of this test run."""
     server = S3Server()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[DockerEngine]:
+    """A container engine of this test run."""
+    server = DockerEngine()
     server.start()
     yield server
     server.stop()

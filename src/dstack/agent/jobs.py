@@ -16,7 +16,7 @@ from dstack.agent.runtimes.base import Runtime
 from dstack.agent.supervisor import Ending
 from dstack.errors import AgentRefused, DstackError, IllegalMove
 from dstack.kit.clock import Clock
-from dstack.protocol.agent import LOG_STREAMS, JobOrder, JobReport, order_of, to_json
+from dstack.protocol.agent import LOG_STREAMS, JobOrder, JobReport, Layer, order_of, to_json
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +24,23 @@ PREPARING, RUNNING, ENDED = "preparing", "running", "ended"
 MOVES = {PREPARING: (RUNNING, ENDED), RUNNING: (ENDED,), ENDED: ()}
 
 PREPARE_AT_ONCE = 8
+TELL_EVERY_S = 0.5
+"""How often at most the progress of a pull is told, but for layers that are complete."""
 KEY_BYTES_MAX = 2000
 KEYS_MAX = 100
 KEY_TYPE = "ssh-ed25519"
+
+
+@dataclass(frozen=True, slots=True)
+class Runtimes:
+    """The ways in which this host can run jobs."""
+
+    process: Runtime
+    container: Runtime
+
+    def of(self, order: JobOrder) -> Runtime:
+        """The one that an order asks for."""
+        return self.process if order.container is None else self.container
 
 
 @dataclass(slots=True, eq=False)
@@ -35,6 +49,7 @@ class Job:
 
     folder: JobFolder
     order: JobOrder
+    runtime: Runtime
     report: JobReport
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once nothing will be added to the job's logs any more."""
@@ -47,11 +62,11 @@ class Job:
 class Jobs:
     """All jobs of this host."""
 
-    def __init__(self, home: Home, runtime: Runtime, cache: BlobCache, clock: Clock) -> None:
+    def __init__(self, home: Home, runtimes: Runtimes, cache: BlobCache, clock: Clock) -> None:
         self.on_change: Callable[[JobReport], None] = lambda report: None
         """Told about every report that differs from the one before."""
         self._home = home
-        self._runtime = runtime
+        self._runtimes = runtimes
         self._cache = cache
         self._clock = clock
         self._jobs: dict[str, Job] = {}
@@ -186,9 +201,10 @@ class Jobs:
             log.warning("A forgotten job's folder was not removed: %s", error)
 
     def _begin(self, folder: JobFolder, order: JobOrder) -> None:
-        started = self._runtime.was_started(folder)
-        at = self._runtime.started_at(folder) if started else None
-        job = Job(folder, order, JobReport(order.job_id, RUNNING if started else PREPARING, started_at=at))
+        runtime = self._runtimes.of(order)
+        started = runtime.was_started(folder)
+        at = runtime.started_at(folder) if started else None
+        job = Job(folder, order, runtime, JobReport(order.job_id, RUNNING if started else PREPARING, started_at=at))
         self._jobs[order.job_id] = job
         if (ending := read_json(folder.end)) is not None:
             self._end(job, Ending(**ending))
@@ -201,12 +217,12 @@ class Jobs:
             if job.report.state == PREPARING:
                 await self._prepare(job)
                 started_at = self._clock.now().timestamp()
-                await self._runtime.start(job.folder, started_at)
-                self._report(job, state=RUNNING, started_at=started_at)
+                await job.runtime.start(job.folder, job.order, started_at)
+                self._report(job, state=RUNNING, started_at=started_at, layers=())
             if job.folder.stop.exists():
                 # It came while the job was starting, or to an earlier agent.
-                self._runtime.stop(job.folder)
-            ending = await self._runtime.wait(job.folder)
+                job.runtime.stop(job.folder)
+            ending = await job.runtime.wait(job.folder, job.order)
         except _Stopped:
             ending = Ending("stopped", self._clock.now().timestamp())
         except (DstackError, OSError, TimeoutError) as error:
@@ -218,12 +234,13 @@ class Jobs:
             await asyncio.to_thread(write_json, job.folder.end, asdict(ending), durable=True)
         note(job.folder, self._clock, f"the end: {ending.end}{ending.message and ': ' + ending.message}")
         self._end(job, ending)
+        await job.runtime.clean_up(job.folder)
 
     async def _prepare(self, job: Job) -> None:
-        """Fetch the files, unless somebody stops the job meanwhile."""
+        """Fetch what the job needs, unless somebody stops it meanwhile."""
         if job.folder.stop.exists():
             raise _Stopped
-        job.preparing = asyncio.create_task(self._fetch_files(job), name=f"files of {job.order.job_id}")
+        job.preparing = asyncio.create_task(self._fetch(job), name=f"what {job.order.job_id} needs")
         try:
             await job.preparing
         except asyncio.CancelledError:
@@ -232,6 +249,20 @@ class Jobs:
             raise
         finally:
             job.preparing = None
+
+    async def _fetch(self, job: Job) -> None:
+        await self._fetch_files(job)
+        told_at = 0.0
+
+        def tell(layers: tuple[Layer, ...]) -> None:
+            nonlocal told_at
+            has_news = sum(layer.ready for layer in layers) != sum(layer.ready for layer in job.report.layers)
+            now = self._clock.now().timestamp()
+            if has_news or now - told_at >= TELL_EVERY_S:
+                told_at = now
+                self._report(job, layers=layers)
+
+        await job.runtime.prepare(job.folder, job.order, tell)
 
     async def _fetch_files(self, job: Job) -> None:
         async with self._prepare_slots:
@@ -247,11 +278,11 @@ class Jobs:
         if job.preparing is not None:
             job.preparing.cancel()
         elif job.report.state == RUNNING:
-            self._runtime.stop(job.folder)
+            job.runtime.stop(job.folder)
 
     def _end(self, job: Job, ending: Ending) -> None:
         log_bytes = os.stat(job.folder.log("job")).st_size
-        self._report(job, state=ENDED, log_bytes=log_bytes, **asdict(ending))
+        self._report(job, state=ENDED, log_bytes=log_bytes, layers=(), **asdict(ending))
         job.ended.set()
 
     def _report(self, job: Job, **changes: object) -> None:

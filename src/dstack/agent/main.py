@@ -12,11 +12,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from dstack.agent.containers.api import ContainerEngine
 from dstack.agent.files import BlobCache
-from dstack.agent.jobs import Jobs
+from dstack.agent.jobs import Jobs, Runtimes
 from dstack.agent.link import Link, Wants
 from dstack.agent.paths import Home, make_private_folder, socket_path
 from dstack.agent.resources import probe
+from dstack.agent.runtimes.container import ContainerRuntime
 from dstack.agent.runtimes.process import ProcessRuntime
 from dstack.agent.sshd.keeper import keep_sshd
 from dstack.kit.clock import SystemClock
@@ -51,7 +53,8 @@ async def _live(home: Home, spawner: socket.socket, ready_descriptor: int | None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, leaving.set)
     clock, wants = SystemClock(), Wants()
-    jobs = Jobs(home, ProcessRuntime(spawner, clock), BlobCache(home.blobs, wants.fetch), clock)
+    runtimes = Runtimes(ProcessRuntime(spawner, clock), ContainerRuntime(home, ContainerEngine(), clock))
+    jobs = Jobs(home, runtimes, BlobCache(home.blobs, wants.fetch), clock)
     jobs.recover()
     link = Link(jobs, wants, asyncio.to_thread(probe, home.root), clock, on_shutdown=leaving.set)
     async with _listening(link, socket_path(home.root)):

@@ -41,6 +41,11 @@ class Home:
         return self.root / "ssh.json"
 
     @property
+    def launcher(self) -> Path:
+        """The program that starts jobs in containers."""
+        return self.root / "launch"
+
+    @property
     def blobs(self) -> Path:
         """The cache of chunks."""
         return self.root / "blobs"
@@ -98,6 +103,11 @@ class JobFolder:
         return self.root / "pid"
 
     @property
+    def container(self) -> Path:
+        """Of a job in a container: which one, and the time of the start; the job is then never started again."""
+        return self.root / "container.json"
+
+    @property
     def stop(self) -> Path:
         """With how much grace to stop, once somebody asked for it."""
         return self.root / "stop.json"
@@ -116,6 +126,11 @@ class JobFolder:
     def files(self) -> Path:
         """The job's own folder of files."""
         return self.root / "files"
+
+    @property
+    def absolute(self) -> Path:
+        """The job's files that lie elsewhere than in its folder of files, each below its own path."""
+        return self.root / "absolute"
 
     @property
     def authorized_keys(self) -> Path:

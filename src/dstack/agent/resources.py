@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from dstack.agent.containers.sockets import probe_engine
 from dstack.protocol.agent import Gpu, HostResources
 
 MIB = 1 << 20
@@ -20,11 +21,14 @@ def probe(home: Path) -> HostResources:
     Args:
         home: a folder on the disk that jobs put their files on.
     """
+    engine = probe_engine()
     return HostResources(
         cpus=_cpus(),
         memory_mib=_memory_bytes() // MIB,
         disk_mib=shutil.disk_usage(home).free // MIB,
         gpus=_nvidia_gpus(),
+        engine=None if isinstance(engine, str) else engine,
+        engine_problem=engine if isinstance(engine, str) else "",
     )
 
 

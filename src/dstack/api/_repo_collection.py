@@ -215,14 +215,16 @@ def _opened(repo: RemoteRepo, key_file: str | os.PathLike[str] | None, token: st
 def _items_of(mapping: "FileMapping", folder: Path) -> "Iterable[Item]":
     from dstack.api._files import Item
     from dstack.api._folders import items_in
+    from dstack.protocol.files import ABSOLUTE
 
+    path = f"{ABSOLUTE}{mapping.path}" if mapping.path.startswith("/") else mapping.path
     source = folder / Path(mapping.local_path).expanduser()
     if source.is_dir():
-        prefix = "" if mapping.path == "." else f"{mapping.path}/"
+        prefix = "" if path == "." else f"{path}/"
         return items_in(source, prefix)
     if not os.path.lexists(source):
         raise ConfigurationError(f"There is no file `{source}`, which `files` names", hint="Correct its path")
-    return [Item(mapping.path, source.resolve())]
+    return [Item(path, source.resolve())]
 
 
 def _items_beside(repo: Repo | None, files: "list[FileMapping]", folder: Path) -> "Callable[[], Iterable[Item]] | None":

@@ -1,7 +1,7 @@
 """What can be bought, and whether it is what a job asks for."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from dstack.kit.plain import to_plain
@@ -169,12 +169,18 @@ def misfits(demand: Demand, offer: Offer) -> Iterator[str]:
         ("memory", demand.memory_mib, has.memory_mib, size),
         ("disk", demand.disk_mib, has.disk_mib, size),
     ):
-        if (bounds.written or not offer.shared) and not bounds.holds(value):
+        if not (_of_shared(bounds) if offer.shared else bounds).holds(value):
             yield f"{name}: asked {_show(bounds, show)}, has {show(value)}"
     if demand.gpu is not None:
         yield from _gpu_misfits(demand.gpu, has.gpus)
-    if offer.backend == "local":
-        yield from (f"{wish}, has no container engine" for wish in demand.container)
+    if offer.backend == "local" and has.engine is None:
+        why = f" ({has.engine_problem})" if has.engine_problem else ""
+        yield from (f"{wish}, has no container engine{why}" for wish in demand.container)
+
+
+def _of_shared(bounds: Bounds) -> Bounds:
+    """What a machine must have of which a job gets the part that it asks for."""
+    return replace(bounds, max=None) if bounds.written else Bounds(None, None, False)
 
 
 def _policy_misfits(demand: Demand, offer: Offer) -> Iterator[str]:

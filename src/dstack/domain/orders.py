@@ -1,5 +1,6 @@
 """What an agent is told of a job."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,8 +8,13 @@ from typing import Any
 from dstack.domain.objects import Instance, Job, Run
 from dstack.domain.offers import Share
 from dstack.domain.specs import configuration_in
-from dstack.protocol.agent import GitSource, Gpu, JobOrder
+from dstack.protocol.agent import Container, GitSource, Gpu, JobOrder, Mount
+from dstack.spec.parse import RunConfiguration
 from dstack.spec.secrets import filled
+
+MIB = 1 << 20
+DEFAULT_PYTHON = "3.12"
+NVCC_IMAGE = "nvidia/cuda:12.8.1-devel-ubuntu24.04"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,47 @@ def order_of(
         max_duration_s=job.max_duration_s,
         stop_grace_s=job.stop_grace_s,
         authorized_keys=(key,) if key else (),
+        container=_container_of(configuration, job, instances[job.instance_id or ""], confidential.secrets),
     )
+
+
+def _container_of(
+    configuration: RunConfiguration, job: Job, instance: Instance, secrets: Mapping[str, str]
+) -> Container | None:
+    """The container to run in, where the job needs one; on this machine others are plain processes."""
+    if not job.demand.container:
+        return None
+    auth, resources = configuration.registry_auth, configuration.resources
+    cpus, memory_mib = job.demand.cpus, job.demand.memory_mib
+    shm_size = resources.shm_size
+    entrypoint = configuration.entrypoint
+    return Container(
+        image=configuration.image or default_image(configuration),
+        username=None if auth is None else filled(auth.username, secrets),
+        password=None if auth is None else filled(auth.password, secrets),
+        entrypoint=None if entrypoint is None else tuple(shlex.split(entrypoint)),
+        user=configuration.user,
+        privileged=configuration.privileged,
+        shm_bytes=None if shm_size is None else int(shm_size.mib * MIB),
+        mounts=tuple(Mount(volume.source, volume.path) for volume in configuration.volumes if volume.is_on_instance),
+        files=tuple(file.path for file in configuration.files if file.path.startswith("/")),
+        host_network=not instance.offer.shared,
+        cpus=cpus.max if cpus.written else None,
+        memory_bytes=int(memory_mib.max * MIB) if memory_mib.written and memory_mib.max else None,
+    )
+
+
+def default_image(configuration: RunConfiguration) -> str:
+    """The image of a configuration that names none: Python's own, or NVIDIA's with the CUDA compiler.
+
+    Examples:
+        >>> from dstack.spec.task import Task
+        >>> default_image(Task(commands=["true"], python="3.11"))
+        'python:3.11'
+    """
+    if configuration.nvcc:
+        return NVCC_IMAGE
+    return f"python:{configuration.python or DEFAULT_PYTHON}"
 
 
 def _filled(env: Mapping[str, str | None], secrets: Mapping[str, str]) -> dict[str, str]:

@@ -45,7 +45,7 @@ def reason_of(report: JobReport, stop_asked: JobReason | None) -> tuple[JobReaso
         case "exited" if report.exit_code == 0:
             return _R.EXITED, ""
         case "exited" if stop_asked is None or report.signal is None:
-            return _R.CONTAINER_EXITED_WITH_ERROR, _exit_of(report)
+            return _R.CONTAINER_EXITED_WITH_ERROR, ": ".join(filter(None, [_exit_of(report), report.message]))
         case "exited" | "stopped":
             return stop_asked or _R.SERVER, ""
         case "max_duration":

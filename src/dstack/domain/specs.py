@@ -63,7 +63,7 @@ def _container_wishes(configuration: RunConfiguration, resources: Resources) -> 
         "privileged": configuration.privileged and "true",
         "python": configuration.python,
         "nvcc": configuration.nvcc and "true",
-        "volumes": ", ".join(map(str, configuration.volumes)),
+        "volumes": ", ".join(str(volume) for volume in configuration.volumes if volume.is_on_instance),
         "shm_size": resources.shm_size,
         "files": ", ".join(file.path for file in configuration.files if file.path.startswith("/")),
     }
@@ -118,6 +118,11 @@ def retry_policy_of(spec: Mapping[str, Any]) -> RetryPolicy | None:
 
 def not_built_yet(configuration: RunConfiguration) -> Iterator[str]:
     """What a configuration asks for that no part of dstack can do yet: it is refused, never ignored."""
+    network_volumes = [str(volume) for volume in configuration.volumes if not volume.is_on_instance]
+    if network_volumes:
+        yield f"attach network volumes (`volumes: {network_volumes[0]}`)"
+    if configuration.nvcc and configuration.python:
+        yield "choose a version of Python for the default image with `nvcc`"
     if configuration.utilization_policy is not None:
         yield "end runs whose GPUs stand idle (`utilization_policy`)"
     if isinstance(configuration, DevEnvironment) and configuration.inactivity_duration is not None:

@@ -12,13 +12,14 @@ from typing import TypeVar
 from dstack.blobs.base import BlobStore
 from dstack.domain.intents import Done, StartJob
 from dstack.domain.objects import Instance, Job
+from dstack.domain.reports import size_text
 from dstack.engine.leases import Leases
 from dstack.hosts.link import Welcome
 from dstack.kit.signals import Signals
 from dstack.logs.base import LogStore
 from dstack.protocol.agent import LOG_STREAMS, JobReport
 from dstack.protocol.statuses import JobStatus
-from dstack.store import commits, intents, objects
+from dstack.store import commits, events, intents, objects
 from dstack.store.db import Database
 from dstack.store.tx import Tx
 
@@ -140,3 +141,15 @@ def _store_reports(tx: Tx, instance_id: str, reports: list[JobReport]) -> None:
             log.warning("Instance %s reports the job %s, which is not on record there", instance_id, id)
         elif job.finished_at is None and job.report != report:
             commits.record(tx, replace(job, report=report, lost_at=None))
+            _say_layers(tx, job, report)
+
+
+def _say_layers(tx: Tx, job: Job, report: JobReport) -> None:
+    """One event for each layer of an image that is complete by now."""
+    ready_before = {layer.id for layer in job.report.layers if layer.ready} if job.report else set()
+    ready = [layer for layer in report.layers if layer.ready]
+    for number, layer in enumerate(ready, 1):
+        if layer.id not in ready_before:
+            size = f" ({size_text(layer.size_bytes)})" if layer.size_bytes else ""
+            message = f"layer {layer.id}{size} is here, {number} of {len(report.layers)}"
+            events.add(tx, job, actor="agent", kind="job.layer", message=message)

@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 from dstack.domain.objects import Instance, Job, Run
 from dstack.domain.offers import Offer, describe
+from dstack.domain.reports import pull_text
 from dstack.domain.specs import configuration_in
 from dstack.protocol.statuses import JobStatus, RunStatus
 from dstack.protocol.views import AttemptView, EventView, InstanceView, JobView, OfferView, RunView
@@ -105,6 +106,9 @@ def _run_view(
 def _waiting_for(run: Run, jobs: Sequence[Job], instances: Mapping[str, Instance]) -> str:
     if run.status is RunStatus.SUBMITTED and any(job.status is JobStatus.SUBMITTED for job in jobs):
         return "waits in the queue"
+    pulling = next((job.report.layers for job in jobs if job.status is JobStatus.PULLING and job.report), ())
+    if pulling:
+        return pull_text(pulling)
     waiting = [instance for job in jobs if (instance := instances.get(job.instance_id or ""))]
     away = [instance for instance in waiting if instance.unreachable_since is not None]
     if away and not run.status.is_finished():

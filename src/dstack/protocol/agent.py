@@ -54,6 +54,41 @@ class GitSource:
 
 
 @dataclass(frozen=True, slots=True)
+class Mount:
+    """A folder of the host, and where a container finds it."""
+
+    source: str
+    """Absolute, on the host; made where it does not exist."""
+    path: str
+    """Absolute, in the container."""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """The container that a job runs in."""
+
+    image: str
+    """As users write it: `ubuntu`, `ghcr.io/team/app:1.2`, `app@sha256:…`."""
+    username: str | None = None
+    """Who pulls the image, where not everybody may."""
+    password: str | None = field(default=None, repr=False)
+    entrypoint: tuple[str, ...] | None = None
+    """What is started instead of the image's own entrypoint."""
+    user: str | None = None
+    """`name_or_id[:group_name_or_id]`; the image's own where unset."""
+    privileged: bool = False
+    shm_bytes: int | None = None
+    mounts: tuple[Mount, ...] = ()
+    files: tuple[str, ...] = ()
+    """The absolute paths at which some of the run's files shall lie; see `protocol.files.ABSOLUTE`."""
+    host_network: bool = False
+    """Whether it shares the host's network; else it has one of its own behind the host."""
+    cpus: float | None = None
+    memory_bytes: int | None = None
+    """What it may use; all there is where unset."""
+
+
+@dataclass(frozen=True, slots=True)
 class JobOrder:
     """All an agent must know to run one job; values are final, nothing is looked up later."""
 
@@ -75,6 +110,20 @@ class JobOrder:
     """Between SIGTERM and SIGKILL when `max_duration_s` has passed or leftovers of the job are ended."""
     authorized_keys: tuple[str, ...] = ()
     """OpenSSH public keys that may open the way into this job."""
+    container: Container | None = None
+    """None for a plain process of the host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of an image that is being pulled."""
+
+    id: str
+    got_bytes: int
+    size_bytes: int | None
+    """None while it is not known."""
+    ready: bool
+    """Whether it is unpacked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +147,8 @@ class JobReport:
     """All bytes the job ever printed; known once it has ended."""
     logged: bool = False
     """Whether the server has acknowledged all bytes of all streams."""
+    layers: tuple[Layer, ...] = ()
+    """While its image is being pulled: the layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +161,17 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
+class Engine:
+    """A container engine."""
+
+    name: str
+    """`docker` or `podman`."""
+    version: str
+    machine: str
+    """As `uname -m` names it."""
+
+
+@dataclass(frozen=True, slots=True)
 class HostResources:
     """What a host really has."""
 
@@ -118,6 +180,9 @@ class HostResources:
     disk_mib: int
     """Free where jobs put their files."""
     gpus: tuple[Gpu, ...] = ()
+    engine: Engine | None = None
+    engine_problem: str = ""
+    """Why there is no container engine, for people."""
 
 
 def to_json(value: JobOrder | JobReport | HostResources) -> dict[str, Any]:
@@ -128,16 +193,35 @@ def to_json(value: JobOrder | JobReport | HostResources) -> dict[str, Any]:
 
 def order_of(body: dict[str, Any]) -> JobOrder:
     """The order in a `start` frame."""
-    git = body.get("git")
-    keys = tuple(body.get("authorized_keys", ()))
-    return JobOrder(**{**body, "git": GitSource(**git) if git else None, "authorized_keys": keys})
+    git, container = body.get("git"), body.get("container")
+    return JobOrder(
+        **{
+            **body,
+            "git": GitSource(**git) if git else None,
+            "authorized_keys": tuple(body.get("authorized_keys", ())),
+            "container": _container_of(container) if container else None,
+        }
+    )
+
+
+def _container_of(body: dict[str, Any]) -> Container:
+    entrypoint = body.get("entrypoint")
+    return Container(
+        **{
+            **body,
+            "entrypoint": None if entrypoint is None else tuple(entrypoint),
+            "mounts": tuple(Mount(**mount) for mount in body.get("mounts", ())),
+            "files": tuple(body.get("files", ())),
+        }
+    )
 
 
 def report_of(body: dict[str, Any]) -> JobReport:
     """The report in a `job` frame or in `welcome`."""
-    return JobReport(**body)
+    return JobReport(**{**body, "layers": tuple(Layer(**layer) for layer in body.get("layers", ()))})
 
 
 def resources_of(body: dict[str, Any]) -> HostResources:
     """The resources in a `welcome` frame."""
-    return HostResources(**{**body, "gpus": tuple(Gpu(**gpu) for gpu in body.get("gpus", ()))})
+    gpus, engine = tuple(Gpu(**gpu) for gpu in body.get("gpus", ())), body.get("engine")
+    return HostResources(**{**body, "gpus": gpus, "engine": Engine(**engine) if engine else None})

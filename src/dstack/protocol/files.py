@@ -86,6 +86,10 @@ def entries_of(page: bytes) -> list[FileEntry]:
     return [FileEntry.of_line(line) for line in page.splitlines()]
 
 
+ABSOLUTE = ".dstack-absolute"
+"""The folder of those files of a run that shall lie elsewhere than in its own: `/etc/x` is `.dstack-absolute/etc/x`."""
+
+
 def is_safe_path(path: str) -> bool:
     """Whether an entry's path stays inside the folder it is unpacked into."""
     parts = path.split("/")

@@ -36,6 +36,13 @@ def _words(value: str) -> str:
 
 
 PythonVersion = Annotated[str, matching(r"[23]\.[0-9]{1,2}", "a version of Python such as `3.12`")]
+Image = Annotated[
+    str,
+    matching(
+        r"[a-zA-Z0-9][\w.\-]*(:[0-9]+(?=/))?(/[\w][\w.\-]*)*(:[\w.\-]+)?(@[a-z0-9]+:[0-9a-f]+)?",
+        "an image such as `ubuntu:24.04`",
+    ),
+]
 User = Annotated[str, matching(r"[\w.-]+(:[\w.-]+)?", "a user such as `ubuntu` or `1000:1000`")]
 
 
@@ -80,7 +87,7 @@ class RunFields(ProfileFields):
 
     name: Name | None = None
     """The run's name; a random one where unset"""
-    image: str | None = None
+    image: Image | None = None
     """The container image to run"""
     user: User | None = None
     """Who the job is inside its container: `name_or_id[:group_name_or_id]`, such as `ubuntu` or `1000:1000`"""

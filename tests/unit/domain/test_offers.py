@@ -14,7 +14,7 @@ from dstack.domain.offers import (
     misfits,
     size,
 )
-from dstack.protocol.agent import Gpu, HostResources
+from dstack.protocol.agent import Engine, Gpu, HostResources
 from tests.making import CLOUD, DEMAND, HERE
 
 A100 = Gpu("nvidia", "NVIDIA A100-SXM4-40GB", 40960)
@@ -38,7 +38,6 @@ def test_a_default_does_not_exclude_this_machine_but_does_exclude_a_cloud_machin
     ("demand", "reason"),
     [
         (wish(cpus=Bounds(64, None, True)), "cpu: asked 64.., has 4"),
-        (wish(cpus=Bounds(None, 2, True)), "cpu: asked ..2, has 4"),
         (wish(memory_mib=Bounds(32768, 32768, True)), "memory: asked 32GB, has 16GB"),
         (wish(disk_mib=Bounds(2 << 20, None, True)), "disk: asked 2TB.., has 48.8GB"),
         (
@@ -58,6 +57,21 @@ def test_a_default_does_not_exclude_this_machine_but_does_exclude_a_cloud_machin
 )
 def test_what_was_written_and_is_missing_is_named_with_what_there_is(demand: Demand, reason: str) -> None:
     assert list(misfits(demand, HERE)) == [reason]
+
+
+def test_of_a_shared_machine_a_job_gets_the_part_that_it_asks_for() -> None:
+    small = wish(cpus=Bounds(1, 1, True), memory_mib=Bounds(64, 64, True))
+    assert list(misfits(small, HERE)) == []
+    assert list(misfits(small, CLOUD)) == ["cpu: asked 1, has 2", "memory: asked 64MB, has 8GB"]
+
+
+def test_with_an_engine_this_machine_runs_containers_and_without_one_says_why() -> None:
+    wanted = wish(container=("image: asked ubuntu",))
+    with_engine = replace(HERE.resources, engine=Engine("docker", "27", "x86_64"))
+    assert list(misfits(wanted, replace(HERE, resources=with_engine))) == []
+    without = replace(HERE.resources, engine_problem="nobody answers")
+    said = "image: asked ubuntu, has no container engine (nobody answers)"
+    assert list(misfits(wanted, replace(HERE, resources=without))) == [said]
 
 
 def test_a_cloud_has_container_engines() -> None:

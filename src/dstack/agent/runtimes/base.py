@@ -1,9 +1,14 @@
 """What every runtime does for a job. All it knows of a job is its folder, so that a restarted agent knows as much."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
 
 from dstack.agent.paths import JobFolder
 from dstack.agent.supervisor import Ending
+from dstack.protocol.agent import JobOrder, Layer
+
+Tell = Callable[[tuple[Layer, ...]], None]
+"""Hears how far the layers of a job's image are."""
 
 
 class Runtime(ABC):
@@ -13,8 +18,16 @@ class Runtime(ABC):
     def was_started(self, folder: JobFolder) -> bool:
         """Whether this job was ever started, and so must not be started again."""
 
+    async def prepare(self, folder: JobFolder, order: JobOrder, tell: Tell) -> None:
+        """Have here what the job needs beside its files. May be cancelled.
+
+        Raises:
+            AgentRefused: it cannot be had.
+        """
+        return
+
     @abstractmethod
-    async def start(self, folder: JobFolder, started_at: float) -> None:
+    async def start(self, folder: JobFolder, order: JobOrder, started_at: float) -> None:
         """Start a job whose files are in place.
 
         Args:
@@ -29,7 +42,7 @@ class Runtime(ABC):
         """When a job was started, in seconds since the epoch; None where it was not, or nobody knows."""
 
     @abstractmethod
-    async def wait(self, folder: JobFolder) -> Ending:
+    async def wait(self, folder: JobFolder, order: JobOrder) -> Ending:
         """Wait until a started job, and all that came from it, has ended.
 
         Works for the jobs that an earlier agent started, too.
@@ -38,3 +51,15 @@ class Runtime(ABC):
     @abstractmethod
     def stop(self, folder: JobFolder) -> None:
         """Have a running job end as its file `stop` says. Does nothing where it has ended."""
+
+    async def clean_up(self, folder: JobFolder) -> None:
+        """Remove what a job that has ended left outside its folder."""
+        return
+
+    async def sweep(self, unfinished: Collection[str]) -> None:
+        """Remove what jobs left that are over, where that could not be done before.
+
+        Args:
+            unfinished: the ids of those that are not.
+        """
+        return

@@ -18,6 +18,7 @@ from dstack.agent.runtimes.base import Runtime
 from dstack.agent.supervisor import Ending
 from dstack.errors import AgentRefused
 from dstack.kit.clock import Clock
+from dstack.protocol.agent import JobOrder
 
 SPAWN_TIMEOUT_S = 20.0
 
@@ -39,7 +40,7 @@ class ProcessRuntime(Runtime):
     def started_at(self, folder: JobFolder) -> float | None:
         return (read_json(folder.pid) or {}).get("started_at")
 
-    async def start(self, folder: JobFolder, started_at: float) -> None:
+    async def start(self, folder: JobFolder, order: JobOrder, started_at: float) -> None:
         request = {"folder": str(folder.root), "started_at": started_at}
         async with self._asking:
             answer = await self._ask_spawner(json.dumps(request).encode() + b"\n")
@@ -61,7 +62,7 @@ class ProcessRuntime(Runtime):
             line = b""
         return dict(json.loads(line)) if line else {"error": "The agent cannot start processes any more"}
 
-    async def wait(self, folder: JobFolder) -> Ending:
+    async def wait(self, folder: JobFolder, order: JobOrder) -> Ending:
         if folder.job_id not in self._pidfds and (known := read_json(folder.pid)) is not None:
             self._open(folder, known["pid"])
             if not is_locked(folder.lock):

@@ -37,6 +37,8 @@ def follow_report(view: JobView) -> Next:
     if report is not None and report.state == "running" and job.status is not JobStatus.RUNNING:
         running = replace(job, status=JobStatus.RUNNING, status_since=view.now, started_at=view.now)
         return Next((running,))
+    if report is not None and report.layers and job.status is JobStatus.PROVISIONING:
+        return Next((replace(job, status=JobStatus.PULLING, status_since=view.now),))
     if job.status is JobStatus.RUNNING and (over := _time_left(view)) is not None and over <= timedelta(0):
         return end(view, JobReason.MAX_DURATION_EXCEEDED, "its agent did not end it in time")
     following = _mind_the_link(view)

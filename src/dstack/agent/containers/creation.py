@@ -1,0 +1,180 @@
+"""How a job becomes a container: what the engine is asked for. Nothing is done here."""
+
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dstack.agent.containers.images import Image
+from dstack.agent.containers.launcher import launch_arguments
+from dstack.agent.environment import SHELLS
+from dstack.agent.paths import JobFolder
+from dstack.agent.processes import MARKER
+from dstack.errors import AgentRefused
+from dstack.protocol.agent import Container, JobOrder
+
+FILES = "/workflow"
+"""Where a job finds its files."""
+LAUNCHER, LOG, SCRIPT = "/dstack/launch", "/dstack/log", "/dstack/script"
+
+JOB_LABEL, HOME_LABEL = "dstack.job", "dstack.home"
+
+_ON_SIGTERM = "trap 'exit 143' TERM\n"
+"""The signal goes to all processes of the script: the shell must not be gone before what it runs has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a container runs."""
+
+    candidates: tuple[str, ...]
+    """Paths to try, in this order."""
+    arguments: tuple[str, ...]
+    missing: str
+    """What to say where there is none of them."""
+
+
+def script_text(order: JobOrder) -> str:
+    """The job's script, as it lies in its container."""
+    return _ON_SIGTERM + order.script
+
+
+def program_of(order: JobOrder, image: Image) -> Program:
+    """What to run: the commands in a shell, or the given entrypoint, or what the image says.
+
+    An entrypoint that ends in `-c` (or `-lc`, …) gets the commands as one argument; another one a shell's command line.
+
+    Raises:
+        AgentRefused: nobody says what to run.
+    """
+    container = _container(order)
+    path = order.env.get("PATH", image.path)
+    if order.script and container.entrypoint is None:
+        names = SHELLS if order.shell is None else (order.shell,)
+        candidates = tuple(one for name in names for one in _places(name, path))
+        words = " or ".join(f"`{name}`" for name in names)
+        said = f"The image `{container.image}` has no shell ({words}) to run `commands`"
+        return Program(candidates, (SCRIPT,), said)
+    words_to_run = container.entrypoint if container.entrypoint is not None else (*image.entrypoint, *image.command)
+    if not words_to_run:
+        raise AgentRefused(
+            f"The image `{container.image}` does not say what to run", hint="Write `commands` or `entrypoint`"
+        )
+    name, *arguments = words_to_run
+    if order.script:
+        arguments += [script_text(order)] if _takes_a_script(arguments) else [order.shell or "sh", SCRIPT]
+    said = f"The image `{container.image}` has no program `{name}` that could be started (its PATH is {path})"
+    return Program(_places(name, path), tuple(arguments), said)
+
+
+def creation(
+    order: JobOrder, image: Image, folder: JobFolder, labels: dict[str, str], launcher: Path
+) -> dict[str, object]:
+    """The body of the call that makes the container.
+
+    Args:
+        launcher: where `launcher.launcher` lies on this host.
+    """
+    container, program = _container(order), program_of(order, image)
+    mounts = [
+        _bind(launcher, LAUNCHER, read_only=True),
+        _bind(folder.log("job"), LOG),
+        _bind(folder.files, FILES),
+        *(_bind(Path(mount.source), mount.path) for mount in container.mounts),
+    ]
+    mounts += [_bind(folder.absolute / path.lstrip("/"), path) for path in container.files]
+    if order.script:
+        mounts.append(_bind(folder.script, SCRIPT, read_only=True))
+    working_dir = working_dir_of(order, image)
+    host: dict[str, object] = {
+        "Init": True,
+        "Mounts": mounts,
+        "Privileged": container.privileged,
+        "LogConfig": {"Type": "none"},
+        "RestartPolicy": {"Name": "no"},
+    }
+    if container.host_network:
+        host["NetworkMode"] = "host"
+    if container.shm_bytes is not None:
+        host["ShmSize"] = container.shm_bytes
+    if container.cpus is not None:
+        host["NanoCpus"] = int(container.cpus * 1e9)
+    if container.memory_bytes is not None:
+        host |= {"Memory": container.memory_bytes, "MemorySwap": container.memory_bytes}
+    return {
+        "Image": image.id,
+        "User": container.user or image.user,
+        "WorkingDir": working_dir,
+        "Env": [f"{name}={value}" for name, value in _environment(order, working_dir).items()],
+        "Entrypoint": [LAUNCHER],
+        "Cmd": launch_arguments(LOG, f"{program.missing}\n", program.candidates, program.arguments),
+        "Labels": {JOB_LABEL: order.job_id, **labels},
+        "HostConfig": host,
+    }
+
+
+def working_dir_of(order: JobOrder, image: Image) -> str:
+    """Where the job starts: in its files, but for an image that runs as it is, which knows its own place."""
+    if not order.script and order.working_dir == "." and order.files_root is None and order.git is None:
+        return image.working_dir or "/"
+    return posixpath.normpath(f"{FILES}/{order.working_dir}")
+
+
+def ids_of(user: str, passwd: str, group: str) -> tuple[int, int] | None:
+    """The user's and the group's number of `name_or_id[:group_name_or_id]`; None where there is no such one.
+
+    Args:
+        passwd: the image's `/etc/passwd`, or nothing where it has none.
+        group: its `/etc/group`.
+
+    Examples:
+        >>> ids_of("me", "me:x:1000:100::/home/me:/bin/sh\\n", ""), ids_of("7:8", "", "")
+        ((1000, 100), (7, 8))
+    """
+    name, _, group_name = user.partition(":")
+    users = _rows(passwd)
+    row = next((row for row in users if row[0] == name or (name.isdigit() and row[2] == name)), None)
+    if row is None and not name.isdigit():
+        return None
+    uid, own_gid = (int(row[2]), int(row[3])) if row else (int(name), 0)
+    if not group_name:
+        return uid, own_gid
+    gid = next((int(row[2]) for row in _rows(group) if row[0] == group_name), None)
+    if gid is None and group_name.isdigit():
+        gid = int(group_name)
+    return None if gid is None else (uid, gid)
+
+
+def _rows(text: str) -> list[list[str]]:
+    rows = [line.split(":") for line in text.splitlines()]
+    return [row for row in rows if len(row) >= 4 and row[2].isdigit() and (row[3].isdigit() or len(row) == 4)]
+
+
+def _container(order: JobOrder) -> Container:
+    assert order.container is not None
+    return order.container
+
+
+def _takes_a_script(arguments: Sequence[str]) -> bool:
+    return bool(arguments) and arguments[-1].startswith("-") and arguments[-1].endswith("c")
+
+
+def _places(name: str, path: str) -> tuple[str, ...]:
+    if "/" in name:
+        return (name,)
+    return tuple(f"{folder.rstrip('/')}/{name}" for folder in path.split(":") if folder)
+
+
+def _bind(source: Path, target: str, *, read_only: bool = False) -> dict[str, object]:
+    return {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": read_only}
+
+
+def _environment(order: JobOrder, working_dir: str) -> dict[str, str]:
+    return {
+        "PYTHONUNBUFFERED": "1",
+        "TINI_KILL_PROCESS_GROUP": "1",
+        **order.env,
+        MARKER: order.job_id,
+        "DSTACK_REPO_DIR": FILES,
+        "DSTACK_WORKING_DIR": working_dir,
+    }

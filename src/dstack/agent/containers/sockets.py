@@ -1,0 +1,51 @@
+"""Where a container engine may listen, and whether one does."""
+
+import json
+import os
+import socket
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+from dstack.protocol.agent import Engine
+
+PROBE_TIMEOUT_S = 5.0
+MACHINES_OF_GO = {"amd64": "x86_64", "arm64": "aarch64"}
+"""Go's names of machines, and the kernel's."""
+
+
+def unix_paths() -> tuple[str, ...]:
+    """The sockets to try, in this order: the one that `DOCKER_HOST` names alone, or Docker's and Podman's."""
+    named = os.environ.get("DOCKER_HOST", "")
+    if named.startswith("unix://"):
+        return (named.removeprefix("unix://"),)
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    docker = ("/var/run/docker.sock", f"{runtime}/docker.sock", str(Path.home() / ".docker" / "run" / "docker.sock"))
+    return (*docker, "/run/podman/podman.sock", f"{runtime}/podman/podman.sock")
+
+
+def probe_engine() -> Engine | str:
+    """The engine of this host, or why there is none that could be used. Blocks for moments."""
+    said = "no Docker or Podman answers on this machine"
+    for path in unix_paths():
+        try:
+            return _ask(path)
+        except FileNotFoundError:
+            continue
+        except PermissionError:
+            said = f"this user may not use `{path}`; add it to the group `docker`"
+        except (OSError, HTTPException, ValueError, KeyError) as error:
+            said = f"`{path}` does not answer: {error}"
+    return said
+
+
+def _ask(path: str) -> Engine:
+    with socket.socket(socket.AF_UNIX) as connected:
+        connected.settimeout(PROBE_TIMEOUT_S)
+        connected.connect(path)
+        http = HTTPConnection("engine", timeout=PROBE_TIMEOUT_S)
+        http.sock = connected
+        http.request("GET", "/version")
+        version = json.loads(http.getresponse().read())
+    parts = {part["Name"] for part in version.get("Components", ())}
+    name = "podman" if "Podman Engine" in parts else "docker"
+    return Engine(name, str(version["Version"]), MACHINES_OF_GO.get(version["Arch"], version["Arch"]))

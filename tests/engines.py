@@ -1,0 +1,184 @@
+"""A real container engine for tests, from whatever the machine has installed, and images made on the spot."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+
+START_TIMEOUT_S = 60
+SHELL_IMAGE = "test/shell:1"
+"""BusyBox: a shell and small programs, the users `root` and `me`."""
+BARE_IMAGE = "test/bare:1"
+"""One static program that says how it was called; no shell, no users, as distroless images are."""
+
+_PASSWD = "root:x:0:0:root:/root:/bin/sh\nme:x:1000:100:me:/home/me:/bin/sh\n"
+_GROUP = "root:x:0:\nusers:x:100:\nextra:x:2000:me\n"
+
+
+class DockerEngine:
+    """Docker's daemon in folders and a network of its own, so that several live side by side."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="de-", dir="/tmp"))
+        self._daemon: subprocess.Popen[bytes] | None = None
+        self._busybox = _programs()
+        self.socket = self._folder / "docker.sock"
+        self.host = f"unix://{self.socket}"
+
+    def start(self) -> None:
+        """Serve, with the images that tests use."""
+        self.start_daemon()
+        busybox = self._busybox.read_bytes()
+        names = subprocess.run([self._busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
+        links = {f"bin/{name}": "busybox" for name in names if name != "busybox"}
+        files = {"bin/busybox": busybox, "etc/passwd": _PASSWD.encode(), "etc/group": _GROUP.encode()}
+        self.make_image(SHELL_IMAGE, files, links, folders=("tmp", "home/me", "root"))
+        self.make_image(
+            BARE_IMAGE, {"busybox": busybox}, changes=('ENTRYPOINT ["/busybox", "echo"]', 'CMD ["bare", "image"]')
+        )
+
+    def start_daemon(self) -> None:
+        """Serve what there is."""
+        daemon = ["dockerd", "--data-root", f"{self._folder}/root", "--exec-root", f"{self._folder}/exec"]
+        daemon += ["-H", self.host, "-p", f"{self._folder}/pid", "--live-restore=false"]
+        with open(self._folder / "log", "ab") as log:
+            self._daemon = subprocess.Popen(
+                ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *daemon],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while self.docker("version", check=False).returncode != 0:
+            if self._daemon.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"dockerd does not start: {(self._folder / 'log').read_text()[-2000:]}")
+            time.sleep(0.05)
+
+    def kill_daemon(self) -> None:
+        """As if it had crashed."""
+        assert self._daemon is not None
+        os.killpg(self._daemon.pid, signal.SIGKILL)
+        self._daemon.wait()
+        for name in ("docker", "containerd/containerd"):
+            Path(f"{self._folder}/exec/{name}.pid").unlink(missing_ok=True)
+        (self._folder / "pid").unlink(missing_ok=True)
+        _kill_all_of(str(self._folder), but="containerd-shim")
+
+    def stop(self) -> None:
+        """End it, and all that it kept."""
+        if self._daemon is not None and self._daemon.poll() is None:
+            for id in self.docker("ps", "-aq").stdout.split():
+                self.docker("rm", "-f", id, check=False)
+            self._daemon.terminate()
+            try:
+                self._daemon.wait(20)
+            except subprocess.TimeoutExpired:
+                self._daemon.kill()
+                self._daemon.wait()
+        _kill_all_of(str(self._folder))
+        for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+            if (target := line.split()[1]).startswith(str(self._folder)):
+                subprocess.run(["umount", "-l", target], check=False, capture_output=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def docker(self, *args: str, input: bytes | None = None, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        """Run `docker ARGS`."""
+        result = subprocess.run(
+            ["docker", "-H", self.host, *args], input=input, capture_output=True, timeout=START_TIMEOUT_S, check=False
+        )
+        said = subprocess.CompletedProcess(
+            result.args,
+            result.returncode,
+            result.stdout.decode(errors="replace"),
+            result.stderr.decode(errors="replace"),
+        )
+        assert not check or said.returncode == 0, said.stderr
+        return said
+
+    def containers(self) -> list[str]:
+        """The names of all containers, also of those that have ended."""
+        return self.docker("ps", "-a", "--format", "{{.Names}}").stdout.split()
+
+    def make_image(
+        self,
+        name: str,
+        files: Mapping[str, bytes],
+        links: Mapping[str, str] | None = None,
+        folders: Iterable[str] = (),
+        changes: Iterable[str] = (),
+        machine: str = "amd64",
+    ) -> None:
+        """An image of some files, all of which may be executed.
+
+        Args:
+            machine: for which it says it is, as Go names it.
+        """
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            for folder in folders:
+                info = tarfile.TarInfo(folder)
+                info.type, info.mode = tarfile.DIRTYPE, 0o1777
+                archive.addfile(info)
+            for path, content in files.items():
+                info = tarfile.TarInfo(path)
+                info.size, info.mode = len(content), stat.S_IMODE(0o755)
+                archive.addfile(info, io.BytesIO(content))
+            for path, target in (links or {}).items():
+                info = tarfile.TarInfo(path)
+                info.type, info.linkname = tarfile.SYMTYPE, target
+                archive.addfile(info)
+        if machine == "amd64":
+            options = [word for change in changes for word in ("--change", change)]
+            self.docker("import", *options, "-", name, input=packed.getvalue())
+        else:
+            self.docker("load", input=_saved(name, packed.getvalue(), machine))
+
+
+def _saved(name: str, layer: bytes, machine: str) -> bytes:
+    """An image as `docker save` writes it."""
+    diff = f"sha256:{hashlib.sha256(layer).hexdigest()}"
+    config = {"architecture": machine, "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [diff]}}
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+    saved = io.BytesIO()
+    with tarfile.open(fileobj=saved, mode="w") as archive:
+        parts = {"layer.tar": layer, "config.json": json.dumps(config).encode()}
+        for path, content in {**parts, "manifest.json": json.dumps(manifest).encode()}.items():
+            info = tarfile.TarInfo(path)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return saved.getvalue()
+
+
+def _kill_all_of(folder: str, but: str = "\0") -> None:
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (path / "cmdline").read_bytes().decode(errors="replace")
+            if folder in command and but not in command and int(path.name) != os.getpid():
+                os.kill(int(path.name), signal.SIGKILL)
+        except OSError:
+            continue
+
+
+def _programs() -> Path:
+    """Where BusyBox is; skips where this machine cannot run an engine of its own."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can start a container engine for tests")
+    missing = [name for name in ("dockerd", "docker", "busybox", "unshare", "ip") if shutil.which(name) is None]
+    if missing:
+        reason = f"{', '.join(missing)} not installed: `apt-get install docker.io busybox-static iproute2`"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return Path(str(shutil.which("busybox")))
