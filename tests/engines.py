@@ -6,14 +6,14 @@ import json
 import os
 import shutil
 import signal
-import stat
 import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import bcrypt
 import pytest
 
 START_TIMEOUT_S = 60
@@ -24,6 +24,22 @@ BARE_IMAGE = "test/bare:1"
 
 _PASSWD = "root:x:0:0:root:/root:/bin/sh\nme:x:1000:100:me:/home/me:/bin/sh\n"
 _GROUP = "root:x:0:\nusers:x:100:\nextra:x:2000:me\n"
+
+
+class Registry:
+    """A registry of images that lets only one user in."""
+
+    host = "127.0.0.1:5001"
+    user = "puller"
+    password = "right-password"
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self._process = process
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
 
 
 class DockerEngine:
@@ -93,10 +109,36 @@ class DockerEngine:
                 subprocess.run(["umount", "-l", target], check=False, capture_output=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def serve_registry(self) -> "Registry":
+        """A registry with a password, on the loopback of the engine's own network."""
+        assert self._daemon is not None
+        folder = self._folder / "registry"
+        folder.mkdir()
+        password = bcrypt.hashpw(Registry.password.encode(), bcrypt.gensalt(4)).decode()
+        (folder / "htpasswd").write_text(f"{Registry.user}:{password}\n")
+        (folder / "config.yml").write_text(
+            f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
+            f"http: {{addr: '{Registry.host}'}}\nauth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}\n"
+        )
+        serve = ["nsenter", "-t", str(self._daemon.pid), "-n", "docker-registry", "serve", str(folder / "config.yml")]
+        process = subprocess.Popen(serve, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        registry = Registry(process)
+        login = ("login", "-u", registry.user, "--password-stdin", registry.host)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while self.docker(*login, input=registry.password.encode(), check=False).returncode != 0:
+            if time.monotonic() > deadline:
+                pytest.fail("the registry does not start")
+            time.sleep(0.05)
+        return registry
+
     def docker(self, *args: str, input: bytes | None = None, check: bool = True) -> "subprocess.CompletedProcess[str]":
         """Run `docker ARGS`."""
         result = subprocess.run(
-            ["docker", "-H", self.host, *args], input=input, capture_output=True, timeout=START_TIMEOUT_S, check=False
+            ["docker", "--config", f"{self._folder}/config", "-H", self.host, *args],
+            input=input,
+            capture_output=True,
+            timeout=START_TIMEOUT_S,
+            check=False,
         )
         said = subprocess.CompletedProcess(
             result.args,
@@ -118,47 +160,46 @@ class DockerEngine:
         links: Mapping[str, str] | None = None,
         folders: Iterable[str] = (),
         changes: Iterable[str] = (),
-        machine: str = "amd64",
     ) -> None:
-        """An image of some files, all of which may be executed.
+        """An image of some files, all of which may be executed."""
+        options = [word for change in changes for word in ("--change", change)]
+        self.docker("import", *options, "-", name, input=_packed(files, links or {}, folders))
+
+    def load_image(self, name: str, layers: Sequence[Mapping[str, bytes]], machine: str = "amd64") -> None:
+        """An image of several layers.
 
         Args:
             machine: for which it says it is, as Go names it.
         """
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w") as archive:
-            for folder in folders:
-                info = tarfile.TarInfo(folder)
-                info.type, info.mode = tarfile.DIRTYPE, 0o1777
-                archive.addfile(info)
-            for path, content in files.items():
-                info = tarfile.TarInfo(path)
-                info.size, info.mode = len(content), stat.S_IMODE(0o755)
-                archive.addfile(info, io.BytesIO(content))
-            for path, target in (links or {}).items():
-                info = tarfile.TarInfo(path)
-                info.type, info.linkname = tarfile.SYMTYPE, target
-                archive.addfile(info)
-        if machine == "amd64":
-            options = [word for change in changes for word in ("--change", change)]
-            self.docker("import", *options, "-", name, input=packed.getvalue())
-        else:
-            self.docker("load", input=_saved(name, packed.getvalue(), machine))
+        self.docker("load", input=_saved(name, [_packed(layer, {}, ()) for layer in layers], machine))
 
 
-def _saved(name: str, layer: bytes, machine: str) -> bytes:
-    """An image as `docker save` writes it."""
-    diff = f"sha256:{hashlib.sha256(layer).hexdigest()}"
-    config = {"architecture": machine, "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [diff]}}
-    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
-    saved = io.BytesIO()
-    with tarfile.open(fileobj=saved, mode="w") as archive:
-        parts = {"layer.tar": layer, "config.json": json.dumps(config).encode()}
-        for path, content in {**parts, "manifest.json": json.dumps(manifest).encode()}.items():
+def _packed(files: Mapping[str, bytes], links: Mapping[str, str], folders: Iterable[str]) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for folder in folders:
+            info = tarfile.TarInfo(folder)
+            info.type, info.mode = tarfile.DIRTYPE, 0o1777
+            archive.addfile(info)
+        for path, content in files.items():
             info = tarfile.TarInfo(path)
-            info.size = len(content)
+            info.size, info.mode = len(content), 0o755
             archive.addfile(info, io.BytesIO(content))
-    return saved.getvalue()
+        for path, target in links.items():
+            info = tarfile.TarInfo(path)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            archive.addfile(info)
+    return packed.getvalue()
+
+
+def _saved(name: str, layers: Sequence[bytes], machine: str) -> bytes:
+    """An image as `docker save` writes it."""
+    hashes = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
+    config = {"architecture": machine, "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": hashes}}
+    names = [f"{number}.tar" for number in range(len(layers))]
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": names}]
+    parts = {**dict(zip(names, layers, strict=True)), "config.json": json.dumps(config).encode()}
+    return _packed({**parts, "manifest.json": json.dumps(manifest).encode()}, {}, ())
 
 
 def _kill_all_of(folder: str, but: str = "\0") -> None:
@@ -175,9 +216,15 @@ def _programs() -> Path:
     """Where BusyBox is; skips where this machine cannot run an engine of its own."""
     if os.geteuid() != 0:
         pytest.skip("only root can start a container engine for tests")
-    missing = [name for name in ("dockerd", "docker", "busybox", "unshare", "ip") if shutil.which(name) is None]
+    missing = [
+        name
+        for name in ("dockerd", "docker", "busybox", "unshare", "ip", "docker-registry")
+        if shutil.which(name) is None
+    ]
     if missing:
-        reason = f"{', '.join(missing)} not installed: `apt-get install docker.io busybox-static iproute2`"
+        reason = (
+            f"{', '.join(missing)} not installed: `apt-get install docker.io docker-registry busybox-static iproute2`"
+        )
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)

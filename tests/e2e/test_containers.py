@@ -10,7 +10,7 @@ import pytest
 
 from dstack.api import LocalRepo, RunStatus, Task
 from tests.e2e.home import Home, wait_for
-from tests.engines import BARE_IMAGE, SHELL_IMAGE, DockerEngine
+from tests.engines import BARE_IMAGE, SHELL_IMAGE, DockerEngine, Registry
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_a_run_without_image_needs_no_engine(home: Home) -> None:
 def test_what_cannot_run_has_one_clear_reason(
     home: Home, engine: DockerEngine, fields: dict[str, Any], said: str
 ) -> None:
-    engine.make_image("test/arm:1", {"bin/sh": b""}, machine="arm64")
+    engine.load_image("test/arm:1", [{"bin/sh": b""}], machine="arm64")
     home.write("run.yml", json.dumps({"type": "task", "name": "wrong", "image": SHELL_IMAGE, **fields}))
     result = home.cli("apply", "-y", "-f", "run.yml")
     assert (said in result.stderr, result.returncode) == (True, 1 if "../" in said else result.returncode), (
@@ -189,6 +189,53 @@ def test_what_cannot_run_has_one_clear_reason(
     )
     if home.runs():
         assert said in home.runs()[0]["detail"]
+
+
+@pytest.fixture(scope="module")
+def registry(engine: DockerEngine) -> Iterator[Registry]:
+    """A registry with an image of three layers that this machine does not have."""
+    registry = engine.serve_registry()
+    files = [{"bin/sh": Path("/bin/busybox").read_bytes()}, {"one": os.urandom(3 << 20)}, {"two": os.urandom(2 << 20)}]
+    engine.load_image(f"{registry.host}/team/app:1", files)
+    engine.docker("push", f"{registry.host}/team/app:1")
+    engine.docker("logout", registry.host)
+    engine.docker("rmi", f"{registry.host}/team/app:1")
+    yield registry
+    registry.stop()
+
+
+def test_a_private_image_is_pulled_with_its_password_and_its_layers_are_told(
+    home: Home, engine: DockerEngine, registry: Registry
+) -> None:
+    image = f"{registry.host}/team/app:1"
+    home.client().secrets.set("REGISTRY", registry.password)
+    auth = {"username": registry.user, "password": "${{ secrets.REGISTRY }}"}
+    assert run(home, "cat /one | wc -c", image=image, registry_auth=auth) == (f"{3 << 20}\n", RunStatus.DONE, "")
+    said = [event.message for event in home.client().events.list() if event.kind in ("job.layer", "job.pulling")]
+    assert said[0] == "job 0/0 is pulling"
+    assert sorted(message.partition(" is here, ")[2] for message in said[1:]) == ["1 of 3", "2 of 3", "3 of 3"]
+    others = run(home, "true", image=image)
+    assert others[1] is RunStatus.FAILED, "who may not pull it may not use what somebody else has pulled"
+    assert "or it needs a login" in others[2]
+    engine.docker("rmi", image)
+
+
+@pytest.mark.parametrize(
+    ("auth", "name", "said"),
+    [
+        ({"username": "puller", "password": "wrong"}, "team/app:1", "refuses the user `puller`"),
+        (None, "team/app:1", "There is no image `127.0.0.1:5001/team/app:1`, or it needs a login"),
+        ({"username": "puller", "password": "right-password"}, "team/none:1", "There is no image"),
+        ({"username": "puller", "password": "right-password"}, "team/app@sha256:" + "0" * 64, "There is no image"),
+    ],
+)
+def test_an_image_that_cannot_be_had_is_told_with_what_to_do(
+    home: Home, registry: Registry, auth: dict[str, str] | None, name: str, said: str
+) -> None:
+    _, status, detail = run(home, "true", image=f"{registry.host}/{name}", registry_auth=auth)
+    assert status is RunStatus.FAILED
+    assert said in detail
+    assert registry.password not in detail
 
 
 def test_without_an_engine_the_plan_says_what_to_do(home: Home) -> None:

@@ -46,6 +46,11 @@ class Home:
         return self.root / "launch"
 
     @property
+    def images(self) -> Path:
+        """What is known of images beside what the engine knows."""
+        return self.root / "images.json"
+
+    @property
     def blobs(self) -> Path:
         """The cache of chunks."""
         return self.root / "blobs"

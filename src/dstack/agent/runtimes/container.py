@@ -44,6 +44,7 @@ KILL_EVERY_S = 5.0
 KILL_TRIES = 24
 """After so many, what is left cannot be killed (it hangs in the kernel)."""
 FILE_BYTES_MAX = 4 << 20
+IMAGES_MAX = 1000
 
 REMOVAL = {"force": 1, "v": 1}
 ENDED = {"condition": "not-running"}
@@ -81,10 +82,13 @@ class ContainerRuntime(Runtime):
         container = _container(order)
         try:
             image = await find_image(self._engine, container.image)
-            if image is None:
+            if image is None or container.username is not None or image.id in self._private():
+                # Who may not pull it may not use it either, although somebody else has pulled it.
                 note(folder, self._clock, f"pulling the image {container.image}")
                 await pull(self._engine, container, tell)
                 image = await find_image(self._engine, container.image)
+                if image is not None and container.username is not None:
+                    self._keep_private(image.id)
         except (EngineAway, EngineRefused) as error:
             raise _no_engine(error) from None
         if image is None:
@@ -97,6 +101,15 @@ class ContainerRuntime(Runtime):
             )
         program_of(order, image)
         note(folder, self._clock, f"the image is {image.id}")
+
+    def _private(self) -> list[str]:
+        """The ids of images that not everybody may pull."""
+        return list((read_json(self._home.images) or {}).get("private", ()))
+
+    def _keep_private(self, image_id: str) -> None:
+        known = self._private()
+        if image_id not in known:
+            write_json(self._home.images, {"private": [*known[-IMAGES_MAX:], image_id]}, durable=True)
 
     async def start(self, folder: JobFolder, order: JobOrder, started_at: float) -> None:
         container = _container(order)
