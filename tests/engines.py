@@ -75,6 +75,7 @@ class DockerEngine:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env={"PATH": os.environ["PATH"]},  # nothing of the test that happens to be the first
             )
         deadline = time.monotonic() + START_TIMEOUT_S
         while self.docker("version", check=False).returncode != 0:
@@ -121,7 +122,13 @@ class DockerEngine:
             f"http: {{addr: '{Registry.host}'}}\nauth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}\n"
         )
         serve = ["nsenter", "-t", str(self._daemon.pid), "-n", "docker-registry", "serve", str(folder / "config.yml")]
-        process = subprocess.Popen(serve, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            serve,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env={"PATH": os.environ["PATH"]},
+        )
         registry = Registry(process)
         login = ("login", "-u", registry.user, "--password-stdin", registry.host)
         deadline = time.monotonic() + START_TIMEOUT_S

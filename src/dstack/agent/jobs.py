@@ -65,6 +65,8 @@ class Jobs:
     def __init__(self, home: Home, runtimes: Runtimes, cache: BlobCache, clock: Clock) -> None:
         self.on_change: Callable[[JobReport], None] = lambda report: None
         """Told about every report that differs from the one before."""
+        self.on_end: Callable[[str], None] = lambda job_id: None
+        """Told about the end of every job."""
         self._home = home
         self._runtimes = runtimes
         self._cache = cache
@@ -169,6 +171,16 @@ class Jobs:
         if line not in keys:
             _write_keys(folder, [*keys[-KEYS_MAX + 1 :], line])
             note(folder, self._clock, f"authorized the key {line.rpartition(' ')[2][-16:]}")
+
+    def guests_changed(self, job_id: str, guests: int) -> None:
+        """Somebody came into a job over SSH, or left it.
+
+        Args:
+            guests: how many are in now.
+        """
+        job = self._jobs.get(job_id)
+        if job is not None and job.report.state != ENDED:
+            note(job.folder, self._clock, f"{guests} connected by SSH")
 
     def followed(self, job: Job, stream: str) -> None:
         """The server wants a stream from some byte on, so it has not got it all."""
@@ -284,6 +296,7 @@ class Jobs:
         log_bytes = os.stat(job.folder.log("job")).st_size
         self._report(job, state=ENDED, log_bytes=log_bytes, layers=(), **asdict(ending))
         job.ended.set()
+        self.on_end(job.order.job_id)
 
     def _report(self, job: Job, **changes: object) -> None:
         report = replace(job.report, **changes)  # type: ignore[arg-type]

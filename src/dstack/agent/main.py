@@ -20,7 +20,7 @@ from dstack.agent.paths import Home, make_private_folder, socket_path
 from dstack.agent.resources import probe
 from dstack.agent.runtimes.container import ContainerRuntime
 from dstack.agent.runtimes.process import ProcessRuntime
-from dstack.agent.sshd.keeper import keep_sshd
+from dstack.agent.sshd.keeper import SshServer
 from dstack.kit.clock import SystemClock
 from dstack.protocol.frames import LINE_BYTES_MAX
 
@@ -61,7 +61,9 @@ async def _live(home: Home, spawner: socket.socket, ready_descriptor: int | None
         if ready_descriptor is not None:
             os.write(ready_descriptor, b"ready\n")
             os.close(ready_descriptor)
-        way_in = asyncio.create_task(keep_sshd(home, link.announce_ssh), name="keeps the SSH server")
+        sshd = SshServer(home, link.announce_ssh, jobs.guests_changed)
+        jobs.on_end = sshd.job_ended
+        way_in = asyncio.create_task(sshd.keep(), name="keeps the SSH server")
         await leaving.wait()
         way_in.cancel()
         await asyncio.gather(way_in, return_exceptions=True)

@@ -138,6 +138,11 @@ class JobFolder:
         return self.root / "absolute"
 
     @property
+    def entered(self) -> Path:
+        """Exists once somebody came in over SSH."""
+        return self.root / "entered"
+
+    @property
     def authorized_keys(self) -> Path:
         """The public keys that may open the way into this job, one a line."""
         return self.root / "authorized_keys"

@@ -78,7 +78,7 @@ def open_attachment(wish: Wish) -> Attachment:
             if not claim.is_ours:
                 return _joined(wish, claim.read())
             undo.callback(claim.release)
-            ports, sockets = _bind(wish, is_local=is_local)
+            ports, sockets = _bind(wish, is_direct=is_local and access.shares_network)
             claim.write({"pid": os.getpid(), "ports": ports})
         tunnel = Tunnel(Way(wish.grant, wish.identity, sockets))
         undo.callback(tunnel.close)
@@ -142,14 +142,15 @@ def _joined(wish: Wish, state: dict[str, object]) -> Attachment:
     return Attachment(joined)
 
 
-def _bind(wish: Wish, *, is_local: bool) -> tuple[dict[int, int], dict[int, socket.socket]]:
+def _bind(wish: Wish, *, is_direct: bool) -> tuple[dict[int, int], dict[int, socket.socket]]:
     """The local port of each container port, and the sockets of those that need a forward.
 
-    On the job's own machine `8000:8000` needs none: the job itself listens there, and must find the port free.
+    Where the job's ports are this machine's, `8000:8000` needs none: the job itself listens there, and must find the
+    port free.
     """
     host = _ports.address_of(wish.bind_address)
     direct = {
-        port: port for port, local in wish.wanted.items() if is_local and local == port and host == _ports.LOOPBACK
+        port: port for port, local in wish.wanted.items() if is_direct and local == port and host == _ports.LOOPBACK
     }
     rest = [(port, local) for port, local in wish.wanted.items() if port not in direct]
     sockets = _ports.listen_on(host, rest, wish.reserved)

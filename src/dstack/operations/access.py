@@ -3,7 +3,7 @@
 import asyncio
 
 from dstack.domain.intents import Failed, LetIn, Pending
-from dstack.domain.objects import Instance
+from dstack.domain.objects import Instance, Job
 from dstack.errors import HostUnreachable, InvalidRequestError, ResourceNotExistsError
 from dstack.kit.signals import Subscription
 from dstack.operations.context import Context
@@ -32,21 +32,22 @@ async def grant(context: Context, user: User, project: str, run: str, request: G
         raise InvalidRequestError("The key is not an ed25519 public key", hint="Make one with `ssh-keygen -t ed25519`")
     grant_id = context.ids.new_id()
 
-    def ask(tx: Tx) -> tuple[str, str]:
-        job_id, instance_id = _job_in(tx, user, project, run, request)
-        intents.add(tx, LetIn(grant_id, instance_id, job_id, key))
-        return job_id, instance_id
+    def ask(tx: Tx) -> Job:
+        job = _job_in(tx, user, project, run, request)
+        intents.add(tx, LetIn(grant_id, job.instance_id or "", job.id, key))
+        return job
 
     with context.signals.subscribe(grant_id) as answered:
-        job_id, instance_id = await context.db.write(ask)
+        job = await context.db.write(ask)
         await _granted(context, grant_id, answered)
-    instance = await _with_door(context, instance_id)
+    instance = await _with_door(context, job.instance_id or "")
     assert instance.hostname and instance.ssh_port and instance.ssh_host_key
     return AccessView(
-        job_id=job_id,
+        job_id=job.id,
         hostname=instance.hostname,
         ssh_port=instance.ssh_port,
-        ssh_user=job_id,
+        ssh_user=job.id,
+        shares_network=not job.demand.container or not instance.offer.shared,
         host_key=instance.ssh_host_key,
     )
 
@@ -69,13 +70,13 @@ async def _granted(context: Context, grant_id: str, answered: Subscription) -> N
         raise HostUnreachable(outcome.error.message, hint=outcome.error.hint)
 
 
-def _job_in(tx: Tx, user: User, project: str, run: str, request: GrantAccess) -> tuple[str, str]:
+def _job_in(tx: Tx, user: User, project: str, run: str, request: GrantAccess) -> Job:
     wanted = f"{request.replica}/{request.node}"
     for job in objects.jobs_of_run(tx, get_run(tx, user, project, run).id):
         if f"{job.replica}/{job.node}" == wanted:
             if job.instance_id is None or not job.holds_machine:
                 raise InvalidRequestError(f"The job {wanted} of `{run}` is {job.status}: nothing runs there")
-            return job.id, job.instance_id
+            return job
     raise ResourceNotExistsError(f"The run `{run}` has no job {wanted}")
 
 

@@ -290,6 +290,8 @@ class AccessView(View):
     ssh_port: int
     """The agent's SSH port, on the loopback of the job's host."""
     ssh_user: str
+    shares_network: bool = True
+    """Whether the ports of the job are those of its host; a container may have its own."""
     host_key: str
     """The OpenSSH public key by which the agent's SSH server is known."""
 

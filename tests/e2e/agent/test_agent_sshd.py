@@ -88,18 +88,14 @@ async def test_a_key_opens_its_own_job_only(agent: Agent, python: str, key: asyn
                 pass
 
 
-async def test_other_hosts_and_shells_are_refused_with_a_reason(
-    agent: Agent, python: str, key: asyncssh.SSHKey
-) -> None:
+async def test_other_hosts_are_refused_with_a_reason(agent: Agent, python: str, key: asyncssh.SSHKey) -> None:
     async with connected(agent) as client:
         await serving(client, python, authorized_keys=(public(key),))
         async with ssh(client, key) as connection:
             with pytest.raises(asyncssh.ChannelOpenError, match="are forwarded, not of"):
                 await connection.open_connection("192.0.2.1", 80)
-            with pytest.raises(asyncssh.ChannelOpenError, match="port forwarding only"):
-                await connection.run("true")
-            with pytest.raises(asyncssh.ChannelListenError):
-                await connection.forward_remote_port("127.0.0.1", 0, "127.0.0.1", 1)
+            with pytest.raises(asyncssh.ChannelOpenError):
+                await connection.run("true", subsystem="netconf")
 
 
 async def test_the_end_of_the_job_closes_the_way_in(agent: Agent, python: str, key: asyncssh.SSHKey) -> None:
@@ -108,7 +104,7 @@ async def test_the_end_of_the_job_closes_the_way_in(agent: Agent, python: str, k
         async with ssh(client, key) as connection:
             assert await client.call("stop", job_id=J, grace_s=1) is None
             await client.report(J)
-            with pytest.raises(asyncssh.ChannelOpenError, match="has ended"):
+            with pytest.raises((asyncssh.ChannelOpenError, asyncssh.DisconnectError), match="has ended"):
                 await connection.open_connection("127.0.0.1", port)
         with pytest.raises(asyncssh.PermissionDenied):
             async with ssh(client, key):

@@ -120,9 +120,9 @@ class ContainerRuntime(Runtime):
                     raise AgentRefused(f"The image `{container.image}` was removed before the job started")
                 await asyncio.to_thread(self._lay_out, folder, order)
                 id = await self._create(folder, order, image)
-                await self._give_files(folder, id, container.user or image.user)
-                missing = program_of(order, image).missing
-                write_json(folder.container, {"id": id, "started_at": started_at, "missing": missing})
+                uid, gid = await self._give_files(folder, id, container.user or image.user)
+                known = {"id": id, "started_at": started_at, "uid": uid, "gid": gid}
+                write_json(folder.container, {**known, "missing": program_of(order, image).missing})
                 await self._engine.call("POST", f"/containers/{id}/start")
             except EngineRefused as refusal:
                 raise _refusal_of_start(container, refusal) from None
@@ -162,15 +162,16 @@ class ContainerRuntime(Runtime):
         await self._engine.call("DELETE", f"/containers/{name}", query=REMOVAL)
         return str((await self._engine.call("POST", "/containers/create", body, query={"name": name}))["Id"])
 
-    async def _give_files(self, folder: JobFolder, id: str, user: str) -> None:
-        """Make the job's files those of who the job is."""
-        if not user or user.partition(":")[0] in ("root", "0"):
-            return
+    async def _give_files(self, folder: JobFolder, id: str, user: str) -> tuple[int, int]:
+        """Make the job's files those of who the job is. Returns the numbers of the user and the group."""
+        if user.partition(":")[0] in ("", "root", "0"):
+            return 0, 0
         ids = ids_of(user, await self._text(id, "/etc/passwd"), await self._text(id, "/etc/group"))
         if ids is None:
             raise AgentRefused(f"There is no user `{user}` in the image", hint="Name one of its users, or a number")
         for path in (folder.files, folder.absolute):
             await asyncio.to_thread(_chown, path, *ids)
+        return ids
 
     async def _text(self, id: str, path: str) -> str:
         """A small text file of a container; nothing where it is not there."""

@@ -83,6 +83,11 @@ class ProcessRuntime(Runtime):
         elif (known := read_json(folder.pid)) is not None and is_locked(folder.lock):
             processes.send(signal.SIGTERM, [known["pid"]])
 
+    async def clean_up(self, folder: JobFolder) -> None:
+        """What was started over SSH is not below the supervisor."""
+        if folder.entered.exists():
+            await asyncio.to_thread(processes.end_marked, folder.job_id)
+
     async def _lost(self, folder: JobFolder) -> Ending:
         """The supervisor was killed: nobody watches what it left behind, so that ends too."""
         gone = await asyncio.to_thread(processes.end_marked, folder.job_id)

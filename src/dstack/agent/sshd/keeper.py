@@ -19,27 +19,59 @@ FIRST_RETRY_S = 0.5
 LONGEST_RETRY_S = 30.0
 
 
-async def keep_sshd(home: Home, on_ready: Callable[[dict[str, Any]], None]) -> None:
-    """Start the SSH server, and start it again when it dies, until cancelled.
+class SshServer:
+    """The SSH server beside the agent: kept running, told what it has to know, heard."""
 
-    Args:
+    def __init__(self, home: Home, on_ready: Callable[[dict[str, Any]], None], on_guests: Callable[[str, int], None]):
+        """Args:
         on_ready: told `{"port", "host_key"}` each time it listens.
-    """
-    retry_s = FIRST_RETRY_S
-    while True:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "dstack.agent.sshd", "--home", str(home.root), stdin=PIPE, stdout=PIPE
-        )
-        try:
-            if (ready := await _first_line(process)) is not None:
-                on_ready(ready)
-                retry_s = FIRST_RETRY_S
-            code = await process.wait()
-        finally:
-            await _end(process)
-        log.warning("The SSH server has ended with code %s and starts again in %s s", code, retry_s)
-        await asyncio.sleep(retry_s)
-        retry_s = min(retry_s * 2, LONGEST_RETRY_S)
+        on_guests: told how many are in a job (by its id), each time somebody comes or goes.
+        """
+        self._home = home
+        self._on_ready = on_ready
+        self._on_guests = on_guests
+        self._process: Process | None = None
+        self._inside: set[str] = set()
+        """The jobs that somebody is in."""
+
+    def job_ended(self, job_id: str) -> None:
+        """Have those who are in a job leave."""
+        if self._process is not None and self._process.stdin is not None and self._process.returncode is None:
+            self._process.stdin.write(json.dumps({"ended": job_id}).encode() + b"\n")
+
+    async def keep(self) -> None:
+        """Start it, and start it again when it dies, until cancelled."""
+        retry_s = FIRST_RETRY_S
+        while True:
+            process = self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "dstack.agent.sshd", "--home", str(self._home.root), stdin=PIPE, stdout=PIPE
+            )
+            try:
+                if (ready := await _first_line(process)) is not None:
+                    self._on_ready(ready)
+                    retry_s = FIRST_RETRY_S
+                    await self._listen(process)
+                code = await process.wait()
+            finally:
+                await _end(process)
+            for job_id in list(self._inside):
+                self._hear(job_id, 0)
+            log.warning("The SSH server has ended with code %s and starts again in %s s", code, retry_s)
+            await asyncio.sleep(retry_s)
+            retry_s = min(retry_s * 2, LONGEST_RETRY_S)
+
+    async def _listen(self, process: Process) -> None:
+        assert process.stdout is not None
+        while line := await process.stdout.readline():
+            said = json.loads(line)
+            self._hear(str(said["job_id"]), int(said["guests"]))
+
+    def _hear(self, job_id: str, guests: int) -> None:
+        if guests:
+            self._inside.add(job_id)
+        else:
+            self._inside.discard(job_id)
+        self._on_guests(job_id, guests)
 
 
 async def _first_line(process: Process) -> dict[str, Any] | None:

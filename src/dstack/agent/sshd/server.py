@@ -1,18 +1,24 @@
 """The SSH server. The user name is a job's id; who may come in is in that job's folder, which is read anew each time.
 
-For now it forwards connections to this host's loopback, and nothing else.
+Whoever is in has what the job has: its shell, its files, its loopback, and nothing of the host's.
 """
 
 import asyncio
 import json
-import os
 import sys
-from asyncio import Event
+from asyncio import StreamReader
+from collections.abc import Coroutine
+from typing import Any
 
 import asyncssh
-from asyncssh import ChannelOpenError, SSHKey, SSHServer
+from asyncssh import ChannelOpenError, SSHKey, SSHServer, SSHServerChannel, SSHServerConnection
 
+from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
 from dstack.agent.paths import Home, JobFolder, read_json, write_json
+from dstack.agent.sshd.forwards import Listener, session_to
+from dstack.agent.sshd.helpers import Helpers
+from dstack.agent.sshd.inside import Inside, inside_of
+from dstack.agent.sshd.sessions import Session
 from dstack.errors import AgentRefused
 
 HOST = "127.0.0.1"
@@ -30,17 +36,74 @@ MAC_ALGS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
 KEY_TYPE = "ssh-ed25519"
 
 
+CONNECTIONS_MAX = 200
+
+Offered = Coroutine[Any, Any, Any]
+"""Of what asyncssh has no names for: a session or a listener that is still being made."""
+
+
+class Doors:
+    """Who is in, and the inside of each job."""
+
+    def __init__(self, home: Home, helpers: Helpers) -> None:
+        self.home = home
+        self._helpers = helpers
+        self._engine = ContainerEngine()
+        self._guests: dict[str, set[SSHServerConnection]] = {}
+        self._insides: dict[str, Inside] = {}
+
+    def inside(self, folder: JobFolder) -> Inside:
+        """The inside of a job."""
+        known = self._insides.get(folder.job_id)
+        if known is None:
+            known = self._insides[folder.job_id] = inside_of(folder, self._engine, self._helpers)
+        return known
+
+    def came(self, folder: JobFolder, conn: SSHServerConnection) -> None:
+        """Somebody is in."""
+        folder.entered.touch(mode=0o600)
+        self._guests.setdefault(folder.job_id, set()).add(conn)
+        self._say(folder.job_id)
+
+    def left(self, folder: JobFolder, conn: SSHServerConnection) -> None:
+        """Somebody is out."""
+        guests = self._guests.get(folder.job_id)
+        if guests is not None and conn in guests:
+            guests.discard(conn)
+            self._say(folder.job_id)
+
+    def shut(self, job_id: str) -> None:
+        """The job has ended: all of its guests are out."""
+        self._insides.pop(job_id, None)
+        for conn in self._guests.pop(job_id, set()):
+            conn.disconnect(asyncssh.DISC_BY_APPLICATION, "the job has ended")
+
+    def _say(self, job_id: str) -> None:
+        """Tell the agent how many are in."""
+        _say({"job_id": job_id, "guests": len(self._guests.get(job_id, ()))})
+
+
 class WayIn(SSHServer):
     """One connection of one user, who comes for one job."""
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
         self._folder: JobFolder | None = None
+        self._conn: SSHServerConnection | None = None
+
+    def connection_made(self, conn: SSHServerConnection) -> None:
+        """Remember the connection."""
+        self._conn = conn
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The user has left."""
+        if self._folder is not None and self._conn is not None:
+            self._doors.left(self._folder, self._conn)
 
     def begin_auth(self, username: str) -> bool:
         """Nobody comes in without a key."""
         try:
-            self._folder = self._home.job(username)
+            self._folder = self._doors.home.job(username)
         except AgentRefused:
             self._folder = None
         return True
@@ -56,67 +119,112 @@ class WayIn(SSHServer):
         offered = key.export_public_key().decode().split()[:2]
         return any(line.split()[:2] == offered for line in self._folder.authorized_keys.read_text().splitlines())
 
-    def session_requested(self) -> bool:
-        """No shells and no file transfer.
+    def auth_completed(self) -> None:
+        """The user is in."""
+        assert self._folder is not None and self._conn is not None
+        self._doors.came(self._folder, self._conn)
+
+    def session_requested(self) -> "tuple[SSHServerChannel[bytes], Session]":
+        """A shell, a command or a file transfer inside the job.
 
         Raises:
-            ChannelOpenError: always.
+            ChannelOpenError: the job has ended.
         """
-        raise ChannelOpenError(
-            asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "this way in offers port forwarding only (use `ssh -N`)"
-        )
+        assert self._conn is not None
+        return self._conn.create_server_channel(encoding=None), Session(self._inside())
 
-    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
-        """Lets through to the loopback of this host, as long as the job lives.
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Offered:
+        """To a port of the job's own loopback.
 
         Raises:
-            ChannelOpenError: to anywhere else.
+            ChannelOpenError: to anywhere else, or the job has ended.
         """
         if dest_host not in LOOPBACK:
             raise ChannelOpenError(
                 asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, f"only ports of 127.0.0.1 are forwarded, not of {dest_host}"
             )
+        return _forward(self._inside().connect(dest_host, dest_port))
+
+    def unix_connection_requested(self, dest_path: str) -> Offered:
+        """To a unix socket among the job's files.
+
+        Raises:
+            ChannelOpenError: the job has ended.
+        """
+        return _forward(self._inside().connect_unix(dest_path))
+
+    def server_requested(self, listen_host: str, listen_port: int) -> Offered:
+        """From a port of the job's own loopback, whatever address is named.
+
+        Raises:
+            ChannelOpenError: the job has ended.
+        """
+        assert self._conn is not None
+        return _listen_for(self._conn, self._inside(), listen_host, listen_port)
+
+    def _inside(self) -> Inside:
         if self._folder is None or not _is_open(self._folder):
             raise ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "the job has ended")
-        return True
+        return self._doors.inside(self._folder)
 
 
-def run(home: Home) -> None:
+async def _forward(connecting: Coroutine[Any, Any, Any]) -> Any:  # asyncssh's session
+    try:
+        return await session_to(await connecting)
+    except (OSError, EngineAway, EngineRefused) as error:
+        raise ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, str(error)) from None
+
+
+async def _listen_for(conn: SSHServerConnection, inside: Inside, host: str, port: int) -> Listener | None:
+    try:
+        return Listener(conn, await inside.listen(port), host)
+    except (OSError, EngineAway, EngineRefused) as error:
+        conn.logger.info("No listener at port %d: %s", port, error)
+        return None
+
+
+def run(home: Home, helpers: Helpers) -> None:
     """Serve until the input ends."""
     asyncssh.set_log_level("WARNING")
-    asyncio.run(_serve(home))
+    asyncio.run(_serve(Doors(home, helpers)))
 
 
-async def _serve(home: Home) -> None:
+def _say(what: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+async def _serve(doors: Doors) -> None:
+    home = doors.home
     known = read_json(home.ssh) or {}
     key = asyncssh.import_private_key(known["private_key"]) if known else asyncssh.generate_private_key(KEY_TYPE)
-    acceptor = await _listen(home, key, int(known.get("port", 0)))
+    acceptor = await _listen(doors, key, int(known.get("port", 0)))
     if acceptor.get_port() != known.get("port"):
         private_key = key.export_private_key("openssh").decode()
         write_json(home.ssh, {"port": acceptor.get_port(), "private_key": private_key}, durable=True)
     host_key = " ".join(key.export_public_key().decode().split()[:2])
-    sys.stdout.write(json.dumps({"port": acceptor.get_port(), "host_key": host_key}) + "\n")
-    sys.stdout.flush()
-    await _end_of_input()
+    _say({"port": acceptor.get_port(), "host_key": host_key})
+    await _hear(doors)
     acceptor.close()
 
 
-async def _listen(home: Home, key: SSHKey, port: int) -> asyncssh.SSHAcceptor:
+async def _listen(doors: Doors, key: SSHKey, port: int) -> asyncssh.SSHAcceptor:
     """Listen at the port that was chosen once; at another where that is taken for good."""
     for attempt in range(BIND_TRIES):
         try:
             return await asyncssh.listen(
                 HOST,
                 port if attempt < BIND_TRIES - 1 else 0,
-                server_factory=lambda: WayIn(home),
+                server_factory=lambda: WayIn(doors),
                 server_host_keys=[key],
                 kex_algs=KEX_ALGS,
                 encryption_algs=ENCRYPTION_ALGS,
                 mac_algs=MAC_ALGS,
                 signature_algs=(KEY_TYPE,),
                 gss_host=None,
-                agent_forwarding=False,
-                allow_pty=False,
+                agent_forwarding=True,
+                allow_scp=False,
+                line_editor=False,
                 login_timeout=LOGIN_TIMEOUT_S,
                 keepalive_interval=KEEPALIVE_S,
                 reuse_address=True,
@@ -128,17 +236,12 @@ async def _listen(home: Home, key: SSHKey, port: int) -> asyncssh.SSHAcceptor:
     raise AssertionError("the last attempt returns or raises")
 
 
-async def _end_of_input() -> None:
-    """Wait until the agent, which holds the other end, has ended."""
-    ended = Event()
-    descriptor = sys.stdin.fileno()
-
-    def read() -> None:
-        if not os.read(descriptor, 1024):
-            ended.set()
-
-    asyncio.get_running_loop().add_reader(descriptor, read)
-    await ended.wait()
+async def _hear(doors: Doors) -> None:
+    """Hear which jobs have ended, until the agent, which says so, has ended itself."""
+    reader = StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        doors.shut(str(json.loads(line)["ended"]))
 
 
 def _is_open(folder: JobFolder) -> bool:

@@ -1,0 +1,147 @@
+"""The inside of a job, as those find it who come in: where programs start, and where files and ports are."""
+
+import asyncio
+import os
+import shlex
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dstack.agent.containers.api import ContainerEngine
+from dstack.agent.environment import find_shell, job_environment, resolve_working_dir
+from dstack.agent.paths import JobFolder, read_json
+from dstack.agent.sshd.helpers import CONNECT, CONNECT_UNIX, FILES, LISTEN, LISTEN_UNIX, Helpers, Place
+from dstack.agent.sshd.programs import Program, Terminal, start_in_container, start_on_host
+from dstack.protocol.agent import JobOrder, order_of
+
+_COMMAND = 'command -v bash >/dev/null 2>&1 && exec bash -c "$1"; exec sh -c "$1"'
+_LOGIN = "command -v bash >/dev/null 2>&1 && exec bash -l; exec sh -l"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a session is to start."""
+
+    command: str | None
+    """For a shell; None for a shell to type into."""
+    env: Mapping[str, str]
+    terminal: Terminal | None
+
+
+class Inside(ABC):
+    """A job that runs."""
+
+    def __init__(self, helpers: Helpers) -> None:
+        self._helpers = helpers
+
+    @abstractmethod
+    async def start(self, wish: Wish) -> Program:
+        """Start a program where the job runs, as who the job is.
+
+        Raises:
+            OSError, EngineRefused, EngineAway: it cannot be started.
+        """
+
+    @abstractmethod
+    async def place(self) -> Place:
+        """Where helpers go."""
+
+    async def files(self) -> socket.socket:
+        """A server of SFTP among the job's files.
+
+        Raises:
+            OSError: there is no way to them.
+        """
+        return await self._helpers.do(FILES, await self.place())
+
+    async def connect(self, host: str, port: int) -> socket.socket:
+        """A connection to a port of the job's own loopback."""
+        return await self._helpers.do(CONNECT, await self.place(), host=host, port=port)
+
+    async def connect_unix(self, path: str) -> socket.socket:
+        """A connection to a unix socket among the job's files."""
+        return await self._helpers.do(CONNECT_UNIX, await self.place(), path=path)
+
+    async def listen(self, port: int) -> socket.socket:
+        """A listening port on the job's own loopback; any free one for 0."""
+        return await self._helpers.do(LISTEN, await self.place(), port=port)
+
+    async def listen_unix(self, path: str) -> socket.socket:
+        """A unix socket in a new folder that only who the job is may look into."""
+        return await self._helpers.do(LISTEN_UNIX, await self.place(), path=path)
+
+
+def inside_of(folder: JobFolder, engine: ContainerEngine, helpers: Helpers) -> Inside:
+    """The inside of a job whose order is accepted."""
+    order = order_of(read_json(folder.order) or {})
+    if order.container is None:
+        return _OfHost(folder, order, helpers)
+    return _OfContainer(folder, engine, helpers)
+
+
+class _OfHost(Inside):
+    """A plain process: one more of them, with the job's environment."""
+
+    def __init__(self, folder: JobFolder, order: JobOrder, helpers: Helpers) -> None:
+        super().__init__(helpers)
+        self._folder = folder
+        self._order = order
+
+    async def start(self, wish: Wish) -> Program:
+        working_dir = await asyncio.to_thread(resolve_working_dir, self._folder.files, self._order.working_dir)
+        files = await asyncio.to_thread(self._folder.files.resolve)
+        env = {**job_environment(self._order, os.environ, files, working_dir), **wish.env}
+        shell = find_shell(self._order, env.get("PATH"))
+        argv = [shell, "-l"] if wish.command is None else [shell, "-c", wish.command]
+        return await start_on_host(argv, env, str(working_dir), wish.terminal)
+
+    async def place(self) -> Place:
+        return Place(folder=str(resolve_working_dir(self._folder.files, self._order.working_dir)))
+
+
+class _OfContainer(Inside):
+    def __init__(self, folder: JobFolder, engine: ContainerEngine, helpers: Helpers) -> None:
+        super().__init__(helpers)
+        self._folder = folder
+        self._engine = engine
+        self._has_shell: bool | None = None
+        self._place: Place | None = None
+
+    async def start(self, wish: Wish) -> Program:
+        place = await self.place()
+        argv = await self._argv(str(place.container_id), wish.command)
+        return await start_in_container(self._engine, str(place.container_id), argv, wish.env, wish.terminal)
+
+    async def _argv(self, container_id: str, command: str | None) -> list[str]:
+        if self._has_shell is None:
+            path = f"/containers/{container_id}/archive"
+            async with self._engine.exchange("HEAD", path, query={"path": "/bin/sh"}) as answer:
+                self._has_shell = answer.status == 200
+        if self._has_shell:
+            return ["/bin/sh", "-c", _LOGIN] if command is None else ["/bin/sh", "-c", _COMMAND, "sh", command]
+        if command is None:
+            raise OSError(0, "the image has no shell; name a program to run")
+        return shlex.split(command)
+
+    async def place(self) -> Place:
+        if self._place is None:
+            known = read_json(self._folder.container)
+            if known is None:
+                raise OSError(0, "the job has not started yet")
+            body = await self._engine.call("GET", f"/containers/{known['id']}/json")
+            folder = str(body["Config"].get("WorkingDir") or "/")
+            self._place = Place(str(known["id"]), int(body["State"]["Pid"]), known["uid"], known["gid"], folder)
+        return self._place
+
+    async def connect(self, host: str, port: int) -> socket.socket:
+        try:
+            return await super().connect(host, port)
+        except PermissionError:
+            # An agent that is not root cannot enter; what listens at all addresses is reached from outside.
+            place = await self.place()
+            body = await self._engine.call("GET", f"/containers/{place.container_id}/json")
+            address = str(body["NetworkSettings"].get("IPAddress") or "")
+            if not address:
+                raise
+            return await self._helpers.do(CONNECT, Place(), host=address, port=port)

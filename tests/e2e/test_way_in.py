@@ -1,0 +1,379 @@
+"""The way into a job with OpenSSH's own client: into a plain process, and into a container without any sshd."""
+
+import fcntl
+import hashlib
+import os
+import pty
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import termios
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from dstack.api import Client, Run, Task
+from tests.e2e.home import Home, wait_for
+from tests.e2e.test_attach import free_ports
+from tests.engines import BARE_IMAGE, SHELL_IMAGE, DockerEngine
+
+KINDS = ["process", "container"]
+HOST = "box"
+
+
+class Job:
+    """A job that is attached, and OpenSSH's programs that come to it."""
+
+    def __init__(self, home: Home, run: Run, kind: str) -> None:
+        self.home = home
+        self.run = run
+        self.kind = kind
+        self.config = home.path / ".dstack/ssh/config"
+
+    def command(self, *args: str, program: str = "ssh") -> list[str]:
+        return [program, "-F", str(self.config), *args]
+
+    def ssh(
+        self, *args: str, input: bytes = b"", env: dict[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[bytes]":
+        """`ssh ARGS box`… to its end."""
+        environ = {**self.home.env, **(env or {})}
+        return subprocess.run(self.command(*args), input=input, capture_output=True, timeout=60, env=environ)
+
+    def said(self, command: str, input: bytes = b"") -> str:
+        """What a command inside prints."""
+        result = self.ssh(HOST, command, input=input)
+        assert result.returncode == 0, result.stderr
+        return result.stdout.decode()
+
+    def start(self, *args: str) -> "subprocess.Popen[str]":
+        return self.home.start_program(*self.command(*args))
+
+
+def started(home: Home, kind: str, **fields: object) -> Job:
+    task = {"commands": ["echo up; while :; do sleep 1; done"], **fields}
+    if kind == "container":
+        task = {"image": SHELL_IMAGE, **task}
+    run = home.client().runs.submit(Task.model_validate(task), run_name=HOST)
+    assert run.attach()
+    return Job(home, run, kind)
+
+
+@pytest.fixture(params=KINDS)
+def job(request: pytest.FixtureRequest, home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
+    """An attached job of each kind."""
+    if request.param == "container":
+        engine: DockerEngine = request.getfixturevalue("engine")
+        monkeypatch.setenv("DOCKER_HOST", engine.host)
+        home.env["DOCKER_HOST"] = engine.host
+    found = started(home, request.param)
+    yield found
+    found.run.stop(abort=True)
+    for _ in found.run.changes():
+        pass
+
+
+@pytest.fixture
+def container(home: Home, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
+    """An attached job in a container, as a user who is not root."""
+    monkeypatch.setenv("DOCKER_HOST", engine.host)
+    home.env["DOCKER_HOST"] = engine.host
+    found = started(home, "container", user="me")
+    yield found
+    found.run.stop(abort=True)
+    for _ in found.run.changes():
+        pass
+
+
+def test_commands_have_the_jobs_place_and_environment_and_give_their_exit_code(job: Job) -> None:
+    result = job.ssh(HOST, 'echo "$DSTACK_RUN_NAME $PWD"; echo problem >&2; exit 3')
+    folder = "/workflow" if job.kind == "container" else job.said("echo $DSTACK_WORKING_DIR").strip()
+    assert (result.stdout.decode(), result.stderr, result.returncode) == (f"{HOST} {folder}\n", b"problem\n", 3)
+    assert job.ssh(HOST, "kill -9 $$").returncode in (137, 255)
+
+
+def test_input_of_any_bytes_arrives_whole_and_its_end_is_seen(job: Job) -> None:
+    data = os.urandom(10_000_000)
+    digest = hashlib.sha256(data).hexdigest()
+    assert job.said("sha256sum", input=data).split()[0] == digest
+    assert hashlib.sha256(job.ssh(HOST, "cat", input=data).stdout).hexdigest() == digest
+
+
+def test_a_terminal_is_one_and_changes_its_size(job: Job) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+    process = subprocess.Popen(
+        job.command("-tt", HOST),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+        env={**job.home.env, "TERM": "xterm"},
+    )
+    os.close(theirs)
+    seen = b""
+
+    def until(pattern: bytes) -> None:
+        nonlocal seen
+        while not re.search(pattern, seen):
+            seen += os.read(ours, 4096)
+
+    os.write(ours, b"echo size-$(stty size | tr ' ' x)-$TERM\n")
+    until(rb"size-33x99-xterm")
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 11, 55, 0, 0))
+    process.send_signal(28)  # SIGWINCH
+    os.write(ours, b"while [ \"$(stty size)\" != '11 55' ]; do sleep 0.05; done; echo resi''zed\n")
+    until(rb"resized")
+    os.write(ours, b"sleep 600\n")
+    os.write(ours, b"\x03")
+    os.write(ours, b"echo af''ter; exit 4\n")
+    until(rb"after")
+    assert process.wait(30) == 4
+    os.close(ours)
+
+
+def test_files_are_copied_by_scp_and_sftp(job: Job, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    data = os.urandom(5_000_000)
+    (tree / "sub/data").write_bytes(data)
+    (tree / "run").write_text("#!/bin/sh\necho runs\n")
+    (tree / "run").chmod(0o755)
+    subprocess.run(job.command("-q", "-r", "-p", str(tree), f"{HOST}:", program="scp"), check=True, timeout=60)
+    assert job.said("./tree/run") == "runs\n"
+    subprocess.run(
+        job.command("-q", "-r", f"{HOST}:tree", str(tmp_path / "back"), program="scp"), check=True, timeout=60
+    )
+    assert (tmp_path / "back/sub/data").read_bytes() == data
+    batch = subprocess.run(
+        job.command("-q", "-b", "-", HOST, program="sftp"),
+        input="cd tree\nrename run go\nls\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert batch.returncode == 0 and re.search(r"^go\s", batch.stdout, re.MULTILINE)
+
+
+def test_ports_of_the_job_are_forwarded_both_ways_and_by_a_proxy(job: Job) -> None:
+    here, back, proxy = free_ports(3)
+    inside = free_ports(1)[0]
+    nc = "nc" if job.kind == "container" else "busybox nc"
+    answer = "printf 'HTTP/1.0 200 OK\\r\\n\\r\\nfrom the job'"
+    server = f"while :; do {answer} | {nc} -l -s 127.0.0.1 -p {inside} >/dev/null; done"
+    job.start(HOST, server)
+    job.start("-N", "-L", f"{here}:127.0.0.1:{inside}", "-D", str(proxy), "-R", f"{inside + 1}:127.0.0.1:{back}", HOST)
+
+    def is_served() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{here}/", timeout=5) as response:
+                return bool(response.read() == b"from the job")
+        except OSError:
+            return False
+
+    wait_for("the forward", is_served)
+    with socket.create_server(("127.0.0.1", back)) as listening:
+        threading.Thread(target=_answer_one, args=(listening,), daemon=True).start()
+        command = f"{nc} 127.0.0.1 {inside + 1} </dev/null"
+        wait_for("the way back", lambda: b"to the job" in job.ssh(HOST, command).stdout)
+    with closing(socket.create_connection(("127.0.0.1", proxy), timeout=20)) as client:
+        client.sendall(b"\x05\x01\x00")
+        assert client.recv(2) == b"\x05\x00"
+        client.sendall(b"\x05\x01\x00\x01\x7f\x00\x00\x01" + struct.pack(">H", inside))
+        assert client.recv(10)[1] == 0
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert b"HTTP/1.0 200" in client.recv(100)
+
+
+def _answer_one(listening: socket.socket) -> None:
+    connected, _ = listening.accept()
+    with connected:
+        connected.sendall(b"to the job")
+
+
+def test_one_connection_serves_many_sessions(job: Job) -> None:
+    control = ("-o", "ControlMaster=auto", "-o", f"ControlPath={job.home.path}/cm", "-o", "ControlPersist=30")
+    first = job.ssh(*control, HOST, "echo one")
+    assert first.stdout == b"one\n"
+    starting = [subprocess.Popen(job.command(*control, HOST, f"echo {n}"), stdout=subprocess.PIPE) for n in range(8)]
+    assert sorted(one.communicate(timeout=60)[0] for one in starting) == [f"{n}\n".encode() for n in range(8)]
+    job.ssh(*control, "-O", "exit", HOST)
+
+
+def test_the_clients_agent_is_there_inside(job: Job) -> None:
+    key = job.home.path / "agent-key"
+    asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(key))
+    agent_socket = str(job.home.path / "agent.sock")
+    job.home.start_program("ssh-agent", "-D", "-a", agent_socket)
+    wait_for("the agent", lambda: os.path.exists(agent_socket))
+    env = {"SSH_AUTH_SOCK": agent_socket}
+    subprocess.run(["ssh-add", "-q", str(key)], env={**os.environ, **env}, check=True, timeout=20)
+    asked = struct.pack(">IB", 1, 11)
+    talk = 'nc local:"$SSH_AUTH_SOCK"' if job.kind == "container" else "busybox nc local:$SSH_AUTH_SOCK"
+    answer = job.ssh("-A", HOST, f"test -S $SSH_AUTH_SOCK && {talk}", input=asked, env=env)
+    assert b"ssh-ed25519" in answer.stdout, answer.stderr
+    assert job.ssh(HOST, "test -z $SSH_AUTH_SOCK").returncode == 0
+
+
+def test_an_editors_server_is_installed_started_and_reached(job: Job, tmp_path: Path) -> None:
+    """As VS Code does it: a script on the shell's input leaves a server behind, which is reached through a proxy."""
+    (proxy,) = free_ports(1)
+    nc = "nc" if job.kind == "container" else "busybox nc"
+    port = free_ports(1)[0]
+    script = (
+        f"mkdir -p ~/.editor-{port} && cd ~/.editor-{port} && "
+        f"printf 'while :; do echo served | {nc} -l -s 127.0.0.1 -p {port}; done' > server.sh\n"
+        "nohup sh server.sh > log 2>&1 < /dev/null &\n"
+        f"echo listeningOn=={port}==\n"
+    )
+    result = job.ssh("-T", "-D", str(proxy), HOST, "sh", input=script.encode())
+    assert f"listeningOn=={port}==" in result.stdout.decode(), result.stderr
+    wait_for("the server", lambda: "served" in job.ssh("-W", f"127.0.0.1:{port}", HOST).stdout.decode())
+
+
+def test_another_machine_of_the_user_comes_in_too_and_no_other_key(job: Job, tmp_path: Path) -> None:
+    other = tmp_path / "id_other"
+    asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(other))
+    text = job.config.read_text()
+    plain = re.sub(r"IdentityFile .*", f"IdentityFile {other}", text)
+    stranger = tmp_path / "config"
+    stranger.write_text(plain)
+    as_stranger = subprocess.run(["ssh", "-F", str(stranger), HOST, "true"], capture_output=True, timeout=60)
+    assert as_stranger.returncode == 255 and b"Permission denied (publickey)" in as_stranger.stderr
+    with closing(Client.from_config(ssh_identity_file=other)) as second:
+        run = second.runs.get(HOST)
+        assert run is not None
+        job.run.detach()
+        run.attach()
+    assert subprocess.run(["ssh", "-F", str(stranger), HOST, "true"], timeout=60).returncode == 0
+
+
+def test_no_password_opens_and_no_key_after_the_end(job: Job) -> None:
+    assert job.said("echo in") == "in\n"
+    methods = job.ssh(
+        "-o", "PreferredAuthentications=password,keyboard-interactive", "-o", "BatchMode=yes", HOST, "true"
+    )
+    assert methods.returncode == 255 and b"Permission denied (publickey)" in methods.stderr
+    text = job.config.read_text()
+    job.run.stop()
+    for _ in job.run.changes():
+        pass
+    config = job.home.path / "old-config"
+    config.write_text(text)
+    late = subprocess.run(["ssh", "-F", str(config), HOST, "true"], capture_output=True, timeout=60)
+    assert late.returncode == 255 and b"Permission denied (publickey)" in late.stderr
+
+
+def test_the_end_of_the_job_ends_sessions_and_what_they_started(job: Job) -> None:
+    mark = f"7{os.getpid()}"
+    session = job.start(HOST, f"nohup sleep {mark} >/dev/null 2>&1 & echo there; sleep {mark}")
+    assert session.stdout is not None and session.stdout.readline() == "there\n"
+    job.run.stop()
+    assert session.wait(60) != 0
+    wait_for("the end of what was started", lambda: not _lives(f"sleep\0{mark}\0"))
+
+
+def test_a_client_that_is_gone_leaves_nothing_that_it_waited_for(job: Job) -> None:
+    mark = f"8{os.getpid()}"
+    session = job.start(HOST, f"echo there; exec sleep {mark}")
+    assert session.stdout is not None and session.stdout.readline() == "there\n"
+    assert _lives(f"sleep\0{mark}\0")
+    session.kill()
+    wait_for("the end of what nobody waits for", lambda: not _lives(f"sleep\0{mark}\0"))
+
+
+def _lives(command: str) -> bool:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_text() == command:
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def test_files_cannot_be_reached_outside_the_container(container: Job, tmp_path: Path) -> None:
+    """Neither by `..`, nor by a link to an absolute path, nor through `/proc`."""
+    secret = Path("/tmp") / f"host-secret-{os.getpid()}"
+    secret.write_text("of the host")
+    back = tmp_path / "back"
+    try:
+        container.said(f"ln -s {secret} link; ln -s / root; ln -s /proc/1/root proc")
+        for path in (
+            str(secret),
+            f"../../../../../..{secret}",
+            "link",
+            f"root{secret}",
+            f"proc{secret}",
+            f"/proc/1/root{secret}",
+            f"/proc/self/root{secret}",
+            f"/proc/{os.getpid()}/root{secret}",
+        ):
+            result = subprocess.run(
+                container.command("-q", f"{HOST}:{path}", str(back), program="scp"), capture_output=True, timeout=60
+            )
+            assert result.returncode != 0 and not back.exists(), path
+    finally:
+        secret.unlink()
+
+
+def test_a_file_transfer_has_the_rights_of_the_containers_user(container: Job, tmp_path: Path) -> None:
+    source = tmp_path / "file"
+    source.write_text("mine")
+    scp = container.command("-q", str(source), program="scp")
+    assert subprocess.run([*scp, f"{HOST}:/etc/file"], capture_output=True, timeout=60).returncode != 0
+    subprocess.run([*scp, f"{HOST}:/tmp/file"], check=True, timeout=60)
+    assert container.said("stat -c '%U:%G' /tmp/file") == "me:users\n"
+
+
+def test_forwards_lead_to_the_containers_loopback_and_not_to_the_hosts(container: Job) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        result = container.ssh("-W", f"127.0.0.1:{port}", HOST)
+        assert result.returncode == 255 and b"refused" in result.stderr
+        by_name = container.ssh("-W", f"localhost:{port}", HOST)
+        assert by_name.returncode == 255
+        elsewhere = container.ssh("-W", "192.0.2.1:80", HOST)
+        assert b"only ports of 127.0.0.1 are forwarded" in elsewhere.stderr
+
+
+def test_a_container_does_not_see_the_agents_socket(container: Job) -> None:
+    mounts = container.said("cat /proc/mounts; ls -A /dstack")
+    assert "agent.sock" not in mounts
+    assert sorted(mounts.split()[-3:]) == ["launch", "log", "script"]
+
+
+def test_an_image_without_shell_runs_programs_and_takes_files(
+    home: Home, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", engine.host)
+    home.env["DOCKER_HOST"] = engine.host
+    bare = started(home, "container", image=BARE_IMAGE, commands=[], entrypoint="/busybox sleep 600")
+    assert bare.said("/busybox echo 'two words'") == "two words\n"
+    assert b"the image has no shell" in bare.ssh(HOST).stderr
+    source = tmp_path / "file"
+    source.write_text("sent")
+    subprocess.run(bare.command("-q", str(source), f"{HOST}:/file", program="scp"), check=True, timeout=60)
+    assert bare.said("/busybox cat /file") == "sent"
+    bare.run.stop(abort=True)
+    for _ in bare.run.changes():
+        pass
+
+
+def test_rsync_works_where_the_image_has_it(home: Home, tmp_path: Path) -> None:
+    if shutil.which("rsync") is None:
+        pytest.skip("rsync is not installed (Debian: rsync)")
+    job = started(home, "process")
+    (tmp_path / "tree").mkdir()
+    for number in range(50):
+        (tmp_path / "tree" / str(number)).write_text(str(number))
+    shell = f"ssh -F {job.config}"
+    subprocess.run(["rsync", "-a", "-e", shell, f"{tmp_path}/tree/", f"{HOST}:tree/"], check=True, timeout=60)
+    assert job.said("ls tree | wc -l").strip() == "50"
+    job.run.stop(abort=True)
