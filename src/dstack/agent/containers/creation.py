@@ -120,36 +120,6 @@ def working_dir_of(order: JobOrder, image: Image) -> str:
     return posixpath.normpath(f"{FILES}/{order.working_dir}")
 
 
-def ids_of(user: str, passwd: str, group: str) -> tuple[int, int] | None:
-    """The user's and the group's number of `name_or_id[:group_name_or_id]`; None where there is no such one.
-
-    Args:
-        passwd: the image's `/etc/passwd`, or nothing where it has none.
-        group: its `/etc/group`.
-
-    Examples:
-        >>> ids_of("me", "me:x:1000:100::/home/me:/bin/sh\\n", ""), ids_of("7:8", "", "")
-        ((1000, 100), (7, 8))
-    """
-    name, _, group_name = user.partition(":")
-    users = _rows(passwd)
-    row = next((row for row in users if row[0] == name or (name.isdigit() and row[2] == name)), None)
-    if row is None and not name.isdigit():
-        return None
-    uid, own_gid = (int(row[2]), int(row[3])) if row else (int(name), 0)
-    if not group_name:
-        return uid, own_gid
-    gid = next((int(row[2]) for row in _rows(group) if row[0] == group_name), None)
-    if gid is None and group_name.isdigit():
-        gid = int(group_name)
-    return None if gid is None else (uid, gid)
-
-
-def _rows(text: str) -> list[list[str]]:
-    rows = [line.split(":") for line in text.splitlines()]
-    return [row for row in rows if len(row) >= 4 and row[2].isdigit() and (row[3].isdigit() or len(row) == 4)]
-
-
 def _container(order: JobOrder) -> Container:
     assert order.container is not None
     return order.container

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from dstack.agent.paths import Home
-from dstack.agent.sshd.helpers import fork_helpers
+from dstack.agent.sshd.envoys import fork_envoys
 
 GENTLE = 10
 """A niceness. It is given to a thread that only imports, because no thread can take its own back."""
@@ -17,13 +17,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m dstack.agent.sshd", description="The way into an agent's jobs.")
     parser.add_argument("--home", type=Path, required=True, help="the agent's folder")
     home = Home(parser.parse_args().home.absolute())
-    helpers = fork_helpers()
+    envoys = fork_envoys()
     loader = threading.Thread(target=_load_gently, name="loads asyncssh")
     loader.start()
     loader.join()
     from dstack.agent.sshd.server import run
 
-    run(home, helpers)
+    run(home, envoys)
 
 
 def _load_gently() -> None:

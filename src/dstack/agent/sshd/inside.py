@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from dstack.agent.containers.api import ContainerEngine
 from dstack.agent.environment import find_shell, job_environment, resolve_working_dir
 from dstack.agent.paths import JobFolder, read_json
-from dstack.agent.sshd.helpers import CONNECT, CONNECT_UNIX, FILES, LISTEN, LISTEN_UNIX, Helpers, Place
+from dstack.agent.sshd.envoys import CONNECT, CONNECT_UNIX, FILES, LISTEN, LISTEN_UNIX, Envoys, Place
 from dstack.agent.sshd.programs import Program, Terminal, start_in_container, start_on_host
 from dstack.protocol.agent import JobOrder, order_of
 
@@ -32,8 +32,8 @@ class Wish:
 class Inside(ABC):
     """A job that runs."""
 
-    def __init__(self, helpers: Helpers) -> None:
-        self._helpers = helpers
+    def __init__(self, envoys: Envoys) -> None:
+        self._envoys = envoys
 
     @abstractmethod
     async def start(self, wish: Wish) -> Program:
@@ -45,7 +45,7 @@ class Inside(ABC):
 
     @abstractmethod
     async def place(self) -> Place:
-        """Where helpers go."""
+        """Where envoys go."""
 
     async def files(self) -> socket.socket:
         """A server of SFTP among the job's files.
@@ -53,38 +53,38 @@ class Inside(ABC):
         Raises:
             OSError: there is no way to them.
         """
-        return await self._helpers.do(FILES, await self.place())
+        return await self._envoys.do(FILES, await self.place())
 
     async def connect(self, host: str, port: int) -> socket.socket:
         """A connection to a port of the job's own loopback."""
-        return await self._helpers.do(CONNECT, await self.place(), host=host, port=port)
+        return await self._envoys.do(CONNECT, await self.place(), host=host, port=port)
 
     async def connect_unix(self, path: str) -> socket.socket:
         """A connection to a unix socket among the job's files."""
-        return await self._helpers.do(CONNECT_UNIX, await self.place(), path=path)
+        return await self._envoys.do(CONNECT_UNIX, await self.place(), path=path)
 
     async def listen(self, port: int) -> socket.socket:
         """A listening port on the job's own loopback; any free one for 0."""
-        return await self._helpers.do(LISTEN, await self.place(), port=port)
+        return await self._envoys.do(LISTEN, await self.place(), port=port)
 
     async def listen_unix(self, path: str) -> socket.socket:
         """A unix socket in a new folder that only who the job is may look into."""
-        return await self._helpers.do(LISTEN_UNIX, await self.place(), path=path)
+        return await self._envoys.do(LISTEN_UNIX, await self.place(), path=path)
 
 
-def inside_of(folder: JobFolder, engine: ContainerEngine, helpers: Helpers) -> Inside:
+def inside_of(folder: JobFolder, engine: ContainerEngine, envoys: Envoys) -> Inside:
     """The inside of a job whose order is accepted."""
     order = order_of(read_json(folder.order) or {})
     if order.container is None:
-        return _OfHost(folder, order, helpers)
-    return _OfContainer(folder, engine, helpers)
+        return _OfHost(folder, order, envoys)
+    return _OfContainer(folder, engine, envoys)
 
 
 class _OfHost(Inside):
     """A plain process: one more of them, with the job's environment."""
 
-    def __init__(self, folder: JobFolder, order: JobOrder, helpers: Helpers) -> None:
-        super().__init__(helpers)
+    def __init__(self, folder: JobFolder, order: JobOrder, envoys: Envoys) -> None:
+        super().__init__(envoys)
         self._folder = folder
         self._order = order
 
@@ -101,8 +101,8 @@ class _OfHost(Inside):
 
 
 class _OfContainer(Inside):
-    def __init__(self, folder: JobFolder, engine: ContainerEngine, helpers: Helpers) -> None:
-        super().__init__(helpers)
+    def __init__(self, folder: JobFolder, engine: ContainerEngine, envoys: Envoys) -> None:
+        super().__init__(envoys)
         self._folder = folder
         self._engine = engine
         self._has_shell: bool | None = None
@@ -144,4 +144,4 @@ class _OfContainer(Inside):
             address = str(body["NetworkSettings"].get("IPAddress") or "")
             if not address:
                 raise
-            return await self._helpers.do(CONNECT, Place(), host=address, port=port)
+            return await self._envoys.do(CONNECT, Place(), host=address, port=port)

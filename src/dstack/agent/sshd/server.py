@@ -15,8 +15,8 @@ from asyncssh import ChannelOpenError, SSHKey, SSHServer, SSHServerChannel, SSHS
 
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
 from dstack.agent.paths import Home, JobFolder, read_json, write_json
+from dstack.agent.sshd.envoys import Envoys
 from dstack.agent.sshd.forwards import Listener, session_to
-from dstack.agent.sshd.helpers import Helpers
 from dstack.agent.sshd.inside import Inside, inside_of
 from dstack.agent.sshd.sessions import Session
 from dstack.errors import AgentRefused
@@ -45,9 +45,9 @@ Offered = Coroutine[Any, Any, Any]
 class Doors:
     """Who is in, and the inside of each job."""
 
-    def __init__(self, home: Home, helpers: Helpers) -> None:
+    def __init__(self, home: Home, envoys: Envoys) -> None:
         self.home = home
-        self._helpers = helpers
+        self._envoys = envoys
         self._engine = ContainerEngine()
         self._guests: dict[str, set[SSHServerConnection]] = {}
         self._insides: dict[str, Inside] = {}
@@ -56,7 +56,7 @@ class Doors:
         """The inside of a job."""
         known = self._insides.get(folder.job_id)
         if known is None:
-            known = self._insides[folder.job_id] = inside_of(folder, self._engine, self._helpers)
+            known = self._insides[folder.job_id] = inside_of(folder, self._engine, self._envoys)
         return known
 
     def came(self, folder: JobFolder, conn: SSHServerConnection) -> None:
@@ -183,10 +183,10 @@ async def _listen_for(conn: SSHServerConnection, inside: Inside, host: str, port
         return None
 
 
-def run(home: Home, helpers: Helpers) -> None:
+def run(home: Home, envoys: Envoys) -> None:
     """Serve until the input ends."""
     asyncssh.set_log_level("WARNING")
-    asyncio.run(_serve(Doors(home, helpers)))
+    asyncio.run(_serve(Doors(home, envoys)))
 
 
 def _say(what: dict[str, object]) -> None:

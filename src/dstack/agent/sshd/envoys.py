@@ -1,7 +1,7 @@
 """Small processes that enter a container, do one thing there, and hand back the socket that came of it.
 
 Only a process of its own can enter other mounts, and one with an event loop should not fork. So the SSH server forks a
-process that is small and has one thread, before it is anything else itself; that one forks a helper for each wish.
+process that is small and has one thread, before it is anything else itself; that one forks an envoy for each wish.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a helper goes, and as whom."""
+    """Where an envoy goes, and as whom."""
 
     container_id: str | None = None
     """None for this very host, as this very user."""
@@ -51,8 +51,8 @@ class Place:
     folder: str = "/"
 
 
-class Helpers:
-    """Has things done by helpers."""
+class Envoys:
+    """Has things done by envoys."""
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
@@ -76,14 +76,14 @@ class Helpers:
             async with asyncio.timeout(REPLY_TIMEOUT_S):
                 await _readable(ours)
             received, descriptors, _, _ = socket.recv_fds(ours, MESSAGE_BYTES_MAX, 1)
-        reply = json.loads(received) if received else {"error": "The helper was killed", "number": 0}
+        reply = json.loads(received) if received else {"error": "The envoy was killed", "number": 0}
         if "error" in reply:
             raise OSError(reply["number"], reply["error"])
         return socket.socket(fileno=descriptors[0])
 
 
-def fork_helpers() -> Helpers:
-    """Fork the process that forks helpers; it ends with this one. Must be called while this has one thread."""
+def fork_envoys() -> Envoys:
+    """Fork the process that forks envoys; it ends with this one. Must be called while this has one thread."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
         try:
@@ -94,7 +94,7 @@ def fork_helpers() -> Helpers:
         finally:
             os._exit(0)
     theirs.close()
-    return Helpers(ours)
+    return Envoys(ours)
 
 
 async def _readable(waited: socket.socket) -> None:
@@ -272,7 +272,7 @@ __all__: Sequence[str] = (
     "FILES",
     "LISTEN",
     "LISTEN_UNIX",
-    "Helpers",
+    "Envoys",
     "Place",
-    "fork_helpers",
+    "fork_envoys",
 )

@@ -1,0 +1,165 @@
+"""Watching over a job's container until it has ended, and bringing its end about."""
+
+import asyncio
+from asyncio import Event, Task
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from dstack.agent import processes
+from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
+from dstack.agent.containers.launcher import NOT_STARTED
+from dstack.agent.notes import note
+from dstack.agent.paths import JobFolder, read_json
+from dstack.agent.supervisor import Ending
+from dstack.kit.clock import Clock
+from dstack.protocol.agent import JobOrder
+
+AWAY_MAX_S = 60.0
+"""How long an engine may be away before its jobs are given up."""
+RETRY_S = 0.5
+KILL_EVERY_S = 5.0
+KILL_TRIES = 24
+"""After so many, what is left cannot be killed (it hangs in the kernel)."""
+
+ENDED = {"condition": "not-running"}
+
+
+@dataclass(slots=True)
+class Watch:
+    """Sees one started container to its end."""
+
+    engine: ContainerEngine
+    clock: Clock
+    folder: JobFolder
+    order: JobOrder
+    stop_asked: Event = field(default_factory=Event)
+    """To be set whenever the job's file `stop` has changed."""
+    _engine_was_away: bool = False
+
+    async def run(self) -> Ending:
+        """Wait for the container's end; bring it about when that is asked for or its time is over."""
+        known = read_json(self.folder.container) or {}
+        if self.folder.stop.exists():
+            self.stop_asked.set()
+        exited = asyncio.create_task(self._exited(str(known["id"])), name=f"container of {self.folder.job_id}")
+        try:
+            end = await self._see_to_its_end(float(known["started_at"]), exited)
+            return await self._ending(end, exited)
+        except EngineAway as error:
+            gone = await asyncio.to_thread(processes.end_marked, self.folder.job_id)
+            left = "" if gone else "; some of the job may live on"
+            message = f"The container engine did not answer for {AWAY_MAX_S:g} s ({error}){left}"
+            return Ending("engine_lost", self._now(), message=message)
+        finally:
+            exited.cancel()
+
+    async def _exited(self, id: str) -> dict[str, Any]:
+        """What the engine says of a container that has exited. Outlasts an engine that starts anew.
+
+        Raises:
+            EngineAway: it was away for too long.
+        """
+        away_s = 0.0
+        while True:
+            try:
+                state: dict[str, Any] = await self._state(id)
+                away_s = 0.0
+                if not state.get("Running"):
+                    return state
+                await self.engine.call("POST", f"/containers/{id}/wait", query=ENDED, timeout_s=None)
+            except EngineRefused as refusal:
+                if refusal.status != 404:
+                    raise EngineAway(refusal.message) from None
+                return {"Gone": True}
+            except EngineAway:
+                self._engine_was_away = True
+                if away_s >= AWAY_MAX_S:
+                    raise
+                await asyncio.sleep(RETRY_S)
+                away_s += RETRY_S
+
+    async def _state(self, id: str) -> dict[str, Any]:
+        state: dict[str, Any] = (await self.engine.call("GET", f"/containers/{id}/json"))["State"]
+        if state.get("Status") == "created" and not state.get("ExitCode"):
+            # The agent died between its note and the start.
+            await self.engine.call("POST", f"/containers/{id}/start")
+            state = (await self.engine.call("GET", f"/containers/{id}/json"))["State"]
+        return state
+
+    async def _see_to_its_end(self, started_at: float, exited: "Task[dict[str, Any]]") -> str:
+        max_s = self.order.max_duration_s
+        left_s = None if max_s is None else max(0.0, started_at + max_s - self._now())
+        if await _first(exited, self.stop_asked, left_s):
+            return "exited"
+        end = "stopped" if self.stop_asked.is_set() else "max_duration"
+        if end == "max_duration":
+            note(self.folder, self.clock, f"the job has run for {max_s:g} s, its `max_duration`")
+        if not await self._ended_gracefully(exited):
+            for _ in range(KILL_TRIES):
+                await self._signal("SIGKILL")
+                if await _first(exited, None, KILL_EVERY_S):
+                    break
+        return end
+
+    async def _ended_gracefully(self, exited: "Task[dict[str, Any]]") -> bool:
+        """Ask the job to end, and wait as long as it may take. Asked again, it has the time of the last asking."""
+        while True:
+            wish = read_json(self.folder.stop) if self.stop_asked.is_set() else None
+            self.stop_asked.clear()
+            grace_s = self.order.stop_grace_s if wish is None else float(wish["grace_s"])
+            note(self.folder, self.clock, f"asked to end, with {grace_s:g} s of grace")
+            if grace_s <= 0:
+                return False
+            await self._signal("SIGTERM")
+            if await _first(exited, self.stop_asked, grace_s):
+                return True
+            if not self.stop_asked.is_set():
+                return False
+
+    async def _signal(self, name: str) -> None:
+        known = read_json(self.folder.container) or {}
+        with suppress(EngineRefused, EngineAway):  # it is over already, or asked again
+            await self.engine.call("POST", f"/containers/{known['id']}/kill", query={"signal": name})
+
+    async def _ending(self, end: str, exited: "Task[dict[str, Any]]") -> Ending:
+        if not exited.done():
+            return Ending(end, self._now(), message="The container did not end, not even by SIGKILL")
+        state = await exited
+        if state.get("Gone"):
+            return Ending("engine_lost", self._now(), message="Somebody removed the job's container")
+        code = int(state.get("ExitCode", 0))
+        if code == NOT_STARTED and (missing := _said_by_launcher(self.folder)):
+            return Ending("start_failed", self._now(), message=missing)
+        note(self.folder, self.clock, f"ended with exit code {code}")
+        return Ending(end, self._now(), code, None, self._why(state))
+
+    def _why(self, state: dict[str, Any]) -> str:
+        limit_bytes = self.order.container.memory_bytes if self.order.container else None
+        if state.get("OOMKilled"):
+            limit = f", {limit_bytes / (1 << 30):.3g}GB" if limit_bytes else ""
+            return f"it ran out of memory{limit}"
+        if self._engine_was_away and state.get("ExitCode"):
+            return "the container engine of the machine started anew meanwhile"
+        return str(state.get("Error") or "")
+
+    def _now(self) -> float:
+        return self.clock.now().timestamp()
+
+
+async def _first(exited: "Task[dict[str, Any]]", asked: Event | None, timeout_s: float | None) -> bool:
+    """Wait until the container has exited, or something is asked for, or the time is over. Whether it has exited."""
+    waiting: set[Task[Any]] = {exited}
+    if asked is not None:
+        waiting.add(asyncio.create_task(asked.wait(), name="waits for a stop"))
+    done, _ = await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting - {exited}:
+        task.cancel()
+    return exited in done
+
+
+def _said_by_launcher(folder: JobFolder) -> str:
+    """What the launcher wrote where it found nothing to start; nothing where the job itself has ended so."""
+    missing = str((read_json(folder.container) or {}).get("missing"))
+    with open(folder.log("job"), "rb") as file:
+        return missing if file.read(len(missing.encode()) + 2) == f"{missing}\n".encode() else ""

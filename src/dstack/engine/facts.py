@@ -1,0 +1,79 @@
+"""What agents say, as facts on jobs and instances. Nothing is decided here."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from dstack.domain.intents import Done, StartJob
+from dstack.domain.objects import Instance, Job
+from dstack.domain.reports import size_text
+from dstack.hosts.link import Welcome
+from dstack.protocol.agent import JobReport
+from dstack.protocol.statuses import JobStatus
+from dstack.store import commits, events, intents, objects
+from dstack.store.tx import Tx
+
+log = logging.getLogger(__name__)
+
+
+def change_instance(tx: Tx, instance_id: str, change: Callable[[Instance, Tx], Instance]) -> None:
+    """Write down what was learned of an instance that has not ended."""
+    instance = objects.find_instance(tx, instance_id)
+    if instance is None or instance.finished_at is not None:
+        return
+    changed = change(instance, tx)
+    if changed != instance:
+        commits.record(tx, changed)
+
+
+def store_welcome(tx: Tx, instance_id: str, welcome: Welcome) -> list[str]:
+    """Write down all that an agent has, and by silence what it has not. Returns its jobs that have not ended."""
+
+    def note(instance: Instance, tx: Tx) -> Instance:
+        return replace(
+            instance,
+            agent_seen_at=instance.agent_seen_at or tx.clock.now(),
+            unreachable_since=None,
+            ssh_port=welcome.ssh_port or instance.ssh_port,
+            ssh_host_key=welcome.ssh_host_key or instance.ssh_host_key,
+        )
+
+    change_instance(tx, instance_id, note)
+    store_reports(tx, instance_id, list(welcome.reports))
+    known = {report.job_id for report in welcome.reports}
+    unfinished = objects.unfinished_jobs_on(tx, instance_id)
+    for job in unfinished:
+        if job.id not in known and job.lost_at is None and _was_started(tx, job):
+            commits.record(tx, replace(job, lost_at=tx.clock.now()))
+        elif job.status is JobStatus.TERMINATING:
+            # Its last log bytes could not come while the link was down: the wait for them begins anew.
+            commits.record(tx, replace(job, status_since=tx.clock.now()))
+    return [job.id for job in unfinished if job.id in known]
+
+
+def _was_started(tx: Tx, job: Job) -> bool:
+    return isinstance(intents.outcomes_of(tx, "job", job.id).get(StartJob), Done)
+
+
+def store_reports(tx: Tx, instance_id: str, reports: list[JobReport]) -> None:
+    """Write down the latest truth about some jobs."""
+    by_id = {report.job_id: report for report in reports}
+    jobs = {job.id: job for job in objects.jobs_by_id(tx, by_id)}
+    for id, report in by_id.items():
+        job = jobs.get(id)
+        if job is None or job.instance_id != instance_id:
+            log.warning("Instance %s reports the job %s, which is not on record there", instance_id, id)
+        elif job.finished_at is None and job.report != report:
+            commits.record(tx, replace(job, report=report, lost_at=None))
+            _say_layers(tx, job, report)
+
+
+def _say_layers(tx: Tx, job: Job, report: JobReport) -> None:
+    """One event for each layer of an image that is complete by now."""
+    ready_before = {layer.id for layer in job.report.layers if layer.ready} if job.report else set()
+    ready = [layer for layer in report.layers if layer.ready]
+    for number, layer in enumerate(ready, 1):
+        if layer.id not in ready_before:
+            size = f" ({size_text(layer.size_bytes)})" if layer.size_bytes else ""
+            message = f"layer {layer.id}{size} is here, {number} of {len(report.layers)}"
+            events.add(tx, job, actor="agent", kind="job.layer", message=message)
