@@ -15,6 +15,7 @@ from asyncssh import ChannelOpenError, SSHKey, SSHServer, SSHServerChannel, SSHS
 
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
 from dstack.agent.paths import Home, JobFolder, read_json, write_json
+from dstack.agent.sshd.corked import cork
 from dstack.agent.sshd.envoys import Envoys
 from dstack.agent.sshd.forwards import Listener, session_to
 from dstack.agent.sshd.inside import Inside, inside_of
@@ -94,6 +95,7 @@ class WayIn(SSHServer):
     def connection_made(self, conn: SSHServerConnection) -> None:
         """Remember the connection."""
         self._conn = conn
+        cork(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The user has left."""
