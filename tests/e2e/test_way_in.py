@@ -92,11 +92,13 @@ def job(request: pytest.FixtureRequest, home: Home, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def container(home: Home, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
-    """An attached job in a container, as a user who is not root."""
+def container(
+    request: pytest.FixtureRequest, home: Home, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Job]:
+    """An attached job in a container, as a user who is not root, or as the one that the test names."""
     monkeypatch.setenv("DOCKER_HOST", engine.host)
     home.env["DOCKER_HOST"] = engine.host
-    found = started(home, "container", user="me")
+    found = started(home, "container", user=getattr(request, "param", "me"))
     yield found
     found.run.stop(abort=True)
     for _ in found.run.changes():
@@ -315,6 +317,7 @@ def _lives(command: str) -> bool:
     return False
 
 
+@pytest.mark.parametrize("container", ["me", "root"], indirect=True)
 def test_files_cannot_be_reached_outside_the_container(container: Job, tmp_path: Path) -> None:
     """Neither by `..`, nor by a link to an absolute path, nor through `/proc`."""
     secret = Path("/tmp") / f"host-secret-{os.getpid()}"

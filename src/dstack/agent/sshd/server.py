@@ -36,8 +36,8 @@ ENCRYPTION_ALGS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20
 MAC_ALGS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
 KEY_TYPE = "ssh-ed25519"
 
-
 CONNECTIONS_MAX = 200
+"""At a time; those beyond are closed before they have said a word."""
 
 Offered = Coroutine[Any, Any, Any]
 """Of what asyncssh has no names for: a session or a listener that is still being made."""
@@ -52,6 +52,8 @@ class Doors:
         self._engine = ContainerEngine()
         self._guests: dict[str, set[SSHServerConnection]] = {}
         self._insides: dict[str, Inside] = {}
+        self.connections = 0
+        """How many are open, also of those that have not come in yet."""
 
     def inside(self, folder: JobFolder) -> Inside:
         """The inside of a job."""
@@ -93,12 +95,16 @@ class WayIn(SSHServer):
         self._conn: SSHServerConnection | None = None
 
     def connection_made(self, conn: SSHServerConnection) -> None:
-        """Remember the connection."""
+        """Somebody knocks."""
         self._conn = conn
+        self._doors.connections += 1
+        if self._doors.connections > CONNECTIONS_MAX:
+            conn.abort()
         cork(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The user has left."""
+        self._doors.connections -= 1
         if self._folder is not None and self._conn is not None:
             self._doors.left(self._folder, self._conn)
 
