@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dstack.agent.containers.api import ContainerEngine
 from dstack.agent.files import BlobCache
+from dstack.agent.gpus import found
 from dstack.agent.jobs import Jobs, Runtimes
 from dstack.agent.link import Link, Wants
 from dstack.agent.paths import Home, make_private_folder, socket_path
@@ -53,7 +54,9 @@ async def _live(home: Home, spawner: socket.socket, ready_descriptor: int | None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, leaving.set)
     clock, wants = SystemClock(), Wants()
-    runtimes = Runtimes(ProcessRuntime(spawner, clock), ContainerRuntime(home, ContainerEngine(), clock))
+    runtimes = Runtimes(
+        ProcessRuntime(spawner, clock, found.cards), ContainerRuntime(home, ContainerEngine(), clock, found.cards)
+    )
     jobs = Jobs(home, runtimes, BlobCache(home.blobs, wants.fetch), clock)
     jobs.recover()
     link = Link(jobs, wants, asyncio.to_thread(probe, home.root), clock, on_shutdown=leaving.set)

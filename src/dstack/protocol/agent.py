@@ -112,6 +112,8 @@ class JobOrder:
     """OpenSSH public keys that may open the way into this job."""
     container: Container | None = None
     """None for a plain process of the host."""
+    gpus: tuple[int, ...] = ()
+    """The cards that are its own, as indices into `HostResources.gpus`; it sees no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +158,12 @@ class Gpu:
     """One graphics card or accelerator of a host."""
 
     vendor: str
+    """`nvidia`, `amd`, `intel` or `google`."""
     name: str
+    """Without the vendor; of a model that nobody has named its PCI numbers, as `0x1002:0x74a1`."""
     memory_mib: int
+    compute_capability: str | None = None
+    """Of NVIDIA's: `9.0`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +206,7 @@ def order_of(body: dict[str, Any]) -> JobOrder:
             "git": GitSource(**git) if git else None,
             "authorized_keys": tuple(body.get("authorized_keys", ())),
             "container": _container_of(container) if container else None,
+            "gpus": tuple(body.get("gpus", ())),
         }
     )
 

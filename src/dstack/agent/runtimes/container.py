@@ -5,14 +5,13 @@ file `container`: the engine knows the rest.
 """
 
 import asyncio
-import hashlib
 import logging
 import os
 from collections.abc import Collection
 
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
-from dstack.agent.containers.creation import HOME_LABEL, JOB_LABEL, creation, program_of
-from dstack.agent.containers.mounted import give_files, lay_out
+from dstack.agent.containers.creation import program_of
+from dstack.agent.containers.making import FindCards, Maker
 from dstack.agent.containers.store import ImageStore
 from dstack.agent.containers.watching import Watch
 from dstack.agent.notes import note
@@ -28,7 +27,11 @@ log = logging.getLogger(__name__)
 STARTS_AT_ONCE = 2 * (os.cpu_count() or 1)
 """More of them make each slower and none sooner."""
 
-REMOVAL = {"force": 1, "v": 1}
+NO_GPUS = {
+    "could not select device driver": "Install NVIDIA's container toolkit on the machine",
+    "unresolvable CDI devices": "Describe the cards to it on the machine: `nvidia-ctk cdi generate`",
+}
+"""What an engine says that has not been told how to give GPUs, and what to do."""
 
 NO_ENGINE_HINT = "Start Docker or Podman on the machine (Debian: `apt install docker.io`), or leave `image` out"
 
@@ -36,14 +39,13 @@ NO_ENGINE_HINT = "Start Docker or Podman on the machine (Debian: `apt install do
 class ContainerRuntime(Runtime):
     """Runs jobs in containers."""
 
-    def __init__(self, home: Home, engine: ContainerEngine, clock: Clock) -> None:
-        self._home = home
+    def __init__(self, home: Home, engine: ContainerEngine, clock: Clock, cards: FindCards) -> None:
+        self._maker = Maker(home, engine, cards)
         self._engine = engine
         self._clock = clock
         self._images = ImageStore(home.images, engine)
         self._watches: dict[str, Watch] = {}
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
-        self._label = hashlib.sha256(os.fsencode(home.root)).hexdigest()[:16]
 
     def was_started(self, folder: JobFolder) -> bool:
         return folder.container.exists()
@@ -64,28 +66,15 @@ class ContainerRuntime(Runtime):
         async with self._starts:
             try:
                 image = await self._images.find(container)
-                await asyncio.to_thread(lay_out, folder, order, self._home.launcher)
-                body = creation(order, image, folder, {HOME_LABEL: self._label}, self._home.launcher)
-                id = await self._create(_name(order.job_id), body)
-                uid, gid = await give_files(self._engine, folder, id, container.user or image.user)
-                known = {"id": id, "started_at": started_at, "uid": uid, "gid": gid}
+                made = await self._maker.make(folder, order, container, image)
+                known = {"id": made.id, "started_at": started_at, "uid": made.uid, "gid": made.gid}
                 write_json(folder.container, {**known, "missing": program_of(order, image).missing})
-                await self._engine.call("POST", f"/containers/{id}/start")
+                await self._engine.call("POST", f"/containers/{made.id}/start")
             except EngineRefused as refusal:
                 raise _refusal_of_start(container, refusal) from None
             except EngineAway as error:
                 raise _no_engine(error) from None
-        note(folder, self._clock, f"started container {id[:12]}")
-
-    async def _create(self, name: str, body: dict[str, object]) -> str:
-        try:
-            return str((await self._engine.call("POST", "/containers/create", body, query={"name": name}))["Id"])
-        except EngineRefused as refusal:
-            if refusal.status != 409:
-                raise
-        # An earlier agent made it and died; it was never started, or else this one would not be here.
-        await self._engine.call("DELETE", f"/containers/{name}", query=REMOVAL)
-        return str((await self._engine.call("POST", "/containers/create", body, query={"name": name}))["Id"])
+        note(folder, self._clock, f"started container {made.id[:12]}")
 
     async def wait(self, folder: JobFolder, order: JobOrder) -> Ending:
         watch = self._watches[folder.job_id] = Watch(self._engine, self._clock, folder, order)
@@ -100,12 +89,9 @@ class ContainerRuntime(Runtime):
 
     async def clean_up(self, folder: JobFolder) -> None:
         try:
-            await self._engine.call("DELETE", f"/containers/{_name(folder.job_id)}", query=REMOVAL)
-        except EngineAway as error:
-            log.info("The container of job %s is removed later: %s", folder.job_id, error)
-        except EngineRefused as refusal:
-            if refusal.status != 404:
-                log.warning("The container of job %s is removed later: %s", folder.job_id, refusal.message)
+            await self._maker.remove(folder.job_id)
+        except (EngineAway, EngineRefused) as error:
+            log.warning("The container of job %s is removed later: %s", folder.job_id, error)
 
     async def sweep(self, unfinished: Collection[str]) -> None:
         """Remove what was left behind: containers of jobs that are over.
@@ -113,17 +99,7 @@ class ContainerRuntime(Runtime):
         Args:
             unfinished: the jobs whose containers stay.
         """
-        try:
-            filters = f'{{"label":["{HOME_LABEL}={self._label}"]}}'
-            for one in await self._engine.call("GET", "/containers/json", query={"all": 1, "filters": filters}):
-                if one["Labels"].get(JOB_LABEL) not in unfinished:
-                    await self._engine.call("DELETE", f"/containers/{one['Id']}", query=REMOVAL)
-        except (EngineAway, EngineRefused) as error:
-            log.info("Containers are swept later: %s", error)
-
-
-def _name(job_id: str) -> str:
-    return f"dstack-{job_id}"
+        await self._maker.sweep(unfinished)
 
 
 def _container(order: JobOrder) -> Container:
@@ -141,11 +117,10 @@ def _refusal_of_start(container: Container, refusal: EngineRefused) -> AgentRefu
         return AgentRefused(
             f"There is no user `{container.user}` in the image: {said}", hint="Name one of its users, or a number"
         )
-    if "could not select device driver" in said:
-        return AgentRefused(
-            f"The container engine of the machine cannot give GPUs to containers: {said}",
-            hint="Install NVIDIA's container toolkit on the machine",
-        )
+    for words, hint in NO_GPUS.items():
+        if words in said:
+            problem = "The container engine of the machine cannot give GPUs to containers"
+            return AgentRefused(f"{problem}: {said}", hint=hint)
     if "no space left" in said:
         return AgentRefused(f"The disk of the machine is full: {said}", hint="Ask for more `disk`")
     return AgentRefused(f"The container could not be started: {said}")

@@ -8,12 +8,14 @@ import signal
 import socket
 import threading
 from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from dstack.agent import processes
-from dstack.agent.paths import JobFolder, is_locked, read_json
+from dstack.agent.gpus.cards import Cards
+from dstack.agent.paths import JobFolder, is_locked, read_json, write_json
 from dstack.agent.runtimes.base import Runtime
 from dstack.agent.supervisor import Ending
 from dstack.errors import AgentRefused
@@ -26,8 +28,10 @@ SPAWN_TIMEOUT_S = 20.0
 class ProcessRuntime(Runtime):
     """Runs jobs below supervisors that the spawner forks."""
 
-    def __init__(self, spawner: socket.socket, clock: Clock) -> None:
+    def __init__(self, spawner: socket.socket, clock: Clock, cards: Callable[[], Cards]) -> None:
+        """Args: `cards`: says which cards this host has; may block."""
         self._spawner = spawner
+        self._cards = cards
         self._clock = clock
         self._streams: tuple[StreamReader, StreamWriter] | None = None
         self._asking = asyncio.Lock()
@@ -41,6 +45,9 @@ class ProcessRuntime(Runtime):
         return (read_json(folder.pid) or {}).get("started_at")
 
     async def start(self, folder: JobFolder, order: JobOrder, started_at: float) -> None:
+        cards = await asyncio.to_thread(self._cards)
+        if visible := cards.visible(order.gpus):
+            write_json(folder.visible, visible)
         request = {"folder": str(folder.root), "started_at": started_at}
         async with self._asking:
             answer = await self._ask_spawner(json.dumps(request).encode() + b"\n")
