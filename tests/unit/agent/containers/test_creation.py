@@ -1,0 +1,44 @@
+"""What an engine is asked for, so that a container has its cards."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dstack.agent.containers.creation import creation
+from dstack.agent.containers.images import Image
+from dstack.agent.gpus.cards import NOTHING, Card, Cards, Grant
+from dstack.agent.gpus.nvidia import Nvidia
+from dstack.agent.gpus.tpu import Google
+from dstack.agent.paths import JobFolder
+from dstack.protocol.agent import Container, Gpu, JobOrder
+
+IMAGE = Image("sha256:1", "x86_64", (), (), "", "/", "/bin")
+
+
+def body(grant: Grant, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+    order = JobOrder("j", "r", "true", env=dict(env or {}), container=Container("x"))
+    return creation(order, IMAGE, JobFolder(Path("/home/jobs/j")), {}, Path("/launch"), grant)
+
+
+def test_without_cards_no_device_is_asked_for() -> None:
+    host = body(NOTHING)["HostConfig"]
+    assert not {"DeviceRequests", "Devices", "GroupAdd", "Ulimits"} & set(host)
+
+
+def test_cards_of_nvidia_are_requested_by_their_ids() -> None:
+    cards = Cards(((Nvidia(), Card(Gpu("nvidia", "T4", 1), 0, "GPU-a")),))
+    made = body(cards.grant([0]), env={"NVIDIA_VISIBLE_DEVICES": "all"})
+    assert made["HostConfig"]["DeviceRequests"] == [{"DeviceIDs": ["GPU-a"], "Capabilities": [["gpu"]]}]
+    assert "NVIDIA_VISIBLE_DEVICES=GPU-a" in made["Env"], "what a job writes gets it no cards of others"
+    assert "NVIDIA_VISIBLE_DEVICES=void" in body(cards.grant([]))["Env"]
+
+
+def test_device_files_are_given_with_their_groups_and_the_memory_lock_that_tpus_need() -> None:
+    chip = Card(Gpu("google", "v4", 1), 0, nodes=("/dev/vfio/vfio", "/dev/vfio/0"), groups=(0, 44))
+    host = body(Cards(((Google(), chip),)).grant([0]))["HostConfig"]
+    assert host["Devices"] == [
+        {"PathOnHost": "/dev/vfio/vfio", "PathInContainer": "/dev/vfio/vfio", "CgroupPermissions": "rwm"},
+        {"PathOnHost": "/dev/vfio/0", "PathInContainer": "/dev/vfio/0", "CgroupPermissions": "rwm"},
+    ]
+    assert host["GroupAdd"] == ["0", "44"]
+    assert host["Ulimits"] == [{"Name": "memlock", "Soft": -1, "Hard": -1}]
