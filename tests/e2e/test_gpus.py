@@ -2,13 +2,24 @@
 
 import json
 import os
+import stat
+from pathlib import Path
 
 import pytest
 
+from dstack.agent.containers.api import ContainerEngine
+from dstack.agent.containers.images import find_image
+from dstack.agent.containers.making import Maker
+from dstack.agent.gpus.amd import Amd
+from dstack.agent.gpus.cards import Card, Cards
+from dstack.agent.paths import Home as AgentHome
+from dstack.agent.paths import JobFolder
 from dstack.api import Resources, Run, RunStatus, Task
+from dstack.protocol.agent import Container, Gpu, JobOrder
 from tests.e2e.home import Home, wait_for
 from tests.engines import SHELL_IMAGE, DockerEngine
 
+AMD = Amd()
 SHOW = 'echo "[$CUDA_VISIBLE_DEVICES] $DSTACK_GPUS_PER_NODE"'
 
 
@@ -58,6 +69,33 @@ def test_cards_are_shown_as_an_offer_and_what_they_lack_is_named(home: Home) -> 
     )
     refused = home.cli("apply", "-y", "-f", "run.yml")
     assert "gpu.compute_capability: asked 9.0, has 8.0, 7.5" in refused.stderr
+
+
+async def test_a_container_can_open_the_files_of_its_own_cards_and_no_others(
+    engine: DockerEngine, tmp_path: Path
+) -> None:
+    cards = []
+    for number, minor in enumerate((3, 5)):  # /dev/null and /dev/zero
+        node = tmp_path / f"card{number}"
+        os.mknod(node, stat.S_IFCHR | 0o660, os.makedev(1, minor))
+        node.chmod(0o660)
+        os.chown(node, 0, 4242 + number)
+        cards.append((AMD, Card(Gpu("amd", "x", 1), number, nodes=(str(node),), groups=(4242 + number,))))
+    folder = JobFolder(tmp_path / "job")
+    folder.files.mkdir(parents=True)
+    folder.log("job").touch()
+    show = f"for node in {tmp_path}/card*; do : 3<>$node && echo ${{node##*/}}; done; id -G; echo $ROCR_VISIBLE_DEVICES"
+    order = JobOrder("job", "run", show, gpus=(1,), container=Container(SHELL_IMAGE, user="1234:100"))
+    assert order.container is not None
+    client = ContainerEngine((str(engine.socket),))
+    image = await find_image(client, SHELL_IMAGE)
+    assert image is not None
+    maker = Maker(AgentHome(tmp_path), client, lambda: Cards(tuple(cards)))
+    made = await maker.make(folder, order, order.container, image)
+    await client.call("POST", f"/containers/{made.id}/start")
+    await client.call("POST", f"/containers/{made.id}/wait")
+    await maker.remove("job")
+    assert folder.log("job").read_text() == "card1\n100 4243\n0\n"
 
 
 def test_an_engine_that_cannot_give_cards_is_one_clear_reason(

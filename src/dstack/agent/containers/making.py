@@ -14,6 +14,7 @@ from dstack.agent.containers.images import Image
 from dstack.agent.containers.mounted import give_files, lay_out
 from dstack.agent.gpus.cards import Cards, Grant
 from dstack.agent.paths import Home, JobFolder
+from dstack.errors import AgentRefused
 from dstack.protocol.agent import Container, JobOrder
 
 log = logging.getLogger(__name__)
@@ -84,8 +85,14 @@ class Maker:
 
     async def _grant(self, order: JobOrder, container: Container) -> Grant:
         cards = await asyncio.to_thread(self._cards)
-        by_podman = bool(order.gpus) and await self._engine.is_podman()
-        return cards.grant(order.gpus, privileged=container.privileged, by_podman=by_podman)
+        grant = cards.grant(order.gpus, privileged=container.privileged)
+        if grant.requests and await self._engine.is_podman():
+            # It takes such requests and, in most of its versions, does nothing about them.
+            raise AgentRefused(
+                "Podman gives no GPUs of NVIDIA's to containers that are asked for as Docker is asked",
+                hint="Use Docker and NVIDIA's container toolkit on the machine, or leave `image` out",
+            )
+        return grant
 
     async def _create(self, name: str, body: dict[str, object]) -> str:
         try:

@@ -76,8 +76,11 @@ class Vendor(ABC):
         """How busy a card is."""
         return None, None
 
-    def grant(self, own: Sequence[Card], *, by_podman: bool) -> Grant:
-        """What a container is given for its cards, perhaps none: their device files."""
+    def grant(self, own: Sequence[Card]) -> Grant:
+        """What a container is given for its cards, perhaps none: their device files.
+
+        Its variables win over those of `visible`.
+        """
         nodes = _unique(*(node for card in own for node in card.nodes))
         groups = _unique(*(group for card in own for group in card.groups))
         return Grant({}, nodes, groups, locks_memory=self.locks_memory and bool(own))
@@ -105,12 +108,11 @@ class Cards:
             variables |= vendor.visible([str(card.number) for card in own], there)
         return variables
 
-    def grant(self, indices: Sequence[int], *, privileged: bool = False, by_podman: bool = False) -> Grant:
+    def grant(self, indices: Sequence[int], *, privileged: bool = False) -> Grant:
         """What a container is given so that it has its own cards alone, perhaps none.
 
         Args:
             privileged: whether it sees all devices of the host, whatever it is given.
-            by_podman: whether Podman makes it.
 
         Raises:
             AgentRefused: there is no such card.
@@ -123,7 +125,7 @@ class Cards:
                 env = vendor.visible([card.id or str(card.number) for card in own], there)
             elif own:
                 env = vendor.visible([str(number) for number in range(len(own))], len(own))
-            everything |= Grant(env) | vendor.grant(own, by_podman=by_podman)
+            everything |= Grant(env) | vendor.grant(own)
         return everything
 
     def _by_vendor(self, indices: Sequence[int]) -> Iterator[tuple[Vendor, list[Card], int]]:
@@ -133,7 +135,7 @@ class Cards:
                 count = f"{len(self.found) or 'no'} {'GPU' if len(self.found) == 1 else 'GPUs'} to be found"
                 raise AgentRefused(
                     f"The job was given the GPU number {index} of a machine with {count}",
-                    hint="See what has become of its cards (`nvidia-smi`, `dmesg`), and start the server anew",
+                    hint="See what has become of its cards (`nvidia-smi`, `dmesg`)",
                 )
         for one in dict.fromkeys(vendor for vendor, _ in self.found):
             own = [self.found[index][1] for index in sorted(indices) if self.found[index][0] is one]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dstack.agent.gpus import sysfs
-from dstack.agent.gpus.cards import Card, Vendor
+from dstack.agent.gpus.cards import Card, Grant, Vendor
 from dstack.protocol.agent import Gpu
 
 INTEL, HABANA = "0x8086", "0x1da3"
@@ -80,6 +80,10 @@ class Gaudi(Vendor):
 
     def visible(self, names: Sequence[str], there: int) -> dict[str, str]:
         return {"HABANA_VISIBLE_DEVICES": ",".join(names) or "void"}
+
+    def grant(self, own: Sequence[Card]) -> Grant:
+        # Where Habana's runtime is the engine's default, it is told by this variable which of the host's to give.
+        return super().grant(own) | Grant(self.visible([str(card.number) for card in own], len(own)))
 
     def _card(self, folder: Path) -> Card | None:
         number = int(folder.name.removeprefix("accel"))

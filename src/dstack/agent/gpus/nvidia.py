@@ -52,12 +52,9 @@ class Nvidia(Vendor):
         memory = _told(self._nvml.memory_bytes, device)
         return _told(self._nvml.utilization_percent, device), None if memory is None else memory[1] >> 20
 
-    def grant(self, own: Sequence[Card], *, by_podman: bool) -> Grant:
+    def grant(self, own: Sequence[Card]) -> Grant:
         # Where NVIDIA's runtime is the engine's default, it gives all cards to images that do not say otherwise.
         ids = [card.id for card in own]
-        if by_podman:
-            requests = {"Driver": "cdi", "DeviceIDs": [f"nvidia.com/gpu={id}" for id in ids]}
-            return Grant({"NVIDIA_VISIBLE_DEVICES": "void"}, requests=(requests,) if own else ())
         asked = {"DeviceIDs": ids, "Capabilities": [["gpu"]]}
         return Grant({"NVIDIA_VISIBLE_DEVICES": ",".join(ids) or "void"}, requests=(asked,) if own else ())
 

@@ -27,12 +27,6 @@ log = logging.getLogger(__name__)
 STARTS_AT_ONCE = 2 * (os.cpu_count() or 1)
 """More of them make each slower and none sooner."""
 
-NO_GPUS = {
-    "could not select device driver": "Install NVIDIA's container toolkit on the machine",
-    "unresolvable CDI devices": "Describe the cards to it on the machine: `nvidia-ctk cdi generate`",
-}
-"""What an engine says that has not been told how to give GPUs, and what to do."""
-
 NO_ENGINE_HINT = "Start Docker or Podman on the machine (Debian: `apt install docker.io`), or leave `image` out"
 
 
@@ -117,10 +111,11 @@ def _refusal_of_start(container: Container, refusal: EngineRefused) -> AgentRefu
         return AgentRefused(
             f"There is no user `{container.user}` in the image: {said}", hint="Name one of its users, or a number"
         )
-    for words, hint in NO_GPUS.items():
-        if words in said:
-            problem = "The container engine of the machine cannot give GPUs to containers"
-            return AgentRefused(f"{problem}: {said}", hint=hint)
+    if "could not select device driver" in said:
+        return AgentRefused(
+            f"The container engine of the machine cannot give GPUs to containers: {said}",
+            hint="Install NVIDIA's container toolkit on the machine",
+        )
     if "no space left" in said:
         return AgentRefused(f"The disk of the machine is full: {said}", hint="Ask for more `disk`")
     return AgentRefused(f"The container could not be started: {said}")

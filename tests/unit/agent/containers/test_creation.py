@@ -2,14 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import pytest
+
+from dstack.agent.containers.api import ContainerEngine
 from dstack.agent.containers.creation import creation
 from dstack.agent.containers.images import Image
+from dstack.agent.containers.making import Maker
 from dstack.agent.gpus.cards import NOTHING, Card, Cards, Grant
 from dstack.agent.gpus.nvidia import Nvidia
 from dstack.agent.gpus.tpu import Google
-from dstack.agent.paths import JobFolder
+from dstack.agent.paths import Home, JobFolder
+from dstack.errors import AgentRefused
 from dstack.protocol.agent import Container, Gpu, JobOrder
 
 IMAGE = Image("sha256:1", "x86_64", (), (), "", "/", "/bin")
@@ -42,3 +47,21 @@ def test_device_files_are_given_with_their_groups_and_the_memory_lock_that_tpus_
     ]
     assert host["GroupAdd"] == ["0", "44"]
     assert host["Ulimits"] == [{"Name": "memlock", "Soft": -1, "Hard": -1}]
+
+
+class Engine:
+    """Says that it is Podman."""
+
+    async def is_podman(self) -> bool:
+        return True
+
+
+async def test_podman_which_would_silently_give_no_card_of_nvidias_is_not_asked_for_one(tmp_path: Path) -> None:
+    cards = Cards(((Nvidia(), Card(Gpu("nvidia", "T4", 1), 0, "GPU-a")),))
+    folder = JobFolder(tmp_path / "j")
+    folder.files.mkdir(parents=True)
+    folder.log("job").touch()
+    container = Container("x")
+    maker = Maker(Home(tmp_path), cast(ContainerEngine, Engine()), lambda: cards)
+    with pytest.raises(AgentRefused, match="Podman gives no GPUs of NVIDIA's"):
+        await maker.make(folder, JobOrder("j", "r", "true", gpus=(0,), container=container), container, IMAGE)

@@ -64,7 +64,8 @@ def test_gaudis_are_known_and_given_by_their_files(tmp_path: Path) -> None:
     assert cards.visible([0, 2]) == {"HABANA_VISIBLE_DEVICES": "2,10"}
     assert cards.visible([]) == {"HABANA_VISIBLE_DEVICES": "void"}
     assert cards.grant([2]).nodes == ("/dev/accel/accel10", "/dev/accel/accel_controlD10")
-    assert cards.grant([2]).env == {"HABANA_VISIBLE_DEVICES": "0"}
+    assert cards.grant([2]).env == {"HABANA_VISIBLE_DEVICES": "10"}, "Habana's runtime counts the host's"
+    assert cards.grant([]).env == {"HABANA_VISIBLE_DEVICES": "void"}
 
 
 def test_tpu_chips_are_found_behind_either_driver_and_googles_other_devices_are_none(tmp_path: Path) -> None:

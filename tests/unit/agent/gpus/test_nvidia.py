@@ -98,9 +98,3 @@ def test_a_privileged_container_sees_all_devices_so_that_its_own_are_named() -> 
     cards = all_of(with_cards(*TWO))
     assert cards.grant([0, 1], privileged=True).env["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
     assert cards.grant([], privileged=True).env["CUDA_VISIBLE_DEVICES"] == ""
-
-
-def test_podman_is_asked_in_its_own_words() -> None:
-    grant = all_of(with_cards(*TWO)).grant([1], by_podman=True)
-    assert grant.requests == ({"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=GPU-b"]},)
-    assert grant.env["NVIDIA_VISIBLE_DEVICES"] == "void"
