@@ -65,6 +65,8 @@ class Jobs:
     def __init__(self, home: Home, runtimes: Runtimes, cache: BlobCache, clock: Clock) -> None:
         self.on_change: Callable[[JobReport], None] = lambda report: None
         """Told about every report that differs from the one before."""
+        self.on_run: Callable[[], None] = lambda: None
+        """Told whenever a job runs that did not before, as far as this agent knows."""
         self.on_end: Callable[[str], None] = lambda job_id: None
         """Told about the end of every job."""
         self._home = home
@@ -82,6 +84,10 @@ class Jobs:
     def reports(self) -> Iterable[JobReport]:
         """The whole truth about every job."""
         return [job.report for job in self._jobs.values()]
+
+    def all(self) -> list[Job]:
+        """Every job."""
+        return list(self._jobs.values())
 
     def find(self, job_id: str) -> Job | None:
         """The job of this id."""
@@ -247,6 +253,7 @@ class Jobs:
                 started_at = self._clock.now().timestamp()
                 await job.runtime.start(job.folder, job.order, started_at)
                 self._report(job, state=RUNNING, started_at=started_at, layers=())
+            self.on_run()
             if job.folder.stop.exists():
                 # It came while the job was starting, or to an earlier agent.
                 job.runtime.stop(job.folder)

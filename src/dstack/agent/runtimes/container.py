@@ -7,13 +7,14 @@ file `container`: the engine knows the rest.
 import asyncio
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
 from dstack.agent.containers.creation import program_of
 from dstack.agent.containers.making import FindCards, Maker
 from dstack.agent.containers.store import ImageStore
 from dstack.agent.containers.watching import Watch
+from dstack.agent.metrics.usage import Usage
 from dstack.agent.notes import note
 from dstack.agent.paths import Home, JobFolder, read_json, write_json
 from dstack.agent.runtimes.base import Runtime, Tell
@@ -80,6 +81,17 @@ class ContainerRuntime(Runtime):
     def stop(self, folder: JobFolder) -> None:
         if (watch := self._watches.get(folder.job_id)) is not None:
             watch.stop_asked.set()
+
+    def usage(self, folders: Sequence[JobFolder]) -> dict[str, Usage]:
+        """From the files of the containers' control groups.
+
+        Where this host does not see those (the engine is in a virtual machine, or we are in a container ourselves)
+        nothing is told: the engine's own statistics take a second for each container, and more of its time than that
+        of many jobs is worth.
+        """
+        watches = ((folder.job_id, self._watches.get(folder.job_id)) for folder in folders)
+        groups = ((id, watch.control_group()) for id, watch in watches if watch is not None)
+        return {id: group.read() for id, group in groups if group is not None}
 
     async def clean_up(self, folder: JobFolder) -> None:
         try:

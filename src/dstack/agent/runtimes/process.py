@@ -8,13 +8,15 @@ import signal
 import socket
 import threading
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from dstack.agent import processes
 from dstack.agent.gpus.cards import Cards
+from dstack.agent.metrics.trees import owners, read_processes, usage_of
+from dstack.agent.metrics.usage import Usage
 from dstack.agent.paths import JobFolder, is_locked, read_json, write_json
 from dstack.agent.runtimes.base import Runtime
 from dstack.agent.supervisor import Ending
@@ -89,6 +91,25 @@ class ProcessRuntime(Runtime):
                 signal.pidfd_send_signal(pidfd, signal.SIGTERM)
         elif (known := read_json(folder.pid)) is not None and is_locked(folder.lock):
             processes.send(signal.SIGTERM, [known["pid"]])
+
+    def usage(self, folders: Sequence[JobFolder]) -> dict[str, Usage]:
+        """From what the kernel says of each process below the jobs' supervisors, and of what was started over SSH.
+
+        Supervisors make no control groups: few hosts let them.
+        """
+        known = ((folder, read_json(folder.pid)) for folder in folders)
+        supervisors = {folder.job_id: int(file["pid"]) for folder, file in known if file is not None}
+        table = read_processes()
+        roots = {pid: job_id for job_id, pid in supervisors.items() if pid in table}
+        entered = {folder.job_id for folder in folders if folder.entered.exists()}
+        if entered:
+            below = owners(table, roots)
+            marks = ((pid, processes.marker_of(pid)) for pid in table if pid not in below)
+            roots |= {pid: job_id for pid, job_id in marks if job_id in entered}
+        pids: dict[str, list[int]] = {job_id: [] for job_id in roots.values()}
+        for pid, job_id in owners(table, roots).items():
+            pids[job_id].append(pid)
+        return {job_id: usage_of(some, supervisors.get(job_id, 0), table) for job_id, some in pids.items()}
 
     async def clean_up(self, folder: JobFolder) -> None:
         """What was started over SSH is not below the supervisor."""
