@@ -239,6 +239,7 @@ class _Connection:
                 await self.send({"t": "metrics", "points": points_to_json(points)})
                 said |= {job_id: some[-1].at for job_id, some in points.items()}
                 buffer.were_said(points)
+            said = {job_id: at for job_id, at in said.items() if job_id in buffer}
             has_news.clear()
             await has_news.wait()
 

@@ -13,7 +13,7 @@ from dstack.errors import AgentRefused, ConfigurationError, ServerClientError, S
 from dstack.protocol import routes
 from dstack.protocol.requests import GrantAccess, StopRun
 from dstack.protocol.statuses import JobStatus, RunStatus
-from dstack.protocol.views import AccessView, JobView, RunView
+from dstack.protocol.views import AccessView, JobView, MetricsView, RunView
 from dstack.spec.backends import BackendType
 from dstack.spec.ports import PortMapping
 
@@ -178,6 +178,45 @@ class Run:
         path = {"project": self._context.project, "run": self.id}
         reader = LogReader(self._context.transport, path, query, self._fetch, self._changed)
         return reader.follow(self._view)
+
+    def metrics(self, start_time: datetime | None = None, replica_num: int = 0, job_num: int = 0) -> MetricsView:
+        """What a job of the run used: CPU, memory and its GPUs, a point each ten seconds and the first ones sooner.
+
+        The last hour of a job is kept, and seven days longer once it has ended. A job that was tried again is shown as
+        of its latest attempt.
+
+        Args:
+            start_time: only what came later; without a time zone it is local time.
+            replica_num: which replica.
+            job_num: which node of it.
+
+        Returns:
+            `points`, in order, each with `at`, `cpu_cores`, `memory_mib` and `gpus`; and as `cpu_cores`, `memory_mib`
+            and `gpus` what the job can use at most. What cannot be told is None.
+
+        Raises:
+            ResourceNotExistsError: the run has no such job, or was deleted.
+
+        Examples:
+            >>> from dstack.api import Client, Task
+            >>> run = Client.from_config().runs.submit(Task(commands=["sleep 4"]))
+            >>> [one.status.value for one in run.changes()][-1]
+            'done'
+            >>> last = run.metrics().points[-1]
+            >>> last.cpu_cores < 1, last.memory_mib > 0, last.gpus
+            (True, True, [])
+        """
+        view: MetricsView = self._context.transport.call(
+            routes.READ_METRICS,
+            query={
+                "replica": replica_num,
+                "node": job_num,
+                "start_time": start_time.astimezone().isoformat() if start_time else None,
+            },
+            project=self._context.project,
+            run=self.id,
+        )
+        return view
 
     def attach(
         self,

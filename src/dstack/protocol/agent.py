@@ -45,6 +45,7 @@ TIME_MAX = 1 << 36
 """Seconds since the epoch: some time in the year 4147."""
 NUMBER_MAX = 1 << 40
 """No cores, percent or MiB are as many."""
+CARDS_MAX = 64
 
 LOG_STREAMS = ("job", "agent")
 """`job` is what the job prints; `agent` is what the agent has to say about it."""
@@ -285,6 +286,8 @@ def points_of(body: dict[str, Any]) -> dict[str, list[Point]]:
 def _point_of(at: float, cpu_cores: float | None, memory_mib: float | None, gpus: list[list[float | None]]) -> Point:
     if not 0 <= at < TIME_MAX:
         raise ValueError(f"there is no time {at}")
+    if len(gpus) > CARDS_MAX:
+        raise ValueError(f"no job has {len(gpus)} cards")
     cards = tuple(GpuPoint(_number(utilization), _number(memory)) for utilization, memory in gpus)
     return Point(round(at, 3), _number(cpu_cores), _number(memory_mib), cards)
 

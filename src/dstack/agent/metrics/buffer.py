@@ -19,6 +19,9 @@ class Buffer:
         """Told when there are points more."""
         self._points: dict[str, deque[Point]] = {}
 
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._points
+
     def add(self, points: Mapping[str, Point]) -> None:
         """Keep one point of each of some jobs."""
         for job_id, point in points.items():

@@ -21,8 +21,10 @@ from dstack.protocol.agent import GpuPoint, Point
 log = logging.getLogger(__name__)
 
 EVERY_S = 10.0
-FIRST_S = (0.0, 1.0, 3.0)
-"""Since it is known to run: what it has used by then, which makes no point, then the points of jobs that are short."""
+FIRST_S = (1.0, 3.0)
+"""The first ones come this long after a job is known to run: there are short jobs, and people who wait to see one."""
+YOUNG_S = 5.0
+"""What has run no longer has its CPU time from then on; what was found running is read at once to begin with."""
 TOGETHER_S = 0.5
 """Who is due within this is read along."""
 
@@ -33,19 +35,16 @@ ReadGpus = Callable[[], Mapping[int, GpuUsage]]
 class _Track:
     """How far one job is; times are of the monotonic clock."""
 
-    since: float
     due: float
-    readings: int = 0
+    firsts: list[float]
+    """When to read it beside the moments of all."""
     read_at: float = 0.0
     cpu_s: float | None = None
 
     def plan(self, now: float, begin: float) -> None:
         """When to read it next."""
-        self.readings += 1
-        if self.readings < len(FIRST_S):
-            self.due = self.since + FIRST_S[self.readings]
-        else:
-            self.due = begin + EVERY_S * math.floor((now + TOGETHER_S - begin) / EVERY_S + 1)
+        shared = begin + EVERY_S * math.floor((now + TOGETHER_S - begin) / EVERY_S + 1)
+        self.due = self.firsts.pop(0) if self.firsts else shared
 
     def cores(self, cpu_s: float | None, now: float) -> float | None:
         """How many were busy since the reading before, which this one is compared with."""
@@ -93,7 +92,7 @@ class Sampler:
         now = time.monotonic()
         running = {job.order.job_id: job for job in self._jobs.all() if job.report.state == RUNNING}
         self._buffer.keep_only({job.order.job_id for job in self._jobs.all()})
-        self._tracks = {id: self._tracks.get(id) or _Track(now, now) for id in running}
+        self._tracks = {id: self._tracks.get(id) or self._begun(job, now) for id, job in running.items()}
         due = [job for id, job in running.items() if self._tracks[id].due <= now + TOGETHER_S]
         if due:
             usages, gpus = await asyncio.to_thread(self._read, due)
@@ -101,6 +100,12 @@ class Sampler:
             points = {job.order.job_id: self._point(job, usages, gpus, read_at, at) for job in due}
             self._buffer.add({id: point for id, point in points.items() if point is not None})
         return min((track.due for track in self._tracks.values()), default=None)
+
+    def _begun(self, job: Job, now: float) -> _Track:
+        started_at = job.report.started_at
+        age_s = math.inf if started_at is None else max(0.0, self._clock.now().timestamp() - started_at)
+        firsts = [now + after for after in FIRST_S]
+        return _Track(firsts[0], firsts[1:], now - age_s, 0.0) if age_s < YOUNG_S else _Track(now, firsts)
 
     def _read(self, jobs: Sequence[Job]) -> tuple[dict[str, Usage], Mapping[int, GpuUsage]]:
         usages: dict[str, Usage] = {}
@@ -111,15 +116,12 @@ class Sampler:
     def _point(
         self, job: Job, usages: Mapping[str, Usage], gpus: Mapping[int, GpuUsage], read_at: float, at: float
     ) -> Point | None:
-        """What is told of a job now; nothing where it is read for the first time, or nothing is known of it."""
+        """What is told of a job now; None where nothing is known of it."""
         track, usage = self._tracks[job.order.job_id], usages.get(job.order.job_id, Usage(None, None))
-        is_first = track.readings == 0
         cores = track.cores(usage.cpu_s, read_at)
         track.plan(read_at, self._begin)
         cards = tuple(_gpu_point(gpus.get(index)) for index in job.order.gpus)
-        if is_first or (
-            usage.memory_mib is None and cores is None and not any(index in gpus for index in job.order.gpus)
-        ):
+        if usage.memory_mib is None and cores is None and not any(index in gpus for index in job.order.gpus):
             return None
         return Point(at, cores, None if usage.memory_mib is None else round(usage.memory_mib, 2), cards)
 
