@@ -58,13 +58,18 @@ def _in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_job_has_a_line_for_cpu_for_memory_and_for_each_card() -> None:
-    shown = block("train 0/1", "running", view(0.0, 2.0, 1.0, gpus=[CardView(name="H100", memory_mib=81920)]), 80, PLAIN)
-    assert shown == """\
+    shown = block(
+        "train 0/1", "running", view(0.0, 2.0, 1.0, gpus=[CardView(name="H100", memory_mib=81920)]), 80, PLAIN
+    )
+    assert (
+        shown
+        == """\
 train 0/1: running, 12:00:00 to 12:00:20
             NOW    OF       OVER TIME  MIN    AVG   MAX
 cpu         1.00   4 cores  _#=        0.00   1.00  2.00
 memory      1.5GB  8GB      ,+#        512MB  1GB   1.5GB
 gpu 0 H100  100%   100%     _=#        0%     50%   100%   memory 40GB of 80GB"""
+    )
 
 
 def test_what_is_not_known_is_said_to_be_so() -> None:

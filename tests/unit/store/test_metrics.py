@@ -33,9 +33,9 @@ async def rows(db: Database) -> int:
     return count
 
 
-async def put(db: Database, points: Iterable[Point], job_id: str = "0-job", **keep: timedelta) -> None:
+async def put(db: Database, points: Iterable[Point], job_id: str = "0-job", keep: timedelta = metrics.KEEP) -> None:
     given = {job_id: list(points)}
-    await db.write(lambda tx: metrics.add(tx, given, {job_id: span for span in keep.values()}))
+    await db.write(lambda tx: metrics.add(tx, given, {job_id: keep}))
 
 
 async def get(db: Database, job_id: str = "0-job", **back: timedelta) -> list[Point]:

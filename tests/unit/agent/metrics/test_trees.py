@@ -58,7 +58,9 @@ def test_shared_memory_counts_once_and_the_supervisor_not_at_all(tmp_path: Path)
 def test_the_time_of_children_that_have_ended_is_not_lost() -> None:
     """Real processes: three burn, one after the other, each waited for by its parent."""
     burn = "import time\nwhile time.process_time() < 0.2: pass"
-    code = f"import subprocess, sys\nfor _ in range(3): subprocess.run([sys.executable, '-c', {burn!r}])\nprint(); input()"
+    code = (
+        f"import subprocess, sys\nfor _ in range(3): subprocess.run([sys.executable, '-c', {burn!r}])\nprint(); input()"
+    )
     parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert parent.stdout is not None
