@@ -17,7 +17,6 @@ from dstack.agent.files import BlobCache
 from dstack.agent.gpus import found
 from dstack.agent.jobs import Jobs, Runtimes
 from dstack.agent.link import Link, Wants
-from dstack.agent.metrics.buffer import Buffer
 from dstack.agent.metrics.sampler import Sampler
 from dstack.agent.paths import Home, make_private_folder, socket_path
 from dstack.agent.resources import probe
@@ -60,11 +59,10 @@ async def _live(home: Home, spawner: socket.socket, ready_descriptor: int | None
         ProcessRuntime(spawner, clock, found.cards), ContainerRuntime(home, ContainerEngine(), clock, found.cards)
     )
     jobs = Jobs(home, runtimes, BlobCache(home.blobs, wants.fetch), clock)
-    buffer = Buffer()
-    sampler = Sampler(jobs, buffer, clock)
+    sampler = Sampler(jobs, clock)
     jobs.on_run = sampler.job_runs
     jobs.recover()
-    link = Link(jobs, wants, buffer, asyncio.to_thread(probe, home.root), clock, on_shutdown=leaving.set)
+    link = Link(jobs, wants, sampler.points, asyncio.to_thread(probe, home.root), clock, on_shutdown=leaving.set)
     async with _listening(link, socket_path(home.root)):
         if ready_descriptor is not None:
             os.write(ready_descriptor, b"ready\n")

@@ -58,9 +58,10 @@ class _Track:
 class Sampler:
     """Reads what the running jobs use, for as long as the agent lives."""
 
-    def __init__(self, jobs: Jobs, buffer: Buffer, clock: Clock, read_gpus: ReadGpus = read_gpu_usage) -> None:
+    def __init__(self, jobs: Jobs, clock: Clock, read_gpus: ReadGpus = read_gpu_usage) -> None:
+        self.points = Buffer()
+        """What is on its way to the server."""
         self._jobs = jobs
-        self._buffer = buffer
         self._clock = clock
         self._read_gpus = read_gpus
         self._begin = time.monotonic()
@@ -91,14 +92,14 @@ class Sampler:
         """Returns when the next one is due; None where none runs."""
         now = time.monotonic()
         running = {job.order.job_id: job for job in self._jobs.all() if job.report.state == RUNNING}
-        self._buffer.keep_only({job.order.job_id for job in self._jobs.all()})
+        self.points.keep_only({job.order.job_id for job in self._jobs.all()})
         self._tracks = {id: self._tracks.get(id) or self._begun(job, now) for id, job in running.items()}
         due = [job for id, job in running.items() if self._tracks[id].due <= now + TOGETHER_S]
         if due:
             usages, gpus = await asyncio.to_thread(self._read, due)
             read_at, at = time.monotonic(), round(self._clock.now().timestamp(), 3)
-            points = {job.order.job_id: self._point(job, usages, gpus, read_at, at) for job in due}
-            self._buffer.add({id: point for id, point in points.items() if point is not None})
+            taken = {job.order.job_id: self._point(job, usages, gpus, read_at, at) for job in due}
+            self.points.add({id: point for id, point in taken.items() if point is not None})
         return min((track.due for track in self._tracks.values()), default=None)
 
     def _begun(self, job: Job, now: float) -> _Track:

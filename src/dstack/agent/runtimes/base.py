@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
+from typing import TypeAlias
 
 from dstack.agent.metrics.usage import Usage
 from dstack.agent.paths import JobFolder
@@ -10,6 +11,10 @@ from dstack.protocol.agent import JobOrder, Layer
 
 Tell = Callable[[tuple[Layer, ...]], None]
 """Hears how far the layers of a job's image are."""
+
+
+Usages: TypeAlias = dict[str, Usage]
+"""By job."""
 
 
 class Runtime(ABC):
@@ -54,7 +59,7 @@ class Runtime(ABC):
         """Have a running job end as its file `stop` says. Does nothing where it has ended."""
 
     @abstractmethod
-    def usage(self, folders: Sequence[JobFolder]) -> dict[str, Usage]:
+    def usage(self, folders: Sequence[JobFolder]) -> Usages:
         """What running jobs use at this moment, by id; those of which nothing can be told are left out.
 
         Blocks for milliseconds, and is called in a thread of its own beside all else.

@@ -14,10 +14,9 @@ from dstack.agent.containers.creation import program_of
 from dstack.agent.containers.making import FindCards, Maker
 from dstack.agent.containers.store import ImageStore
 from dstack.agent.containers.watching import Watch
-from dstack.agent.metrics.usage import Usage
 from dstack.agent.notes import note
 from dstack.agent.paths import Home, JobFolder, read_json, write_json
-from dstack.agent.runtimes.base import Runtime, Tell
+from dstack.agent.runtimes.base import Runtime, Tell, Usages
 from dstack.agent.supervisor import Ending
 from dstack.errors import AgentRefused
 from dstack.kit.clock import Clock
@@ -82,7 +81,7 @@ class ContainerRuntime(Runtime):
         if (watch := self._watches.get(folder.job_id)) is not None:
             watch.stop_asked.set()
 
-    def usage(self, folders: Sequence[JobFolder]) -> dict[str, Usage]:
+    def usage(self, folders: Sequence[JobFolder]) -> Usages:
         """From the files of the containers' control groups.
 
         Where this host does not see those (the engine is in a virtual machine, or we are in a container ourselves)

@@ -16,9 +16,8 @@ from typing import Any
 from dstack.agent import processes
 from dstack.agent.gpus.cards import Cards
 from dstack.agent.metrics.trees import owners, read_processes, usage_of
-from dstack.agent.metrics.usage import Usage
 from dstack.agent.paths import JobFolder, is_locked, read_json, write_json
-from dstack.agent.runtimes.base import Runtime
+from dstack.agent.runtimes.base import Runtime, Usages
 from dstack.agent.supervisor import Ending
 from dstack.errors import AgentRefused
 from dstack.kit.clock import Clock
@@ -92,7 +91,7 @@ class ProcessRuntime(Runtime):
         elif (known := read_json(folder.pid)) is not None and is_locked(folder.lock):
             processes.send(signal.SIGTERM, [known["pid"]])
 
-    def usage(self, folders: Sequence[JobFolder]) -> dict[str, Usage]:
+    def usage(self, folders: Sequence[JobFolder]) -> Usages:
         """From what the kernel says of each process below the jobs' supervisors, and of what was started over SSH.
 
         Supervisors make no control groups: few hosts let them.

@@ -11,7 +11,6 @@ import pytest
 from dstack.agent.gpus.usage import GpuUsage
 from dstack.agent.jobs import Job, Jobs
 from dstack.agent.metrics import sampler
-from dstack.agent.metrics.buffer import Buffer
 from dstack.agent.metrics.sampler import Sampler
 from dstack.agent.metrics.usage import Usage
 from dstack.agent.paths import JobFolder
@@ -58,22 +57,6 @@ class Here:
         return list(self.jobs.values())
 
 
-class Watched(Buffer):
-    """A buffer that tells when enough is in it."""
-
-    def points(self) -> dict[str, list[Point]]:
-        return self.later_than({}, 1000)
-
-    async def until(self, enough: Callable[[dict[str, list[Point]]], object]) -> dict[str, list[Point]]:
-        news = asyncio.Event()
-        self.on_news = news.set
-        async with asyncio.timeout(PATIENCE_S):
-            while not enough(self.points()):
-                news.clear()
-                await news.wait()
-        return self.points()
-
-
 @pytest.fixture(autouse=True)
 def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, value in {"EVERY_S": 0.2, "FIRST_S": (0.05, 0.1), "TOGETHER_S": 0.01}.items():
@@ -88,11 +71,16 @@ def here() -> Here:
 
 async def read(here: Here, enough: Callable[[dict[str, list[Point]]], object]) -> dict[str, list[Point]]:
     """What is read until it is enough."""
-    buffer = Watched()
-    one = Sampler(cast(Jobs, here), buffer, SystemClock(), lambda: CARDS)
+    news = asyncio.Event()
+    one = Sampler(cast(Jobs, here), SystemClock(), lambda: CARDS)
+    one.points.on_news = news.set
     reading = asyncio.create_task(one.run())
     try:
-        return await buffer.until(enough)
+        async with asyncio.timeout(PATIENCE_S):
+            while not enough(one.points.later_than({}, 1000)):
+                news.clear()
+                await news.wait()
+        return one.points.later_than({}, 1000)
     finally:
         reading.cancel()
         await asyncio.wait([reading])

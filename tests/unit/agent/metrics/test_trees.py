@@ -5,11 +5,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from socket import socket
+from typing import cast
 
 import pytest
 
 from dstack.agent.metrics.trees import TICK_S, Process, owners, read_processes, usage_of
 from dstack.agent.metrics.usage import Usage
+from dstack.agent.paths import JobFolder, write_json
+from dstack.agent.processes import MARKER
+from dstack.agent.runtimes.process import ProcessRuntime
+from dstack.kit.clock import SystemClock
 
 
 def process(parent: int) -> Process:
@@ -87,3 +93,21 @@ def test_one_that_nobody_has_waited_for_still_counts() -> None:
         assert table[pid].cpu_s >= 0.05
     finally:
         os.waitpid(pid, 0)
+
+
+def test_what_was_started_over_ssh_counts_though_it_is_not_below_the_supervisor(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path / f"job-{os.getpid()}")
+    folder.root.mkdir()
+    sleep = [sys.executable, "-c", "input()"]
+    guest = subprocess.Popen(sleep, stdin=subprocess.PIPE, env={MARKER: folder.job_id})
+    supervisor = subprocess.Popen(sleep, stdin=subprocess.PIPE)
+    write_json(folder.pid, {"pid": supervisor.pid, "started_at": 0.0})
+    runtime = ProcessRuntime(cast(socket, None), SystemClock())
+    try:
+        assert runtime.usage([folder])[folder.job_id].memory_mib == 0, "nobody has come in"
+        folder.entered.touch()
+        usage = runtime.usage([folder])[folder.job_id]
+        assert usage.memory_mib is not None and usage.memory_mib > 1
+    finally:
+        for one in (guest, supervisor):
+            one.communicate(b"\n")
