@@ -2,8 +2,8 @@
 
 Nobody waits for a point to be stored, so that many are stored together: before some jobs comes a pause that grows with
 their number, so that points take a hundredth or two of the writer's time, whether ten jobs run or ten thousand (one job
-takes 60 microseconds). A point is there within a second of its coming where few run, and within half a minute where very
-many do.
+takes 60 microseconds). A point is there within a second of its coming where few run, and within half a minute where
+very many do.
 
 Any server may store what it was told, also of an instance that another one sees to by now: a point that comes twice is
 there once. Nothing is polled for idle runs: those are looked at whose points are stored, where they may be idle.
