@@ -11,6 +11,7 @@ from socket import socketpair
 from statistics import median
 
 from bench.figures import Figure, Goal
+from dstack.agent.gpus import found
 from dstack.agent.metrics.groups import find_group
 from dstack.agent.metrics.sampler import EVERY_S
 from dstack.agent.paths import JobFolder, write_json
@@ -31,7 +32,7 @@ def measure_metrics() -> list[Figure]:
             job.stdout.readline()
         with tempfile.TemporaryDirectory() as root:
             folders = [_folder(Path(root) / str(job.pid), job.pid) for job in jobs]
-            runtime = ProcessRuntime(socketpair()[0], SystemClock())
+            runtime = ProcessRuntime(socketpair()[0], SystemClock(), found.cards)
             processes_s = median(_busy_s(lambda: runtime.usage(folders)) for _ in range(READINGS))
     finally:
         for job in jobs:

@@ -10,6 +10,7 @@ from typing import cast
 
 import pytest
 
+from dstack.agent.gpus.cards import Cards
 from dstack.agent.metrics.trees import TICK_S, Process, owners, read_processes, usage_of
 from dstack.agent.metrics.usage import Usage
 from dstack.agent.paths import JobFolder, write_json
@@ -102,7 +103,7 @@ def test_what_was_started_over_ssh_counts_though_it_is_not_below_the_supervisor(
     guest = subprocess.Popen(sleep, stdin=subprocess.PIPE, env={MARKER: folder.job_id})
     supervisor = subprocess.Popen(sleep, stdin=subprocess.PIPE)
     write_json(folder.pid, {"pid": supervisor.pid, "started_at": 0.0})
-    runtime = ProcessRuntime(cast(socket, None), SystemClock())
+    runtime = ProcessRuntime(cast(socket, None), SystemClock(), lambda: Cards(()))
     try:
         assert runtime.usage([folder])[folder.job_id].memory_mib == 0, "nobody has come in"
         folder.entered.touch()
