@@ -10,6 +10,7 @@ from pathlib import Path
 from dstack.agent.files import BlobCache, lay_over, make_empty, remove_tree
 from dstack.agent.forgotten import Forgotten
 from dstack.agent.git import clone
+from dstack.agent.keeping import JobLog, Keeping, write_number
 from dstack.agent.notes import note
 from dstack.agent.paths import Home, JobFolder, read_json, write_json
 from dstack.agent.runtimes.base import Runtime
@@ -55,6 +56,8 @@ class Job:
     """Set once nothing will be added to the job's logs any more."""
     preparing: asyncio.Task[None] | None = None
     life: asyncio.Task[None] | None = None
+    logs: dict[str, JobLog] = field(default_factory=dict)
+    """What is still here of each stream."""
     acknowledged: set[str] = field(default_factory=set)
     """The streams that the server has to the last byte."""
 
@@ -62,7 +65,7 @@ class Job:
 class Jobs:
     """All jobs of this host."""
 
-    def __init__(self, home: Home, runtimes: Runtimes, cache: BlobCache, clock: Clock) -> None:
+    def __init__(self, home: Home, runtimes: Runtimes, cache: BlobCache, keeping: Keeping, clock: Clock) -> None:
         self.on_change: Callable[[JobReport], None] = lambda report: None
         """Told about every report that differs from the one before."""
         self.on_end: Callable[[str], None] = lambda job_id: None
@@ -70,6 +73,7 @@ class Jobs:
         self._home = home
         self._runtimes = runtimes
         self._cache = cache
+        self._keeping = keeping
         self._clock = clock
         self._jobs: dict[str, Job] = {}
         self._forgotten = Forgotten(home.forgotten)
@@ -152,6 +156,7 @@ class Jobs:
         self._forgotten.add(job_id)
         if job is not None:
             del self._jobs[job_id]
+            self._keeping.remove(job_id)
             trash = folder.root.rename(self._home.trash / job_id)
             self._remove(trash)
 
@@ -217,6 +222,8 @@ class Jobs:
         started = runtime.was_started(folder)
         at = runtime.started_at(folder) if started else None
         job = Job(folder, order, runtime, JobReport(order.job_id, RUNNING if started else PREPARING, started_at=at))
+        job.logs = {stream: JobLog(folder, stream) for stream in LOG_STREAMS}
+        self._keeping.add(order.job_id, job.logs["job"])
         self._jobs[order.job_id] = job
         if (ending := read_json(folder.end)) is not None:
             self._end(job, Ending(**ending))
@@ -315,6 +322,7 @@ def _accept(folder: JobFolder, order: JobOrder) -> None:
     folder.root.mkdir(mode=0o700, exist_ok=True)
     for stream in LOG_STREAMS:
         folder.log(stream).touch(mode=0o600)
+    write_number(folder.log_start("job"), 0)
     _write_keys(folder, [line for key in order.authorized_keys[-KEYS_MAX:] if (line := _key_line(key)) is not None])
     write_json(folder.order, to_json(order))
 

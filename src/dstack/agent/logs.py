@@ -19,7 +19,7 @@ GATHER_S = 0.05
 POLL_S = 0.05
 """How often a growing log is looked at on a system that does not tell."""
 
-Send = Callable[[dict[str, object], bytes], Awaitable[None]]
+Send = Callable[[dict[str, object], bytes | None], Awaitable[None]]
 """Puts one frame on the link and waits while that is full."""
 
 
@@ -45,7 +45,8 @@ class _Follower:
     def __init__(self, job: Job, stream: str, offset: int, send: Send, clock: Clock) -> None:
         self.job = job
         self.stream = stream
-        self.acknowledged = offset
+        self.log = job.logs[stream]
+        self.log.acknowledged = offset
         self.wake = Event()
         self._sent = offset
         self._send = send
@@ -83,11 +84,13 @@ class _Follower:
             self.wake.clear()
             # In this order: what is there after the end was there before it.
             has_ended = self.job.ended.is_set()
-            room = LOG_WINDOW_BYTES - (self._sent - self.acknowledged)
+            room = LOG_WINDOW_BYTES - (self._sent - self.log.acknowledged)
             data = await read_at(descriptor, min(room, LOG_FRAME_BYTES), self._sent) if room > 0 else b""
-            if data:
+            if self.log.first > self._sent:
+                await self._send_gap(self.log.first)  # and what was read may be of a hole
+            elif data:
                 await self._send_frame(data)
-            elif has_ended and room > 0 and self.acknowledged >= self._sent:
+            elif has_ended and room > 0 and self.log.acknowledged >= self._sent:
                 return
             else:
                 await self._sleep(poll_s)
@@ -99,15 +102,19 @@ class _Follower:
                 await self.job.ended.wait()
 
     async def _send_frame(self, data: bytes) -> None:
-        frame = {
-            "t": "log",
-            "job_id": self.job.order.job_id,
-            "stream": self.stream,
-            "offset": self._sent,
-            "at": self._clock.now().timestamp(),
-        }
+        frame = {"t": "log", **self._place()}
         self._sent += len(data)
         await self._send(frame, data)
+
+    async def _send_gap(self, end: int) -> None:
+        """What is more than the window then waits until the server has acknowledged the gap."""
+        frame = {"t": "log_gap", **self._place(), "end": end}
+        self._sent = end
+        await self._send(frame, None)
+
+    def _place(self) -> dict[str, object]:
+        at = self._clock.now().timestamp()
+        return {"job_id": self.job.order.job_id, "stream": self.stream, "offset": self._sent, "at": at}
 
     async def _sleep(self, poll_s: float | None) -> None:
         try:
@@ -144,7 +151,7 @@ class Followers:
     def acknowledge(self, job_id: str, stream: str, offset: int) -> None:
         """The server has stored all bytes before `offset`."""
         if (found := self._followers.get((job_id, stream))) is not None:
-            found[0].acknowledged = max(found[0].acknowledged, offset)
+            found[0].log.acknowledged = max(found[0].log.acknowledged, offset)
             found[0].wake.set()
 
     async def close(self) -> None:

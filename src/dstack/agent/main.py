@@ -15,6 +15,7 @@ from pathlib import Path
 from dstack.agent.containers.api import ContainerEngine
 from dstack.agent.files import BlobCache
 from dstack.agent.jobs import Jobs, Runtimes
+from dstack.agent.keeping import Bounds, Keeping, bounds_from_env
 from dstack.agent.link import Link, Wants
 from dstack.agent.paths import Home, make_private_folder, socket_path
 from dstack.agent.resources import probe
@@ -41,21 +42,27 @@ class BoundedLog(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 def run(home: Home, spawner: socket.socket, ready_descriptor: int | None) -> None:
-    """Be the agent of a home folder, whose lock this process holds, until told to leave."""
+    """Be the agent of a home folder, whose lock this process holds, until told to leave.
+
+    Raises:
+        ConfigurationError: the environment asks for what makes no sense.
+    """
     logging.basicConfig(
         handlers=[BoundedLog()], level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    asyncio.run(_live(home, spawner, ready_descriptor))
+    asyncio.run(_live(home, spawner, bounds_from_env(), ready_descriptor))
 
 
-async def _live(home: Home, spawner: socket.socket, ready_descriptor: int | None) -> None:
+async def _live(home: Home, spawner: socket.socket, bounds: Bounds, ready_descriptor: int | None) -> None:
     leaving = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, leaving.set)
     clock, wants = SystemClock(), Wants()
     runtimes = Runtimes(ProcessRuntime(spawner, clock), ContainerRuntime(home, ContainerEngine(), clock))
-    jobs = Jobs(home, runtimes, BlobCache(home.blobs, wants.fetch), clock)
+    keeping = Keeping(home.jobs, bounds)
+    jobs = Jobs(home, runtimes, BlobCache(home.blobs, wants.fetch), keeping, clock)
     jobs.recover()
+    kept = asyncio.create_task(keeping.run(), name="keeps logs within their bounds")
     link = Link(jobs, wants, asyncio.to_thread(probe, home.root), clock, on_shutdown=leaving.set)
     async with _listening(link, socket_path(home.root)):
         if ready_descriptor is not None:
@@ -65,8 +72,9 @@ async def _live(home: Home, spawner: socket.socket, ready_descriptor: int | None
         jobs.on_end = sshd.job_ended
         way_in = asyncio.create_task(sshd.keep(), name="keeps the SSH server")
         await leaving.wait()
-        way_in.cancel()
-        await asyncio.gather(way_in, return_exceptions=True)
+        for task in (way_in, kept):
+            task.cancel()
+        await asyncio.gather(way_in, kept, return_exceptions=True)
     await jobs.close()
 
 

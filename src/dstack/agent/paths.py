@@ -151,6 +151,10 @@ class JobFolder:
         """The log of one of the `LOG_STREAMS`."""
         return self.root / f"{stream}.log"
 
+    def log_start(self, stream: str) -> Path:
+        """Which byte of a log is the first that is still there."""
+        return self.root / f"{stream}.start"
+
 
 def socket_path(home: Path) -> Path:
     """Where the agent of a home folder listens. Pure, so that server and agent agree.

@@ -42,6 +42,16 @@ PRINTED_BYTES_MAX = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class LogGap:
+    """Bytes of a log stream that will never come."""
+
+    offset: int
+    end: int
+    at: float
+    """When they were printed at the latest, in seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
 class Welcome:
     """What an agent says first."""
 
@@ -76,7 +86,11 @@ class Inbox(Protocol):
     async def reported(self, instance_id: str, reports: list[JobReport]) -> None: ...
 
     async def logged(self, job_id: str, stream: str, offset: int, at: float, data: bytes) -> int:
-        """Log bytes came. Returns how many are stored from now on."""
+        """Log bytes came. Returns how far the log is stored from now on."""
+        ...
+
+    async def lost(self, job_id: str, stream: str, gap: LogGap) -> int:
+        """Log bytes will never come. Returns how far the log is stored from now on."""
         ...
 
     async def ssh_ready(self, instance_id: str, port: int, host_key: str) -> None: ...
@@ -109,7 +123,7 @@ class Link:
         self._reported: dict[str, JobReport] = {}
         """What the agent said and nobody has heard yet; of one job only the latest counts."""
         self._has_reported = asyncio.Event()
-        self._printed: dict[tuple[str, str], list[_Printed]] = {}
+        self._printed: dict[tuple[str, str], list[_Printed | LogGap]] = {}
         """Log bytes that wait to be stored: where the store is slow, more is stored at once, and reports go on."""
         self._printed_bytes = 0
         self._has_printed = asyncio.Event()
@@ -207,6 +221,12 @@ class Link:
             ) in self._followed:
                 self._take_in((job_id, stream), offset, at, payload)
                 await self._has_room.wait()
+            case {"t": "log_gap", "job_id": job_id, "stream": stream, "offset": offset, "end": end, "at": at} if (
+                job_id,
+                stream,
+            ) in self._followed:
+                self._printed.setdefault((job_id, stream), []).append(LogGap(offset, end, at))
+                self._has_printed.set()
             case {"t": "want", "hash": hash}:
                 blob = await self._inbox.blob(hash)
                 self._send({"t": "blob", "hash": hash, "missing": blob is None}, blob)
@@ -223,16 +243,17 @@ class Link:
 
     def _take_in(self, of: tuple[str, str], offset: int, at: float, data: bytes) -> None:
         waiting = self._printed.setdefault(of, [])
-        if waiting and waiting[-1].takes(offset, at):
-            waiting[-1].data += data
-        else:
-            waiting.append(_Printed(offset, at, bytearray(data)))
+        match waiting[-1:]:
+            case [_Printed() as last] if last.takes(offset, at):
+                last.data += data
+            case _:
+                waiting.append(_Printed(offset, at, bytearray(data)))
         self._printed_bytes += len(data)
         if self._printed_bytes > PRINTED_BYTES_MAX:
             self._has_room.clear()
         self._has_printed.set()
 
-    def _take_printed(self) -> dict[tuple[str, str], list[_Printed]]:
+    def _take_printed(self) -> dict[tuple[str, str], list[_Printed | LogGap]]:
         printed, self._printed = self._printed, {}
         self._printed_bytes = 0
         self._has_room.set()
@@ -270,9 +291,12 @@ class Link:
     async def _store_printed(self) -> None:
         await asyncio.gather(*(self._store(*of, printed) for of, printed in self._take_printed().items()))
 
-    async def _store(self, job_id: str, stream: str, printed: list[_Printed]) -> None:
+    async def _store(self, job_id: str, stream: str, printed: list[_Printed | LogGap]) -> None:
         for one in printed:
-            stored = await self._inbox.logged(job_id, stream, one.offset, one.at, bytes(one.data))
+            if isinstance(one, LogGap):
+                stored = await self._inbox.lost(job_id, stream, one)
+            else:
+                stored = await self._inbox.logged(job_id, stream, one.offset, one.at, bytes(one.data))
             self._send({"t": "log_ack", "job_id": job_id, "stream": stream, "offset": stored})
 
     def _send(self, frame: dict[str, Any], payload: bytes | None = None) -> None:

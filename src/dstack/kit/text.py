@@ -22,6 +22,16 @@ def listed(words: Iterable[str]) -> str:
     return ", ".join(f"`{word}`" for word in words)
 
 
+def size_text(size_bytes: float) -> str:
+    """Bytes for people.
+
+    Examples:
+        >>> size_text(1_234_567), size_text(2e9)
+        ('1.2 MB', '2.0 GB')
+    """
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:.1f} GB"
+
+
 SHOWN_MAX_CHARACTERS = 100
 
 

@@ -29,6 +29,7 @@ from dstack.kit.signals import Signals
 from dstack.kit.tasks import TaskGroup
 from dstack.kit.vault import KeyFile, Vault
 from dstack.logs.base import LogStore
+from dstack.logs.bounded import BOUNDS, BoundedLogs, LogBounds
 from dstack.logs.files import LogFiles
 from dstack.operations.context import Context
 from dstack.operations.history import EVENTS_KEY
@@ -64,6 +65,7 @@ class Outside:
     connector_for: Callable[[Instance], Connector] = connector_for
     make_database: Callable[[Dialect, Clock], Database] = Database
     make_effects: Callable[[Database, Backends, Links, Vault], Effects] = Effects
+    log_bounds: LogBounds = BOUNDS
     hostname: str = "localhost"
     lease_terms: LeaseTerms = TERMS
 
@@ -86,6 +88,7 @@ def outside_of(settings: Settings) -> Outside:
         logs=logs,
         blobs=blobs,
         vault=_vault_of(settings),
+        log_bounds=LogBounds(settings.log_bytes_max),
         hostname=socket.gethostname(),
     )
 
@@ -139,7 +142,12 @@ class Parts:
         catalog = Catalog(self._backends, clock)
         self._reconciler = Reconciler(self.db, self._backends, clock, self._leases, self._doubt)
         inbox = EngineInbox(
-            self.db, self._leases, outside.logs, outside.blobs, self._signals, when_silent=self._reconciler.nudge
+            self.db,
+            self._leases,
+            BoundedLogs(outside.logs, outside.log_bounds),
+            outside.blobs,
+            self._signals,
+            when_silent=self._reconciler.nudge,
         )
         self._links = Links(self.db, inbox, clock, self._leases, outside.connector_for)
         effects = outside.make_effects(self.db, self._backends, self._links, outside.vault)

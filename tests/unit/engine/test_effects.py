@@ -22,6 +22,7 @@ from dstack.hosts.link import Inbox, Link, Welcome
 from dstack.kit.clock import SystemClock
 from dstack.kit.signals import Signals
 from dstack.kit.vault import Vault
+from dstack.logs.bounded import BOUNDS, BoundedLogs
 from dstack.logs.files import LogFiles
 from dstack.protocol.agent import HostResources, JobReport
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus
@@ -44,7 +45,9 @@ def leases(db: Database) -> Leases:
 @pytest.fixture
 async def inbox(db: Database, leases: Leases, tmp_path: Path) -> EngineInbox:
     await leases.start()
-    return EngineInbox(db, leases, LogFiles(tmp_path / "logs"), BlobFiles(tmp_path / "blobs"), Signals())
+    return EngineInbox(
+        db, leases, BoundedLogs(LogFiles(tmp_path / "logs"), BOUNDS), BlobFiles(tmp_path / "blobs"), Signals()
+    )
 
 
 async def record(db: Database, machine: dict[str, Any], job: dict[str, Any]) -> None:
