@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.figures import Figure, table
 from bench.home import temporary_home
 from bench.idleness import measure_idleness
+from bench.logs import measure_log_throughput
 from bench.runs import measure_lifecycles, measure_submit_to_first_line
 from bench.startup import measure_help, measure_imports, measure_server_start
 from dstack.api import Client
@@ -21,6 +22,7 @@ def groups(client: Client, server: Path) -> dict[str, Callable[[], list[Figure]]
         "import": measure_imports,
         "server_start": measure_server_start,
         "submit_to_first_line": lambda: measure_submit_to_first_line(client),
+        "log_throughput": lambda: measure_log_throughput(client),
         "lifecycles": lambda: measure_lifecycles(client),
         "idle": lambda: measure_idleness(client, server),
     }

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from asyncio import Event, Future, StreamReader, StreamWriter, Task
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 HELLO_TIMEOUT_S = 10.0
 FAREWELL_TIMEOUT_S = 5.0
 SERVERS_MAX = 100
+SEND_BUFFER_BYTES = 1 << 20
+"""Room for a few frames of a log: both sides then wake up half as often. The system may give less."""
 
 Frame = dict[str, Any]
 
@@ -77,6 +80,7 @@ class Link:
 
     async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Live through one connection."""
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         connection = _Connection(self, reader, writer)
         try:
             await connection.run()

@@ -67,11 +67,12 @@ class _Printed:
 
     offset: int
     at: float
-    data: bytearray
+    pieces: list[bytes]
+    end: int
 
     def takes(self, offset: int, at: float) -> bool:
         """Whether more can be stored together with these; the log store has one time for both."""
-        return offset == self.offset + len(self.data) and 0 <= at - self.at < LOG_TIME_EXACT_S
+        return offset == self.end and 0 <= at - self.at < LOG_TIME_EXACT_S
 
 
 class Inbox(Protocol):
@@ -245,9 +246,10 @@ class Link:
         waiting = self._printed.setdefault(of, [])
         match waiting[-1:]:
             case [_Printed() as last] if last.takes(offset, at):
-                last.data += data
+                last.pieces.append(data)
+                last.end += len(data)
             case _:
-                waiting.append(_Printed(offset, at, bytearray(data)))
+                waiting.append(_Printed(offset, at, [data], offset + len(data)))
         self._printed_bytes += len(data)
         if self._printed_bytes > PRINTED_BYTES_MAX:
             self._has_room.clear()
@@ -296,7 +298,7 @@ class Link:
             if isinstance(one, LogGap):
                 stored = await self._inbox.lost(job_id, stream, one)
             else:
-                stored = await self._inbox.logged(job_id, stream, one.offset, one.at, bytes(one.data))
+                stored = await self._inbox.logged(job_id, stream, one.offset, one.at, b"".join(one.pieces))
             self._send({"t": "log_ack", "job_id": job_id, "stream": stream, "offset": stored})
 
     def _send(self, frame: dict[str, Any], payload: bytes | None = None) -> None:
