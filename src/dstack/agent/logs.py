@@ -86,7 +86,7 @@ class _Follower:
             has_ended = self.job.ended.is_set()
             room = LOG_WINDOW_BYTES - (self._sent - self.log.acknowledged)
             data = await read_at(descriptor, min(room, LOG_FRAME_BYTES), self._sent) if room > 0 else b""
-            if self.log.first > self._sent:
+            if room > 0 and self.log.first > self._sent:
                 await self._send_gap(self.log.first)  # and what was read may be of a hole
             elif data:
                 await self._send_frame(data)

@@ -229,7 +229,8 @@ class LogBucket(LogStore):
 def _chain(settled: Sequence[_Piece], found: Iterable[_Piece]) -> list[_Piece]:
     """Those pieces that make up the stream, one after the other, up to the first gap."""
     chain = [*settled]
-    for piece in sorted(found, key=lambda piece: (piece.start, -piece.end, piece.is_gap)):
+    # What was dropped is lost even where a part of it is left in an object that reaches beyond.
+    for piece in sorted(found, key=lambda piece: (piece.start, not piece.is_gap, -piece.end)):
         if piece.start > _end_of(chain):
             break
         if piece.end > _end_of(chain):

@@ -18,6 +18,9 @@ from dstack.logs.base import Disk, LogStore, Part, Stream
 from dstack.logs.gaps import Gap, gaps_of, packed_gaps, passed, with_gap
 from dstack.logs.marks import MARK_BYTES, Mark, is_new, marks_of, reaches
 
+DROPPED = Mark(0, 0.0)
+"""What a hole in an index reads as."""
+
 BLOCK_BYTES = 512
 """What `st_blocks` counts."""
 
@@ -65,8 +68,8 @@ class LogFiles(LogStore):
             punch(file.fileno(), 0, end)
         with suppress(FileNotFoundError), open(path.with_suffix(".index"), "rb+") as index:
             count = index.seek(0, os.SEEK_END) // MARK_BYTES
-            # The last mark before `end` says when the first bytes came that stay.
-            later = bisect_left(range(count), True, key=lambda number: _mark_at(index.fileno(), number).offset > end)
+            # The last mark before `end` stays: it says that nothing since the next one was dropped.
+            later = bisect_left(range(count), True, key=lambda number: _mark_at(index.fileno(), number).offset >= end)
             punch(index.fileno(), 0, max(0, later - 1) * MARK_BYTES)
 
     def size(self, job_id: str, stream: str) -> int:
@@ -101,11 +104,13 @@ class LogFiles(LogStore):
                 first = bisect_left(
                     range(count), True, key=lambda number: reaches(_mark_at(index.fileno(), number), start)
                 )
-                offset = _mark_at(index.fileno(), first).offset if first < count else self.size(job_id, stream)
+                if first == count:
+                    return self.size(job_id, stream)
+                if first > 0 and _mark_at(index.fileno(), first - 1) == DROPPED:
+                    return 0  # nobody knows any more when that was printed
+                return _mark_at(index.fileno(), first).offset
         except FileNotFoundError:
             return 0
-        # When what was dropped had been printed is not known any more.
-        return 0 if offset <= passed(_gaps(path), 0) else offset
 
     def delete(self, job_id: str) -> None:
         shutil.rmtree(self._folder / job_id, ignore_errors=True)

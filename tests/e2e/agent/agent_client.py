@@ -72,6 +72,7 @@ class Client:
     welcome: dict[str, Any] = field(default_factory=dict)
     reports: dict[str, JobReport] = field(default_factory=dict)
     logs: dict[tuple[str, str], bytearray] = field(default_factory=dict)
+    gaps: list[tuple[int, int]] = field(default_factory=list)
     replies: dict[int, dict[str, Any]] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     ssh: dict[str, Any] | None = None
@@ -153,8 +154,17 @@ class Client:
                 known = self.log_of(job_id, stream)
                 assert offset == len(known), "bytes lost or repeated"
                 known += payload
-                if self.acknowledges:
-                    self.send(t="log_ack", job_id=job_id, stream=stream, offset=len(known))
+                self._acknowledge(job_id, stream)
+            case {"t": "log_gap", "job_id": job_id, "stream": stream, "offset": offset, "end": end}:
+                known = self.log_of(job_id, stream)
+                assert offset == len(known) < end, "bytes lost or repeated"
+                self.gaps.append((offset, end))
+                known += bytes(end - offset)
+                self._acknowledge(job_id, stream)
+
+    def _acknowledge(self, job_id: str, stream: str) -> None:
+        if self.acknowledges:
+            self.send(t="log_ack", job_id=job_id, stream=stream, offset=len(self.log_of(job_id, stream)))
 
 
 def order_for(job_id: str, script: str, **order: Any) -> JobOrder:
