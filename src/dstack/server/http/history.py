@@ -81,13 +81,13 @@ async def read_logs(
         "Dstack-Log-End": str(cursor.end),
     }
     if SSE in accept:
-        return StreamingResponse(_sse_of_log(context, cursor, follow=params.follow), media_type=SSE, headers=headers)
-    chunks = _bytes_of_log(context, cursor, follow=params.follow)
+        return StreamingResponse(sse_of_log(context, cursor, follow=params.follow), media_type=SSE, headers=headers)
+    chunks = bytes_of_log(context, cursor, follow=params.follow)
     return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
 
 
-async def _bytes_of_log(context: Context, cursor: LogCursor, *, follow: bool) -> AsyncIterator[bytes]:
-    """Up to the first gap: bytes alone cannot tell of one, the next answer's headers can."""
+async def bytes_of_log(context: Context, cursor: LogCursor, *, follow: bool) -> AsyncIterator[bytes]:
+    """The log up to the first gap: bytes alone cannot tell of one, the next answer's headers can."""
     offset = cursor.offset
     async for part in history.read_log(context, cursor, follow=follow):
         if part.offset != offset:
@@ -96,7 +96,8 @@ async def _bytes_of_log(context: Context, cursor: LogCursor, *, follow: bool) ->
         yield part.data
 
 
-async def _sse_of_log(context: Context, cursor: LogCursor, *, follow: bool) -> AsyncIterator[str]:
+async def sse_of_log(context: Context, cursor: LogCursor, *, follow: bool) -> AsyncIterator[str]:
+    """The log as server-sent events, gaps among them."""
     offset = cursor.offset
     if cursor.lost_bytes:
         yield _sse_of_gap(offset, cursor.lost_bytes)
