@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dstack.agent.files import BlobCache, lay_over, make_empty, remove_tree
 from dstack.agent.forgotten import Forgotten
+from dstack.agent.full_disk import in_words, set_aside
 from dstack.agent.git import clone
 from dstack.agent.keeping import JobLog, Keeping, write_number
 from dstack.agent.notes import note
@@ -245,15 +246,21 @@ class Jobs:
         except _Stopped:
             ending = Ending("stopped", self._clock.now().timestamp())
         except (DstackError, OSError, TimeoutError) as error:
-            ending = Ending("start_failed", self._clock.now().timestamp(), message=str(error))
+            ending = Ending("start_failed", self._clock.now().timestamp(), message=in_words(error))
         except Exception:  # whatever it was, the other jobs go on and this one must not hang
             log.exception("Job %s", job.order.job_id)
             ending = Ending("start_failed", self._clock.now().timestamp(), message="The agent met an error of its own")
         if not job.folder.end.exists():
-            await asyncio.to_thread(write_json, job.folder.end, asdict(ending), durable=True)
+            await asyncio.to_thread(self._write_down, job.folder, ending)
         note(job.folder, self._clock, f"the end: {ending.end}{ending.message and ': ' + ending.message}")
         self._end(job, ending)
         await job.runtime.clean_up(job.folder)
+
+    def _write_down(self, folder: JobFolder, ending: Ending) -> None:
+        try:
+            write_json(folder.end, asdict(ending), durable=True)
+        except OSError as error:  # it is told all the same, while this agent lives
+            log.error("The end of job %s is not written down: %s", folder.job_id, error)
 
     async def _prepare(self, job: Job) -> None:
         """Fetch what the job needs, unless somebody stops it meanwhile."""
@@ -323,6 +330,8 @@ def _accept(folder: JobFolder, order: JobOrder) -> None:
     for stream in LOG_STREAMS:
         folder.log(stream).touch(mode=0o600)
     write_number(folder.log_start("job"), 0)
+    for path in (folder.pid, folder.stop, folder.end):
+        set_aside(path)
     _write_keys(folder, [line for key in order.authorized_keys[-KEYS_MAX:] if (line := _key_line(key)) is not None])
     write_json(folder.order, to_json(order))
 

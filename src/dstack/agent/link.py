@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+from dstack.agent.full_disk import in_words
 from dstack.agent.jobs import Jobs
 from dstack.agent.logs import Followers, Watcher
 from dstack.errors import AgentRefused, DstackError
@@ -251,7 +252,8 @@ class _Connection:
             return {"error": _error_body(error)}
         except (OSError, TypeError, ValueError) as error:
             log.warning("The command `%.50s` was not carried out: %s", frame["t"], error)
-            return {"error": _error_body(AgentRefused(f"The agent could not carry out `{frame['t']:.50}`: {error}"))}
+            said = AgentRefused(f"The agent could not carry out `{frame['t']:.50}`: {in_words(error)}")
+            return {"error": _error_body(said)}
         return {}
 
     async def _command(self, frame: Frame) -> None:
