@@ -13,6 +13,7 @@ from bench.containers import measure_docker_submit_to_first_line, measure_forwar
 from bench.figures import Figure, table
 from bench.home import temporary_home
 from bench.idleness import measure_idleness
+from bench.logs import measure_log_throughput
 from bench.metrics import measure_metrics
 from bench.runs import measure_lifecycles, measure_submit_to_first_line
 from bench.startup import measure_help, measure_imports, measure_server_start
@@ -41,6 +42,7 @@ GROUPS: dict[str, Callable[[Bench], list[Figure]]] = {
     "import": lambda bench: measure_imports(),
     "server_start": lambda bench: measure_server_start(),
     "submit_to_first_line": lambda bench: measure_submit_to_first_line(bench.client),
+    "log_throughput": lambda bench: measure_log_throughput(bench.client),
     "lifecycles": lambda bench: measure_lifecycles(bench.client),
     "metrics": lambda bench: measure_metrics(),
     "docker": lambda bench: measure_docker_submit_to_first_line(bench.client, bench.docker),

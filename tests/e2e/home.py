@@ -243,13 +243,17 @@ class Home:
         for process in self._started:
             process.kill()
             process.communicate()
-        for find in (self.server_pid, self.agent_pid):
-            pid = find()
-            if pid is not None:
-                os.kill(pid, signal.SIGTERM)
-                wait_for(f"the end of process {pid}", lambda find=find: find() is None)  # type: ignore[misc]
+        self.end_servers_and_agents()
         for pid in self.processes_of_jobs():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         wait_for("the end of all that was started here", lambda: not self.processes())
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def end_servers_and_agents(self) -> None:
+        """End those that live, in good order; jobs go on."""
+        for find in (self.server_pid, self.agent_pid):
+            pid = find()
+            if pid is not None:
+                os.kill(pid, signal.SIGTERM)
+                wait_for(f"the end of process {pid}", lambda find=find: find() is None)  # type: ignore[misc]

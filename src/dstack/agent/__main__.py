@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dstack.agent.paths import Home, make_private_folder, take_lock
 from dstack.agent.spawner import fork_spawner
-from dstack.errors import DstackError
+from dstack.errors import ConfigurationError, DstackError
 
 ALREADY_ALIVE = 3
 FAILED = 1
@@ -40,7 +40,11 @@ def main() -> int:
     spawner = fork_spawner()
     from dstack.agent.main import run
 
-    run(home, spawner, arguments.ready_fd)
+    try:
+        run(home, spawner, arguments.ready_fd)
+    except ConfigurationError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return FAILED
     return 0
 
 

@@ -78,7 +78,11 @@ class BlobCache:
             # Wanted by several at once.
             return
         draft = self._folder / f".{blob_hash}"
-        draft.write_bytes(blob)
+        try:
+            draft.write_bytes(blob)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
         draft.rename(self._folder / blob_hash)
         self._bytes += len(blob)
         if self._bytes > self._bytes_max:

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 IN_MODIFY = 0x2
+IN_ONESHOT = 0x80000000
+IN_IGNORED = 0x8000
 EVENT = struct.Struct("iIII")
 READ_BYTES = 1 << 16
 
 
 class Inotify:
-    """Watches files for writes.
+    """Watches files for the next write: who prints fast would otherwise wake this process thousands of times a second.
 
     Raises:
         OSError: this system has no inotify, or too many are in use.
@@ -32,12 +34,12 @@ class Inotify:
         asyncio.get_running_loop().add_reader(self._descriptor, self._read)
 
     def watch(self, path: Path, callback: Callable[[], None]) -> int:
-        """Call back after writes to a file. Returns what `unwatch` wants.
+        """Call back once, after the next write to a file. Returns what `unwatch` wants.
 
         Raises:
             OSError: no such file, or no more watches.
         """
-        watch = int(self._add(self._descriptor, os.fsencode(path), IN_MODIFY))
+        watch = int(self._add(self._descriptor, os.fsencode(path), IN_MODIFY | IN_ONESHOT))
         if watch < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
         # The same file gives the same number again.
@@ -45,10 +47,11 @@ class Inotify:
         return watch
 
     def unwatch(self, watch: int, callback: Callable[[], None]) -> None:
-        """Call back no more."""
-        self._callbacks[watch].remove(callback)
-        if not self._callbacks[watch]:
-            del self._callbacks[watch]
+        """Do not call back, where that has not happened yet."""
+        callbacks = self._callbacks.get(watch, [])
+        if callback in callbacks:
+            callbacks.remove(callback)
+        if not callbacks and self._callbacks.pop(watch, None) is not None:
             self._remove(self._descriptor, watch)
 
     def close(self) -> None:
@@ -59,7 +62,8 @@ class Inotify:
     def _read(self) -> None:
         data, at = os.read(self._descriptor, READ_BYTES), 0
         while at < len(data):
-            watch, _, _, name_bytes = EVENT.unpack_from(data, at)
+            watch, mask, _, name_bytes = EVENT.unpack_from(data, at)
             at += EVENT.size + name_bytes
-            for callback in self._callbacks.get(watch, ()):
-                callback()
+            if not mask & IN_IGNORED:
+                for callback in self._callbacks.pop(watch, ()):
+                    callback()

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from dstack.agent.files import BlobCache, lay_over, make_empty, remove_tree
 from dstack.agent.forgotten import Forgotten
+from dstack.agent.full_disk import in_words, set_aside
 from dstack.agent.git import clone
+from dstack.agent.keeping import JobLog, Keeping, write_number
 from dstack.agent.notes import note
 from dstack.agent.paths import Home, JobFolder, read_json, write_json
 from dstack.agent.runtimes.base import Runtime
@@ -55,6 +57,8 @@ class Job:
     """Set once nothing will be added to the job's logs any more."""
     preparing: asyncio.Task[None] | None = None
     life: asyncio.Task[None] | None = None
+    logs: dict[str, JobLog] = field(default_factory=dict)
+    """What is still here of each stream."""
     acknowledged: set[str] = field(default_factory=set)
     """The streams that the server has to the last byte."""
 
@@ -62,7 +66,7 @@ class Job:
 class Jobs:
     """All jobs of this host."""
 
-    def __init__(self, home: Home, runtimes: Runtimes, cache: BlobCache, clock: Clock) -> None:
+    def __init__(self, home: Home, runtimes: Runtimes, cache: BlobCache, keeping: Keeping, clock: Clock) -> None:
         self.on_change: Callable[[JobReport], None] = lambda report: None
         """Told about every report that differs from the one before."""
         self.on_run: Callable[[], None] = lambda: None
@@ -72,6 +76,7 @@ class Jobs:
         self._home = home
         self._runtimes = runtimes
         self._cache = cache
+        self._keeping = keeping
         self._clock = clock
         self._jobs: dict[str, Job] = {}
         self._forgotten = Forgotten(home.forgotten)
@@ -174,6 +179,7 @@ class Jobs:
         self._forgotten.add(job_id)
         if job is not None:
             del self._jobs[job_id]
+            self._keeping.remove(job_id)
             trash = folder.root.rename(self._home.trash / job_id)
             self._remove(trash)
 
@@ -239,6 +245,8 @@ class Jobs:
         started = runtime.was_started(folder)
         at = runtime.started_at(folder) if started else None
         job = Job(folder, order, runtime, JobReport(order.job_id, RUNNING if started else PREPARING, started_at=at))
+        job.logs = {stream: JobLog(folder, stream) for stream in LOG_STREAMS}
+        self._keeping.add(order.job_id, job.logs["job"])
         self._jobs[order.job_id] = job
         if (ending := read_json(folder.end)) is not None:
             self._end(job, Ending(**ending))
@@ -261,15 +269,21 @@ class Jobs:
         except _Stopped:
             ending = Ending("stopped", self._clock.now().timestamp())
         except (DstackError, OSError, TimeoutError) as error:
-            ending = Ending("start_failed", self._clock.now().timestamp(), message=str(error))
+            ending = Ending("start_failed", self._clock.now().timestamp(), message=in_words(error))
         except Exception:  # whatever it was, the other jobs go on and this one must not hang
             log.exception("Job %s", job.order.job_id)
             ending = Ending("start_failed", self._clock.now().timestamp(), message="The agent met an error of its own")
         if not job.folder.end.exists():
-            await asyncio.to_thread(write_json, job.folder.end, asdict(ending), durable=True)
+            await asyncio.to_thread(self._write_down, job.folder, ending)
         note(job.folder, self._clock, f"the end: {ending.end}{ending.message and ': ' + ending.message}")
         self._end(job, ending)
         await job.runtime.clean_up(job.folder)
+
+    def _write_down(self, folder: JobFolder, ending: Ending) -> None:
+        try:
+            write_json(folder.end, asdict(ending), durable=True)
+        except OSError as error:  # it is told all the same, while this agent lives
+            log.error("The end of job %s is not written down: %s", folder.job_id, error)
 
     async def _prepare(self, job: Job) -> None:
         """Fetch what the job needs, unless somebody stops it meanwhile."""
@@ -338,6 +352,9 @@ def _accept(folder: JobFolder, order: JobOrder) -> None:
     folder.root.mkdir(mode=0o700, exist_ok=True)
     for stream in LOG_STREAMS:
         folder.log(stream).touch(mode=0o600)
+    write_number(folder.log_start("job"), 0)
+    for path in (folder.pid, folder.stop, folder.end):
+        set_aside(path)
     _write_keys(folder, [line for key in order.authorized_keys[-KEYS_MAX:] if (line := _key_line(key)) is not None])
     write_json(folder.order, to_json(order))
 

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import socket
 from asyncio import Event, Future, StreamReader, StreamWriter, Task
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+from dstack.agent.full_disk import in_words
 from dstack.agent.jobs import Jobs
 from dstack.agent.logs import Followers, Watcher
 from dstack.agent.metrics.buffer import Buffer
@@ -21,6 +23,8 @@ HELLO_TIMEOUT_S = 10.0
 FAREWELL_TIMEOUT_S = 5.0
 SERVERS_MAX = 100
 POINTS_PER_FRAME = 1000
+SEND_BUFFER_BYTES = 1 << 20
+"""Room for a few frames of a log: both sides then wake up half as often. The system may give less."""
 
 Frame = dict[str, Any]
 
@@ -81,6 +85,7 @@ class Link:
 
     async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Live through one connection."""
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         connection = _Connection(self, reader, writer)
         try:
             await connection.run()
@@ -265,7 +270,8 @@ class _Connection:
             return {"error": _error_body(error)}
         except (OSError, TypeError, ValueError) as error:
             log.warning("The command `%.50s` was not carried out: %s", frame["t"], error)
-            return {"error": _error_body(AgentRefused(f"The agent could not carry out `{frame['t']:.50}`: {error}"))}
+            said = AgentRefused(f"The agent could not carry out `{frame['t']:.50}`: {in_words(error)}")
+            return {"error": _error_body(said)}
         return {}
 
     async def _command(self, frame: Frame) -> None:

@@ -7,6 +7,7 @@ import os
 from asyncio import Event, Task
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 
 from dstack.agent.inotify import Inotify
 from dstack.agent.jobs import Job, Jobs
@@ -16,10 +17,14 @@ from dstack.protocol.agent import LOG_FRAME_BYTES, LOG_STREAMS, LOG_WINDOW_BYTES
 log = logging.getLogger(__name__)
 
 GATHER_S = 0.05
+STREAMING_S = 0.05
+"""What comes within this time after the last bytes is taken for a stream of output,"""
+STREAM_GATHER_S = 0.01
+"""and is gathered for so long: a few large frames cost a fraction of many small ones."""
 POLL_S = 0.05
 """How often a growing log is looked at on a system that does not tell."""
 
-Send = Callable[[dict[str, object], bytes], Awaitable[None]]
+Send = Callable[[dict[str, object], bytes | None], Awaitable[None]]
 """Puts one frame on the link and waits while that is full."""
 
 
@@ -33,6 +38,19 @@ class Watcher:
             log.warning("Logs are polled: %s", error)
             self.inotify = None
 
+    def watch(self, path: Path, callback: Callable[[], None]) -> int | None:
+        """Call back once, after the next write. None where the system does not tell of it."""
+        try:
+            return None if self.inotify is None else self.inotify.watch(path, callback)
+        except OSError as error:
+            log.warning("This log is polled: %s", error)
+            return None
+
+    def unwatch(self, watch: int, callback: Callable[[], None]) -> None:
+        """Do not call back any more."""
+        if self.inotify is not None:
+            self.inotify.unwatch(watch, callback)
+
     def close(self) -> None:
         """Watch no more."""
         if self.inotify is not None:
@@ -45,52 +63,64 @@ class _Follower:
     def __init__(self, job: Job, stream: str, offset: int, send: Send, clock: Clock) -> None:
         self.job = job
         self.stream = stream
-        self.acknowledged = offset
+        self.log = job.logs[stream]
+        self.log.acknowledged = offset
         self.wake = Event()
         self._sent = offset
+        self._sent_at = 0.0
+        self._watch: int | None = None
         self._send = send
         self._clock = clock
 
     async def run(self, watcher: Watcher) -> None:
         """Return once the job has ended and the server has acknowledged the last byte."""
-        path = self.job.folder.log(self.stream)
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        watch, poll_s = None, None
-        try:
-            if watcher.inotify is not None:
-                watch = watcher.inotify.watch(path, self.wake.set)
-        except OSError as error:
-            log.warning("This log is polled: %s", error)
-        if watch is None:
-            poll_s = POLL_S
+        descriptor = os.open(self.log.path, os.O_RDONLY | os.O_CLOEXEC)
         end = asyncio.create_task(self._wake_at_the_end(), name=f"end of {self.job.order.job_id}")
         try:
-            await self._send_all(descriptor, poll_s)
+            await self._send_all(descriptor, watcher)
         finally:
             end.cancel()
-            if watch is not None and watcher.inotify is not None:
-                watcher.inotify.unwatch(watch, self.wake.set)
+            if self._watch is not None:
+                watcher.unwatch(self._watch, self._grew)
             os.close(descriptor)
 
     async def _wake_at_the_end(self) -> None:
         await self.job.ended.wait()
         self.wake.set()
 
-    async def _send_all(self, descriptor: int, poll_s: float | None) -> None:
+    async def _send_all(self, descriptor: int, watcher: Watcher) -> None:
         while True:
             if self.stream == "agent":
                 await self._gather()
             self.wake.clear()
             # In this order: what is there after the end was there before it.
             has_ended = self.job.ended.is_set()
-            room = LOG_WINDOW_BYTES - (self._sent - self.acknowledged)
+            room = LOG_WINDOW_BYTES - (self._sent - self.log.acknowledged)
             data = await read_at(descriptor, min(room, LOG_FRAME_BYTES), self._sent) if room > 0 else b""
-            if data:
+            if room > 0 and self.log.first > self._sent:
+                await self._send_gap(self.log.first)  # and what was read may be of a hole
+            elif data:
                 await self._send_frame(data)
-            elif has_ended and room > 0 and self.acknowledged >= self._sent:
+            elif has_ended and room > 0 and self.log.acknowledged >= self._sent:
                 return
+            elif room <= 0:
+                await self.wake.wait()
+            elif self._watch is None and (watch := watcher.watch(self.log.path, self._grew)) is not None:
+                self._watch = watch  # and look once more: it may have grown before
             else:
-                await self._sleep(poll_s)
+                await self._wait_for_more()
+
+    def _grew(self) -> None:
+        self._watch = None
+        self.wake.set()
+
+    async def _wait_for_more(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(POLL_S if self._watch is None else None):
+                await self.wake.wait()
+        is_stream = asyncio.get_running_loop().time() - self._sent_at < STREAMING_S
+        if is_stream and not self.job.ended.is_set():
+            await asyncio.sleep(STREAM_GATHER_S)
 
     async def _gather(self) -> None:
         """What the agent notes comes in handfuls, and nobody waits for single lines of it: one frame for several."""
@@ -99,22 +129,20 @@ class _Follower:
                 await self.job.ended.wait()
 
     async def _send_frame(self, data: bytes) -> None:
-        frame = {
-            "t": "log",
-            "job_id": self.job.order.job_id,
-            "stream": self.stream,
-            "offset": self._sent,
-            "at": self._clock.now().timestamp(),
-        }
+        frame = {"t": "log", **self._place()}
         self._sent += len(data)
+        self._sent_at = asyncio.get_running_loop().time()
         await self._send(frame, data)
 
-    async def _sleep(self, poll_s: float | None) -> None:
-        try:
-            async with asyncio.timeout(poll_s):
-                await self.wake.wait()
-        except TimeoutError:
-            return
+    async def _send_gap(self, end: int) -> None:
+        """What is more than the window then waits until the server has acknowledged the gap."""
+        frame = {"t": "log_gap", **self._place(), "end": end}
+        self._sent = end
+        await self._send(frame, None)
+
+    def _place(self) -> dict[str, object]:
+        at = self._clock.now().timestamp()
+        return {"job_id": self.job.order.job_id, "stream": self.stream, "offset": self._sent, "at": at}
 
 
 class Followers:
@@ -144,7 +172,7 @@ class Followers:
     def acknowledge(self, job_id: str, stream: str, offset: int) -> None:
         """The server has stored all bytes before `offset`."""
         if (found := self._followers.get((job_id, stream))) is not None:
-            found[0].acknowledged = max(found[0].acknowledged, offset)
+            found[0].log.acknowledged = max(found[0].log.acknowledged, offset)
             found[0].wake.set()
 
     async def close(self) -> None:

@@ -16,6 +16,7 @@ from dstack.agent.containers.api import ContainerEngine
 from dstack.agent.files import BlobCache
 from dstack.agent.gpus import found
 from dstack.agent.jobs import Jobs, Runtimes
+from dstack.agent.keeping import Bounds, Keeping, bounds_from_env
 from dstack.agent.link import Link, Wants
 from dstack.agent.metrics.sampler import Sampler
 from dstack.agent.paths import Home, make_private_folder, socket_path
@@ -43,14 +44,18 @@ class BoundedLog(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 def run(home: Home, spawner: socket.socket, ready_descriptor: int | None) -> None:
-    """Be the agent of a home folder, whose lock this process holds, until told to leave."""
+    """Be the agent of a home folder, whose lock this process holds, until told to leave.
+
+    Raises:
+        ConfigurationError: the environment asks for what makes no sense.
+    """
     logging.basicConfig(
         handlers=[BoundedLog()], level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    asyncio.run(_live(home, spawner, ready_descriptor))
+    asyncio.run(_live(home, spawner, bounds_from_env(), ready_descriptor))
 
 
-async def _live(home: Home, spawner: socket.socket, ready_descriptor: int | None) -> None:
+async def _live(home: Home, spawner: socket.socket, bounds: Bounds, ready_descriptor: int | None) -> None:
     leaving = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, leaving.set)
@@ -58,7 +63,8 @@ async def _live(home: Home, spawner: socket.socket, ready_descriptor: int | None
     runtimes = Runtimes(
         ProcessRuntime(spawner, clock, found.cards), ContainerRuntime(home, ContainerEngine(), clock, found.cards)
     )
-    jobs = Jobs(home, runtimes, BlobCache(home.blobs, wants.fetch), clock)
+    keeping = Keeping(home.jobs, bounds)
+    jobs = Jobs(home, runtimes, BlobCache(home.blobs, wants.fetch), keeping, clock)
     sampler = Sampler(jobs, clock)
     jobs.on_run = sampler.job_runs
     jobs.recover()
@@ -72,6 +78,7 @@ async def _live(home: Home, spawner: socket.socket, ready_descriptor: int | None
         beside = (
             asyncio.create_task(sshd.keep(), name="keeps the SSH server"),
             asyncio.create_task(sampler.run(), name="reads what jobs use"),
+            asyncio.create_task(keeping.run(), name="keeps logs within their bounds"),
         )
         await leaving.wait()
         for task in beside:

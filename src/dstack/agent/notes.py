@@ -2,19 +2,22 @@
 
 import os
 
+from dstack.agent import full_disk
 from dstack.agent.paths import JobFolder
 from dstack.kit.clock import Clock
 
 
 def note(folder: JobFolder, clock: Clock, text: str) -> None:
-    """Append a line. The folder must exist.
+    """Append a line. The folder must exist. On a full disk there is no line: whatever is done goes on.
 
     Args:
         text: what was done, without secrets; the user reads it.
     """
     line = f"{clock.now().isoformat(timespec='milliseconds')} {' '.join(text.splitlines())}\n"
-    descriptor = os.open(folder.log("agent"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, line.encode(errors="backslashreplace"))
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder.log("agent"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb", buffering=0) as file:
+            file.write(line.encode(errors="backslashreplace"))
+    except OSError as error:
+        if not full_disk.is_full(error):
+            raise

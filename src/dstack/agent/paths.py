@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dstack.agent import full_disk
 from dstack.errors import AgentRefused, ConfigurationError
 
 SOCKET_PATH_BYTES_MAX = 100
@@ -156,6 +157,10 @@ class JobFolder:
         """The log of one of the `LOG_STREAMS`."""
         return self.root / f"{stream}.log"
 
+    def log_start(self, stream: str) -> Path:
+        """Which byte of a log is the first that is still there."""
+        return self.root / f"{stream}.start"
+
 
 def socket_path(home: Path) -> Path:
     """Where the agent of a home folder listens. Pure, so that server and agent agree.
@@ -224,15 +229,24 @@ def take_lock(path: Path) -> int | None:
 
 
 def write_json(path: Path, value: Mapping[str, object], *, durable: bool = False) -> None:
-    """Replace a file as a whole: nobody ever sees half of it. `durable` also holds after a power cut."""
+    """Replace a file as a whole: nobody ever sees half of it. `durable` also holds after a power cut.
+
+    On a full disk it takes the room that was set aside for the file, where there is some.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w") as file:
-        json.dump(value, file)
-        if durable:
-            file.flush()
-            os.fsync(descriptor)
-    draft.rename(path)
+    text = json.dumps(value).encode()
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(text)
+            if durable:
+                file.flush()
+                os.fsync(descriptor)
+        draft.rename(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        if not (full_disk.is_full(error) and full_disk.write_into_room(path, text)):
+            raise
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

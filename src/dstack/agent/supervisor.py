@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dstack.agent import processes
 from dstack.agent.environment import find_shell, job_environment, resolve_working_dir
+from dstack.agent.full_disk import in_words
 from dstack.agent.notes import note
 from dstack.agent.paths import JobFolder, read_json, write_json
 from dstack.errors import DstackError
@@ -87,7 +88,7 @@ class _Supervisor:
             self._main = launch(self._folder, self._order)
         except (StartFailed, DstackError, OSError, ValueError) as error:
             self._note(f"could not start: {error}")
-            return Ending("start_failed", self._now(), message=str(error))
+            return Ending("start_failed", self._now(), message=in_words(error))
         self._note(f"started process {self._main}")
         while self._reap() and not self._gave_up():
             self._end_what_is_due()

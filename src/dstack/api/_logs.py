@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from dstack.api._transport import FIRST_DELAY_S, Patience, Query, Transport
 from dstack.errors import ServerUnreachableError
+from dstack.kit.text import size_text
 from dstack.protocol import routes
 from dstack.protocol.views import RunView
 
@@ -31,12 +32,15 @@ class LogReader:
     changed: Callable[[RunView], RunView]
     offset: int | None = None
     """Of the next byte; None until the server has said where `start_time` is."""
+    _end: int = 0
+    """Where the log ended when the server last began an answer."""
+    _is_inside_line: bool = False
 
     def follow(self, run: RunView) -> Iterator[bytes]:
-        """Yield the log as it grows until the run has ended.
+        """Yield the log as it grows until the run has ended; a line of our own in place of what is lost.
 
-        A stream that was opened after the run had ended holds all there is; one that ends earlier may have been cut
-        short by a server that stopped.
+        Once the run has ended, the log ends where the server says; a stream that ends earlier may have been cut short
+        by a server that stopped, or by a gap in the log.
 
         Raises:
             ServerUnreachableError: the server is away for minutes.
@@ -47,7 +51,9 @@ class LogReader:
             try:
                 yield from self._read(patience)
                 if run.status.is_finished():
-                    return
+                    if self.offset == known or (self.offset or 0) >= self._end:
+                        return
+                    continue
                 run = self.refresh()
             except ServerUnreachableError as error:
                 patience.endure(error)
@@ -82,6 +88,15 @@ class LogReader:
         ) as reply:
             patience.renew()
             self.offset = int(reply.headers.get("Dstack-Log-Offset", self.offset or 0))
+            self._end = int(reply.headers.get("Dstack-Log-End", 0))
+            if lost_bytes := int(reply.headers.get("Dstack-Log-Lost", 0)):
+                yield self._notice(lost_bytes)
             for chunk in reply.chunks():
                 self.offset += len(chunk)
+                self._is_inside_line = not chunk.endswith(b"\n")
                 yield chunk
+
+    def _notice(self, lost_bytes: int) -> bytes:
+        line = f"[dstack: {size_text(lost_bytes)} of output before this line are lost: more was printed than is kept]\n"
+        before, self._is_inside_line = "\n" if self._is_inside_line else "", False
+        return f"{before}{line}".encode()

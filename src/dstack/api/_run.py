@@ -152,7 +152,9 @@ class Run:
     ) -> Iterator[bytes]:
         """Yield what the job prints, from the start (or `start_time`) and on until the run has ended.
 
-        Every byte comes once and in order, across broken connections and restarts of the server.
+        Every byte comes once and in order, across broken connections and restarts of the server. Where a job has
+        printed more than is kept (10 GB, unless the server's settings say otherwise), the oldest output is lost, and a
+        line `[dstack: … of output before this line are lost: …]` stands in its place.
 
         Args:
             start_time: leave out what was printed before; without a time zone it is local time.

@@ -1,16 +1,7 @@
 """What agents report, in words for people."""
 
+from dstack.kit.text import size_text
 from dstack.protocol.agent import Layer
-
-
-def size_text(size_bytes: float) -> str:
-    """Bytes for people.
-
-    Examples:
-        >>> size_text(1_234_567), size_text(2e9)
-        ('1.2 MB', '2000.0 MB')
-    """
-    return f"{size_bytes / 1e6:.1f} MB"
 
 
 def pull_text(layers: tuple[Layer, ...]) -> str:

@@ -1,13 +1,14 @@
 """What agents say, as facts on jobs and instances. Nothing is decided here."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from dstack.domain.intents import Done, StartJob
 from dstack.domain.objects import Instance, Job
-from dstack.domain.reports import size_text
 from dstack.hosts.link import Welcome
+from dstack.kit.text import size_text
+from dstack.logs.bounded import Loss
 from dstack.protocol.agent import JobReport
 from dstack.protocol.statuses import JobStatus
 from dstack.store import commits, events, intents, objects
@@ -66,6 +67,16 @@ def store_reports(tx: Tx, instance_id: str, reports: list[JobReport]) -> None:
         elif job.finished_at is None and job.report != report:
             commits.record(tx, replace(job, report=report, lost_at=None))
             _say_layers(tx, job, report)
+
+
+def store_losses(tx: Tx, losses: Sequence[Loss]) -> None:
+    """One event for each loss of log bytes."""
+    jobs = {job.id: job for job in objects.jobs_by_id(tx, {loss.of[0] for loss in losses})}
+    for loss in losses:
+        if (job := jobs.get(loss.of[0])) is not None:
+            lost = size_text(loss.lost_bytes)
+            message = f"{lost} of the output of job {job.replica}/{job.node} are lost, the oldest first: {loss.why}"
+            events.add(tx, job, actor="server", kind="job.log_lost", message=message)
 
 
 def _say_layers(tx: Tx, job: Job, report: JobReport) -> None:

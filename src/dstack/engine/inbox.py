@@ -13,9 +13,10 @@ from dstack.domain.objects import Instance
 from dstack.engine import facts
 from dstack.engine.leases import Leases
 from dstack.engine.measurements import Measurements
-from dstack.hosts.link import Welcome
+from dstack.hosts.link import LogGap, Welcome
 from dstack.kit.signals import Signals
-from dstack.logs.base import LogStore
+from dstack.logs.bounded import BoundedLogs, Stored
+from dstack.logs.gaps import Gap
 from dstack.protocol.agent import LOG_STREAMS, JobReport, Point
 from dstack.store.db import Database
 from dstack.store.tx import Tx
@@ -30,7 +31,7 @@ class EngineInbox:
         self,
         db: Database,
         leases: Leases,
-        logs: LogStore,
+        logs: BoundedLogs,
         blobs: BlobStore,
         signals: Signals,
         measurements: Measurements,
@@ -58,7 +59,7 @@ class EngineInbox:
         """Everything the agent has, and by silence what it has not. Logs are wanted of jobs that have not ended."""
         job_ids = await self._write(instance_id, lambda tx: facts.store_welcome(tx, instance_id, welcome))
         return await asyncio.to_thread(
-            lambda: {(id, stream): self._logs.size(id, stream) for id in job_ids for stream in LOG_STREAMS}
+            lambda: {(id, stream): self._logs.size((id, stream)) for id in job_ids for stream in LOG_STREAMS}
         )
 
     async def disconnected(self, instance_id: str) -> None:
@@ -76,10 +77,20 @@ class EngineInbox:
 
     async def logged(self, job_id: str, stream: str, offset: int, at: float, data: bytes) -> int:
         """Store log bytes and wake who reads along."""
-        stored = await asyncio.to_thread(self._logs.append, job_id, stream, offset, at, data)
+        stored = await asyncio.to_thread(self._logs.append, (job_id, stream), offset, at, data)
+        return await self._tell(job_id, stored)
+
+    async def lost(self, job_id: str, stream: str, gap: LogGap) -> int:
+        """Remember what will never come, and wake who reads along."""
+        stored = await asyncio.to_thread(self._logs.skip, (job_id, stream), Gap(gap.offset, gap.end), gap.at)
+        return await self._tell(job_id, stored)
+
+    async def _tell(self, job_id: str, stored: Stored) -> int:
         self._signals.notify([job_id])
         self._db.announce(job_id)
-        return stored
+        if news := [loss for loss in stored.losses if loss.is_news]:
+            await self._db.write(lambda tx: facts.store_losses(tx, news))
+        return stored.size
 
     def measured(self, instance_id: str, points: Mapping[str, Sequence[Point]]) -> None:
         """Have points stored, sooner or later."""

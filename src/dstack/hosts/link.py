@@ -44,6 +44,16 @@ PRINTED_BYTES_MAX = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class LogGap:
+    """Bytes of a log stream that will never come."""
+
+    offset: int
+    end: int
+    at: float
+    """When they were printed at the latest, in seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
 class Welcome:
     """What an agent says first."""
 
@@ -59,11 +69,12 @@ class _Printed:
 
     offset: int
     at: float
-    data: bytearray
+    pieces: list[bytes]
+    end: int
 
     def takes(self, offset: int, at: float) -> bool:
         """Whether more can be stored together with these; the log store has one time for both."""
-        return offset == self.offset + len(self.data) and 0 <= at - self.at < LOG_TIME_EXACT_S
+        return offset == self.end and 0 <= at - self.at < LOG_TIME_EXACT_S
 
 
 class Inbox(Protocol):
@@ -78,7 +89,11 @@ class Inbox(Protocol):
     async def reported(self, instance_id: str, reports: list[JobReport]) -> None: ...
 
     async def logged(self, job_id: str, stream: str, offset: int, at: float, data: bytes) -> int:
-        """Log bytes came. Returns how many are stored from now on."""
+        """Log bytes came. Returns how far the log is stored from now on."""
+        ...
+
+    async def lost(self, job_id: str, stream: str, gap: LogGap) -> int:
+        """Log bytes will never come. Returns how far the log is stored from now on."""
         ...
 
     def measured(self, instance_id: str, points: Mapping[str, Sequence[Point]]) -> None:
@@ -115,7 +130,7 @@ class Link:
         self._reported: dict[str, JobReport] = {}
         """What the agent said and nobody has heard yet; of one job only the latest counts."""
         self._has_reported = asyncio.Event()
-        self._printed: dict[tuple[str, str], list[_Printed]] = {}
+        self._printed: dict[tuple[str, str], list[_Printed | LogGap]] = {}
         """Log bytes that wait to be stored: where the store is slow, more is stored at once, and reports go on."""
         self._printed_bytes = 0
         self._has_printed = asyncio.Event()
@@ -207,12 +222,8 @@ class Link:
                     call.set_result(frame)
             case {"t": "job", "report": body}:
                 self._hear(report_of(storable(body)))
-            case {"t": "log", "job_id": job_id, "stream": stream, "offset": offset, "at": at} if (
-                job_id,
-                stream,
-            ) in self._followed:
-                self._take_in((job_id, stream), offset, at, payload)
-                await self._has_room.wait()
+            case {"t": "log" | "log_gap", "job_id": str(job_id), "stream": str(stream)}:
+                await self._hear_log((job_id, stream), frame, payload)
             case {"t": "metrics", "points": dict(points)}:
                 self._hear_points(points)
             case {"t": "want", "hash": hash}:
@@ -229,6 +240,17 @@ class Link:
         if report.logged:
             self._followed.difference_update((report.job_id, stream) for stream in LOG_STREAMS)
 
+    async def _hear_log(self, of: tuple[str, str], frame: dict[str, Any], payload: bytes) -> None:
+        match frame:
+            case {"t": "log", "offset": offset, "at": at} if of in self._followed:
+                self._take_in(of, offset, at, payload)
+                await self._has_room.wait()
+            case {"t": "log_gap", "offset": offset, "end": end, "at": at} if of in self._followed:
+                self._printed.setdefault(of, []).append(LogGap(offset, end, at))
+                self._has_printed.set()
+            case _:
+                log.warning("Instance %s sent a part of a log that was not asked for", self.instance_id)
+
     def _hear_points(self, body: dict[str, Any]) -> None:
         try:
             self._inbox.measured(self.instance_id, points_of(body))
@@ -237,16 +259,18 @@ class Link:
 
     def _take_in(self, of: tuple[str, str], offset: int, at: float, data: bytes) -> None:
         waiting = self._printed.setdefault(of, [])
-        if waiting and waiting[-1].takes(offset, at):
-            waiting[-1].data += data
-        else:
-            waiting.append(_Printed(offset, at, bytearray(data)))
+        match waiting[-1:]:
+            case [_Printed() as last] if last.takes(offset, at):
+                last.pieces.append(data)
+                last.end += len(data)
+            case _:
+                waiting.append(_Printed(offset, at, [data], offset + len(data)))
         self._printed_bytes += len(data)
         if self._printed_bytes > PRINTED_BYTES_MAX:
             self._has_room.clear()
         self._has_printed.set()
 
-    def _take_printed(self) -> dict[tuple[str, str], list[_Printed]]:
+    def _take_printed(self) -> dict[tuple[str, str], list[_Printed | LogGap]]:
         printed, self._printed = self._printed, {}
         self._printed_bytes = 0
         self._has_room.set()
@@ -284,9 +308,12 @@ class Link:
     async def _store_printed(self) -> None:
         await asyncio.gather(*(self._store(*of, printed) for of, printed in self._take_printed().items()))
 
-    async def _store(self, job_id: str, stream: str, printed: list[_Printed]) -> None:
+    async def _store(self, job_id: str, stream: str, printed: list[_Printed | LogGap]) -> None:
         for one in printed:
-            stored = await self._inbox.logged(job_id, stream, one.offset, one.at, bytes(one.data))
+            if isinstance(one, LogGap):
+                stored = await self._inbox.lost(job_id, stream, one)
+            else:
+                stored = await self._inbox.logged(job_id, stream, one.offset, one.at, b"".join(one.pieces))
             self._send({"t": "log_ack", "job_id": job_id, "stream": stream, "offset": stored})
 
     def _send(self, frame: dict[str, Any], payload: bytes | None = None) -> None:

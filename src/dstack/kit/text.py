@@ -22,6 +22,19 @@ def listed(words: Iterable[str]) -> str:
     return ", ".join(f"`{word}`" for word in words)
 
 
+def size_text(size_bytes: float) -> str:
+    """Bytes for people.
+
+    Examples:
+        >>> size_text(12), size_text(34_567), size_text(1_234_567), size_text(2e9)
+        ('12 bytes', '34.6 KB', '1.2 MB', '2.0 GB')
+    """
+    if size_bytes < 1000:
+        return f"{size_bytes:.0f} bytes"
+    unit, size = next(one for one in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)) if size_bytes >= one[1])
+    return f"{size_bytes / size:.1f} {unit}"
+
+
 SHOWN_MAX_CHARACTERS = 100
 
 

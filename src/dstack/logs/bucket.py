@@ -5,7 +5,7 @@ that the other took over. So the name of each object says from which byte to whi
 one byte is the same byte: overlaps are harmless, and a stream is as long as its objects reach without a gap. Once many
 small ones have come, they are stored again as a large one, and deleted after that.
 
-Behind the bytes of an object come its marks (`logs.marks`).
+Behind the bytes of an object come its marks (`logs.marks`). A gap is an object, too, which holds no bytes but a mark.
 """
 
 from bisect import bisect_right
@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from itertools import takewhile
 from threading import Lock
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeVar
 
 from dstack.bucket import Bucket
 from dstack.errors import StorageUnavailable
-from dstack.logs.base import LogStore
+from dstack.logs.base import LogStore, Part, Stream
+from dstack.logs.gaps import Gap, with_gap
 from dstack.logs.marks import Mark, marks_of, reaches, thinned
 
 T = TypeVar("T")
@@ -36,7 +37,8 @@ STREAMS_KNOWN_MAX = 10_000
 TRIES = 5
 """How often it is looked again for objects that another server has just merged."""
 
-Stream: TypeAlias = tuple[str, str]
+GAP = ".gap"
+"""How the names of gaps end."""
 
 
 class _Piece(NamedTuple):
@@ -44,10 +46,12 @@ class _Piece(NamedTuple):
 
     start: int
     end: int
+    is_gap: bool = False
 
     @property
     def size_bytes(self) -> int:
-        return self.end - self.start
+        """How many bytes of the stream are in the object."""
+        return 0 if self.is_gap else self.end - self.start
 
 
 class _Vanished(Exception):
@@ -65,12 +69,8 @@ class LogBucket(LogStore):
 
     def append(self, job_id: str, stream: str, offset: int, at: float, data: bytes) -> int:
         of = job_id, stream
-        pieces = self._pieces(of)
-        if offset > _end_of(pieces):
-            pieces = self._look(of)
+        pieces = self._reaching(of, offset)
         end = _end_of(pieces)
-        if offset > end:
-            raise ValueError(f"bytes {end} to {offset} of {job_id}/{stream} are missing")
         while fresh := data[end - offset :][:PIECE_BYTES_MAX]:
             piece = _Piece(end, end + len(fresh))
             self._bucket.put(_name(of, piece), fresh + Mark(end, at).packed())
@@ -79,10 +79,29 @@ class LogBucket(LogStore):
         self._remember(of, self._merged(of, pieces))
         return end
 
+    def skip(self, job_id: str, stream: str, gap: Gap, at: float) -> int:
+        of = job_id, stream
+        pieces = self._reaching(of, gap.start)
+        end = _end_of(pieces)
+        if gap.end > end:
+            pieces = [*pieces, self._put_gap(of, Gap(end, gap.end), at)]
+            self._remember(of, pieces)
+        return _end_of(pieces)
+
+    def drop(self, job_id: str, stream: str, end: int) -> None:
+        self._retried((job_id, stream), lambda: self._drop((job_id, stream), end))
+
     def size(self, job_id: str, stream: str) -> int:
         return _end_of(self._look((job_id, stream)))
 
-    def read(self, job_id: str, stream: str, offset: int, limit: int) -> bytes:
+    def gaps(self, job_id: str, stream: str) -> Sequence[Gap]:
+        gaps: list[Gap] = []
+        for piece in self._pieces((job_id, stream)):
+            if piece.is_gap:
+                gaps = with_gap(gaps, Gap(piece.start, piece.end))
+        return gaps
+
+    def read(self, job_id: str, stream: str, offset: int, limit: int) -> Part:
         return self._retried((job_id, stream), lambda: self._read((job_id, stream), offset, limit))
 
     def offset_at(self, job_id: str, stream: str, start: datetime) -> int:
@@ -94,14 +113,46 @@ class LogBucket(LogStore):
             for of in [of for of in self._known if of[0] == job_id]:
                 del self._known[of]
 
-    def _read(self, of: Stream, offset: int, limit: int) -> bytes:
+    def _reaching(self, of: Stream, offset: int) -> list[_Piece]:
+        """What the stream consists of.
+
+        Raises:
+            ValueError: it does not reach so far.
+        """
+        pieces = self._pieces(of)
+        if offset > _end_of(pieces):
+            pieces = self._look(of)
+        if offset > _end_of(pieces):
+            raise ValueError(f"bytes {_end_of(pieces)} to {offset} of {of[0]}/{of[1]} are missing")
+        return pieces
+
+    def _put_gap(self, of: Stream, gap: Gap, at: float) -> _Piece:
+        piece = _Piece(*gap, is_gap=True)
+        self._bucket.put(_name(of, piece), Mark(gap.start, at).packed())
+        return piece
+
+    def _drop(self, of: Stream, end: int) -> None:
+        """Whole objects go; one that reaches beyond `end` stays as it is, and is read from there on."""
+        pieces = self._look(of)
+        gone = [piece for piece in pieces if piece.end <= end]
+        at = self._marks(of, gone[-1])[-1].at if gone else 0.0
+        gap = self._put_gap(of, Gap(0, end), at)
+        stored = (_piece_of(one.name) for one in self._bucket.list(_folder(of)))
+        before = [piece for piece in takewhile(lambda piece: piece.start < end, stored) if piece.end <= end]
+        self._bucket.delete([_name(of, piece) for piece in before if piece != gap])
+        self._remember(of, _chain([gap], pieces))
+
+    def _read(self, of: Stream, offset: int, limit: int) -> Part:
         pieces = self._pieces(of)
         if offset >= _end_of(pieces):
             pieces = self._look(of)
-        if limit <= 0 or offset >= _end_of(pieces):
-            return b""
-        piece = next(piece for piece in pieces if piece.end > offset)
-        return self._get(of, piece, offset - piece.start, min(offset + limit, piece.end) - piece.start)
+        for piece in pieces:
+            if piece.end > offset and piece.is_gap:
+                offset = piece.end
+            elif piece.end > offset:
+                end = min(offset + limit, piece.end)
+                return Part(offset, self._get(of, piece, offset - piece.start, end - piece.start) if limit else b"")
+        return Part(offset, b"")
 
     def _offset_at(self, of: Stream, start: datetime) -> int:
         pieces = self._look(of)
@@ -178,7 +229,8 @@ class LogBucket(LogStore):
 def _chain(settled: Sequence[_Piece], found: Iterable[_Piece]) -> list[_Piece]:
     """Those pieces that make up the stream, one after the other, up to the first gap."""
     chain = [*settled]
-    for piece in sorted(found, key=lambda piece: (piece.start, -piece.end)):
+    # What was dropped is lost even where a part of it is left in an object that reaches beyond.
+    for piece in sorted(found, key=lambda piece: (piece.start, not piece.is_gap, -piece.end)):
         if piece.start > _end_of(chain):
             break
         if piece.end > _end_of(chain):
@@ -187,7 +239,8 @@ def _chain(settled: Sequence[_Piece], found: Iterable[_Piece]) -> list[_Piece]:
 
 
 def _small_tail(pieces: Sequence[_Piece], limit_bytes: int) -> list[_Piece]:
-    return [*takewhile(lambda piece: piece.size_bytes < limit_bytes, reversed(pieces))][::-1]
+    small = takewhile(lambda piece: piece.size_bytes < limit_bytes and not piece.is_gap, reversed(pieces))
+    return [*small][::-1]
 
 
 def _end_of(pieces: Sequence[_Piece]) -> int:
@@ -199,9 +252,9 @@ def _folder(of: Stream) -> str:
 
 
 def _name(of: Stream, piece: _Piece) -> str:
-    return f"{_folder(of)}{piece.start:015d}-{piece.end:015d}"
+    return f"{_folder(of)}{piece.start:015d}-{piece.end:015d}{GAP if piece.is_gap else ''}"
 
 
 def _piece_of(name: str) -> _Piece:
-    start, _, end = name.rpartition("/")[2].partition("-")
-    return _Piece(int(start), int(end))
+    start, _, end = name.removesuffix(GAP).rpartition("/")[2].partition("-")
+    return _Piece(int(start), int(end), name.endswith(GAP))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dstack.errors import ResourceNotExistsError
+from dstack.logs.base import Part
 from dstack.operations.context import Context, caller_in
 from dstack.operations.presenting import event_view
 from dstack.operations.runs import get_run
@@ -80,6 +81,11 @@ class LogCursor:
     node: int
     stream: str
     offset: int
+    """Of the first byte to be read that there is."""
+    lost_bytes: int
+    """How much is lost right before it, of what was asked for."""
+    end: int
+    """Where the log ends just now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +115,17 @@ async def open_log(context: Context, user: User, project: str, query: LogQuery) 
     run_id, job_ids = await context.db.read(read)
     if not job_ids:
         raise ResourceNotExistsError(f"The run `{query.run}` has no job {query.replica}/{query.node}")
+    offset, first, end = await asyncio.to_thread(_find, context, job_ids, query)
+    return LogCursor(run_id, query.replica, query.node, query.stream, first, first - offset, end)
+
+
+def _find(context: Context, job_ids: list[str], query: LogQuery) -> tuple[int, int, int]:
+    """What is asked for; where the first byte of it is that is there; and the end."""
     offset = query.offset
     if query.start is not None:
-        offset = await asyncio.to_thread(_offset_at, context, job_ids, query.stream, query.start)
-    return LogCursor(run_id, query.replica, query.node, query.stream, offset)
+        offset = _offset_at(context, job_ids, query.stream, query.start)
+    first = _read(context, job_ids, query.stream, offset, limit=0).offset
+    return offset, first, sum(context.logs.size(job_id, query.stream) for job_id in job_ids)
 
 
 def _offset_at(context: Context, job_ids: list[str], stream: str, start: datetime) -> int:
@@ -126,8 +139,11 @@ def _offset_at(context: Context, job_ids: list[str], stream: str, start: datetim
     return base
 
 
-async def read_log(context: Context, cursor: LogCursor, *, follow: bool) -> AsyncIterator[bytes]:
-    """The bytes from the cursor on; with `follow` until the run has ended and every byte of it has been given."""
+async def read_log(context: Context, cursor: LogCursor, *, follow: bool) -> AsyncIterator[Part]:
+    """The bytes from the cursor on; with `follow` until the run has ended and every byte of it has been given.
+
+    What lies between the end of one part and the offset of the next is lost.
+    """
     offset, attempts, run_ended = cursor.offset, list[str](), False
     heard = {cursor.run_id}
 
@@ -141,21 +157,25 @@ async def read_log(context: Context, cursor: LogCursor, *, follow: bool) -> Asyn
                 if not attempts:
                     return  # the run was deleted meanwhile
                 changes.add(*attempts)
-            while chunk := await asyncio.to_thread(_read, context, attempts, cursor.stream, offset):
-                offset += len(chunk)
-                yield chunk
+            while (part := await asyncio.to_thread(_read, context, attempts, cursor.stream, offset)) != (offset, b""):
+                offset = part.offset + len(part.data)
+                yield part
             if run_ended or not follow:
                 return
             await changes.wait()
             heard = changes.take()
 
 
-def _read(context: Context, job_ids: list[str], stream: str, offset: int) -> bytes:
-    """Bytes at `offset` of all attempts together; each but the last has its final size."""
+def _read(context: Context, job_ids: list[str], stream: str, offset: int, limit: int = CHUNK_BYTES) -> Part:
+    """The first bytes at `offset` or after it of all attempts together; each but the last has its final size."""
     *earlier, last = job_ids
+    base = 0
     for job_id in earlier:
         size = context.logs.size(job_id, stream)
-        if offset < size:
-            return context.logs.read(job_id, stream, offset, CHUNK_BYTES)
-        offset -= size
-    return context.logs.read(last, stream, offset, CHUNK_BYTES)
+        if offset < base + size:
+            part = context.logs.read(job_id, stream, max(0, offset - base), limit)
+            if part.offset < size:
+                return Part(base + part.offset, part.data)
+        base += size
+    part = context.logs.read(last, stream, max(0, offset - base), limit)
+    return Part(max(offset, base + part.offset), part.data)

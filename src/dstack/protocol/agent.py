@@ -6,8 +6,8 @@ from a remote host. `t` names a frame's kind.
     start   id, order                               reply    id, and error where it went wrong
     stop    id, job_id, grace_s                     job      report
     forget  id, job_id                              log      job_id, stream, offset, at, bytes
-    authorize id, job_id, key                       want     hash
-    follow  job_id, stream, offset
+    authorize id, job_id, key                       log_gap  job_id, stream, offset, end, at
+    follow  job_id, stream, offset                  want     hash
     log_ack job_id, stream, offset
     blob    hash, bytes  (or missing: true)
     shutdown id                                     metrics  points
@@ -21,9 +21,13 @@ from a remote host. `t` names a frame's kind.
 * A *report* is the whole truth about one job, never a change: sent at `welcome` for every job the agent has, and again
   whenever it differs. Losing one costs nothing, so reports are neither numbered nor acknowledged. A job's folder
   stays until `forget`, which the server sends once it has stored the end of the job and all of its log.
-* Log bytes flow after `follow`, from `offset`; the agent keeps at most `LOG_WINDOW_BYTES` unacknowledged per job and
+* Log bytes flow after `follow`, from `offset`; the agent keeps at most `LOG_WINDOW_BYTES` under way per job and
   stream, and sends a final report with `logged: true` once the job has ended and every byte of its streams is
   acknowledged.
+* `log_ack` says that all bytes before `offset` are stored for good: the agent may give back their room on its disk.
+  Where a job prints more than the agent may keep until then, the oldest bytes go. `log_gap` takes their place among
+  the `log` frames: the bytes from `offset` up to `end` will never come, the next ones follow at `end`. It is
+  acknowledged like bytes.
 * `metrics` has points (`Point`) by job. Nobody depends on them: they are not acknowledged, an agent keeps those of the
   last hour for a server that is away, and says those of the last minute again on each connection. A point is known by
   its job and its time, so that hearing one twice changes nothing.

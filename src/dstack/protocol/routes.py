@@ -44,9 +44,12 @@ READ_LOGS = Route("GET", "/api/projects/{project}/runs/{run}/logs", None, None)
 """Query `replica`, `node`, `stream` (`job` or `agent`), `offset` (bytes) or `start_time` (ISO 8601), `follow`.
 
 Answers `application/octet-stream`: the bytes from there on, as they come, until the job has ended where `follow` is
-set. The header `Dstack-Log-Offset` is the offset of the first byte. A stream that ends cleanly while the run is
-unfinished (the server stopped) is to be asked again from the next offset. With `Accept: text/event-stream` the same
-as SSE: `id` is the next offset, `data` is base64, and `event: end` closes the log.
+set. The header `Dstack-Log-Offset` is the offset of the first byte, and `Dstack-Log-Lost` says how many bytes before
+it, of those that were asked for, are lost (more was printed than is kept). A stream that ends cleanly is to be asked
+again from the next offset while the run is unfinished (the server stopped), or where it ends before `Dstack-Log-End`,
+the end of the log when the answer began (the next bytes are lost, as the next answer says). With `Accept:
+text/event-stream` the same as SSE: `id` is the next offset, `data` is base64, `event: gap` has the number of lost
+bytes as its data, and `event: end` closes the log.
 """
 READ_METRICS = Route("GET", "/api/projects/{project}/runs/{run}/metrics", None, views.MetricsView)
 """Query `replica`, `node`, `start_time` (ISO 8601). Of the latest attempt of that job: all of its last hour (of a job

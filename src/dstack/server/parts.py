@@ -30,6 +30,7 @@ from dstack.kit.signals import Signals
 from dstack.kit.tasks import TaskGroup
 from dstack.kit.vault import KeyFile, Vault
 from dstack.logs.base import LogStore
+from dstack.logs.bounded import BOUNDS, BoundedLogs, LogBounds
 from dstack.logs.files import LogFiles
 from dstack.operations.context import Context
 from dstack.operations.history import EVENTS_KEY
@@ -66,6 +67,7 @@ class Outside:
     connector_for: Callable[[Instance], Connector] = connector_for
     make_database: Callable[[Dialect, Clock], Database] = Database
     make_effects: Callable[[Database, Backends, Links, Vault], Effects] = Effects
+    log_bounds: LogBounds = BOUNDS
     hostname: str = "localhost"
     lease_terms: LeaseTerms = TERMS
 
@@ -88,6 +90,7 @@ def outside_of(settings: Settings) -> Outside:
         logs=logs,
         blobs=blobs,
         vault=_vault_of(settings),
+        log_bounds=LogBounds(settings.log_bytes_max),
         hostname=socket.gethostname(),
     )
 
@@ -144,7 +147,7 @@ class Parts:
         inbox = EngineInbox(
             self.db,
             self._leases,
-            outside.logs,
+            BoundedLogs(outside.logs, outside.log_bounds),
             outside.blobs,
             self._signals,
             self._measurements,

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstack.errors import ConfigurationError
+from dstack.kit.environ import positive_number
 from dstack.kit.vault import is_key
+from dstack.logs.bounded import STREAM_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,9 @@ class Settings:
     encryption_keys: tuple[str, ...] = ()
     """What encrypts secrets and credentials; the first is used, the others are read too. `DSTACK_ENCRYPTION_KEY`,
     several with commas; unset, a file in `data_dir`, made when it is first needed."""
+    log_bytes_max: int = STREAM_BYTES_MAX
+    """How much of each job's output is kept; beyond it the oldest is dropped. `DSTACK_LOG_BYTES_MAX`; 10 GiB
+    where unset."""
     local_backend: bool = True
     """Whether runs may use the machine of the server. `DSTACK_LOCAL_BACKEND`; unset, only a server that is alone."""
     idle_stop_s: float = 60.0
@@ -73,9 +78,17 @@ def settings_from_env(*, host: str, port: int, data_dir: Path, embedded: bool) -
         database_url=database_url,
         s3=_s3_settings(),
         encryption_keys=_encryption_keys(),
+        log_bytes_max=_log_bytes_max(),
         local_backend=os.environ.get("DSTACK_LOCAL_BACKEND", "" if database_url else "1") not in ("", "0"),
         idle_stop_s=float(os.environ.get("DSTACK_EMBEDDED_IDLE_S", "60")),
     )
+
+
+def _log_bytes_max() -> int:
+    try:
+        return positive_number("DSTACK_LOG_BYTES_MAX", STREAM_BYTES_MAX)
+    except ValueError as error:
+        raise ConfigurationError(str(error), hint="Say how many bytes of a log are kept") from error
 
 
 def _s3_settings() -> S3Settings | None:

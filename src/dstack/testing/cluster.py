@@ -127,7 +127,7 @@ class ClusterRun:
 
         async def read(context: Context, user: User) -> bytes:
             cursor = await history.open_log(context, user, PROJECT, query)
-            return b"".join([chunk async for chunk in history.read_log(context, cursor, follow=False)])
+            return b"".join([part.data async for part in history.read_log(context, cursor, follow=False)])
 
         return self._cluster.ask(read)
 

@@ -72,6 +72,7 @@ class Client:
     welcome: dict[str, Any] = field(default_factory=dict)
     reports: dict[str, JobReport] = field(default_factory=dict)
     logs: dict[tuple[str, str], bytearray] = field(default_factory=dict)
+    gaps: list[tuple[int, int]] = field(default_factory=list)
     replies: dict[int, dict[str, Any]] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     points: dict[str, list[Point]] = field(default_factory=dict)
@@ -150,14 +151,22 @@ class Client:
             case {"t": "ssh"}:
                 self.ssh = frame
             case {"t": "want", "hash": wanted}:
-                blob = self.blobs.get(wanted)
-                self.send(t="blob", hash=wanted, payload=blob, **({} if blob is not None else {"missing": True}))
-            case {"t": "log", "job_id": job_id, "stream": stream, "offset": offset}:
-                self._append(job_id, stream, offset, payload)
+                self._give(wanted)
+            case {"t": "log" | "log_gap", "job_id": job_id, "stream": stream, "offset": offset}:
+                self._append(job_id, stream, offset, payload if frame["t"] == "log" else self._lost(frame))
 
     def _add(self, points: dict[str, list[Point]]) -> None:
         for job_id, some in points.items():
             self.points.setdefault(job_id, []).extend(some)
+
+    def _give(self, wanted: str) -> None:
+        blob = self.blobs.get(wanted)
+        self.send(t="blob", hash=wanted, payload=blob, **({} if blob is not None else {"missing": True}))
+
+    def _lost(self, frame: dict[str, Any]) -> bytes:
+        """Nothing in the place of what will never come."""
+        self.gaps.append((frame["offset"], frame["end"]))
+        return bytes(frame["end"] - frame["offset"])
 
     def _append(self, job_id: str, stream: str, offset: int, payload: bytes) -> None:
         known = self.log_of(job_id, stream)

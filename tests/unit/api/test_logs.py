@@ -130,3 +130,35 @@ def test_what_the_server_refuses_is_raised(server: FakeServer, transport: Transp
     server.answer = lambda asked: Answer(404, body)
     with pytest.raises(ResourceNotExistsError, match="no job 7"):
         list(reader(transport).follow(run("running")))
+
+
+@pytest.mark.parametrize("status", ["done", "running"])
+def test_a_line_of_our_own_stands_where_output_is_lost(server: FakeServer, transport: Transport, status: str) -> None:
+    text = b"one\ntwo\nthree\nfour\n"
+    asked: list[int] = []
+
+    def answer(one: Asked) -> Answer:
+        """Bytes 0 to 4 and 9 to 11 are lost: each answer reaches up to a gap, and the next one tells of it."""
+        offset = int(one.query.get("offset", 0))
+        asked.append(offset)
+        first = {0: 4, 9: 11}.get(offset, offset)
+        end = 9 if first < 9 else len(text)
+        headers = {"Dstack-Log-Offset": first, "Dstack-Log-Lost": first - offset, "Dstack-Log-End": len(text)}
+        return Answer(headers={name: str(value) for name, value in headers.items()}, chunks=iter([text[first:end]]))
+
+    server.answer = answer
+    notice = b"[dstack: 4 bytes of output before this line are lost: more was printed than is kept]\n"
+    views = iter([run(status), run("done")])
+    read = b"".join(reader(transport, *views).follow(run(status)))
+    assert read == notice + b"two\nt" + b"\n" + notice.replace(b"4", b"2") + b"ee\nfour\n"
+    assert asked[:2] == [0, 9]
+
+
+def test_an_old_log_that_ends_early_for_good_is_not_asked_for_for_ever(
+    server: FakeServer, transport: Transport
+) -> None:
+    headers = {"Dstack-Log-Offset": "0", "Dstack-Log-End": "100"}
+    server.answer = lambda asked: Answer(
+        headers=headers | {"Dstack-Log-Offset": asked.query.get("offset", "0")}, chunks=iter([])
+    )
+    assert list(reader(transport).follow(run("done"))) == []

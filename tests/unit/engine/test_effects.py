@@ -23,6 +23,7 @@ from dstack.hosts.link import Inbox, Link, Welcome
 from dstack.kit.clock import SystemClock
 from dstack.kit.signals import Signals
 from dstack.kit.vault import Vault
+from dstack.logs.bounded import BOUNDS, BoundedLogs
 from dstack.logs.files import LogFiles
 from dstack.protocol.agent import HostResources, JobReport
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus
@@ -45,7 +46,7 @@ def leases(db: Database) -> Leases:
 @pytest.fixture
 async def inbox(db: Database, leases: Leases, tmp_path: Path) -> EngineInbox:
     await leases.start()
-    logs, blobs = LogFiles(tmp_path / "logs"), BlobFiles(tmp_path / "blobs")
+    logs, blobs = BoundedLogs(LogFiles(tmp_path / "logs"), BOUNDS), BlobFiles(tmp_path / "blobs")
     return EngineInbox(db, leases, logs, blobs, Signals(), Measurements(db, SystemClock()))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dstack.errors import BackendError
 from dstack.hosts import link as links
-from dstack.hosts.link import Link, Welcome
+from dstack.hosts.link import Link, LogGap, Welcome
 from dstack.kit.clock import SystemClock
 from dstack.protocol.agent import GpuPoint, JobReport, Point, points_to_json, to_json
 from dstack.protocol.frames import LINE_BYTES_MAX, read_frame, write_frame
@@ -60,6 +60,10 @@ class Heard:
 
     def measured(self, instance_id: str, points: Mapping[str, Sequence[Point]]) -> None:
         self.points.put_nowait({job_id: list(some) for job_id, some in points.items()})
+
+    async def lost(self, job_id: str, stream: str, gap: LogGap) -> int:
+        self.logs.put_nowait((job_id, b"lost %d" % (gap.end - gap.offset)))
+        return gap.end
 
     async def ssh_ready(self, instance_id: str, port: int, host_key: str) -> None:
         self.ports.put_nowait(port)
@@ -159,6 +163,23 @@ async def test_what_comes_while_the_store_is_slow_is_stored_together_and_holds_u
     inbox.may_store.set()
     stored = [await next_of(inbox.logs) for _ in range(3)]
     assert [data for _, data in stored] == [b"00", b"020406", b"08"]
+
+
+async def test_a_gap_is_heard_in_its_place_and_acknowledged(link: Link, agent: PlayedAgent, inbox: Heard) -> None:
+    inbox.may_store.clear()
+    await agent.welcome()
+    link.follow_new("0-job")
+    place = {"job_id": "0-job", "stream": "job", "at": 1.0}
+    agent.say(b"ab", t="log", offset=0, **place)
+    agent.say(t="log_gap", offset=2, end=10, **place)
+    agent.say(b"cd", t="log", offset=10, **place)
+    agent.say(t="log_gap", offset=0, end=10, **{**place, "job_id": "0-other"})
+    inbox.may_store.set()
+    stored = [await next_of(inbox.logs) for _ in range(3)]
+    assert [data for _, data in stored] == [b"ab", b"lost 8", b"cd"]
+    heard = [await agent.hear() for _ in range(5)]
+    assert [frame["offset"] for frame in heard if frame["t"] == "log_ack"] == [2, 10, 12]
+    assert inbox.logs.empty(), "nobody asked for the other log"
 
 
 async def test_no_more_is_taken_than_can_wait_to_be_stored(

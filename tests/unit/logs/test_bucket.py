@@ -68,9 +68,9 @@ def test_a_reader_finds_what_was_merged_meanwhile(bucket: Bucket) -> None:
     writer, reader = LogBucket(bucket), LogBucket(bucket)
     for number in range(MERGE_COUNT - 1):
         writer.append("j", "job", number, 1.0, TEXT[number : number + 1])
-    assert reader.read("j", "job", 0, 1) == TEXT[:1]
+    assert reader.read("j", "job", 0, 1).data == TEXT[:1]
     writer.append("j", "job", MERGE_COUNT - 1, 1.0, b"x")
-    assert reader.read("j", "job", 3, 2) == TEXT[3:5]
+    assert reader.read("j", "job", 3, 2).data == TEXT[3:5]
 
 
 def test_bytes_are_stored_even_where_merging_does_not_work(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:

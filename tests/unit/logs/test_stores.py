@@ -10,8 +10,8 @@ from dstack.logs.base import LogStore
 def whole(logs: LogStore, job_id: str = "j", stream: str = "job") -> bytes:
     """The stream as a reader gets it, part by part."""
     read = b""
-    while part := logs.read(job_id, stream, len(read), 1000):
-        read += part
+    while data := logs.read(job_id, stream, len(read), 1000).data:
+        read += data
     return read
 
 
@@ -20,8 +20,8 @@ def test_bytes_sent_twice_are_stored_once(logs: LogStore) -> None:
     assert logs.append("j", "job", 1, 1.0, b"bcde") == 5
     assert logs.append("j", "job", 0, 1.0, b"a") == 5
     assert whole(logs) == b"abcde"
-    assert logs.read("j", "job", 3, 1) == b"d"
-    assert logs.read("j", "job", 5, 10) == b""
+    assert logs.read("j", "job", 3, 1) == (3, b"d")
+    assert logs.read("j", "job", 5, 10) == (5, b"")
 
 
 def test_a_gap_is_refused(logs: LogStore) -> None:

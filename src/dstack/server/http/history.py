@@ -75,10 +75,14 @@ async def read_logs(
     start = None if last_event_id else params.start_time
     query = LogQuery(run, params.replica, params.node, params.stream, offset, start)
     cursor = await history.open_log(context, user, project, query)
-    headers = {"Dstack-Log-Offset": str(cursor.offset)}
+    headers = {
+        "Dstack-Log-Offset": str(cursor.offset),
+        "Dstack-Log-Lost": str(cursor.lost_bytes),
+        "Dstack-Log-End": str(cursor.end),
+    }
     if SSE in accept:
-        return StreamingResponse(_sse_of_log(context, cursor, follow=params.follow), media_type=SSE, headers=headers)
-    chunks = history.read_log(context, cursor, follow=params.follow)
+        return StreamingResponse(sse_of_log(context, cursor, follow=params.follow), media_type=SSE, headers=headers)
+    chunks = bytes_of_log(context, cursor, follow=params.follow)
     return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
 
 
@@ -102,9 +106,28 @@ async def read_metrics(
     )
 
 
-async def _sse_of_log(context: Context, cursor: LogCursor, *, follow: bool) -> AsyncIterator[str]:
+async def bytes_of_log(context: Context, cursor: LogCursor, *, follow: bool) -> AsyncIterator[bytes]:
+    """The log up to the first gap: bytes alone cannot tell of one, the next answer's headers can."""
     offset = cursor.offset
-    async for chunk in history.read_log(context, cursor, follow=follow):
-        offset += len(chunk)
-        yield f"id: {offset}\ndata: {base64.b64encode(chunk).decode('ascii')}\n\n"
+    async for part in history.read_log(context, cursor, follow=follow):
+        if part.offset != offset:
+            return
+        offset += len(part.data)
+        yield part.data
+
+
+async def sse_of_log(context: Context, cursor: LogCursor, *, follow: bool) -> AsyncIterator[str]:
+    """The log as server-sent events, gaps among them."""
+    offset = cursor.offset
+    if cursor.lost_bytes:
+        yield _sse_of_gap(offset, cursor.lost_bytes)
+    async for part in history.read_log(context, cursor, follow=follow):
+        if part.offset != offset:
+            yield _sse_of_gap(part.offset, part.offset - offset)
+        offset = part.offset + len(part.data)
+        yield f"id: {offset}\ndata: {base64.b64encode(part.data).decode('ascii')}\n\n"
     yield f"id: {offset}\nevent: end\ndata:\n\n"
+
+
+def _sse_of_gap(offset: int, lost_bytes: int) -> str:
+    return f"id: {offset}\nevent: gap\ndata: {lost_bytes}\n\n"

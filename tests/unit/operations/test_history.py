@@ -1,0 +1,93 @@
+"""A job's log is one, through all of its attempts, and what is lost of it is told wherever one begins to read."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from dstack.logs.base import Part
+from dstack.logs.gaps import Gap
+from dstack.operations import history
+from dstack.operations.context import Context
+from dstack.operations.history import LogCursor, LogQuery
+from dstack.server.http.history import bytes_of_log, sse_of_log
+from dstack.store import commits
+from dstack.store.tx import Tx
+from dstack.store.users import User
+from tests.making import NOW, job, run
+
+ADA = User(id="0-user", name="ada", is_admin=True)
+QUERY = LogQuery("hello", replica=0, node=0, stream="job", offset=0, start=None)
+
+
+@pytest.fixture
+async def told(context: Context) -> Context:
+    """A run that has ended after two attempts: `abc___g` and `__CDE`, with gaps for `_`."""
+
+    def ended(tx: Tx) -> None:
+        jobs = [job(id=f"{attempt}-job", attempt=attempt, version=0) for attempt in (1, 2)]
+        commits.add_run(tx, run(finished_at=NOW), jobs, actor="user ada")
+
+    await context.db.write(ended)
+    logs = context.logs
+    logs.append("1-job", "job", 0, 10.0, b"abc")
+    logs.skip("1-job", "job", Gap(3, 6), 20.0)
+    logs.append("1-job", "job", 6, 30.0, b"g")
+    logs.append("2-job", "job", 0, 40.0, b"ABCDE")
+    logs.drop("2-job", "job", 2)
+    return context
+
+
+async def opened(context: Context, offset: int = 0, start: datetime | None = None) -> LogCursor:
+    return await history.open_log(context, ADA, "main", replace(QUERY, offset=offset, start=start))
+
+
+async def test_gaps_lie_between_the_parts_of_all_attempts(told: Context) -> None:
+    cursor = await opened(told)
+    parts = [part async for part in history.read_log(told, cursor, follow=True)]
+    assert parts == [Part(0, b"abc"), Part(6, b"g"), Part(9, b"CDE")]
+    assert cursor.end == 12
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "lost", "data"),
+    [
+        (0, 0, 0, b"abc"),
+        (2, 2, 0, b"c"),
+        (3, 6, 3, b"g"),
+        (5, 6, 1, b"g"),
+        (7, 9, 2, b"CDE"),
+        (10, 10, 0, b"DE"),
+        (12, 12, 0, b""),
+        (99, 99, 0, b""),
+    ],
+)
+async def test_an_answer_begins_behind_a_gap_and_ends_before_the_next(
+    told: Context, asked: int, first: int, lost: int, data: bytes
+) -> None:
+    cursor = await opened(told, asked)
+    assert (cursor.offset, cursor.lost_bytes) == (first, lost)
+    assert b"".join([chunk async for chunk in bytes_of_log(told, cursor, follow=False)]) == data
+
+
+@pytest.mark.parametrize(("start", "first", "lost"), [(15.0, 6, 3), (25.0, 6, 0), (35.0, 9, 2), (50.0, 12, 0)])
+async def test_a_start_time_leads_to_what_is_lost_too(told: Context, start: float, first: int, lost: int) -> None:
+    cursor = await opened(told, start=datetime.fromtimestamp(start, UTC))
+    assert (cursor.offset, cursor.lost_bytes) == (first, lost)
+
+
+async def test_browsers_hear_of_gaps_as_events(told: Context) -> None:
+    events = [event async for event in sse_of_log(told, await opened(told, 4), follow=False)]
+    assert events == [
+        "id: 6\nevent: gap\ndata: 2\n\n",
+        "id: 7\ndata: Zw==\n\n",
+        "id: 9\nevent: gap\ndata: 2\n\n",
+        "id: 12\ndata: Q0RF\n\n",
+        "id: 12\nevent: end\ndata:\n\n",
+    ]
+
+
+async def test_an_attempt_whose_end_is_lost_leads_to_the_next_one(told: Context) -> None:
+    told.logs.drop("1-job", "job", 7)
+    cursor = await opened(told)
+    assert (cursor.offset, cursor.lost_bytes, cursor.end) == (9, 9, 12)
