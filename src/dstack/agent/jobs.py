@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 
 from dstack.agent.files import BlobCache, lay_over, make_empty, remove_tree
@@ -26,6 +27,7 @@ MOVES = {PREPARING: (RUNNING, ENDED), RUNNING: (ENDED,), ENDED: ()}
 PREPARE_AT_ONCE = 8
 TELL_EVERY_S = 0.5
 """How often at most the progress of a pull is told, but for layers that are complete."""
+SWEEP_EVERY = timedelta(hours=1)
 KEY_BYTES_MAX = 2000
 KEYS_MAX = 100
 KEY_TYPE = "ssh-ed25519"
@@ -100,6 +102,21 @@ class Jobs:
                 self._begin(folder, order_of(order))
             except TypeError as error:
                 log.error("The order in %s is not understood and left alone: %s", path, error)
+
+    async def keep_clean(self) -> None:
+        """Remove what jobs left behind on this host, now and every hour, until cancelled."""
+        while True:
+            for runtime in (self._runtimes.process, self._runtimes.container):
+                try:
+                    await runtime.sweep(self._unfinished)
+                except Exception:  # whatever it was, the next time may go well
+                    log.exception("What jobs left behind is removed later")
+            await self._clock.sleep(SWEEP_EVERY)
+
+    def _unfinished(self) -> set[str]:
+        """The ids of all jobs that have not ended, also of those whose orders this agent does not understand."""
+        ended = {id for id, job in self._jobs.items() if job.report.state == ENDED}
+        return {path.name for path in self._home.jobs.iterdir()} - ended
 
     async def start(self, order: JobOrder) -> None:
         """Accept a job; it starts as soon as its files are there. Does nothing where it was accepted before.

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from dstack.agent.containers.api import ContainerEngine
+from dstack.agent.containers.store import ImageStore
 from dstack.agent.files import BlobCache
 from dstack.agent.jobs import Jobs, Runtimes
 from dstack.agent.link import Link, Wants
@@ -53,7 +54,9 @@ async def _live(home: Home, spawner: socket.socket, ready_descriptor: int | None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, leaving.set)
     clock, wants = SystemClock(), Wants()
-    runtimes = Runtimes(ProcessRuntime(spawner, clock), ContainerRuntime(home, ContainerEngine(), clock))
+    engine = ContainerEngine()
+    containers = ContainerRuntime(home, engine, clock, ImageStore(home.images, engine, clock))
+    runtimes = Runtimes(ProcessRuntime(spawner, clock), containers)
     jobs = Jobs(home, runtimes, BlobCache(home.blobs, wants.fetch), clock)
     jobs.recover()
     link = Link(jobs, wants, asyncio.to_thread(probe, home.root), clock, on_shutdown=leaving.set)
@@ -63,10 +66,14 @@ async def _live(home: Home, spawner: socket.socket, ready_descriptor: int | None
             os.close(ready_descriptor)
         sshd = SshServer(home, link.announce_ssh, jobs.guests_changed)
         jobs.on_end = sshd.job_ended
-        way_in = asyncio.create_task(sshd.keep(), name="keeps the SSH server")
+        beside = [
+            asyncio.create_task(sshd.keep(), name="keeps the SSH server"),
+            asyncio.create_task(jobs.keep_clean(), name="removes what jobs left behind"),
+        ]
         await leaving.wait()
-        way_in.cancel()
-        await asyncio.gather(way_in, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
     await jobs.close()
 
 

@@ -6,9 +6,9 @@ Paths carry no version: an engine then answers as its newest one does.
 import asyncio
 import json
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
 import h11
@@ -17,11 +17,13 @@ from dstack.agent.containers.sockets import unix_paths
 
 CALL_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 10.0
+RETRY_S = 0.5
 READ_BYTES = 64 << 10
 BODY_BYTES_MAX = 16 << 20
 """Of an answer that is read as a whole."""
 LINE_BYTES_MAX = 1 << 20
 
+T = TypeVar("T")
 Query: TypeAlias = Mapping[str, str | int]
 
 
@@ -36,6 +38,10 @@ class EngineRefused(Exception):
 
 class EngineAway(Exception):
     """The engine does not answer."""
+
+
+class EngineStalls(Exception):
+    """The engine has begun something, and nothing comes of it any more."""
 
 
 class ContainerEngine:
@@ -67,26 +73,38 @@ class ContainerEngine:
         async with self._time(timeout_s), self.exchange(method, path, content, query=query) as answer:
             return await _json(answer)
 
+    async def is_back(self, within_s: float) -> bool:
+        """Wait until the engine answers, for `within_s` seconds at most. Whether it does."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while True:
+                    with suppress(EngineAway, EngineRefused):
+                        await self.call("GET", "/_ping")
+                        return True
+                    await asyncio.sleep(RETRY_S)
+        return False
+
     async def lines(
         self, method: str, path: str, *, stall_s: float, query: Query, headers: Mapping[str, str] | None = None
     ) -> AsyncIterator[dict[str, Any]]:
         """An answer of JSON lines, as they come.
 
         Args:
-            stall_s: how long the next one may take to come.
+            stall_s: how long the first or the next one may take to come.
 
         Raises:
-            EngineRefused, TimeoutError
+            EngineRefused, EngineStalls
             EngineAway: it does not answer, or breaks off.
         """
-        async with self.exchange(method, path, headers=headers, query=query) as answer:
+        async with AsyncExitStack() as stack:
+            exchange = self.exchange(method, path, headers=headers, query=query)
+            answer = await _within(stall_s, stack.enter_async_context(exchange))
             if answer.status >= 400:
                 raise await _refusal(answer)
             waiting = b""
             chunks = answer.chunks()
             while True:
-                async with asyncio.timeout(stall_s):
-                    chunk = await anext(chunks, None)
+                chunk = await _within(stall_s, anext(chunks, None))
                 if chunk is None:
                     return
                 *whole, waiting = (waiting + chunk).split(b"\n")
@@ -232,6 +250,14 @@ class Answer:
         while (event := self._http.next_event()) is h11.NEED_DATA:
             self._http.receive_data(await self.reader.read(READ_BYTES))
         return event
+
+
+async def _within(stall_s: float, coming: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout(stall_s):
+            return await coming
+    except TimeoutError:
+        raise EngineStalls(f"nothing came for {stall_s:g} s") from None
 
 
 async def _json(answer: Answer) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from dstack.agent import processes
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
 from dstack.agent.containers.launcher import NOT_STARTED
+from dstack.agent.containers.refusals import refusal_of_start
 from dstack.agent.notes import note
 from dstack.agent.paths import JobFolder, read_json
 from dstack.agent.supervisor import Ending
@@ -17,7 +18,6 @@ from dstack.protocol.agent import JobOrder
 
 AWAY_MAX_S = 60.0
 """How long an engine may be away before its jobs are given up."""
-RETRY_S = 0.5
 KILL_EVERY_S = 5.0
 KILL_TRIES = 24
 """After so many, what is left cannot be killed (it hangs in the kernel)."""
@@ -33,6 +33,7 @@ class Watch:
     clock: Clock
     folder: JobFolder
     order: JobOrder
+    away_max_s: float
     stop_asked: Event = field(default_factory=Event)
     """To be set whenever the job's file `stop` has changed."""
     _engine_was_away: bool = False
@@ -49,7 +50,7 @@ class Watch:
         except EngineAway as error:
             gone = await asyncio.to_thread(processes.end_marked, self.folder.job_id)
             left = "" if gone else "; some of the job may live on"
-            message = f"The container engine did not answer for {AWAY_MAX_S:g} s ({error}){left}"
+            message = f"The container engine did not answer for {self.away_max_s:g} s ({error}){left}"
             return Ending("engine_lost", self._now(), message=message)
         finally:
             exited.cancel()
@@ -60,30 +61,27 @@ class Watch:
         Raises:
             EngineAway: it was away for too long.
         """
-        away_s = 0.0
         while True:
             try:
                 state: dict[str, Any] = await self._state(id)
-                away_s = 0.0
                 if not state.get("Running"):
                     return state
                 await self.engine.call("POST", f"/containers/{id}/wait", query=ENDED, timeout_s=None)
             except EngineRefused as refusal:
-                if refusal.status != 404:
-                    raise EngineAway(refusal.message) from None
-                return {"Gone": True}
+                return {"Lost": "somebody removed it" if refusal.status == 404 else refusal.message}
             except EngineAway:
                 self._engine_was_away = True
-                if away_s >= AWAY_MAX_S:
+                if not await self.engine.is_back(self.away_max_s):
                     raise
-                await asyncio.sleep(RETRY_S)
-                away_s += RETRY_S
 
     async def _state(self, id: str) -> dict[str, Any]:
         state: dict[str, Any] = (await self.engine.call("GET", f"/containers/{id}/json"))["State"]
         if state.get("Status") == "created" and not state.get("ExitCode"):
             # The agent died between its note and the start.
-            await self.engine.call("POST", f"/containers/{id}/start")
+            try:
+                await self.engine.call("POST", f"/containers/{id}/start")
+            except EngineRefused as refusal:
+                return {"Refused": refusal.message}
             state = (await self.engine.call("GET", f"/containers/{id}/json"))["State"]
         return state
 
@@ -126,8 +124,11 @@ class Watch:
         if not exited.done():
             return Ending(end, self._now(), message="The container did not end, not even by SIGKILL")
         state = await exited
-        if state.get("Gone"):
-            return Ending("engine_lost", self._now(), message="Somebody removed the job's container")
+        if "Lost" in state:
+            return Ending("engine_lost", self._now(), message=f"The job's container is lost: {state['Lost']}")
+        if "Refused" in state and self.order.container is not None:
+            why = refusal_of_start(self.order.container, state["Refused"])
+            return Ending("start_failed", self._now(), message=str(why))
         code = int(state.get("ExitCode", 0))
         if code == NOT_STARTED and (missing := _said_by_launcher(self.folder)):
             return Ending("start_failed", self._now(), message=missing)
