@@ -254,7 +254,11 @@ class Jobs:
             ending = await job.runtime.wait(job.folder, job.order)
         except _Stopped:
             ending = Ending("stopped", self._clock.now().timestamp())
-        except (DstackError, OSError, TimeoutError) as error:
+        except DstackError as error:
+            # On one line: it goes into tables.
+            message = ". ".join(filter(None, [error.message, error.hint]))
+            ending = Ending("start_failed", self._clock.now().timestamp(), message=message)
+        except (OSError, TimeoutError) as error:
             ending = Ending("start_failed", self._clock.now().timestamp(), message=str(error))
         except Exception:  # whatever it was, the other jobs go on and this one must not hang
             log.exception("Job %s", job.order.job_id)
@@ -281,17 +285,26 @@ class Jobs:
 
     async def _fetch(self, job: Job) -> None:
         await self._fetch_files(job)
-        told_at = 0.0
+        latest: tuple[Layer, ...] = ()
 
         def tell(layers: tuple[Layer, ...]) -> None:
-            nonlocal told_at
-            has_news = sum(layer.ready for layer in layers) != sum(layer.ready for layer in job.report.layers)
-            now = self._clock.now().timestamp()
-            if has_news or now - told_at >= TELL_EVERY_S:
-                told_at = now
+            nonlocal latest
+            latest = layers
+            if sum(layer.ready for layer in layers) != sum(layer.ready for layer in job.report.layers):
                 self._report(job, layers=layers)
 
-        await job.runtime.prepare(job.folder, job.order, tell)
+        async def keep_telling() -> None:
+            while True:
+                if latest != job.report.layers:
+                    self._report(job, layers=latest)
+                await asyncio.sleep(TELL_EVERY_S)
+
+        telling = asyncio.create_task(keep_telling(), name=f"tells how far the image of {job.order.job_id} is")
+        try:
+            await job.runtime.prepare(job.folder, job.order, tell)
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
 
     async def _fetch_files(self, job: Job) -> None:
         async with self._prepare_slots:

@@ -6,7 +6,7 @@ Paths carry no version: an engine then answers as its newest one does.
 import asyncio
 import json
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlencode
@@ -78,15 +78,16 @@ class ContainerEngine:
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 while True:
-                    with suppress(EngineAway, EngineRefused):
-                        await self.call("GET", "/_ping")
-                        return True
+                    with suppress(EngineAway):
+                        async with self.exchange("GET", "/_ping") as answer:
+                            if answer.status < 400:
+                                return True
                     await asyncio.sleep(RETRY_S)
         return False
 
     async def lines(
         self, method: str, path: str, *, stall_s: float, query: Query, headers: Mapping[str, str] | None = None
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """An answer of JSON lines, as they come.
 
         Args:
@@ -112,7 +113,7 @@ class ContainerEngine:
                     raise EngineAway("it sent a line without an end")
                 for line in whole:
                     if line.strip():
-                        yield json.loads(line)
+                        yield _parsed(line)
 
     async def upgrade(self, path: str, body: Mapping[str, object]) -> tuple[StreamReader, StreamWriter, bytes]:
         """Turn a call into a stream of bytes both ways. Also returns the bytes that have come already.
@@ -264,7 +265,14 @@ async def _json(answer: Answer) -> Any:
     if answer.status >= 400:
         raise await _refusal(answer)
     body = await answer.read()
-    return json.loads(body) if body.strip() else None
+    return _parsed(body) if body.strip() else None
+
+
+def _parsed(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise EngineAway(f"its answer cannot be understood: {text[:100].decode(errors='replace')}") from None
 
 
 async def _refusal(answer: Answer) -> EngineRefused:

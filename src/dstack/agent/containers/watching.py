@@ -1,13 +1,15 @@
 """Watching over a job's container until it has ended, and bringing its end about."""
 
 import asyncio
+import json
+import math
 from asyncio import Event, Task
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from dstack.agent import processes
-from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
+from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused, EngineStalls, Query
 from dstack.agent.containers.launcher import NOT_STARTED
 from dstack.agent.containers.refusals import refusal_of_start
 from dstack.agent.notes import note
@@ -21,6 +23,10 @@ AWAY_MAX_S = 60.0
 KILL_EVERY_S = 5.0
 KILL_TRIES = 24
 """After so many, what is left cannot be killed (it hangs in the kernel)."""
+
+EVENTS_STALL_S = 5.0
+SIGNALLED = (128 + 9, 128 + 15)
+"""The exit codes of what was ended by SIGKILL and SIGTERM."""
 
 ENDED = {"condition": "not-running"}
 
@@ -77,7 +83,9 @@ class Watch:
     async def _state(self, id: str) -> dict[str, Any]:
         state: dict[str, Any] = (await self.engine.call("GET", f"/containers/{id}/json"))["State"]
         if state.get("Status") == "created" and not state.get("ExitCode"):
-            # The agent died between its note and the start.
+            # The agent died between its note and the start, or the engine just then.
+            if self.folder.log("job").stat().st_size:
+                return {"Lost": "the container engine of the machine died while it started it"}
             try:
                 await self.engine.call("POST", f"/containers/{id}/start")
             except EngineRefused as refusal:
@@ -125,24 +133,40 @@ class Watch:
             return Ending(end, self._now(), message="The container did not end, not even by SIGKILL")
         state = await exited
         if "Lost" in state:
+            await asyncio.to_thread(processes.end_marked, self.folder.job_id)
             return Ending("engine_lost", self._now(), message=f"The job's container is lost: {state['Lost']}")
         if "Refused" in state and self.order.container is not None:
             why = refusal_of_start(self.order.container, state["Refused"])
-            return Ending("start_failed", self._now(), message=str(why))
+            return Ending("start_failed", self._now(), message=why.message)
         code = int(state.get("ExitCode", 0))
         if code == NOT_STARTED and (missing := _said_by_launcher(self.folder)):
             return Ending("start_failed", self._now(), message=missing)
         note(self.folder, self.clock, f"ended with exit code {code}")
-        return Ending(end, self._now(), code, None, self._why(state))
+        return Ending(end, self._now(), code, None, await self._why(end, state))
 
-    def _why(self, state: dict[str, Any]) -> str:
+    async def _why(self, end: str, state: dict[str, Any]) -> str:
         limit_bytes = self.order.container.memory_bytes if self.order.container else None
         if state.get("OOMKilled"):
             limit = f", {limit_bytes / (1 << 30):.3g}GB" if limit_bytes else ""
             return f"it ran out of memory{limit}"
         if self._engine_was_away and state.get("ExitCode"):
             return "the container engine of the machine started anew meanwhile"
+        if end == "exited" and int(state.get("ExitCode", 0)) in SIGNALLED and await self._was_signalled():
+            return "somebody stopped its container or the container engine of the machine"
         return str(state.get("Error") or "")
+
+    async def _was_signalled(self) -> bool:
+        """Whether the engine has sent a signal to the container, which we have not asked for, or is ending itself."""
+        known = read_json(self.folder.container) or {}
+        filters = json.dumps({"container": [known["id"]], "event": ["kill"]})
+        query: Query = {"since": int(known["started_at"]), "until": math.ceil(self._now()), "filters": filters}
+        try:
+            async with aclosing(self.engine.lines("GET", "/events", stall_s=EVENTS_STALL_S, query=query)) as events:
+                return await anext(events, None) is not None
+        except EngineAway:
+            return True
+        except (EngineRefused, EngineStalls):
+            return False
 
     def _now(self) -> float:
         return self.clock.now().timestamp()
