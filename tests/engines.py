@@ -52,6 +52,8 @@ class DockerEngine:
         )
         self._folder = Path(tempfile.mkdtemp(prefix="de-", dir="/tmp"))
         self._disk_bytes = disk_bytes
+        self.data = self._folder / "root"
+        """Where it keeps what it has."""
         self._network: subprocess.Popen[bytes] | None = None
         self._daemon: subprocess.Popen[bytes] | None = None
         self.socket = self._folder / "docker.sock"
@@ -60,7 +62,7 @@ class DockerEngine:
     def start(self) -> None:
         """Serve, with the images that tests use."""
         if self._disk_bytes is not None:
-            mount_disk(self._folder / "root", self._disk_bytes)
+            mount_disk(self.data, self._disk_bytes)
         hold = ["unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec sleep infinity"]
         self._network = subprocess.Popen(hold, stdout=subprocess.PIPE, start_new_session=True)
         assert self._network.stdout is not None and self._network.stdout.readline() == b"up\n"
@@ -73,7 +75,7 @@ class DockerEngine:
 
     def start_daemon(self) -> None:
         """Serve what there is."""
-        daemon = ["dockerd", "--data-root", f"{self._folder}/root", "--exec-root", f"{self._folder}/exec"]
+        daemon = ["dockerd", "--data-root", str(self.data), "--exec-root", f"{self._folder}/exec"]
         daemon += ["-H", self.host, "-p", f"{self._folder}/pid", "--live-restore=false"]
         with open(self._folder / "log", "ab") as log:
             self._daemon = subprocess.Popen(
@@ -133,8 +135,7 @@ class DockerEngine:
 
     def serve_registry(self) -> "Registry":
         """A registry with a password, on the loopback of the engine's own network."""
-        folder = self._folder / "registry"
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(prefix="registry-", dir=self._folder))
         password = bcrypt.hashpw(Registry.password.encode(), bcrypt.gensalt(4)).decode()
         (folder / "htpasswd").write_text(f"{Registry.user}:{password}\n")
         (folder / "config.yml").write_text(
