@@ -289,8 +289,8 @@ class Jobs:
 
         def tell(layers: tuple[Layer, ...]) -> None:
             nonlocal latest
-            latest = layers
-            if sum(layer.ready for layer in layers) != sum(layer.ready for layer in job.report.layers):
+            latest, told = layers, job.report.layers
+            if not told or sum(layer.ready for layer in layers) != sum(layer.ready for layer in told):
                 self._report(job, layers=layers)
 
         async def keep_telling() -> None:
