@@ -9,10 +9,11 @@ import pytest
 from dstack.api import LocalRepo, RunStatus, Task
 from tests.e2e.home import Home, wait_for
 from tests.engines import SHELL_IMAGE, DockerEngine
+from tests.podman import PodmanEngine
 
 
 @contextmanager
-def on_engine(home: Home, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+def on_engine(home: Home, engine: DockerEngine | PodmanEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     """The home on a machine with this engine; no container is left behind."""
     monkeypatch.setenv("DOCKER_HOST", engine.host)
     home.env["DOCKER_HOST"] = engine.host

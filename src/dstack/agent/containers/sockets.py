@@ -3,8 +3,10 @@
 import json
 import os
 import socket
+from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any
 
 from dstack.protocol.agent import Engine
 
@@ -45,7 +47,11 @@ def _ask(path: str) -> Engine:
         http = HTTPConnection("engine", timeout=PROBE_TIMEOUT_S)
         http.sock = connected
         http.request("GET", "/version")
-        version = json.loads(http.getresponse().read())
+        return engine_of(json.loads(http.getresponse().read()))
+
+
+def engine_of(version: Mapping[str, Any]) -> Engine:
+    """The engine that gave this answer to `/version`."""
     parts = {part["Name"] for part in version.get("Components", ())}
     name = "podman" if "Podman Engine" in parts else "docker"
     return Engine(name, str(version["Version"]), MACHINES_OF_GO.get(version["Arch"], version["Arch"]))

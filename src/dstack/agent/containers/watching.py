@@ -12,6 +12,7 @@ from dstack.agent import processes
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused, EngineStalls, Query
 from dstack.agent.containers.launcher import NOT_STARTED
 from dstack.agent.containers.refusals import refusal_of_start
+from dstack.agent.containers.sockets import engine_of
 from dstack.agent.notes import note
 from dstack.agent.paths import JobFolder, read_json
 from dstack.agent.supervisor import Ending
@@ -25,8 +26,9 @@ KILL_TRIES = 24
 """After so many, what is left cannot be killed (it hangs in the kernel)."""
 
 EVENTS_STALL_S = 5.0
-SIGNALLED = (128 + 9, 128 + 15)
+KILLED, TERMINATED = 128 + 9, 128 + 15
 """The exit codes of what was ended by SIGKILL and SIGTERM."""
+SIGNALLED = (KILLED, TERMINATED)
 
 ENDED = {"condition": "not-running"}
 
@@ -117,11 +119,25 @@ class Watch:
             note(self.folder, self.clock, f"asked to end, with {grace_s:g} s of grace")
             if grace_s <= 0:
                 return False
-            await self._signal("SIGTERM")
+            await self._ask_to_end()
             if await _first(exited, self.stop_asked, grace_s):
                 return True
             if not self.stop_asked.is_set():
                 return False
+
+    async def _ask_to_end(self) -> None:
+        with suppress(EngineRefused, EngineAway):
+            if self.order.script and engine_of(await self.engine.call("GET", "/version")).name == "podman":
+                # Its init passes a signal on to its own child alone, and that is a shell which waits for what it runs.
+                await self._execute("kill -TERM -1")
+                return
+        await self._signal("SIGTERM")
+
+    async def _execute(self, command: str) -> None:
+        known = read_json(self.folder.container) or {}
+        body = {"Cmd": ["sh", "-c", command], "User": "0"}
+        made = await self.engine.call("POST", f"/containers/{known['id']}/exec", body)
+        await self.engine.call("POST", f"/exec/{made['Id']}/start", {"Detach": True})
 
     async def _signal(self, name: str) -> None:
         known = read_json(self.folder.container) or {}
@@ -146,13 +162,17 @@ class Watch:
 
     async def _why(self, end: str, state: dict[str, Any]) -> str:
         limit_bytes = self.order.container.memory_bytes if self.order.container else None
+        limit = f", {limit_bytes / (1 << 30):.3g}GB" if limit_bytes else ""
         if state.get("OOMKilled"):
-            limit = f", {limit_bytes / (1 << 30):.3g}GB" if limit_bytes else ""
             return f"it ran out of memory{limit}"
         if self._engine_was_away and state.get("ExitCode"):
             return "the container engine of the machine started anew meanwhile"
-        if end == "exited" and int(state.get("ExitCode", 0)) in SIGNALLED and await self._was_signalled():
+        code = int(state.get("ExitCode", 0))
+        if end == "exited" and code in SIGNALLED and await self._was_signalled():
             return "somebody stopped its container or the container engine of the machine"
+        if end == "exited" and code == KILLED and limit:
+            # Not every engine sees what the kernel does.
+            return f"it was killed, perhaps because it ran out of memory{limit}"
         return str(state.get("Error") or "")
 
     async def _was_signalled(self) -> bool:
