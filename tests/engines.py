@@ -45,32 +45,41 @@ class Registry:
 class DockerEngine:
     """Docker's daemon in folders and a network of its own, so that several live side by side."""
 
-    def __init__(self) -> None:
+    def __init__(self, disk_bytes: int | None = None) -> None:
+        """Args: `disk_bytes`: have the engine's data on a disk of its own, of this size."""
+        self._busybox = find_busybox(
+            "dockerd", "docker", "unshare", "nsenter", "docker-registry", packages="docker.io docker-registry"
+        )
         self._folder = Path(tempfile.mkdtemp(prefix="de-", dir="/tmp"))
+        self._disk_bytes = disk_bytes
+        self.data = self._folder / "root"
+        """Where it keeps what it has."""
+        self._network: subprocess.Popen[bytes] | None = None
         self._daemon: subprocess.Popen[bytes] | None = None
-        self._busybox = _programs()
         self.socket = self._folder / "docker.sock"
         self.host = f"unix://{self.socket}"
 
     def start(self) -> None:
         """Serve, with the images that tests use."""
+        if self._disk_bytes is not None:
+            mount_disk(self.data, self._disk_bytes)
+        hold = ["unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec sleep infinity"]
+        self._network = subprocess.Popen(hold, stdout=subprocess.PIPE, start_new_session=True)
+        assert self._network.stdout is not None and self._network.stdout.readline() == b"up\n"
         self.start_daemon()
+        self.make_image(SHELL_IMAGE, *shell_image(self._busybox))
         busybox = self._busybox.read_bytes()
-        names = subprocess.run([self._busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
-        links = {f"bin/{name}": "busybox" for name in names if name != "busybox"}
-        files = {"bin/busybox": busybox, "etc/passwd": _PASSWD.encode(), "etc/group": _GROUP.encode()}
-        self.make_image(SHELL_IMAGE, files, links, folders=("tmp", "home/me", "root"))
         self.make_image(
             BARE_IMAGE, {"busybox": busybox}, changes=('ENTRYPOINT ["/busybox", "echo"]', 'CMD ["bare", "image"]')
         )
 
     def start_daemon(self) -> None:
         """Serve what there is."""
-        daemon = ["dockerd", "--data-root", f"{self._folder}/root", "--exec-root", f"{self._folder}/exec"]
+        daemon = ["dockerd", "--data-root", str(self.data), "--exec-root", f"{self._folder}/exec"]
         daemon += ["-H", self.host, "-p", f"{self._folder}/pid", "--live-restore=false"]
         with open(self._folder / "log", "ab") as log:
             self._daemon = subprocess.Popen(
-                ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *daemon],
+                self.inside(*daemon),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -83,6 +92,11 @@ class DockerEngine:
                 pytest.fail(f"dockerd does not start: {(self._folder / 'log').read_text()[-2000:]}")
             time.sleep(0.05)
 
+    def inside(self, *command: str) -> list[str]:
+        """The command line that runs a command in the engine's own network."""
+        assert self._network is not None
+        return ["nsenter", "-t", str(self._network.pid), "-n", *command]
+
     def kill_daemon(self) -> None:
         """As if it had crashed."""
         assert self._daemon is not None
@@ -91,7 +105,13 @@ class DockerEngine:
         for name in ("docker", "containerd/containerd"):
             Path(f"{self._folder}/exec/{name}.pid").unlink(missing_ok=True)
         (self._folder / "pid").unlink(missing_ok=True)
-        _kill_all_of(str(self._folder), but="containerd-shim")
+        kill_all_of(str(self._folder), but="containerd-shim")
+
+    def end_daemon(self) -> None:
+        """As when it is updated: it ends in good order, and its containers with it."""
+        assert self._daemon is not None
+        self._daemon.terminate()
+        self._daemon.wait(START_TIMEOUT_S)
 
     def stop(self) -> None:
         """End it, and all that it kept."""
@@ -104,7 +124,10 @@ class DockerEngine:
             except subprocess.TimeoutExpired:
                 self._daemon.kill()
                 self._daemon.wait()
-        _kill_all_of(str(self._folder))
+        kill_all_of(str(self._folder))
+        if self._network is not None:
+            self._network.kill()
+            self._network.communicate()
         for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
             if (target := line.split()[1]).startswith(str(self._folder)):
                 subprocess.run(["umount", "-l", target], check=False, capture_output=True)
@@ -112,16 +135,14 @@ class DockerEngine:
 
     def serve_registry(self) -> "Registry":
         """A registry with a password, on the loopback of the engine's own network."""
-        assert self._daemon is not None
-        folder = self._folder / "registry"
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(prefix="registry-", dir=self._folder))
         password = bcrypt.hashpw(Registry.password.encode(), bcrypt.gensalt(4)).decode()
         (folder / "htpasswd").write_text(f"{Registry.user}:{password}\n")
         (folder / "config.yml").write_text(
             f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
             f"http: {{addr: '{Registry.host}'}}\nauth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}\n"
         )
-        serve = ["nsenter", "-t", str(self._daemon.pid), "-n", "docker-registry", "serve", str(folder / "config.yml")]
+        serve = self.inside("docker-registry", "serve", str(folder / "config.yml"))
         process = subprocess.Popen(
             serve,
             stdout=subprocess.DEVNULL,
@@ -170,7 +191,7 @@ class DockerEngine:
     ) -> None:
         """An image of some files, all of which may be executed."""
         options = [word for change in changes for word in ("--change", change)]
-        self.docker("import", *options, "-", name, input=_packed(files, links or {}, folders))
+        self.docker("import", *options, "-", name, input=packed(files, links or {}, folders))
 
     def load_image(self, name: str, layers: Sequence[Mapping[str, bytes]], machine: str = "amd64") -> None:
         """An image of several layers.
@@ -178,12 +199,13 @@ class DockerEngine:
         Args:
             machine: for which it says it is, as Go names it.
         """
-        self.docker("load", input=_saved(name, [_packed(layer, {}, ()) for layer in layers], machine))
+        self.docker("load", input=_saved(name, [packed(layer) for layer in layers], machine))
 
 
-def _packed(files: Mapping[str, bytes], links: Mapping[str, str], folders: Iterable[str]) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
+def packed(files: Mapping[str, bytes], links: Mapping[str, str] | None = None, folders: Iterable[str] = ()) -> bytes:
+    """A tar archive of some files, all of which may be executed."""
+    archived = io.BytesIO()
+    with tarfile.open(fileobj=archived, mode="w") as archive:
         for folder in folders:
             info = tarfile.TarInfo(folder)
             info.type, info.mode = tarfile.DIRTYPE, 0o1777
@@ -192,11 +214,11 @@ def _packed(files: Mapping[str, bytes], links: Mapping[str, str], folders: Itera
             info = tarfile.TarInfo(path)
             info.size, info.mode = len(content), 0o755
             archive.addfile(info, io.BytesIO(content))
-        for path, target in links.items():
+        for path, target in (links or {}).items():
             info = tarfile.TarInfo(path)
             info.type, info.linkname = tarfile.SYMTYPE, target
             archive.addfile(info)
-    return packed.getvalue()
+    return archived.getvalue()
 
 
 def _saved(name: str, layers: Sequence[bytes], machine: str) -> bytes:
@@ -206,10 +228,10 @@ def _saved(name: str, layers: Sequence[bytes], machine: str) -> bytes:
     names = [f"{number}.tar" for number in range(len(layers))]
     manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": names}]
     parts = {**dict(zip(names, layers, strict=True)), "config.json": json.dumps(config).encode()}
-    return _packed({**parts, "manifest.json": json.dumps(manifest).encode()}, {}, ())
+    return packed({**parts, "manifest.json": json.dumps(manifest).encode()})
 
 
-def _kill_all_of(folder: str, but: str = "\0") -> None:
+def kill_all_of(folder: str, but: str = "\0") -> None:
     for path in Path("/proc").glob("[0-9]*"):
         try:
             command = (path / "cmdline").read_bytes().decode(errors="replace")
@@ -219,20 +241,36 @@ def _kill_all_of(folder: str, but: str = "\0") -> None:
             continue
 
 
-def _programs() -> Path:
-    """Where BusyBox is; skips where this machine cannot run an engine of its own."""
+def find_busybox(*programs: str, packages: str) -> Path:
+    """Where BusyBox is; skips where this machine cannot run an engine of its own.
+
+    Args:
+        programs: what else must be installed.
+        packages: the Debian packages that have them.
+    """
     if os.geteuid() != 0:
         pytest.skip("only root can start a container engine for tests")
-    missing = [
-        name
-        for name in ("dockerd", "docker", "busybox", "unshare", "ip", "docker-registry")
-        if shutil.which(name) is None
-    ]
+    missing = [name for name in (*programs, "busybox", "ip") if shutil.which(name) is None]
     if missing:
-        reason = (
-            f"{', '.join(missing)} not installed: `apt-get install docker.io docker-registry busybox-static iproute2`"
-        )
+        reason = f"{', '.join(missing)} not installed: `apt-get install {packages} busybox-static iproute2`"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
     return Path(str(shutil.which("busybox")))
+
+
+def mount_disk(folder: Path, size_bytes: int) -> None:
+    """Put a small disk there; skips where this machine does not allow it."""
+    folder.mkdir(exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)]
+    result = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        pytest.skip(f"no disk can be mounted here: {result.stderr.strip()}")
+
+
+def shell_image(busybox: Path) -> "tuple[dict[str, bytes], dict[str, str], tuple[str, ...]]":
+    """The files, links and folders of `SHELL_IMAGE`."""
+    names = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    links = {f"bin/{name}": "busybox" for name in names if name != "busybox"}
+    files = {"bin/busybox": busybox.read_bytes(), "etc/passwd": _PASSWD.encode(), "etc/group": _GROUP.encode()}
+    return files, links, ("tmp", "home/me", "root")

@@ -3,15 +3,17 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
+from typing import TypeAlias
 
-from dstack.agent.files import BlobCache, lay_over, make_empty, remove_tree
+from dstack.agent.files import remove_tree
 from dstack.agent.forgotten import Forgotten
 from dstack.agent.full_disk import in_words, set_aside
-from dstack.agent.git import clone
 from dstack.agent.keeping import JobLog, Keeping, write_number
+from dstack.agent.keys import key_line, write_keys
 from dstack.agent.notes import note
 from dstack.agent.paths import Home, JobFolder, read_json, write_json
 from dstack.agent.runtimes.base import Runtime
@@ -28,9 +30,11 @@ MOVES = {PREPARING: (RUNNING, ENDED), RUNNING: (ENDED,), ENDED: ()}
 PREPARE_AT_ONCE = 8
 TELL_EVERY_S = 0.5
 """How often at most the progress of a pull is told, but for layers that are complete."""
-KEY_BYTES_MAX = 2000
-KEYS_MAX = 100
-KEY_TYPE = "ssh-ed25519"
+SWEEP_EVERY = timedelta(hours=1)
+
+
+FetchFiles: TypeAlias = Callable[[JobFolder, JobOrder], Awaitable[None]]
+"""Puts all files of a job in place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class Job:
 class Jobs:
     """All jobs of this host."""
 
-    def __init__(self, home: Home, runtimes: Runtimes, cache: BlobCache, keeping: Keeping, clock: Clock) -> None:
+    def __init__(self, home: Home, runtimes: Runtimes, fetch_files: FetchFiles, keeping: Keeping, clock: Clock) -> None:
         self.on_change: Callable[[JobReport], None] = lambda report: None
         """Told about every report that differs from the one before."""
         self.on_run: Callable[[], None] = lambda: None
@@ -75,7 +79,7 @@ class Jobs:
         """Told about the end of every job."""
         self._home = home
         self._runtimes = runtimes
-        self._cache = cache
+        self._fetch_files = fetch_files
         self._keeping = keeping
         self._clock = clock
         self._jobs: dict[str, Job] = {}
@@ -113,6 +117,21 @@ class Jobs:
                 self._begin(folder, order_of(order))
             except TypeError as error:
                 log.error("The order in %s is not understood and left alone: %s", path, error)
+
+    async def keep_clean(self) -> None:
+        """Remove what jobs left behind on this host, now and every hour, until cancelled."""
+        while True:
+            for runtime in (self._runtimes.process, self._runtimes.container):
+                try:
+                    await runtime.sweep(self._unfinished)
+                except Exception:  # whatever it was, the next time may go well
+                    log.exception("What jobs left behind is removed later")
+            await self._clock.sleep(SWEEP_EVERY)
+
+    def _unfinished(self) -> set[str]:
+        """The ids of all jobs that have not ended, also of those whose orders this agent does not understand."""
+        ended = {id for id, job in self._jobs.items() if job.report.state == ENDED}
+        return {path.name for path in self._home.jobs.iterdir()} - ended
 
     async def start(self, order: JobOrder) -> None:
         """Accept a job; it starts as soon as its files are there. Does nothing where it was accepted before.
@@ -193,11 +212,11 @@ class Jobs:
         job = self._jobs.get(job_id)
         if job is None or job.report.state == ENDED:
             raise AgentRefused(f"The job `{job_id}` does not run here")
-        keys = folder.authorized_keys.read_text().splitlines()
-        if (line := _key_line(key)) is None:
+        if (line := key_line(key)) is None:
             raise AgentRefused("This is no ed25519 public key", hint="Make one with `ssh-keygen -t ed25519`")
+        keys = folder.authorized_keys.read_text().splitlines()
         if line not in keys:
-            _write_keys(folder, [*keys[-KEYS_MAX + 1 :], line])
+            write_keys(folder, [*keys, line])
             note(folder, self._clock, f"authorized the key {line.rpartition(' ')[2][-16:]}")
 
     def guests_changed(self, job_id: str, guests: int) -> None:
@@ -268,7 +287,11 @@ class Jobs:
             ending = await job.runtime.wait(job.folder, job.order)
         except _Stopped:
             ending = Ending("stopped", self._clock.now().timestamp())
-        except (DstackError, OSError, TimeoutError) as error:
+        except DstackError as error:
+            # On one line: it goes into tables.
+            message = ". ".join(filter(None, [error.message, error.hint]))
+            ending = Ending("start_failed", self._clock.now().timestamp(), message=message)
+        except (OSError, TimeoutError) as error:
             ending = Ending("start_failed", self._clock.now().timestamp(), message=in_words(error))
         except Exception:  # whatever it was, the other jobs go on and this one must not hang
             log.exception("Job %s", job.order.job_id)
@@ -300,28 +323,28 @@ class Jobs:
             job.preparing = None
 
     async def _fetch(self, job: Job) -> None:
-        await self._fetch_files(job)
-        told_at = 0.0
+        async with self._prepare_slots:
+            await self._fetch_files(job.folder, job.order)
+        latest: tuple[Layer, ...] = ()
 
         def tell(layers: tuple[Layer, ...]) -> None:
-            nonlocal told_at
-            has_news = sum(layer.ready for layer in layers) != sum(layer.ready for layer in job.report.layers)
-            now = self._clock.now().timestamp()
-            if has_news or now - told_at >= TELL_EVERY_S:
-                told_at = now
+            nonlocal latest
+            latest, told = layers, job.report.layers
+            if not told or sum(layer.ready for layer in layers) != sum(layer.ready for layer in told):
                 self._report(job, layers=layers)
 
-        await job.runtime.prepare(job.folder, job.order, tell)
+        async def keep_telling() -> None:
+            while True:
+                if latest != job.report.layers:
+                    self._report(job, layers=latest)
+                await asyncio.sleep(TELL_EVERY_S)
 
-    async def _fetch_files(self, job: Job) -> None:
-        async with self._prepare_slots:
-            await asyncio.to_thread(make_empty, job.folder.files)
-            if job.order.git is not None:
-                commit = await clone(job.order.git, job.folder.files, job.folder.root / "git")
-                note(job.folder, self._clock, f"cloned {job.order.git.url} at {commit}")
-            if job.order.files_root is not None:
-                count = await lay_over(job.order.files_root, job.folder.files, self._cache)
-                note(job.folder, self._clock, f"put {count} files in place")
+        telling = asyncio.create_task(keep_telling(), name=f"tells how far the image of {job.order.job_id} is")
+        try:
+            await job.runtime.prepare(job.folder, job.order, tell)
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
 
     def _pass_on_stop(self, job: Job) -> None:
         if job.preparing is not None:
@@ -355,20 +378,5 @@ def _accept(folder: JobFolder, order: JobOrder) -> None:
     write_number(folder.log_start("job"), 0)
     for path in (folder.pid, folder.stop, folder.end):
         set_aside(path)
-    _write_keys(folder, [line for key in order.authorized_keys[-KEYS_MAX:] if (line := _key_line(key)) is not None])
+    write_keys(folder, order.authorized_keys)
     write_json(folder.order, to_json(order))
-
-
-def _write_keys(folder: JobFolder, keys: list[str]) -> None:
-    draft = folder.root / ".authorized_keys"
-    draft.touch(mode=0o600)
-    draft.write_text("".join(f"{key}\n" for key in keys))
-    draft.rename(folder.authorized_keys)
-
-
-def _key_line(key: str) -> str | None:
-    """Type and key without options and comment; None where it is no ed25519 key."""
-    parts = key.split()
-    if len(key) > KEY_BYTES_MAX or len(parts) < 2 or parts[0] != KEY_TYPE or not key.isprintable():
-        return None
-    return f"{parts[0]} {parts[1]}"

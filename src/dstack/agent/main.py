@@ -10,9 +10,13 @@ import sys
 from asyncio import Event
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from dstack.agent.containers.api import ContainerEngine
+from dstack.agent.containers.making import Maker
+from dstack.agent.containers.store import ImageStore
+from dstack.agent.fetching import fetch_files
 from dstack.agent.files import BlobCache
 from dstack.agent.gpus import found
 from dstack.agent.jobs import Jobs, Runtimes
@@ -60,11 +64,13 @@ async def _live(home: Home, spawner: socket.socket, bounds: Bounds, ready_descri
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, leaving.set)
     clock, wants = SystemClock(), Wants()
-    runtimes = Runtimes(
-        ProcessRuntime(spawner, clock, found.cards), ContainerRuntime(home, ContainerEngine(), clock, found.cards)
+    engine = ContainerEngine()
+    containers = ContainerRuntime(
+        engine, clock, Maker(home, engine, found.cards), ImageStore(home.images, engine, clock)
     )
     keeping = Keeping(home.jobs, bounds)
-    jobs = Jobs(home, runtimes, BlobCache(home.blobs, wants.fetch), keeping, clock)
+    runtimes = Runtimes(ProcessRuntime(spawner, clock, found.cards), containers)
+    jobs = Jobs(home, runtimes, partial(fetch_files, BlobCache(home.blobs, wants.fetch), clock), keeping, clock)
     sampler = Sampler(jobs, clock)
     jobs.on_run = sampler.job_runs
     jobs.recover()
@@ -79,6 +85,7 @@ async def _live(home: Home, spawner: socket.socket, bounds: Bounds, ready_descri
             asyncio.create_task(sshd.keep(), name="keeps the SSH server"),
             asyncio.create_task(sampler.run(), name="reads what jobs use"),
             asyncio.create_task(keeping.run(), name="keeps logs within their bounds"),
+            asyncio.create_task(jobs.keep_clean(), name="removes what jobs left behind"),
         )
         await leaving.wait()
         for task in beside:

@@ -63,26 +63,38 @@ class EventCollection:
             >>> next(event.status for event in client.events.follow(run=run.id) if event.status == "done")
             'done'
         """
-        patience = Patience(self._transport)
-        while True:
-            try:
-                for event in self._stream(run, after, patience):
-                    if event.seq > after:
-                        after = event.seq
-                        yield event
-            except ServerUnreachableError as error:
-                patience.endure(error)
+        return (event for event in news(self._transport, self._project, run, after) if event is not None)
 
-    def _stream(self, run: str | None, after: int, patience: Patience) -> Iterator[EventView]:
-        with self._transport.stream(
-            routes.LIST_EVENTS,
-            query={"run": run, "after": after},
-            accept="text/event-stream",
-            idle_timeout_s=IDLE_TIMEOUT_S,
-            project=self._project,
-        ) as reply:
-            for line in reply.lines():
-                patience.renew()
-                if line.startswith("data:"):
-                    yield EventView.model_validate_json(line.removeprefix("data:"))
-        raise ServerUnreachableError("The server ended the stream of events")
+
+def news(transport: Transport, project: str, run: str | None, after: int) -> Iterator[EventView | None]:
+    """What `EventCollection.follow` yields; with `run` also None, when something about it is new without an event."""
+    patience = Patience(transport)
+    while True:
+        try:
+            for event in _stream(transport, project, run, after, patience):
+                if event is None:
+                    yield None
+                elif event.seq > after:
+                    after = event.seq
+                    yield event
+        except ServerUnreachableError as error:
+            patience.endure(error)
+
+
+def _stream(
+    transport: Transport, project: str, run: str | None, after: int, patience: Patience
+) -> Iterator[EventView | None]:
+    with transport.stream(
+        routes.LIST_EVENTS,
+        query={"run": run, "after": after},
+        accept="text/event-stream",
+        idle_timeout_s=IDLE_TIMEOUT_S,
+        project=project,
+    ) as reply:
+        for line in reply.lines():
+            patience.renew()
+            if line.startswith("data:"):
+                yield EventView.model_validate_json(line.removeprefix("data:"))
+            elif line == routes.CHANGED:
+                yield None
+    raise ServerUnreachableError("The server ended the stream of events")

@@ -136,8 +136,8 @@ class Run:
         yield self
         if self.status.is_finished():
             return
-        for event in self._context.events.follow(self.id, self._view.cursor):
-            if event.seq > self._view.cursor:
+        for event in self._context.news(self.id, self._view.cursor):
+            if event is None or event.seq > self._view.cursor:
                 self._fetch()
                 yield self
                 if self.status.is_finished():

@@ -1,5 +1,6 @@
 """Going along with a run: its status until it runs, then its log until it ends, and what Ctrl-C means meanwhile."""
 
+import math
 import sys
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from dstack.protocol.statuses import RunStatus
 
 if TYPE_CHECKING:
     from dstack.api import Run
+    from dstack.protocol.views import PullView
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
@@ -16,11 +18,33 @@ EXIT_INTERRUPTED = 130
 
 def wait_until_running(run: "Run") -> None:
     """Show what the run waits for, until it runs or has ended."""
+    told = -1
     with words.StatusLine() as line:
         for now in run.changes():
             if now.status is RunStatus.RUNNING or now.status.is_finished():
                 return
-            line.set(f"{run.name}: {now.status}{f', {now.detail}' if now.detail else ''}")
+            if (pull := _pull_of(now)) is None:
+                line.set(f"{run.name}: {now.status}{f', {now.detail}' if now.detail else ''}")
+            else:
+                tenths = int(10 * pull.got_bytes / (pull.size_bytes or math.inf))
+                line.set(f"{run.name}: {pull_text(pull, with_bar=line.is_live)}", is_lasting=tenths > told)
+                told = max(told, tenths)
+
+
+def _pull_of(run: "Run") -> "PullView | None":
+    """How far the run's images are: of several machines, the one that has most to get yet."""
+    pulls = [job.pull for job in run.view.jobs if job.pull is not None]
+    return max(pulls, key=lambda pull: (pull.size_bytes or 0) - pull.got_bytes, default=None)
+
+
+def pull_text(pull: "PullView", *, with_bar: bool) -> str:
+    """One line for a pull: bytes and a bar where the size is known, and how many layers are ready."""
+    layers = f"{pull.layers_ready} of {pull.layers} layers"
+    if pull.size_bytes is None:
+        return f"pulling the image, {layers}"
+    bytes_text = f"{pull.got_bytes / 1e6:.1f} of {pull.size_bytes / 1e6:.1f} MB"
+    bar = f"  {words.bar(pull.got_bytes, pull.size_bytes)}  " if with_bar else ", "
+    return f"pulling the image{bar}{bytes_text}, {layers}"
 
 
 def attach(run: "Run", *, bind_address: str | None = None, ports: list[str] | None = None) -> None:

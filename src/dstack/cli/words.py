@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TextIO
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from dstack.protocol.views import OfferView
 
 RED, GREEN, YELLOW, BOLD = "31", "32", "33", "1"
+COLUMNS = 80
+"""How wide a terminal is that does not say so."""
 STATUS_COLORS = {
     "running": GREEN,
     "done": GREEN,
@@ -158,13 +161,14 @@ class StatusLine:
 
     def __init__(self) -> None:
         self._last = ""
-        self._is_live = sys.stderr.isatty()
+        self.is_live = sys.stderr.isatty()
+        """Whether it can be written over."""
 
     def __enter__(self) -> "StatusLine":
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._is_live and self._last:
+        if self.is_live and self._last:
             sys.stderr.write("\r\x1b[2K")
             sys.stderr.flush()
 
@@ -175,8 +179,19 @@ class StatusLine:
             text: one line.
             is_lasting: whether it is worth a line of its own where lines cannot be written over.
         """
-        if text == self._last or not (is_lasting or self._is_live):
+        if text == self._last or not (is_lasting or self.is_live):
             return
         self._last = text
-        sys.stderr.write(f"\r\x1b[2K{text}" if self._is_live else f"{text}\n")
+        if self.is_live:
+            # Written over and then cleared behind, it does not flicker; a line that wrapped could not be written over.
+            sys.stderr.write(f"\r{text[: _columns() - 1]}\x1b[K")
+        else:
+            sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
+
+
+def _columns() -> int:
+    """How wide the terminal behind stderr is: stdout may be a file meanwhile."""
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    return COLUMNS

@@ -1,10 +1,26 @@
 """What agents report, in words for people."""
 
+from collections.abc import Sequence
+
 from dstack.kit.text import size_text
 from dstack.protocol.agent import Layer
 
 
-def pull_text(layers: tuple[Layer, ...]) -> str:
+def expected_bytes(layers: Sequence[Layer]) -> int | None:
+    """What all layers hold together, those of unknown size as much as the others on average. None while none is known.
+
+    Layers that were here before count for nothing.
+
+    Examples:
+        >>> expected_bytes((Layer("a", 0, 10, False), Layer("b", 0, None, False), Layer("c", 0, None, True)))
+        20
+    """
+    sizes = [layer.size_bytes for layer in layers if layer.size_bytes]
+    unknown = sum(layer.size_bytes is None and not layer.ready for layer in layers)
+    return round(sum(sizes) * (1 + unknown / len(sizes))) if sizes else None
+
+
+def pull_text(layers: Sequence[Layer]) -> str:
     """How far an image is.
 
     Examples:
@@ -13,6 +29,6 @@ def pull_text(layers: tuple[Layer, ...]) -> str:
         >>> pull_text((Layer("a", 0, None, False),))
         'pulling the image: 0 of 1 layers'
     """
-    got, size = sum(layer.got_bytes for layer in layers), sum(layer.size_bytes or 0 for layer in layers)
+    got, size = sum(layer.got_bytes for layer in layers), expected_bytes(layers)
     known = f"{size_text(got)} of {size_text(size)}, " if size else ""
     return f"pulling the image: {known}{sum(layer.ready for layer in layers)} of {len(layers)} layers"

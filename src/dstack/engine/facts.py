@@ -67,6 +67,9 @@ def store_reports(tx: Tx, instance_id: str, reports: list[JobReport]) -> None:
         elif job.finished_at is None and job.report != report:
             commits.record(tx, replace(job, report=report, lost_at=None))
             _say_layers(tx, job, report)
+            if report.layers:
+                # Who follows the run sees its image come, byte by byte and not only layer by layer.
+                tx.notices.changed.add(job.run_id)
 
 
 def store_losses(tx: Tx, losses: Sequence[Loss]) -> None:

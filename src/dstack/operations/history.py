@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 
 from dstack.errors import ResourceNotExistsError
 from dstack.logs.base import Part
@@ -53,20 +54,32 @@ async def _page(context: Context, scope: _Scope, after: int, limit: int) -> Even
     return EventPage(events=views, cursor=views[-1].seq if views else after)
 
 
+class Sign(Enum):
+    """What is said between two lines of history."""
+
+    ALIVE = "alive"
+    CHANGED = "changed"
+    """Something about the run is new that is not worth a line."""
+
+
 async def follow_events(
     context: Context, user: User, project: str, *, run: str | None, after: int, beat_s: float
-) -> AsyncIterator[EventView | None]:
-    """Every line after `after`, for ever; None at least every `beat_s` seconds, to show that the stream is alive."""
+) -> AsyncIterator[EventView | Sign]:
+    """Every line after `after`, for ever, and signs in between: one at least every `beat_s` seconds.
+
+    Args:
+        run: only the lines about this run; then it is also told that something has changed about it without a line.
+    """
     scope = await context.db.read(lambda tx: _scope_of(tx, user, project, run))
-    with context.signals.subscribe(EVENTS_KEY) as changed:
+    with context.signals.subscribe(EVENTS_KEY, *filter(None, [scope.run_id])) as changed:
         while True:
-            changed.take()
+            heard = changed.take()
             page = await _page(context, scope, after, EVENTS_AT_ONCE)
             for event in page.events:
                 yield event
             after = page.cursor
             if not page.events:
-                yield None
+                yield Sign.CHANGED if scope.run_id in heard else Sign.ALIVE
                 with suppress(TimeoutError):
                     async with asyncio.timeout(beat_s):
                         await changed.wait()

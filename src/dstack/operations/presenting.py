@@ -5,10 +5,11 @@ from typing import TypeAlias
 
 from dstack.domain.objects import Instance, Job, Run
 from dstack.domain.offers import Offer, describe
-from dstack.domain.reports import pull_text
+from dstack.domain.reports import expected_bytes, pull_text
 from dstack.domain.specs import configuration_in
+from dstack.protocol.agent import Layer
 from dstack.protocol.statuses import JobStatus, RunStatus
-from dstack.protocol.views import AttemptView, EventView, InstanceView, JobView, OfferView, RunView
+from dstack.protocol.views import AttemptView, EventView, InstanceView, JobView, OfferView, PullView, RunView
 from dstack.store import events, objects, queue, users
 from dstack.store.events import Event
 from dstack.store.tx import Tx
@@ -136,6 +137,19 @@ def _job_view(job: Job, instance: Instance | None, ports: dict[int, int | None])
         finished_at=job.finished_at,
         instance=None if instance is None else instance_view(instance),
         ports=ports,
+        pull=_pull_view(job.report.layers) if job.status is JobStatus.PULLING and job.report else None,
+    )
+
+
+def _pull_view(layers: Sequence[Layer]) -> PullView | None:
+    """How far an image is; None where nobody knows yet, or any more."""
+    if not layers:
+        return None
+    return PullView(
+        got_bytes=sum(layer.got_bytes for layer in layers),
+        size_bytes=expected_bytes(layers),
+        layers=len(layers),
+        layers_ready=sum(layer.ready for layer in layers),
     )
 
 

@@ -56,7 +56,10 @@ READ_METRICS = Route("GET", "/api/projects/{project}/runs/{run}/metrics", None, 
 that has ended: its last hour, for seven days), or what came after `start_time`."""
 LIST_EVENTS = Route("GET", "/api/projects/{project}/events", None, views.EventPage)
 """Query `run` (name or id), `after` (cursor), `limit` (at most 1000). With `Accept: text/event-stream`: SSE without
-end, `id` is the cursor, `data` an `EventView`; a comment line every 15 s keeps the connection known to be alive."""
+end, `id` is the cursor, `data` an `EventView`; a comment line every 15 s keeps the connection known to be alive.
+With `run`, the comment `CHANGED` tells that something about the run is new that is not worth an event, such as how far
+its image is."""
+CHANGED = ": changed"
 MISSING_BLOBS = Route("POST", "/api/projects/{project}/blobs/missing", requests.BlobHashes, views.MissingBlobs)
 PUT_BLOB = Route("PUT", "/api/projects/{project}/blobs/{hash}", None, None, 204)
 

@@ -195,6 +195,17 @@ class AttemptView(View):
     instance_id: str | None
 
 
+class PullView(View):
+    """How far the image of a job is."""
+
+    got_bytes: int
+    size_bytes: int | None
+    """What there will be: layers of unknown size count as much as the others on average. None while none is known."""
+    layers: int
+    layers_ready: int
+    """Those that are unpacked."""
+
+
 class JobView(View):
     """One attempt of one job of a run."""
 
@@ -215,6 +226,8 @@ class JobView(View):
     """The attempts before this one, the first one first. Not in the answer to a submit or stop."""
     ports: dict[int, int | None]
     """Container port to wanted local port; None stands for any free one (`*:80`)."""
+    pull: PullView | None = None
+    """While its image is being pulled."""
 
 
 class RunView(View):

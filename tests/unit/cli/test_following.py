@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -10,6 +11,7 @@ from dstack.api import Run
 from dstack.cli import following
 from dstack.errors import SSHError
 from dstack.protocol.statuses import RunStatus
+from dstack.protocol.views import PullView
 
 
 class Terminal(io.StringIO):
@@ -28,10 +30,21 @@ class StandIn:
         self.reason = reason
         self.ports: dict[int, int] | None = {80: 8000}
         self.done: list[str] = []
+        self.pulls: list[PullView] = []
         self.attach_error: Exception | None = None
         self.interrupts_log = False
 
+    @property
+    def view(self) -> SimpleNamespace:
+        """With the image of its only job as far as it is just now."""
+        return SimpleNamespace(jobs=[SimpleNamespace(pull=self.pulls[0])])
+
     def changes(self) -> Iterator["StandIn"]:
+        end, self.status = self.status, RunStatus.PROVISIONING
+        while self.pulls:
+            yield self
+            del self.pulls[0]
+        self.status = end
         yield self
 
     def attach(self, **options: Any) -> bool:
@@ -78,6 +91,33 @@ def test_the_exit_code_is_the_jobs_and_the_end_is_told(
     assert output.out == b"a line\n\xff"
     assert output.err.decode() == f"Port 80 of `hello` is at localhost:8000\n{says}"
     assert run.done == ["attach", "detach"]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_pull_is_a_bar_on_one_line_and_elsewhere_a_line_for_each_tenth(
+    monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    run = StandIn("running")
+    run.pulls = [
+        PullView(got_bytes=0, size_bytes=None, layers=3, layers_ready=1),
+        PullView(got_bytes=1_000_000, size_bytes=10_000_000, layers=3, layers_ready=1),
+        PullView(got_bytes=1_400_000, size_bytes=10_000_000, layers=3, layers_ready=1),
+        PullView(got_bytes=5_000_000, size_bytes=10_000_000, layers=3, layers_ready=2),
+    ]
+    stream = Terminal() if is_terminal else io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    following.wait_until_running(cast(Run, run))
+    bar = "hello: pulling the image  [############------------]  50%  5.0 of 10.0 MB, 2 of 3 layers"
+    if is_terminal:
+        lines = stream.getvalue().split("\r")
+        assert (len(lines), lines[-2]) == (6, f"{bar[:79]}\x1b[K"), "cut where the terminal ends"
+        assert "\n" not in stream.getvalue()
+    else:
+        assert stream.getvalue() == (
+            "hello: pulling the image, 1 of 3 layers\n"
+            "hello: pulling the image, 1.0 of 10.0 MB, 1 of 3 layers\n"
+            "hello: pulling the image, 5.0 of 10.0 MB, 2 of 3 layers\n"
+        )
 
 
 def test_a_tunnel_that_fails_is_a_warning_and_the_log_goes_on(capfdbinary: pytest.CaptureFixture[bytes]) -> None:

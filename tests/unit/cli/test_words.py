@@ -92,7 +92,7 @@ def test_without_a_terminal_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_live_status_is_written_over_and_elsewhere_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
     for stream, expected in (
-        (Terminal(), "\r\x1b[2Ka\r\x1b[2Kb\r\x1b[2K\r\x1b[2K50 %\r\x1b[2K"),
+        (Terminal(), "\ra\x1b[K\rb\x1b[K\r\x1b[2K\r50 %\x1b[K\r\x1b[2K"),
         (io.StringIO(), "a\nb\n"),
     ):
         monkeypatch.setattr("sys.stderr", stream)

@@ -6,22 +6,24 @@ Paths carry no version: an engine then answers as its newest one does.
 import asyncio
 import json
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeAlias
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
 import h11
 
-from dstack.agent.containers.sockets import PODMAN, name_in, unix_paths
+from dstack.agent.containers.sockets import PODMAN, engine_of, unix_paths
 
 CALL_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 10.0
+RETRY_S = 0.5
 READ_BYTES = 64 << 10
 BODY_BYTES_MAX = 16 << 20
 """Of an answer that is read as a whole."""
 LINE_BYTES_MAX = 1 << 20
 
+T = TypeVar("T")
 Query: TypeAlias = Mapping[str, str | int]
 
 
@@ -36,6 +38,10 @@ class EngineRefused(Exception):
 
 class EngineAway(Exception):
     """The engine does not answer."""
+
+
+class EngineStalls(Exception):
+    """The engine has begun something, and nothing comes of it any more."""
 
 
 class ContainerEngine:
@@ -73,28 +79,41 @@ class ContainerEngine:
         Raises:
             EngineRefused, EngineAway
         """
-        return name_in(await self.call("GET", "/version")) == PODMAN
+        return engine_of(await self.call("GET", "/version")).name == PODMAN
+
+    async def is_back(self, within_s: float) -> bool:
+        """Wait until the engine answers, for `within_s` seconds at most. Whether it does."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while True:
+                    with suppress(EngineAway):
+                        async with self.exchange("GET", "/_ping") as answer:
+                            if answer.status < 400:
+                                return True
+                    await asyncio.sleep(RETRY_S)
+        return False
 
     async def lines(
         self, method: str, path: str, *, stall_s: float, query: Query, headers: Mapping[str, str] | None = None
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """An answer of JSON lines, as they come.
 
         Args:
-            stall_s: how long the next one may take to come.
+            stall_s: how long the first or the next one may take to come.
 
         Raises:
-            EngineRefused, TimeoutError
+            EngineRefused, EngineStalls
             EngineAway: it does not answer, or breaks off.
         """
-        async with self.exchange(method, path, headers=headers, query=query) as answer:
+        async with AsyncExitStack() as stack:
+            exchange = self.exchange(method, path, headers=headers, query=query)
+            answer = await _within(stall_s, stack.enter_async_context(exchange))
             if answer.status >= 400:
                 raise await _refusal(answer)
             waiting = b""
             chunks = answer.chunks()
             while True:
-                async with asyncio.timeout(stall_s):
-                    chunk = await anext(chunks, None)
+                chunk = await _within(stall_s, anext(chunks, None))
                 if chunk is None:
                     return
                 *whole, waiting = (waiting + chunk).split(b"\n")
@@ -102,7 +121,7 @@ class ContainerEngine:
                     raise EngineAway("it sent a line without an end")
                 for line in whole:
                     if line.strip():
-                        yield json.loads(line)
+                        yield _parsed(line)
 
     async def upgrade(self, path: str, body: Mapping[str, object]) -> tuple[StreamReader, StreamWriter, bytes]:
         """Turn a call into a stream of bytes both ways. Also returns the bytes that have come already.
@@ -242,11 +261,26 @@ class Answer:
         return event
 
 
+async def _within(stall_s: float, coming: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout(stall_s):
+            return await coming
+    except TimeoutError:
+        raise EngineStalls(f"nothing came for {stall_s:g} s") from None
+
+
 async def _json(answer: Answer) -> Any:
     if answer.status >= 400:
         raise await _refusal(answer)
     body = await answer.read()
-    return json.loads(body) if body.strip() else None
+    return _parsed(body) if body.strip() else None
+
+
+def _parsed(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise EngineAway(f"its answer cannot be understood: {text[:100].decode(errors='replace')}") from None
 
 
 async def _refusal(answer: Answer) -> EngineRefused:

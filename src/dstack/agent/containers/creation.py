@@ -20,6 +20,7 @@ LAUNCHER, LOG, SCRIPT = "/dstack/launch", "/dstack/log", "/dstack/script"
 
 JOB_LABEL, HOME_LABEL = "dstack.job", "dstack.home"
 
+_SHELL_HINT = "Use an image with a shell, or name one of its programs as `entrypoint`"
 _ON_SIGTERM = "trap 'exit 143' TERM\n"
 """The signal goes to all processes of the script: the shell must not be gone before what it runs has ended."""
 
@@ -54,7 +55,7 @@ def program_of(order: JobOrder, image: Image) -> Program:
         names = SHELLS if order.shell is None else (order.shell,)
         candidates = tuple(one for name in names for one in _places(name, path))
         words = " or ".join(f"`{name}`" for name in names)
-        said = f"The image `{container.image}` has no shell ({words}) to run `commands`"
+        said = f"The image `{container.image}` has no shell ({words}) to run `commands`. {_SHELL_HINT}"
         return Program(candidates, (SCRIPT,), said)
     words_to_run = container.entrypoint if container.entrypoint is not None else (*image.entrypoint, *image.command)
     if not words_to_run:
@@ -64,7 +65,8 @@ def program_of(order: JobOrder, image: Image) -> Program:
     name, *arguments = words_to_run
     if order.script:
         arguments += [script_text(order)] if _takes_a_script(arguments) else [order.shell or "sh", SCRIPT]
-    said = f"The image `{container.image}` has no program `{name}` that could be started (its PATH is {path})"
+    where = "" if "/" in name else f" on its PATH ({path})"
+    said = f"The image `{container.image}` has no program `{name}`{where} that could be started. Correct `entrypoint`"
     return Program(_places(name, path), tuple(arguments), said)
 
 

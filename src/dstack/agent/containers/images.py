@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from dstack.agent.containers.api import ContainerEngine, EngineRefused
+from dstack.agent.containers.api import ContainerEngine, EngineRefused, EngineStalls
+from dstack.agent.containers.refusals import refusal_of_pull
 from dstack.agent.containers.sockets import MACHINES_OF_GO
 from dstack.agent.runtimes.base import Tell
 from dstack.errors import AgentRefused
@@ -20,8 +21,6 @@ LAYERS_MAX = 200
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,500}")
-_NEEDS_LOGIN = ("unauthorized", "no basic auth", "denied", "authentication required", "forbidden", "401", "403")
-_MISSING = ("not found", "manifest unknown", "does not exist", "name unknown", "404")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +36,8 @@ class Image:
     working_dir: str
     path: str
     """Its `PATH`."""
+    tags: tuple[str, ...] = ()
+    """The names it has on this host."""
 
 
 async def find_image(engine: ContainerEngine, name: str) -> Image | None:
@@ -56,8 +57,21 @@ async def find_image(engine: ContainerEngine, name: str) -> Image | None:
         raise
 
 
-async def pull(engine: ContainerEngine, container: Container, tell: Tell) -> None:
+async def list_tags(engine: ContainerEngine) -> dict[str, tuple[str, ...]]:
+    """The names of all images on this host, by their ids.
+
+    Raises:
+        EngineAway, EngineRefused
+    """
+    return {str(one["Id"]): tuple(one.get("RepoTags") or ()) for one in await engine.call("GET", "/images/json")}
+
+
+async def pull(engine: ContainerEngine, container: Container, tell: Tell, stall_s: float = PULL_STALL_S) -> None:
     """Fetch an image from its registry.
+
+    Args:
+        tell: hears how far its layers are.
+        stall_s: how long nothing may move.
 
     Raises:
         AgentRefused: it cannot be had; says why, and what to do.
@@ -69,7 +83,7 @@ async def pull(engine: ContainerEngine, container: Container, tell: Tell) -> Non
         {"fromImage": name} if "@" in name else dict(zip(("fromImage", "tag"), _name_and_tag(name), strict=True))
     )
     try:
-        answer = engine.lines("POST", "/images/create", stall_s=PULL_STALL_S, query=reference, headers=_auth(container))
+        answer = engine.lines("POST", "/images/create", stall_s=stall_s, query=reference, headers=_auth(container))
         async for line in answer:
             if "error" in line:
                 raise refusal_of_pull(container, str(line["error"]))
@@ -77,32 +91,11 @@ async def pull(engine: ContainerEngine, container: Container, tell: Tell) -> Non
                 tell(progress.layers())
     except EngineRefused as refusal:
         raise refusal_of_pull(container, refusal.message) from None
-    except TimeoutError:
+    except EngineStalls as stall:
         raise AgentRefused(
-            f"The pull of the image `{name}` stalled: nothing came for {PULL_STALL_S:g} s",
+            f"The pull of the image `{name}` stalled: {stall}",
             hint="Check how the machine reaches the registry, and submit again",
         ) from None
-
-
-def refusal_of_pull(container: Container, said: str) -> AgentRefused:
-    """Why an image cannot be had, from what the engine says."""
-    name, words = container.image, said.lower()
-    said = said.strip()
-    if "no matching manifest" in words or "no image found in manifest list" in words:
-        return AgentRefused(f"The image `{name}` has no version for this kind of machine: {said}")
-    if "no space left" in words:
-        return AgentRefused(f"The disk of the machine is too full for the image `{name}`", hint="Ask for more `disk`")
-    if container.username is not None and any(word in words for word in _NEEDS_LOGIN):
-        return AgentRefused(
-            f"The registry of the image `{name}` refuses the user `{container.username}`: {said}",
-            hint="Correct `registry_auth`",
-        )
-    if any(word in words for word in (*_NEEDS_LOGIN, *_MISSING)):
-        return AgentRefused(
-            f"There is no image `{name}`, or it needs a login: {said}",
-            hint="Correct `image`, or give `registry_auth`",
-        )
-    return AgentRefused(f"The image `{name}` could not be pulled: {said}", hint="Check its name and its registry")
 
 
 def _name_and_tag(name: str) -> tuple[str, str]:
@@ -169,6 +162,7 @@ def _image_of(body: dict[str, Any]) -> Image:
         user=str(config.get("User") or ""),
         working_dir=str(config.get("WorkingDir") or "/"),
         path=next(_values(config.get("Env") or (), "PATH"), DEFAULT_PATH),
+        tags=tuple(body.get("RepoTags") or ()),
     )
 
 

@@ -58,30 +58,30 @@ class Maker:
         return Made(id, uid, gid)
 
     async def remove(self, job_id: str) -> None:
-        """Remove a job's container, running or not, where there is one.
+        """Remove a job's container, running or not, where there is one. What cannot be removed now is swept later."""
+        await self._remove(_name(job_id))
 
-        Raises:
-            EngineRefused, EngineAway
-        """
-        try:
-            await self._engine.call("DELETE", f"/containers/{_name(job_id)}", query=REMOVAL)
-        except EngineRefused as refusal:
-            if refusal.status != 404:
-                raise
-
-    async def sweep(self, unfinished: Collection[str]) -> None:
+    async def sweep(self, unfinished: Callable[[], Collection[str]]) -> None:
         """Remove what was left behind: containers of jobs that are over.
 
         Args:
             unfinished: the jobs whose containers stay.
+
+        Raises:
+            EngineRefused, EngineAway
         """
+        filters = f'{{"label":["{HOME_LABEL}={self._label}"]}}'
+        for one in await self._engine.call("GET", "/containers/json", query={"all": 1, "filters": filters}):
+            # Asked only now: a job is known before its container is made.
+            if one["Labels"].get(JOB_LABEL) not in unfinished():
+                await self._remove(one["Id"])
+
+    async def _remove(self, container: str) -> None:
         try:
-            filters = f'{{"label":["{HOME_LABEL}={self._label}"]}}'
-            for one in await self._engine.call("GET", "/containers/json", query={"all": 1, "filters": filters}):
-                if one["Labels"].get(JOB_LABEL) not in unfinished:
-                    await self._engine.call("DELETE", f"/containers/{one['Id']}", query=REMOVAL)
+            await self._engine.call("DELETE", f"/containers/{container}", query=REMOVAL)
         except (EngineAway, EngineRefused) as error:
-            log.info("Containers are swept later: %s", error)
+            if not isinstance(error, EngineRefused) or error.status != 404:
+                log.warning("The container %s is removed later: %s", container, error)
 
     async def _grant(self, order: JobOrder, container: Container) -> Grant:
         cards = await asyncio.to_thread(self._cards)

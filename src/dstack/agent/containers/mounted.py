@@ -36,9 +36,12 @@ def lay_out(folder: JobFolder, order: JobOrder, program: Path) -> None:
     folder.script.chmod(0o644)
     for mount in order.container.mounts if order.container else ():
         try:
-            Path(mount.source).mkdir(parents=True, exist_ok=True)
+            if not Path(mount.source).exists():
+                Path(mount.source).mkdir(parents=True)
         except OSError as error:
-            raise AgentRefused(f"The folder `{mount.source}` cannot be mounted: {error.strerror}") from None
+            raise AgentRefused(
+                f"The folder `{mount.source}` cannot be mounted: {error.strerror}", hint="Correct `volumes`"
+            ) from None
     if not program.exists():
         draft = program.with_name(f".{program.name}.{os.getpid()}")
         draft.write_bytes(launcher(platform.machine()))

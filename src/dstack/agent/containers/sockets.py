@@ -49,11 +49,11 @@ def _ask(path: str) -> Engine:
         http = HTTPConnection("engine", timeout=PROBE_TIMEOUT_S)
         http.sock = connected
         http.request("GET", "/version")
-        version = json.loads(http.getresponse().read())
-    return Engine(name_in(version), str(version["Version"]), MACHINES_OF_GO.get(version["Arch"], version["Arch"]))
+        return engine_of(json.loads(http.getresponse().read()))
 
 
-def name_in(version: Mapping[str, Any]) -> str:
-    """Which engine it is that answers so when it is asked for its version."""
+def engine_of(version: Mapping[str, Any]) -> Engine:
+    """The engine that gave this answer to `/version`."""
     parts = {part["Name"] for part in version.get("Components", ())}
-    return PODMAN if "Podman Engine" in parts else DOCKER
+    name = PODMAN if "Podman Engine" in parts else DOCKER
+    return Engine(name, str(version["Version"]), MACHINES_OF_GO.get(version["Arch"], version["Arch"]))

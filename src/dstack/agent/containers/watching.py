@@ -1,14 +1,18 @@
 """Watching over a job's container until it has ended, and bringing its end about."""
 
 import asyncio
+import json
+import math
 from asyncio import Event, Task
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from dstack.agent import processes
-from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
+from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused, EngineStalls, Query
 from dstack.agent.containers.launcher import NOT_STARTED
+from dstack.agent.containers.refusals import refusal_of_start
+from dstack.agent.containers.sockets import engine_of
 from dstack.agent.metrics.groups import ControlGroup, find_group
 from dstack.agent.notes import note
 from dstack.agent.paths import JobFolder, read_json
@@ -18,10 +22,14 @@ from dstack.protocol.agent import JobOrder
 
 AWAY_MAX_S = 60.0
 """How long an engine may be away before its jobs are given up."""
-RETRY_S = 0.5
 KILL_EVERY_S = 5.0
 KILL_TRIES = 24
 """After so many, what is left cannot be killed (it hangs in the kernel)."""
+
+EVENTS_STALL_S = 5.0
+KILLED, TERMINATED = 128 + 9, 128 + 15
+"""The exit codes of what was ended by SIGKILL and SIGTERM."""
+SIGNALLED = (KILLED, TERMINATED)
 
 ENDED = {"condition": "not-running"}
 
@@ -34,6 +42,7 @@ class Watch:
     clock: Clock
     folder: JobFolder
     order: JobOrder
+    away_max_s: float
     stop_asked: Event = field(default_factory=Event)
     """To be set whenever the job's file `stop` has changed."""
     _engine_was_away: bool = False
@@ -53,7 +62,7 @@ class Watch:
         except EngineAway as error:
             gone = await asyncio.to_thread(processes.end_marked, self.folder.job_id)
             left = "" if gone else "; some of the job may live on"
-            message = f"The container engine did not answer for {AWAY_MAX_S:g} s ({error}){left}"
+            message = f"The container engine did not answer for {self.away_max_s:g} s ({error}){left}"
             return Ending("engine_lost", self._now(), message=message)
         finally:
             exited.cancel()
@@ -71,31 +80,30 @@ class Watch:
         Raises:
             EngineAway: it was away for too long.
         """
-        away_s = 0.0
         while True:
             try:
                 state: dict[str, Any] = await self._state(id)
-                away_s = 0.0
                 if not state.get("Running"):
                     return state
                 self._container = id, int(state.get("Pid") or 0)
                 await self.engine.call("POST", f"/containers/{id}/wait", query=ENDED, timeout_s=None)
             except EngineRefused as refusal:
-                if refusal.status != 404:
-                    raise EngineAway(refusal.message) from None
-                return {"Gone": True}
+                return {"Lost": "somebody removed it" if refusal.status == 404 else refusal.message}
             except EngineAway:
                 self._engine_was_away = True
-                if away_s >= AWAY_MAX_S:
+                if not await self.engine.is_back(self.away_max_s):
                     raise
-                await asyncio.sleep(RETRY_S)
-                away_s += RETRY_S
 
     async def _state(self, id: str) -> dict[str, Any]:
         state: dict[str, Any] = (await self.engine.call("GET", f"/containers/{id}/json"))["State"]
         if state.get("Status") == "created" and not state.get("ExitCode"):
-            # The agent died between its note and the start.
-            await self.engine.call("POST", f"/containers/{id}/start")
+            # The agent died between its note and the start, or the engine just then.
+            if self.folder.log("job").stat().st_size:
+                return {"Lost": "the container engine of the machine died while it started it"}
+            try:
+                await self.engine.call("POST", f"/containers/{id}/start")
+            except EngineRefused as refusal:
+                return {"Refused": refusal.message}
             state = (await self.engine.call("GET", f"/containers/{id}/json"))["State"]
         return state
 
@@ -123,11 +131,25 @@ class Watch:
             note(self.folder, self.clock, f"asked to end, with {grace_s:g} s of grace")
             if grace_s <= 0:
                 return False
-            await self._signal("SIGTERM")
+            await self._ask_to_end()
             if await _first(exited, self.stop_asked, grace_s):
                 return True
             if not self.stop_asked.is_set():
                 return False
+
+    async def _ask_to_end(self) -> None:
+        with suppress(EngineRefused, EngineAway):
+            if self.order.script and engine_of(await self.engine.call("GET", "/version")).name == "podman":
+                # Its init passes a signal on to its own child alone, and that is a shell which waits for what it runs.
+                await self._execute("kill -TERM -1")
+                return
+        await self._signal("SIGTERM")
+
+    async def _execute(self, command: str) -> None:
+        known = read_json(self.folder.container) or {}
+        body = {"Cmd": ["sh", "-c", command], "User": "0"}
+        made = await self.engine.call("POST", f"/containers/{known['id']}/exec", body)
+        await self.engine.call("POST", f"/exec/{made['Id']}/start", {"Detach": True})
 
     async def _signal(self, name: str) -> None:
         known = read_json(self.folder.container) or {}
@@ -138,22 +160,45 @@ class Watch:
         if not exited.done():
             return Ending(end, self._now(), message="The container did not end, not even by SIGKILL")
         state = await exited
-        if state.get("Gone"):
-            return Ending("engine_lost", self._now(), message="Somebody removed the job's container")
+        if "Lost" in state:
+            await asyncio.to_thread(processes.end_marked, self.folder.job_id)
+            return Ending("engine_lost", self._now(), message=f"The job's container is lost: {state['Lost']}")
+        if "Refused" in state and self.order.container is not None:
+            why = refusal_of_start(self.order.container, state["Refused"])
+            return Ending("start_failed", self._now(), message=why.message)
         code = int(state.get("ExitCode", 0))
         if code == NOT_STARTED and (missing := _said_by_launcher(self.folder)):
             return Ending("start_failed", self._now(), message=missing)
         note(self.folder, self.clock, f"ended with exit code {code}")
-        return Ending(end, self._now(), code, None, self._why(state))
+        return Ending(end, self._now(), code, None, await self._why(end, state))
 
-    def _why(self, state: dict[str, Any]) -> str:
+    async def _why(self, end: str, state: dict[str, Any]) -> str:
         limit_bytes = self.order.container.memory_bytes if self.order.container else None
+        limit = f", {limit_bytes / (1 << 30):.3g}GB" if limit_bytes else ""
         if state.get("OOMKilled"):
-            limit = f", {limit_bytes / (1 << 30):.3g}GB" if limit_bytes else ""
             return f"it ran out of memory{limit}"
         if self._engine_was_away and state.get("ExitCode"):
             return "the container engine of the machine started anew meanwhile"
+        code = int(state.get("ExitCode", 0))
+        if end == "exited" and code in SIGNALLED and await self._was_signalled():
+            return "somebody stopped its container or the container engine of the machine"
+        if end == "exited" and code == KILLED and limit:
+            # Not every engine sees what the kernel does.
+            return f"it was killed, perhaps because it ran out of memory{limit}"
         return str(state.get("Error") or "")
+
+    async def _was_signalled(self) -> bool:
+        """Whether the engine has sent a signal to the container, which we have not asked for, or is ending itself."""
+        known = read_json(self.folder.container) or {}
+        filters = json.dumps({"container": [known["id"]], "event": ["kill"]})
+        query: Query = {"since": int(known["started_at"]), "until": math.ceil(self._now()), "filters": filters}
+        try:
+            async with aclosing(self.engine.lines("GET", "/events", stall_s=EVENTS_STALL_S, query=query)) as events:
+                return await anext(events, None) is not None
+        except EngineAway:
+            return True
+        except (EngineRefused, EngineStalls):
+            return False
 
     def _now(self) -> float:
         return self.clock.now().timestamp()

@@ -69,10 +69,10 @@ class Runtime(ABC):
         """Remove what a job that has ended left outside its folder."""
         return
 
-    async def sweep(self, unfinished: Collection[str]) -> None:
-        """Remove what jobs left that are over, where that could not be done before.
+    async def sweep(self, unfinished: Callable[[], Collection[str]]) -> None:
+        """Remove what jobs left that are over, where that could not be done before, and what none has needed for long.
 
         Args:
-            unfinished: the ids of those that are not.
+            unfinished: tells the ids of those that are not over at this moment.
         """
         return

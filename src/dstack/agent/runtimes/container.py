@@ -7,18 +7,20 @@ file `container`: the engine knows the rest.
 import asyncio
 import logging
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
+from typing import TypeVar
 
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
 from dstack.agent.containers.creation import program_of
-from dstack.agent.containers.making import FindCards, Maker
+from dstack.agent.containers.making import Maker
+from dstack.agent.containers.refusals import no_engine, refusal_of_start
 from dstack.agent.containers.store import ImageStore
-from dstack.agent.containers.watching import Watch
+from dstack.agent.containers.watching import AWAY_MAX_S, Watch
 from dstack.agent.notes import note
-from dstack.agent.paths import Home, JobFolder, read_json, write_json
+from dstack.agent.paths import JobFolder, read_json, write_json
 from dstack.agent.runtimes.base import Runtime, Tell, Usages
 from dstack.agent.supervisor import Ending
-from dstack.errors import AgentRefused
 from dstack.kit.clock import Clock
 from dstack.protocol.agent import Container, JobOrder
 
@@ -27,17 +29,29 @@ log = logging.getLogger(__name__)
 STARTS_AT_ONCE = 2 * (os.cpu_count() or 1)
 """More of them make each slower and none sooner."""
 
-NO_ENGINE_HINT = "Start Docker or Podman on the machine (Debian: `apt install docker.io`), or leave `image` out"
+TRIES = 3
+"""How often something is done anew that an engine broke off by going away."""
+
+T = TypeVar("T")
 
 
 class ContainerRuntime(Runtime):
     """Runs jobs in containers."""
 
-    def __init__(self, home: Home, engine: ContainerEngine, clock: Clock, cards: FindCards) -> None:
-        self._maker = Maker(home, engine, cards)
+    def __init__(
+        self,
+        engine: ContainerEngine,
+        clock: Clock,
+        maker: Maker,
+        images: ImageStore,
+        away_max_s: float = AWAY_MAX_S,
+    ) -> None:
+        """Args: `away_max_s`: how long the engine may be away before its jobs are given up."""
+        self._maker = maker
         self._engine = engine
         self._clock = clock
-        self._images = ImageStore(home.images, engine)
+        self._images = images
+        self._away_max_s = away_max_s
         self._watches: dict[str, Watch] = {}
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
 
@@ -49,29 +63,56 @@ class ContainerRuntime(Runtime):
 
     async def prepare(self, folder: JobFolder, order: JobOrder, tell: Tell) -> None:
         """Have the image here."""
-        try:
-            image = await self._images.fetch(_container(order), tell, lambda text: note(folder, self._clock, text))
-        except (EngineAway, EngineRefused) as error:
-            raise _no_engine(error) from None
+
+        def say(text: str) -> None:
+            note(folder, self._clock, text)
+
+        image = await self._outlast(folder, lambda: self._images.fetch(order.job_id, _container(order), tell, say))
         program_of(order, image)
 
     async def start(self, folder: JobFolder, order: JobOrder, started_at: float) -> None:
-        container = _container(order)
+        """Whether it runs is seen by `wait`, which also outlasts an engine that goes away just now."""
         async with self._starts:
+            id = await self._outlast(folder, lambda: self._make(folder, order, started_at))
+            with suppress(EngineAway):
+                try:
+                    await self._engine.call("POST", f"/containers/{id}/start")
+                except EngineRefused as refusal:
+                    raise refusal_of_start(_container(order), refusal.message) from None
+        note(folder, self._clock, f"started container {id[:12]}")
+
+    async def _make(self, folder: JobFolder, order: JobOrder, started_at: float) -> str:
+        """Make the job's container, and write it down. Returns its id."""
+        container = _container(order)
+        image = await self._images.find(container)
+        try:
+            made = await self._maker.make(folder, order, container, image)
+        except EngineRefused as refusal:
+            raise refusal_of_start(container, refusal.message) from None
+        known = {"id": made.id, "started_at": started_at, "uid": made.uid, "gid": made.gid, "image": image.id}
+        write_json(folder.container, {**known, "missing": program_of(order, image).missing})
+        return made.id
+
+    async def _outlast(self, folder: JobFolder, work: Callable[[], Awaitable[T]]) -> T:
+        """Do something that may be done anew, also where the engine goes away meanwhile and comes back.
+
+        Raises:
+            AgentRefused: it does not come back, or goes away again and again.
+        """
+        for _ in range(TRIES):
             try:
-                image = await self._images.find(container)
-                made = await self._maker.make(folder, order, container, image)
-                known = {"id": made.id, "started_at": started_at, "uid": made.uid, "gid": made.gid}
-                write_json(folder.container, {**known, "missing": program_of(order, image).missing})
-                await self._engine.call("POST", f"/containers/{made.id}/start")
+                return await work()
             except EngineRefused as refusal:
-                raise _refusal_of_start(container, refusal) from None
+                raise no_engine(refusal) from None
             except EngineAway as error:
-                raise _no_engine(error) from None
-        note(folder, self._clock, f"started container {made.id[:12]}")
+                why = error
+                note(folder, self._clock, f"the container engine went away ({error}); waiting for it")
+                if not await self._engine.is_back(self._away_max_s):
+                    break
+        raise no_engine(why)
 
     async def wait(self, folder: JobFolder, order: JobOrder) -> Ending:
-        watch = self._watches[folder.job_id] = Watch(self._engine, self._clock, folder, order)
+        watch = self._watches[folder.job_id] = Watch(self._engine, self._clock, folder, order, self._away_max_s)
         try:
             return await watch.run()
         finally:
@@ -93,40 +134,18 @@ class ContainerRuntime(Runtime):
         return {id: group.read() for id, group in groups if group is not None}
 
     async def clean_up(self, folder: JobFolder) -> None:
+        await self._maker.remove(folder.job_id)
+        self._images.release(folder.job_id, (read_json(folder.container) or {}).get("image"))
+
+    async def sweep(self, unfinished: Callable[[], Collection[str]]) -> None:
+        """Remove containers of jobs that are over, and images that no job has used for long."""
         try:
-            await self._maker.remove(folder.job_id)
+            await self._maker.sweep(unfinished)
+            await self._images.clean(log.info)
         except (EngineAway, EngineRefused) as error:
-            log.warning("The container of job %s is removed later: %s", folder.job_id, error)
-
-    async def sweep(self, unfinished: Collection[str]) -> None:
-        """Remove what was left behind: containers of jobs that are over.
-
-        Args:
-            unfinished: the jobs whose containers stay.
-        """
-        await self._maker.sweep(unfinished)
+            log.info("Containers and images are swept later: %s", error)
 
 
 def _container(order: JobOrder) -> Container:
     assert order.container is not None
     return order.container
-
-
-def _no_engine(error: EngineAway | EngineRefused) -> AgentRefused:
-    return AgentRefused(f"The container engine of the machine does not answer: {error}", hint=NO_ENGINE_HINT)
-
-
-def _refusal_of_start(container: Container, refusal: EngineRefused) -> AgentRefused:
-    said = refusal.message
-    if "unable to find user" in said or "unable to find group" in said or "no matching entries in passwd" in said:
-        return AgentRefused(
-            f"There is no user `{container.user}` in the image: {said}", hint="Name one of its users, or a number"
-        )
-    if "could not select device driver" in said:
-        return AgentRefused(
-            f"The container engine of the machine cannot give GPUs to containers: {said}",
-            hint="Install NVIDIA's container toolkit on the machine",
-        )
-    if "no space left" in said:
-        return AgentRefused(f"The disk of the machine is full: {said}", hint="Ask for more `disk`")
-    return AgentRefused(f"The container could not be started: {said}")

@@ -10,7 +10,7 @@ from starlette.responses import Response, StreamingResponse
 
 from dstack.operations import history, measuring
 from dstack.operations.context import Context
-from dstack.operations.history import LogCursor, LogQuery
+from dstack.operations.history import LogCursor, LogQuery, Sign
 from dstack.protocol import routes
 from dstack.protocol.views import EventView
 from dstack.server.http.calls import At, By, json_of
@@ -44,9 +44,15 @@ async def list_events(
     return StreamingResponse(_sse_of_events(events), media_type=SSE)
 
 
-async def _sse_of_events(events: AsyncIterator[EventView | None]) -> AsyncIterator[str]:
+async def _sse_of_events(events: AsyncIterator[EventView | Sign]) -> AsyncIterator[str]:
     async for event in events:
-        yield ": alive\n\n" if event is None else f"id: {event.seq}\ndata: {event.model_dump_json()}\n\n"
+        match event:
+            case Sign.ALIVE:
+                yield ": alive\n\n"
+            case Sign.CHANGED:
+                yield f"{routes.CHANGED}\n\n"
+            case EventView():
+                yield f"id: {event.seq}\ndata: {event.model_dump_json()}\n\n"
 
 
 class LogParams(BaseModel):

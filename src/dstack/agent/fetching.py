@@ -1,0 +1,26 @@
+"""A job's files, from where they come to where it finds them: a clone, and on top what was sent."""
+
+import asyncio
+
+from dstack.agent.files import BlobCache, lay_over, make_empty
+from dstack.agent.git import clone
+from dstack.agent.notes import note
+from dstack.agent.paths import JobFolder
+from dstack.kit.clock import Clock
+from dstack.protocol.agent import JobOrder
+
+
+async def fetch_files(cache: BlobCache, clock: Clock, folder: JobFolder, order: JobOrder) -> None:
+    """Put all files of a job in place, anew.
+
+    Raises:
+        AgentRefused: some cannot be had.
+        OSError: the disk is full, and the like.
+    """
+    await asyncio.to_thread(make_empty, folder.files)
+    if order.git is not None:
+        commit = await clone(order.git, folder.files, folder.root / "git")
+        note(folder, clock, f"cloned {order.git.url} at {commit}")
+    if order.files_root is not None:
+        count = await lay_over(order.files_root, folder.files, cache)
+        note(folder, clock, f"put {count} files in place")

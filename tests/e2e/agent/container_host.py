@@ -1,0 +1,93 @@
+"""The container jobs of one host, inside the test's own process: what takes minutes elsewhere can be quick here."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from dstack.agent.containers.api import ContainerEngine
+from dstack.agent.containers.images import PULL_STALL_S
+from dstack.agent.containers.making import Maker
+from dstack.agent.containers.store import ImageStore
+from dstack.agent.containers.watching import AWAY_MAX_S
+from dstack.agent.disks import Disk
+from dstack.agent.fetching import fetch_files
+from dstack.agent.files import BlobCache
+from dstack.agent.gpus.cards import Cards
+from dstack.agent.jobs import Jobs, Runtimes
+from dstack.agent.keeping import Bounds, Keeping
+from dstack.agent.paths import Home
+from dstack.agent.runtimes.container import ContainerRuntime
+from dstack.kit.clock import Clock, SystemClock
+from dstack.protocol.agent import Container, JobOrder, JobReport
+from tests.e2e.home import wait_for
+from tests.engines import SHELL_IMAGE
+
+PATIENCE_S = 60.0
+ROOMY = Disk(10**12, 10**12)
+
+
+class ContainerHost:
+    """Jobs in containers of one engine."""
+
+    def __init__(
+        self,
+        path: Path,
+        socket: Path,
+        *,
+        clock: Clock | None = None,
+        stall_s: float = PULL_STALL_S,
+        away_max_s: float = AWAY_MAX_S,
+    ) -> None:
+        clock = clock or SystemClock()
+        self.home = Home(path)
+        for folder in (self.home.root, self.home.jobs, self.home.forgotten, self.home.trash, self.home.blobs):
+            folder.mkdir(exist_ok=True)
+        self.disk: Disk | None = ROOMY
+        """How full the engine's disk shall seem to be."""
+        engine = ContainerEngine((str(socket),))
+        images = ImageStore(self.home.images, engine, clock, stall_s=stall_s, measure=lambda folder: self.disk)
+        maker = Maker(self.home, engine, lambda: Cards(()))
+        self.runtime = ContainerRuntime(engine, clock, maker, images, away_max_s)
+        fetch = partial(fetch_files, BlobCache(self.home.blobs, _no_blob), clock)
+        keeping = Keeping(self.home.jobs, Bounds(1 << 30))
+        self.jobs = Jobs(self.home, Runtimes(self.runtime, self.runtime), fetch, keeping, clock)
+        self._number = 0
+
+    async def start(self, image: str = SHELL_IMAGE, script: str = "true", **container: object) -> str:
+        """Start a job, and return its id at once."""
+        self._number += 1
+        order = JobOrder(f"job-{self._number}", "run", script, container=Container(image, **container))  # type: ignore[arg-type]
+        await self.jobs.start(order)
+        return order.job_id
+
+    async def run(self, image: str = SHELL_IMAGE, script: str = "true", **container: object) -> tuple[JobReport, str]:
+        """Run a job to its end, and until nothing of it is left; returns its last report and what it printed."""
+        job_id = await self.start(image, script, **container)
+        return await self.end_of(job_id), self.home.job(job_id).log("job").read_text()
+
+    async def end_of(self, job_id: str) -> JobReport:
+        """Wait for a job's end, and until nothing of it is left."""
+        job = self.jobs.find(job_id)
+        assert job is not None and job.life is not None
+        await asyncio.wait_for(asyncio.shield(job.life), PATIENCE_S)
+        return job.report
+
+    def report(self, job_id: str) -> JobReport:
+        """The truth about a job."""
+        job = self.jobs.find(job_id)
+        assert job is not None
+        return job.report
+
+    def notes(self, job_id: str) -> str:
+        """What the agent has to say about a job."""
+        return self.home.job(job_id).log("agent").read_text()
+
+
+async def _no_blob(blob_hash: str) -> bytes | None:
+    return None
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return once the condition holds."""
+    await asyncio.to_thread(wait_for, "what the test waits for", condition, PATIENCE_S)

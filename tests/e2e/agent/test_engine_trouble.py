@@ -1,0 +1,176 @@
+"""Engines and registries that stop talking, die, and come back or not: each has one clear reason, and costs no job more
+than it must.
+"""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dstack.domain.reasons import reason_of
+from dstack.protocol.agent import JobReport
+from tests.e2e.agent.container_host import ContainerHost, until
+from tests.engines import SHELL_IMAGE, DockerEngine
+from tests.registries import SlowRegistry
+
+STOPPED = "somebody stopped its container or the container engine of the machine"
+HINT = "Start Docker or Podman on the machine (Debian: `apt install docker.io`), or leave `image` out"
+
+
+@pytest.fixture
+def registry(mortal: DockerEngine) -> Iterator[SlowRegistry]:
+    """With an image of a small and a large layer, which comes by half."""
+    layers = [{"bin/sh": Path("/bin/busybox").read_bytes()}, {"large": os.urandom(8 << 20)}]
+    registry = SlowRegistry(mortal, layers)
+    yield registry
+    registry.stop()
+    mortal.docker("rmi", registry.image, check=False)
+
+
+@pytest.fixture(scope="module")
+def mortal(_of_module: DockerEngine) -> DockerEngine:
+    """An engine that may be killed."""
+    return _of_module
+
+
+@pytest.fixture(scope="module")
+def _of_module() -> Iterator[DockerEngine]:
+    engine = DockerEngine()
+    engine.start()
+    yield engine
+    engine.stop()
+
+
+def why(report: JobReport) -> tuple[str, str]:
+    """What the run's reason and detail become."""
+    reason, detail = reason_of(report, None)
+    return str(reason), detail
+
+
+def runs(host: ContainerHost, job_id: str) -> bool:
+    """Whether the engine has said so, and the job too."""
+    is_started = host.home.job(job_id).log("job").read_text() == "started\n"
+    return is_started and host.report(job_id).state == "running"
+
+
+@pytest.mark.parametrize("all", [False, True])
+async def test_a_pull_in_which_nothing_moves_is_given_up(
+    tmp_path: Path, mortal: DockerEngine, registry: SlowRegistry, all: bool
+) -> None:
+    registry.hold_back(all=all)
+    host = ContainerHost(tmp_path / "home", mortal.socket, stall_s=0.5)
+    report, _ = await host.run(registry.image)
+    assert why(report) == (
+        "creating_container_error",
+        f"The pull of the image `{registry.image}` stalled: nothing came for 0.5 s. "
+        "Check how the machine reaches the registry, and submit again",
+    )
+    registry.give_rest()
+
+
+async def test_a_pull_that_moves_may_take_as_long_as_it_needs(
+    tmp_path: Path, mortal: DockerEngine, registry: SlowRegistry
+) -> None:
+    host = ContainerHost(tmp_path / "home", mortal.socket)
+    job_id = await host.start(registry.image, "wc -c < /large")
+    await until(lambda: any(layer.got_bytes > 2_500_000 for layer in host.report(job_id).layers))
+    registry.give_rest()
+    report = await host.end_of(job_id)
+    assert (report.exit_code, host.home.job(job_id).log("job").read_text()) == (0, f"{8 << 20}\n")
+
+
+async def test_a_pull_goes_on_once_the_engine_is_back(
+    tmp_path: Path, mortal: DockerEngine, registry: SlowRegistry
+) -> None:
+    host = ContainerHost(tmp_path / "home", mortal.socket)
+    job_id = await host.start(registry.image, "echo here")
+    await until(lambda: bool(host.report(job_id).layers))
+    await asyncio.to_thread(mortal.kill_daemon)
+    await until(lambda: "the container engine went away" in host.notes(job_id))
+    registry.give_rest()
+    await asyncio.to_thread(mortal.start_daemon)
+    report = await host.end_of(job_id)
+    assert (report.end, report.exit_code, report.message) == ("exited", 0, "")
+    assert host.home.job(job_id).log("job").read_text() == "here\n"
+
+
+async def test_an_engine_that_dies_in_a_pull_and_stays_away_is_the_reason(
+    tmp_path: Path, mortal: DockerEngine, registry: SlowRegistry
+) -> None:
+    host = ContainerHost(tmp_path / "home", mortal.socket, away_max_s=0.3)
+    job_id = await host.start(registry.image)
+    await until(lambda: bool(host.report(job_id).layers))
+    await asyncio.to_thread(mortal.kill_daemon)
+    reason, detail = why(await host.end_of(job_id))
+    await asyncio.to_thread(mortal.start_daemon)
+    assert reason == "creating_container_error"
+    assert detail.startswith("The container engine of the machine does not answer: ")
+    assert detail.endswith(f". {HINT}")
+
+
+async def test_a_job_ends_with_an_engine_that_dies_and_stays_away(tmp_path: Path, mortal: DockerEngine) -> None:
+    host = ContainerHost(tmp_path / "home", mortal.socket, away_max_s=0.3)
+    job_id = await host.start(script="echo started; sleep 600")
+    await until(lambda: runs(host, job_id))
+    await asyncio.to_thread(mortal.kill_daemon)
+    reason, detail = why(await host.end_of(job_id))
+    await asyncio.to_thread(mortal.start_daemon)
+    assert reason == "executor_error"
+    assert detail.startswith("The container engine did not answer for 0.3 s (")
+    assert "live on" not in detail
+    await host.runtime.sweep(lambda: [])
+    assert mortal.containers() == []
+
+
+async def test_a_job_that_an_engine_ended_by_starting_anew_is_told_so(tmp_path: Path, mortal: DockerEngine) -> None:
+    host = ContainerHost(tmp_path / "home", mortal.socket)
+    job_id = await host.start(script="echo started; sleep 600")
+    await until(lambda: runs(host, job_id))
+    await asyncio.to_thread(mortal.kill_daemon)
+    await asyncio.to_thread(mortal.start_daemon)
+    reason, detail = why(await host.end_of(job_id))
+    assert reason == "container_exited_with_error"
+    assert detail.endswith(": the container engine of the machine started anew meanwhile")
+    assert mortal.containers() == []
+
+
+async def test_a_job_whose_container_somebody_removes_is_over(tmp_path: Path, mortal: DockerEngine) -> None:
+    host = ContainerHost(tmp_path / "home", mortal.socket)
+    job_id = await host.start(script="echo started; sleep 600")
+    await until(lambda: runs(host, job_id))
+    mortal.docker("rm", "-f", f"dstack-{job_id}")
+    assert why(await host.end_of(job_id)) in (
+        ("executor_error", "The job's container is lost: somebody removed it"),
+        ("container_exited_with_error", f"exit code 137: {STOPPED}"),
+    )
+
+
+async def test_an_engine_that_is_stopped_in_good_order_ends_its_jobs_with_a_reason(
+    tmp_path: Path, mortal: DockerEngine
+) -> None:
+    host = ContainerHost(tmp_path / "home", mortal.socket)
+    job_id = await host.start(SHELL_IMAGE, "echo started; sleep 600")
+    await until(lambda: runs(host, job_id))
+    await asyncio.to_thread(mortal.end_daemon)
+    await asyncio.to_thread(mortal.start_daemon)
+    report = await host.end_of(job_id)
+    assert why(report) == (
+        "container_exited_with_error",
+        "exit code 143: the container engine of the machine started anew meanwhile",
+    )
+
+
+async def test_a_job_whose_container_somebody_stops_is_told_so(tmp_path: Path, mortal: DockerEngine) -> None:
+    host = ContainerHost(tmp_path / "home", mortal.socket)
+    job_id = await host.start(SHELL_IMAGE, "echo started; sleep 600")
+    await until(lambda: runs(host, job_id))
+    await asyncio.to_thread(mortal.docker, "stop", f"dstack-{job_id}")
+    assert why(await host.end_of(job_id)) == ("container_exited_with_error", f"exit code 143: {STOPPED}")
+
+
+async def test_a_job_that_ends_itself_by_a_signal_is_not_blamed_on_others(tmp_path: Path, mortal: DockerEngine) -> None:
+    host = ContainerHost(tmp_path / "home", mortal.socket)
+    report, _ = await host.run(script="exit 143")
+    assert why(report) == ("container_exited_with_error", "exit code 143")
