@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import cast
 
-from dstack.agent.files import BlobCache
-from dstack.agent.jobs import Jobs
+from dstack.agent.jobs import FetchFiles, Jobs, Runtimes
 from dstack.agent.keeping import Bounds, Keeping
 from dstack.agent.paths import Home, write_json
-from dstack.agent.runtimes.base import Runtime
 from dstack.kit.clock import SystemClock
 from dstack.protocol.agent import JobOrder, to_json
 
@@ -26,8 +24,7 @@ def test_a_job_that_was_forgotten_before_its_start_was_confirmed_is_not_started_
     left.root.mkdir()
     write_json(left.order, to_json(JobOrder("0-job", "hello", "true")))
     (home.forgotten / "0-job").touch()
-    cache = BlobCache(home.blobs, cast(object, None))  # type: ignore[arg-type]
-    jobs = Jobs(home, cast(Runtime, NoRuntime()), cache, Keeping(home.jobs, Bounds(1)), SystemClock())
+    jobs = Jobs(home, cast(Runtimes, NoRuntime()), cast(FetchFiles, None), Keeping(home.jobs, Bounds(1)), SystemClock())
     jobs.recover()
     assert list(jobs.reports()) == []
     assert not left.root.exists()
