@@ -57,6 +57,7 @@ class PodmanEngine:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                cwd=self._folder,  # conmon leaves files where it was started
                 env=self._env(),
             )
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -85,6 +86,7 @@ class PodmanEngine:
             capture_output=True,
             timeout=START_TIMEOUT_S,
             check=False,
+            cwd=self._folder,
             env=self._env(),
         )
         out, err = result.stdout.decode(errors="replace"), result.stderr.decode(errors="replace")
