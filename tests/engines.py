@@ -42,6 +42,28 @@ class Registry:
         self._process.wait()
 
 
+class PrivateNetwork:
+    """A network that reaches nothing and nobody, so that several engines and registries may use the same ports."""
+
+    def __init__(self) -> None:
+        hold = ["unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec sleep infinity"]
+        self._holder = subprocess.Popen(hold, stdout=subprocess.PIPE, start_new_session=True)
+        assert self._holder.stdout is not None and self._holder.stdout.readline() == b"up\n"
+
+    def inside(self, *command: str) -> list[str]:
+        """The command line that runs a command inside."""
+        return ["nsenter", "-t", str(self._holder.pid), "-n", *command]
+
+    def run(self, *command: str) -> str:
+        """What a command prints that runs inside."""
+        return subprocess.run(self.inside(*command), capture_output=True, text=True, check=True, timeout=60).stdout
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._holder.kill()
+        self._holder.communicate()
+
+
 class DockerEngine:
     """Docker's daemon in folders and a network of its own, so that several live side by side."""
 
@@ -54,7 +76,7 @@ class DockerEngine:
         self._disk_bytes = disk_bytes
         self.data = self._folder / "root"
         """Where it keeps what it has."""
-        self._network: subprocess.Popen[bytes] | None = None
+        self.network = PrivateNetwork()
         self._daemon: subprocess.Popen[bytes] | None = None
         self.socket = self._folder / "docker.sock"
         self.host = f"unix://{self.socket}"
@@ -63,9 +85,6 @@ class DockerEngine:
         """Serve, with the images that tests use."""
         if self._disk_bytes is not None:
             mount_disk(self.data, self._disk_bytes)
-        hold = ["unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec sleep infinity"]
-        self._network = subprocess.Popen(hold, stdout=subprocess.PIPE, start_new_session=True)
-        assert self._network.stdout is not None and self._network.stdout.readline() == b"up\n"
         self.start_daemon()
         self.make_image(SHELL_IMAGE, *shell_image(self._busybox))
         busybox = self._busybox.read_bytes()
@@ -79,7 +98,7 @@ class DockerEngine:
         daemon += ["-H", self.host, "-p", f"{self._folder}/pid", "--live-restore=false"]
         with open(self._folder / "log", "ab") as log:
             self._daemon = subprocess.Popen(
-                self.inside(*daemon),
+                self.network.inside(*daemon),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -91,11 +110,6 @@ class DockerEngine:
             if self._daemon.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"dockerd does not start: {(self._folder / 'log').read_text()[-2000:]}")
             time.sleep(0.05)
-
-    def inside(self, *command: str) -> list[str]:
-        """The command line that runs a command in the engine's own network."""
-        assert self._network is not None
-        return ["nsenter", "-t", str(self._network.pid), "-n", *command]
 
     def kill_daemon(self) -> None:
         """As if it had crashed."""
@@ -125,9 +139,7 @@ class DockerEngine:
                 self._daemon.kill()
                 self._daemon.wait()
         kill_all_of(str(self._folder))
-        if self._network is not None:
-            self._network.kill()
-            self._network.communicate()
+        self.network.close()
         for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
             if (target := line.split()[1]).startswith(str(self._folder)):
                 subprocess.run(["umount", "-l", target], check=False, capture_output=True)
@@ -142,7 +154,7 @@ class DockerEngine:
             f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
             f"http: {{addr: '{Registry.host}'}}\nauth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}\n"
         )
-        serve = self.inside("docker-registry", "serve", str(folder / "config.yml"))
+        serve = self.network.inside("docker-registry", "serve", str(folder / "config.yml"))
         process = subprocess.Popen(
             serve,
             stdout=subprocess.DEVNULL,

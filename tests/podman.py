@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines import BARE_IMAGE, SHELL_IMAGE, find_busybox, kill_all_of, packed, shell_image
+from tests.engines import BARE_IMAGE, SHELL_IMAGE, PrivateNetwork, find_busybox, kill_all_of, packed, shell_image
+from tests.registries import PORT
 
 START_TIMEOUT_S = 60
 # Podman raises limits to what root may have; a container around this machine may forbid that.
@@ -28,6 +29,7 @@ class PodmanEngine:
     def __init__(self) -> None:
         self._busybox = find_busybox("podman", "conmon", "catatonit", packages="podman catatonit")
         self._folder = Path(tempfile.mkdtemp(prefix="pe-", dir="/tmp"))
+        self.network = PrivateNetwork()
         self._service: subprocess.Popen[bytes] | None = None
         self.socket = self._folder / "podman.sock"
         self.host = f"unix://{self.socket}"
@@ -36,6 +38,8 @@ class PodmanEngine:
         """Serve, with the images that tests use; skips where no container can run."""
         storage = f'[storage]\ndriver = "vfs"\nrunroot = "{self._folder}/run"\ngraphroot = "{self._folder}/root"\n'
         (self._folder / "storage.conf").write_text(storage)
+        registry = f'[[registry]]\nlocation = "127.0.0.1:{PORT}"\ninsecure = true\n'
+        (self._folder / "registries.conf").write_text(registry)
         (self._folder / "containers.conf").write_text(SETTINGS)
         self.make_image(SHELL_IMAGE, *shell_image(self._busybox))
         self.make_image(
@@ -48,11 +52,12 @@ class PodmanEngine:
             pytest.skip(f"Podman cannot run containers on this machine: {trial.stderr.strip()[-500:]}")
         with open(self._folder / "log", "ab") as log:
             self._service = subprocess.Popen(
-                ["podman", "system", "service", "--time=0", self.host],
+                self.network.inside("podman", "system", "service", "--time=0", self.host),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                cwd=self._folder,  # conmon leaves files where it was started
                 env=self._env(),
             )
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -67,6 +72,7 @@ class PodmanEngine:
             self._service.terminate()
             self._service.wait(20)
         kill_all_of(str(self._folder))
+        self.network.close()
         for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
             if (target := line.split()[1]).startswith(str(self._folder)):
                 subprocess.run(["umount", "-l", target], check=False, capture_output=True)
@@ -75,7 +81,13 @@ class PodmanEngine:
     def podman(self, *args: str, input: bytes | None = None, check: bool = True) -> "subprocess.CompletedProcess[str]":
         """Run `podman ARGS`."""
         result = subprocess.run(
-            ["podman", *args], input=input, capture_output=True, timeout=START_TIMEOUT_S, check=False, env=self._env()
+            self.network.inside("podman", *args),
+            input=input,
+            capture_output=True,
+            timeout=START_TIMEOUT_S,
+            check=False,
+            cwd=self._folder,
+            env=self._env(),
         )
         out, err = result.stdout.decode(errors="replace"), result.stderr.decode(errors="replace")
         assert not check or result.returncode == 0, err
@@ -101,5 +113,6 @@ class PodmanEngine:
         return {
             "PATH": os.environ["PATH"],
             "CONTAINERS_CONF": f"{self._folder}/containers.conf",
+            "CONTAINERS_REGISTRIES_CONF": f"{self._folder}/registries.conf",
             "CONTAINERS_STORAGE_CONF": f"{self._folder}/storage.conf",
         }

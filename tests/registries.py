@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import math
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,11 +14,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.engines import DockerEngine, packed
+from tests.engines import PrivateNetwork, packed
 
 PORT = 5002
 START_TIMEOUT_S = 20
-PAUSE_S = 0.3
+PAUSE_S = 0.5
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG = "application/vnd.docker.container.image.v1+json"
 LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
@@ -26,12 +27,12 @@ LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 class SlowRegistry:
     """Serves on the loopback of an engine's network, in a process of its own."""
 
-    image = f"127.0.0.1:{PORT}/team/slow:1"
-
-    def __init__(self, engine: DockerEngine, layers: Sequence[dict[str, bytes]]) -> None:
+    def __init__(self, network: PrivateNetwork, layers: Sequence[dict[str, bytes]]) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="sr-", dir="/tmp"))
+        self.image = f"127.0.0.1:{PORT}/team/{self._folder.name.replace('_', '0')}:1"
+        """Another name each time: no engine has it yet."""
         _write_image(self._folder, layers)
-        serve = engine.inside(sys.executable, "-m", "tests.registries", str(self._folder))
+        serve = network.inside(sys.executable, "-m", "tests.registries", str(self._folder))
         self._process = subprocess.Popen(serve, cwd=Path(__file__).parent.parent)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not (self._folder / "ready").exists():
@@ -52,6 +53,7 @@ class SlowRegistry:
         """End it."""
         self._process.kill()
         self._process.wait()
+        shutil.rmtree(self._folder)
 
 
 def _write_image(folder: Path, layers: Sequence[dict[str, bytes]]) -> None:

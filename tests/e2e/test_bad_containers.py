@@ -161,7 +161,7 @@ def test_a_full_disk_is_the_reason_of_a_pull_and_of_a_start(
     home: Home, small: DockerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with on_engine(home, small, monkeypatch):
-        registry = SlowRegistry(small, [{"large": os.urandom(150 * MIB)}])
+        registry = SlowRegistry(small.network, [{"large": os.urandom(150 * MIB)}])
         registry.give_rest()
         assert told(home, image=registry.image) == (
             f"The disk of the machine is too full for the image `{registry.image}`. "

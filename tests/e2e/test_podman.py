@@ -1,15 +1,20 @@
 """Podman's socket instead of Docker's: what matters of a job in a container is the same."""
 
+import os
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from dstack.api import LocalRepo, RunStatus, Task
+from tests.e2e.agent.container_host import ContainerHost
 from tests.e2e.home import Home
 from tests.e2e.tasks import on_engine, run
 from tests.engines import BARE_IMAGE, SHELL_IMAGE
+from tests.making import HandClock
 from tests.podman import PodmanEngine
+from tests.registries import SlowRegistry
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +109,40 @@ def test_what_cannot_run_has_one_clear_reason(home: Home) -> None:
     assert "has no shell (`bash` or `sh`)" in run(home, "true", image=BARE_IMAGE)[2]
     assert run(home, "true", user="nobody-here")[2].startswith("There is no user `nobody-here` in the image")
     assert run(home, image="127.0.0.1:1/none")[2].startswith("The image `127.0.0.1:1/none` could not be pulled: ")
+
+
+@pytest.fixture
+def slow(podman: PodmanEngine) -> Iterator[SlowRegistry]:
+    """A registry with an image of two layers, which comes by half."""
+    layers = [{"bin/sh": Path("/bin/busybox").read_bytes()}, {"large": os.urandom(8 << 20)}]
+    slow = SlowRegistry(podman.network, layers)
+    yield slow
+    slow.stop()
+
+
+def test_an_image_comes_byte_by_byte_and_its_layers_are_told(home: Home, slow: SlowRegistry) -> None:
+    one = home.client().runs.submit(Task(image=slow.image, commands=["wc -c < /large"]))
+    got_bytes = 0
+    for now in one.changes():
+        if (pull := now.view.jobs[0].pull) is not None and pull.got_bytes > 1 << 20:
+            got_bytes = pull.got_bytes
+            slow.give_rest()
+    assert (b"".join(one.logs()), one.status, got_bytes > 0) == (f"{8 << 20}\n".encode(), RunStatus.DONE, True)
+    told = [event.message for event in home.client().events.list() if event.kind == "job.layer"]
+    # Podman counts the image's own description too.
+    assert [message.partition(" is here, ")[2] for message in told] == ["1 of 3", "2 of 3", "3 of 3"]
+
+
+async def test_an_image_that_no_job_has_used_for_a_week_leaves(
+    podman: PodmanEngine, slow: SlowRegistry, tmp_path: Path
+) -> None:
+    clock = HandClock()
+    host = ContainerHost(tmp_path / "home", podman.socket, clock=clock)
+    slow.give_rest()
+    report, _ = await host.run(slow.image)
+    assert (report.exit_code, report.message) == (0, "")
+    await host.runtime.sweep(lambda: [])
+    assert podman.podman("image", "exists", slow.image, check=False).returncode == 0
+    clock.time += timedelta(days=7)
+    await host.runtime.sweep(lambda: [])
+    assert podman.podman("image", "exists", slow.image, check=False).returncode == 1

@@ -89,6 +89,9 @@ async def pull(engine: ContainerEngine, container: Container, tell: Tell, stall_
                 raise refusal_of_pull(container, str(line["error"]))
             if progress.takes(line):
                 tell(progress.layers())
+        # Podman does not say of each layer when it is unpacked.
+        progress.complete()
+        tell(progress.layers())
     except EngineRefused as refusal:
         raise refusal_of_pull(container, refusal.message) from None
     except EngineStalls as stall:
@@ -147,6 +150,11 @@ class _Progress:
                 changed = layer
         self._layers[id] = changed
         return changed != known
+
+    def complete(self) -> None:
+        """All is here."""
+        for id, layer in self._layers.items():
+            self._layers[id] = Layer(id, layer.size_bytes or layer.got_bytes, layer.size_bytes, True)
 
     def layers(self) -> tuple[Layer, ...]:
         return tuple(self._layers.values())
