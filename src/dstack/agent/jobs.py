@@ -179,8 +179,15 @@ class Jobs:
             guests: how many are in now.
         """
         job = self._jobs.get(job_id)
-        if job is not None and job.report.state != ENDED:
-            note(job.folder, self._clock, f"{guests} connected by SSH")
+        if job is None or job.report.state == ENDED:
+            return
+        note(job.folder, self._clock, f"{guests} connected by SSH")
+        since = None if guests else self._clock.now().timestamp()
+        if since is None:
+            job.folder.alone.unlink(missing_ok=True)
+        else:
+            write_json(job.folder.alone, {"since": since})
+        self._report(job, guests=guests, alone_since=since)
 
     def followed(self, job: Job, stream: str) -> None:
         """The server wants a stream from some byte on, so it has not got it all."""
@@ -214,9 +221,11 @@ class Jobs:
 
     def _begin(self, folder: JobFolder, order: JobOrder) -> None:
         runtime = self._runtimes.of(order)
-        started = runtime.was_started(folder)
-        at = runtime.started_at(folder) if started else None
-        job = Job(folder, order, runtime, JobReport(order.job_id, RUNNING if started else PREPARING, started_at=at))
+        report = JobReport(order.job_id, PREPARING)
+        if runtime.was_started(folder):
+            at = runtime.started_at(folder)
+            report = replace(report, state=RUNNING, started_at=at, alone_since=self._alone_since(folder, at))
+        job = Job(folder, order, runtime, report)
         self._jobs[order.job_id] = job
         if (ending := read_json(folder.end)) is not None:
             self._end(job, Ending(**ending))
@@ -224,13 +233,23 @@ class Jobs:
         self.on_change(job.report)
         job.life = asyncio.create_task(self._live(job), name=f"job {order.job_id}")
 
+    def _alone_since(self, folder: JobFolder, started_at: float | None) -> float | None:
+        """Since when nobody is in a job of an earlier agent.
+
+        Who was in when that one ended was thrown out by its end, and has the whole time from now on to come back.
+        """
+        if (known := read_json(folder.alone)) is not None:
+            return float(known["since"])
+        return self._clock.now().timestamp() if folder.entered.exists() else started_at
+
     async def _live(self, job: Job) -> None:
         try:
             if job.report.state == PREPARING:
                 await self._prepare(job)
                 started_at = self._clock.now().timestamp()
                 await job.runtime.start(job.folder, job.order, started_at)
-                self._report(job, state=RUNNING, started_at=started_at, layers=())
+                alone_since = None if job.report.guests else started_at
+                self._report(job, state=RUNNING, started_at=started_at, alone_since=alone_since, layers=())
             if job.folder.stop.exists():
                 # It came while the job was starting, or to an earlier agent.
                 job.runtime.stop(job.folder)
@@ -294,7 +313,7 @@ class Jobs:
 
     def _end(self, job: Job, ending: Ending) -> None:
         log_bytes = os.stat(job.folder.log("job")).st_size
-        self._report(job, state=ENDED, log_bytes=log_bytes, layers=(), **asdict(ending))
+        self._report(job, state=ENDED, log_bytes=log_bytes, layers=(), guests=0, alone_since=None, **asdict(ending))
         job.ended.set()
         self.on_end(job.order.job_id)
 
