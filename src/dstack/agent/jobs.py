@@ -224,7 +224,8 @@ class Jobs:
         report = JobReport(order.job_id, PREPARING)
         if runtime.was_started(folder):
             at = runtime.started_at(folder)
-            report = replace(report, state=RUNNING, started_at=at, alone_since=self._alone_since(folder, at))
+            place, alone_since = runtime.working_dir(folder, order), self._alone_since(folder, at)
+            report = replace(report, state=RUNNING, started_at=at, working_dir=place, alone_since=alone_since)
         job = Job(folder, order, runtime, report)
         self._jobs[order.job_id] = job
         if (ending := read_json(folder.end)) is not None:
@@ -232,6 +233,11 @@ class Jobs:
             return
         self.on_change(job.report)
         job.life = asyncio.create_task(self._live(job), name=f"job {order.job_id}")
+
+    def _report_start(self, job: Job, started_at: float) -> None:
+        place = job.runtime.working_dir(job.folder, job.order)
+        alone_since = None if job.report.guests else started_at
+        self._report(job, state=RUNNING, started_at=started_at, working_dir=place, alone_since=alone_since, layers=())
 
     def _alone_since(self, folder: JobFolder, started_at: float | None) -> float | None:
         """Since when nobody is in a job of an earlier agent.
@@ -248,8 +254,7 @@ class Jobs:
                 await self._prepare(job)
                 started_at = self._clock.now().timestamp()
                 await job.runtime.start(job.folder, job.order, started_at)
-                alone_since = None if job.report.guests else started_at
-                self._report(job, state=RUNNING, started_at=started_at, alone_since=alone_since, layers=())
+                self._report_start(job, started_at)
             if job.folder.stop.exists():
                 # It came while the job was starting, or to an earlier agent.
                 job.runtime.stop(job.folder)

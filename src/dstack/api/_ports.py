@@ -7,9 +7,10 @@ at: where the job runs on this very machine, the job itself must be able to take
 import errno
 import socket
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from dstack.errors import PortUsedError
+from dstack.errors import ConfigurationError, PortUsedError
+from dstack.spec.ports import PortMapping
 
 LOOPBACK = "127.0.0.1"
 NEXT_PORTS_TRIED = 100
@@ -129,3 +130,16 @@ def _port_error(host: str, port: int, container_port: int, error: OSError) -> Po
     if error.errno in (errno.EACCES, errno.EPERM):
         return PortUsedError(f"The local port {port} may not be used by this user", hint=advice)
     return PortUsedError(f"The local port {port} cannot be used on `{host}`: {error.strerror}", hint=advice)
+
+
+def overrides(ports: Sequence[PortMapping | str] | None) -> dict[int, int | None]:
+    """Container port to the local port that the caller wants for it, None for any.
+
+    Raises:
+        ConfigurationError: a port cannot be understood.
+    """
+    try:
+        mappings = [PortMapping.parse(port) for port in ports or ()]
+    except ValueError as error:
+        raise ConfigurationError(f"A port cannot be understood: {error}") from error
+    return {mapping.container_port: mapping.local_port for mapping in mappings}

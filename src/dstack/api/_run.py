@@ -1,15 +1,22 @@
 """One run: what it is, and what can be done with it."""
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from dstack.api import _ports, _tunnel
+from dstack.api import _connection, _exec, _ports
 from dstack.api._attach import Attachment, Wish, open_attachment
 from dstack.api._context import Context
 from dstack.api._keys import Identity, identity
 from dstack.api._logs import LogReader
-from dstack.errors import AgentRefused, ConfigurationError, ServerClientError, SSHError
+from dstack.errors import (
+    AgentRefused,
+    ClientError,
+    ResourceNotExistsError,
+    ServerClientError,
+    SSHError,
+)
 from dstack.protocol import routes
 from dstack.protocol.requests import GrantAccess, StopRun
 from dstack.protocol.statuses import JobStatus, RunStatus
@@ -78,6 +85,14 @@ class Run:
     def ports(self) -> dict[int, int] | None:
         """Container port to local port while attached, else None."""
         return dict(self._attachment.ports) if self._attachment else None
+
+    @property
+    def editor_url(self) -> str | None:
+        """While attached to a dev environment: the link that opens it in its editor, else None."""
+        ide = self._view.spec["configuration"].get("ide")
+        if self._attachment is None or ide is None:
+            return None
+        return self._attachment.editor_url(ide)
 
     @property
     def service_url(self) -> str | None:
@@ -214,7 +229,7 @@ class Run:
         """
         if self._attachment is not None:
             return True
-        _tunnel.preload()
+        _connection.preload()
         key = identity(ssh_identity_file or self._context.ssh_identity_file)
 
         for _ in self.changes():
@@ -224,18 +239,68 @@ class Run:
             wish = Wish(
                 key=f"{self.id}-{replica_num}-{job_num}",
                 host_name=self.name if (replica_num, job_num) == (0, 0) else f"{self.name}-{replica_num}-{job_num}",
-                wanted=job.ports | _overrides(ports_overrides),
+                wanted=job.ports | _ports.overrides(ports_overrides),
                 bind_address=bind_address,
                 is_explicit=bool(bind_address or ports_overrides),
                 same_machine=self._context.same_machine,
                 reserved=self._reserved,
                 identity=key,
                 grant=lambda: self._grant(key, replica_num, job_num),
+                await_job=lambda: self._runs_again(replica_num, job_num),
             )
             if self._open(wish, replica_num, job_num):
                 return True
         self._release()
         return self.status is RunStatus.DONE
+
+    def exec(
+        self,
+        command: Sequence[str],
+        *,
+        has_terminal: bool = False,
+        ssh_identity_file: str | os.PathLike[str] | None = None,
+        replica_num: int = 0,
+        job_num: int = 0,
+    ) -> int:
+        """Run a command inside a running job, with this process's standard input, output and error output.
+
+        It needs no `attach`. In the main thread, SIGINT and SIGTERM go to the command, and a second SIGINT leaves it.
+
+        Args:
+            command: the program and its arguments, which arrive just so; `["sh", "-c", "…"]` for a shell's line.
+            has_terminal: whether the command gets a terminal: this process's own, where it has one.
+            ssh_identity_file: an ed25519 private key; the client's own without it.
+            replica_num: which replica.
+            job_num: which node of it.
+
+        Returns:
+            The command's exit code: 127 where there is no such program, 128 + n after signal n.
+
+        Raises:
+            ClientError: the job does not run.
+            SSHError: there is no connection to it; says why.
+
+        Examples:
+            >>> from dstack.api import Client, Task
+            >>> run = Client.from_config().runs.submit(Task(commands=["sleep 60"]))
+            >>> run.attach()
+            True
+            >>> run.exec(["sh", "-c", "exit 3"])
+            3
+            >>> run.stop(abort=True)
+        """
+        _connection.preload()
+        key = identity(ssh_identity_file or self._context.ssh_identity_file)
+        self._fetch()
+        job = self._job(replica_num, job_num)
+        if job is None:
+            raise ResourceNotExistsError(f"The run `{self.name}` has no job {replica_num}/{job_num}")
+        if job.status is not JobStatus.RUNNING:
+            hint = None if self.status.is_finished() else f"`dstack attach {self.name}` waits until it runs"
+            raise ClientError(f"The run `{self.name}` is {self.status}: no command can be run in it", hint=hint)
+        access = self._grant(key, replica_num, job_num)
+        _connection.check_way(access, same_machine=self._context.same_machine)
+        return _exec.execute(access, key, shlex.join(command), _exec.Ends(), has_terminal=has_terminal)
 
     def detach(self) -> None:
         """Close the tunnel and undo what `attach` did; harmless where nothing is attached.
@@ -281,6 +346,16 @@ class Run:
         )
         return access
 
+    def _runs_again(self, replica: int, node: int) -> bool:
+        """Wait until the job runs, perhaps in another attempt; False where the run has ended before."""
+        here = Run(self._context, self._view)  # this one may be followed in another thread
+        here._fetch()
+        for _ in here.changes():
+            job = here._job(replica, node)
+            if job is not None and job.status is JobStatus.RUNNING:
+                return True
+        return False
+
     def _open(self, wish: Wish, replica: int, node: int) -> bool:
         """Whether the way in is open; False where the job ended before it was.
 
@@ -319,11 +394,3 @@ class Run:
     def _changed(self, view: RunView) -> RunView:
         next(self._context.events.follow(self.id, view.cursor))
         return self._fetch()
-
-
-def _overrides(ports: Sequence[PortMapping | str] | None) -> dict[int, int | None]:
-    try:
-        mappings = [PortMapping.parse(port) for port in ports or ()]
-    except ValueError as error:
-        raise ConfigurationError(f"A port cannot be understood: {error}") from error
-    return {mapping.container_port: mapping.local_port for mapping in mappings}

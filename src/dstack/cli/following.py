@@ -10,6 +10,7 @@ from dstack.protocol.statuses import RunStatus
 if TYPE_CHECKING:
     from dstack.api import Run
 
+EDITORS = {"vscode": "VS Code", "cursor": "Cursor", "windsurf": "Windsurf"}
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
 
@@ -24,10 +25,13 @@ def wait_until_running(run: "Run") -> None:
 
 
 def attach(run: "Run", *, bind_address: str | None = None, ports: list[str] | None = None) -> None:
-    """Open the way in and tell where the ports are."""
+    """Open the way in; tell where the ports are, and how an editor comes in."""
     run.attach(bind_address=bind_address, ports_overrides=ports)
     for container_port, local_port in (run.ports or {}).items():
         words.say(f"Port {container_port} of `{run.name}` is at {bind_address or 'localhost'}:{local_port}")
+    if (link := run.editor_url) is not None:
+        words.say(f"{EDITORS[link.partition(':')[0]]} opens it here: {link}")
+        words.say(f"`ssh {run.name}` leads into it; later on, `dstack attach {run.name}` comes back to it")
 
 
 def write_log(run: "Run") -> None:

@@ -12,7 +12,7 @@ from dstack.cli import words
 from dstack.errors import DstackError
 
 COMMANDS = (
-    *("apply", "attach", "audit", "config", "delete", "event", "init", "logs", "offer", "pool"),
+    *("apply", "attach", "audit", "config", "delete", "event", "exec", "init", "logs", "offer", "pool"),
     *("project", "ps", "run", "schema", "secret", "server", "stop"),
 )
 

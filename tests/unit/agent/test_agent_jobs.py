@@ -30,6 +30,9 @@ class Started:
     def started_at(self, folder: JobFolder) -> float:
         return 100.0
 
+    def working_dir(self, folder: JobFolder, order: JobOrder) -> str:
+        return "/workflow"
+
     async def wait(self, folder: JobFolder, order: JobOrder) -> Ending:
         await asyncio.Event().wait()
         raise AssertionError

@@ -101,6 +101,7 @@ def wish(job: Job) -> Wish:
         reserved=None,
         identity=job.key,
         grant=job.access,
+        await_job=lambda: False,
     )
 
 
@@ -250,7 +251,8 @@ from dstack.api._attach import Wish, open_attachment
 from dstack.api._keys import identity
 from dstack.protocol.views import AccessView
 access = AccessView(**{access.model_dump()!r})
-wish = Wish("r1-0-0", "hello", {{{job.port}: None}}, None, False, True, None, identity(None), lambda: access)
+wanted = {{{job.port}: None}}
+wish = Wish("r1-0-0", "hello", wanted, None, False, True, None, identity(None), lambda: access, lambda: False)
 open_attachment(wish)
 print((Path.home() / ".dstack/ssh/config").read_text())
 """

@@ -27,6 +27,7 @@ class StandIn:
         self.detail = detail
         self.reason = reason
         self.ports: dict[int, int] | None = {80: 8000}
+        self.editor_url: str | None = None
         self.done: list[str] = []
         self.attach_error: Exception | None = None
         self.interrupts_log = False

@@ -11,7 +11,7 @@ import os
 from collections.abc import Collection
 
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
-from dstack.agent.containers.creation import HOME_LABEL, JOB_LABEL, creation, program_of
+from dstack.agent.containers.creation import HOME_LABEL, JOB_LABEL, creation, program_of, working_dir_of
 from dstack.agent.containers.mounted import give_files, lay_out
 from dstack.agent.containers.store import ImageStore
 from dstack.agent.containers.watching import Watch
@@ -51,6 +51,9 @@ class ContainerRuntime(Runtime):
     def started_at(self, folder: JobFolder) -> float | None:
         return (read_json(folder.container) or {}).get("started_at")
 
+    def working_dir(self, folder: JobFolder, order: JobOrder) -> str | None:
+        return (read_json(folder.container) or {}).get("working_dir")
+
     async def prepare(self, folder: JobFolder, order: JobOrder, tell: Tell) -> None:
         """Have the image here."""
         try:
@@ -69,7 +72,8 @@ class ContainerRuntime(Runtime):
                 id = await self._create(_name(order.job_id), body)
                 uid, gid = await give_files(self._engine, folder, id, container.user or image.user)
                 known = {"id": id, "started_at": started_at, "uid": uid, "gid": gid}
-                write_json(folder.container, {**known, "missing": program_of(order, image).missing})
+                known |= {"missing": program_of(order, image).missing, "working_dir": working_dir_of(order, image)}
+                write_json(folder.container, known)
                 await self._engine.call("POST", f"/containers/{id}/start")
             except EngineRefused as refusal:
                 raise _refusal_of_start(container, refusal) from None

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
         following.wait_until_running(one)
         following.attach(one, bind_address=arguments.host, ports=arguments.ports)
         if not one.status.is_finished():
-            words.say(f"Attached to `{one.name}`; Ctrl-C leaves, and the run goes on")
+            words.say(f"Attached to `{one.name}`: `ssh {one.name}` leads into it. Ctrl-C leaves, and the run goes on")
         if arguments.logs:
             following.write_log(one)
         else:
