@@ -69,8 +69,8 @@ async def connect(access: AccessView, identity: Identity) -> "asyncssh.SSHClient
         )
     except (OSError, asyncssh.Error, asyncssh.KeyImportError, TimeoutError) as error:
         raise SSHError(
-            f"The SSH tunnel to `{access.hostname}:{access.ssh_port}` could not be opened: {cause(error)}",
-            hint="The job itself goes on; `attach` may be tried again",
+            f"The SSH connection to `{access.hostname}:{access.ssh_port}` could not be opened: {cause(error)}",
+            hint="The job itself goes on; it may be tried again",
         ) from error
 
 

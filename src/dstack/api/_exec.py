@@ -196,7 +196,7 @@ def _in_its_hands(terminal: int | None) -> Iterator[None]:
         return
     before = termios.tcgetattr(terminal)
     try:
-        tty.setraw(terminal)
+        tty.setraw(terminal, termios.TCSADRAIN)  # what was typed ahead is for the command
         yield
     finally:
         termios.tcsetattr(terminal, termios.TCSADRAIN, before)

@@ -296,8 +296,8 @@ class Run:
         if job is None:
             raise ResourceNotExistsError(f"The run `{self.name}` has no job {replica_num}/{job_num}")
         if job.status is not JobStatus.RUNNING:
-            hint = None if self.status.is_finished() else f"`dstack attach {self.name}` waits until it runs"
-            raise ClientError(f"The run `{self.name}` is {self.status}: no command can be run in it", hint=hint)
+            hint = f"`dstack attach {self.name}` waits until it runs" if job.reason is None else None
+            raise ClientError(f"The job of `{self.name}` is {job.status}: no command can be run in it", hint=hint)
         access = self._grant(key, replica_num, job_num)
         _connection.check_way(access, same_machine=self._context.same_machine)
         return _exec.execute(access, key, shlex.join(command), _exec.Ends(), has_terminal=has_terminal)

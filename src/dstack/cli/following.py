@@ -31,7 +31,6 @@ def attach(run: "Run", *, bind_address: str | None = None, ports: list[str] | No
         words.say(f"Port {container_port} of `{run.name}` is at {bind_address or 'localhost'}:{local_port}")
     if (link := run.editor_url) is not None:
         words.say(f"{EDITORS[link.partition(':')[0]]} opens it here: {link}")
-        words.say(f"`ssh {run.name}` leads into it; later on, `dstack attach {run.name}` comes back to it")
 
 
 def write_log(run: "Run") -> None:
@@ -47,6 +46,8 @@ def follow(run: "Run", *, shows_log: bool = True) -> int:
         wait_until_running(run)
         try:
             attach(run)
+            if run.editor_url is not None:
+                words.say(f"`ssh {run.name}` leads into it; later on, `dstack attach {run.name}` comes back to it")
         except ClientError as error:  # the run goes on, and so can we, without its ports
             words.say_error(error, label="warning")
         if shows_log:

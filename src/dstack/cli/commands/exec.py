@@ -23,9 +23,7 @@ class _Command(argparse.Action):
         rest.parse_args(options, namespace)
         if not command:
             run = namespace.run_name
-            parser.error(
-                f"which command? For a shell, `{parser.prog} -t {run} -- sh`, or `dstack attach {run}` and `ssh {run}`"
-            )
+            parser.error(f"name a command after `--`; to work inside, `dstack attach {run}` and then `ssh {run}`")
         namespace.command = command
 
 
