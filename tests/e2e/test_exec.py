@@ -1,4 +1,4 @@
-"""`dstack exec`: a command inside a running job, into a plain process and into a container, as scripts and people use it."""
+"""`dstack exec`: a command inside a running job, into a process and into a container, as scripts and people use it."""
 
 import hashlib
 import os
@@ -144,7 +144,10 @@ def test_what_cannot_be_done_is_told(job: Home) -> None:
     for _ in run.changes():
         pass
     over = job.cli("exec", HOST, "--", "ls")
-    assert (over.returncode, over.stderr) == (1, f"error: The job of `{HOST}` is aborted: no command can be run in it\n")
+    assert (over.returncode, over.stderr) == (
+        1,
+        f"error: The job of `{HOST}` is aborted: no command can be run in it\n",
+    )
 
 
 def test_a_job_that_ends_ends_the_command(job: Home) -> None:

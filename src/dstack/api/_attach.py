@@ -189,14 +189,14 @@ def _bind(wish: Wish, *, is_direct: bool) -> tuple[dict[int, int], dict[int, soc
     """The local port of each container port, and the sockets of those that need a forward.
 
     Where the job's ports are this machine's, `8000:8000` needs none: the job itself listens there, and must find the
-    port free.
+    port free. Nor may `*:8000` take it.
     """
     host = _ports.address_of(wish.bind_address)
     direct = {
         port: port for port, local in wish.wanted.items() if is_direct and local == port and host == _ports.LOOPBACK
     }
     rest = [(port, local) for port, local in wish.wanted.items() if port not in direct]
-    sockets = _ports.listen_on(host, rest, wish.reserved)
+    sockets = _ports.listen_on(host, rest, wish.reserved, taken=wish.wanted if is_direct else ())
     if wish.reserved is not None:
         wish.reserved.release()
     return direct | {port: bound.getsockname()[1] for port, bound in sockets.items()}, sockets
