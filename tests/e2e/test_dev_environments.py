@@ -1,6 +1,7 @@
 """Dev environments: the editor's link, their end when nobody comes, and the ways in that people use over days."""
 
 import json
+import os
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -89,12 +90,15 @@ def test_it_lives_while_somebody_is_connected_and_ends_when_nobody_is(home: Home
     assert run.attach()
     assert run.editor_url is not None and run.editor_url.startswith("vscode://vscode-remote/ssh-remote+desk/")
     guest = subprocess.Popen(
-        ssh(home, "desk", "echo in; read line; echo out"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ssh(home, "desk", "echo in; read a; sleep 3; echo still in; read b"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert guest.stdin is not None and guest.stdout is not None and guest.stdout.readline() == b"in\n"
     run.detach()
     runs.exec_plan(runs.get_plan(desk.model_copy(update={"inactivity_duration": 1}), run_name="desk"))
-    home.run_program(*home.command("exec", "desk", "--", "sleep", "3"))
+    os.write(guest.stdin.fileno(), b"\n")
+    assert guest.stdout.readline() == b"still in\n"
     run.refresh()
     assert run.status == "running", "it may be alone for 1 s, and was not for 3"
     home.kill_agent()  # throws the guest out; the next agent counts from its own start
@@ -107,10 +111,8 @@ def test_it_lives_while_somebody_is_connected_and_ends_when_nobody_is(home: Home
 @pytest.fixture
 def elsewhere(home: Home, tmp_path: Path) -> "dict[str, str]":
     """The environment of a second machine of the same user: no file in common, only the server's address and token."""
-    server = json.loads((home.data / "server.json").read_text()) if (home.data / "server.json").exists() else {}
-    if not server:
-        assert home.cli("ps").returncode == 0
-        server = json.loads((home.data / "server.json").read_text())
+    assert home.cli("ps").returncode == 0, "the server is there"
+    server = json.loads((home.data / "server.json").read_text())
     known = {"DSTACK_SERVER_URL": server["url"], "DSTACK_TOKEN": server["token"], "DSTACK_PROJECT": "main"}
     return {**home.env, **known, "HOME": str(tmp_path)}
 

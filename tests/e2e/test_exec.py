@@ -138,6 +138,8 @@ def test_what_cannot_be_done_is_told(job: Home) -> None:
     )
     node = job.cli("exec", HOST, "--job", "3", "--", "ls")
     assert (node.returncode, node.stderr) == (1, f"error: The run `{HOST}` has no job 0/3\n")
+    attached = job.cli("attach", HOST, "--job", "3")
+    assert (attached.returncode, attached.stderr) == (1, f"error: The run `{HOST}` has no job 0/3\n")
     assert job.cli("stop", "-x", "-y", HOST).returncode == 0
     run = job.client().runs.get(HOST)
     assert run is not None

@@ -20,7 +20,7 @@ from dstack.errors import (
 from dstack.protocol import routes
 from dstack.protocol.requests import GrantAccess, StopRun
 from dstack.protocol.statuses import JobStatus, RunStatus
-from dstack.protocol.views import AccessView, JobView, RunView
+from dstack.protocol.views import AccessView, InstanceView, JobView, RunView
 from dstack.spec.backends import BackendType
 from dstack.spec.ports import PortMapping
 
@@ -72,14 +72,12 @@ class Run:
     @property
     def backend(self) -> BackendType | None:
         """Where it runs; None before it is known."""
-        instance = self._first_job.instance if self._first_job else None
-        return BackendType(instance.backend) if instance else None
+        return BackendType(self._instance.backend) if self._instance else None
 
     @property
     def hostname(self) -> str | None:
         """The host it runs on; None before it is known."""
-        instance = self._first_job.instance if self._first_job else None
-        return instance.hostname if instance else None
+        return self._instance.hostname if self._instance else None
 
     @property
     def ports(self) -> dict[int, int] | None:
@@ -87,12 +85,15 @@ class Run:
         return dict(self._attachment.ports) if self._attachment else None
 
     @property
+    def ssh_host(self) -> str | None:
+        """What `ssh` calls the job while attached, else None."""
+        return self._attachment.host_name if self._attachment else None
+
+    @property
     def editor_url(self) -> str | None:
         """While attached to a dev environment: the link that opens it in its editor, else None."""
         ide = self._view.spec["configuration"].get("ide")
-        if self._attachment is None or ide is None:
-            return None
-        return self._attachment.editor_url(ide)
+        return self._attachment.editor_url(ide) if self._attachment and ide else None
 
     @property
     def service_url(self) -> str | None:
@@ -215,6 +216,7 @@ class Run:
             False where the run has finished without success; True otherwise, with `ports` filled while it runs.
 
         Raises:
+            ResourceNotExistsError: the run has no such job.
             PortUsedError: a local port is in use, or may not be used.
             SSHError: the tunnel could not be opened; says why.
 
@@ -233,7 +235,7 @@ class Run:
         key = identity(ssh_identity_file or self._context.ssh_identity_file)
 
         for _ in self.changes():
-            job = self._job(replica_num, job_num)
+            job = self._wanted_job(replica_num, job_num)
             if job is None or job.status is not JobStatus.RUNNING:
                 continue
             wish = Wish(
@@ -269,15 +271,13 @@ class Run:
         Args:
             command: the program and its arguments, which arrive just so; `["sh", "-c", "…"]` for a shell's line.
             has_terminal: whether the command gets a terminal: this process's own, where it has one.
-            ssh_identity_file: an ed25519 private key; the client's own without it.
-            replica_num: which replica.
-            job_num: which node of it.
+            ssh_identity_file, replica_num, job_num: as for `attach`.
 
         Returns:
             The command's exit code: 127 where there is no such program, 128 + n after signal n.
 
         Raises:
-            ClientError: the job does not run.
+            ResourceNotExistsError, ClientError: there is no such job, or it does not run.
             SSHError: there is no connection to it; says why.
 
         Examples:
@@ -292,12 +292,11 @@ class Run:
         _connection.preload()
         key = identity(ssh_identity_file or self._context.ssh_identity_file)
         self._fetch()
-        job = self._job(replica_num, job_num)
-        if job is None:
-            raise ResourceNotExistsError(f"The run `{self.name}` has no job {replica_num}/{job_num}")
-        if job.status is not JobStatus.RUNNING:
-            hint = f"`dstack attach {self.name}` waits until it runs" if job.reason is None else None
-            raise ClientError(f"The job of `{self.name}` is {job.status}: no command can be run in it", hint=hint)
+        job = self._wanted_job(replica_num, job_num)
+        if job is None or job.status is not JobStatus.RUNNING:
+            state, is_ending = (job.status, job.reason) if job else (self.status, self.reason)
+            hint = None if is_ending else f"`dstack attach {self.name}` waits until it runs"
+            raise ClientError(f"The job of `{self.name}` is {state}: no command can be run in it", hint=hint)
         access = self._grant(key, replica_num, job_num)
         _connection.check_way(access, same_machine=self._context.same_machine)
         return _exec.execute(access, key, shlex.join(command), _exec.Ends(), has_terminal=has_terminal)
@@ -311,8 +310,6 @@ class Run:
             >>> run.attach()
             True
             >>> run.detach()
-            >>> run.ports is None
-            True
             >>> run.stop(abort=True)
         """
         self._release()
@@ -381,8 +378,15 @@ class Run:
             self._reserved = None
 
     @property
-    def _first_job(self) -> JobView | None:
-        return self._job(0, 0)
+    def _instance(self) -> InstanceView | None:
+        job = self._job(0, 0)
+        return job.instance if job else None
+
+    def _wanted_job(self, replica: int, node: int) -> JobView | None:
+        job = self._job(replica, node)
+        if job is None and self._view.jobs:
+            raise ResourceNotExistsError(f"The run `{self.name}` has no job {replica}/{node}")
+        return job  # before its first start, a run has no jobs at all
 
     def _job(self, replica: int, node: int) -> JobView | None:
         return next((job for job in self._view.jobs if (job.replica, job.node) == (replica, node)), None)

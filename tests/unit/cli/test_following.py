@@ -28,6 +28,7 @@ class StandIn:
         self.reason = reason
         self.ports: dict[int, int] | None = {80: 8000}
         self.editor_url: str | None = None
+        self.ssh_host: str | None = "hello"
         self.done: list[str] = []
         self.attach_error: Exception | None = None
         self.interrupts_log = False
@@ -41,7 +42,7 @@ class StandIn:
             raise self.attach_error
         return True
 
-    def logs(self) -> Iterator[bytes]:
+    def logs(self, **which: int) -> Iterator[bytes]:
         yield b"a line\n\xff"
         if self.interrupts_log:
             raise KeyboardInterrupt

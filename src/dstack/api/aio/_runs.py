@@ -65,6 +65,11 @@ class Run:
         return self._run.ports
 
     @property
+    def ssh_host(self) -> str | None:
+        """What `ssh` calls the job while attached, else None."""
+        return self._run.ssh_host
+
+    @property
     def editor_url(self) -> str | None:
         """While attached to a dev environment: the link that opens it in its editor, else None."""
         return self._run.editor_url

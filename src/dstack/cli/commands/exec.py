@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from dstack.cli import options
+
 HELP = "run a command inside a running job; its exit code is ours"
 USAGE = "%(prog)s RUN [options] -- COMMAND…"
 EXAMPLES = (
@@ -17,10 +19,10 @@ class _Command(argparse.Action):
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
-        options, command = _split(values)
+        ours, command = _split(values)
         rest = argparse.ArgumentParser(prog=parser.prog, usage=parser.usage)
         _add_options(rest)
-        rest.parse_args(options, namespace)
+        rest.parse_args(ours, namespace)
         if not command:
             run = namespace.run_name
             parser.error(f"name a command after `--`; to work inside, `dstack attach {run}` and then `ssh {run}`")
@@ -49,8 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--replica", type=int, default=0, metavar="N", help="which replica (default: 0)")
-    parser.add_argument("--job", type=int, default=0, metavar="N", help="which job of it (default: 0)")
+    options.add_job(parser)
     terminal = parser.add_mutually_exclusive_group()
     terminal.add_argument(
         "-t", dest="terminal", action="store_true", default=None, help="give it a terminal (default: where we have one)"
