@@ -56,6 +56,17 @@ class Job:
     def start(self, *args: str) -> "subprocess.Popen[str]":
         return self.home.start_program(*self.command(*args))
 
+    @property
+    def busybox(self) -> str:
+        """What comes before the name of one of BusyBox's programs."""
+        return "" if self.kind == "container" else "busybox "
+
+    def serving(self, port: int, page: str) -> str:
+        """A command that serves one page at a port of the job's loopback."""
+        folder = f"/tmp/served-{port}"
+        page_there = f"mkdir -p {folder} && printf '{page}' > {folder}/index.html"
+        return f"{page_there} && exec {self.busybox}httpd -f -p 127.0.0.1:{port} -h {folder}"
+
 
 def started(home: Home, kind: str, **fields: object) -> Job:
     task = {"commands": ["echo up; while :; do sleep 1; done"], **fields}
@@ -81,11 +92,13 @@ def job(request: pytest.FixtureRequest, home: Home, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def container(home: Home, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
-    """An attached job in a container, as a user who is not root."""
+def container(
+    request: pytest.FixtureRequest, home: Home, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Job]:
+    """An attached job in a container, as a user who is not root, or as the one that the test names."""
     monkeypatch.setenv("DOCKER_HOST", engine.host)
     home.env["DOCKER_HOST"] = engine.host
-    found = started(home, "container", user="me")
+    found = started(home, "container", user=getattr(request, "param", "me"))
     yield found
     found.run.stop(abort=True)
     for _ in found.run.changes():
@@ -130,8 +143,11 @@ def test_a_terminal_is_one_and_changes_its_size(job: Job) -> None:
     process.send_signal(28)  # SIGWINCH
     os.write(ours, b"while [ \"$(stty size)\" != '11 55' ]; do sleep 0.05; done; echo resi''zed\n")
     until(rb"resized")
-    os.write(ours, b"sleep 600\n")
+    mark = f"6{os.getpid()}"
+    os.write(ours, f"sleep {mark}\n".encode())
+    wait_for("what is to be interrupted", lambda: _lives(f"sleep\0{mark}\0"))
     os.write(ours, b"\x03")
+    wait_for("its end", lambda: not _lives(f"sleep\0{mark}\0"))
     os.write(ours, b"echo af''ter; exit 4\n")
     until(rb"after")
     assert process.wait(30) == 4
@@ -162,33 +178,30 @@ def test_files_are_copied_by_scp_and_sftp(job: Job, tmp_path: Path) -> None:
 
 
 def test_ports_of_the_job_are_forwarded_both_ways_and_by_a_proxy(job: Job) -> None:
-    here, back, proxy = free_ports(3)
-    inside = free_ports(1)[0]
-    nc = "nc" if job.kind == "container" else "busybox nc"
-    answer = "printf 'HTTP/1.0 200 OK\\r\\n\\r\\nfrom the job'"
-    server = f"while :; do {answer} | {nc} -l -s 127.0.0.1 -p {inside} >/dev/null; done"
-    job.start(HOST, server)
-    job.start("-N", "-L", f"{here}:127.0.0.1:{inside}", "-D", str(proxy), "-R", f"{inside + 1}:127.0.0.1:{back}", HOST)
-
-    def is_served() -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{here}/", timeout=5) as response:
-                return bool(response.read() == b"from the job")
-        except OSError:
-            return False
-
-    wait_for("the forward", is_served)
+    here, inside, back, returning, proxy = free_ports(5)
+    job.start(HOST, job.serving(inside, "from the job"))
+    job.start("-N", "-L", f"{here}:127.0.0.1:{inside}", "-D", str(proxy), "-R", f"{returning}:127.0.0.1:{back}", HOST)
+    wait_for("the forward", lambda: _page(here) == "from the job")
     with socket.create_server(("127.0.0.1", back)) as listening:
         threading.Thread(target=_answer_one, args=(listening,), daemon=True).start()
-        command = f"{nc} 127.0.0.1 {inside + 1} </dev/null"
-        wait_for("the way back", lambda: b"to the job" in job.ssh(HOST, command).stdout)
+        ask = f"{job.busybox}nc 127.0.0.1 {returning} </dev/null"
+        wait_for("the way back", lambda: b"to the job" in job.ssh(HOST, ask).stdout)
     with closing(socket.create_connection(("127.0.0.1", proxy), timeout=20)) as client:
         client.sendall(b"\x05\x01\x00")
         assert client.recv(2) == b"\x05\x00"
         client.sendall(b"\x05\x01\x00\x01\x7f\x00\x00\x01" + struct.pack(">H", inside))
         assert client.recv(10)[1] == 0
         client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        assert b"HTTP/1.0 200" in client.recv(100)
+        assert client.recv(12).endswith(b" 200")
+
+
+def _page(port: int) -> str:
+    """What is served at a local port; nothing where nobody serves."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as response:
+            return str(response.read().decode())
+    except OSError:
+        return ""
 
 
 def _answer_one(listening: socket.socket) -> None:
@@ -209,37 +222,43 @@ def test_one_connection_serves_many_sessions(job: Job) -> None:
 def test_the_clients_agent_is_there_inside(job: Job) -> None:
     key = job.home.path / "agent-key"
     asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(key))
+    key.chmod(0o600)
     agent_socket = str(job.home.path / "agent.sock")
     job.home.start_program("ssh-agent", "-D", "-a", agent_socket)
     wait_for("the agent", lambda: os.path.exists(agent_socket))
-    env = {"SSH_AUTH_SOCK": agent_socket}
-    subprocess.run(["ssh-add", "-q", str(key)], env={**os.environ, **env}, check=True, timeout=20)
-    asked = struct.pack(">IB", 1, 11)
-    talk = 'nc local:"$SSH_AUTH_SOCK"' if job.kind == "container" else "busybox nc local:$SSH_AUTH_SOCK"
-    answer = job.ssh("-A", HOST, f"test -S $SSH_AUTH_SOCK && {talk}", input=asked, env=env)
-    assert b"ssh-ed25519" in answer.stdout, answer.stderr
-    assert job.ssh(HOST, "test -z $SSH_AUTH_SOCK").returncode == 0
+    subprocess.run(["ssh-add", "-q", str(key)], env={**os.environ, "SSH_AUTH_SOCK": agent_socket}, check=True)
+    job.home.env["SSH_AUTH_SOCK"] = agent_socket
+    session = job.start("-A", HOST, "test -S $SSH_AUTH_SOCK && echo $SSH_AUTH_SOCK; sleep 600")
+    assert session.stdout is not None
+    inside = session.stdout.readline().strip()
+    # Who is inside has no ssh-add of its own: what it would reach is reached by a forward.
+    through = job.home.path / "through.sock"
+    job.start("-N", "-L", f"{through}:{inside}", HOST)
+    asking = ("ssh-add", "-L")
+    environ = {**os.environ, "SSH_AUTH_SOCK": str(through)}
+    wait_for("the way to the agent", lambda: subprocess.run(asking, env=environ, capture_output=True).returncode == 0)
+    assert b"ssh-ed25519" in subprocess.run(asking, env=environ, capture_output=True, check=True).stdout
+    assert job.said("echo agent $SSH_AUTH_SOCK") == "agent\n"
 
 
-def test_an_editors_server_is_installed_started_and_reached(job: Job, tmp_path: Path) -> None:
-    """As VS Code does it: a script on the shell's input leaves a server behind, which is reached through a proxy."""
-    (proxy,) = free_ports(1)
-    nc = "nc" if job.kind == "container" else "busybox nc"
-    port = free_ports(1)[0]
+def test_an_editors_server_is_installed_started_and_reached(job: Job) -> None:
+    """As VS Code does it: a script on the shell's input leaves a server behind, which is reached by forwards."""
+    here, inside = free_ports(2)
     script = (
-        f"mkdir -p ~/.editor-{port} && cd ~/.editor-{port} && "
-        f"printf 'while :; do echo served | {nc} -l -s 127.0.0.1 -p {port}; done' > server.sh\n"
-        "nohup sh server.sh > log 2>&1 < /dev/null &\n"
-        f"echo listeningOn=={port}==\n"
+        f"mkdir -p /tmp/editor-{inside} && cd /tmp/editor-{inside} && echo served > index.html\n"
+        f"(trap '' HUP; exec {job.busybox}httpd -f -p 127.0.0.1:{inside}) > log 2>&1 < /dev/null &\n"
+        f"echo listeningOn=={inside}==\n"
     )
-    result = job.ssh("-T", "-D", str(proxy), HOST, "sh", input=script.encode())
-    assert f"listeningOn=={port}==" in result.stdout.decode(), result.stderr
-    wait_for("the server", lambda: "served" in job.ssh("-W", f"127.0.0.1:{port}", HOST).stdout.decode())
+    result = job.ssh("-T", HOST, "sh", input=script.encode())
+    assert f"listeningOn=={inside}==" in result.stdout.decode(), result.stderr
+    job.start("-N", "-L", f"{here}:127.0.0.1:{inside}", HOST)
+    wait_for("the server", lambda: _page(here) == "served\n")
 
 
 def test_another_machine_of_the_user_comes_in_too_and_no_other_key(job: Job, tmp_path: Path) -> None:
     other = tmp_path / "id_other"
     asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(other))
+    other.chmod(0o600)
     text = job.config.read_text()
     plain = re.sub(r"IdentityFile .*", f"IdentityFile {other}", text)
     stranger = tmp_path / "config"
@@ -251,7 +270,7 @@ def test_another_machine_of_the_user_comes_in_too_and_no_other_key(job: Job, tmp
         assert run is not None
         job.run.detach()
         run.attach()
-    assert subprocess.run(["ssh", "-F", str(stranger), HOST, "true"], timeout=60).returncode == 0
+        assert subprocess.run(["ssh", "-F", str(stranger), HOST, "true"], timeout=60).returncode == 0
 
 
 def test_no_password_opens_and_no_key_after_the_end(job: Job) -> None:
@@ -260,12 +279,12 @@ def test_no_password_opens_and_no_key_after_the_end(job: Job) -> None:
         "-o", "PreferredAuthentications=password,keyboard-interactive", "-o", "BatchMode=yes", HOST, "true"
     )
     assert methods.returncode == 255 and b"Permission denied (publickey)" in methods.stderr
-    text = job.config.read_text()
+    config, hosts = job.home.path / "old-config", job.home.path / "old-hosts"
+    shutil.copy(job.config.with_name("known_hosts"), hosts)
+    config.write_text(job.config.read_text().replace(str(job.config.with_name("known_hosts")), str(hosts)))
     job.run.stop()
     for _ in job.run.changes():
         pass
-    config = job.home.path / "old-config"
-    config.write_text(text)
     late = subprocess.run(["ssh", "-F", str(config), HOST, "true"], capture_output=True, timeout=60)
     assert late.returncode == 255 and b"Permission denied (publickey)" in late.stderr
 
@@ -283,7 +302,7 @@ def test_a_client_that_is_gone_leaves_nothing_that_it_waited_for(job: Job) -> No
     mark = f"8{os.getpid()}"
     session = job.start(HOST, f"echo there; exec sleep {mark}")
     assert session.stdout is not None and session.stdout.readline() == "there\n"
-    assert _lives(f"sleep\0{mark}\0")
+    wait_for("what it waits for", lambda: _lives(f"sleep\0{mark}\0"))
     session.kill()
     wait_for("the end of what nobody waits for", lambda: not _lives(f"sleep\0{mark}\0"))
 
@@ -298,6 +317,7 @@ def _lives(command: str) -> bool:
     return False
 
 
+@pytest.mark.parametrize("container", ["me", "root"], indirect=True)
 def test_files_cannot_be_reached_outside_the_container(container: Job, tmp_path: Path) -> None:
     """Neither by `..`, nor by a link to an absolute path, nor through `/proc`."""
     secret = Path("/tmp") / f"host-secret-{os.getpid()}"

@@ -20,10 +20,13 @@ of the server that started the agent."""
 SHELLS = ("bash", "sh")
 
 
-def job_environment(order: JobOrder, inherited: Mapping[str, str], files: Path, working_dir: Path) -> dict[str, str]:
+def job_environment(
+    order: JobOrder, visible: Mapping[str, str], inherited: Mapping[str, str], files: Path, working_dir: Path
+) -> dict[str, str]:
     """The whole environment of a job: what is kept of `inherited`, then the order's, then what only the agent knows.
 
     Args:
+        visible: by which it finds its GPUs.
         files: the job's folder of files, absolute.
         working_dir: where the job starts, absolute.
     """
@@ -32,6 +35,7 @@ def job_environment(order: JobOrder, inherited: Mapping[str, str], files: Path, 
         **kept,
         "PYTHONUNBUFFERED": "1",
         **order.env,
+        **visible,
         MARKER: order.job_id,
         "DSTACK_REPO_DIR": str(files),
         "DSTACK_WORKING_DIR": str(working_dir),

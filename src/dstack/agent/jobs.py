@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -65,6 +65,8 @@ class Jobs:
     def __init__(self, home: Home, runtimes: Runtimes, cache: BlobCache, clock: Clock) -> None:
         self.on_change: Callable[[JobReport], None] = lambda report: None
         """Told about every report that differs from the one before."""
+        self.on_run: Callable[[], None] = lambda: None
+        """Told whenever a job runs that did not before, as far as this agent knows."""
         self.on_end: Callable[[str], None] = lambda job_id: None
         """Told about the end of every job."""
         self._home = home
@@ -74,12 +76,18 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         self._forgotten = Forgotten(home.forgotten)
         self._prepare_slots = asyncio.Semaphore(PREPARE_AT_ONCE)
+        self._accepting = asyncio.Lock()
+        """What is decided about one job holds still when the next is decided about."""
         self._leaving = False
         self._removals: set[asyncio.Task[None]] = set()
 
     def reports(self) -> Iterable[JobReport]:
         """The whole truth about every job."""
         return [job.report for job in self._jobs.values()]
+
+    def all(self) -> list[Job]:
+        """Every job."""
+        return list(self._jobs.values())
 
     def find(self, job_id: str) -> Job | None:
         """The job of this id."""
@@ -105,18 +113,32 @@ class Jobs:
         """Accept a job; it starts as soon as its files are there. Does nothing where it was accepted before.
 
         Raises:
-            AgentRefused: the job was stopped or forgotten already, or this agent is leaving.
+            AgentRefused: the job was stopped or forgotten already, or this agent is leaving, or a GPU that was given
+                to the job is still another's.
         """
         folder = self._home.job(order.job_id)
-        if order.job_id in self._jobs:
-            return
-        if order.job_id in self._forgotten:
-            raise AgentRefused(f"The job `{order.job_id}` was stopped or forgotten before it was started here")
-        if self._leaving:
-            raise AgentRefused("The agent is leaving this host")
-        await asyncio.to_thread(_accept, folder, order)
-        note(folder, self._clock, f"accepted job {order.job_id} of run {order.run_name}")
-        self._begin(folder, order)
+        async with self._accepting:
+            if order.job_id in self._jobs:
+                return
+            if order.job_id in self._forgotten:
+                raise AgentRefused(f"The job `{order.job_id}` was stopped or forgotten before it was started here")
+            if self._leaving:
+                raise AgentRefused("The agent is leaving this host")
+            self._refuse_held(order.gpus)
+            await asyncio.to_thread(_accept, folder, order)
+            note(folder, self._clock, f"accepted job {order.job_id} of run {order.run_name}")
+            self._begin(folder, order)
+
+    def _refuse_held(self, gpus: Collection[int]) -> None:
+        """Whatever a server believes, a card is never two jobs' at once."""
+        for job in self._jobs.values():
+            held = set(gpus).intersection(job.order.gpus)
+            if held and job.report.state != ENDED:
+                raise AgentRefused(
+                    f"The GPU number {min(held)} of the machine is still the job `{job.order.job_id}`'s, "
+                    f"of the run `{job.order.run_name}`",
+                    hint="Wait for its end, or stop it",
+                )
 
     async def stop(self, job_id: str, grace_s: float) -> None:
         """Ask a job to end: SIGTERM, and SIGKILL after `grace_s` seconds. Returns at once.
@@ -255,6 +277,7 @@ class Jobs:
                 started_at = self._clock.now().timestamp()
                 await job.runtime.start(job.folder, job.order, started_at)
                 self._report_start(job, started_at)
+            self.on_run()
             if job.folder.stop.exists():
                 # It came while the job was starting, or to an earlier agent.
                 job.runtime.stop(job.folder)

@@ -9,9 +9,10 @@ from typing import Any
 
 from dstack.agent.jobs import Jobs
 from dstack.agent.logs import Followers, Watcher
+from dstack.agent.metrics.buffer import Buffer
 from dstack.errors import AgentRefused, DstackError
 from dstack.kit.clock import Clock
-from dstack.protocol.agent import VERSION, HostResources, JobReport, order_of, to_json
+from dstack.protocol.agent import VERSION, HostResources, JobReport, order_of, points_to_json, to_json
 from dstack.protocol.frames import read_frame, write_frame
 
 log = logging.getLogger(__name__)
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 HELLO_TIMEOUT_S = 10.0
 FAREWELL_TIMEOUT_S = 5.0
 SERVERS_MAX = 100
+POINTS_PER_FRAME = 1000
 
 Frame = dict[str, Any]
 
@@ -59,6 +61,7 @@ class Link:
         self,
         jobs: Jobs,
         wants: Wants,
+        points: Buffer,
         resources: Awaitable[HostResources],
         clock: Clock,
         on_shutdown: Callable[[], None],
@@ -67,6 +70,7 @@ class Link:
         """Port and host key of the SSH server, once it is ready."""
         self.jobs = jobs
         self.wants = wants
+        self.points = points
         self.clock = clock
         self.watcher = Watcher()
         self.resources = asyncio.ensure_future(resources)
@@ -215,6 +219,7 @@ class _Connection:
         self._link.wants.ask = lambda blob_hash: self.post({"t": "want", "hash": blob_hash})
         self._link.wants.ask_again()
         self._spawn(self._send_reports(), "reports")
+        self._spawn(self._send_points(), "points")
         await self._writer.drain()
 
     async def _send_reports(self) -> None:
@@ -224,6 +229,19 @@ class _Connection:
             changed, self._changed = self._changed, {}
             for report in changed.values():
                 await self.send({"t": "job", "report": to_json(report)})
+
+    async def _send_points(self) -> None:
+        """A few at a time, each in its turn: reports and logs go between."""
+        buffer, said, has_news = self._link.points, dict[str, float](), Event()
+        buffer.on_news = has_news.set
+        while True:
+            while points := buffer.later_than(said, POINTS_PER_FRAME):
+                await self.send({"t": "metrics", "points": points_to_json(points)})
+                said |= {job_id: some[-1].at for job_id, some in points.items()}
+                buffer.were_said(points)
+            said = {job_id: at for job_id, at in said.items() if job_id in buffer}
+            has_news.clear()
+            await has_news.wait()
 
     async def _handle(self, frame: Frame, payload: bytes) -> None:
         match frame:

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from dstack.agent.containers.api import ContainerEngine
 from dstack.agent.files import BlobCache
+from dstack.agent.gpus import found
 from dstack.agent.jobs import Jobs, Runtimes
 from dstack.agent.link import Link, Wants
+from dstack.agent.metrics.sampler import Sampler
 from dstack.agent.paths import Home, make_private_folder, socket_path
 from dstack.agent.resources import probe
 from dstack.agent.runtimes.container import ContainerRuntime
@@ -53,20 +55,28 @@ async def _live(home: Home, spawner: socket.socket, ready_descriptor: int | None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, leaving.set)
     clock, wants = SystemClock(), Wants()
-    runtimes = Runtimes(ProcessRuntime(spawner, clock), ContainerRuntime(home, ContainerEngine(), clock))
+    runtimes = Runtimes(
+        ProcessRuntime(spawner, clock, found.cards), ContainerRuntime(home, ContainerEngine(), clock, found.cards)
+    )
     jobs = Jobs(home, runtimes, BlobCache(home.blobs, wants.fetch), clock)
+    sampler = Sampler(jobs, clock)
+    jobs.on_run = sampler.job_runs
     jobs.recover()
-    link = Link(jobs, wants, asyncio.to_thread(probe, home.root), clock, on_shutdown=leaving.set)
+    link = Link(jobs, wants, sampler.points, asyncio.to_thread(probe, home.root), clock, on_shutdown=leaving.set)
     async with _listening(link, socket_path(home.root)):
         if ready_descriptor is not None:
             os.write(ready_descriptor, b"ready\n")
             os.close(ready_descriptor)
         sshd = SshServer(home, link.announce_ssh, jobs.guests_changed)
         jobs.on_end = sshd.job_ended
-        way_in = asyncio.create_task(sshd.keep(), name="keeps the SSH server")
+        beside = (
+            asyncio.create_task(sshd.keep(), name="keeps the SSH server"),
+            asyncio.create_task(sampler.run(), name="reads what jobs use"),
+        )
         await leaving.wait()
-        way_in.cancel()
-        await asyncio.gather(way_in, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
     await jobs.close()
 
 

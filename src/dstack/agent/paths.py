@@ -128,6 +128,11 @@ class JobFolder:
         return self.root / "script"
 
     @property
+    def visible(self) -> Path:
+        """Of a process job on a machine with GPUs: the variables by which it finds its own."""
+        return self.root / "visible.json"
+
+    @property
     def files(self) -> Path:
         """The job's own folder of files."""
         return self.root / "files"

@@ -54,18 +54,20 @@ def descendants(root: int) -> set[int]:
 
 def marked(job_id: str) -> set[int]:
     """All living processes that carry a job's marker, and their descendants."""
-    wanted = f"{MARKER}={job_id}".encode()
     alive = parents()
-    found = {pid for pid in alive if _carries(pid, wanted)}
+    found = {pid for pid in alive if marker_of(pid) == job_id}
     return (found | below(found, alive)) - {os.getpid()}
 
 
-def _carries(pid: int, wanted: bytes) -> bool:
+def marker_of(pid: int) -> str | None:
+    """The job whose marker a process carries; None where it carries none, or does not let us look."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return wanted in file.read().split(b"\0")
+            variables = file.read().split(b"\0")
     except OSError:
-        return False
+        return None
+    start = f"{MARKER}=".encode()
+    return next((os.fsdecode(one[len(start) :]) for one in variables if one.startswith(start)), None)
 
 
 def send(number: signal.Signals, targets: Iterable[int]) -> None:

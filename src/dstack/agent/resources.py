@@ -2,21 +2,19 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from dstack.agent.containers.sockets import probe_engine
-from dstack.protocol.agent import Gpu, HostResources
+from dstack.agent.gpus.found import detect_gpus
+from dstack.protocol.agent import HostResources
 
 MIB = 1 << 20
-NVIDIA_TIMEOUT_S = 10.0
-NVIDIA_QUERY = ("--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
 def probe(home: Path) -> HostResources:
-    """What jobs can have here. Blocks, for up to ten seconds where a graphics driver is slow.
+    """What jobs can have here. Blocks, for seconds where the driver of a card is slow.
 
     Args:
         home: a folder on the disk that jobs put their files on.
@@ -26,7 +24,7 @@ def probe(home: Path) -> HostResources:
         cpus=_cpus(),
         memory_mib=_memory_bytes() // MIB,
         disk_mib=shutil.disk_usage(home).free // MIB,
-        gpus=_nvidia_gpus(),
+        gpus=detect_gpus(),
         engine=None if isinstance(engine, str) else engine,
         engine_problem=engine if isinstance(engine, str) else "",
     )
@@ -66,32 +64,6 @@ def _group_folders(controller: str) -> Iterator[Path]:
             yield folder
             folder = folder.parent
         yield root
-
-
-def _nvidia_gpus() -> tuple[Gpu, ...]:
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return ()
-    try:
-        answer = subprocess.run(
-            [program, *NVIDIA_QUERY],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=NVIDIA_TIMEOUT_S,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        # A driver without a card, or one that hangs: no cards that could be used.
-        return ()
-    return tuple(nvidia_gpus_of(answer.stdout.decode(errors="replace")))
-
-
-def nvidia_gpus_of(text: str) -> Iterator[Gpu]:
-    """The cards in the answer to `NVIDIA_QUERY`; a card whose memory is not told is left out."""
-    for line in text.splitlines():
-        name, _, memory = line.rpartition(",")
-        if memory.strip().isdigit():
-            yield Gpu("nvidia", name.strip().removeprefix("NVIDIA ").strip(), int(memory))
 
 
 def _lines(path: Path) -> list[str]:

@@ -174,7 +174,8 @@ def launch(folder: JobFolder, order: JobOrder) -> int:
     """
     working_dir = resolve_working_dir(folder.files, order.working_dir)
     working_dir.mkdir(parents=True, exist_ok=True)
-    env = job_environment(order, os.environ, folder.files.resolve(), working_dir)
+    visible = read_json(folder.visible) or {}
+    env = job_environment(order, visible, os.environ, folder.files.resolve(), working_dir)
     argv = [find_shell(order, env.get("PATH")), str(folder.script)]
     script = os.open(folder.script, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(script, "wb") as file:

@@ -1,4 +1,4 @@
-"""One run: what it is, and what can be done with it."""
+"""One run, and what can be done with it."""
 
 import os
 import shlex
@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from dstack.api import _connection, _exec, _ports
-from dstack.api._attach import Attachment, Wish, open_attachment
+from dstack.api._attach import Wish, open_attachment
 from dstack.api._context import Context
 from dstack.api._keys import Identity, identity
 from dstack.api._logs import LogReader
+from dstack.api._run_facts import RunFacts
 from dstack.errors import (
     AgentRefused,
     ClientError,
@@ -20,12 +21,11 @@ from dstack.errors import (
 from dstack.protocol import routes
 from dstack.protocol.requests import GrantAccess, StopRun
 from dstack.protocol.statuses import JobStatus, RunStatus
-from dstack.protocol.views import AccessView, InstanceView, JobView, RunView
-from dstack.spec.backends import BackendType
+from dstack.protocol.views import AccessView, JobView, MetricsView, RunView
 from dstack.spec.ports import PortMapping
 
 
-class Run:
+class Run(RunFacts):
     """One run. What it shows is as of the last `refresh`, `attach` or `logs`.
 
     Examples:
@@ -41,91 +41,9 @@ class Run:
     """
 
     def __init__(self, context: Context, view: RunView, reserved: _ports.Reservation | None = None) -> None:
+        super().__init__(view)
         self._context = context
-        self._view = view
         self._reserved = reserved
-        self._attachment: Attachment | None = None
-
-    def __repr__(self) -> str:
-        return f"<Run {self.name!r}: {self.status}>"
-
-    @property
-    def id(self) -> str:
-        """Unique for ever, while a name may be used again."""
-        return self._view.id
-
-    @property
-    def name(self) -> str:
-        """The run's name."""
-        return self._view.name
-
-    @property
-    def view(self) -> RunView:
-        """All that the server says about the run."""
-        return self._view
-
-    @property
-    def status(self) -> RunStatus:
-        """Where the run is in its life."""
-        return self._view.status
-
-    @property
-    def backend(self) -> BackendType | None:
-        """Where it runs; None before it is known."""
-        return BackendType(self._instance.backend) if self._instance else None
-
-    @property
-    def hostname(self) -> str | None:
-        """The host it runs on; None before it is known."""
-        return self._instance.hostname if self._instance else None
-
-    @property
-    def ports(self) -> dict[int, int] | None:
-        """Container port to local port while attached, else None."""
-        return dict(self._attachment.ports) if self._attachment else None
-
-    @property
-    def ssh_host(self) -> str | None:
-        """What `ssh` calls the job while attached, else None."""
-        return self._attachment.host_name if self._attachment else None
-
-    @property
-    def editor_url(self) -> str | None:
-        """While attached to a dev environment: the link that opens it in its editor, else None."""
-        ide = self._view.spec["configuration"].get("ide")
-        return self._attachment.editor_url(ide) if self._attachment and ide else None
-
-    @property
-    def service_url(self) -> str | None:
-        """Where a service is published; None while it is not."""
-        return self._view.service_url
-
-    @property
-    def service_model(self) -> str | None:
-        """What the model behind a service is named by; None where there is none."""
-        return self._view.service_model
-
-    @property
-    def exit_code(self) -> int | None:
-        """0 where all went well, else that of the job that failed first; None before the end and where nobody knows."""
-        if not self.status.is_finished():
-            return None
-        failed = [job for job in self._view.jobs if job.exit_code]
-        if failed:
-            return min(
-                failed, key=lambda job: (job.finished_at is None, job.finished_at, job.replica, job.node)
-            ).exit_code
-        return 0 if self.status is RunStatus.DONE else None
-
-    @property
-    def reason(self) -> str | None:
-        """Why it is ending or has ended, as a word such as `stopped_by_user`."""
-        return self._view.reason
-
-    @property
-    def detail(self) -> str:
-        """For people: why it ended, or what it waits for."""
-        return self._view.detail
 
     def refresh(self) -> None:
         """Fetch what the server knows now.
@@ -194,6 +112,45 @@ class Run:
         path = {"project": self._context.project, "run": self.id}
         reader = LogReader(self._context.transport, path, query, self._fetch, self._changed)
         return reader.follow(self._view)
+
+    def metrics(self, start_time: datetime | None = None, replica_num: int = 0, job_num: int = 0) -> MetricsView:
+        """What a job of the run used: CPU, memory and its GPUs, a point each ten seconds and the first ones sooner.
+
+        The last hour of a job is kept, and seven days longer once it has ended. A job that was tried again is shown as
+        of its latest attempt.
+
+        Args:
+            start_time: only what came later; without a time zone it is local time.
+            replica_num: which replica.
+            job_num: which node of it.
+
+        Returns:
+            `points`, in order, each with `at`, `cpu_cores`, `memory_mib` and `gpus`; and as `cpu_cores`, `memory_mib`
+            and `gpus` what the job can use at most. What cannot be told is None.
+
+        Raises:
+            ResourceNotExistsError: the run has no such job, or was deleted.
+
+        Examples:
+            >>> from dstack.api import Client, Task
+            >>> run = Client.from_config().runs.submit(Task(commands=["sleep 4"]))
+            >>> [one.status.value for one in run.changes()][-1]
+            'done'
+            >>> last = run.metrics().points[-1]
+            >>> last.cpu_cores < 1, last.memory_mib > 0, last.gpus
+            (True, True, [])
+        """
+        view: MetricsView = self._context.transport.call(
+            routes.READ_METRICS,
+            query={
+                "replica": replica_num,
+                "node": job_num,
+                "start_time": start_time.astimezone().isoformat() if start_time else None,
+            },
+            project=self._context.project,
+            run=self.id,
+        )
+        return view
 
     def attach(
         self,
@@ -377,19 +334,11 @@ class Run:
             self._reserved.release()
             self._reserved = None
 
-    @property
-    def _instance(self) -> InstanceView | None:
-        job = self._job(0, 0)
-        return job.instance if job else None
-
     def _wanted_job(self, replica: int, node: int) -> JobView | None:
         job = self._job(replica, node)
         if job is None and self._view.jobs:
             raise ResourceNotExistsError(f"The run `{self.name}` has no job {replica}/{node}")
         return job  # before its first start, a run has no jobs at all
-
-    def _job(self, replica: int, node: int) -> JobView | None:
-        return next((job for job in self._view.jobs if (job.replica, job.node) == (replica, node)), None)
 
     def _fetch(self) -> RunView:
         self._view = self._context.transport.call(routes.GET_RUN, project=self._context.project, run=self.id)

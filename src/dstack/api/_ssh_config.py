@@ -10,6 +10,8 @@ from dstack.api import _places
 logger = logging.getLogger("dstack.api")
 
 INCLUDE = "Include ~/.dstack/ssh/config"
+CIPHERS = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr"
+"""OpenSSH would take ChaCha20 first, by which a forward is half as fast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Host:
             f"  HostKeyAlias {self.alias}\n"
             f'  UserKnownHostsFile "{_known_hosts()}"\n'
             "  StrictHostKeyChecking yes\n"
+            f"  Ciphers {CIPHERS}\n"
         )
 
 

@@ -64,17 +64,32 @@ class GpuDemand:
 
     def fits(self, gpu: Gpu) -> bool:
         """Whether one such card is what is asked for."""
+        return self.is_like(gpu) and self.is_young_enough(gpu)
+
+    def is_like(self, gpu: Gpu) -> bool:
+        """Whether it is such a card, whatever it can compute."""
         if self.vendor is not None and gpu.vendor.lower() != self.vendor:
             return False
-        if self.names and not any(name.lower() in _words(gpu.name) for name in self.names):
+        if self.names and not any(name.lower() in _words(gpu) for name in self.names):
             return False
         return self.memory_mib is None or self.memory_mib.holds(gpu.memory_mib)
 
+    def is_young_enough(self, gpu: Gpu) -> bool:
+        """Whether it says that it can compute what is asked for."""
+        if self.compute_capability is None:
+            return True
+        has = gpu.compute_capability
+        return has is not None and _numbers(has) >= _numbers(self.compute_capability)
 
-def _words(gpu_name: str) -> list[str]:
-    """`NVIDIA A100-SXM4-80GB` is an A100: a wanted name matches whole or as one word."""
-    name = gpu_name.lower()
-    return [name, name.replace(" ", ""), *name.replace("-", " ").split()]
+
+def _numbers(compute_capability: str) -> list[int]:
+    return [int(number) for number in compute_capability.split(".")]
+
+
+def _words(gpu: Gpu) -> list[str]:
+    """`NVIDIA A100-SXM4-80GB` is an A100: a wanted name matches whole or as one word, or is the vendor's."""
+    name = gpu.name.lower()
+    return [name, name.replace(" ", ""), *name.replace("-", " ").split(), gpu.vendor.lower()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +187,7 @@ def misfits(demand: Demand, offer: Offer) -> Iterator[str]:
         if not (_of_shared(bounds) if offer.shared else bounds).holds(value):
             yield f"{name}: asked {_show(bounds, show)}, has {show(value)}"
     if demand.gpu is not None:
-        yield from _gpu_misfits(demand.gpu, has.gpus)
+        yield from _gpu_misfits(demand, demand.gpu, offer)
     if offer.backend == "local" and has.engine is None:
         why = f" ({has.engine_problem})" if has.engine_problem else ""
         yield from (f"{wish}, has no container engine{why}" for wish in demand.container)
@@ -203,20 +218,26 @@ def _policy_misfits(demand: Demand, offer: Offer) -> Iterator[str]:
         yield f"fleets: asked {', '.join(demand.fleets)}, is in {DEFAULT_FLEET}"
 
 
-def _gpu_misfits(demand: GpuDemand, gpus: tuple[Gpu, ...]) -> Iterator[str]:
-    fitting = [gpu for gpu in gpus if demand.fits(gpu)]
-    wanted = " ".join(filter(None, [demand.vendor, ",".join(demand.names)]))
-    if demand.memory_mib is not None:
-        wanted = f"{wanted} with memory {_show(demand.memory_mib, size)}".strip()
-    if demand.count.min is not None and len(fitting) < demand.count.min:
+def _gpu_misfits(demand: Demand, asked: GpuDemand, offer: Offer) -> Iterator[str]:
+    gpus = offer.resources.gpus
+    alike = [gpu for gpu in gpus if asked.is_like(gpu)]
+    fitting = [gpu for gpu in alike if asked.fits(gpu)]
+    least = asked.count.min or 0
+    wanted = " ".join(filter(None, [asked.vendor, ",".join(asked.names)]))
+    if asked.memory_mib is not None:
+        wanted = f"{wanted} with memory {_show(asked.memory_mib, size)}".strip()
+    if len(alike) < least:
         has = ", ".join(f"{gpu.name} ({size(gpu.memory_mib)})" for gpu in gpus) or "none"
-        yield f"gpu: asked {_show(demand.count, _count)} {wanted}".rstrip() + f", has {has}"
-    elif demand.compute_capability is not None:
-        yield f"gpu.compute_capability: asked {demand.compute_capability}, does not tell its own"
-    elif demand.total_memory_mib is not None:
+        yield f"gpu: asked {_show(asked.count, _count)} {wanted}".rstrip() + f", has {has}"
+    elif len(fitting) < least:
+        told = ", ".join(dict.fromkeys(gpu.compute_capability for gpu in alike if gpu.compute_capability is not None))
+        has = f"has {told}" if told else "does not tell its own"
+        yield f"gpu.compute_capability: asked {asked.compute_capability}, {has}"
+    elif asked.total_memory_mib is not None:
         total = sum(gpu.memory_mib for gpu in fitting)
-        if not demand.total_memory_mib.holds(total):
-            yield f"gpu.total_memory: asked {_show(demand.total_memory_mib, size)}, has {size(total)}"
+        some_will_do = gpus_for(demand, gpus, taken=frozenset()) is not None
+        if not (some_will_do if offer.shared else asked.total_memory_mib.holds(total)):
+            yield f"gpu.total_memory: asked {_show(asked.total_memory_mib, size)}, has {size(total)}"
 
 
 def _show(bounds: Bounds, show: Callable[[float], str]) -> str:
@@ -263,12 +284,19 @@ def share_of(demand: Demand, offer: Offer) -> Share:
 
 
 def gpus_for(demand: Demand, gpus: tuple[Gpu, ...], *, taken: frozenset[int]) -> tuple[int, ...] | None:
-    """The cards a job would get, lowest index first; None where too few are free.
+    """The cards a job would get, lowest index first and as few as will do; None where too few are free.
 
     A job that can do without any gets one where there is one.
     """
     if demand.gpu is None:
         return ()
     free = [index for index, gpu in enumerate(gpus) if index not in taken and demand.gpu.fits(gpu)]
-    least = int(demand.gpu.count.min or 0)
-    return tuple(free[: max(1, least)]) if len(free) >= least else None
+    count, total_mib = demand.gpu.count, demand.gpu.total_memory_mib
+    least = int(count.min or 0)
+    if len(free) < least:
+        return None
+    if total_mib is None:
+        return tuple(free[: max(1, least)])
+    most = len(free) if count.max is None else min(int(count.max), len(free))
+    groups = (tuple(free[:number]) for number in range(max(1, least), most + 1))
+    return next((own for own in groups if total_mib.holds(sum(gpus[index].memory_mib for index in own))), None)

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dstack.domain.objects import Instance, Job, Run
-from dstack.domain.offers import Share
 from dstack.domain.specs import configuration_in
-from dstack.protocol.agent import Container, GitSource, Gpu, JobOrder, Mount
+from dstack.protocol.agent import Container, GitSource, JobOrder, Mount
 from dstack.spec.parse import RunConfiguration
 from dstack.spec.secrets import filled
 
@@ -58,6 +57,7 @@ def order_of(
         stop_grace_s=job.stop_grace_s,
         authorized_keys=(key,) if key else (),
         container=_container_of(configuration, job, instances[job.instance_id or ""], confidential.secrets),
+        gpus=job.share.gpus,
     )
 
 
@@ -115,8 +115,6 @@ def _git_of(repo: Mapping[str, Any], confidential: Confidential) -> GitSource | 
 def _environment(run: Run, job: Job, gang: Sequence[Job], instances: Mapping[str, Instance]) -> dict[str, str]:
     """What every job is told about itself and its peers; single-node jobs too."""
     ips = [instances[node.instance_id or ""].hostname or "" for node in gang]
-    here = instances[job.instance_id or ""]
-    cards = here.offer.resources.gpus
     repo = run.spec.get("repo") or {}
     return {
         "DSTACK_RUN_NAME": run.name,
@@ -130,12 +128,4 @@ def _environment(run: Run, job: Job, gang: Sequence[Job], instances: Mapping[str
         "DSTACK_NODES_NUM": str(job.nodes),
         "DSTACK_GPUS_PER_NODE": str(len(job.share.gpus)),
         "DSTACK_GPUS_NUM": str(sum(len(node.share.gpus) for node in gang)),
-        **_visible(cards, job.share),
     }
-
-
-def _visible(cards: Sequence[Gpu], share: Share) -> dict[str, str]:
-    """On a machine with cards, a job sees its own and no others."""
-    indices = ",".join(map(str, share.gpus))
-    names = {"nvidia": "CUDA_VISIBLE_DEVICES", "amd": "ROCR_VISIBLE_DEVICES"}
-    return {names[card.vendor]: indices for card in cards if card.vendor in names}

@@ -293,9 +293,13 @@ def _why(gang: list[Job], with_room: int, could: Sequence[Room], buyable: Sequen
     if shared:
         best = max(shared, key=lambda room: (room.cpus, room.memory_mib))
         share = share_of(job.demand, best.offer)
-        free = f"{max(0, best.cpus):g} of {best.offer.resources.cpus} CPUs and {size(max(0, best.memory_mib))} are free"
-        cpus = f"{share.cpus:g} CPU{'' if share.cpus == 1 else 's'}"
-        return f"{needs}asks for {cpus} and {size(share.memory_mib)}; on {_title(best.offer)} {free}"
+        has = best.offer.resources
+        asked = [_counted(share.cpus, "CPU"), size(share.memory_mib)]
+        free = [f"{max(0, best.cpus):g} of {_counted(has.cpus, 'CPU')}", size(max(0, best.memory_mib))]
+        if share.gpus:
+            asked.append(_counted(len(share.gpus), "GPU"))
+            free.append(f"{len(has.gpus) - len(best.gpus_taken)} of {_counted(len(has.gpus), 'GPU')}")
+        return f"{needs}asks for {_listed(asked)}; on {_title(best.offer)} {_listed(free)} are free"
     if could:
         busy = sum(room.jobs > 0 for room in could)
         if busy == len(could):
@@ -307,6 +311,14 @@ def _why(gang: list[Job], with_room: int, could: Sequence[Room], buyable: Sequen
     if job.demand.reuse_only:
         return f"{needs}no machine that fits is there, and none may be bought for it"
     return f"{needs}no backend offers a machine that fits just now"
+
+
+def _counted(count: float, what: str) -> str:
+    return f"{count:g} {what}{'' if count == 1 else 's'}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _title(offer: Offer) -> str:

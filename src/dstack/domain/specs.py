@@ -129,8 +129,6 @@ def not_built_yet(configuration: RunConfiguration) -> Iterator[str]:
         yield f"attach network volumes (`volumes: {network_volumes[0]}`)"
     if configuration.nvcc and configuration.python:
         yield "choose a version of Python for the default image with `nvcc`"
-    if configuration.utilization_policy is not None:
-        yield "end runs whose GPUs stand idle (`utilization_policy`)"
     if isinstance(configuration, DevEnvironment) and configuration.version is not None:
         yield "install the server of a given version of the editor (`version`); the editor brings its own"
     if isinstance(configuration, Service):

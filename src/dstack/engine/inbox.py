@@ -4,7 +4,7 @@ Nothing is decided here.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -12,10 +12,11 @@ from dstack.blobs.base import BlobStore
 from dstack.domain.objects import Instance
 from dstack.engine import facts
 from dstack.engine.leases import Leases
+from dstack.engine.measurements import Measurements
 from dstack.hosts.link import Welcome
 from dstack.kit.signals import Signals
 from dstack.logs.base import LogStore
-from dstack.protocol.agent import LOG_STREAMS, JobReport
+from dstack.protocol.agent import LOG_STREAMS, JobReport, Point
 from dstack.store.db import Database
 from dstack.store.tx import Tx
 
@@ -32,6 +33,7 @@ class EngineInbox:
         logs: LogStore,
         blobs: BlobStore,
         signals: Signals,
+        measurements: Measurements,
         when_silent: Callable[[], None] = lambda: None,
     ) -> None:
         """Args: `when_silent`: called whenever a link breaks."""
@@ -41,6 +43,7 @@ class EngineInbox:
         self._logs = logs
         self._blobs = blobs
         self._signals = signals
+        self._measurements = measurements
 
     async def _write(self, instance_id: str, function: Callable[[Tx], T]) -> T:
         """Write, unless another server sees to the instance by now: what this one hears may be old."""
@@ -77,6 +80,10 @@ class EngineInbox:
         self._signals.notify([job_id])
         self._db.announce(job_id)
         return stored
+
+    def measured(self, instance_id: str, points: Mapping[str, Sequence[Point]]) -> None:
+        """Have points stored, sooner or later."""
+        self._measurements.take(instance_id, points)
 
     async def ssh_ready(self, instance_id: str, port: int, host_key: str) -> None:
         """The way in is open."""

@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import logging
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,6 +22,8 @@ from dstack.protocol.agent import (
     VERSION,
     HostResources,
     JobReport,
+    Point,
+    points_of,
     report_of,
     resources_of,
 )
@@ -77,6 +79,10 @@ class Inbox(Protocol):
 
     async def logged(self, job_id: str, stream: str, offset: int, at: float, data: bytes) -> int:
         """Log bytes came. Returns how many are stored from now on."""
+        ...
+
+    def measured(self, instance_id: str, points: Mapping[str, Sequence[Point]]) -> None:
+        """Points of some jobs came; nobody waits until they are stored."""
         ...
 
     async def ssh_ready(self, instance_id: str, port: int, host_key: str) -> None: ...
@@ -207,6 +213,8 @@ class Link:
             ) in self._followed:
                 self._take_in((job_id, stream), offset, at, payload)
                 await self._has_room.wait()
+            case {"t": "metrics", "points": dict(points)}:
+                self._hear_points(points)
             case {"t": "want", "hash": hash}:
                 blob = await self._inbox.blob(hash)
                 self._send({"t": "blob", "hash": hash, "missing": blob is None}, blob)
@@ -220,6 +228,12 @@ class Link:
         self._has_reported.set()
         if report.logged:
             self._followed.difference_update((report.job_id, stream) for stream in LOG_STREAMS)
+
+    def _hear_points(self, body: dict[str, Any]) -> None:
+        try:
+            self._inbox.measured(self.instance_id, points_of(body))
+        except ValueError as error:  # all else that the agent says may be right
+            log.warning("Instance %s sent points that are none: %s", self.instance_id, error)
 
     def _take_in(self, of: tuple[str, str], offset: int, at: float, data: bytes) -> None:
         waiting = self._printed.setdefault(of, [])

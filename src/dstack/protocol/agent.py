@@ -10,7 +10,7 @@ from a remote host. `t` names a frame's kind.
     follow  job_id, stream, offset
     log_ack job_id, stream, offset
     blob    hash, bytes  (or missing: true)
-    shutdown id
+    shutdown id                                     metrics  points
     ping    id
 
 * The server speaks first (`hello`); a later `hello` on another connection ends this one, so that a server that was
@@ -24,8 +24,12 @@ from a remote host. `t` names a frame's kind.
 * Log bytes flow after `follow`, from `offset`; the agent keeps at most `LOG_WINDOW_BYTES` unacknowledged per job and
   stream, and sends a final report with `logged: true` once the job has ended and every byte of its streams is
   acknowledged.
+* `metrics` has points (`Point`) by job. Nobody depends on them: they are not acknowledged, an agent keeps those of the
+  last hour for a server that is away, and says those of the last minute again on each connection. A point is known by
+  its job and its time, so that hearing one twice changes nothing.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +40,12 @@ LOG_FRAME_BYTES = 256 << 10
 LOG_WINDOW_BYTES = 2 << 20
 LOG_TIME_EXACT_S = 0.1
 """How exactly it is known when a byte was printed: what comes within this time may share the time of the first."""
+
+TIME_MAX = 1 << 36
+"""Seconds since the epoch: some time in the year 4147."""
+NUMBER_MAX = 1 << 40
+"""No cores, percent or MiB are as many."""
+CARDS_MAX = 64
 
 LOG_STREAMS = ("job", "agent")
 """`job` is what the job prints; `agent` is what the agent has to say about it."""
@@ -112,6 +122,8 @@ class JobOrder:
     """OpenSSH public keys that may open the way into this job."""
     container: Container | None = None
     """None for a plain process of the host."""
+    gpus: tuple[int, ...] = ()
+    """The cards that are its own, as indices into `HostResources.gpus`; it sees no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +171,38 @@ class JobReport:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuPoint:
+    """How one of a job's cards was used at one time; None for what it does not tell."""
+
+    utilization_percent: float | None
+    memory_mib: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What a job used at one time; None for what cannot be told."""
+
+    at: float
+    """Seconds since the epoch by the host's clock, whole milliseconds."""
+    cpu_cores: float | None
+    """How many cores were busy for it, on average since the point before."""
+    memory_mib: float | None
+    """What it would take to go on: all it has in memory, without files that could be read again."""
+    gpus: tuple[GpuPoint, ...] = ()
+    """Of each of the job's cards, in the order of `JobOrder.gpus`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Gpu:
     """One graphics card or accelerator of a host."""
 
     vendor: str
+    """`nvidia`, `amd`, `intel` or `google`."""
     name: str
+    """Without the vendor; of a model that nobody has named its PCI numbers, as `0x1002:0x74a1`."""
     memory_mib: int
+    compute_capability: str | None = None
+    """Of NVIDIA's: `9.0`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +245,7 @@ def order_of(body: dict[str, Any]) -> JobOrder:
             "git": GitSource(**git) if git else None,
             "authorized_keys": tuple(body.get("authorized_keys", ())),
             "container": _container_of(container) if container else None,
+            "gpus": tuple(body.get("gpus", ())),
         }
     )
 
@@ -226,6 +265,44 @@ def _container_of(body: dict[str, Any]) -> Container:
 def report_of(body: dict[str, Any]) -> JobReport:
     """The report in a `job` frame or in `welcome`."""
     return JobReport(**{**body, "layers": tuple(Layer(**layer) for layer in body.get("layers", ()))})
+
+
+def points_to_json(points: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
+    """The points of some jobs, as short as they are many."""
+    return {
+        job_id: [
+            [one.at, one.cpu_cores, one.memory_mib, [[gpu.utilization_percent, gpu.memory_mib] for gpu in one.gpus]]
+            for one in some
+        ]
+        for job_id, some in points.items()
+    }
+
+
+def points_of(body: dict[str, Any]) -> dict[str, list[Point]]:
+    """The points in a `metrics` frame.
+
+    Raises:
+        ValueError: there is something else in it.
+    """
+    try:
+        return {job_id: [_point_of(*one) for one in some] for job_id, some in body.items()}
+    except (TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"these are no points: {error}") from error
+
+
+def _point_of(at: float, cpu_cores: float | None, memory_mib: float | None, gpus: list[list[float | None]]) -> Point:
+    if not 0 <= at < TIME_MAX:
+        raise ValueError(f"there is no time {at}")
+    if len(gpus) > CARDS_MAX:
+        raise ValueError(f"no job has {len(gpus)} cards")
+    cards = tuple(GpuPoint(_number(utilization), _number(memory)) for utilization, memory in gpus)
+    return Point(round(at, 3), _number(cpu_cores), _number(memory_mib), cards)
+
+
+def _number(value: float | None) -> float | None:
+    if value is not None and not 0 <= value < NUMBER_MAX:
+        raise ValueError(f"nobody uses {value}")
+    return value
 
 
 def resources_of(body: dict[str, Any]) -> HostResources:

@@ -48,6 +48,9 @@ set. The header `Dstack-Log-Offset` is the offset of the first byte. A stream th
 unfinished (the server stopped) is to be asked again from the next offset. With `Accept: text/event-stream` the same
 as SSE: `id` is the next offset, `data` is base64, and `event: end` closes the log.
 """
+READ_METRICS = Route("GET", "/api/projects/{project}/runs/{run}/metrics", None, views.MetricsView)
+"""Query `replica`, `node`, `start_time` (ISO 8601). Of the latest attempt of that job: all of its last hour (of a job
+that has ended: its last hour, for seven days), or what came after `start_time`."""
 LIST_EVENTS = Route("GET", "/api/projects/{project}/events", None, views.EventPage)
 """Query `run` (name or id), `after` (cursor), `limit` (at most 1000). With `Accept: text/event-stream`: SSE without
 end, `id` is the cursor, `data` an `EventView`; a comment line every 15 s keeps the connection known to be alive."""

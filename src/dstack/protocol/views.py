@@ -298,6 +298,49 @@ class AccessView(View):
     """The OpenSSH public key by which the agent's SSH server is known."""
 
 
+class GpuMetricsView(View):
+    """How one of a job's cards was used at one time; None for what it does not tell."""
+
+    utilization_percent: float | None
+    memory_mib: float | None
+
+
+class MetricsPointView(View):
+    """What a job used at one time; None for what cannot be told."""
+
+    at: datetime
+    """By the clock of the job's machine."""
+    cpu_cores: float | None
+    """How many cores were busy for it, on average since the point before."""
+    memory_mib: float | None
+    """What it has in memory, without files that could be read again."""
+    gpus: list[GpuMetricsView]
+    """Of each of its cards."""
+
+
+class CardView(View):
+    """One of a job's graphics cards."""
+
+    name: str
+    memory_mib: int
+
+
+class MetricsView(View):
+    """What one job used: a point each ten seconds, and the first ones sooner."""
+
+    job_id: str
+    replica: int
+    node: int
+    attempt: int
+    cpu_cores: float | None
+    """How many cores it can use at most; None before it has a machine."""
+    memory_mib: float | None
+    """How much memory it can use at most."""
+    gpus: list[CardView]
+    """Its cards, in the order in which each point tells of them."""
+    points: list[MetricsPointView]
+
+
 class MissingBlobs(View):
     """The blobs that the server does not have yet, and the chunks it lacks of the pages that it has."""
 

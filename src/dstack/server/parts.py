@@ -19,6 +19,7 @@ from dstack.engine.inbox import EngineInbox
 from dstack.engine.leases import TERMS, Leases, LeaseTerms
 from dstack.engine.links import Links, connector_for
 from dstack.engine.loop import Engine
+from dstack.engine.measurements import Measurements
 from dstack.engine.outbox import Outbox
 from dstack.engine.reconciler import Reconciler
 from dstack.errors import ConfigurationError, DatabaseUnavailable, StorageUnavailable
@@ -38,7 +39,7 @@ from dstack.store import users, wakes
 from dstack.store.db import Database
 from dstack.store.dialect import Dialect
 from dstack.store.notices import Notices
-from dstack.store.pruning import prune_events, prune_intents
+from dstack.store.pruning import prune_events, prune_intents, prune_metrics
 from dstack.store.sqlite import Sqlite
 from dstack.store.tx import Tx
 
@@ -48,6 +49,7 @@ PRUNE_EVERY = timedelta(days=1)
 KEEP_UNUSED_BLOBS = timedelta(days=30)
 KEEP_INTENTS = timedelta(days=1)
 KEEP_EVENTS = timedelta(days=90)
+KEEP_METRICS = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +140,15 @@ class Parts:
         self._backends = Backends(outside.backends)
         catalog = Catalog(self._backends, clock)
         self._reconciler = Reconciler(self.db, self._backends, clock, self._leases, self._doubt)
+        self._measurements = Measurements(self.db, clock)
         inbox = EngineInbox(
-            self.db, self._leases, outside.logs, outside.blobs, self._signals, when_silent=self._reconciler.nudge
+            self.db,
+            self._leases,
+            outside.logs,
+            outside.blobs,
+            self._signals,
+            self._measurements,
+            when_silent=self._reconciler.nudge,
         )
         self._links = Links(self.db, inbox, clock, self._leases, outside.connector_for)
         effects = outside.make_effects(self.db, self._backends, self._links, outside.vault)
@@ -179,14 +188,18 @@ class Parts:
         await self.db.write(lambda tx: wakes.add(tx, "scheduler", "placement"))
 
     async def _prune(self) -> None:
-        """Once a day, forget what nobody has needed for long: uploaded files, what was done, and history."""
+        """Once a day, forget what nobody has needed for long: uploaded files, what was done and used, history."""
         while True:
             now = self._clock.now()
             try:
                 blobs = await asyncio.to_thread(self.context.blobs.prune, (now - KEEP_UNUSED_BLOBS).timestamp())
                 intents = await self._prune_rows(prune_intents, now - KEEP_INTENTS)
                 events = await self._prune_rows(prune_events, now - KEEP_EVENTS)
-                log.info("Forgot %d unused blobs, %d intents and %d events", blobs, intents, events)
+                metrics = await self._prune_rows(prune_metrics, now - KEEP_METRICS)
+                log.info(
+                    "Forgot %d unused blobs, %d intents, %d events and %d rows of metrics",
+                    *(blobs, intents, events, metrics),
+                )
             except (OSError, StorageUnavailable, DatabaseUnavailable) as error:
                 log.warning("What is of no use any more could not be forgotten: %s", error)
             await self._clock.sleep(PRUNE_EVERY)
@@ -204,6 +217,7 @@ class Parts:
         await self._engine.close()
         await self._outbox.close()
         await self._links.close()
+        await self._measurements.close()
         await self._leases.close()
         await self.db.close()
         self._backends.close()

@@ -13,7 +13,7 @@ from sqlalchemy import delete, select
 from dstack.domain.objects import Instance, Job, Next, Run
 from dstack.errors import Conflict
 from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
-from dstack.store import events, intents, queue, wakes
+from dstack.store import events, intents, metrics, queue, wakes
 from dstack.store.objects import (
     IN_USE,
     JOBS_OF_RUN,
@@ -203,12 +203,13 @@ def record(tx: Tx, thing: Object) -> None:
 
 
 def delete_run(tx: Tx, run_id: str) -> list[str]:
-    """Forget a run, its jobs and its events; the ids of the jobs, for their logs."""
+    """Forget a run, its jobs, their metrics and its events; the ids of the jobs, for their logs."""
     ids = [row.id for row in tx.select(select(jobs.c.id).where(jobs.c.run_id == run_id))]
     tx.known.clear()
     tx.lists.clear()
     intents.forget(tx, "job", ids)
     events.forget_run(tx, run_id)
+    metrics.forget(tx, ids)
     tx.change(delete(jobs).where(jobs.c.run_id == run_id))
     tx.change(delete(runs).where(runs.c.id == run_id))
     return ids

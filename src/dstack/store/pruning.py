@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Select, Table, and_, delete, or_, select, tuple_
 
-from dstack.store.tables import events, instances, intents, jobs
+from dstack.store.tables import events, instances, intents, jobs, metrics
 from dstack.store.tx import Tx
 
 ROWS_AT_ONCE = 1000
@@ -22,6 +22,12 @@ def prune_intents(tx: Tx, before: datetime) -> int:
 def prune_events(tx: Tx, before: datetime) -> int:
     """Forget history from before then. Returns how many rows that were."""
     return _prune(tx, events, select(events.c.seq).where(events.c.at < before))
+
+
+def prune_metrics(tx: Tx, before: datetime) -> int:
+    """Forget what jobs used that ended before then. Returns how many rows that were."""
+    of_ended = select(jobs.c.id).where(jobs.c.finished_at < before)
+    return _prune(tx, metrics, select(*metrics.primary_key.columns).where(metrics.c.job_id.in_(of_ended)))
 
 
 def _of_ended(kind: str, table: Table) -> ColumnElement[bool]:

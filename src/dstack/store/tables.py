@@ -13,6 +13,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Sequence,
     String,
@@ -21,7 +22,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration: what this code can read and write."""
 
 metadata = MetaData()
@@ -158,6 +159,14 @@ jobs = Table(
     Index("jobs_of_run", "run_id"),
     Index("jobs_by_status", "status"),
     Index("jobs_on_instance", "instance_id", "finished_at"),
+)
+
+metrics = Table(
+    "metrics",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id"), primary_key=True),
+    Column("starts_at", Time, primary_key=True),
+    Column("points", LargeBinary, nullable=False),
 )
 
 instances = Table(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dstack.agent.paths import Home, socket_path
-from dstack.protocol.agent import JobOrder, JobReport, report_of, to_json
+from dstack.protocol.agent import JobOrder, JobReport, Point, points_of, report_of, to_json
 from dstack.protocol.frames import LINE_BYTES_MAX, read_frame, write_frame
 
 PATIENCE_S = 30.0
@@ -74,6 +74,7 @@ class Client:
     logs: dict[tuple[str, str], bytearray] = field(default_factory=dict)
     replies: dict[int, dict[str, Any]] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
+    points: dict[str, list[Point]] = field(default_factory=dict)
     ssh: dict[str, Any] | None = None
     closed: bool = False
     acknowledges: bool = True
@@ -142,6 +143,8 @@ class Client:
                 self.reports |= {body["job_id"]: report_of(body) for body in frame["jobs"]}
             case {"t": "job", "report": body}:
                 self.reports[body["job_id"]] = report_of(body)
+            case {"t": "metrics", "points": body}:
+                self._add(points_of(body))
             case {"t": "reply", "id": number}:
                 self.replies[number] = frame
             case {"t": "ssh"}:
@@ -150,11 +153,18 @@ class Client:
                 blob = self.blobs.get(wanted)
                 self.send(t="blob", hash=wanted, payload=blob, **({} if blob is not None else {"missing": True}))
             case {"t": "log", "job_id": job_id, "stream": stream, "offset": offset}:
-                known = self.log_of(job_id, stream)
-                assert offset == len(known), "bytes lost or repeated"
-                known += payload
-                if self.acknowledges:
-                    self.send(t="log_ack", job_id=job_id, stream=stream, offset=len(known))
+                self._append(job_id, stream, offset, payload)
+
+    def _add(self, points: dict[str, list[Point]]) -> None:
+        for job_id, some in points.items():
+            self.points.setdefault(job_id, []).extend(some)
+
+    def _append(self, job_id: str, stream: str, offset: int, payload: bytes) -> None:
+        known = self.log_of(job_id, stream)
+        assert offset == len(known), "bytes lost or repeated"
+        known += payload
+        if self.acknowledges:
+            self.send(t="log_ack", job_id=job_id, stream=stream, offset=len(known))
 
 
 def order_for(job_id: str, script: str, **order: Any) -> JobOrder:

@@ -8,6 +8,7 @@ from typing import Any
 import asyncssh
 import pytest
 
+from dstack.agent.sshd.server import CONNECTIONS_MAX
 from tests.e2e.agent.agent_client import Agent, Client, J, connected
 
 SERVE = """\
@@ -95,17 +96,16 @@ async def test_other_hosts_are_refused_with_a_reason(agent: Agent, python: str, 
             with pytest.raises(asyncssh.ChannelOpenError, match="are forwarded, not of"):
                 await connection.open_connection("192.0.2.1", 80)
             with pytest.raises(asyncssh.ChannelOpenError):
-                await connection.run("true", subsystem="netconf")
+                await connection.create_process(subsystem="netconf")
 
 
 async def test_the_end_of_the_job_closes_the_way_in(agent: Agent, python: str, key: asyncssh.SSHKey) -> None:
     async with connected(agent) as client:
-        port = await serving(client, python, authorized_keys=(public(key),))
+        await serving(client, python, authorized_keys=(public(key),))
         async with ssh(client, key) as connection:
             assert await client.call("stop", job_id=J, grace_s=1) is None
             await client.report(J)
-            with pytest.raises((asyncssh.ChannelOpenError, asyncssh.DisconnectError), match="has ended"):
-                await connection.open_connection("127.0.0.1", port)
+            await connection.wait_closed()
         with pytest.raises(asyncssh.PermissionDenied):
             async with ssh(client, key):
                 pass
@@ -131,3 +131,16 @@ async def test_a_killed_ssh_server_comes_back(agent: Agent) -> None:
         assert await killed.wait() == 0
         await client.until(lambda: client.ssh)
     assert client.ssh is not None and former is not None and client.ssh["port"] == former["port"]
+
+
+async def test_those_who_knock_without_end_are_sent_away(agent: Agent) -> None:
+    async with connected(agent) as client:
+        await client.until(lambda: client.ssh)
+        assert client.ssh is not None
+        doors = [await asyncio.open_connection("127.0.0.1", client.ssh["port"]) for _ in range(CONNECTIONS_MAX)]
+        for reader, _ in doors:
+            assert (await reader.readline()).startswith(b"SSH-2.0-")
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.ssh["port"])
+        assert await reader.read() == b""
+        for _, one in [*doors, (reader, writer)]:
+            one.close()

@@ -85,6 +85,49 @@ def test_a_card_that_does_not_tell_its_compute_capability_has_none_that_could_be
 
 
 @pytest.mark.parametrize(
+    ("asked", "misfit"),
+    [
+        ("7.5", None),
+        ("8.0", None),
+        ("8.6", "gpu.compute_capability: asked 8.6, has 8.0, 7.5"),
+        ("10.0", "gpu.compute_capability: asked 10.0, has 8.0, 7.5"),
+    ],
+)
+def test_a_card_is_young_enough_or_it_is_said_what_it_has(asked: str, misfit: str | None) -> None:
+    cards = (replace(A100, compute_capability="8.0"), Gpu("nvidia", "T4", 15360, "7.5"))
+    offer = replace(HERE, resources=HostResources(4, 16384, 50_000, cards))
+    demand = wish(gpu=GpuDemand(Bounds(1, 1, True), compute_capability=asked))
+    assert list(misfits(demand, offer)) == ([] if misfit is None else [misfit])
+
+
+def test_among_different_cards_those_are_given_that_can_compute_what_is_asked_for() -> None:
+    cards = (Gpu("nvidia", "T4", 15360, "7.5"), A100, replace(A100, compute_capability="8.0"))
+    demand = wish(gpu=GpuDemand(Bounds(1, 1, True), compute_capability="8.0"))
+    assert gpus_for(demand, cards, taken=frozenset()) == (2,)
+
+
+@pytest.mark.parametrize(
+    ("count", "total_gb", "cards"),
+    [
+        (Bounds(1, None, True), Bounds(80, None, True), (0, 1)),
+        (Bounds(1, 2, True), Bounds(100, None, True), None),
+        (Bounds(1, 1, True), Bounds(40, None, True), (0,)),
+        (Bounds(2, None, True), Bounds(None, 80, True), (0, 1)),
+        (Bounds(2, None, True), Bounds(None, 40, True), None),
+    ],
+)
+def test_a_job_gets_as_many_cards_as_together_have_the_memory_it_asks_for(
+    count: Bounds, total_gb: Bounds, cards: tuple[int, ...] | None
+) -> None:
+    total = Bounds(*(None if one is None else one * 1024 for one in (total_gb.min, total_gb.max)), True)
+    demand = wish(gpu=GpuDemand(count, total_memory_mib=total))
+    assert gpus_for(demand, (A100, A100, A100), taken=frozenset()) == cards
+    offer = replace(HERE, resources=HostResources(4, 16384, 50_000, (A100, A100, A100)))
+    told = [reason.partition(":")[0] for reason in misfits(demand, offer)]
+    assert told == ([] if cards else ["gpu.total_memory"])
+
+
+@pytest.mark.parametrize(
     ("count", "cards"),
     [(Bounds(None, 2, True), 1), (Bounds(0, None, True), 1), (Bounds(1, 1, True), 1), (Bounds(2, None, True), 2)],
 )
@@ -102,6 +145,14 @@ def test_a_price_limit_is_a_requirement() -> None:
 def test_a_card_is_known_by_its_short_name(name: str) -> None:
     offer = replace(HERE, resources=HostResources(4, 16384, 50_000, (A100,)))
     assert list(misfits(wish(gpu=GpuDemand(Bounds(1, 1, True), "nvidia", (name,))), offer)) == []
+
+
+def test_a_vendor_that_the_grammar_has_no_word_for_is_a_name() -> None:
+    offer = replace(HERE, resources=HostResources(4, 16384, 50_000, (A100, Gpu("intel", "Gaudi2", 98304))))
+    assert list(misfits(wish(gpu=GpuDemand(Bounds(1, 1, True), names=("Intel",))), offer)) == []
+    assert gpus_for(
+        wish(gpu=GpuDemand(Bounds(1, 1, True), names=("intel",))), offer.resources.gpus, taken=frozenset()
+    ) == (1,)
 
 
 def test_a_demand_survives_its_json() -> None:

@@ -207,6 +207,56 @@ def test_a_card_belongs_to_one_job() -> None:
     assert [one.share.gpus for one in placement.placed] == [(0,), (1,)]
 
 
+def test_who_waits_for_a_card_is_told_how_many_are_free() -> None:
+    wants = replace(DEMAND, gpu=GpuDemand(Bounds(2, 2, written=True)))
+    holder = placed_job(share=Share(1, 8192, gpus=(1,)))
+    placement = place([job(demand=wants)], rooms_of([instance(offer=GPU_HERE)], [holder]), [], [GPU_HERE])
+    asked, free = "asks for 1 CPU, 8GB and 2 GPUs", "7 of 8 CPUs, 56GB and 1 of 2 GPUs are free"
+    assert placement.waiting == {"0-run": f"{asked}; on local {free}"}
+
+
+T4 = Gpu("nvidia", "T4", 15360, "7.5")
+cards = st.lists(st.sampled_from([A100, T4]), max_size=5).map(tuple)
+gpu_demands = st.builds(
+    GpuDemand,
+    st.builds(Bounds, st.integers(0, 3), st.just(None), st.just(True)),
+    names=st.sampled_from([(), ("A100",), ("T4",)]),
+    total_memory_mib=st.sampled_from([None, Bounds(50_000, None, True)]),
+    compute_capability=st.sampled_from([None, None, "7.0"]),
+)
+
+
+@given(st.lists(cards, max_size=3), st.lists(st.tuples(gpu_demands, st.integers(1, 2)), max_size=8), st.data())
+def test_a_card_is_never_given_to_two_jobs_and_each_job_gets_what_it_asked_for(
+    machines: list[tuple[Gpu, ...]], asked: list[tuple[GpuDemand, int]], data: st.DataObject
+) -> None:
+    offers = {
+        f"{number}-instance": replace(HERE, resources=HostResources(64, 65536, 50_000, gpus))
+        for number, gpus in enumerate(machines)
+    }
+    running = []
+    for id, offer in offers.items():
+        held = {index for index in data.draw(st.sets(st.integers(0, 4))) if index < len(offer.resources.gpus)}
+        running.append(placed_job(id=f"held-{id}", instance_id=id, share=Share(1, 1, tuple(held))))
+    demands = {f"{number}": replace(DEMAND, gpu=gpu) for number, (gpu, _) in enumerate(asked)}
+    queue = [
+        job(id=f"{number}-{node}", run_id=f"{number}", node=node, nodes=nodes, demand=demands[f"{number}"])
+        for number, (_, nodes) in enumerate(asked)
+        for node in range(nodes)
+    ]
+    rooms = rooms_of([instance(id=id, offer=offer) for id, offer in offers.items()], running)
+    placement = place(queue, rooms, [], [HERE] * len(machines))
+    given_cards = Counter((one.instance_id, index) for one in running for index in one.share.gpus)
+    for one in placement.placed:
+        gpus, wants = offers[one.key].resources.gpus, one.job.demand.gpu
+        assert wants is not None and len(one.share.gpus) >= (wants.count.min or 0)
+        assert all(wants.fits(gpus[index]) for index in one.share.gpus)
+        total = sum(gpus[index].memory_mib for index in one.share.gpus)
+        assert wants.total_memory_mib is None or wants.total_memory_mib.holds(total)
+        given_cards.update((one.key, index) for index in one.share.gpus)
+    assert max(given_cards.values(), default=0) <= 1
+
+
 def test_a_machine_of_another_project_is_not_used() -> None:
     theirs = instance(offer=CLOUD, project_id="1-project")
     assert place([job()], rooms_of([theirs], []), [], [CLOUD]).placed == []

@@ -115,9 +115,18 @@ def test_the_old_spelling_of_retry_acts_like_the_new(
 def test_every_field_of_a_task_has_been_thought_of() -> None:
     """A new field fails here until somebody decides what it does, or that machines without it refuse it."""
     refused = {"image", "volumes", "privileged", "user", "entrypoint", "registry_auth", "python", "nvcc"}
-    refused |= {"reservation", "instance_name", "pool_name", "fleets", "utilization_policy"}
+    refused |= {"reservation", "instance_name", "pool_name", "fleets"}
     placed = {"backends", "regions", "instance_types", "spot_policy", "max_price", "resources", "creation_policy"}
     kept = {"termination_policy", "termination_idle_time", "idle_duration", "retry", "retry_policy"}
     run = {"type", "name", "commands", "env", "ports", "nodes", "working_dir", "shell", "priority"}
-    run |= {"max_duration", "stop_duration", "files", "tags", "schedule", "startup_order", "stop_criteria"}
+    run |= {
+        "max_duration",
+        "stop_duration",
+        "files",
+        "tags",
+        "schedule",
+        "startup_order",
+        "stop_criteria",
+        "utilization_policy",
+    }
     assert set(Task.model_fields) == refused | placed | kept | run

@@ -16,6 +16,7 @@ from dstack.engine.inbox import EngineInbox
 from dstack.engine.leases import Leases
 from dstack.engine.lifecycles import check_move
 from dstack.engine.links import Links
+from dstack.engine.measurements import Measurements
 from dstack.engine.outbox import Outbox
 from dstack.errors import AgentRefused, BackendError, BackendUnavailable, DatabaseUnavailable, HostUnreachable
 from dstack.hosts.link import Inbox, Link, Welcome
@@ -44,7 +45,8 @@ def leases(db: Database) -> Leases:
 @pytest.fixture
 async def inbox(db: Database, leases: Leases, tmp_path: Path) -> EngineInbox:
     await leases.start()
-    return EngineInbox(db, leases, LogFiles(tmp_path / "logs"), BlobFiles(tmp_path / "blobs"), Signals())
+    logs, blobs = LogFiles(tmp_path / "logs"), BlobFiles(tmp_path / "blobs")
+    return EngineInbox(db, leases, logs, blobs, Signals(), Measurements(db, SystemClock()))
 
 
 async def record(db: Database, machine: dict[str, Any], job: dict[str, Any]) -> None:

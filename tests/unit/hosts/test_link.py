@@ -1,7 +1,7 @@
 """The server's end of a connection, against an agent that is played by hand."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +11,7 @@ from dstack.errors import BackendError
 from dstack.hosts import link as links
 from dstack.hosts.link import Link, Welcome
 from dstack.kit.clock import SystemClock
-from dstack.protocol.agent import JobReport, to_json
+from dstack.protocol.agent import GpuPoint, JobReport, Point, points_to_json, to_json
 from dstack.protocol.frames import LINE_BYTES_MAX, read_frame, write_frame
 from dstack.testing.streams import Pipe
 from tests.making import ended, report
@@ -27,6 +27,7 @@ class Heard:
         self.failures_to_store = 0
         self.reports: asyncio.Queue[JobReport] = asyncio.Queue()
         self.logs: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self.points: asyncio.Queue[dict[str, list[Point]]] = asyncio.Queue()
         self.ports: asyncio.Queue[int] = asyncio.Queue()
         self.may_store = asyncio.Event()
         self.may_store.set()
@@ -56,6 +57,9 @@ class Heard:
             raise ValueError("the disk is full")
         self.logs.put_nowait((job_id, data))
         return offset + len(data)
+
+    def measured(self, instance_id: str, points: Mapping[str, Sequence[Point]]) -> None:
+        self.points.put_nowait({job_id: list(some) for job_id, some in points.items()})
 
     async def ssh_ready(self, instance_id: str, port: int, host_key: str) -> None:
         self.ports.put_nowait(port)
@@ -272,3 +276,34 @@ async def test_what_no_database_takes_is_taken_out_of_what_an_agent_says(
     await agent.welcome()
     agent.say(t="job", report=to_json(ended(message="a\0b \udcff é")))
     assert (await next_of(inbox.reports)).message == "a\ufffdb ? é"
+
+
+async def test_points_are_passed_on_as_they_come(link: Link, agent: PlayedAgent, inbox: Heard) -> None:
+    said = {"0-job": [Point(1.5, 0.25, 64.0, (GpuPoint(97.0, None),)), Point(11.5, None, None)], "1-job": []}
+    await agent.welcome()
+    agent.say(t="metrics", points=points_to_json(said))
+    assert await next_of(inbox.points) == said
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"0-job": [[-1, 0.5, 1.0, []]]},
+        {"0-job": [[1e300, 0.5, 1.0, []]]},
+        {"0-job": [[float("nan"), 0.5, 1.0, []]]},
+        {"0-job": [["noon", 0.5, 1.0, []]]},
+        {"0-job": [[1.0, -0.5, 1.0, []]]},
+        {"0-job": [[1.0, 0.5, float("inf"), []]]},
+        {"0-job": [[1.0, 0.5]]},
+        {"0-job": [[1.0, 0.5, 1.0, [[1.0, 1.0]] * 65]]},
+        {"0-job": 7},
+    ],
+)
+async def test_points_that_are_none_harm_nothing_else(
+    link: Link, agent: PlayedAgent, inbox: Heard, nonsense: object
+) -> None:
+    await agent.welcome()
+    agent.say(t="metrics", points=nonsense)
+    agent.say(t="job", report=to_json(report()))
+    assert await next_of(inbox.reports) == report()
+    assert inbox.points.empty()

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import h11
 
-from dstack.agent.containers.sockets import unix_paths
+from dstack.agent.containers.sockets import PODMAN, name_in, unix_paths
 
 CALL_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 10.0
@@ -66,6 +66,14 @@ class ContainerEngine:
         content = b"" if body is None else json.dumps(body).encode()
         async with self._time(timeout_s), self.exchange(method, path, content, query=query) as answer:
             return await _json(answer)
+
+    async def is_podman(self) -> bool:
+        """Whether it is Podman that answers.
+
+        Raises:
+            EngineRefused, EngineAway
+        """
+        return name_in(await self.call("GET", "/version")) == PODMAN
 
     async def lines(
         self, method: str, path: str, *, stall_s: float, query: Query, headers: Mapping[str, str] | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 from dstack.agent.containers.images import Image
 from dstack.agent.containers.launcher import launch_arguments
 from dstack.agent.environment import SHELLS
+from dstack.agent.gpus.cards import Grant
 from dstack.agent.paths import JobFolder
 from dstack.agent.processes import MARKER
 from dstack.errors import AgentRefused
@@ -68,12 +69,13 @@ def program_of(order: JobOrder, image: Image) -> Program:
 
 
 def creation(
-    order: JobOrder, image: Image, folder: JobFolder, labels: dict[str, str], launcher: Path
+    order: JobOrder, image: Image, folder: JobFolder, labels: dict[str, str], launcher: Path, grant: Grant
 ) -> dict[str, object]:
     """The body of the call that makes the container.
 
     Args:
         launcher: where `launcher.launcher` lies on this host.
+        grant: of the host's cards.
     """
     container, program = _container(order), program_of(order, image)
     mounts = [
@@ -87,6 +89,7 @@ def creation(
         mounts.append(_bind(folder.script, SCRIPT, read_only=True))
     working_dir = working_dir_of(order, image)
     host: dict[str, object] = {
+        **_devices(grant),
         "Init": True,
         "Mounts": mounts,
         "Privileged": container.privileged,
@@ -105,7 +108,7 @@ def creation(
         "Image": image.id,
         "User": container.user or image.user,
         "WorkingDir": working_dir,
-        "Env": [f"{name}={value}" for name, value in _environment(order, working_dir).items()],
+        "Env": [f"{name}={value}" for name, value in _environment(order, grant, working_dir).items()],
         "Entrypoint": [LAUNCHER],
         "Cmd": launch_arguments(LOG, f"{program.missing}\n", program.candidates, program.arguments),
         "Labels": {JOB_LABEL: order.job_id, **labels},
@@ -139,11 +142,27 @@ def _bind(source: Path, target: str, *, read_only: bool = False) -> dict[str, ob
     return {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": read_only}
 
 
-def _environment(order: JobOrder, working_dir: str) -> dict[str, str]:
+def _devices(grant: Grant) -> dict[str, object]:
+    """The part of `HostConfig` that gives cards."""
+    devices: dict[str, object] = {}
+    if grant.requests:
+        devices["DeviceRequests"] = list(grant.requests)
+    if grant.nodes:
+        devices["Devices"] = [
+            {"PathOnHost": node, "PathInContainer": node, "CgroupPermissions": "rwm"} for node in grant.nodes
+        ]
+        devices["GroupAdd"] = [str(group) for group in grant.groups]
+    if grant.locks_memory:
+        devices["Ulimits"] = [{"Name": "memlock", "Soft": -1, "Hard": -1}]
+    return devices
+
+
+def _environment(order: JobOrder, grant: Grant, working_dir: str) -> dict[str, str]:
     return {
         "PYTHONUNBUFFERED": "1",
         "TINI_KILL_PROCESS_GROUP": "1",
         **order.env,
+        **grant.env,
         MARKER: order.job_id,
         "DSTACK_REPO_DIR": FILES,
         "DSTACK_WORKING_DIR": working_dir,

@@ -3,10 +3,14 @@
 import json
 import os
 import socket
+from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any
 
 from dstack.protocol.agent import Engine
+
+DOCKER, PODMAN = "docker", "podman"
 
 PROBE_TIMEOUT_S = 5.0
 MACHINES_OF_GO = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -46,6 +50,10 @@ def _ask(path: str) -> Engine:
         http.sock = connected
         http.request("GET", "/version")
         version = json.loads(http.getresponse().read())
+    return Engine(name_in(version), str(version["Version"]), MACHINES_OF_GO.get(version["Arch"], version["Arch"]))
+
+
+def name_in(version: Mapping[str, Any]) -> str:
+    """Which engine it is that answers so when it is asked for its version."""
     parts = {part["Name"] for part in version.get("Components", ())}
-    name = "podman" if "Podman Engine" in parts else "docker"
-    return Engine(name, str(version["Version"]), MACHINES_OF_GO.get(version["Arch"], version["Arch"]))
+    return PODMAN if "Podman Engine" in parts else DOCKER

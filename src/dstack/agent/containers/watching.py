@@ -9,6 +9,7 @@ from typing import Any
 from dstack.agent import processes
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
 from dstack.agent.containers.launcher import NOT_STARTED
+from dstack.agent.metrics.groups import ControlGroup, find_group
 from dstack.agent.notes import note
 from dstack.agent.paths import JobFolder, read_json
 from dstack.agent.supervisor import Ending
@@ -36,6 +37,9 @@ class Watch:
     stop_asked: Event = field(default_factory=Event)
     """To be set whenever the job's file `stop` has changed."""
     _engine_was_away: bool = False
+    _container: tuple[str, int] | None = None
+    """Its id, and the number of its first process as the engine counts; known while it runs."""
+    _group: ControlGroup | None = None
 
     async def run(self) -> Ending:
         """Wait for the container's end; bring it about when that is asked for or its time is over."""
@@ -54,6 +58,13 @@ class Watch:
         finally:
             exited.cancel()
 
+    def control_group(self) -> ControlGroup | None:
+        """That of the container; None while it does not run, or where it cannot be seen."""
+        if self._group is None and self._container is not None:
+            id, pid = self._container
+            self._group = find_group(pid, id)
+        return self._group
+
     async def _exited(self, id: str) -> dict[str, Any]:
         """What the engine says of a container that has exited. Outlasts an engine that starts anew.
 
@@ -67,6 +78,7 @@ class Watch:
                 away_s = 0.0
                 if not state.get("Running"):
                     return state
+                self._container = id, int(state.get("Pid") or 0)
                 await self.engine.call("POST", f"/containers/{id}/wait", query=ENDED, timeout_s=None)
             except EngineRefused as refusal:
                 if refusal.status != 404:

@@ -1,14 +1,20 @@
 """What every runtime does for a job. All it knows of a job is its folder, so that a restarted agent knows as much."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeAlias
 
+from dstack.agent.metrics.usage import Usage
 from dstack.agent.paths import JobFolder
 from dstack.agent.supervisor import Ending
 from dstack.protocol.agent import JobOrder, Layer
 
 Tell = Callable[[tuple[Layer, ...]], None]
 """Hears how far the layers of a job's image are."""
+
+
+Usages: TypeAlias = dict[str, Usage]
+"""By job."""
 
 
 class Runtime(ABC):
@@ -55,6 +61,13 @@ class Runtime(ABC):
     @abstractmethod
     def stop(self, folder: JobFolder) -> None:
         """Have a running job end as its file `stop` says. Does nothing where it has ended."""
+
+    @abstractmethod
+    def usage(self, folders: Sequence[JobFolder]) -> Usages:
+        """What running jobs use at this moment, by id; those of which nothing can be told are left out.
+
+        Blocks for milliseconds, and is called in a thread of its own beside all else.
+        """
 
     async def clean_up(self, folder: JobFolder) -> None:
         """Remove what a job that has ended left outside its folder."""

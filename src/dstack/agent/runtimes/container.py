@@ -5,19 +5,18 @@ file `container`: the engine knows the rest.
 """
 
 import asyncio
-import hashlib
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
-from dstack.agent.containers.creation import HOME_LABEL, JOB_LABEL, creation, program_of, working_dir_of
-from dstack.agent.containers.mounted import give_files, lay_out
+from dstack.agent.containers.creation import program_of, working_dir_of
+from dstack.agent.containers.making import FindCards, Maker
 from dstack.agent.containers.store import ImageStore
 from dstack.agent.containers.watching import Watch
 from dstack.agent.notes import note
 from dstack.agent.paths import Home, JobFolder, read_json, write_json
-from dstack.agent.runtimes.base import Runtime, Tell
+from dstack.agent.runtimes.base import Runtime, Tell, Usages
 from dstack.agent.supervisor import Ending
 from dstack.errors import AgentRefused
 from dstack.kit.clock import Clock
@@ -28,22 +27,19 @@ log = logging.getLogger(__name__)
 STARTS_AT_ONCE = 2 * (os.cpu_count() or 1)
 """More of them make each slower and none sooner."""
 
-REMOVAL = {"force": 1, "v": 1}
-
 NO_ENGINE_HINT = "Start Docker or Podman on the machine (Debian: `apt install docker.io`), or leave `image` out"
 
 
 class ContainerRuntime(Runtime):
     """Runs jobs in containers."""
 
-    def __init__(self, home: Home, engine: ContainerEngine, clock: Clock) -> None:
-        self._home = home
+    def __init__(self, home: Home, engine: ContainerEngine, clock: Clock, cards: FindCards) -> None:
+        self._maker = Maker(home, engine, cards)
         self._engine = engine
         self._clock = clock
         self._images = ImageStore(home.images, engine)
         self._watches: dict[str, Watch] = {}
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
-        self._label = hashlib.sha256(os.fsencode(home.root)).hexdigest()[:16]
 
     def was_started(self, folder: JobFolder) -> bool:
         return folder.container.exists()
@@ -67,29 +63,16 @@ class ContainerRuntime(Runtime):
         async with self._starts:
             try:
                 image = await self._images.find(container)
-                await asyncio.to_thread(lay_out, folder, order, self._home.launcher)
-                body = creation(order, image, folder, {HOME_LABEL: self._label}, self._home.launcher)
-                id = await self._create(_name(order.job_id), body)
-                uid, gid = await give_files(self._engine, folder, id, container.user or image.user)
-                known = {"id": id, "started_at": started_at, "uid": uid, "gid": gid}
+                made = await self._maker.make(folder, order, container, image)
+                known = {"id": made.id, "started_at": started_at, "uid": made.uid, "gid": made.gid}
                 known |= {"missing": program_of(order, image).missing, "working_dir": working_dir_of(order, image)}
                 write_json(folder.container, known)
-                await self._engine.call("POST", f"/containers/{id}/start")
+                await self._engine.call("POST", f"/containers/{made.id}/start")
             except EngineRefused as refusal:
                 raise _refusal_of_start(container, refusal) from None
             except EngineAway as error:
                 raise _no_engine(error) from None
-        note(folder, self._clock, f"started container {id[:12]}")
-
-    async def _create(self, name: str, body: dict[str, object]) -> str:
-        try:
-            return str((await self._engine.call("POST", "/containers/create", body, query={"name": name}))["Id"])
-        except EngineRefused as refusal:
-            if refusal.status != 409:
-                raise
-        # An earlier agent made it and died; it was never started, or else this one would not be here.
-        await self._engine.call("DELETE", f"/containers/{name}", query=REMOVAL)
-        return str((await self._engine.call("POST", "/containers/create", body, query={"name": name}))["Id"])
+        note(folder, self._clock, f"started container {made.id[:12]}")
 
     async def wait(self, folder: JobFolder, order: JobOrder) -> Ending:
         watch = self._watches[folder.job_id] = Watch(self._engine, self._clock, folder, order)
@@ -102,14 +85,22 @@ class ContainerRuntime(Runtime):
         if (watch := self._watches.get(folder.job_id)) is not None:
             watch.stop_asked.set()
 
+    def usage(self, folders: Sequence[JobFolder]) -> Usages:
+        """From the files of the containers' control groups.
+
+        Where this host does not see those (the engine is in a virtual machine, or we are in a container ourselves)
+        nothing is told: the engine's own statistics take a second for each container, and more of its time than that
+        of many jobs is worth.
+        """
+        watches = ((folder.job_id, self._watches.get(folder.job_id)) for folder in folders)
+        groups = ((id, watch.control_group()) for id, watch in watches if watch is not None)
+        return {id: group.read() for id, group in groups if group is not None}
+
     async def clean_up(self, folder: JobFolder) -> None:
         try:
-            await self._engine.call("DELETE", f"/containers/{_name(folder.job_id)}", query=REMOVAL)
-        except EngineAway as error:
-            log.info("The container of job %s is removed later: %s", folder.job_id, error)
-        except EngineRefused as refusal:
-            if refusal.status != 404:
-                log.warning("The container of job %s is removed later: %s", folder.job_id, refusal.message)
+            await self._maker.remove(folder.job_id)
+        except (EngineAway, EngineRefused) as error:
+            log.warning("The container of job %s is removed later: %s", folder.job_id, error)
 
     async def sweep(self, unfinished: Collection[str]) -> None:
         """Remove what was left behind: containers of jobs that are over.
@@ -117,17 +108,7 @@ class ContainerRuntime(Runtime):
         Args:
             unfinished: the jobs whose containers stay.
         """
-        try:
-            filters = f'{{"label":["{HOME_LABEL}={self._label}"]}}'
-            for one in await self._engine.call("GET", "/containers/json", query={"all": 1, "filters": filters}):
-                if one["Labels"].get(JOB_LABEL) not in unfinished:
-                    await self._engine.call("DELETE", f"/containers/{one['Id']}", query=REMOVAL)
-        except (EngineAway, EngineRefused) as error:
-            log.info("Containers are swept later: %s", error)
-
-
-def _name(job_id: str) -> str:
-    return f"dstack-{job_id}"
+        await self._maker.sweep(unfinished)
 
 
 def _container(order: JobOrder) -> Container:

@@ -8,13 +8,16 @@ import signal
 import socket
 import threading
 from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from dstack.agent import processes
-from dstack.agent.paths import JobFolder, is_locked, read_json
-from dstack.agent.runtimes.base import Runtime
+from dstack.agent.gpus.cards import Cards
+from dstack.agent.metrics.trees import owners, read_processes, usage_of
+from dstack.agent.paths import JobFolder, is_locked, read_json, write_json
+from dstack.agent.runtimes.base import Runtime, Usages
 from dstack.agent.supervisor import Ending
 from dstack.errors import AgentRefused
 from dstack.kit.clock import Clock
@@ -26,8 +29,10 @@ SPAWN_TIMEOUT_S = 20.0
 class ProcessRuntime(Runtime):
     """Runs jobs below supervisors that the spawner forks."""
 
-    def __init__(self, spawner: socket.socket, clock: Clock) -> None:
+    def __init__(self, spawner: socket.socket, clock: Clock, cards: Callable[[], Cards]) -> None:
+        """Args: `cards`: says which cards this host has; may block."""
         self._spawner = spawner
+        self._cards = cards
         self._clock = clock
         self._streams: tuple[StreamReader, StreamWriter] | None = None
         self._asking = asyncio.Lock()
@@ -41,6 +46,9 @@ class ProcessRuntime(Runtime):
         return (read_json(folder.pid) or {}).get("started_at")
 
     async def start(self, folder: JobFolder, order: JobOrder, started_at: float) -> None:
+        cards = await asyncio.to_thread(self._cards)
+        if visible := cards.visible(order.gpus):
+            write_json(folder.visible, visible)
         request = {"folder": str(folder.root), "started_at": started_at}
         async with self._asking:
             answer = await self._ask_spawner(json.dumps(request).encode() + b"\n")
@@ -85,6 +93,25 @@ class ProcessRuntime(Runtime):
                 signal.pidfd_send_signal(pidfd, signal.SIGTERM)
         elif (known := read_json(folder.pid)) is not None and is_locked(folder.lock):
             processes.send(signal.SIGTERM, [known["pid"]])
+
+    def usage(self, folders: Sequence[JobFolder]) -> Usages:
+        """From what the kernel says of each process below the jobs' supervisors, and of what was started over SSH.
+
+        Supervisors make no control groups: few hosts let them.
+        """
+        known = ((folder, read_json(folder.pid)) for folder in folders)
+        supervisors = {folder.job_id: int(file["pid"]) for folder, file in known if file is not None}
+        table = read_processes()
+        roots = {pid: job_id for job_id, pid in supervisors.items() if pid in table}
+        entered = {folder.job_id for folder in folders if folder.entered.exists()}
+        if entered:
+            below = owners(table, roots)
+            marks = ((pid, processes.marker_of(pid)) for pid in table if pid not in below)
+            roots |= {pid: job_id for pid, job_id in marks if job_id in entered}
+        pids: dict[str, list[int]] = {job_id: [] for job_id in roots.values()}
+        for pid, job_id in owners(table, roots).items():
+            pids[job_id].append(pid)
+        return {job_id: usage_of(some, supervisors.get(job_id, 0), table) for job_id, some in pids.items()}
 
     async def clean_up(self, folder: JobFolder) -> None:
         """What was started over SSH is not below the supervisor."""

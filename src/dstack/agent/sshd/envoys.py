@@ -14,7 +14,6 @@ import signal
 import socket
 import struct
 import traceback
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -206,8 +205,12 @@ def enter(place: Place) -> None:
     if place.container_id is None:
         os.chdir(place.folder)
         return
+    alive = os.pidfd_open(place.pid)
     namespaces = _open_namespaces(place)
     capabilities = _permitted(place.pid)
+    # Pids are used again: all that was read is of one process only if that still lives.
+    signal.pidfd_send_signal(alive, 0)
+    os.close(alive)
     for kind, descriptor in namespaces.items():
         _check(_libc.setns(descriptor, _NAMESPACES[kind]))
         os.close(descriptor)
@@ -227,7 +230,7 @@ def enter(place: Place) -> None:
 
 
 def _open_namespaces(place: Place) -> dict[str, int]:
-    """The namespaces to enter. That they are the container's is looked up after they are held: pids are used again."""
+    """The namespaces to enter, after a look whether they are the container's."""
     own = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in _NAMESPACES}
     found = {
         kind: os.open(f"/proc/{place.pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
@@ -264,15 +267,3 @@ def _check(result: int) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-
-
-__all__: Sequence[str] = (
-    "CONNECT",
-    "CONNECT_UNIX",
-    "FILES",
-    "LISTEN",
-    "LISTEN_UNIX",
-    "Envoys",
-    "Place",
-    "fork_envoys",
-)

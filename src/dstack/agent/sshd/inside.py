@@ -91,7 +91,8 @@ class _OfHost(Inside):
     async def start(self, wish: Wish) -> Program:
         working_dir = await asyncio.to_thread(resolve_working_dir, self._folder.files, self._order.working_dir)
         files = await asyncio.to_thread(self._folder.files.resolve)
-        env = {**job_environment(self._order, os.environ, files, working_dir), **wish.env}
+        visible = read_json(self._folder.visible) or {}
+        env = {**job_environment(self._order, visible, os.environ, files, working_dir), **wish.env}
         shell = find_shell(self._order, env.get("PATH"))
         argv = [shell, "-l"] if wish.command is None else [shell, "-c", wish.command]
         return await start_on_host(argv, env, str(working_dir), wish.terminal)

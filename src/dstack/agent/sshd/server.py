@@ -15,6 +15,7 @@ from asyncssh import ChannelOpenError, SSHKey, SSHServer, SSHServerChannel, SSHS
 
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
 from dstack.agent.paths import Home, JobFolder, read_json, write_json
+from dstack.agent.sshd.corked import cork
 from dstack.agent.sshd.envoys import Envoys
 from dstack.agent.sshd.forwards import Listener, session_to
 from dstack.agent.sshd.inside import Inside, inside_of
@@ -35,8 +36,8 @@ ENCRYPTION_ALGS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20
 MAC_ALGS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
 KEY_TYPE = "ssh-ed25519"
 
-
 CONNECTIONS_MAX = 200
+"""At a time; those beyond are closed before they have said a word."""
 
 Offered = Coroutine[Any, Any, Any]
 """Of what asyncssh has no names for: a session or a listener that is still being made."""
@@ -51,6 +52,8 @@ class Doors:
         self._engine = ContainerEngine()
         self._guests: dict[str, set[SSHServerConnection]] = {}
         self._insides: dict[str, Inside] = {}
+        self.connections = 0
+        """How many are open, also of those that have not come in yet."""
 
     def inside(self, folder: JobFolder) -> Inside:
         """The inside of a job."""
@@ -93,11 +96,16 @@ class WayIn(SSHServer):
         self._has_explained = False
 
     def connection_made(self, conn: SSHServerConnection) -> None:
-        """Remember the connection."""
+        """Somebody knocks."""
         self._conn = conn
+        self._doors.connections += 1
+        if self._doors.connections > CONNECTIONS_MAX:
+            conn.abort()
+        cork(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The user has left."""
+        self._doors.connections -= 1
         if self._folder is not None and self._conn is not None:
             self._doors.left(self._folder, self._conn)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dstack.api._files import Progress
     from dstack.api._repos import Repo
     from dstack.api._submissions import Options
-    from dstack.protocol.views import RunView
+    from dstack.protocol.views import MetricsView, RunView
     from dstack.spec.parse import RunConfiguration
     from dstack.spec.ports import PortMapping
     from dstack.spec.profile import Retry, SpotPolicy
@@ -117,6 +117,12 @@ class Run:
     ) -> AsyncIterator[bytes]:
         """Yield what the job prints, from the start (or `start_time`) and on until the run has ended."""
         return self._threads.stream(self._run.logs(start_time, diagnose, replica_num, job_num))
+
+    async def metrics(
+        self, start_time: datetime | None = None, replica_num: int = 0, job_num: int = 0
+    ) -> "MetricsView":
+        """What a job of the run used: CPU, memory and its GPUs, a point each ten seconds and the first ones sooner."""
+        return await self._threads.call(self._run.metrics, start_time, replica_num, job_num)
 
     async def attach(
         self,

@@ -23,7 +23,7 @@ def watch(view: JobView) -> Next:
     """End with the job, with the wish for its end, or with its machine."""
     job, instance = view.job, view.instance
     if job.stop_asked is not None:
-        return end(view, job.stop_asked)
+        return end(view, job.stop_asked, job.detail)
     if instance is None or not instance.takes_jobs:
         return end(
             view, JobReason.INTERRUPTED, instance.detail if instance and instance.gone_at else "its machine is gone"

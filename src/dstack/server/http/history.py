@@ -1,4 +1,4 @@
-"""Events and logs over HTTP: pages, byte streams and server-sent events with cursors."""
+"""Events, logs and metrics over HTTP: pages, byte streams and server-sent events with cursors."""
 
 import base64
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Query
 from pydantic import AwareDatetime, BaseModel, Field
 from starlette.responses import Response, StreamingResponse
 
-from dstack.operations import history
+from dstack.operations import history, measuring
 from dstack.operations.context import Context
 from dstack.operations.history import LogCursor, LogQuery
 from dstack.protocol import routes
@@ -80,6 +80,26 @@ async def read_logs(
         return StreamingResponse(_sse_of_log(context, cursor, follow=params.follow), media_type=SSE, headers=headers)
     chunks = history.read_log(context, cursor, follow=params.follow)
     return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
+
+
+class MetricsParams(BaseModel):
+    """Which metrics of a run."""
+
+    replica: int = Field(default=0, ge=0)
+    node: int = Field(default=0, ge=0)
+    start_time: AwareDatetime | None = None
+
+
+@add(router, routes.READ_METRICS)
+async def read_metrics(
+    context: At, user: By, project: str, run: str, params: Annotated[MetricsParams, Query()]
+) -> Response:
+    """What one job of a run used."""
+    return json_of(
+        await measuring.read_metrics(
+            context, user, project, run, replica=params.replica, node=params.node, start=params.start_time
+        )
+    )
 
 
 async def _sse_of_log(context: Context, cursor: LogCursor, *, follow: bool) -> AsyncIterator[str]:

@@ -1,0 +1,109 @@
+"""Makes the containers of jobs, and removes them."""
+
+import asyncio
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
+from dstack.agent.containers.creation import HOME_LABEL, JOB_LABEL, creation
+from dstack.agent.containers.images import Image
+from dstack.agent.containers.mounted import give_files, lay_out
+from dstack.agent.gpus.cards import Cards, Grant
+from dstack.agent.paths import Home, JobFolder
+from dstack.errors import AgentRefused
+from dstack.protocol.agent import Container, JobOrder
+
+log = logging.getLogger(__name__)
+
+REMOVAL = {"force": 1, "v": 1}
+
+FindCards: TypeAlias = Callable[[], Cards]
+"""Says which cards this host has; may block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A container that has not been started, and who its job is in it."""
+
+    id: str
+    uid: int
+    gid: int
+
+
+class Maker:
+    """Makes and removes the containers of one agent."""
+
+    def __init__(self, home: Home, engine: ContainerEngine, cards: FindCards) -> None:
+        self._launcher = home.launcher
+        self._engine = engine
+        self._cards = cards
+        self._label = hashlib.sha256(os.fsencode(home.root)).hexdigest()[:16]
+
+    async def make(self, folder: JobFolder, order: JobOrder, container: Container, image: Image) -> Made:
+        """Make a job's container, with its files and its cards.
+
+        Raises:
+            AgentRefused: what it asks for is not there.
+            EngineRefused, EngineAway
+        """
+        await asyncio.to_thread(lay_out, folder, order, self._launcher)
+        grant = await self._grant(order, container)
+        body = creation(order, image, folder, {HOME_LABEL: self._label}, self._launcher, grant)
+        id = await self._create(_name(order.job_id), body)
+        uid, gid = await give_files(self._engine, folder, id, container.user or image.user)
+        return Made(id, uid, gid)
+
+    async def remove(self, job_id: str) -> None:
+        """Remove a job's container, running or not, where there is one.
+
+        Raises:
+            EngineRefused, EngineAway
+        """
+        try:
+            await self._engine.call("DELETE", f"/containers/{_name(job_id)}", query=REMOVAL)
+        except EngineRefused as refusal:
+            if refusal.status != 404:
+                raise
+
+    async def sweep(self, unfinished: Collection[str]) -> None:
+        """Remove what was left behind: containers of jobs that are over.
+
+        Args:
+            unfinished: the jobs whose containers stay.
+        """
+        try:
+            filters = f'{{"label":["{HOME_LABEL}={self._label}"]}}'
+            for one in await self._engine.call("GET", "/containers/json", query={"all": 1, "filters": filters}):
+                if one["Labels"].get(JOB_LABEL) not in unfinished:
+                    await self._engine.call("DELETE", f"/containers/{one['Id']}", query=REMOVAL)
+        except (EngineAway, EngineRefused) as error:
+            log.info("Containers are swept later: %s", error)
+
+    async def _grant(self, order: JobOrder, container: Container) -> Grant:
+        cards = await asyncio.to_thread(self._cards)
+        grant = cards.grant(order.gpus, privileged=container.privileged)
+        if grant.requests and await self._engine.is_podman():
+            # It takes such requests and, in most of its versions, does nothing about them.
+            raise AgentRefused(
+                "Podman gives no GPUs of NVIDIA's to containers that are asked for as Docker is asked",
+                hint="Use Docker and NVIDIA's container toolkit on the machine, or leave `image` out",
+            )
+        return grant
+
+    async def _create(self, name: str, body: dict[str, object]) -> str:
+        try:
+            return str((await self._engine.call("POST", "/containers/create", body, query={"name": name}))["Id"])
+        except EngineRefused as refusal:
+            if refusal.status != 409:
+                raise
+        # An earlier agent made it and died; it was never started, or else this one would not be here.
+        await self._engine.call("DELETE", f"/containers/{name}", query=REMOVAL)
+        return str((await self._engine.call("POST", "/containers/create", body, query={"name": name}))["Id"])
+
+
+def _name(job_id: str) -> str:
+    return f"dstack-{job_id}"

@@ -1,0 +1,67 @@
+"""Small charts in one line of text, and numbers beside them."""
+
+from collections.abc import Sequence
+from typing import TextIO
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+PLAIN = "_.,-=+*#"
+"""Where there may be no blocks: not a terminal, or one that does not speak UTF-8."""
+CARRIED_S = 60.0
+"""A value stands for this long where no other comes; after that nobody knows, and there is a blank."""
+
+Values = Sequence[tuple[float, float | None]]
+"""Times in seconds, ascending, and what was measured; None is unknown."""
+
+
+def blocks_for(file: TextIO) -> str:
+    """What charts are drawn with there, from low to high."""
+    is_utf8 = (file.encoding or "").lower().replace("-", "") == "utf8"
+    return BLOCKS if is_utf8 and file.isatty() else PLAIN
+
+
+def chart(values: Values, width: int, top: float, blocks: str = BLOCKS) -> str:
+    """What was measured, over time from left to right: a column for each value, or for as much time each where there
+    are more than `width`; a column then is the mean.
+
+    Args:
+        top: what fills a column; zero is the lowest block.
+
+    Examples:
+        >>> chart([(0, 0.0), (10, 50.0), (20, None), (30, 100.0)], width=10, top=100)
+        '▁▅ █'
+    """
+    columns = [value for _, value in values] if len(values) <= width else _columns(values, width)
+    return "".join(" " if value is None else blocks[_level(value, top, len(blocks))] for value in columns)
+
+
+def _level(value: float, top: float, levels: int) -> int:
+    return min(levels - 1, int(value / top * levels)) if top > 0 else 0
+
+
+def _columns(values: Values, width: int) -> list[float | None]:
+    begin, end = values[0][0], values[-1][0]
+    span_s = (end - begin) / width
+    found: list[list[float]] = [[] for _ in range(width)]
+    for at, value in values:
+        if value is not None:
+            found[min(width - 1, int((at - begin) / span_s))].append(value)
+    columns: list[float | None] = []
+    last, last_number = None, 0
+    for number, some in enumerate(found):
+        if some:
+            last, last_number = sum(some) / len(some), number
+        columns.append(last if (number - last_number) * span_s <= CARRIED_S else None)
+    return columns
+
+
+def size(mib: float) -> str:
+    """Memory for people.
+
+    Examples:
+        >>> size(0), size(3.21), size(512), size(24105), size(3 << 20)
+        ('0MB', '3.2MB', '512MB', '23.5GB', '3TB')
+    """
+    for unit, its_mib in (("TB", 1 << 20), ("GB", 1 << 10)):
+        if mib >= its_mib:
+            return f"{round(mib / its_mib, 1):g}{unit}"
+    return f"{mib:.1f}MB" if 0 < mib < 10 else f"{mib:.0f}MB"

@@ -1,0 +1,127 @@
+"""`dstack metrics`: what the jobs of a run use."""
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dstack.api import Run
+    from dstack.cli.charts import Values
+    from dstack.protocol.views import MetricsView
+
+HELP = "show what the jobs of a run use: CPU, memory and GPUs, over the last hour"
+OVER_TIME = "OVER TIME"
+HEADERS = ("", "NOW", "OF", OVER_TIME, "MIN", "AVG", "MAX", "")
+CHART_WIDTH = (12, 60)
+"""As wide as the terminal lets it be, within this."""
+
+REFRESH_S = 10.0
+"""As often as points come."""
+FIRST_REFRESH_S = 2.0
+"""Until there are two points, which come sooner."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which run, and how."""
+    parser.add_argument("run_name", metavar="RUN")
+    parser.add_argument("-w", "--watch", action="store_true", help="show it again every ten seconds until the run ends")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show what each job uses, once or until the run has ended."""
+    import threading
+
+    from dstack.cli.clients import client_of, get_run
+    from dstack.cli.following import wait_until_running
+
+    one = get_run(client_of(arguments), arguments.run_name)
+    if arguments.watch:
+        wait_until_running(one)
+    while True:
+        views = [one.metrics(replica_num=job.replica, job_num=job.node) for job in one.view.jobs]
+        _show(one, views, arguments)
+        if not arguments.watch or one.status.is_finished():
+            return 0
+        has_points = all(len(view.points) > 1 for view in views)
+        threading.Event().wait(REFRESH_S if has_points else FIRST_REFRESH_S)
+        one.refresh()
+
+
+def _show(one: "Run", views: "list[MetricsView]", arguments: argparse.Namespace) -> None:
+    import shutil
+    import sys
+
+    from dstack.cli import words
+    from dstack.cli.charts import blocks_for
+
+    if arguments.json:
+        words.show_json(views)
+        return
+    columns, blocks = shutil.get_terminal_size().columns, blocks_for(sys.stdout)
+    statuses = [job.status.value for job in one.view.jobs]
+    blocks_of_text = [
+        block(f"{one.name} {view.replica}/{view.node}", status, view, columns, blocks)
+        for status, view in zip(statuses, views, strict=True)
+    ]
+    text = "\n\n".join(blocks_of_text)
+    words.show(f"\x1b[H\x1b[J{text}" if arguments.watch and sys.stdout.isatty() else text)
+
+
+def block(name: str, status: str, view: "MetricsView", columns: int, blocks: str) -> str:
+    """One job: a line for its CPU, its memory and each of its cards.
+
+    Args:
+        columns: how wide the terminal is.
+        blocks: what charts are drawn with.
+    """
+    from dstack.cli import words
+    from dstack.cli.charts import chart
+
+    if not view.points:
+        return f"{name}: {status}, and nothing is known of what it uses"
+    without = words.table(HEADERS, rows_of(view, lambda values, top: ""))
+    width = columns - max(map(len, without.splitlines())) + len(OVER_TIME)
+    width = min(max(width, CHART_WIDTH[0]), CHART_WIDTH[1])
+    table = words.table(HEADERS, rows_of(view, lambda values, top: chart(values, width, top, blocks)))
+    first, last = (point.at.astimezone() for point in (view.points[0], view.points[-1]))
+    return f"{name}: {status}, {first:%H:%M:%S} to {last:%H:%M:%S}\n{table}"
+
+
+def rows_of(view: "MetricsView", draw: "Callable[[Values, float], str]") -> list[tuple[str, ...]]:
+    """The table's rows.
+
+    Args:
+        draw: makes a chart of values, given what is to fill a column.
+    """
+    from dstack.cli.charts import size
+
+    cpu = [(point.at.timestamp(), point.cpu_cores) for point in view.points]
+    memory = [(point.at.timestamp(), point.memory_mib) for point in view.points]
+    cores = "" if view.cpu_cores is None else f"{view.cpu_cores:g} cores"
+    whole = "" if view.memory_mib is None else size(view.memory_mib)
+    rows = [_row("cpu", cores, cpu, "{:.2f}".format, draw, 1.0), _row("memory", whole, memory, size, draw, 0.0)]
+    for index, card in enumerate(view.gpus):
+        of_card = [(point.at.timestamp(), point.gpus[index]) for point in view.points if index < len(point.gpus)]
+        busy = [(at, gpu.utilization_percent) for at, gpu in of_card]
+        used = of_card[-1][1].memory_mib if of_card else None
+        memory_text = f"memory {'?' if used is None else size(used)} of {size(card.memory_mib)}"
+        rows.append([*_row(f"gpu {index} {card.name}", "100%", busy, "{:.0f}%".format, draw, 100.0), memory_text])
+    return [(*cells, *[""] * (len(HEADERS) - len(cells))) for cells in rows]
+
+
+def _row(
+    name: str,
+    of: str,
+    values: "Values",
+    text: Callable[[float], str],
+    draw: "Callable[[Values, float], str]",
+    least_top: float,
+) -> list[str]:
+    """Up to the largest value; `least_top` fills a column where that is less."""
+    known = [value for _, value in values if value is not None]
+    if not known:
+        return [name, "?", of]
+    now = values[-1][1]
+    figures = (min(known), sum(known) / len(known), max(known))
+    return [name, "?" if now is None else text(now), of, draw(values, max(*known, least_top)), *map(text, figures)]

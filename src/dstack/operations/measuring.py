@@ -1,0 +1,69 @@
+"""What jobs use, as the API shows it."""
+
+from datetime import UTC, datetime
+
+from dstack.domain.objects import Instance, Job
+from dstack.errors import ResourceNotExistsError
+from dstack.operations.context import Context
+from dstack.operations.runs import get_run
+from dstack.protocol.agent import Gpu, Point
+from dstack.protocol.views import CardView, GpuMetricsView, MetricsPointView, MetricsView
+from dstack.store import metrics, objects
+from dstack.store.tx import Tx
+from dstack.store.users import User
+
+
+async def read_metrics(
+    context: Context, user: User, project: str, run: str, *, replica: int, node: int, start: datetime | None
+) -> MetricsView:
+    """What the latest attempt of a job used, in its last hour or after `start`.
+
+    Raises:
+        ResourceNotExistsError: there is no such run, or it has no such job.
+    """
+
+    def read(tx: Tx) -> MetricsView:
+        found = get_run(tx, user, project, run)
+        jobs = (job for job in objects.jobs_of_run(tx, found.id) if (job.replica, job.node) == (replica, node))
+        job = next(jobs, None)
+        if job is None:
+            raise ResourceNotExistsError(f"The run `{found.name}` has no job {replica}/{node}")
+        instance = objects.find_instance(tx, job.instance_id) if job.instance_id else None
+        points = [one for one in metrics.read(tx, job.id) if start is None or one.at > start.timestamp()]
+        return metrics_view(job, instance, points)
+
+    return await context.db.read(read)
+
+
+def metrics_view(job: Job, instance: Instance | None, points: list[Point]) -> MetricsView:
+    """What one job used, and what it can use: what limits its container, or else what its machine has."""
+    machine = instance.offer.resources if instance else None
+    cards = machine.gpus if machine else ()
+    cpus, memory = job.demand.cpus, job.demand.memory_mib
+    is_limited = bool(job.demand.container)
+    return MetricsView(
+        job_id=job.id,
+        replica=job.replica,
+        node=job.node,
+        attempt=job.attempt,
+        cpu_cores=cpus.max if is_limited and cpus.written and cpus.max else machine and machine.cpus,
+        memory_mib=memory.max if is_limited and memory.written and memory.max else machine and machine.memory_mib,
+        gpus=[_card_view(cards[index]) for index in job.share.gpus if index < len(cards)],
+        points=[_point_view(point) for point in points],
+    )
+
+
+def _card_view(card: Gpu) -> CardView:
+    return CardView(name=card.name, memory_mib=card.memory_mib)
+
+
+def _point_view(point: Point) -> MetricsPointView:
+    return MetricsPointView(
+        at=datetime.fromtimestamp(point.at, UTC),
+        cpu_cores=point.cpu_cores,
+        memory_mib=point.memory_mib,
+        gpus=[
+            GpuMetricsView(utilization_percent=card.utilization_percent, memory_mib=card.memory_mib)
+            for card in point.gpus
+        ],
+    )
