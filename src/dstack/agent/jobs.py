@@ -9,18 +9,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeAlias
 
+from dstack.agent.admission import accept, let_in
 from dstack.agent.files import remove_tree
 from dstack.agent.forgotten import Forgotten
-from dstack.agent.full_disk import in_words, set_aside
-from dstack.agent.keeping import JobLog, Keeping, write_number
-from dstack.agent.keys import key_line, write_keys
+from dstack.agent.full_disk import in_words
+from dstack.agent.keeping import JobLog, Keeping
 from dstack.agent.notes import note
 from dstack.agent.paths import Home, JobFolder, read_json, write_json
 from dstack.agent.runtimes.base import Runtime
 from dstack.agent.supervisor import Ending
 from dstack.errors import AgentRefused, DstackError, IllegalMove
 from dstack.kit.clock import Clock
-from dstack.protocol.agent import LOG_STREAMS, JobOrder, JobReport, Layer, order_of, to_json
+from dstack.protocol.agent import LOG_STREAMS, JobOrder, JobReport, Layer, order_of
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class Jobs:
             if self._leaving:
                 raise AgentRefused("The agent is leaving this host")
             self._refuse_held(order.gpus)
-            await asyncio.to_thread(_accept, folder, order)
+            await asyncio.to_thread(accept, folder, order)
             note(folder, self._clock, f"accepted job {order.job_id} of run {order.run_name}")
             self._begin(folder, order)
 
@@ -212,11 +212,7 @@ class Jobs:
         job = self._jobs.get(job_id)
         if job is None or job.report.state == ENDED:
             raise AgentRefused(f"The job `{job_id}` does not run here")
-        if (line := key_line(key)) is None:
-            raise AgentRefused("This is no ed25519 public key", hint="Make one with `ssh-keygen -t ed25519`")
-        keys = folder.authorized_keys.read_text().splitlines()
-        if line not in keys:
-            write_keys(folder, [*keys, line])
+        if (line := let_in(folder, key)) is not None:
             note(folder, self._clock, f"authorized the key {line.rpartition(' ')[2][-16:]}")
 
     def guests_changed(self, job_id: str, guests: int) -> None:
@@ -226,8 +222,15 @@ class Jobs:
             guests: how many are in now.
         """
         job = self._jobs.get(job_id)
-        if job is not None and job.report.state != ENDED:
-            note(job.folder, self._clock, f"{guests} connected by SSH")
+        if job is None or job.report.state == ENDED:
+            return
+        note(job.folder, self._clock, f"{guests} connected by SSH")
+        since = None if guests else self._clock.now().timestamp()
+        if since is None:
+            job.folder.alone.unlink(missing_ok=True)
+        else:
+            write_json(job.folder.alone, {"since": since})
+        self._report(job, guests=guests, alone_since=since)
 
     def followed(self, job: Job, stream: str) -> None:
         """The server wants a stream from some byte on, so it has not got it all."""
@@ -261,9 +264,12 @@ class Jobs:
 
     def _begin(self, folder: JobFolder, order: JobOrder) -> None:
         runtime = self._runtimes.of(order)
-        started = runtime.was_started(folder)
-        at = runtime.started_at(folder) if started else None
-        job = Job(folder, order, runtime, JobReport(order.job_id, RUNNING if started else PREPARING, started_at=at))
+        report = JobReport(order.job_id, PREPARING)
+        if runtime.was_started(folder):
+            at = runtime.started_at(folder)
+            place, alone_since = runtime.working_dir(folder, order), self._alone_since(folder, at)
+            report = replace(report, state=RUNNING, started_at=at, working_dir=place, alone_since=alone_since)
+        job = Job(folder, order, runtime, report)
         job.logs = {stream: JobLog(folder, stream) for stream in LOG_STREAMS}
         self._keeping.add(order.job_id, job.logs["job"])
         self._jobs[order.job_id] = job
@@ -273,13 +279,27 @@ class Jobs:
         self.on_change(job.report)
         job.life = asyncio.create_task(self._live(job), name=f"job {order.job_id}")
 
+    def _report_start(self, job: Job, started_at: float) -> None:
+        place = job.runtime.working_dir(job.folder, job.order)
+        alone_since = None if job.report.guests else started_at
+        self._report(job, state=RUNNING, started_at=started_at, working_dir=place, alone_since=alone_since, layers=())
+
+    def _alone_since(self, folder: JobFolder, started_at: float | None) -> float | None:
+        """Since when nobody is in a job of an earlier agent.
+
+        Who was in when that one ended was thrown out by its end, and has the whole time from now on to come back.
+        """
+        if (known := read_json(folder.alone)) is not None:
+            return float(known["since"])
+        return self._clock.now().timestamp() if folder.entered.exists() else started_at
+
     async def _live(self, job: Job) -> None:
         try:
             if job.report.state == PREPARING:
                 await self._prepare(job)
                 started_at = self._clock.now().timestamp()
                 await job.runtime.start(job.folder, job.order, started_at)
-                self._report(job, state=RUNNING, started_at=started_at, layers=())
+                self._report_start(job, started_at)
             self.on_run()
             if job.folder.stop.exists():
                 # It came while the job was starting, or to an earlier agent.
@@ -354,7 +374,7 @@ class Jobs:
 
     def _end(self, job: Job, ending: Ending) -> None:
         log_bytes = os.stat(job.folder.log("job")).st_size
-        self._report(job, state=ENDED, log_bytes=log_bytes, layers=(), **asdict(ending))
+        self._report(job, state=ENDED, log_bytes=log_bytes, layers=(), guests=0, alone_since=None, **asdict(ending))
         job.ended.set()
         self.on_end(job.order.job_id)
 
@@ -368,15 +388,3 @@ class Jobs:
 
 class _Stopped(Exception):
     """The job was stopped before it was started."""
-
-
-def _accept(folder: JobFolder, order: JobOrder) -> None:
-    """Write down a job; the order comes last, as a sign that all is there."""
-    folder.root.mkdir(mode=0o700, exist_ok=True)
-    for stream in LOG_STREAMS:
-        folder.log(stream).touch(mode=0o600)
-    write_number(folder.log_start("job"), 0)
-    for path in (folder.pid, folder.stop, folder.end):
-        set_aside(path)
-    write_keys(folder, order.authorized_keys)
-    write_json(folder.order, to_json(order))

@@ -149,6 +149,11 @@ class JobFolder:
         return self.root / "entered"
 
     @property
+    def alone(self) -> Path:
+        """Since when nobody is in any more; exists while nobody is, once somebody was."""
+        return self.root / "alone.json"
+
+    @property
     def authorized_keys(self) -> Path:
         """The public keys that may open the way into this job, one a line."""
         return self.root / "authorized_keys"

@@ -9,11 +9,13 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from dstack.api import _places, _ports, _ssh_config
+from dstack.api._connection import LOCAL, check_way
 from dstack.api._keys import Identity
 from dstack.api._tunnel import Tunnel, Way
-from dstack.errors import PortUsedError, SSHError
+from dstack.errors import PortUsedError
 from dstack.protocol.views import AccessView
 
 
@@ -31,6 +33,7 @@ class Wish:
         reserved: sockets that are held already.
         identity: the key to open the way with.
         grant: asks the server to let the key in.
+        await_job: waits until the job runs, perhaps in another attempt; False where it is over for good.
     """
 
     key: str
@@ -42,6 +45,7 @@ class Wish:
     reserved: _ports.Reservation | None
     identity: Identity
     grant: Callable[[], AccessView]
+    await_job: Callable[[], bool]
 
 
 @dataclass(slots=True)
@@ -50,7 +54,25 @@ class Attachment:
 
     ports: dict[int, int]
     """Container port to local port."""
+    host_name: str
+    """What `ssh` calls it."""
+    working_dir: str
+    """Where the job's commands start: absolute, as those see it who are inside."""
     _undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def editor_url(self, scheme: str) -> str:
+        """The link that opens the job's folder in an editor.
+
+        Examples:
+            >>> Attachment({}, "desk", "/workflow").editor_url("vscode")
+            'vscode://vscode-remote/ssh-remote+desk/workflow'
+        """
+        return f"{scheme}://vscode-remote/ssh-remote+{self.host_name}{quote(self.working_dir)}"
+
+    def keep(self, undo: contextlib.ExitStack) -> None:
+        """Hold this open, until it is closed or the interpreter ends."""
+        self._undo = undo
+        atexit.register(self.close)
 
     def close(self) -> None:
         """Undo all; harmless where it is undone already."""
@@ -66,31 +88,52 @@ def open_attachment(wish: Wish) -> Attachment:
         SSHError: the tunnel could not be opened; says why.
     """
     access = wish.grant()
-    is_local = access.hostname in ("127.0.0.1", "localhost", "::1")
-    if is_local and not wish.same_machine:
-        raise SSHError(
-            "The run is on the server's own machine, into which there is no way from here",
-            hint="Attach on that machine; `logs` works from here",
-        )
+    check_way(access, same_machine=wish.same_machine)
     with contextlib.ExitStack() as undo:
         with _places.locked(_folder() / "lock"):
             claim = _Claim(_folder() / f"{wish.key}.json")
             if not claim.is_ours:
-                return _joined(wish, claim.read())
+                return _joined(wish, access, claim.read())
             undo.callback(claim.release)
-            ports, sockets = _bind(wish, is_direct=is_local and access.shares_network)
+            ports, sockets = _bind(wish, is_direct=access.hostname in LOCAL and access.shares_network)
             claim.write({"pid": os.getpid(), "ports": ports})
-        tunnel = Tunnel(Way(wish.grant, wish.identity, sockets))
+        attachment = Attachment(ports, wish.host_name, access.working_dir)
+        name = _Name(wish, attachment)
+        undo.callback(name.forget)
+        tunnel = Tunnel(Way(wish.grant, wish.identity, sockets, wish.await_job, name.lead_to))
         undo.callback(tunnel.close)
+        name.lead_to(access)
         tunnel.open(access)
-        host = _ssh_config.Host(
-            wish.host_name, access.hostname, access.ssh_port, access.ssh_user, wish.identity.path, access.host_key
-        )
-        _ssh_config.add(host)
-        undo.callback(_ssh_config.remove, host)
-        attachment = Attachment(ports, undo.pop_all())
-        atexit.register(attachment.close)
+        attachment.keep(undo.pop_all())
         return attachment
+
+
+class _Name:
+    """What `ssh` knows the job by while this process is attached."""
+
+    def __init__(self, wish: Wish, attachment: Attachment) -> None:
+        self._wish = wish
+        self._attachment = attachment
+        self._host: _ssh_config.Host | None = None
+
+    def lead_to(self, access: AccessView) -> None:
+        """From now on the job is found there."""
+        self.forget()
+        self._host = _ssh_config.Host(
+            self._wish.host_name,
+            access.hostname,
+            access.ssh_port,
+            access.ssh_user,
+            self._wish.identity.path,
+            access.host_key,
+        )
+        _ssh_config.add(self._host)
+        self._attachment.working_dir = access.working_dir
+
+    def forget(self) -> None:
+        if self._host is not None:
+            _ssh_config.remove(self._host)
+            self._host = None
 
 
 class _Claim:
@@ -127,7 +170,7 @@ def _folder() -> Path:
     return _places.private_folder(_places.home() / "attached")
 
 
-def _joined(wish: Wish, state: dict[str, object]) -> Attachment:
+def _joined(wish: Wish, access: AccessView, state: dict[str, object]) -> Attachment:
     """What another process (or another `Run` in this one) has open already; closing it closes nothing."""
     ports = state["ports"]
     assert isinstance(ports, dict)
@@ -139,21 +182,21 @@ def _joined(wish: Wish, state: dict[str, object]) -> Attachment:
         )
     if wish.reserved is not None:
         wish.reserved.release()
-    return Attachment(joined)
+    return Attachment(joined, wish.host_name, access.working_dir)
 
 
 def _bind(wish: Wish, *, is_direct: bool) -> tuple[dict[int, int], dict[int, socket.socket]]:
     """The local port of each container port, and the sockets of those that need a forward.
 
     Where the job's ports are this machine's, `8000:8000` needs none: the job itself listens there, and must find the
-    port free.
+    port free. Nor may `*:8000` take it.
     """
     host = _ports.address_of(wish.bind_address)
     direct = {
         port: port for port, local in wish.wanted.items() if is_direct and local == port and host == _ports.LOOPBACK
     }
     rest = [(port, local) for port, local in wish.wanted.items() if port not in direct]
-    sockets = _ports.listen_on(host, rest, wish.reserved)
+    sockets = _ports.listen_on(host, rest, wish.reserved, taken=wish.wanted if is_direct else ())
     if wish.reserved is not None:
         wish.reserved.release()
     return direct | {port: bound.getsockname()[1] for port, bound in sockets.items()}, sockets

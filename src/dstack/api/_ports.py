@@ -7,9 +7,10 @@ at: where the job runs on this very machine, the job itself must be able to take
 import errno
 import socket
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from dstack.errors import PortUsedError
+from dstack.errors import ConfigurationError, PortUsedError
+from dstack.spec.ports import PortMapping
 
 LOOPBACK = "127.0.0.1"
 NEXT_PORTS_TRIED = 100
@@ -61,7 +62,7 @@ class Reservation:
 
 
 def listen_on(
-    host: str, wanted: Iterable[tuple[int, int | None]], held: Reservation | None
+    host: str, wanted: Iterable[tuple[int, int | None]], held: Reservation | None, taken: Collection[int] = ()
 ) -> dict[int, socket.socket]:
     """Bind a local port for each container port.
 
@@ -69,6 +70,7 @@ def listen_on(
         host: the address to listen on.
         wanted: pairs of container port and local port; None stands for the container's own port or the next free one.
         held: sockets that were bound before.
+        taken: local ports that somebody else is going to need, which are left alone where any other will do.
 
     Raises:
         PortUsedError: a port is in use, or this user may not use it; nothing is bound then.
@@ -76,10 +78,13 @@ def listen_on(
     bound: dict[int, socket.socket] = {}
     try:
         for container_port, local_port in wanted:
-            taken = held.take(container_port, host) if held else None
-            bound[container_port] = taken or (
-                bind_next_free(host, container_port) if local_port is None else bind(host, local_port, container_port)
-            )
+            before = held.take(container_port, host) if held else None
+            if before is not None:
+                bound[container_port] = before
+            elif local_port is not None:
+                bound[container_port] = bind(host, local_port, container_port)
+            else:
+                bound[container_port] = bind_next_free(host, container_port, taken)
     except PortUsedError:
         _close_all(bound)
         raise
@@ -105,9 +110,11 @@ def bind(host: str, port: int, container_port: int) -> socket.socket:
     return bound
 
 
-def bind_next_free(host: str, container_port: int) -> socket.socket:
+def bind_next_free(host: str, container_port: int, taken: Collection[int] = ()) -> socket.socket:
     """A socket bound to the container's port or the next free one, or any where this user may use none of those."""
     for port in range(max(container_port, 1024), min(container_port + NEXT_PORTS_TRIED, 65536)):
+        if port in taken:
+            continue
         try:
             return bind(host, port, container_port)
         except PortUsedError:
@@ -129,3 +136,16 @@ def _port_error(host: str, port: int, container_port: int, error: OSError) -> Po
     if error.errno in (errno.EACCES, errno.EPERM):
         return PortUsedError(f"The local port {port} may not be used by this user", hint=advice)
     return PortUsedError(f"The local port {port} cannot be used on `{host}`: {error.strerror}", hint=advice)
+
+
+def overrides(ports: Sequence[PortMapping | str] | None) -> dict[int, int | None]:
+    """Container port to the local port that the caller wants for it, None for any.
+
+    Raises:
+        ConfigurationError: a port cannot be understood.
+    """
+    try:
+        mappings = [PortMapping.parse(port) for port in ports or ()]
+    except ValueError as error:
+        raise ConfigurationError(f"A port cannot be understood: {error}") from error
+    return {mapping.container_port: mapping.local_port for mapping in mappings}

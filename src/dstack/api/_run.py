@@ -1,24 +1,31 @@
-"""One run: what it is, and what can be done with it."""
+"""One run, and what can be done with it."""
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from dstack.api import _ports, _tunnel
-from dstack.api._attach import Attachment, Wish, open_attachment
+from dstack.api import _connection, _exec, _ports
+from dstack.api._attach import Wish, open_attachment
 from dstack.api._context import Context
 from dstack.api._keys import Identity, identity
 from dstack.api._logs import LogReader
-from dstack.errors import AgentRefused, ConfigurationError, ServerClientError, SSHError
+from dstack.api._run_facts import RunFacts
+from dstack.errors import (
+    AgentRefused,
+    ClientError,
+    ResourceNotExistsError,
+    ServerClientError,
+    SSHError,
+)
 from dstack.protocol import routes
 from dstack.protocol.requests import GrantAccess, StopRun
 from dstack.protocol.statuses import JobStatus, RunStatus
 from dstack.protocol.views import AccessView, JobView, MetricsView, RunView
-from dstack.spec.backends import BackendType
 from dstack.spec.ports import PortMapping
 
 
-class Run:
+class Run(RunFacts):
     """One run. What it shows is as of the last `refresh`, `attach` or `logs`.
 
     Examples:
@@ -34,82 +41,9 @@ class Run:
     """
 
     def __init__(self, context: Context, view: RunView, reserved: _ports.Reservation | None = None) -> None:
+        super().__init__(view)
         self._context = context
-        self._view = view
         self._reserved = reserved
-        self._attachment: Attachment | None = None
-
-    def __repr__(self) -> str:
-        return f"<Run {self.name!r}: {self.status}>"
-
-    @property
-    def id(self) -> str:
-        """Unique for ever, while a name may be used again."""
-        return self._view.id
-
-    @property
-    def name(self) -> str:
-        """The run's name."""
-        return self._view.name
-
-    @property
-    def view(self) -> RunView:
-        """All that the server says about the run."""
-        return self._view
-
-    @property
-    def status(self) -> RunStatus:
-        """Where the run is in its life."""
-        return self._view.status
-
-    @property
-    def backend(self) -> BackendType | None:
-        """Where it runs; None before it is known."""
-        instance = self._first_job.instance if self._first_job else None
-        return BackendType(instance.backend) if instance else None
-
-    @property
-    def hostname(self) -> str | None:
-        """The host it runs on; None before it is known."""
-        instance = self._first_job.instance if self._first_job else None
-        return instance.hostname if instance else None
-
-    @property
-    def ports(self) -> dict[int, int] | None:
-        """Container port to local port while attached, else None."""
-        return dict(self._attachment.ports) if self._attachment else None
-
-    @property
-    def service_url(self) -> str | None:
-        """Where a service is published; None while it is not."""
-        return self._view.service_url
-
-    @property
-    def service_model(self) -> str | None:
-        """What the model behind a service is named by; None where there is none."""
-        return self._view.service_model
-
-    @property
-    def exit_code(self) -> int | None:
-        """0 where all went well, else that of the job that failed first; None before the end and where nobody knows."""
-        if not self.status.is_finished():
-            return None
-        failed = [job for job in self._view.jobs if job.exit_code]
-        if failed:
-            return min(
-                failed, key=lambda job: (job.finished_at is None, job.finished_at, job.replica, job.node)
-            ).exit_code
-        return 0 if self.status is RunStatus.DONE else None
-
-    @property
-    def reason(self) -> str | None:
-        """Why it is ending or has ended, as a word such as `stopped_by_user`."""
-        return self._view.reason
-
-    @property
-    def detail(self) -> str:
-        """For people: why it ended, or what it waits for."""
-        return self._view.detail
 
     def refresh(self) -> None:
         """Fetch what the server knows now.
@@ -241,6 +175,7 @@ class Run:
             False where the run has finished without success; True otherwise, with `ports` filled while it runs.
 
         Raises:
+            ResourceNotExistsError: the run has no such job.
             PortUsedError: a local port is in use, or may not be used.
             SSHError: the tunnel could not be opened; says why.
 
@@ -255,28 +190,75 @@ class Run:
         """
         if self._attachment is not None:
             return True
-        _tunnel.preload()
+        _connection.preload()
         key = identity(ssh_identity_file or self._context.ssh_identity_file)
 
         for _ in self.changes():
-            job = self._job(replica_num, job_num)
+            job = self._wanted_job(replica_num, job_num)
             if job is None or job.status is not JobStatus.RUNNING:
                 continue
             wish = Wish(
                 key=f"{self.id}-{replica_num}-{job_num}",
                 host_name=self.name if (replica_num, job_num) == (0, 0) else f"{self.name}-{replica_num}-{job_num}",
-                wanted=job.ports | _overrides(ports_overrides),
+                wanted=job.ports | _ports.overrides(ports_overrides),
                 bind_address=bind_address,
                 is_explicit=bool(bind_address or ports_overrides),
                 same_machine=self._context.same_machine,
                 reserved=self._reserved,
                 identity=key,
                 grant=lambda: self._grant(key, replica_num, job_num),
+                await_job=lambda: self._runs_again(replica_num, job_num),
             )
             if self._open(wish, replica_num, job_num):
                 return True
         self._release()
         return self.status is RunStatus.DONE
+
+    def exec(
+        self,
+        command: Sequence[str],
+        *,
+        has_terminal: bool = False,
+        ssh_identity_file: str | os.PathLike[str] | None = None,
+        replica_num: int = 0,
+        job_num: int = 0,
+    ) -> int:
+        """Run a command inside a running job, with this process's standard input, output and error output.
+
+        It needs no `attach`. In the main thread, SIGINT and SIGTERM go to the command, and a second SIGINT leaves it.
+
+        Args:
+            command: the program and its arguments, which arrive just so; `["sh", "-c", "…"]` for a shell's line.
+            has_terminal: whether the command gets a terminal: this process's own, where it has one.
+            ssh_identity_file, replica_num, job_num: as for `attach`.
+
+        Returns:
+            The command's exit code: 127 where there is no such program, 128 + n after signal n.
+
+        Raises:
+            ResourceNotExistsError, ClientError: there is no such job, or it does not run.
+            SSHError: there is no connection to it; says why.
+
+        Examples:
+            >>> from dstack.api import Client, Task
+            >>> run = Client.from_config().runs.submit(Task(commands=["sleep 60"]))
+            >>> run.attach()
+            True
+            >>> run.exec(["sh", "-c", "exit 3"])
+            3
+            >>> run.stop(abort=True)
+        """
+        _connection.preload()
+        key = identity(ssh_identity_file or self._context.ssh_identity_file)
+        self._fetch()
+        job = self._wanted_job(replica_num, job_num)
+        if job is None or job.status is not JobStatus.RUNNING:
+            state, is_ending = (job.status, job.reason) if job else (self.status, self.reason)
+            hint = None if is_ending else f"`dstack attach {self.name}` waits until it runs"
+            raise ClientError(f"The job of `{self.name}` is {state}: no command can be run in it", hint=hint)
+        access = self._grant(key, replica_num, job_num)
+        _connection.check_way(access, same_machine=self._context.same_machine)
+        return _exec.execute(access, key, shlex.join(command), _exec.Ends(), has_terminal=has_terminal)
 
     def detach(self) -> None:
         """Close the tunnel and undo what `attach` did; harmless where nothing is attached.
@@ -287,8 +269,6 @@ class Run:
             >>> run.attach()
             True
             >>> run.detach()
-            >>> run.ports is None
-            True
             >>> run.stop(abort=True)
         """
         self._release()
@@ -322,6 +302,16 @@ class Run:
         )
         return access
 
+    def _runs_again(self, replica: int, node: int) -> bool:
+        """Wait until the job runs, perhaps in another attempt; False where the run has ended before."""
+        here = Run(self._context, self._view)  # this one may be followed in another thread
+        here._fetch()
+        for _ in here.changes():
+            job = here._job(replica, node)
+            if job is not None and job.status is JobStatus.RUNNING:
+                return True
+        return False
+
     def _open(self, wish: Wish, replica: int, node: int) -> bool:
         """Whether the way in is open; False where the job ended before it was.
 
@@ -346,12 +336,11 @@ class Run:
             self._reserved.release()
             self._reserved = None
 
-    @property
-    def _first_job(self) -> JobView | None:
-        return self._job(0, 0)
-
-    def _job(self, replica: int, node: int) -> JobView | None:
-        return next((job for job in self._view.jobs if (job.replica, job.node) == (replica, node)), None)
+    def _wanted_job(self, replica: int, node: int) -> JobView | None:
+        job = self._job(replica, node)
+        if job is None and self._view.jobs:
+            raise ResourceNotExistsError(f"The run `{self.name}` has no job {replica}/{node}")
+        return job  # before its first start, a run has no jobs at all
 
     def _fetch(self) -> RunView:
         self._view = self._context.transport.call(routes.GET_RUN, project=self._context.project, run=self.id)
@@ -360,11 +349,3 @@ class Run:
     def _changed(self, view: RunView) -> RunView:
         next(self._context.events.follow(self.id, view.cursor))
         return self._fetch()
-
-
-def _overrides(ports: Sequence[PortMapping | str] | None) -> dict[int, int | None]:
-    try:
-        mappings = [PortMapping.parse(port) for port in ports or ()]
-    except ValueError as error:
-        raise ConfigurationError(f"A port cannot be understood: {error}") from error
-    return {mapping.container_port: mapping.local_port for mapping in mappings}

@@ -10,12 +10,13 @@ import socket
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from dstack.api._connection import cause, connect
 from dstack.api._keys import Identity
 from dstack.api._transport import FIRST_DELAY_S, LONGEST_DELAY_S, jittered
 from dstack.errors import DstackError, ServerUnreachableError, SSHError
+from dstack.kit.tasks import apart
 from dstack.protocol.views import AccessView
 
 if TYPE_CHECKING:
@@ -23,19 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dstack.api")
 
-CONNECT_TIMEOUT_S = 15.0
-KEEPALIVE_S = 5
-KEEPALIVES_MISSED_MAX = 3
 RECONNECT_WAIT_S = 15.0
 COPY_BYTES = 64 << 10
-
-
-def preload() -> None:
-    """Import what a tunnel needs, in the background; it takes longer than many a job takes to start.
-
-    No daemon: an interpreter that ends in the middle of importing compiled code would abort.
-    """
-    threading.Thread(target=import_module, args=("asyncssh",), name="dstack-preload").start()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +36,10 @@ class Way:
     identity: Identity
     sockets: Mapping[int, socket.socket]
     """Container port to listening socket."""
+    await_job: Callable[[], bool]
+    """Waits until the job runs, perhaps in another attempt. False where it is over for good."""
+    moved: Callable[[AccessView], None]
+    """Told where the job is to be found now, where that is elsewhere than before; must not take long."""
 
 
 class Tunnel:
@@ -54,6 +48,7 @@ class Tunnel:
     def __init__(self, way: Way) -> None:
         self._way = way
         self._link: asyncssh.SSHClientConnection | None = None
+        self._access: AccessView | None = None
         self._up = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="dstack-tunnel", daemon=True)
@@ -92,7 +87,8 @@ class Tunnel:
             future.cancel()
 
     async def _open(self, access: AccessView) -> None:
-        self._link = await self._connect(access)
+        self._link = await connect(access, self._way.identity)
+        self._access = access
         self._up.set()
         self._servers = [
             await asyncio.start_server(self._splicer(port), sock=bound) for port, bound in self._way.sockets.items()
@@ -110,35 +106,11 @@ class Tunnel:
             self._link.abort()
             await self._link.wait_closed()
 
-    async def _connect(self, access: AccessView) -> "asyncssh.SSHClientConnection":
-        import asyncssh
-
-        try:
-            host_key = asyncssh.import_public_key(access.host_key)
-            return await asyncssh.connect(
-                access.hostname,
-                access.ssh_port,
-                username=access.ssh_user,
-                client_keys=[str(self._way.identity.path)],
-                known_hosts=([host_key], [], []),
-                server_host_key_algs=["ssh-ed25519"],
-                signature_algs=["ssh-ed25519"],
-                agent_path=None,
-                config=None,
-                password_auth=False,
-                kbdint_auth=False,
-                connect_timeout=CONNECT_TIMEOUT_S,
-                keepalive_interval=KEEPALIVE_S,
-                keepalive_count_max=KEEPALIVES_MISSED_MAX,
-            )
-        except (OSError, asyncssh.Error, asyncssh.KeyImportError, TimeoutError) as error:
-            raise SSHError(
-                f"The SSH tunnel to `{access.hostname}:{access.ssh_port}` could not be opened: {_cause(error)}",
-                hint="The job itself goes on; `attach` may be tried again",
-            ) from error
-
     async def _keep(self) -> None:
-        """Connect again whenever the connection is lost, until the server says that the job is over."""
+        """Connect again whenever the connection is lost, until the server says that the job is over.
+
+        After a retry that is another attempt, perhaps on another machine.
+        """
         delay_s = FIRST_DELAY_S
         while True:
             if self._link is not None:
@@ -147,15 +119,28 @@ class Tunnel:
                 self._link = None
                 logger.info("The SSH tunnel broke; connecting again")
             try:
-                self._link = await self._connect(await asyncio.to_thread(self._way.grant))
-                self._up.set()
+                await self._connect_again()
                 delay_s = FIRST_DELAY_S
             except DstackError as error:
                 logger.info("The SSH tunnel is down: %s", error.message)
-                if not (error.retryable or isinstance(error, SSHError | ServerUnreachableError)):
-                    return
                 await asyncio.sleep(jittered(delay_s))
                 delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+                if not _may_pass(error) and not await self._job_comes_back():
+                    return
+
+    async def _connect_again(self) -> None:
+        access = await asyncio.to_thread(self._way.grant)
+        self._link = await connect(access, self._way.identity)
+        self._up.set()
+        if access != self._access:
+            self._access = access
+            self._way.moved(access)
+
+    async def _job_comes_back(self) -> bool:
+        try:
+            return await apart(self._way.await_job, "dstack-next-attempt")
+        except DstackError as error:
+            return _may_pass(error)
 
     def _splicer(
         self, container_port: int
@@ -185,7 +170,11 @@ class Tunnel:
             finally:
                 far_writer.close()
         except (OSError, asyncssh.Error, TimeoutError) as error:
-            logger.info("A connection to port %d was closed: %s", container_port, _cause(error))
+            logger.info("A connection to port %d was closed: %s", container_port, cause(error))
+
+
+def _may_pass(error: DstackError) -> bool:
+    return error.retryable or isinstance(error, SSHError | ServerUnreachableError)
 
 
 async def _copy(
@@ -196,7 +185,3 @@ async def _copy(
         writer.write(chunk)
         await writer.drain()
     writer.write_eof()
-
-
-def _cause(error: Exception) -> str:
-    return str(error) or type(error).__name__

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dstack.api import Run
     from dstack.protocol.views import PullView
 
+EDITORS = {"vscode": "VS Code", "cursor": "Cursor", "windsurf": "Windsurf"}
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
 
@@ -47,16 +48,20 @@ def pull_text(pull: "PullView", *, with_bar: bool) -> str:
     return f"pulling the image{bar}{bytes_text}, {layers}"
 
 
-def attach(run: "Run", *, bind_address: str | None = None, ports: list[str] | None = None) -> None:
-    """Open the way in and tell where the ports are."""
-    run.attach(bind_address=bind_address, ports_overrides=ports)
+def attach(
+    run: "Run", *, bind_address: str | None = None, ports: list[str] | None = None, replica: int = 0, job: int = 0
+) -> None:
+    """Open the way in; tell where the ports are, and how an editor comes in."""
+    run.attach(bind_address=bind_address, ports_overrides=ports, replica_num=replica, job_num=job)
     for container_port, local_port in (run.ports or {}).items():
         words.say(f"Port {container_port} of `{run.name}` is at {bind_address or 'localhost'}:{local_port}")
+    if (link := run.editor_url) is not None:
+        words.say(f"{EDITORS[link.partition(':')[0]]} opens it here: {link}")
 
 
-def write_log(run: "Run") -> None:
-    """Write the run's log to stdout, byte for byte, until the run has ended."""
-    for chunk in run.logs():
+def write_log(run: "Run", *, replica: int = 0, job: int = 0) -> None:
+    """Write the log of one of the run's jobs to stdout, byte for byte, until the run has ended."""
+    for chunk in run.logs(replica_num=replica, job_num=job):
         sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
 
@@ -67,6 +72,8 @@ def follow(run: "Run", *, shows_log: bool = True) -> int:
         wait_until_running(run)
         try:
             attach(run)
+            if run.editor_url is not None:
+                words.say(f"`ssh {run.ssh_host}` leads into it; later on, `dstack attach {run.name}` comes back to it")
         except ClientError as error:  # the run goes on, and so can we, without its ports
             words.say_error(error, label="warning")
         if shows_log:

@@ -12,8 +12,8 @@ from dstack.cli import words
 from dstack.errors import DstackError
 
 COMMANDS = (
-    *("apply", "attach", "audit", "config", "delete", "event", "init", "logs", "metrics", "offer", "pool"),
-    *("project", "ps", "run", "schema", "secret", "server", "stop"),
+    *("apply", "attach", "audit", "config", "delete", "event", "exec", "init", "logs", "metrics", "offer"),
+    *("pool", "project", "ps", "run", "schema", "secret", "server", "stop"),
 )
 
 EXIT_ERROR = 1

@@ -52,6 +52,12 @@ def add_requirements(change: "argparse._ArgumentGroup | argparse.ArgumentParser"
     change.add_argument("--idle-duration", metavar="TIME", help="how long a new instance may stand idle")
 
 
+def add_job(parser: argparse.ArgumentParser) -> None:
+    """Which of a run's jobs."""
+    parser.add_argument("--replica", type=int, default=0, metavar="N", help="which replica (default: 0)")
+    parser.add_argument("--job", type=int, default=0, metavar="N", help="which job of it (default: 0)")
+
+
 def add_repo(parser: argparse.ArgumentParser) -> None:
     """Which files go along."""
     files = parser.add_argument_group("which files go along")

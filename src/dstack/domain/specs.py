@@ -116,6 +116,12 @@ def retry_policy_of(spec: Mapping[str, Any]) -> RetryPolicy | None:
     return RetryPolicy(frozenset(str(event) for event in retry.on_events), duration)
 
 
+def inactivity_duration_of(spec: Mapping[str, Any]) -> int | None:
+    """For how many seconds nobody may be connected to the run's job; None for as long as they like."""
+    configuration = configuration_in(spec)
+    return configuration.inactivity_duration if isinstance(configuration, DevEnvironment) else None
+
+
 def not_built_yet(configuration: RunConfiguration) -> Iterator[str]:
     """What a configuration asks for that no part of dstack can do yet: it is refused, never ignored."""
     network_volumes = [str(volume) for volume in configuration.volumes if not volume.is_on_instance]
@@ -123,8 +129,8 @@ def not_built_yet(configuration: RunConfiguration) -> Iterator[str]:
         yield f"attach network volumes (`volumes: {network_volumes[0]}`)"
     if configuration.nvcc and configuration.python:
         yield "choose a version of Python for the default image with `nvcc`"
-    if isinstance(configuration, DevEnvironment) and configuration.inactivity_duration is not None:
-        yield "end dev environments without connections (`inactivity_duration`)"
+    if isinstance(configuration, DevEnvironment) and configuration.version is not None:
+        yield "install the server of a given version of the editor (`version`); the editor brings its own"
     if isinstance(configuration, Service):
         yield from _not_built_of_services(configuration)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-IN_PLACE = frozenset(("priority", "retry", "retry_policy", "stop_duration", "tags"))
+IN_PLACE = frozenset(("inactivity_duration", "priority", "retry", "retry_policy", "stop_duration", "tags"))
 """What has its effect later on, so that a run can go on with it."""
 
 

@@ -2,7 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import TypeVar
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -31,3 +36,21 @@ class TaskGroup:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def apart(function: Callable[[], T], name: str) -> T:
+    """The result of a blocking call that may take hours, in a thread of its own.
+
+    Who stops waiting for it leaves it to end by itself; it keeps no interpreter from ending.
+    """
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # it can be left, not recalled
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+            future.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await asyncio.wrap_future(future)

@@ -165,6 +165,13 @@ class JobReport:
     """Whether the server has acknowledged all bytes of all streams."""
     layers: tuple[Layer, ...] = ()
     """While its image is being pulled: the layers."""
+    working_dir: str | None = None
+    """Where its commands started: absolute, as those see it who are inside. Known once it runs."""
+    guests: int = 0
+    """How many connections there are into it over SSH."""
+    alone_since: float | None = None
+    """Since when there is none, in seconds since the epoch by the host's clock; None while there is one, and before the
+    job runs."""
 
 
 @dataclass(frozen=True, slots=True)

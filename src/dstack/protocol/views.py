@@ -305,6 +305,8 @@ class AccessView(View):
     ssh_user: str
     shares_network: bool = True
     """Whether the ports of the job are those of its host; a container may have its own."""
+    working_dir: str = "/"
+    """Where the job's commands start: absolute, as those see it who are inside. `/` where that is not known."""
     host_key: str
     """The OpenSSH public key by which the agent's SSH server is known."""
 

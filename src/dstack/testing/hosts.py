@@ -94,6 +94,11 @@ class Host:
         """Let a job exit now."""
         self._end(job, "exited", exit_code)
 
+    def let_in(self, job: HostJob, guests: int) -> None:
+        """From now on so many are connected to a job."""
+        job.report = replace(job.report, guests=guests, alone_since=None if guests else self._now_s())
+        self._report(job)
+
     def disconnect(self) -> None:
         """Cut the connection there is."""
         if self._connection is not None:
@@ -179,7 +184,8 @@ class Host:
     def _begin(self, job: HostJob) -> None:
         behaviour, code = self._nature.behaviours.next_of(job.order)
         job.log = behaviour.prints
-        job.report = replace(job.report, state="running", started_at=self._now_s())
+        now_s = self._now_s()
+        job.report = replace(job.report, state="running", started_at=now_s, alone_since=now_s)
         self._nature.observer.job_started(self.key, job.order)
         self._plan_end(job, behaviour, code)
         self._report(job)

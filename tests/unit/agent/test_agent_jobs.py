@@ -1,25 +1,117 @@
 """What an agent finds in its folders when it starts."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
 from dstack.agent.jobs import FetchFiles, Jobs, Runtimes
 from dstack.agent.keeping import Bounds, Keeping
-from dstack.agent.paths import Home, write_json
+from dstack.agent.paths import Home, JobFolder, write_json
+from dstack.agent.runtimes.base import Runtime
+from dstack.agent.supervisor import Ending
 from dstack.kit.clock import SystemClock
-from dstack.protocol.agent import JobOrder, to_json
+from dstack.protocol.agent import LOG_STREAMS, JobOrder, to_json
+from tests.making import HandClock
 
 
 class NoRuntime:
     """Nothing may be started."""
 
 
+class Started:
+    """A runtime that has started all jobs at 100 s, which go on."""
+
+    def was_started(self, folder: JobFolder) -> bool:
+        return True
+
+    def started_at(self, folder: JobFolder) -> float:
+        return 100.0
+
+    def working_dir(self, folder: JobFolder, order: JobOrder) -> str:
+        return "/workflow"
+
+    async def wait(self, folder: JobFolder, order: JobOrder) -> Ending:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+def folders(root: Path) -> Home:
+    home = Home(root)
+    for folder in (home.jobs, home.forgotten, home.trash):
+        folder.mkdir(exist_ok=True)
+    return home
+
+
+class Agents:
+    """One agent after the other in the same folder, with one job."""
+
+    def __init__(self, root: Path) -> None:
+        self.clock = HandClock()
+        self.home = folders(root)
+        self.folder = self.home.job("0-job")
+        self.folder.root.mkdir()
+        for stream in LOG_STREAMS:
+            self.folder.log(stream).touch()
+        write_json(self.folder.order, to_json(JobOrder("0-job", "hello", "true")))
+
+    @asynccontextmanager
+    async def next(self) -> AsyncIterator[Jobs]:
+        runtime = cast(Runtime, Started())
+        keeping = Keeping(self.home.jobs, Bounds(1 << 30))
+        jobs = Jobs(self.home, Runtimes(runtime, runtime), cast(FetchFiles, None), keeping, self.clock)
+        jobs.recover()
+        yield jobs
+        await jobs.close()
+
+    def now(self) -> float:
+        """One second later than the last time."""
+        self.clock.time += timedelta(seconds=1)
+        return self.clock.time.timestamp()
+
+
+def told(jobs: Jobs) -> tuple[int, float | None]:
+    """How many are in the job, and since when nobody is."""
+    (report,) = jobs.reports()
+    return report.guests, report.alone_since
+
+
+async def test_a_job_is_alone_from_its_start_and_from_the_last_guests_leaving(tmp_path: Path) -> None:
+    agents = Agents(tmp_path)
+    async with agents.next() as jobs:
+        assert told(jobs) == (0, 100.0)
+        jobs.guests_changed("0-job", 1)
+        jobs.guests_changed("0-job", 2)
+        assert told(jobs) == (2, None)
+        jobs.guests_changed("0-job", 1)
+        assert told(jobs) == (1, None)
+        left_at = agents.now()
+        jobs.guests_changed("0-job", 0)
+        assert told(jobs) == (0, left_at)
+
+
+async def test_since_when_a_job_is_alone_outlives_the_agent(tmp_path: Path) -> None:
+    agents = Agents(tmp_path)
+    async with agents.next() as jobs:
+        agents.folder.entered.touch()
+        jobs.guests_changed("0-job", 1)
+        left_at = agents.now()
+        jobs.guests_changed("0-job", 0)
+    agents.now()
+    async with agents.next() as jobs:
+        assert told(jobs) == (0, left_at)
+        jobs.guests_changed("0-job", 1)
+    back_at = agents.now()
+    async with agents.next() as jobs:
+        assert told(jobs) == (0, back_at), "who was in was thrown out only now"
+
+
 def test_a_job_that_was_forgotten_before_its_start_was_confirmed_is_not_started_by_the_next_agent(
     tmp_path: Path,
 ) -> None:
-    home = Home(tmp_path)
-    for folder in (home.jobs, home.forgotten, home.trash):
-        folder.mkdir()
+    home = folders(tmp_path)
     left = home.job("0-job")
     left.root.mkdir()
     write_json(left.order, to_json(JobOrder("0-job", "hello", "true")))

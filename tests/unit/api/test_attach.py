@@ -18,7 +18,7 @@ import pytest
 from dstack.api import _ports
 from dstack.api._attach import Wish, open_attachment
 from dstack.api._keys import Identity, identity
-from dstack.errors import PortUsedError, ResourceNotExistsError, SSHError
+from dstack.errors import InvalidRequestError, PortUsedError, ResourceNotExistsError, SSHError
 from dstack.protocol.views import AccessView
 
 
@@ -101,6 +101,7 @@ def wish(job: Job) -> Wish:
         reserved=None,
         identity=job.key,
         grant=job.access,
+        await_job=lambda: False,
     )
 
 
@@ -145,6 +146,14 @@ def test_a_held_port_is_the_one_that_leads_there(job: Job, wish: Wish) -> None:
 def test_on_this_machine_the_same_port_needs_no_forward(job: Job, wish: Wish) -> None:
     attachment = open_attachment(replace(wish, wanted={job.port: job.port}))
     assert attachment.ports == {job.port: job.port} and talk(job.port) == b"HI\nbye\n"
+    attachment.close()
+
+
+def test_on_this_machine_any_port_is_not_the_jobs_own(job: Job, wish: Wish) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as later:
+        port = int(later.getsockname()[1])
+    attachment = open_attachment(replace(wish, wanted={port: None}))
+    assert is_free(port), "the job may begin to listen only now"
     attachment.close()
 
 
@@ -227,6 +236,34 @@ def test_a_run_on_a_server_elsewhere_says_that_there_is_no_way(wish: Wish) -> No
         open_attachment(replace(wish, same_machine=False))
 
 
+def test_a_job_that_is_tried_again_is_reached_behind_the_same_port_and_name(job: Job, wish: Wish, home: Path) -> None:
+    """Its next attempt is another user of the SSH server, and begins only when the test says so."""
+    began, asked = threading.Event(), threading.Event()
+
+    def grant() -> AccessView:
+        if job.connections and not began.is_set():
+            raise InvalidRequestError("The job 0/0 of `hello` is pending: nothing runs there")
+        return job.access().model_copy(update={"ssh_user": "j2", "working_dir": "/new"} if began.is_set() else {})
+
+    def await_job() -> bool:
+        asked.set()
+        return began.wait(20)
+
+    attachment = open_attachment(replace(wish, grant=grant, await_job=await_job))
+    job.loop.call_soon_threadsafe(job.connections[0].abort)
+    assert asked.wait(20)
+    began.set()
+    while len(job.connections) < 2:
+        talk_or_nothing(attachment.ports[job.port])
+    assert talk(attachment.ports[job.port]) == b"HI\nbye\n"
+    config = home / ".dstack" / "ssh" / "config"
+    while "User j2" not in config.read_text():
+        talk_or_nothing(attachment.ports[job.port])
+    assert "User j1" not in config.read_text() and attachment.working_dir == "/new"
+    attachment.close()
+    assert config.read_text() == ""
+
+
 def test_the_end_of_the_job_ends_the_tunnel(job: Job, wish: Wish) -> None:
     ended = threading.Event()
 
@@ -250,7 +287,8 @@ from dstack.api._attach import Wish, open_attachment
 from dstack.api._keys import identity
 from dstack.protocol.views import AccessView
 access = AccessView(**{access.model_dump()!r})
-wish = Wish("r1-0-0", "hello", {{{job.port}: None}}, None, False, True, None, identity(None), lambda: access)
+wanted = {{{job.port}: None}}
+wish = Wish("r1-0-0", "hello", wanted, None, False, True, None, identity(None), lambda: access, lambda: False)
 open_attachment(wish)
 print((Path.home() / ".dstack/ssh/config").read_text())
 """

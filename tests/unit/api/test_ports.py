@@ -64,6 +64,13 @@ def test_any_port_is_the_next_free_one() -> None:
         bound[port].close()
 
 
+def test_any_port_is_not_one_that_somebody_else_is_going_to_need() -> None:
+    port = free_port()
+    bound = _ports.listen_on("127.0.0.1", [(port, None)], None, taken=[port, port + 1])
+    assert bound[port].getsockname()[1] > port + 1
+    bound[port].close()
+
+
 def test_what_is_held_is_handed_over() -> None:
     port = free_port()
     held = _ports.Reservation({80: port})

@@ -29,6 +29,8 @@ class StandIn:
         self.detail = detail
         self.reason = reason
         self.ports: dict[int, int] | None = {80: 8000}
+        self.editor_url: str | None = None
+        self.ssh_host: str | None = "hello"
         self.done: list[str] = []
         self.pulls: list[PullView] = []
         self.attach_error: Exception | None = None
@@ -53,7 +55,7 @@ class StandIn:
             raise self.attach_error
         return True
 
-    def logs(self) -> Iterator[bytes]:
+    def logs(self, **which: int) -> Iterator[bytes]:
         yield b"a line\n\xff"
         if self.interrupts_log:
             raise KeyboardInterrupt

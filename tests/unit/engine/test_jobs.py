@@ -12,8 +12,8 @@ from dstack.engine.jobs.starting import start
 from dstack.engine.jobs.stopping import LOGS_WITHIN, stop
 from dstack.engine.jobs.watching import UNREACHABLE_AFTER, watch
 from dstack.errors import AgentRefused
-from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, JobStatus
-from tests.making import NOW, ended, instance, job, job_view, placed_job, report
+from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, JobStatus, RunStatus
+from tests.making import NOW, ended, instance, job, job_view, placed_job, report, run
 
 STARTED: dict[Any, Any] = {StartJob: Done({})}
 
@@ -121,6 +121,53 @@ def test_a_lost_link_is_no_death_for_minutes() -> None:
     assert watch(view) == Next(again=timedelta(minutes=1))
     late = job_view(placed_job(status=JobStatus.RUNNING), silent, now=NOW + UNREACHABLE_AFTER, outcomes=STARTED)
     assert moved(watch(late))[1] is JobReason.INSTANCE_UNREACHABLE
+
+
+BEFORE = NOW.timestamp() - 86_400.0
+"""A host's clock that is a day behind."""
+
+
+def workplace(now: timedelta, limit: object = "2h", on: Any = None, **told: Any) -> JobView:
+    """A dev environment that has run since `NOW`, and the time since then."""
+    spec = {"configuration": {"type": "dev-environment", "ide": "vscode", "inactivity_duration": limit}}
+    said = report(started_at=BEFORE, **{"alone_since": BEFORE, **told})
+    at_work = placed_job(status=JobStatus.RUNNING, started_at=NOW, report=said)
+    desk = run(type="dev-environment", spec=spec, status=RunStatus.RUNNING)
+    return job_view(at_work, on or instance(), now=NOW + now, run=desk, outcomes=STARTED)
+
+
+HOUR = timedelta(hours=1)
+
+
+def test_a_dev_environment_ends_once_nobody_was_connected_for_its_time() -> None:
+    expected = (JobStatus.TERMINATING, JobReason.INACTIVITY, "nobody was connected for 2h")
+    assert moved(watch(workplace(2 * HOUR))) == expected
+    assert moved(watch(workplace(5 * HOUR, alone_since=BEFORE + 3 * 3600))) == expected
+
+
+@pytest.mark.parametrize(
+    ("view", "again"),
+    [
+        (workplace(HOUR), HOUR),
+        (workplace(5 * HOUR, alone_since=BEFORE + 4 * 3600), HOUR),
+        (workplace(9 * HOUR, guests=1, alone_since=None), None),
+        (workplace(9 * HOUR, "off"), None),
+        (workplace(9 * HOUR, None), None),
+    ],
+)
+def test_a_dev_environment_goes_on_until_then_while_somebody_is_in_and_where_it_has_no_limit(
+    view: JobView, again: timedelta | None
+) -> None:
+    assert watch(view) == Next(again=again)
+
+
+def test_nobody_is_missed_while_the_link_is_down() -> None:
+    view = workplace(9 * HOUR, on=instance(unreachable_since=NOW + 9 * HOUR))
+    assert watch(view) == Next(again=UNREACHABLE_AFTER)
+
+
+def test_a_task_needs_nobody() -> None:
+    assert watch(running(started_at=NOW, report=report(started_at=BEFORE, alone_since=BEFORE))) == Next()
 
 
 def test_a_job_that_was_never_handed_over_just_ends() -> None:

@@ -36,6 +36,16 @@ async def test_what_has_its_effect_later_is_changed_in_place(context: Context) -
     assert (await planning.plan(context, ADMIN, "main", new)).changes == []
 
 
+async def test_how_long_a_dev_environment_may_stand_idle_is_changed_in_place(context: Context) -> None:
+    def desk(**fields: Any) -> SubmitRun:
+        configuration = {"type": "dev-environment", "ide": "vscode", **fields}
+        return SubmitRun(run_name="desk", configuration=configuration)
+
+    await submitting.submit(context, ADMIN, "main", desk(), None)
+    plan = await planning.plan(context, ADMIN, "main", desk(inactivity_duration="1h"))
+    assert [(one.field, one.in_place) for one in plan.changes] == [("inactivity_duration", True)]
+
+
 async def test_what_needs_a_new_start_is_refused_by_name_and_nothing_changes(context: Context) -> None:
     await submitting.submit(context, ADMIN, "main", wish(priority=1), None)
     with pytest.raises(InvalidRequestError, match="cannot go on with another `env`, `nodes`"):

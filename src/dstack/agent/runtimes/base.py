@@ -48,6 +48,10 @@ class Runtime(ABC):
         """When a job was started, in seconds since the epoch; None where it was not, or nobody knows."""
 
     @abstractmethod
+    def working_dir(self, folder: JobFolder, order: JobOrder) -> str | None:
+        """Where a started job's commands began, as those see it who are inside; None where nobody knows."""
+
+    @abstractmethod
     async def wait(self, folder: JobFolder, order: JobOrder) -> Ending:
         """Wait until a started job, and all that came from it, has ended.
 

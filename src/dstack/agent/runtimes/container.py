@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
-from dstack.agent.containers.creation import program_of
+from dstack.agent.containers.creation import program_of, working_dir_of
 from dstack.agent.containers.making import Maker
 from dstack.agent.containers.refusals import no_engine, refusal_of_start
 from dstack.agent.containers.store import ImageStore
@@ -61,6 +61,9 @@ class ContainerRuntime(Runtime):
     def started_at(self, folder: JobFolder) -> float | None:
         return (read_json(folder.container) or {}).get("started_at")
 
+    def working_dir(self, folder: JobFolder, order: JobOrder) -> str | None:
+        return (read_json(folder.container) or {}).get("working_dir")
+
     async def prepare(self, folder: JobFolder, order: JobOrder, tell: Tell) -> None:
         """Have the image here."""
 
@@ -90,7 +93,8 @@ class ContainerRuntime(Runtime):
         except EngineRefused as refusal:
             raise refusal_of_start(container, refusal.message) from None
         known = {"id": made.id, "started_at": started_at, "uid": made.uid, "gid": made.gid, "image": image.id}
-        write_json(folder.container, {**known, "missing": program_of(order, image).missing})
+        known |= {"missing": program_of(order, image).missing, "working_dir": working_dir_of(order, image)}
+        write_json(folder.container, known)
         return made.id
 
     async def _outlast(self, folder: JobFolder, work: Callable[[], Awaitable[T]]) -> T:

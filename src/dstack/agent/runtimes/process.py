@@ -70,6 +70,9 @@ class ProcessRuntime(Runtime):
             line = b""
         return dict(json.loads(line)) if line else {"error": "The agent cannot start processes any more"}
 
+    def working_dir(self, folder: JobFolder, order: JobOrder) -> str:
+        return os.path.normpath(folder.files.resolve() / order.working_dir)
+
     async def wait(self, folder: JobFolder, order: JobOrder) -> Ending:
         if folder.job_id not in self._pidfds and (known := read_json(folder.pid)) is not None:
             self._open(folder, known["pid"])

@@ -93,6 +93,7 @@ class WayIn(SSHServer):
         self._doors = doors
         self._folder: JobFolder | None = None
         self._conn: SSHServerConnection | None = None
+        self._has_explained = False
 
     def connection_made(self, conn: SSHServerConnection) -> None:
         """Somebody knocks."""
@@ -123,9 +124,20 @@ class WayIn(SSHServer):
     def validate_public_key(self, username: str, key: SSHKey) -> bool:
         """Whether the key is among those of the job, and the job has not ended."""
         if self._folder is None or not _is_open(self._folder):
+            self._explain("there is no such job, or it has ended")
             return False
         offered = key.export_public_key().decode().split()[:2]
-        return any(line.split()[:2] == offered for line in self._folder.authorized_keys.read_text().splitlines())
+        known = self._folder.authorized_keys.read_text().splitlines()
+        is_known = any(line.split()[:2] == offered for line in known)
+        if not is_known:
+            self._explain("this key may not come into the job; who may use its run is let in by `dstack attach`")
+        return is_known
+
+    def _explain(self, refusal: str) -> None:
+        """Say it once: a client may offer many keys, the right one among them."""
+        if self._conn is not None and not self._has_explained:
+            self._has_explained = True
+            self._conn.send_auth_banner(f"dstack: {refusal}\r\n")
 
     def auth_completed(self) -> None:
         """The user is in."""

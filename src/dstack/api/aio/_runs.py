@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 from dstack import api
@@ -62,6 +63,16 @@ class Run:
     def ports(self) -> dict[int, int] | None:
         """Container port to local port while attached, else None."""
         return self._run.ports
+
+    @property
+    def ssh_host(self) -> str | None:
+        """What `ssh` calls the job while attached, else None."""
+        return self._run.ssh_host
+
+    @property
+    def editor_url(self) -> str | None:
+        """While attached to a dev environment: the link that opens it in its editor, else None."""
+        return self._run.editor_url
 
     @property
     def service_url(self) -> str | None:
@@ -130,6 +141,31 @@ class Run:
         return await self._threads.wait(
             self._run.attach, ssh_identity_file, bind_address, ports_overrides, replica_num, job_num
         )
+
+    async def exec(
+        self,
+        command: Sequence[str],
+        *,
+        has_terminal: bool = False,
+        ssh_identity_file: str | os.PathLike[str] | None = None,
+        replica_num: int = 0,
+        job_num: int = 0,
+    ) -> int:
+        """Run a command inside a running job, with this process's standard input, output and error output.
+
+        Raises:
+            ClientError: the job does not run.
+            SSHError: there is no connection to it; says why.
+        """
+        run = partial(
+            self._run.exec,
+            command,
+            has_terminal=has_terminal,
+            ssh_identity_file=ssh_identity_file,
+            replica_num=replica_num,
+            job_num=job_num,
+        )
+        return await self._threads.wait(run)
 
     async def detach(self) -> None:
         """Close the tunnel and undo what `attach` did; harmless where nothing is attached."""

@@ -4,15 +4,19 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Generic, ParamSpec, TypeVar
+
+from dstack.kit.tasks import apart
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 CALLS_AT_ONCE = 32
 WAITS_AT_ONCE = 1000
+WAIT = "dstack-wait"
+"""The name of their threads."""
 CHUNKS_AHEAD = 16
 """How much of a stream may lie ready that nobody has taken yet."""
 
@@ -30,17 +34,7 @@ class Threads:
 
     async def wait(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of a call that may take hours; who stops waiting for it leaves it to end by itself."""
-        future: Future[T] = Future()
-        future.set_running_or_notify_cancel()  # it can be left, not recalled
-
-        def run() -> None:
-            try:
-                future.set_result(function(*args, **kwargs))
-            except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
-                future.set_exception(error)
-
-        self._start(run)
-        return await asyncio.wrap_future(future)
+        return await apart(self._counted(partial(function, *args, **kwargs)), WAIT)
 
     async def stream(self, source: Iterator[T]) -> AsyncIterator[T]:
         """What a blocking iterator yields, as it comes."""
@@ -62,16 +56,20 @@ class Threads:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _start(self, run: Callable[[], None]) -> None:
+        threading.Thread(target=self._counted(run), name=WAIT, daemon=True).start()
+
+    def _counted(self, run: Callable[[], T]) -> Callable[[], T]:
+        """One of the waits that there may be at once, until it has ended."""
         if not self._waits.acquire(blocking=False):
             raise RuntimeError(f"More than {WAITS_AT_ONCE} waits at once: use one client for each part of them")
 
-        def release() -> None:
+        def release() -> T:
             try:
-                run()
+                return run()
             finally:
                 self._waits.release()
 
-        threading.Thread(target=release, name="dstack-wait", daemon=True).start()
+        return release
 
 
 class _End:

@@ -143,6 +143,8 @@ def plan_text(plan: "RunPlan") -> str:
         "Max price": words.price(spec["max_price"]) if spec.get("max_price") else "off",
         "Max duration": str(spec.get("max_duration") or "off"),
     }
+    if spec.get("type") == "dev-environment":
+        shown["Inactivity"] = str(spec.get("inactivity_duration") or "off")
     if spec.get("schedule"):
         shown["Schedule"] = ", ".join(spec["schedule"]["cron"])
     width = max(map(len, shown))

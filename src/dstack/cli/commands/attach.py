@@ -2,6 +2,8 @@
 
 import argparse
 
+from dstack.cli import options
+
 HELP = "forward a run's ports and make `ssh RUN` work, until the run ends or Ctrl-C"
 
 
@@ -13,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-p", "--port", action="append", dest="ports", metavar="LOCAL:PORT", help="another local port; may be repeated"
     )
+    options.add_job(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -20,14 +23,17 @@ def run(arguments: argparse.Namespace) -> int:
     from dstack.cli import following, words
     from dstack.cli.clients import client_of, get_run
 
+    which = {"replica": arguments.replica, "job": arguments.job}
     one = get_run(client_of(arguments), arguments.run_name)
     try:
         following.wait_until_running(one)
-        following.attach(one, bind_address=arguments.host, ports=arguments.ports)
-        if not one.status.is_finished():
-            words.say(f"Attached to `{one.name}`; Ctrl-C leaves, and the run goes on")
+        following.attach(one, bind_address=arguments.host, ports=arguments.ports, **which)
+        if one.ssh_host is not None:
+            words.say(
+                f"Attached to `{one.name}`: `ssh {one.ssh_host}` leads into it. Ctrl-C leaves, and the run goes on"
+            )
         if arguments.logs:
-            following.write_log(one)
+            following.write_log(one, **which)
         else:
             following.wait_until_ended(one)
         return following.ended(one)

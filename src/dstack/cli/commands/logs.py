@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from dstack.cli import options
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -14,8 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_name", metavar="RUN")
     parser.add_argument("-d", "--diagnose", action="store_true", help="the agent's own log about the job")
     parser.add_argument("--since", metavar="TIME", help="from then on: `10m` ago, or a time such as `2030-01-31T12:00`")
-    parser.add_argument("--replica", type=int, default=0, metavar="N", help="which replica (default: 0)")
-    parser.add_argument("--job", type=int, default=0, metavar="N", help="which job of it (default: 0)")
+    options.add_job(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

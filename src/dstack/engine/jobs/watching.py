@@ -5,11 +5,15 @@ from datetime import timedelta
 
 from dstack.domain.objects import JobView, Next
 from dstack.domain.reasons import reason_of
+from dstack.domain.specs import inactivity_duration_of
+from dstack.kit.units import duration_text
 from dstack.protocol.statuses import JobReason, JobStatus
 
 UNREACHABLE_AFTER = timedelta(minutes=5)
 """A link may be down this long before its jobs are given up: disconnection is not death."""
 
+DEV_ENVIRONMENT = "dev-environment"
+"""Only of these the configuration is asked: that takes longer than all the rest of a look."""
 
 AGENT_ENDS_WITHIN = timedelta(minutes=1)
 """How long after its time is over a job's agent may take to end it, and to say so."""
@@ -39,20 +43,40 @@ def follow_report(view: JobView) -> Next:
         return Next((running,))
     if report is not None and report.layers and job.status is JobStatus.PROVISIONING:
         return Next((replace(job, status=JobStatus.PULLING, status_since=view.now),))
-    if job.status is JobStatus.RUNNING and (over := _time_left(view)) is not None and over <= timedelta(0):
-        return end(view, JobReason.MAX_DURATION_EXCEEDED, "its agent did not end it in time")
-    following = _mind_the_link(view)
-    if following.write:
-        return following
-    return Next(again=min(filter(None, [following.again, _time_left(view)]), default=None))
+    minded = [mind(view) for mind in (_mind_the_duration, _mind_the_link, _mind_the_guests)]
+    ending = next((decided for decided in minded if decided.write), None)
+    return ending or Next(again=min(filter(None, (decided.again for decided in minded)), default=None))
 
 
-def _time_left(view: JobView) -> timedelta | None:
-    """Until it has run for longer than it may, and its agent should have ended it long ago."""
+def _mind_the_duration(view: JobView) -> Next:
+    """Its agent ends it in time; where it did not, the engine does."""
     job = view.job
     if job.max_duration_s is None or job.started_at is None:
-        return None
-    return job.started_at + timedelta(seconds=job.max_duration_s) + AGENT_ENDS_WITHIN - view.now
+        return Next()
+    left = job.started_at + timedelta(seconds=job.max_duration_s) + AGENT_ENDS_WITHIN - view.now
+    if left > timedelta(0):
+        return Next(again=left)
+    return end(view, JobReason.MAX_DURATION_EXCEEDED, "its agent did not end it in time")
+
+
+def _mind_the_guests(view: JobView) -> Next:
+    """End what nobody has been connected to for its `inactivity_duration`.
+
+    While the link is down nobody knows who comes. The host's clock may be wrong: only spans of it are believed.
+    """
+    job, report, instance = view.job, view.job.report, view.instance
+    if view.run.type != DEV_ENVIRONMENT:
+        return Next()
+    limit_s = inactivity_duration_of(view.run.spec)
+    if limit_s is None or job.started_at is None or instance is None or instance.unreachable_since is not None:
+        return Next()
+    if report is None or report.alone_since is None or report.started_at is None:
+        return Next()
+    alone_since = job.started_at + timedelta(seconds=report.alone_since - report.started_at)
+    left = alone_since + timedelta(seconds=limit_s) - view.now
+    if left > timedelta(0):
+        return Next(again=left)
+    return end(view, JobReason.INACTIVITY, f"nobody was connected for {duration_text(limit_s)}")
 
 
 def _mind_the_link(view: JobView) -> Next:

@@ -1,0 +1,59 @@
+"""What is written down of a job that is accepted: its order, and who may come into it.
+
+Keys are ed25519 alone, one a line, without options and comments.
+"""
+
+from collections.abc import Sequence
+
+from dstack.agent.full_disk import set_aside
+from dstack.agent.keeping import write_number
+from dstack.agent.paths import JobFolder, write_json
+from dstack.errors import AgentRefused
+from dstack.protocol.agent import LOG_STREAMS, JobOrder, to_json
+
+KEY_BYTES_MAX = 2000
+KEYS_MAX = 100
+"""Of a job; the oldest go."""
+KEY_TYPE = "ssh-ed25519"
+
+
+def accept(folder: JobFolder, order: JobOrder) -> None:
+    """Write down a job; the order comes last, as a sign that all is there. Blocks."""
+    folder.root.mkdir(mode=0o700, exist_ok=True)
+    for stream in LOG_STREAMS:
+        folder.log(stream).touch(mode=0o600)
+    write_number(folder.log_start("job"), 0)
+    for path in (folder.pid, folder.stop, folder.end):
+        set_aside(path)
+    _write_keys(folder, [line for key in order.authorized_keys if (line := _key_line(key)) is not None])
+    write_json(folder.order, to_json(order))
+
+
+def let_in(folder: JobFolder, key: str) -> str | None:
+    """Let the holder of a key into a job. Returns its line; None where it was in already.
+
+    Raises:
+        AgentRefused: this is no such key.
+    """
+    if (line := _key_line(key)) is None:
+        raise AgentRefused("This is no ed25519 public key", hint="Make one with `ssh-keygen -t ed25519`")
+    keys = folder.authorized_keys.read_text().splitlines()
+    if line in keys:
+        return None
+    _write_keys(folder, [*keys, line])
+    return line
+
+
+def _write_keys(folder: JobFolder, keys: Sequence[str]) -> None:
+    draft = folder.root / ".authorized_keys"
+    draft.touch(mode=0o600)
+    draft.write_text("".join(f"{key}\n" for key in keys[-KEYS_MAX:]))
+    draft.rename(folder.authorized_keys)
+
+
+def _key_line(key: str) -> str | None:
+    """Type and key without options and comment; None where it is no ed25519 key."""
+    parts = key.split()
+    if len(key) > KEY_BYTES_MAX or len(parts) < 2 or parts[0] != KEY_TYPE or not key.isprintable():
+        return None
+    return f"{parts[0]} {parts[1]}"

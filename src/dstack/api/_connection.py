@@ -1,0 +1,79 @@
+"""One SSH connection into a job: with this user's key, to the host key that the server names, and to no other."""
+
+import threading
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from dstack.api._keys import Identity
+from dstack.errors import SSHError
+from dstack.protocol.views import AccessView
+
+if TYPE_CHECKING:
+    import asyncssh
+
+CONNECT_TIMEOUT_S = 15.0
+KEEPALIVE_S = 5
+KEEPALIVES_MISSED_MAX = 3
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def preload() -> None:
+    """Import what a connection needs, in the background; it takes longer than many a job takes to start.
+
+    No daemon: an interpreter that ends in the middle of importing compiled code would abort.
+    """
+    threading.Thread(target=import_module, args=("asyncssh",), name="dstack-preload").start()
+
+
+def check_way(access: AccessView, *, same_machine: bool) -> None:
+    """Make sure that the job can be reached from here.
+
+    Args:
+        same_machine: whether the server is on this machine.
+
+    Raises:
+        SSHError: it cannot.
+    """
+    if access.hostname in LOCAL and not same_machine:
+        raise SSHError(
+            "The run is on the server's own machine, into which there is no way from here",
+            hint="Attach on that machine; `logs` works from here",
+        )
+
+
+async def connect(access: AccessView, identity: Identity) -> "asyncssh.SSHClientConnection":
+    """Connect to the SSH server of a job.
+
+    Raises:
+        SSHError: the connection could not be made; says why.
+    """
+    import asyncssh
+
+    try:
+        host_key = asyncssh.import_public_key(access.host_key)
+        return await asyncssh.connect(
+            access.hostname,
+            access.ssh_port,
+            username=access.ssh_user,
+            client_keys=[str(identity.path)],
+            known_hosts=([host_key], [], []),
+            server_host_key_algs=["ssh-ed25519"],
+            signature_algs=["ssh-ed25519"],
+            agent_path=None,
+            config=None,
+            password_auth=False,
+            kbdint_auth=False,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            keepalive_interval=KEEPALIVE_S,
+            keepalive_count_max=KEEPALIVES_MISSED_MAX,
+        )
+    except (OSError, asyncssh.Error, asyncssh.KeyImportError, TimeoutError) as error:
+        raise SSHError(
+            f"The SSH connection to `{access.hostname}:{access.ssh_port}` could not be opened: {cause(error)}",
+            hint="The job itself goes on; it may be tried again",
+        ) from error
+
+
+def cause(error: Exception) -> str:
+    """What an error says, or what it is where it says nothing."""
+    return str(error) or type(error).__name__

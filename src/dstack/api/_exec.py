@@ -1,0 +1,202 @@
+"""Running one command inside a job, with this process's own input and output: bytes as they are, and as they come."""
+
+import asyncio
+import os
+import select
+import signal
+import termios
+import threading
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dstack.api._connection import cause, connect
+from dstack.api._keys import Identity
+from dstack.errors import SSHError
+from dstack.protocol.views import AccessView
+
+if TYPE_CHECKING:
+    import asyncssh
+
+READ_BYTES = 64 << 10
+PASSED_ON = (signal.SIGINT, signal.SIGTERM)
+DEFAULT_SIZE = os.terminal_size((80, 24))
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Where a command's bytes come from and go to, as descriptors of this process."""
+
+    input: int = 0
+    output: int = 1
+    errors: int = 2
+
+
+def execute(access: AccessView, identity: Identity, command: str, ends: Ends, *, has_terminal: bool) -> int:
+    """Run a command inside a job until it ends. Returns its exit code; 128 + n after signal n.
+
+    Signals to end that this process gets meanwhile go to the command, where this is the main thread.
+
+    Args:
+        command: for the job's shell.
+        has_terminal: whether the command gets a terminal; that of `ends` is then in its hands.
+
+    Raises:
+        SSHError: the connection could not be made, or was lost.
+        KeyboardInterrupt: somebody pressed Ctrl-C again, since the command did not end.
+        BrokenPipeError: nobody reads its output any more.
+    """
+    with _in_its_hands(ends.input if has_terminal else None):
+        try:
+            return asyncio.run(_execute(access, identity, command, ends, has_terminal=has_terminal))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+
+
+async def _execute(access: AccessView, identity: Identity, command: str, ends: Ends, *, has_terminal: bool) -> int:
+    import asyncssh
+
+    async with await connect(access, identity) as link:
+        try:
+            process = await link.create_process(command, encoding=None, **_terminal(ends, is_wanted=has_terminal))
+            with _signals_to(process), _size_of(ends, process, has_terminal=has_terminal):
+                feeding = asyncio.create_task(_feed(ends.input, process.stdin), name="input of a command")
+                try:
+                    await asyncio.gather(_copy(process.stdout, ends.output), _copy(process.stderr, ends.errors))
+                    await process.wait_closed()
+                finally:
+                    feeding.cancel()
+        except asyncssh.Error as error:
+            raise SSHError(f"The connection to the job was lost: {cause(error)}") from error
+    return _exit_code(process)
+
+
+def _terminal(ends: Ends, *, is_wanted: bool) -> dict[str, Any]:
+    if not is_wanted:
+        return {"request_pty": False}
+    columns, rows = _size(ends)
+    return {"request_pty": "force", "term_type": os.environ.get("TERM", "xterm"), "term_size": (columns, rows)}
+
+
+def _size(ends: Ends) -> os.terminal_size:
+    try:
+        return os.get_terminal_size(ends.output)
+    except OSError:
+        return DEFAULT_SIZE
+
+
+def _exit_code(process: "asyncssh.SSHClientProcess[bytes]") -> int:
+    if process.exit_signal is not None:
+        return 128 + signal.Signals[f"SIG{process.exit_signal[0]}"]
+    if process.exit_status is None:
+        raise SSHError(
+            "The connection to the job was lost while the command ran", hint="`dstack ps` tells whether it still runs"
+        )
+    return process.exit_status
+
+
+async def _feed(source: int, far: "asyncssh.SSHWriter[bytes]") -> None:
+    with suppress(OSError):  # the command takes no more
+        while chunk := await _read(source):
+            far.write(chunk)
+            await far.drain()
+        far.write_eof()
+
+
+async def _read(source: int) -> bytes:
+    """What can be read now; nothing at the end, and where there is no input at all."""
+    while True:
+        await _readable(source)
+        try:
+            return os.read(source, READ_BYTES)
+        except BlockingIOError:
+            continue
+        except OSError:
+            return b""
+
+
+async def _readable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    try:
+        loop.add_reader(descriptor, readable.set)
+    except OSError:  # a file, or nothing: nobody has to wait for it
+        return
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)
+
+
+async def _copy(far: "asyncssh.SSHReader[bytes]", target: int) -> None:
+    while chunk := await far.read(READ_BYTES):
+        await asyncio.to_thread(_write, target, chunk)
+
+
+def _write(target: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(target, left) :]
+        except BlockingIOError:  # whoever shares it with us wants no waiting
+            select.select([], [target], [])
+
+
+@contextmanager
+def _signals_to(process: "asyncssh.SSHClientProcess[bytes]") -> Iterator[None]:
+    """The first goes to the command, and so do those that follow; but a second Ctrl-C ends the wait for it."""
+    loop, waiting, interrupts = asyncio.get_running_loop(), asyncio.current_task(), 0
+
+    def pass_on(number: signal.Signals) -> None:
+        nonlocal interrupts
+        interrupts += number is signal.SIGINT
+        if interrupts > 1 and waiting is not None:
+            waiting.cancel()
+        else:
+            process.send_signal(number.name.removeprefix("SIG"))
+
+    with _handlers({number: lambda number=number: pass_on(number) for number in PASSED_ON}, loop):
+        yield
+
+
+@contextmanager
+def _size_of(ends: Ends, process: "asyncssh.SSHClientProcess[bytes]", *, has_terminal: bool) -> Iterator[None]:
+    """The command's terminal changes its size with ours."""
+
+    def change() -> None:
+        process.change_terminal_size(*_size(ends))
+
+    with _handlers({signal.SIGWINCH: change} if has_terminal else {}, asyncio.get_running_loop()):
+        yield
+
+
+@contextmanager
+def _handlers(handlers: dict[signal.Signals, Any], loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {number: signal.getsignal(number) for number in handlers}
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
+    try:
+        yield
+    finally:
+        for number, before in former.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, before)
+
+
+@contextmanager
+def _in_its_hands(terminal: int | None) -> Iterator[None]:
+    """Every key goes to the command, Ctrl-C too; afterwards the terminal is as it was."""
+    if terminal is None or not os.isatty(terminal):
+        yield
+        return
+    before = termios.tcgetattr(terminal)
+    try:
+        tty.setraw(terminal, termios.TCSADRAIN)  # what was typed ahead is for the command
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)

@@ -1,0 +1,103 @@
+"""What a run is, as the server last said, and how this process is attached to it."""
+
+from dstack.api._attach import Attachment
+from dstack.protocol.statuses import RunStatus
+from dstack.protocol.views import InstanceView, JobView, RunView
+from dstack.spec.backends import BackendType
+
+
+class RunFacts:
+    """All that a run shows without asking the server."""
+
+    def __init__(self, view: RunView) -> None:
+        self._view = view
+        self._attachment: Attachment | None = None
+
+    def __repr__(self) -> str:
+        return f"<Run {self.name!r}: {self.status}>"
+
+    @property
+    def id(self) -> str:
+        """Unique for ever, while a name may be used again."""
+        return self._view.id
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self._view.name
+
+    @property
+    def view(self) -> RunView:
+        """All that the server says about the run."""
+        return self._view
+
+    @property
+    def status(self) -> RunStatus:
+        """Where the run is in its life."""
+        return self._view.status
+
+    @property
+    def backend(self) -> BackendType | None:
+        """Where it runs; None before it is known."""
+        return BackendType(self._instance.backend) if self._instance else None
+
+    @property
+    def hostname(self) -> str | None:
+        """The host it runs on; None before it is known."""
+        return self._instance.hostname if self._instance else None
+
+    @property
+    def ports(self) -> dict[int, int] | None:
+        """Container port to local port while attached, else None."""
+        return dict(self._attachment.ports) if self._attachment else None
+
+    @property
+    def ssh_host(self) -> str | None:
+        """What `ssh` calls the job while attached, else None."""
+        return self._attachment.host_name if self._attachment else None
+
+    @property
+    def editor_url(self) -> str | None:
+        """While attached to a dev environment: the link that opens it in its editor, else None."""
+        ide = self._view.spec["configuration"].get("ide")
+        return self._attachment.editor_url(ide) if self._attachment and ide else None
+
+    @property
+    def service_url(self) -> str | None:
+        """Where a service is published; None while it is not."""
+        return self._view.service_url
+
+    @property
+    def service_model(self) -> str | None:
+        """What the model behind a service is named by; None where there is none."""
+        return self._view.service_model
+
+    @property
+    def exit_code(self) -> int | None:
+        """0 where all went well, else that of the job that failed first; None before the end and where nobody knows."""
+        if not self.status.is_finished():
+            return None
+        failed = [job for job in self._view.jobs if job.exit_code]
+        if failed:
+            return min(
+                failed, key=lambda job: (job.finished_at is None, job.finished_at, job.replica, job.node)
+            ).exit_code
+        return 0 if self.status is RunStatus.DONE else None
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is ending or has ended, as a word such as `stopped_by_user`."""
+        return self._view.reason
+
+    @property
+    def detail(self) -> str:
+        """For people: why it ended, or what it waits for."""
+        return self._view.detail
+
+    @property
+    def _instance(self) -> InstanceView | None:
+        job = self._job(0, 0)
+        return job.instance if job else None
+
+    def _job(self, replica: int, node: int) -> JobView | None:
+        return next((job for job in self._view.jobs if (job.replica, job.node) == (replica, node)), None)

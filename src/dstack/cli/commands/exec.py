@@ -1,0 +1,73 @@
+"""`dstack exec`: run one command inside a run, for scripts and for a quick look."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from dstack.cli import options
+
+HELP = "run a command inside a running job; its exit code is ours"
+USAGE = "%(prog)s RUN [options] -- COMMAND…"
+EXAMPLES = (
+    "The words of the command arrive just as they are. For a shell's line: `dstack exec RUN -- sh -c 'ls | wc -l'`"
+)
+
+
+class _Command(argparse.Action):
+    """What follows the run's name: options, `--`, and the command, whose words are left as they are."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        ours, command = _split(values)
+        rest = argparse.ArgumentParser(prog=parser.prog, usage=parser.usage)
+        _add_options(rest)
+        rest.parse_args(ours, namespace)
+        if not command:
+            run = namespace.run_name
+            parser.error(f"name a command after `--`; to work inside, `dstack attach {run}` and then `ssh {run}`")
+        namespace.command = command
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Options of ours, and the command.
+
+    Examples:
+        >>> _split(["--replica", "1", "--", "ls", "--", "-l"]), _split(["ls", "-l"])
+        ((['--replica', '1'], ['ls', '--', '-l']), ([], ['ls', '-l']))
+    """
+    if not words or not words[0].startswith("-"):
+        return [], list(words)
+    at = words.index("--") if "--" in words else len(words)
+    return list(words[:at]), list(words[at + 1 :])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which run, which of its jobs, and which command."""
+    parser.usage, parser.epilog = USAGE, EXAMPLES
+    _add_options(parser)
+    parser.add_argument("run_name", metavar="RUN")
+    parser.add_argument("command", metavar="-- COMMAND…", nargs=argparse.REMAINDER, action=_Command)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    options.add_job(parser)
+    terminal = parser.add_mutually_exclusive_group()
+    terminal.add_argument(
+        "-t", dest="terminal", action="store_true", default=None, help="give it a terminal (default: where we have one)"
+    )
+    terminal.add_argument("-T", dest="terminal", action="store_false", help="give it none")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; its input, output and exit code are ours."""
+    import sys
+
+    from dstack.cli.clients import client_of, get_run
+
+    has_terminal = arguments.terminal
+    if has_terminal is None:
+        has_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    return get_run(client_of(arguments), arguments.run_name).exec(
+        arguments.command, has_terminal=has_terminal, replica_num=arguments.replica, job_num=arguments.job
+    )
