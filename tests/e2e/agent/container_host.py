@@ -41,8 +41,8 @@ class ContainerHost:
         self.disk: Disk | None = ROOMY
         """How full the engine's disk shall seem to be."""
         engine = ContainerEngine((str(socket),))
-        images = ImageStore(self.home.images, engine, clock, stall_s=stall_s, measure=lambda folder: self.disk)
-        self.runtime = ContainerRuntime(self.home, engine, clock, images, away_max_s)
+        self.images = ImageStore(self.home.images, engine, clock, stall_s=stall_s, measure=lambda folder: self.disk)
+        self.runtime = ContainerRuntime(self.home, engine, clock, self.images, away_max_s)
         self.jobs = Jobs(self.home, Runtimes(self.runtime, self.runtime), BlobCache(self.home.blobs, _no_blob), clock)
         self._number = 0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dstack.agent.disks import Disk
+from dstack.protocol.agent import Container
 from tests.e2e.agent.container_host import ROOMY, ContainerHost, until
 from tests.engines import SHELL_IMAGE, DockerEngine, Registry
 from tests.making import HandClock
@@ -119,6 +120,19 @@ async def test_an_image_that_a_job_or_somebody_else_needs_stays(
     await clean(host)
     assert here(engine, names) == [1], "it has another name by now"
     engine.docker("rmi", names[1], "their/name:1")
+
+
+async def test_an_image_stays_from_its_pull_to_the_end_of_its_job(
+    host: ContainerHost, engine: DockerEngine, names: list[str]
+) -> None:
+    container = Container(names[0], Registry.user, Registry.password)
+    host.disk = FULL
+    await host.images.fetch("job", container, lambda layers: None, lambda text: None)
+    await clean(host)
+    assert here(engine, names) == [0], "although there is no container yet"
+    host.images.release("job", None)
+    await clean(host)
+    assert here(engine, names) == []
 
 
 async def test_an_agent_that_starts_anew_remembers_what_it_pulled(
