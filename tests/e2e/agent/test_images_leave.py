@@ -1,5 +1,6 @@
 """Images that this agent pulled leave when no job has used them for a week, or when the disk is nearly full."""
 
+import json
 import os
 from collections.abc import Iterator
 from datetime import timedelta
@@ -60,6 +61,9 @@ async def test_what_no_job_has_used_for_a_week_leaves_and_what_was_here_before_s
     host: ContainerHost, engine: DockerEngine, clock: HandClock, names: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     engine.docker("pull", names[2])
+    [digest] = json.loads(engine.docker("inspect", "-f", "{{json .RepoDigests}}", names[2]).stdout)
+    engine.docker("pull", digest)
+    engine.docker("rmi", names[2])
     await use(host, *names)
     clock.time += WEEK - timedelta(hours=1)
     await clean(host)
