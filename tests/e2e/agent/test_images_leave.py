@@ -62,8 +62,8 @@ async def test_what_no_job_has_used_for_a_week_leaves_and_what_was_here_before_s
 ) -> None:
     engine.docker("pull", names[2])
     [digest] = json.loads(engine.docker("inspect", "-f", "{{json .RepoDigests}}", names[2]).stdout)
-    engine.docker("pull", digest)
     engine.docker("rmi", names[2])
+    engine.docker("pull", digest)
     await use(host, *names)
     clock.time += WEEK - timedelta(hours=1)
     await clean(host)
