@@ -67,13 +67,17 @@ class PrivateNetwork:
 class DockerEngine:
     """Docker's daemon in folders and a network of its own, so that several live side by side."""
 
-    def __init__(self, disk_bytes: int | None = None) -> None:
-        """Args: `disk_bytes`: have the engine's data on a disk of its own, of this size."""
+    def __init__(self, disk_bytes: int | None = None, *, live_restore: bool = False) -> None:
+        """Args:
+        disk_bytes: have the engine's data on a disk of its own, of this size.
+        live_restore: have containers outlive the daemon.
+        """
         self._busybox = find_busybox(
             "dockerd", "docker", "unshare", "nsenter", "docker-registry", packages="docker.io docker-registry"
         )
         self._folder = Path(tempfile.mkdtemp(prefix="de-", dir="/tmp"))
         self._disk_bytes = disk_bytes
+        self._live_restore = live_restore
         self.data = self._folder / "root"
         """Where it keeps what it has."""
         self.network = PrivateNetwork()
@@ -95,7 +99,7 @@ class DockerEngine:
     def start_daemon(self) -> None:
         """Serve what there is."""
         daemon = ["dockerd", "--data-root", str(self.data), "--exec-root", f"{self._folder}/exec"]
-        daemon += ["-H", self.host, "-p", f"{self._folder}/pid", "--live-restore=false"]
+        daemon += ["-H", self.host, "-p", f"{self._folder}/pid", f"--live-restore={str(self._live_restore).lower()}"]
         with open(self._folder / "log", "ab") as log:
             self._daemon = subprocess.Popen(
                 self.network.inside(*daemon),

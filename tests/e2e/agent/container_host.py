@@ -46,9 +46,9 @@ class ContainerHost:
         self.disk: Disk | None = ROOMY
         """How full the engine's disk shall seem to be."""
         engine = ContainerEngine((str(socket),))
-        images = ImageStore(self.home.images, engine, clock, stall_s=stall_s, measure=lambda folder: self.disk)
+        self.images = ImageStore(self.home.images, engine, clock, stall_s=stall_s, measure=lambda folder: self.disk)
         maker = Maker(self.home, engine, lambda: Cards(()))
-        self.runtime = ContainerRuntime(engine, clock, maker, images, away_max_s)
+        self.runtime = ContainerRuntime(engine, clock, maker, self.images, away_max_s)
         fetch = partial(fetch_files, BlobCache(self.home.blobs, _no_blob), clock)
         keeping = Keeping(self.home.jobs, Bounds(1 << 30))
         self.jobs = Jobs(self.home, Runtimes(self.runtime, self.runtime), fetch, keeping, clock)

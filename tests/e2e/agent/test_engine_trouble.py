@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dstack.domain.reasons import reason_of
-from dstack.protocol.agent import JobReport
+from dstack.protocol.agent import JobReport, Mount
 from tests.e2e.agent.container_host import ContainerHost, until
 from tests.engines import SHELL_IMAGE, DockerEngine
 from tests.registries import SlowRegistry
@@ -133,6 +133,22 @@ async def test_a_job_that_an_engine_ended_by_starting_anew_is_told_so(tmp_path: 
     assert reason == "container_exited_with_error"
     assert detail.endswith(": the container engine of the machine started anew meanwhile")
     assert mortal.containers() == []
+
+
+async def test_a_job_goes_on_where_the_engine_lets_it_live(tmp_path: Path) -> None:
+    engine = DockerEngine(live_restore=True)
+    engine.start()
+    host = ContainerHost(tmp_path / "home", engine.socket)
+    mount = Mount(str(tmp_path), "/shared")
+    script = "echo started; while [ ! -e /shared/go ]; do sleep 0.05; done; echo went on; exit 5"
+    job_id = await host.start(script=script, mounts=(mount,))
+    await until(lambda: runs(host, job_id))
+    await asyncio.to_thread(engine.kill_daemon)
+    await asyncio.to_thread(engine.start_daemon)
+    (tmp_path / "go").touch()
+    assert why(await host.end_of(job_id)) == ("container_exited_with_error", "exit code 5")
+    assert host.home.job(job_id).log("job").read_text() == "started\nwent on\n"
+    engine.stop()
 
 
 async def test_a_job_whose_container_somebody_removes_is_over(tmp_path: Path, mortal: DockerEngine) -> None:

@@ -1,5 +1,6 @@
 """Images that this agent pulled leave when no job has used them for a week, or when the disk is nearly full."""
 
+import json
 import os
 from collections.abc import Iterator
 from datetime import timedelta
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dstack.agent.disks import Disk
+from dstack.protocol.agent import Container
 from tests.e2e.agent.container_host import ROOMY, ContainerHost, until
 from tests.engines import SHELL_IMAGE, DockerEngine, Registry
 from tests.making import HandClock
@@ -59,6 +61,9 @@ async def test_what_no_job_has_used_for_a_week_leaves_and_what_was_here_before_s
     host: ContainerHost, engine: DockerEngine, clock: HandClock, names: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     engine.docker("pull", names[2])
+    [digest] = json.loads(engine.docker("inspect", "-f", "{{json .RepoDigests}}", names[2]).stdout)
+    engine.docker("rmi", names[2])
+    engine.docker("pull", digest)
     await use(host, *names)
     clock.time += WEEK - timedelta(hours=1)
     await clean(host)
@@ -119,6 +124,19 @@ async def test_an_image_that_a_job_or_somebody_else_needs_stays(
     await clean(host)
     assert here(engine, names) == [1], "it has another name by now"
     engine.docker("rmi", names[1], "their/name:1")
+
+
+async def test_an_image_stays_from_its_pull_to_the_end_of_its_job(
+    host: ContainerHost, engine: DockerEngine, names: list[str]
+) -> None:
+    container = Container(names[0], Registry.user, Registry.password)
+    host.disk = FULL
+    await host.images.fetch("job", container, lambda layers: None, lambda text: None)
+    await clean(host)
+    assert here(engine, names) == [0], "although there is no container yet"
+    host.images.release("job", None)
+    await clean(host)
+    assert here(engine, names) == []
 
 
 async def test_an_agent_that_starts_anew_remembers_what_it_pulled(

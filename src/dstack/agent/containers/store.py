@@ -167,15 +167,14 @@ class ImageStore:
             del self._memory.pulled[id]
             self._write()
             return False
-        containers = await self._engine.call("GET", "/containers/json", query=_made_of(id))
         try:
-            for name in () if containers else (*image.tags, id):
+            for name in (*image.tags, id):
                 await self._engine.call("DELETE", f"/images/{quote(name, safe='/:@')}")
         except EngineRefused as refusal:
-            # 404: the last name takes the image along. 409: a container was made of it just now.
+            # 404: the last name has taken the image along. 409: there is a container of it.
             if refusal.status not in (404, 409):
                 raise
-        if containers or await find_image(self._engine, id) is not None:
+        if await find_image(self._engine, id) is not None:
             return False
         del self._memory.pulled[id]
         self._write()
@@ -209,7 +208,3 @@ def _memory_of(body: Mapping[str, object]) -> Memory:
     private, pulled = body.get("private", ()), body.get("pulled", {})
     assert isinstance(private, list | tuple) and isinstance(pulled, dict)
     return Memory(list(private), {id: Pulled(**one) for id, one in pulled.items()})
-
-
-def _made_of(image_id: str) -> dict[str, str | int]:
-    return {"all": 1, "filters": f'{{"ancestor":["{image_id}"]}}'}

@@ -177,12 +177,14 @@ class Watch:
         limit = f", {limit_bytes / (1 << 30):.3g}GB" if limit_bytes else ""
         if state.get("OOMKilled"):
             return f"it ran out of memory{limit}"
-        if self._engine_was_away and state.get("ExitCode"):
-            return "the container engine of the machine started anew meanwhile"
         code = int(state.get("ExitCode", 0))
-        if end == "exited" and code in SIGNALLED and await self._was_signalled():
+        if end != "exited" or code not in SIGNALLED:
+            return str(state.get("Error") or "")
+        if self._engine_was_away:
+            return "the container engine of the machine started anew meanwhile"
+        if await self._was_signalled():
             return "somebody stopped its container or the container engine of the machine"
-        if end == "exited" and code == KILLED and limit:
+        if code == KILLED and limit:
             # Not every engine sees what the kernel does.
             return f"it was killed, perhaps because it ran out of memory{limit}"
         return str(state.get("Error") or "")
