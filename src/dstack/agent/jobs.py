@@ -31,6 +31,7 @@ PREPARE_AT_ONCE = 8
 TELL_EVERY_S = 0.5
 """How often at most the progress of a pull is told, but for layers that are complete."""
 SWEEP_EVERY = timedelta(hours=1)
+CLEAN_UP_TIMEOUT_S = 20.0
 
 
 FetchFiles: TypeAlias = Callable[[JobFolder, JobOrder], Awaitable[None]]
@@ -108,14 +109,14 @@ class Jobs:
             self._remove(path)
         for path in self._home.jobs.iterdir():
             folder = JobFolder(path)
-            order = read_json(folder.order)
-            if order is None or path.name in self._forgotten:
-                # The server was not told that this one is accepted, or wants nothing of it any more.
-                remove_tree(path)
-                continue
             try:
+                order = read_json(folder.order)
+                if order is None or path.name in self._forgotten:
+                    # The server was not told that this one is accepted, or wants nothing of it any more.
+                    remove_tree(path)
+                    continue
                 self._begin(folder, order_of(order))
-            except TypeError as error:
+            except (TypeError, ValueError) as error:
                 log.error("The order in %s is not understood and left alone: %s", path, error)
 
     async def keep_clean(self) -> None:
@@ -184,6 +185,9 @@ class Jobs:
             await self.stop(job.order.job_id, job.order.stop_grace_s)
         for job in list(self._jobs.values()):
             await job.ended.wait()
+        # What they leave outside their folders is removed after their end, and nobody comes after this agent.
+        if lives := [job.life for job in self._jobs.values() if job.life is not None]:
+            await asyncio.wait(lives, timeout=CLEAN_UP_TIMEOUT_S)
 
     async def forget(self, job_id: str) -> None:
         """Remove all there is of an ended job. One that is not known here will never start here.
@@ -226,11 +230,14 @@ class Jobs:
             return
         note(job.folder, self._clock, f"{guests} connected by SSH")
         since = None if guests else self._clock.now().timestamp()
-        if since is None:
-            job.folder.alone.unlink(missing_ok=True)
-        else:
-            write_json(job.folder.alone, {"since": since})
         self._report(job, guests=guests, alone_since=since)
+        try:
+            if since is None:
+                job.folder.alone.unlink(missing_ok=True)
+            else:
+                write_json(job.folder.alone, {"since": since})
+        except OSError as error:  # the next agent then counts from its own start
+            log.warning("Since when nobody is in job %s is not written down: %s", job_id, error)
 
     def followed(self, job: Job, stream: str) -> None:
         """The server wants a stream from some byte on, so it has not got it all."""
@@ -275,6 +282,7 @@ class Jobs:
         self._jobs[order.job_id] = job
         if (ending := read_json(folder.end)) is not None:
             self._end(job, Ending(**ending))
+            job.life = asyncio.create_task(runtime.clean_up(folder), name=f"what {order.job_id} left")
             return
         self.on_change(job.report)
         job.life = asyncio.create_task(self._live(job), name=f"job {order.job_id}")

@@ -12,6 +12,9 @@ from dstack.protocol.views import RunView
 IDLE_TIMEOUT_S = 60.0
 """A job may be silent for hours: then the stream is asked for again now and then, to learn of a dead connection."""
 
+EMPTY_ANSWERS_MAX = 3
+"""In a row, of a run that has ended: what is missing then will not come any more."""
+
 
 @dataclass(slots=True)
 class LogReader:
@@ -46,12 +49,14 @@ class LogReader:
             ServerUnreachableError: the server is away for minutes.
         """
         patience = Patience(self.transport)
+        empty_answers = 0
         while True:
             known = self.offset
             try:
                 yield from self._read(patience)
                 if run.status.is_finished():
-                    if self.offset == known or (self.offset or 0) >= self._end:
+                    empty_answers = empty_answers + 1 if self.offset == known else 0
+                    if (self.offset or 0) >= self._end or empty_answers >= EMPTY_ANSWERS_MAX:
                         return
                     continue
                 run = self.refresh()

@@ -4,7 +4,7 @@ The machine is a folder with an agent in it. It is launched by making the folder
 itself is started, and started again after a crash, by whoever connects to it (`dstack.hosts`).
 """
 
-import json
+import logging
 import os
 import shutil
 import signal
@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from dstack.agent.paths import Home, is_agent_alive, is_locked
+from dstack.agent.containers.sockets import remove_container
+from dstack.agent.paths import Home, JobFolder, is_agent_alive, is_locked, read_json
 from dstack.agent.resources import probe
 from dstack.backends.base import Backend, Machine
 from dstack.domain.offers import Offer
 from dstack.errors import NoCapacityError
+
+log = logging.getLogger(__name__)
 
 HOSTNAME = "127.0.0.1"
 
@@ -68,18 +71,32 @@ class Local(Backend):
             return False
         self._asked.discard(key)
         shutil.rmtree(path, ignore_errors=True)
-        return not path.exists()
+        if path.exists():
+            # Root of a container has written there, and this user is not root: the machine is gone all the same.
+            graveyard = self._folder.with_name("leftovers")
+            graveyard.mkdir(mode=0o700, exist_ok=True)
+            path.rename(graveyard / key)
+            log.warning("`%s` holds files of containers that only root may remove", graveyard / key)
+        return True
 
     def _machine(self, key: str) -> Machine:
         return Machine(id=str(self._folder / key), key=key, hostname=HOSTNAME)
 
 
 def _end_what_is_left(home: Path) -> bool:
-    """Have the supervisors that outlived their agent end their jobs; whether there are any."""
-    left = [path for path in (home / "jobs").glob("*/lock") if is_locked(path)]
-    for lock in left:
-        _end(json.loads(lock.with_name("pid").read_bytes())["pid"])
-    return bool(left)
+    """Have the supervisors and containers that outlived their agent end; whether there may be any."""
+    folders = [JobFolder(path) for path in (home / "jobs").glob("*")]
+    left = [folder for folder in folders if is_locked(folder.lock)]
+    for folder in left:
+        _end((read_json(folder.pid) or {})["pid"])
+    return _have_containers(folders) or bool(left)
+
+
+def _have_containers(folders: Sequence[JobFolder]) -> bool:
+    """Remove the containers of these jobs; whether one may live on: an engine that is away cannot say so."""
+    known = [(folder, read_json(folder.container)) for folder in folders]
+    removed = [(folder, remove_container(str(container["id"]))) for folder, container in known if container]
+    return any(not is_gone and not folder.end.exists() for folder, is_gone in removed)
 
 
 def _end(pid: int) -> None:

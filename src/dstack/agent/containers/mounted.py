@@ -31,6 +31,7 @@ def lay_out(folder: JobFolder, order: JobOrder, program: Path) -> None:
     resolve_working_dir(folder.files, order.working_dir).mkdir(parents=True, exist_ok=True)
     if (elsewhere := folder.files / ABSOLUTE).is_dir():
         elsewhere.rename(folder.absolute)
+        _check_inside(folder, order)
     folder.log("job").chmod(0o666)
     folder.script.write_text(script_text(order))
     folder.script.chmod(0o644)
@@ -47,6 +48,14 @@ def lay_out(folder: JobFolder, order: JobOrder, program: Path) -> None:
         draft.write_bytes(launcher(platform.machine()))
         draft.chmod(0o755)
         draft.rename(program)
+
+
+def _check_inside(folder: JobFolder, order: JobOrder) -> None:
+    """Links were looked at where they lay before, and may lead elsewhere from here."""
+    root = folder.absolute.resolve()
+    for path in order.container.files if order.container else ():
+        if folder.absolute.is_symlink() or not (root / path.lstrip("/")).resolve().is_relative_to(root):
+            raise AgentRefused(f"What `files` puts at `{path}` leads out of the run's files", hint="Leave the link out")
 
 
 async def give_files(engine: ContainerEngine, folder: JobFolder, id: str, user: str) -> tuple[int, int]:

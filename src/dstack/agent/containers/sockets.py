@@ -4,6 +4,7 @@ import json
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from dstack.protocol.agent import Engine
 DOCKER, PODMAN = "docker", "podman"
 
 PROBE_TIMEOUT_S = 5.0
+REMOVAL_TIMEOUT_S = 30.0
 MACHINES_OF_GO = {"amd64": "x86_64", "arm64": "aarch64"}
 """Go's names of machines, and the kernel's."""
 
@@ -42,14 +44,32 @@ def probe_engine() -> Engine | str:
     return said
 
 
+def remove_container(id: str) -> bool:
+    """Remove a container, running or not, whose agent is gone. Blocks for seconds.
+
+    Returns: whether it is gone; False where no engine says so.
+    """
+    for path in unix_paths():
+        with suppress(OSError, HTTPException):
+            status, _ = _call(path, "DELETE", f"/containers/{id}?force=1&v=1", REMOVAL_TIMEOUT_S)
+            return status in (204, 404)
+    return False
+
+
 def _ask(path: str) -> Engine:
+    _, body = _call(path, "GET", "/version", PROBE_TIMEOUT_S)
+    return engine_of(json.loads(body))
+
+
+def _call(path: str, method: str, target: str, timeout_s: float) -> tuple[int, bytes]:
     with socket.socket(socket.AF_UNIX) as connected:
-        connected.settimeout(PROBE_TIMEOUT_S)
+        connected.settimeout(timeout_s)
         connected.connect(path)
-        http = HTTPConnection("engine", timeout=PROBE_TIMEOUT_S)
+        http = HTTPConnection("engine", timeout=timeout_s)
         http.sock = connected
-        http.request("GET", "/version")
-        return engine_of(json.loads(http.getresponse().read()))
+        http.request(method, target)
+        answer = http.getresponse()
+        return answer.status, answer.read()
 
 
 def engine_of(version: Mapping[str, Any]) -> Engine:

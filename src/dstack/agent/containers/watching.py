@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import os
 from asyncio import Event, Task
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -61,7 +62,7 @@ class Watch:
             return await self._ending(end, exited)
         except EngineAway as error:
             gone = await asyncio.to_thread(processes.end_marked, self.folder.job_id)
-            left = "" if gone else "; some of the job may live on"
+            left = "" if gone and os.geteuid() == 0 else "; some of the job may live on"
             message = f"The container engine did not answer for {self.away_max_s:g} s ({error}){left}"
             return Ending("engine_lost", self._now(), message=message)
         finally:

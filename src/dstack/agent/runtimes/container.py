@@ -94,7 +94,8 @@ class ContainerRuntime(Runtime):
             raise refusal_of_start(container, refusal.message) from None
         known = {"id": made.id, "started_at": started_at, "uid": made.uid, "gid": made.gid, "image": image.id}
         known |= {"missing": program_of(order, image).missing, "working_dir": working_dir_of(order, image)}
-        write_json(folder.container, known)
+        # Without it the container would be taken for one that was never started.
+        write_json(folder.container, known, durable=True)
         return made.id
 
     async def _outlast(self, folder: JobFolder, work: Callable[[], Awaitable[T]]) -> T:

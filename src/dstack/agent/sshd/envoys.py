@@ -122,7 +122,12 @@ def _live(line: socket.socket) -> None:
         if not message:
             return
         reply = socket.socket(fileno=descriptors[0])
-        if os.fork() == 0:
+        try:
+            child = os.fork()
+        except OSError as error:  # no process is left for it; the next wish may have one
+            reply.send(json.dumps({"error": error.strerror, "number": error.errno}).encode())
+            child = -1
+        if child == 0:
             try:
                 line.close()
                 _help(reply, json.loads(message))
@@ -220,8 +225,8 @@ def enter(place: Place) -> None:
     os.setgroups([place.gid])
     os.setresgid(place.gid, place.gid, place.gid)
     os.setresuid(place.uid, place.uid, place.uid)
-    if place.uid == 0:
-        _limit(capabilities)
+    # In a user namespace of its own, another user would keep them all.
+    _limit(capabilities if place.uid == 0 else 0)
     os.chdir("/")
     try:
         os.chdir(place.folder)

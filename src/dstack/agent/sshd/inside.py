@@ -131,8 +131,10 @@ class _OfContainer(Inside):
             if known is None:
                 raise OSError(0, "the job has not started yet")
             body = await self._engine.call("GET", f"/containers/{known['id']}/json")
-            folder = str(body["Config"].get("WorkingDir") or "/")
-            self._place = Place(str(known["id"]), int(body["State"]["Pid"]), known["uid"], known["gid"], folder)
+            folder, pid = str(body["Config"].get("WorkingDir") or "/"), int(body["State"]["Pid"])
+            if pid == 0:
+                raise OSError(0, "the job's container does not run")
+            self._place = Place(str(known["id"]), pid, known["uid"], known["gid"], folder)
         return self._place
 
     async def connect(self, host: str, port: int) -> socket.socket:

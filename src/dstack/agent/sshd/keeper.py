@@ -43,22 +43,31 @@ class SshServer:
         """Start it, and start it again when it dies, until cancelled."""
         retry_s = FIRST_RETRY_S
         while True:
-            process = self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "dstack.agent.sshd", "--home", str(self._home.root), stdin=PIPE, stdout=PIPE
-            )
             try:
-                if (ready := await _first_line(process)) is not None:
-                    self._on_ready(ready)
+                if await self._live():
                     retry_s = FIRST_RETRY_S
-                    await self._listen(process)
-                code = await process.wait()
-            finally:
-                await _end(process)
+            except Exception:  # whatever one life of it met, the next one is needed
+                log.exception("The SSH server is started again")
             for job_id in list(self._inside):
                 self._hear(job_id, 0)
-            log.warning("The SSH server has ended with code %s and starts again in %s s", code, retry_s)
+            log.warning("The SSH server has ended and starts again in %s s", retry_s)
             await asyncio.sleep(retry_s)
             retry_s = min(retry_s * 2, LONGEST_RETRY_S)
+
+    async def _live(self) -> bool:
+        """One life of it. Returns whether it ever listened."""
+        process = self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "dstack.agent.sshd", "--home", str(self._home.root), stdin=PIPE, stdout=PIPE
+        )
+        try:
+            ready = await _first_line(process)
+            if ready is not None:
+                self._on_ready(ready)
+                await self._listen(process)
+            log.info("The SSH server ended with code %s", await process.wait())
+            return ready is not None
+        finally:
+            await _end(process)
 
     async def _listen(self, process: Process) -> None:
         assert process.stdout is not None

@@ -20,6 +20,9 @@ from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefus
 READ_BYTES = 64 << 10
 CHUNKS_MAX = 16
 """How much of the output may wait for a client that reads slowly; the program then waits too."""
+SETTLE_TIMEOUT_S = 1.0
+DETACH_KEYS = ",".join(["ctrl-^"] * 12)
+"""What nobody types: the engine's own keys for leaving a terminal would swallow Ctrl-P."""
 INSPECT_S = 0.005
 INSPECT_TRIES = 400
 
@@ -35,6 +38,13 @@ def in_background(work: Coroutine[Any, Any, None], name: str) -> None:
     task = asyncio.create_task(work, name=name)
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
+
+
+async def settled() -> None:
+    """Wait a moment until all of that is done: this process is about to end."""
+    await asyncio.sleep(0)  # who was told to leave says so first
+    if _tasks:
+        await asyncio.wait(set(_tasks), timeout=SETTLE_TIMEOUT_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +263,7 @@ async def start_in_container(
             "AttachStdout": True,
             "AttachStderr": True,
             "Tty": terminal is not None,
+            "DetachKeys": DETACH_KEYS,
             "Cmd": list(argv),
             "Env": [f"{name}={value}" for name, value in env.items()],
             **({"ConsoleSize": [terminal.rows, terminal.columns]} if terminal else {}),
@@ -340,7 +351,7 @@ class _InContainer(Program):
                 self._ended = True
                 return int(state.get("ExitCode") or 0)
             await asyncio.sleep(INSPECT_S)
-        return 0
+        raise EngineAway("the engine does not say how the program ended")
 
     def hang_up(self) -> None:
         self._writer.close()

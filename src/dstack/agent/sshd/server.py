@@ -19,6 +19,7 @@ from dstack.agent.sshd.corked import cork
 from dstack.agent.sshd.envoys import Envoys
 from dstack.agent.sshd.forwards import Listener, session_to
 from dstack.agent.sshd.inside import Inside, inside_of
+from dstack.agent.sshd.programs import settled
 from dstack.agent.sshd.sessions import Session
 from dstack.errors import AgentRefused
 
@@ -81,6 +82,11 @@ class Doors:
         for conn in self._guests.pop(job_id, set()):
             conn.disconnect(asyncssh.DISC_BY_APPLICATION, "the job has ended")
 
+    def shut_all(self) -> None:
+        """Nobody stays."""
+        for job_id in list(self._guests):
+            self.shut(job_id)
+
     def _say(self, job_id: str) -> None:
         """Tell the agent how many are in."""
         _say({"job_id": job_id, "guests": len(self._guests.get(job_id, ()))})
@@ -101,7 +107,8 @@ class WayIn(SSHServer):
         self._doors.connections += 1
         if self._doors.connections > CONNECTIONS_MAX:
             conn.abort()
-        cork(conn)
+        else:
+            cork(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The user has left."""
@@ -197,7 +204,11 @@ async def _forward(connecting: Coroutine[Any, Any, Any]) -> Any:  # asyncssh's s
 
 async def _listen_for(conn: SSHServerConnection, inside: Inside, host: str, port: int) -> Listener | None:
     try:
-        return Listener(conn, await inside.listen(port), host)
+        listening = await inside.listen(port)
+        if conn.is_closed():  # asyncssh closes only the listeners that it knew at that moment
+            listening.close()
+            return None
+        return Listener(conn, listening, host)
     except (OSError, EngineAway, EngineRefused) as error:
         conn.logger.info("No listener at port %d: %s", port, error)
         return None
@@ -226,6 +237,8 @@ async def _serve(doors: Doors) -> None:
     _say({"port": acceptor.get_port(), "host_key": host_key})
     await _hear(doors)
     acceptor.close()
+    doors.shut_all()
+    await settled()
 
 
 async def _listen(doors: Doors, key: SSHKey, port: int) -> asyncssh.SSHAcceptor:

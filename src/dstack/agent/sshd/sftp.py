@@ -216,9 +216,12 @@ class SftpServer:
         ):
             flags |= flag if wish & bit else 0
         # A pipe without the other end must not hold up the rest.
-        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, 0o666)
-        if wish & _CREATE and wanted.mode is not None:
-            os.fchmod(descriptor, wanted.mode)
+        flags |= os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+        descriptor = os.open(path, flags, 0o666 if wanted.mode is None else wanted.mode)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            # What keeps a container from devices is its control group, and this process is in none of it.
+            os.close(descriptor)
+            raise OSError(0, "not a regular file")
         return self._keep(descriptor)
 
     def _close(self, packet: _Packet) -> bytes:
