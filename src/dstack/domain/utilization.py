@@ -12,6 +12,9 @@ from dstack.spec.profile import UtilizationPolicy
 GAP_MAX_S = 60.0
 """Between two points; where there is a longer one, nobody knows what was there."""
 
+RECENT_S = 120.0
+"""How old a job's latest point may be for the job to be judged: points come late, and hosts' clocks differ."""
+
 
 def policy_of(spec: Mapping[str, Any]) -> UtilizationPolicy | None:
     """When a run's cards are to be in use; None where that is the user's own business."""
@@ -48,6 +51,20 @@ def left_of_window(policy: UtilizationPolicy, points: Sequence[Point]) -> timede
             since = point.at
     idle_s = points[-1].at - since if since is not None else 0.0
     return timedelta(seconds=max(0.0, policy.time_window - idle_s))
+
+
+def are_recent(jobs: Sequence[Sequence[Point]], now_s: float) -> bool:
+    """Whether the latest points of all jobs of a run tell of now, and so of the same time.
+
+    Args:
+        now_s: by the server's clock, in seconds since 1970.
+
+    Examples:
+        >>> are_recent([[Point(0.0, 1.0, 1.0), Point(100.0, 1.0, 1.0)], [Point(150.0, 1.0, 1.0)]], 200.0)
+        True
+    """
+    latest = [points[-1].at for points in jobs]
+    return max(now_s, *latest) - min(latest) <= RECENT_S
 
 
 def why_idle(policy: UtilizationPolicy, jobs: Sequence[Sequence[Point]]) -> str:

@@ -17,7 +17,7 @@ from functools import partial
 from itertools import islice
 
 from dstack.domain.objects import Job
-from dstack.domain.utilization import kept_for, left_of_window, may_be_idle, policy_of, why_idle
+from dstack.domain.utilization import are_recent, kept_for, left_of_window, may_be_idle, policy_of, why_idle
 from dstack.errors import DatabaseUnavailable
 from dstack.kit.clock import Clock
 from dstack.kit.tasks import TaskGroup
@@ -92,13 +92,16 @@ class Measurements:
 
     async def _store_some(self) -> None:
         some = {key: self._waiting.pop(key) for key in list(islice(self._waiting, JOBS_PER_WRITE))}
+        count = sum(map(len, some.values()))
         try:
             await self._db.write(partial(self._store, come=some))
         except DatabaseUnavailable:
             for key, points in some.items():
                 self._waiting[key] = [*points, *self._waiting.get(key, ())]
+            self._count += count
             raise
-        self._count -= sum(map(len, some.values()))
+        finally:
+            self._count -= count
 
     def _store(self, tx: Tx, come: Come) -> None:
         """Write down what agents say of jobs that are on record there, and end the runs that are idle."""
@@ -118,6 +121,8 @@ class Measurements:
         points = [metrics.read(tx, job.id, kept_for(policy)) for job in jobs if _is_heard(tx, job)]
         if not jobs or len(points) < len(jobs) or not all(points):
             return
+        if not are_recent(points, tx.clock.now().timestamp()):
+            return  # an agent catches up: what it tells next may be that the cards are busy again
         left = max(left_of_window(policy, of_job) for of_job in points)
         if left > timedelta(0):
             self._busy_until[run_id] = tx.clock.now() + left

@@ -81,6 +81,7 @@ class LogBucket(LogStore):
 
     def skip(self, job_id: str, stream: str, gap: Gap, at: float) -> int:
         of = job_id, stream
+        self._look(of)  # a gap hides what another server has stored there
         pieces = self._reaching(of, gap.start)
         end = _end_of(pieces)
         if gap.end > end:
@@ -213,8 +214,14 @@ class LogBucket(LogStore):
         settled = [piece for piece in known if piece.end <= _end_of(known) - 2 * PIECE_BYTES_MAX]
         # Whatever reaches beyond the settled end begins at most a piece before it.
         after = f"{_folder(of)}{max(0, _end_of(settled) - PIECE_BYTES_MAX):015d}"
-        found = (_piece_of(one.name) for one in self._bucket.list(_folder(of), after))
-        return self._remember(of, _chain(settled, found))
+        pieces = self._listed(of, settled, after)
+        if _end_of(pieces) < _end_of(known):
+            # No stream shrinks: another server has stored on, and has dropped what would have been found here.
+            pieces = self._listed(of, [], _folder(of))
+        return self._remember(of, pieces)
+
+    def _listed(self, of: Stream, settled: Sequence[_Piece], after: str) -> list[_Piece]:
+        return _chain(settled, (_piece_of(one.name) for one in self._bucket.list(_folder(of), after)))
 
     def _remember(self, of: Stream, pieces: list[_Piece]) -> list[_Piece]:
         with self._lock:

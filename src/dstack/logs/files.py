@@ -4,6 +4,7 @@ Lost bytes are holes in the file. That they are lost is written down first, and 
 read: so nobody ever takes a hole for bytes of the log.
 """
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -53,7 +54,7 @@ class LogFiles(LogStore):
             if gap.start > size:
                 raise ValueError(f"bytes {size} to {gap.start} of {job_id}/{stream} are missing")
             if gap.end > size:
-                _remember(path, Gap(size, gap.end))
+                _remember(path, file.fileno(), Gap(size, gap.end))
                 # One byte and no truncation, which would cut off what another server has stored meanwhile.
                 os.pwrite(file.fileno(), b"\0", gap.end - 1)
                 _mark(path, size, at)
@@ -66,7 +67,7 @@ class LogFiles(LogStore):
         with open(path, "rb+") as file:
             size = file.seek(0, os.SEEK_END)
             punch(file.fileno(), size, size + 1)  # nothing is there: so this only asks whether it could be done
-            _remember(path, Gap(0, end))
+            _remember(path, file.fileno(), Gap(0, end))
             punch(file.fileno(), 0, end)
         with suppress(FileNotFoundError), open(path.with_suffix(".index"), "rb+") as index:
             count = index.seek(0, os.SEEK_END) // MARK_BYTES
@@ -155,8 +156,13 @@ def _gaps(path: Path) -> list[Gap]:
         return []
 
 
-def _remember(path: Path, gap: Gap) -> None:
-    """Replaced as a whole: a reader sees all gaps, or all but the newest, whose bytes are still there."""
+def _remember(path: Path, log: int, gap: Gap) -> None:
+    """Replaced as a whole: a reader sees all gaps, or all but the newest, whose bytes are still there.
+
+    Args:
+        log: the open log, locked until it is closed, so that no gap which comes meanwhile is forgotten.
+    """
+    fcntl.flock(log, fcntl.LOCK_EX)
     descriptor, draft = tempfile.mkstemp(prefix=".gaps-", dir=path.parent)
     try:
         with open(descriptor, "wb") as file:

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from dstack.domain.utilization import left_of_window, may_be_idle, policy_of, why_idle
+from dstack.domain.utilization import are_recent, left_of_window, may_be_idle, policy_of, why_idle
 from dstack.protocol.agent import GpuPoint, Point
 from dstack.spec.profile import UtilizationPolicy
 
@@ -53,6 +53,22 @@ def points(*busy: float | None, begin: int = 0, end: int = 300) -> list[Point]:
 )
 def test_how_much_is_left_of_the_window(seen: list[Point], left: timedelta) -> None:
     assert left_of_window(POLICY, seen) == left
+
+
+@pytest.mark.parametrize(
+    "latest, now_s, recent",
+    [
+        ([300], 300.0, True),
+        ([300], 420.0, True),
+        ([300], 421.0, False),
+        ([300], 0.0, True),
+        ([300, 420], 0.0, True),
+        ([300, 430], 0.0, False),
+    ],
+    ids=["now", "a while ago", "long ago", "a clock ahead", "about the same time", "one lags far behind"],
+)
+def test_only_what_tells_of_now_is_recent(latest: list[int], now_s: float, recent: bool) -> None:
+    assert are_recent([points(3.0, end=end) for end in latest], now_s) is recent
 
 
 def test_what_is_never_below_nothing_is_never_idle() -> None:

@@ -154,6 +154,23 @@ async def test_points_wait_for_a_database_that_is_away_and_are_in_order_then(
     assert await stored(db) == points(3.0, 0, 120)
 
 
+async def test_points_that_cannot_be_stored_take_no_room_for_ever(
+    db: Database, taking: Measurements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measurements, "WAITING_MAX", 20)
+    await born(db, running())
+
+    async def broken(function: Callable[[Tx], Any]) -> Any:
+        raise ValueError("It is not understood")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(db, "write", broken)
+        taking.take("0-instance", {"0-job": points(3.0, 0, 100)})
+        await until(lambda: not taking._is_storing)
+    await take(taking, points(3.0, 110, 290))
+    assert await stored(db) == points(3.0, 110, 290)
+
+
 async def test_no_more_wait_than_there_is_room_for(
     db: Database, taking: Measurements, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -236,4 +253,23 @@ async def test_a_run_of_several_nodes_is_idle_when_all_of_them_are(
     clock.time += timedelta(minutes=5)
     await take(taking, points(2.0, 610, 920), "1-job")
     await take(taking, points(3.0, 610, 920))
+    assert await asked(db) == (JobReason.UTILIZATION, WHY)
+
+
+async def test_a_run_is_not_judged_by_what_was_long_ago(db: Database, taking: Measurements, clock: Still) -> None:
+    """An agent that was cut off tells first of when the cards were idle."""
+    await born(db, running(), policy=POLICY)
+    clock.time += timedelta(minutes=15)
+    await take(taking, points(3.0, 0, 600))
+    assert await asked(db) == (None, "")
+    await take(taking, points(3.0, 610, 890))
+    assert await asked(db) == (JobReason.UTILIZATION, WHY)
+
+
+async def test_the_nodes_of_a_run_are_judged_by_the_same_time(db: Database, taking: Measurements) -> None:
+    await born(db, running(), running(id="1-job", node=1, nodes=2), policy=POLICY)
+    await take(taking, points(3.0, 0, 400))
+    await take(taking, points(3.0, 0, 600), "1-job")
+    assert await asked(db) == (None, ""), "what the first did last is not known yet"
+    await take(taking, points(3.0, 410, 600))
     assert await asked(db) == (JobReason.UTILIZATION, WHY)

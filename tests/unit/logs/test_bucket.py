@@ -8,6 +8,7 @@ from dstack.bucket import Bucket
 from dstack.errors import StorageUnavailable
 from dstack.logs import bucket as log_bucket
 from dstack.logs.bucket import MERGE_COUNT, LogBucket
+from dstack.logs.gaps import Gap
 from tests.unit.logs.test_stores import whole
 
 TEXT = bytes(range(251)) * 10
@@ -100,3 +101,26 @@ def test_what_lies_far_behind_the_end_is_not_listed_again(bucket: Bucket, monkey
     monkeypatch.setattr(bucket, "list", listing)
     assert logs.size("j", "job") == len(TEXT)
     assert 0 < len(listed) <= 5
+
+
+def test_a_server_that_saw_to_a_stream_before_finds_what_another_one_stored_and_dropped_since(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_bucket, "PIECE_BYTES_MAX", 10)
+    monkeypatch.setattr(log_bucket, "SMALL_BYTES", ())
+    before, meanwhile = LogBucket(bucket), LogBucket(bucket)
+    before.append("j", "job", 0, 1.0, TEXT[:100])
+    meanwhile.append("j", "job", 100, 1.0, TEXT[100:200])
+    meanwhile.drop("j", "job", 150)
+    assert before.size("j", "job") == 200
+    assert before.gaps("j", "job") == [Gap(0, 150)]
+    assert before.append("j", "job", 200, 1.0, TEXT[200:210]) == 210
+    assert before.read("j", "job", 0, 5) == (150, TEXT[150:155])
+
+
+def test_what_another_server_stored_meanwhile_is_no_gap(bucket: Bucket) -> None:
+    before, meanwhile = LogBucket(bucket), LogBucket(bucket)
+    before.append("j", "job", 0, 1.0, TEXT[:100])
+    meanwhile.append("j", "job", 100, 1.0, TEXT[100:200])
+    assert before.skip("j", "job", Gap(100, 150), 1.0) == 200
+    assert whole(LogBucket(bucket)) == TEXT[:200]

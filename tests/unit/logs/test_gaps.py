@@ -1,8 +1,10 @@
 """Whatever comes, is lost and is dropped: what is read is what was printed, and what is missing is told."""
 
+import fcntl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event, Thread
 from typing import NamedTuple, TypeVar
 
 import pytest
@@ -24,6 +26,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 OF = "j", "job"
+PATIENCE_S = 20.0
 TEXT = bytes(1 + number % 250 for number in range(5000))
 """Without zeros: a hole would be seen."""
 
@@ -238,3 +241,37 @@ def test_a_bucket_that_cannot_drop_just_now_stores_all_the_same(
 def test_holes_are_known_where_there_are_none(tmp_path: Path) -> None:
     assert holes.why_not(tmp_path) is None
     assert "No such file" in str(holes.why_not(tmp_path / "none"))
+
+
+def test_no_gap_is_forgotten_where_another_comes_at_the_same_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two servers on one folder: one drops what the other has, which is about to write down what was lost."""
+    one, other = LogFiles(tmp_path), LogFiles(tmp_path)
+    one.append(*OF, 0, 1.0, TEXT[:100])
+    waits_or_is_done = Event()
+    lock = fcntl.flock
+
+    def dropping() -> None:
+        other.drop(*OF, 50)
+        waits_or_is_done.set()
+
+    thread = Thread(target=dropping, name="drops")
+
+    def locking(log: int, how: int) -> None:
+        if thread.ident is not None:
+            waits_or_is_done.set()
+        lock(log, how)
+
+    def meanwhile(gaps: Iterable[Gap], more: Gap) -> list[Gap]:
+        if thread.ident is None:
+            thread.start()
+            assert waits_or_is_done.wait(PATIENCE_S)
+        return with_gap(gaps, more)
+
+    monkeypatch.setattr(fcntl, "flock", locking)
+    monkeypatch.setattr(log_files, "with_gap", meanwhile)
+    one.skip(*OF, Gap(100, 200), 2.0)
+    thread.join()
+    assert one.gaps(*OF) == [Gap(0, 50), Gap(100, 200)]
+    assert parts(one, 1000) == [Part(50, TEXT[50:100]), Part(200, b"")]

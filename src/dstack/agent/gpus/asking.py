@@ -19,6 +19,8 @@ class Asking:
         self._whom = whom
         self._free = threading.Lock()
         self._hangs = False
+        self._settling = threading.Lock()
+        """Held to say that a question has hung, or is answered: one is true, whatever comes at the same moment."""
 
     def ask(self, question: Callable[[], T], otherwise: T, *, timeout_s: float) -> T:
         """What the driver answers. Never raises, and blocks for no longer than twice the given time.
@@ -35,7 +37,10 @@ class Asking:
         try:
             return answers.get(timeout=timeout_s)
         except Empty:
-            self._hangs = True
+            with self._settling:
+                if not answers.empty():
+                    return answers.get_nowait()
+                self._hangs = True
             log.warning("The driver of %s has not answered for %g s", self._whom, timeout_s)
             return otherwise
 
@@ -45,6 +50,7 @@ class Asking:
         except Exception:  # whatever a driver does, the host has its other cards and its jobs
             log.exception("The driver of %s was not understood", self._whom)
             answer = otherwise
-        self._hangs = False
+        with self._settling:
+            answers.put(answer)
+            self._hangs = False
         self._free.release()
-        answers.put(answer)
