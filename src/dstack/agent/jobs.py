@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
@@ -239,7 +238,7 @@ class Jobs:
         """The server has every byte of one stream of an ended job."""
         job.acknowledged.add(stream)
         if job.acknowledged.issuperset(LOG_STREAMS) and not job.report.logged:
-            self._report(job, logged=True)
+            self._report(job, logged=True, log_bytes=job.logs["job"].size())
 
     async def close(self) -> None:
         """Leave all jobs as they are; the next agent finds them."""
@@ -299,6 +298,10 @@ class Jobs:
         if not job.folder.end.exists():
             await asyncio.to_thread(self._write_down, job.folder, ending)
         note(job.folder, self._clock, f"the end: {ending.end}{ending.message and ': ' + ending.message}")
+        try:
+            await asyncio.to_thread(job.logs["job"].look)
+        except OSError as error:
+            log.warning("How much job %s has printed is not quite known: %s", job.order.job_id, error)
         self._end(job, ending)
         await job.runtime.clean_up(job.folder)
 
@@ -353,8 +356,7 @@ class Jobs:
             job.runtime.stop(job.folder)
 
     def _end(self, job: Job, ending: Ending) -> None:
-        log_bytes = os.stat(job.folder.log("job")).st_size
-        self._report(job, state=ENDED, log_bytes=log_bytes, layers=(), **asdict(ending))
+        self._report(job, state=ENDED, log_bytes=job.logs["job"].size(), layers=(), **asdict(ending))
         job.ended.set()
         self.on_end(job.order.job_id)
 
@@ -376,6 +378,7 @@ def _accept(folder: JobFolder, order: JobOrder) -> None:
     for stream in LOG_STREAMS:
         folder.log(stream).touch(mode=0o600)
     write_number(folder.log_start("job"), 0)
+    write_number(folder.log_shift("job"), 0)
     for path in (folder.pid, folder.stop, folder.end):
         set_aside(path)
     write_keys(folder, order.authorized_keys)

@@ -96,8 +96,13 @@ class _Follower:
             # In this order: what is there after the end was there before it.
             has_ended = self.job.ended.is_set()
             room = LOG_WINDOW_BYTES - (self._sent - self.log.acknowledged)
-            data = await read_at(descriptor, min(room, LOG_FRAME_BYTES), self._sent) if room > 0 else b""
-            if room > 0 and self.log.first > self._sent:
+            shift = self.log.shift
+            data = await read_at(descriptor, min(room, LOG_FRAME_BYTES), self._sent + shift) if room > 0 else b""
+            if self.log.needs_look(descriptor):
+                await asyncio.to_thread(self.log.look)
+            elif shift != self.log.shift:
+                continue  # what was read is of another place
+            elif room > 0 and self.log.first > self._sent:
                 await self._send_gap(self.log.first)  # and what was read may be of a hole
             elif data:
                 await self._send_frame(data)
@@ -130,6 +135,7 @@ class _Follower:
 
     async def _send_frame(self, data: bytes) -> None:
         frame = {"t": "log", **self._place()}
+        self.log.saw(self._sent, data)
         self._sent += len(data)
         self._sent_at = asyncio.get_running_loop().time()
         await self._send(frame, data)
