@@ -298,12 +298,15 @@ class Jobs:
         if not job.folder.end.exists():
             await asyncio.to_thread(self._write_down, job.folder, ending)
         note(job.folder, self._clock, f"the end: {ending.end}{ending.message and ': ' + ending.message}")
-        try:
-            await asyncio.to_thread(job.logs["job"].look)
-        except OSError as error:
-            log.warning("How much job %s has printed is not quite known: %s", job.order.job_id, error)
+        await asyncio.to_thread(self._look_at_its_log, job)
         self._end(job, ending)
         await job.runtime.clean_up(job.folder)
+
+    def _look_at_its_log(self, job: Job) -> None:
+        try:
+            job.logs["job"].look()
+        except OSError as error:
+            log.warning("How much job %s has printed is not quite known: %s", job.order.job_id, error)
 
     def _write_down(self, folder: JobFolder, ending: Ending) -> None:
         try:

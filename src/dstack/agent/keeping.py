@@ -1,7 +1,7 @@
 """How much of what jobs print stays on this host: what the server has goes, and so does what is too much.
 
 A log only grows, so its offsets never change; room is given back by holes at the beginning of its file (`kit.holes`).
-A job that empties the file by opening it by its name does not shorten the log: it goes on further behind (`JobLog.look`).
+A job that empties the file by opening it by its name does not shorten the log, which goes on behind (`JobLog.look`).
 Where the file system knows no holes, log files grow until their jobs are forgotten, and nothing is lost.
 """
 
@@ -36,7 +36,7 @@ UNSENT_BYTES_MIN = 1 << 20
 TAIL_BYTES = 64
 """By so many bytes before its end a log is known again."""
 APART_BYTES = 1 << 30
-"""After a job has emptied its log, the log goes on so far behind what is in the file then: as much has room before it."""
+"""After a job has emptied its log, that goes on so far behind what is in the file then: as much has room before it."""
 TAKE_BYTES = 1 << 20
 EMPTIED = (
     b"[dstack: the job opened /dev/stdout or /dev/stderr by name, which emptied its log; "
@@ -121,14 +121,6 @@ class JobLog:
         if offset + len(data) > self._seen[0]:
             self._seen = (offset + len(data), data[-TAIL_BYTES:])
 
-    def needs_look(self, descriptor: int) -> bool:
-        """Whether the file is not as the log left it. Without a lock: may be wrong where another thread looks.
-
-        Args:
-            descriptor: the file, to read.
-        """
-        return self._was_emptied(descriptor) or self._has_strays(descriptor)
-
     def look(self) -> None:
         """Go on after the job has opened its log by name and so emptied the file: what it prints then is not lost.
 
@@ -137,7 +129,8 @@ class JobLog:
         the file's size, and nobody writes over the log. A line of the log tells it.
 
         Approximate are: what was printed before and not read yet is lost; what appends at this moment may come before
-        what was printed first; zeros at the end of such output are lost, and it is known to this process only.
+        what was printed first; output without appending is lost where it begins with zeros, where another agent takes
+        over from this one, and where one descriptor writes more than `APART_BYTES`.
 
         Raises:
             OSError: the file cannot be read or made longer.
@@ -145,7 +138,7 @@ class JobLog:
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
         try:
             with self._lock:
-                if self._was_emptied(descriptor):
+                if self.was_emptied(descriptor):
                     self._go_on_apart(descriptor)
                 self._take_strays(descriptor)
                 size = os.fstat(descriptor).st_size
@@ -154,7 +147,12 @@ class JobLog:
         finally:
             os.close(descriptor)
 
-    def _was_emptied(self, descriptor: int) -> bool:
+    def was_emptied(self, descriptor: int) -> bool:
+        """Whether the file has not got any more what was seen. May be wrong where another thread looks just then.
+
+        Args:
+            descriptor: the file, to read.
+        """
         end, tail = self._seen
         start = max(end - len(tail), self.first)
         known = tail[start - end + len(tail) :]
@@ -162,8 +160,9 @@ class JobLog:
             return True
         return os.pread(descriptor, len(known), start + self.shift) != known
 
-    def _has_strays(self, descriptor: int) -> bool:
-        return self._taken < self._apart and os.pread(descriptor, 1, self._taken) != b"\0"
+    def has_strays(self, descriptor: int) -> bool:
+        """Whether more was written where the log is not any more."""
+        return self._taken < self._apart and os.pread(descriptor, 1, self._taken) > b"\0"
 
     def _go_on_apart(self, descriptor: int) -> None:
         size, end = os.fstat(descriptor).st_size, max(self._seen[0], self.acknowledged, self.first)
@@ -178,12 +177,12 @@ class JobLog:
         self._append(descriptor, EMPTIED)
 
     def _take_strays(self, descriptor: int) -> None:
-        while self._taken < self._apart:
+        while self.has_strays(descriptor):
             count_max = min(TAKE_BYTES, self._apart - self._taken)
-            found = os.pread(descriptor, count_max, self._taken).rstrip(b"\0")
-            if not found:
-                return
-            if len(found) == count_max:
+            count = len(os.pread(descriptor, count_max, self._taken).rstrip(b"\0"))
+            # Again: a page that was read just before it was written is there once a later one is.
+            found = os.pread(descriptor, count, self._taken)
+            if count == count_max:
                 found = found[: found.rfind(b"\n") + 1] or found  # others append meanwhile: between lines
             self._append(descriptor, found)
             self._taken += len(found)
