@@ -56,6 +56,17 @@ def test_the_same_bytes_again_are_new_once_a_log_was_emptied(job_log: JobLog) ->
     assert job_log.first == 10 + 2 * len(EMPTIED + b"same\n")
 
 
+def test_what_is_written_without_appending_is_added_as_it_comes(job_log: JobLog) -> None:
+    append(job_log, b"as it was\n")
+    job_log.look()
+    with open(job_log.path, "wb", buffering=0) as in_its_own_place:
+        for part in (b"one\n", b"two\n", b"three\n"):
+            in_its_own_place.write(part)
+            job_log.look()
+    append(job_log, b"later\n")
+    assert after(job_log, 10) == EMPTIED + b"one\ntwo\nthree\nlater\n"
+
+
 def test_the_next_agent_knows_where_an_emptied_log_is(job_log: JobLog, tmp_path: Path) -> None:
     append(job_log, b"as it was\n")
     job_log.look()
