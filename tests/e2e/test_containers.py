@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dstack.agent.keeping import EMPTIED
 from dstack.api import LocalRepo, RunStatus, Task
 from tests.e2e.home import Home
 from tests.e2e.tasks import on_engine, run
@@ -137,6 +138,26 @@ def test_a_container_outlives_server_and_agent_and_nothing_is_lost_or_run_twice(
     assert b"".join(printed) == b"two\n"
     one.refresh()
     assert (one.status, one.exit_code) == (RunStatus.FAILED, 5)
+
+
+def test_a_container_that_empties_its_log_loses_nothing_that_comes_after(home: Home) -> None:
+    folder = home.path / "shared"
+    one = home.client().runs.submit(
+        Task(
+            image=SHELL_IMAGE,
+            commands=[
+                "echo first; while [ ! -e /data/go ]; do sleep 0.05; done",
+                "echo to stderr > /dev/stderr; echo third",
+            ],
+            volumes=[f"{folder}:/data"],
+        )
+    )
+    printed = one.logs()
+    assert next(printed) == b"first\n"
+    (folder / "go").touch()
+    assert b"".join(printed) == EMPTIED + b"to stderr\nthird\n"
+    one.refresh()
+    assert one.status == RunStatus.DONE
 
 
 def test_what_a_job_leaves_in_the_background_ends_with_it(home: Home, engine: DockerEngine) -> None:

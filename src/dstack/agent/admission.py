@@ -23,6 +23,7 @@ def accept(folder: JobFolder, order: JobOrder) -> None:
     for stream in LOG_STREAMS:
         folder.log(stream).touch(mode=0o600)
     write_number(folder.log_start("job"), 0)
+    write_number(folder.log_shift("job"), 0)
     for path in (folder.pid, folder.stop, folder.end):
         set_aside(path)
     _write_keys(folder, [line for key in order.authorized_keys if (line := _key_line(key)) is not None])

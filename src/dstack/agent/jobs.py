@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
@@ -249,7 +248,7 @@ class Jobs:
         """The server has every byte of one stream of an ended job."""
         job.acknowledged.add(stream)
         if job.acknowledged.issuperset(LOG_STREAMS) and not job.report.logged:
-            self._report(job, logged=True)
+            self._report(job, logged=True, log_bytes=job.logs["job"].size())
 
     async def close(self) -> None:
         """Leave all jobs as they are; the next agent finds them."""
@@ -327,8 +326,15 @@ class Jobs:
         if not job.folder.end.exists():
             await asyncio.to_thread(self._write_down, job.folder, ending)
         note(job.folder, self._clock, f"the end: {ending.end}{ending.message and ': ' + ending.message}")
+        await asyncio.to_thread(self._look_at_its_log, job)
         self._end(job, ending)
         await job.runtime.clean_up(job.folder)
+
+    def _look_at_its_log(self, job: Job) -> None:
+        try:
+            job.logs["job"].look()
+        except OSError as error:
+            log.warning("How much job %s has printed is not quite known: %s", job.order.job_id, error)
 
     def _write_down(self, folder: JobFolder, ending: Ending) -> None:
         try:
@@ -381,7 +387,7 @@ class Jobs:
             job.runtime.stop(job.folder)
 
     def _end(self, job: Job, ending: Ending) -> None:
-        log_bytes = os.stat(job.folder.log("job")).st_size
+        log_bytes = job.logs["job"].size()
         self._report(job, state=ENDED, log_bytes=log_bytes, layers=(), guests=0, alone_since=None, **asdict(ending))
         job.ended.set()
         self.on_end(job.order.job_id)

@@ -1,7 +1,8 @@
 """How much of what jobs print stays on this host: what the server has goes, and so does what is too much.
 
-A job's log file only grows, so its offsets never change; room is given back by holes at its beginning
-(`kit.holes`). Where the file system knows no holes, log files grow until their jobs are forgotten, and nothing is lost.
+A log only grows, so its offsets never change; room is given back by holes at the beginning of its file (`kit.holes`).
+A job that empties the file by opening it by its name does not shorten the log, which goes on behind (`JobLog.look`).
+Where the file system knows no holes, log files grow until their jobs are forgotten, and nothing is lost.
 """
 
 import asyncio
@@ -10,7 +11,9 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
+from dstack.agent.full_disk import is_full
 from dstack.agent.paths import JobFolder
 from dstack.errors import ConfigurationError
 from dstack.kit.environ import positive_number
@@ -29,6 +32,16 @@ FULL_DISK_DIVISOR = 16
 UNSENT_BYTES_MAX = 1 << 30
 UNSENT_BYTES_MIN = 1 << 20
 """This much of a log is always kept: its end is what people want to see."""
+
+TAIL_BYTES = 64
+"""By so many bytes before its end a log is known again."""
+APART_BYTES = 1 << 30
+"""After a job has emptied its log, that goes on so far behind what is in the file then: as much has room before it."""
+TAKE_BYTES = 1 << 20
+EMPTIED = (
+    b"[dstack: the job opened /dev/stdout or /dev/stderr by name, which emptied its log; "
+    b"use >&2 or tee -a; what was not read yet is lost]\n"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +77,27 @@ class JobLog:
         self.path = folder.log(stream)
         self.stream = stream
         self._start = folder.log_start(stream)
+        self._shift = folder.log_shift(stream)
         self.first = _number_in(self._start)
         """The first byte that is still here. Whoever reads looks at it afterwards: what comes before is zeros."""
+        self.shift = _number_in(self._shift)
+        """Byte N of the log is byte N + `shift` of the file. Whoever reads looks at it afterwards, too."""
         self.acknowledged = self.first
         """The server has stored all bytes before this one."""
+        self._seen = (self.first, b"")
+        """How far the log is known to go, and the last bytes before that."""
+        self._taken = 0
+        self._apart = 0
+        """Bytes of the file before `_apart` are none of the log; those before `_taken` were appended to it."""
+        self._lock = Lock()
+
+    def size(self) -> int:
+        """How many bytes were printed."""
+        return os.stat(self.path).st_size - self.shift
 
     def end_of_surplus(self, unsent_bytes_max: int) -> int:
         """Up to which byte it has to go now."""
-        size = os.stat(self.path).st_size
+        size = self.size()
         acknowledged = min(max(self.acknowledged, self.first), size)
         if size - acknowledged > unsent_bytes_max:
             # By half, so that a server that is slow gets the log in few long pieces.
@@ -80,13 +106,94 @@ class JobLog:
 
     def give_up(self, end: int) -> None:
         """Have nothing before `end` any more. Written down first: what is gone is never taken for zeros."""
-        write_number(self._start, end, durable=end > self.acknowledged)
-        self.first = end
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        with self._lock:
+            write_number(self._start, end, durable=end > self.acknowledged)
+            self.first = end
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                punch(descriptor, 0, self._taken)
+                punch(descriptor, self._apart, end + self.shift)
+            finally:
+                os.close(descriptor)
+
+    def saw(self, offset: int, data: bytes) -> None:
+        """Remember bytes of the log, by which it is known again."""
+        if offset + len(data) > self._seen[0]:
+            self._seen = (offset + len(data), data[-TAIL_BYTES:])
+
+    def look(self) -> None:
+        """Go on after the job has opened its log by name and so emptied the file: what it prints then is not lost.
+
+        All that is in the file then, and what is written there later by descriptors that do not append (those of
+        `tee /dev/stderr`), is appended to the log, which goes on `APART_BYTES` behind: so the next time is noticed by
+        the file's size, and nobody writes over the log. A line of the log tells it.
+
+        Approximate are: what was printed before and not read yet is lost; what appends at this moment may come before
+        what was printed first; output without appending is lost where it begins with zeros, where another agent takes
+        over from this one, and where one descriptor writes more than `APART_BYTES`.
+
+        Raises:
+            OSError: the file cannot be read or made longer.
+        """
+        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
         try:
-            punch(descriptor, 0, end)
+            with self._lock:
+                if self.was_emptied(descriptor):
+                    self._go_on_apart(descriptor)
+                self._take_strays(descriptor)
+                size = os.fstat(descriptor).st_size
+                start = max(size - TAIL_BYTES, self.first + self.shift)
+                self.saw(start - self.shift, os.pread(descriptor, size - start, start) if size > start else b"")
         finally:
             os.close(descriptor)
+
+    def was_emptied(self, descriptor: int) -> bool:
+        """Whether the file has not got any more what was seen. May be wrong where another thread looks just then.
+
+        Args:
+            descriptor: the file, to read.
+        """
+        end, tail = self._seen
+        start = max(end - len(tail), self.first)
+        known = tail[start - end + len(tail) :]
+        if os.fstat(descriptor).st_size < max(end, self.acknowledged) + self.shift:
+            return True
+        return os.pread(descriptor, len(known), start + self.shift) != known
+
+    def has_strays(self, descriptor: int) -> bool:
+        """Whether more was written where the log is not any more."""
+        return self._taken < self._apart and os.pread(descriptor, 1, self._taken) > b"\0"
+
+    def _go_on_apart(self, descriptor: int) -> None:
+        size, end = os.fstat(descriptor).st_size, max(self._seen[0], self.acknowledged, self.first)
+        log.warning("The job emptied %s, which goes on as of byte %d", self.path, end)
+        was_overrun = self._taken == self._apart <= size
+        self._taken, self._apart = self._apart if was_overrun else 0, size + APART_BYTES
+        # In this order: an agent that ends in between leaves a file that is too short, which is noticed again.
+        write_number(self._start, end, durable=True)
+        write_number(self._shift, self._apart - end, durable=True)
+        self.first, self.shift, self._seen = end, self._apart - end, (end, b"")
+        os.ftruncate(descriptor, self._apart)
+        self._append(descriptor, EMPTIED)
+
+    def _take_strays(self, descriptor: int) -> None:
+        while self.has_strays(descriptor):
+            count_max = min(TAKE_BYTES, self._apart - self._taken)
+            count = len(os.pread(descriptor, count_max, self._taken).rstrip(b"\0"))
+            # Again: a page that was read just before it was written is there once a later one is.
+            found = os.pread(descriptor, count, self._taken)
+            if count == count_max:
+                found = found[: found.rfind(b"\n") + 1] or found  # others append meanwhile: between lines
+            self._append(descriptor, found)
+            self._taken += len(found)
+
+    def _append(self, descriptor: int, data: bytes) -> None:
+        try:
+            os.write(descriptor, data)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            log.warning("The disk is full: %s of %s are lost", size_text(len(data)), self.path)
 
 
 def write_number(path: Path, number: int, *, durable: bool = False) -> None:
@@ -149,6 +256,7 @@ class Keeping:
 
     def _keep_within(self, one: JobLog, unsent_bytes_max: int) -> None:
         try:
+            one.look()
             end = one.end_of_surplus(unsent_bytes_max)
             if end <= one.first:
                 return

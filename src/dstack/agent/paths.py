@@ -166,6 +166,10 @@ class JobFolder:
         """Which byte of a log is the first that is still there."""
         return self.root / f"{stream}.start"
 
+    def log_shift(self, stream: str) -> Path:
+        """How far behind its place in the log each byte is in the file."""
+        return self.root / f"{stream}.shift"
+
 
 def socket_path(home: Path) -> Path:
     """Where the agent of a home folder listens. Pure, so that server and agent agree.
