@@ -1,15 +1,18 @@
-"""What is written down of a job that is accepted: its order, and who may come into it.
+"""What is written down of a job that is accepted: its order, who may come into it, and since when nobody is in.
 
 Keys are ed25519 alone, one a line, without options and comments.
 """
 
+import logging
 from collections.abc import Sequence
 
 from dstack.agent.full_disk import set_aside
 from dstack.agent.keeping import write_number
-from dstack.agent.paths import JobFolder, write_json
+from dstack.agent.paths import JobFolder, read_json, write_json
 from dstack.errors import AgentRefused
 from dstack.protocol.agent import LOG_STREAMS, JobOrder, to_json
+
+log = logging.getLogger(__name__)
 
 KEY_BYTES_MAX = 2000
 KEYS_MAX = 100
@@ -43,6 +46,27 @@ def let_in(folder: JobFolder, key: str) -> str | None:
         return None
     _write_keys(folder, [*keys, line])
     return line
+
+
+def note_alone(folder: JobFolder, since: float | None) -> None:
+    """Write down since when nobody is in a job, in seconds since the epoch; None while somebody is."""
+    try:
+        if since is None:
+            folder.alone.unlink(missing_ok=True)
+        else:
+            write_json(folder.alone, {"since": since})
+    except OSError as error:  # the next agent then counts from its own start
+        log.warning("Since when nobody is in job %s is not written down: %s", folder.job_id, error)
+
+
+def alone_since(folder: JobFolder, started_at: float | None, now: float) -> float | None:
+    """Since when nobody is in a job of an earlier agent.
+
+    Who was in when that one ended was thrown out by its end, and has the whole time from now on to come back.
+    """
+    if (known := read_json(folder.alone)) is not None:
+        return float(known["since"])
+    return now if folder.entered.exists() else started_at
 
 
 def _write_keys(folder: JobFolder, keys: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeAlias
 
-from dstack.agent.admission import accept, let_in
+from dstack.agent.admission import accept, alone_since, let_in, note_alone
 from dstack.agent.files import remove_tree
 from dstack.agent.forgotten import Forgotten
 from dstack.agent.full_disk import in_words
@@ -230,13 +230,7 @@ class Jobs:
         note(job.folder, self._clock, f"{guests} connected by SSH")
         since = None if guests else self._clock.now().timestamp()
         self._report(job, guests=guests, alone_since=since)
-        try:
-            if since is None:
-                job.folder.alone.unlink(missing_ok=True)
-            else:
-                write_json(job.folder.alone, {"since": since})
-        except OSError as error:  # the next agent then counts from its own start
-            log.warning("Since when nobody is in job %s is not written down: %s", job_id, error)
+        note_alone(job.folder, since)
 
     def followed(self, job: Job, stream: str) -> None:
         """The server wants a stream from some byte on, so it has not got it all."""
@@ -273,7 +267,10 @@ class Jobs:
         report = JobReport(order.job_id, PREPARING)
         if runtime.was_started(folder):
             at = runtime.started_at(folder)
-            place, alone_since = runtime.working_dir(folder, order), self._alone_since(folder, at)
+            place, alone_since = (
+                runtime.working_dir(folder, order),
+                alone_since(folder, at, self._clock.now().timestamp()),
+            )
             report = replace(report, state=RUNNING, started_at=at, working_dir=place, alone_since=alone_since)
         job = Job(folder, order, runtime, report)
         job.logs = {stream: JobLog(folder, stream) for stream in LOG_STREAMS}
@@ -290,15 +287,6 @@ class Jobs:
         place = job.runtime.working_dir(job.folder, job.order)
         alone_since = None if job.report.guests else started_at
         self._report(job, state=RUNNING, started_at=started_at, working_dir=place, alone_since=alone_since, layers=())
-
-    def _alone_since(self, folder: JobFolder, started_at: float | None) -> float | None:
-        """Since when nobody is in a job of an earlier agent.
-
-        Who was in when that one ended was thrown out by its end, and has the whole time from now on to come back.
-        """
-        if (known := read_json(folder.alone)) is not None:
-            return float(known["since"])
-        return self._clock.now().timestamp() if folder.entered.exists() else started_at
 
     async def _live(self, job: Job) -> None:
         try:
