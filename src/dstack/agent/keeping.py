@@ -162,7 +162,9 @@ class JobLog:
 
     def has_strays(self, descriptor: int) -> bool:
         """Whether more was written where the log is not any more."""
-        return self._taken < self._apart and os.pread(descriptor, 1, self._taken) > b"\0"
+        if not self._taken < self._apart <= os.fstat(descriptor).st_size:
+            return False  # or emptied again: what is appended then would be taken for more
+        return os.pread(descriptor, 1, self._taken) > b"\0"
 
     def _go_on_apart(self, descriptor: int) -> None:
         size, end = os.fstat(descriptor).st_size, max(self._seen[0], self.acknowledged, self.first)

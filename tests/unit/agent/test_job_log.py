@@ -56,6 +56,19 @@ def test_the_same_bytes_again_are_new_once_a_log_was_emptied(job_log: JobLog) ->
     assert job_log.first == 10 + 2 * len(EMPTIED + b"same\n")
 
 
+def test_a_log_that_is_emptied_again_at_that_moment_goes_on_too(
+    job_log: JobLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(job_log, b"as it was\n")
+    job_log.look()
+    job_log.path.write_bytes(b"one\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(keeping.os, "ftruncate", lambda descriptor, size: job_log.path.write_bytes(b"two\n"))
+        job_log.look()
+    job_log.look()
+    assert after(job_log, 10) == EMPTIED + b"two\n" + EMPTIED
+
+
 def test_what_is_written_without_appending_is_added_as_it_comes(job_log: JobLog) -> None:
     append(job_log, b"as it was\n")
     job_log.look()
