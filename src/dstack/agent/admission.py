@@ -59,7 +59,7 @@ def note_alone(folder: JobFolder, since: float | None) -> None:
         log.warning("Since when nobody is in job %s is not written down: %s", folder.job_id, error)
 
 
-def alone_since(folder: JobFolder, started_at: float | None, now: float) -> float | None:
+def read_alone(folder: JobFolder, started_at: float | None, now: float) -> float | None:
     """Since when nobody is in a job of an earlier agent.
 
     Who was in when that one ended was thrown out by its end, and has the whole time from now on to come back.

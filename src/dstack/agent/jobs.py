@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeAlias
 
-from dstack.agent.admission import accept, alone_since, let_in, note_alone
+from dstack.agent.admission import accept, let_in, note_alone, read_alone
 from dstack.agent.files import remove_tree
 from dstack.agent.forgotten import Forgotten
 from dstack.agent.full_disk import in_words
@@ -267,10 +267,8 @@ class Jobs:
         report = JobReport(order.job_id, PREPARING)
         if runtime.was_started(folder):
             at = runtime.started_at(folder)
-            place, alone_since = (
-                runtime.working_dir(folder, order),
-                alone_since(folder, at, self._clock.now().timestamp()),
-            )
+            place = runtime.working_dir(folder, order)
+            alone_since = read_alone(folder, at, self._clock.now().timestamp())
             report = replace(report, state=RUNNING, started_at=at, working_dir=place, alone_since=alone_since)
         job = Job(folder, order, runtime, report)
         job.logs = {stream: JobLog(folder, stream) for stream in LOG_STREAMS}
