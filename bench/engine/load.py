@@ -114,7 +114,7 @@ class Load:
         started, cpu = time.monotonic(), self._cpu_s()
         lives = 0
         with ends_after(self._world.client(), self._world.cursor()) as ends:
-            while time.monotonic() - started < self._seconds:
+            while not lives or time.monotonic() - started < self._seconds:
                 self._world.submit(LIVES_AT_ONCE, "true")
                 lives += LIVES_AT_ONCE
                 ends.wait_for_count(lives)
