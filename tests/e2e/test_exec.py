@@ -117,7 +117,8 @@ def test_on_a_terminal_the_command_has_it(job: Home) -> None:
 
     os.write(ours, b"test -t 0 && test -t 1 && echo is-a-$TERM\n")
     until(rb"is-a-xterm")
-    script = "trap 'echo inter''rupted; exit' INT; echo rea''dy; sleep 600"
+    # No long sleep: a shell that is interrupted just before it starts one sees its trap only afterwards.
+    script = "trap 'echo inter''rupted; exit' INT; echo rea''dy; while :; do sleep 0.1; done"
     os.write(ours, f'sh -c "{script}"; exit 4\n'.encode())
     until(rb"ready")
     os.write(ours, b"\x03")
