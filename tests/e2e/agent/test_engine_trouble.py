@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dstack.agent import processes
 from dstack.domain.reasons import reason_of
 from dstack.protocol.agent import JobReport, Mount
 from tests.e2e.agent.container_host import ContainerHost, until
@@ -109,16 +110,49 @@ async def test_an_engine_that_dies_in_a_pull_and_stays_away_is_the_reason(
     assert detail.endswith(f". {HINT}")
 
 
-async def test_a_job_ends_with_an_engine_that_dies_and_stays_away(tmp_path: Path, mortal: DockerEngine) -> None:
+async def test_a_job_outlives_an_engine_that_stays_away_and_its_end_is_told(
+    tmp_path: Path, mortal: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, look = 0, processes.marked
+
+    def marked(job_id: str) -> set[int]:
+        nonlocal looks
+        looks += 1
+        return look(job_id)
+
+    monkeypatch.setattr(processes, "marked", marked)
     host = ContainerHost(tmp_path / "home", mortal.socket, away_max_s=0.3)
-    job_id = await host.start(script="echo started; sleep 600")
+    mount = Mount(str(tmp_path), "/shared")
+    script = "echo started; while [ ! -e /shared/go ]; do sleep 0.05; done; echo went on"
+    job_id = await host.start(script=script, mounts=(mount,))
     await until(lambda: runs(host, job_id))
     await asyncio.to_thread(mortal.kill_daemon)
+    await until(lambda: looks > 1)
+    assert host.notes(job_id).count("the container engine is away") == 1
+    assert host.report(job_id).state == "running"
+    (tmp_path / "go").touch()
     reason, detail = why(await host.end_of(job_id))
     await asyncio.to_thread(mortal.start_daemon)
+    assert host.home.job(job_id).log("job").read_text() == "started\nwent on\n"
     assert reason == "executor_error"
     assert detail.startswith("The container engine did not answer for 0.3 s (")
-    assert "live on" not in detail
+    await host.runtime.sweep(lambda: [])
+    assert mortal.containers() == []
+
+
+@pytest.mark.parametrize("script", ["trap 'echo asked; exit 3' TERM; ", "trap '' TERM; "])
+async def test_a_job_is_stopped_without_its_engine(tmp_path: Path, mortal: DockerEngine, script: str) -> None:
+    host = ContainerHost(tmp_path / "home", mortal.socket, away_max_s=0.3)
+    job_id = await host.start(script=f"{script}echo started; while :; do sleep 0.05; done")
+    await until(lambda: runs(host, job_id))
+    await asyncio.to_thread(mortal.kill_daemon)
+    await host.jobs.stop(job_id, 1.0)
+    report = await host.end_of(job_id)
+    assert processes.marked(job_id) == set()
+    assert report.end == "stopped"
+    assert report.message.startswith("The container engine did not answer for 0.3 s (")
+    assert ("asked" in host.home.job(job_id).log("job").read_text()) == ("asked" in script)
+    await asyncio.to_thread(mortal.start_daemon)
     await host.runtime.sweep(lambda: [])
     assert mortal.containers() == []
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import os
+import signal
 from asyncio import Event, Task
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from dstack.kit.clock import Clock
 from dstack.protocol.agent import JobOrder
 
 AWAY_MAX_S = 60.0
-"""How long an engine may be away before its jobs are given up."""
+"""How long an engine may be away before it is looked whether anything of its jobs still lives."""
 KILL_EVERY_S = 5.0
 KILL_TRIES = 24
 """After so many, what is left cannot be killed (it hangs in the kernel)."""
@@ -57,6 +58,7 @@ class Watch:
         if self.folder.stop.exists():
             self.stop_asked.set()
         exited = asyncio.create_task(self._exited(str(known["id"])), name=f"container of {self.folder.job_id}")
+        end = "exited"
         try:
             end = await self._see_to_its_end(float(known["started_at"]), exited)
             return await self._ending(end, exited)
@@ -64,7 +66,7 @@ class Watch:
             gone = await asyncio.to_thread(processes.end_marked, self.folder.job_id)
             left = "" if gone and os.geteuid() == 0 else "; some of the job may live on"
             message = f"The container engine did not answer for {self.away_max_s:g} s ({error}){left}"
-            return Ending("engine_lost", self._now(), message=message)
+            return Ending("engine_lost" if end == "exited" else end, self._now(), message=message)
         finally:
             exited.cancel()
 
@@ -78,8 +80,10 @@ class Watch:
     async def _exited(self, id: str) -> dict[str, Any]:
         """What the engine says of a container that has exited. Outlasts an engine that starts anew.
 
+        A job may outlive its engine (`live-restore`): it goes on for as long as we see a process of it.
+
         Raises:
-            EngineAway: it was away for too long.
+            EngineAway: it was away for too long, and nothing of the job is seen.
         """
         while True:
             try:
@@ -90,10 +94,16 @@ class Watch:
                 await self.engine.call("POST", f"/containers/{id}/wait", query=ENDED, timeout_s=None)
             except EngineRefused as refusal:
                 return {"Lost": "somebody removed it" if refusal.status == 404 else refusal.message}
-            except EngineAway:
+            except EngineAway as error:
+                if not self._engine_was_away:
+                    note(self.folder, self.clock, f"the container engine is away ({error})")
                 self._engine_was_away = True
-                if not await self.engine.is_back(self.away_max_s):
+                if not await self.engine.is_back(self.away_max_s) and not await self._processes():
                     raise
+
+    async def _processes(self) -> set[int]:
+        """What lives of the job, as far as we may see it."""
+        return await asyncio.to_thread(processes.marked, self.folder.job_id)
 
     async def _state(self, id: str) -> dict[str, Any]:
         state: dict[str, Any] = (await self.engine.call("GET", f"/containers/{id}/json"))["State"]
@@ -154,8 +164,12 @@ class Watch:
 
     async def _signal(self, name: str) -> None:
         known = read_json(self.folder.container) or {}
-        with suppress(EngineRefused, EngineAway):  # it is over already, or asked again
+        try:
             await self.engine.call("POST", f"/containers/{known['id']}/kill", query={"signal": name})
+        except EngineRefused:  # it is over already
+            return
+        except EngineAway:
+            processes.send(signal.Signals[name], await self._processes())
 
     async def _ending(self, end: str, exited: "Task[dict[str, Any]]") -> Ending:
         if not exited.done():
