@@ -32,6 +32,9 @@ class FakeCard:
     is_lost: bool = False
 
 
+T4 = FakeCard("NVIDIA T4", "GPU-b", 15360, capability=(7, 5))
+
+
 class FakeLibrary:
     """Answers as the library does: by what it writes where it is told to, and a code."""
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.home import Home
-from tests.nvml import FakeCard, build_library
+from tests.nvml import T4, FakeCard, build_library
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -37,5 +37,5 @@ def home(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 def two_cards(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two cards of NVIDIA's on the host of whatever starts from now on."""
     folder = tmp_path_factory.mktemp("nvml")
-    build_library(folder, [FakeCard(uuid="GPU-a"), FakeCard("NVIDIA T4", "GPU-b", 15360, capability=(7, 5))])
+    build_library(folder, [FakeCard(uuid="GPU-a"), T4])
     monkeypatch.setenv("LD_LIBRARY_PATH", str(folder))

@@ -123,12 +123,12 @@ class Jobs:
         while True:
             for runtime in (self._runtimes.process, self._runtimes.container):
                 try:
-                    await runtime.sweep(self._unfinished)
+                    await runtime.sweep(self.unfinished)
                 except Exception:  # whatever it was, the next time may go well
                     log.exception("What jobs left behind is removed later")
             await self._clock.sleep(SWEEP_EVERY)
 
-    def _unfinished(self) -> set[str]:
+    def unfinished(self) -> set[str]:
         """The ids of all jobs that have not ended, also of those whose orders this agent does not understand."""
         ended = {id for id, job in self._jobs.items() if job.report.state == ENDED}
         return {path.name for path in self._home.jobs.iterdir()} - ended

@@ -74,6 +74,7 @@ async def _live(home: Home, spawner: socket.socket, bounds: Bounds, ready_descri
     sampler = Sampler(jobs, clock)
     jobs.on_run = sampler.job_runs
     jobs.recover()
+    found.keep_places(home.cards, hold=bool(jobs.unfinished()))
     link = Link(jobs, wants, sampler.points, asyncio.to_thread(probe, home.root), clock, on_shutdown=leaving.set)
     async with _listening(link, socket_path(home.root)):
         if ready_descriptor is not None:

@@ -52,6 +52,11 @@ class Home:
         return self.root / "images.json"
 
     @property
+    def cards(self) -> Path:
+        """Which of the host's cards has which number."""
+        return self.root / "cards.json"
+
+    @property
     def blobs(self) -> Path:
         """The cache of chunks."""
         return self.root / "blobs"

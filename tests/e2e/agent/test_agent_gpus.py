@@ -1,11 +1,15 @@
 """A real agent on a host with two made-up cards: who gets which, and what nobody gets."""
 
+import os
+from pathlib import Path
+
 import asyncssh
 import pytest
 
 from dstack.protocol.agent import Gpu, resources_of, to_json
 from tests.e2e.agent.agent_client import Agent, Client, J, connected, order_for
 from tests.e2e.agent.test_agent_sshd import public, ssh
+from tests.nvml import T4, build_library
 
 pytestmark = pytest.mark.usefixtures("two_cards")
 
@@ -48,6 +52,26 @@ async def test_a_card_is_refused_to_a_second_job_until_the_first_has_ended_also_
         await again.report(J)
         assert await refusal(again, 1) is None
         await again.report(OTHER)
+
+
+async def test_when_a_card_fails_the_next_agent_does_not_give_away_the_one_a_job_has(agent: Agent) -> None:
+    async with connected(agent) as client:
+        await client.start(J, "echo up; sleep 1000", gpus=(1,))
+        await client.line(J, b"up\n")
+        told = client.welcome["resources"]["gpus"]
+        agent.kill()
+        await client.until(lambda: client.closed)
+    build_library(Path(os.environ["LD_LIBRARY_PATH"]), [T4])
+    agent.start()
+    async with connected(agent) as again:
+        assert again.welcome["resources"]["gpus"] == told
+        assert (
+            await refusal(again, 1) == f"The GPU number 1 of the machine is still the job `{J}`'s, of the run `a-run`"
+        )
+        assert await refusal(again, 0) is None
+        report = await again.report(OTHER)
+        assert report.end == "start_failed"
+        assert report.message.startswith("A GPU that was given to the job is not to be found any more. See what")
 
 
 async def test_a_card_that_is_not_there_ends_the_job_with_one_clear_reason(agent: Agent) -> None:

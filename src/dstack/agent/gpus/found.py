@@ -1,15 +1,21 @@
 """The cards of this very host: looked for when asked, and remembered, so that a number goes on meaning one card."""
 
+import logging
 import threading
 from functools import partial
+from pathlib import Path
 
 from dstack.agent.gpus.amd import Amd
 from dstack.agent.gpus.asking import Asking
 from dstack.agent.gpus.cards import Card, Cards, Reading, Vendor
 from dstack.agent.gpus.intel import Gaudi, IntelGraphics
 from dstack.agent.gpus.nvidia import Nvidia
+from dstack.agent.gpus.places import GONE, Place, arrange, from_json, to_json
 from dstack.agent.gpus.tpu import Google
+from dstack.agent.paths import read_json, write_json
 from dstack.protocol.agent import Gpu
+
+log = logging.getLogger(__name__)
 
 DETECTION_TIMEOUT_S = 20.0
 """A server waits for 30 s to be welcomed. Waking up eight cards that sleep takes about ten."""
@@ -23,9 +29,25 @@ class Finder:
     """Looks for cards of all kinds."""
 
     def __init__(self, *vendors: Vendor) -> None:
-        self._asking = {vendor: Asking(type(vendor).__name__) for vendor in vendors}
+        self._asking = {vendor: Asking(type(vendor).__name__) for vendor in (*vendors, GONE)}
         self._cards: Cards | None = None
         self._looking = threading.Lock()
+        self._places: list[Place] = []
+        self._file: Path | None = None
+
+    def keep_places(self, file: Path, *, hold: bool) -> None:
+        """Write down which card has which number, from now on.
+
+        Args:
+            hold: whether jobs of an earlier agent may have cards: the numbers written down then go on meaning the same
+                ones, whatever has become of the others.
+        """
+        with self._looking:
+            self._file, self._cards = file, None
+            try:
+                self._places = from_json(read_json(file) or {"places": []}) if hold else []
+            except (OSError, KeyError, TypeError, ValueError) as error:
+                log.error("Which card had which number is not known any more: %s", error)
 
     def look(self) -> Cards:
         """The cards that are there now. Never raises; blocks for seconds where a driver is slow."""
@@ -35,8 +57,18 @@ class Finder:
                 vendor: asking.ask(vendor.cards, none, timeout_s=DETECTION_TIMEOUT_S)
                 for vendor, asking in self._asking.items()
             }
-            self._cards = Cards(tuple((vendor, card) for vendor, cards in found.items() for card in cards))
+            flat = [(vendor, card) for vendor, cards in found.items() for card in cards]
+            self._cards = Cards(arrange(self._places, flat))
+            self._write_down(self._cards)
             return self._cards
+
+    def _write_down(self, cards: Cards) -> None:
+        if self._file is None:
+            return
+        try:
+            write_json(self._file, to_json(cards.found), durable=True)
+        except OSError as error:  # it is needed only once a card fails
+            log.warning("Which card has which number is not written down: %s", error)
 
     def cards(self) -> Cards:
         """Those that were there when somebody looked last."""
@@ -55,6 +87,7 @@ _HERE = Finder(Nvidia(), Amd(), IntelGraphics(), Gaudi(), Google())
 
 cards = _HERE.cards
 read = _HERE.read
+keep_places = _HERE.keep_places
 
 
 def detect_gpus() -> tuple[Gpu, ...]:

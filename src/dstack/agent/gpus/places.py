@@ -1,0 +1,57 @@
+"""The places of a host's cards: a number goes on meaning one card for as long as a job may hold it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dstack.agent.gpus.cards import Card, Vendor
+from dstack.errors import AgentRefused
+from dstack.protocol.agent import Gpu
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which card has a place."""
+
+    name: str
+    gpu: Gpu
+
+
+class Gone(Vendor):
+    """Cards that are not to be found any more, and still have their places."""
+
+    def cards(self) -> list[Card]:
+        return []
+
+    def visible(self, names: Sequence[str], there: int) -> dict[str, str]:
+        if names:
+            raise AgentRefused(
+                "A GPU that was given to the job is not to be found any more",
+                hint="See what has become of the machine's cards (`nvidia-smi`, `dmesg`)",
+            )
+        return {}
+
+
+GONE = Gone()
+
+
+def arrange(places: Sequence[Place], found: Sequence[tuple[Vendor, Card]]) -> tuple[tuple[Vendor, Card], ...]:
+    """The cards that have places, in those, and the others behind them."""
+    left = {name_of(card): (vendor, card) for vendor, card in found}
+    placed = [left.pop(place.name, (GONE, Card(place.gpu, -1, place.name))) for place in places]
+    return (*placed, *left.values())
+
+
+def name_of(card: Card) -> str:
+    """By which a card is known again: its id, or else its device files."""
+    return card.id or ",".join(card.nodes) or f"{card.gpu.vendor} {card.number}"
+
+
+def to_json(cards: Sequence[tuple[Vendor, Card]]) -> dict[str, Any]:
+    """The places of cards, to be written down."""
+    return {"places": [{"name": name_of(card), "gpu": asdict(card.gpu)} for _, card in cards]}
+
+
+def from_json(body: Mapping[str, Any]) -> list[Place]:
+    """Places that were written down."""
+    return [Place(str(one["name"]), Gpu(**one["gpu"])) for one in body["places"]]
