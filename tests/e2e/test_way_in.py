@@ -239,6 +239,9 @@ def test_the_clients_agent_is_there_inside(job: Job) -> None:
     wait_for("the way to the agent", lambda: subprocess.run(asking, env=environ, capture_output=True).returncode == 0)
     assert b"ssh-ed25519" in subprocess.run(asking, env=environ, capture_output=True, check=True).stdout
     assert job.said("echo agent $SSH_AUTH_SOCK") == "agent\n"
+    session.terminate()
+    if job.kind == "process":
+        wait_for("the removal of the socket", lambda: not Path(inside).parent.exists())
 
 
 def test_an_editors_server_is_installed_started_and_reached(job: Job) -> None:

@@ -7,6 +7,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from dstack.agent.containers.api import ContainerEngine
 from dstack.agent.environment import find_shell, job_environment, resolve_working_dir
@@ -71,6 +72,10 @@ class Inside(ABC):
         """A unix socket in a new folder that only who the job is may look into."""
         return await self._envoys.do(LISTEN_UNIX, await self.place(), path=path)
 
+    @abstractmethod
+    def remove_unix(self, path: Path) -> None:
+        """Remove a unix socket that was listened at, and its folder."""
+
 
 def inside_of(folder: JobFolder, engine: ContainerEngine, envoys: Envoys) -> Inside:
     """The inside of a job whose order is accepted."""
@@ -96,6 +101,10 @@ class _OfHost(Inside):
         shell = find_shell(self._order, env.get("PATH"))
         argv = [shell, "-l"] if wish.command is None else [shell, "-c", wish.command]
         return await start_on_host(argv, env, str(working_dir), wish.terminal)
+
+    def remove_unix(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        path.parent.rmdir()
 
     async def place(self) -> Place:
         return Place(folder=str(resolve_working_dir(self._folder.files, self._order.working_dir)))
@@ -136,6 +145,9 @@ class _OfContainer(Inside):
                 raise OSError(0, "the job's container does not run")
             self._place = Place(str(known["id"]), pid, known["uid"], known["gid"], folder)
         return self._place
+
+    def remove_unix(self, path: Path) -> None:
+        pass  # it goes with the container
 
     async def connect(self, host: str, port: int) -> socket.socket:
         try:

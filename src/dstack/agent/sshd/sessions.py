@@ -7,6 +7,7 @@ import secrets
 from asyncio import StreamReader, StreamWriter, Task
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 import asyncssh
 from asyncssh import SSHServerChannel, SSHServerSession
@@ -181,19 +182,21 @@ class _AgentForward:
         self.env: dict[str, str] = {}
         self._inside = inside
         self._agent_path = agent_path
+        self._path = Path("/tmp", f"dstack-{secrets.token_hex(8)}", "agent")
         self._server: asyncio.AbstractServer | None = None
 
     async def __aenter__(self) -> "_AgentForward":
         if self._agent_path is not None:
-            path = f"/tmp/dstack-{secrets.token_hex(8)}/agent"
-            listening = await self._inside.listen_unix(path)
+            listening = await self._inside.listen_unix(str(self._path))
             self._server = await asyncio.start_unix_server(self._splice, sock=listening)
-            self.env = {"SSH_AUTH_SOCK": path}
+            self.env = {"SSH_AUTH_SOCK": str(self._path)}
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if self._server is not None:
             self._server.close()
+            with suppress(OSError):  # the job has removed it, or put something beside it
+                self._inside.remove_unix(self._path)
 
     async def _splice(self, reader: StreamReader, writer: StreamWriter) -> None:
         try:
