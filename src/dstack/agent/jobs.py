@@ -31,6 +31,7 @@ TELL_EVERY_S = 0.5
 """How often at most the progress of a pull is told, but for layers that are complete."""
 SWEEP_EVERY = timedelta(hours=1)
 CLEAN_UP_TIMEOUT_S = 20.0
+LOOK_AGAIN_S = 1.0
 
 
 FetchFiles: TypeAlias = Callable[[JobFolder, JobOrder], Awaitable[None]]
@@ -76,7 +77,7 @@ class Jobs:
         self.on_run: Callable[[], None] = lambda: None
         """Told whenever a job runs that did not before, as far as this agent knows."""
         self.on_end: Callable[[str], None] = lambda job_id: None
-        """Told about the end of every job."""
+        """Told about the end of every job, before that is reported."""
         self._home = home
         self._runtimes = runtimes
         self._fetch_files = fetch_files
@@ -297,7 +298,7 @@ class Jobs:
             if job.folder.stop.exists():
                 # It came while the job was starting, or to an earlier agent.
                 job.runtime.stop(job.folder)
-            ending = await job.runtime.wait(job.folder, job.order)
+            ending = await self._wait(job)
         except _Stopped:
             ending = Ending("stopped", self._clock.now().timestamp())
         except DstackError as error:
@@ -309,24 +310,29 @@ class Jobs:
         except Exception:  # whatever it was, the other jobs go on and this one must not hang
             log.exception("Job %s", job.order.job_id)
             ending = Ending("start_failed", self._clock.now().timestamp(), message="The agent met an error of its own")
-        if not job.folder.end.exists():
-            await asyncio.to_thread(self._write_down, job.folder, ending)
+        ending = await job.runtime.settle(job.folder, ending)
         note(job.folder, self._clock, f"the end: {ending.end}{ending.message and ': ' + ending.message}")
         await asyncio.to_thread(self._look_at_its_log, job)
+        self.on_end(job.order.job_id)
+        cleaning = asyncio.create_task(job.runtime.clean_up(job.folder), name=f"what {job.order.job_id} left")
+        # Its cards are others' only once nothing of it is left; a slow engine must not hide the end for long.
+        await asyncio.wait([cleaning], timeout=CLEAN_UP_TIMEOUT_S)
         self._end(job, ending)
-        await job.runtime.clean_up(job.folder)
+        await cleaning
+
+    async def _wait(self, job: Job) -> Ending:
+        while True:
+            try:
+                return await job.runtime.wait(job.folder, job.order)
+            except OSError as error:  # a want of the agent's, of descriptors for example: the job goes on
+                log.warning("Job %s is looked after again: %s", job.order.job_id, error)
+                await asyncio.sleep(LOOK_AGAIN_S)
 
     def _look_at_its_log(self, job: Job) -> None:
         try:
             job.logs["job"].look()
         except OSError as error:
             log.warning("How much job %s has printed is not quite known: %s", job.order.job_id, error)
-
-    def _write_down(self, folder: JobFolder, ending: Ending) -> None:
-        try:
-            write_json(folder.end, asdict(ending), durable=True)
-        except OSError as error:  # it is told all the same, while this agent lives
-            log.error("The end of job %s is not written down: %s", folder.job_id, error)
 
     async def _prepare(self, job: Job) -> None:
         """Fetch what the job needs, unless somebody stops it meanwhile."""
@@ -376,7 +382,6 @@ class Jobs:
         log_bytes = job.logs["job"].size()
         self._report(job, state=ENDED, log_bytes=log_bytes, layers=(), guests=0, alone_since=None, **asdict(ending))
         job.ended.set()
-        self.on_end(job.order.job_id)
 
     def _report(self, job: Job, **changes: object) -> None:
         report = replace(job.report, **changes)  # type: ignore[arg-type]

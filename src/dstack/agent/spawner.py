@@ -22,7 +22,7 @@ LINE_DESCRIPTOR = 3
 def fork_spawner() -> socket.socket:
     """Fork the spawner. Returns the agent's end of the line to it; the spawner ends when that is closed.
 
-    A request is a JSON line `{"folder", "started_at"}`; the answer, in the same order, a line `{"pid"}` or `{"error"}`.
+    A request is a JSON line `{"folder", "started_at"}`, the answer a line `{"folder", "pid"}` or `{"folder", "error"}`.
     Must be called while this process has one thread.
     """
     ours, theirs = socket.socketpair()
@@ -59,9 +59,9 @@ def _live(line: socket.socket) -> None:
 
 def _answer(line: socket.socket, request: dict[str, object]) -> dict[str, object]:
     try:
-        return {"pid": _fork_supervisor(line, request)}
+        return {"folder": request["folder"], "pid": _fork_supervisor(line, request)}
     except OSError as error:
-        return {"error": f"The host does not let another process start: {error}"}
+        return {"folder": request["folder"], "error": f"The host does not let another process start: {error}"}
 
 
 def _fork_supervisor(line: socket.socket, request: dict[str, object]) -> int:

@@ -6,7 +6,6 @@ which means: somebody wrote the file `stop`. It is single-threaded and takes its
 """
 
 import ctypes
-import fcntl
 import os
 import signal
 import time
@@ -17,7 +16,7 @@ from dstack.agent import processes
 from dstack.agent.environment import find_shell, job_environment, resolve_working_dir
 from dstack.agent.full_disk import in_words
 from dstack.agent.notes import note
-from dstack.agent.paths import JobFolder, read_json, write_json
+from dstack.agent.paths import JobFolder, read_json, take_lock, write_json
 from dstack.errors import DstackError
 from dstack.kit.clock import SystemClock
 from dstack.protocol.agent import JobOrder, order_of
@@ -51,17 +50,14 @@ class StartFailed(Exception):
 
 
 def supervise(folder: JobFolder, started_at: float) -> None:
-    """Live as the supervisor of a job until it has ended. Does nothing where it has, or had, a supervisor already.
+    """Live as the supervisor of a job until it has ended.
+
+    Does nothing where it has, or had, a supervisor already, or where the agent has given the job up meanwhile.
 
     Args:
         started_at: seconds since the epoch, to be written down.
     """
-    lock = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return
-    if folder.pid.exists():
+    if take_lock(folder.lock) is None or folder.pid.exists() or folder.end.exists():
         return
     write_json(folder.pid, {"pid": os.getpid(), "started_at": started_at})
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

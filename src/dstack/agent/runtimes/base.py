@@ -1,13 +1,18 @@
 """What every runtime does for a job. All it knows of a job is its folder, so that a restarted agent knows as much."""
 
+import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
 from typing import TypeAlias
 
 from dstack.agent.metrics.usage import Usage
-from dstack.agent.paths import JobFolder
+from dstack.agent.paths import JobFolder, read_json, write_json
 from dstack.agent.supervisor import Ending
 from dstack.protocol.agent import JobOrder, Layer
+
+log = logging.getLogger(__name__)
 
 Tell = Callable[[tuple[Layer, ...]], None]
 """Hears how far the layers of a job's image are."""
@@ -69,6 +74,13 @@ class Runtime(ABC):
         Blocks for milliseconds, and is called in a thread of its own beside all else.
         """
 
+    async def settle(self, folder: JobFolder, ending: Ending) -> Ending:
+        """Write down how a job has ended, unless that is written already. From then on nothing starts it any more.
+
+        Returns: the ending that holds.
+        """
+        return await asyncio.to_thread(write_down, folder, ending)
+
     async def clean_up(self, folder: JobFolder) -> None:
         """Remove what a job that has ended left outside its folder."""
         return
@@ -80,3 +92,14 @@ class Runtime(ABC):
             unfinished: tells the ids of those that are not over at this moment.
         """
         return
+
+
+def write_down(folder: JobFolder, ending: Ending) -> Ending:
+    """Write down how a job has ended, unless that is written already. Returns the ending that holds. Blocks."""
+    if (known := read_json(folder.end)) is not None:
+        return Ending(**known)
+    try:
+        write_json(folder.end, asdict(ending), durable=True)
+    except OSError as error:  # it is told all the same, while this agent lives
+        log.error("The end of job %s is not written down: %s", folder.job_id, error)
+    return ending

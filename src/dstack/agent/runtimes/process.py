@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import json
+import logging
 import os
 import signal
 import socket
@@ -16,14 +17,17 @@ from typing import Any
 from dstack.agent import processes
 from dstack.agent.gpus.cards import Cards
 from dstack.agent.metrics.trees import owners, read_processes, usage_of
-from dstack.agent.paths import JobFolder, is_locked, read_json, write_json
-from dstack.agent.runtimes.base import Runtime, Usages
+from dstack.agent.paths import JobFolder, is_locked, read_json, take_lock, write_json
+from dstack.agent.runtimes.base import Runtime, Usages, write_down
 from dstack.agent.supervisor import Ending
 from dstack.errors import AgentRefused
 from dstack.kit.clock import Clock
 from dstack.protocol.agent import JobOrder
 
+log = logging.getLogger(__name__)
+
 SPAWN_TIMEOUT_S = 20.0
+LOOK_S = 0.02
 
 
 class ProcessRuntime(Runtime):
@@ -51,24 +55,29 @@ class ProcessRuntime(Runtime):
             write_json(folder.visible, visible)
         request = {"folder": str(folder.root), "started_at": started_at}
         async with self._asking:
-            answer = await self._ask_spawner(json.dumps(request).encode() + b"\n")
+            answer = await self._ask_spawner(request)
         if "error" in answer:
             raise AgentRefused(answer["error"], hint="Restart the agent, and look at the limits of its user")
         self._open(folder, answer["pid"])
+        if folder.job_id not in self._pidfds:
+            await _watched(folder, answer["pid"])
 
-    async def _ask_spawner(self, request: bytes) -> dict[str, Any]:
+    async def _ask_spawner(self, request: dict[str, Any]) -> dict[str, Any]:
         if self._streams is None:
             self._streams = await asyncio.open_connection(sock=self._spawner)
         reader, writer = self._streams
         try:
             async with asyncio.timeout(SPAWN_TIMEOUT_S):
-                writer.write(request)
-                line = await reader.readline()
-        except (TimeoutError, OSError):
-            # A late answer must not be taken for the next one's.
-            writer.close()
-            line = b""
-        return dict(json.loads(line)) if line else {"error": "The agent cannot start processes any more"}
+                writer.write(json.dumps(request).encode() + b"\n")
+                while line := await reader.readline():
+                    answer: dict[str, Any] = json.loads(line)
+                    if answer["folder"] == request["folder"]:
+                        return answer
+        except TimeoutError:
+            return {"error": f"The host has started no process within {SPAWN_TIMEOUT_S:g} s"}
+        except OSError as error:
+            log.error("The spawner is gone: %s", error)
+        return {"error": "The agent cannot start processes any more"}
 
     def working_dir(self, folder: JobFolder, order: JobOrder) -> str:
         return os.path.normpath(folder.files.resolve() / order.working_dir)
@@ -93,6 +102,24 @@ class ProcessRuntime(Runtime):
                 signal.pidfd_send_signal(pidfd, signal.SIGTERM)
         elif (known := read_json(folder.pid)) is not None and is_locked(folder.lock):
             processes.send(signal.SIGTERM, [known["pid"]])
+
+    async def settle(self, folder: JobFolder, ending: Ending) -> Ending:
+        """The supervisor has the last word, also one that we gave up too early, or that is still to be born."""
+        if folder.end.exists():
+            return write_down(folder, ending)
+        while (lock := await asyncio.to_thread(take_lock, folder.lock)) is None:
+            with suppress(OSError):
+                write_json(folder.stop, {"grace_s": 0.0})
+            self.stop(folder)
+            await asyncio.sleep(LOOK_S)
+        try:
+            # Who has the lock later sees that it is over.
+            settled = await asyncio.to_thread(write_down, folder, ending)
+            if settled is ending and folder.pid.exists():
+                await asyncio.to_thread(processes.end_marked, folder.job_id)
+            return settled
+        finally:
+            os.close(lock)
 
     def usage(self, folders: Sequence[JobFolder]) -> Usages:
         """From what the kernel says of each process below the jobs' supervisors, and of what was started over SSH.
@@ -134,6 +161,16 @@ class ProcessRuntime(Runtime):
     def _close(self, folder: JobFolder) -> None:
         if (pidfd := self._pidfds.pop(folder.job_id, None)) is not None:
             os.close(pidfd)
+
+
+async def _watched(folder: JobFolder, supervisor: int) -> None:
+    """Wait until a supervisor has written down that it is there, or is gone."""
+    while not folder.pid.exists():
+        try:
+            os.kill(supervisor, 0)
+        except ProcessLookupError:
+            return
+        await asyncio.sleep(LOOK_S)
 
 
 async def _readable(descriptor: int) -> None:

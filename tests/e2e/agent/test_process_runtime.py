@@ -1,0 +1,144 @@
+"""A process job is over only once nothing of it runs, nor ever will, whatever goes wrong beside it."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from dstack.agent.admission import accept
+from dstack.agent.gpus.cards import Cards
+from dstack.agent.paths import JobFolder, read_json
+from dstack.agent.processes import marked
+from dstack.agent.runtimes import process
+from dstack.agent.runtimes.process import ProcessRuntime
+from dstack.agent.supervisor import SIGNALS, Ending
+from dstack.errors import AgentRefused
+from dstack.kit.clock import SystemClock
+from tests.e2e.agent.agent_client import PATIENCE_S, J, order_for
+from tests.e2e.agent.container_host import until
+
+FAILED = Ending("start_failed", 1.0, message="believed to have failed")
+
+
+class Spawner:
+    """The other end of the runtime's line: a spawner that does what the test says, when it says so."""
+
+    def __init__(self) -> None:
+        self.line, self._theirs = socket.socketpair()
+        self.runtime = ProcessRuntime(self._theirs, SystemClock(), lambda: Cards(()))
+        self._lines = self.line.makefile("rb")
+        self.supervisors: list[subprocess.Popen[bytes]] = []
+
+    def close(self) -> None:
+        for supervisor in self.supervisors:
+            supervisor.wait(PATIENCE_S)
+        for end in (self._lines, self.line, self._theirs):
+            end.close()
+
+    async def asked(self) -> JobFolder:
+        """The folder of the next job to be started."""
+        line = await asyncio.to_thread(self._lines.readline)
+        return JobFolder(Path(json.loads(line)["folder"]))
+
+    def answer(self, folder: JobFolder, **answer: object) -> None:
+        self.line.sendall(json.dumps({"folder": str(folder.root), **answer}).encode() + b"\n")
+
+    def supervise(self, folder: JobFolder) -> int:
+        """Start a real supervisor, which is nobody's child that waits for it. Returns its pid."""
+        program = "from dstack.agent.supervisor import supervise; from dstack.agent.paths import JobFolder\n"
+        program += f"from pathlib import Path; supervise(JobFolder(Path({str(folder.root)!r})), 1.0)"
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        supervisor = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        self.supervisors.append(supervisor)
+        return supervisor.pid
+
+
+@pytest.fixture
+async def spawner() -> AsyncIterator[Spawner]:
+    made = Spawner()
+    yield made
+    if made.runtime._streams is not None:
+        made.runtime._streams[1].close()
+    made.close()
+
+
+def folder_of(home: Path, name: str, script: str) -> JobFolder:
+    """The folder of a job that is ready to start."""
+    folder = JobFolder(home / f"{J}-{name}")
+    order = order_for(folder.job_id, script)
+    accept(folder, order)
+    folder.files.mkdir()
+    return folder
+
+
+async def test_a_supervisor_that_comes_after_the_time_out_starts_nothing_and_later_jobs_start(
+    tmp_path: Path, spawner: Spawner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "SPAWN_TIMEOUT_S", 0.05)
+    late, next_one = (folder_of(tmp_path, name, "touch ran") for name in ("late", "next"))
+    with pytest.raises(AgentRefused, match=r"The host has started no process within 0.05 s"):
+        await spawner.runtime.start(late, order_for(late.job_id, ""), 1.0)
+    assert await spawner.runtime.settle(late, FAILED) == FAILED
+    monkeypatch.setattr(process, "SPAWN_TIMEOUT_S", 30.0)
+    starting = asyncio.create_task(spawner.runtime.start(next_one, order_for(next_one.job_id, ""), 1.0))
+    for folder in (await spawner.asked(), await spawner.asked()):
+        spawner.answer(folder, pid=spawner.supervise(folder))
+    await starting
+    ending = await spawner.runtime.wait(next_one, order_for(next_one.job_id, ""))
+    assert (ending.end, ending.exit_code, (next_one.files / "ran").exists()) == ("exited", 0, True)
+    await asyncio.to_thread(spawner.supervisors[0].wait)
+    assert not (late.files / "ran").exists()
+    assert not late.pid.exists()
+
+
+async def test_a_job_that_was_given_up_too_early_is_ended_before_its_end_is_told(
+    tmp_path: Path, spawner: Spawner
+) -> None:
+    folder = folder_of(tmp_path, "runs", "trap '' TERM; echo up; sleep 600")
+    spawner.supervise(folder)
+    await until(lambda: folder.log("job").read_bytes() == b"up\n")
+    ending = await spawner.runtime.settle(folder, FAILED)
+    assert (ending.end, ending.exit_code) == ("stopped", 137)
+    assert not marked(folder.job_id)
+    assert read_json(folder.end) is not None
+
+
+async def test_an_end_that_the_supervisor_has_written_holds(tmp_path: Path, spawner: Spawner) -> None:
+    folder = folder_of(tmp_path, "ended", "exit 7")
+    spawner.supervise(folder)
+    await until(folder.end.exists)
+    assert (await spawner.runtime.settle(folder, FAILED)).exit_code == 7
+
+
+async def test_what_a_killed_supervisor_left_is_ended_before_the_end_is_told(tmp_path: Path, spawner: Spawner) -> None:
+    folder = folder_of(tmp_path, "left", "echo up; sleep 600")
+    supervisor = spawner.supervise(folder)
+    await until(lambda: folder.log("job").read_bytes() == b"up\n")
+    os.kill(supervisor, signal.SIGKILL)
+    await asyncio.to_thread(spawner.supervisors[0].wait)
+    assert await spawner.runtime.settle(folder, FAILED) == FAILED
+    assert not marked(folder.job_id)
+
+
+async def test_a_kernel_without_pidfds_is_enough(
+    tmp_path: Path, spawner: Spawner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pidfd_open(pid: int, flags: int = 0) -> int:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(process.os, "pidfd_open", pidfd_open)
+    folder = folder_of(tmp_path, "old", "exit 7")
+    order = order_for(folder.job_id, "")
+    starting = asyncio.create_task(spawner.runtime.start(folder, order, 1.0))
+    asked = await spawner.asked()
+    spawner.answer(asked, pid=spawner.supervise(asked))
+    await starting
+    assert (await spawner.runtime.wait(folder, order)).exit_code == 7
