@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.home import Home
+from tests.e2e.home import Home, wait_for
 from tests.e2e.tasks import on_engine
 from tests.engines import BARE_IMAGE, SHELL_IMAGE, DockerEngine, Registry
 from tests.registries import SlowRegistry
@@ -145,7 +145,23 @@ def test_without_an_engine_the_plan_says_what_to_do(home: Home) -> None:
     home.write("run.yml", json.dumps({"type": "task", "image": "ubuntu", "commands": ["true"]}))
     result = home.cli("apply", "-y", "-f", "run.yml")
     assert "image: asked ubuntu, has no container engine (no Docker or Podman answers on this machine)" in result.stderr
+    assert "hint: Start Docker or Podman on the machine" in result.stderr
     assert (result.returncode, home.runs()) == (1, [])
+
+
+def test_an_engine_that_is_started_later_serves_the_machine_that_is_there_already(
+    home: Home, engine: DockerEngine, tmp_path: Path
+) -> None:
+    socket = tmp_path / "docker.sock"
+    home.env["DOCKER_HOST"] = f"unix://{socket}"
+    home.write("plain.yml", json.dumps({"type": "task", "commands": ["echo plain"]}))
+    home.write("run.yml", json.dumps({"type": "task", "image": SHELL_IMAGE, "commands": ["echo inside"]}))
+    assert home.cli("apply", "-y", "-f", "plain.yml").returncode == 0
+    assert home.cli("apply", "-y", "-f", "run.yml").returncode == 1
+    socket.symlink_to(engine.socket)
+    wait_for("the engine to be seen", lambda: home.cli("apply", "-y", "-f", "run.yml", "-n", "in").returncode == 0)
+    assert home.cli("logs", "in").stdout == "inside\n"
+    assert len(json.loads(home.cli("pool", "--json").stdout)) == 1, "on the same machine"
 
 
 @pytest.fixture

@@ -215,7 +215,7 @@ def test_impossible_resources_are_refused_with_what_is_asked_and_what_this_machi
 ) -> None:
     home.write("run.yml", f"{TASK}resources:\n  {asked}\n")
     result = home.cli("apply", "-y", "-f", "run.yml")
-    pattern = re.escape("error: No machine fits: local local (") + r"(?P<all>[^)]*\(disk\)[^)]*(?:\([^)]*\))?)\): "
+    pattern = re.escape("error: No machine fits: local (") + r"(?P<all>[^)]*\(disk\)[^)]*(?:\([^)]*\))?)\): "
     assert (result.stdout, result.returncode) == ("", 1)
     size = r"[\d.]+[MGT]B"
     lacks = re.escape(lacks).replace(r"\{memory\}", size).replace(r"\{disk\}", size)

@@ -6,15 +6,18 @@ import socket
 from asyncio import Event, Future, StreamReader, StreamWriter, Task
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import asdict, replace
+from datetime import timedelta
 from typing import Any
 
+from dstack.agent.containers.sockets import probe_engine
 from dstack.agent.full_disk import in_words
 from dstack.agent.jobs import Jobs
 from dstack.agent.logs import Followers, Watcher
 from dstack.agent.metrics.buffer import Buffer
 from dstack.errors import AgentRefused, DstackError
 from dstack.kit.clock import Clock
-from dstack.protocol.agent import VERSION, HostResources, JobReport, order_of, points_to_json, to_json
+from dstack.protocol.agent import VERSION, Engine, HostResources, JobReport, order_of, points_to_json, to_json
 from dstack.protocol.frames import read_frame, write_frame
 
 log = logging.getLogger(__name__)
@@ -22,6 +25,7 @@ log = logging.getLogger(__name__)
 HELLO_TIMEOUT_S = 10.0
 FAREWELL_TIMEOUT_S = 5.0
 SERVERS_MAX = 100
+LOOK_FOR_ENGINE_EVERY = timedelta(seconds=2)
 POINTS_PER_FRAME = 1000
 SEND_BUFFER_BYTES = 1 << 20
 """Room for a few frames of a log: both sides then wake up half as often. The system may give less."""
@@ -77,7 +81,7 @@ class Link:
         self.points = points
         self.clock = clock
         self.watcher = Watcher()
-        self.resources = asyncio.ensure_future(resources)
+        self.resources: Future[HostResources] = asyncio.ensure_future(resources)
         self.on_shutdown = on_shutdown
         self._sessions: dict[str, int] = {}
         self._current: _Connection | None = None
@@ -130,6 +134,18 @@ class Link:
         self.ssh = ssh
         if self._current is not None:
             self._current.post({"t": "ssh", **ssh})
+
+    async def look_for_engine(self) -> None:
+        """Where this host has no container engine, tell the server once there is one."""
+        resources = await asyncio.shield(self.resources)
+        while resources.engine is None:
+            await self.clock.sleep(LOOK_FOR_ENGINE_EVERY)
+            if isinstance(engine := await asyncio.to_thread(probe_engine), Engine):
+                resources = replace(resources, engine=engine, engine_problem="")
+                self.resources = asyncio.get_running_loop().create_future()
+                self.resources.set_result(resources)
+                if self._current is not None:
+                    self._current.post({"t": "engine", "engine": asdict(engine)})
 
     async def close(self) -> None:
         """End the connection and let go of everything."""

@@ -85,6 +85,7 @@ async def _live(home: Home, spawner: socket.socket, bounds: Bounds, ready_descri
         beside = (
             asyncio.create_task(sshd.keep(), name="keeps the SSH server"),
             asyncio.create_task(sampler.run(), name="reads what jobs use"),
+            asyncio.create_task(link.look_for_engine(), name="looks for a container engine"),
             asyncio.create_task(keeping.run(), name="keeps logs within their bounds"),
             asyncio.create_task(jobs.keep_clean(), name="removes what jobs left behind"),
         )

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from dstack.domain.offers import Offer
@@ -20,6 +21,9 @@ class Machine:
 
 class Backend(ABC):
     """A configured account at a cloud, a cluster, SSH hosts, or this machine."""
+
+    offers_fresh_for = timedelta(minutes=1)
+    """How long what it offers is remembered."""
 
     @abstractmethod
     def __init__(self, data_dir: Path) -> None:

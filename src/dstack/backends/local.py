@@ -10,6 +10,7 @@ import shutil
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 from dstack.agent.containers.sockets import remove_container
@@ -26,6 +27,9 @@ HOSTNAME = "127.0.0.1"
 
 class Local(Backend):
     """The machine on which the server runs."""
+
+    offers_fresh_for = timedelta(seconds=2)
+    """Looking is cheap, and who has just started a container engine wants it to be seen."""
 
     def __init__(self, data_dir: Path) -> None:
         self._folder = data_dir / "machines"

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import TypeVar
 
 from dstack.backends.base import Backend
@@ -24,6 +25,10 @@ class Backends:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._drivers)
+
+    def offers_fresh_for(self, name: str) -> timedelta:
+        """How long the offers of one backend are remembered."""
+        return self._drivers[name].offers_fresh_for
 
     async def call(self, name: str, function: Callable[[Backend], T], *, timeout_s: float) -> T:
         """The result of `function` of a driver, run in one of its threads.

@@ -36,6 +36,11 @@ class Offer:
         """What tells it from others."""
         return self.backend, self.region, self.instance_type, self.spot
 
+    @property
+    def title(self) -> str:
+        """What it is called in a sentence."""
+        return self.backend if self.instance_type == self.backend else f"{self.backend} {self.instance_type}"
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -190,7 +195,8 @@ def misfits(demand: Demand, offer: Offer) -> Iterator[str]:
         yield from _gpu_misfits(demand, demand.gpu, offer)
     if offer.backend == "local" and has.engine is None:
         why = f" ({has.engine_problem})" if has.engine_problem else ""
-        yield from (f"{wish}, has no container engine{why}" for wish in demand.container)
+        if demand.container:
+            yield f"{' and '.join(demand.container)}, has no container engine{why}"
 
 
 def _of_shared(bounds: Bounds) -> Bounds:

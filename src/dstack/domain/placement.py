@@ -299,14 +299,14 @@ def _why(gang: list[Job], with_room: int, could: Sequence[Room], buyable: Sequen
         if share.gpus:
             asked.append(_counted(len(share.gpus), "GPU"))
             free.append(f"{len(has.gpus) - len(best.gpus_taken)} of {_counted(len(has.gpus), 'GPU')}")
-        return f"{needs}asks for {_listed(asked)}; on {_title(best.offer)} {_listed(free)} are free"
+        return f"{needs}asks for {_listed(asked)}; on {best.offer.title} {_listed(free)} are free"
     if could:
         busy = sum(room.jobs > 0 for room in could)
         if busy == len(could):
             return f"{needs}every machine that fits is in use ({busy})"
         return f"{needs}{busy} of the {len(could)} machines that fit are in use"
     if buyable:
-        limited = ", ".join(f"{offer.machines_max} of {_title(offer)}" for offer in buyable[:3])
+        limited = ", ".join(f"{offer.machines_max} of {offer.title}" for offer in buyable[:3])
         return f"{needs}no more than {limited} may exist at once, and others have them"
     if job.demand.reuse_only:
         return f"{needs}no machine that fits is there, and none may be bought for it"
@@ -319,10 +319,6 @@ def _counted(count: float, what: str) -> str:
 
 def _listed(parts: Sequence[str]) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def _title(offer: Offer) -> str:
-    return offer.backend if offer.instance_type == offer.backend else f"{offer.backend} {offer.instance_type}"
 
 
 def _may_buy(demand: Demand, offer: Offer) -> bool:

@@ -1,9 +1,9 @@
-"""What is on sale now: the offers of all backends, asked for when needed and remembered for a minute."""
+"""What is on sale now: the offers of all backends, asked for when needed and remembered for a while."""
 
 import asyncio
 import logging
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from dstack.backends.base import Backend
 from dstack.backends.threads import Backends
@@ -13,7 +13,6 @@ from dstack.kit.clock import Clock
 
 log = logging.getLogger(__name__)
 
-FRESH_FOR = timedelta(minutes=1)
 BACKEND_TIMEOUT_S = 60.0
 
 
@@ -24,7 +23,7 @@ class Catalog:
         self._backends = backends
         self._clock = clock
         self._offers: dict[str, Sequence[Offer]] = {}
-        self._asked_at: datetime | None = None
+        self._asked_at: dict[str, datetime] = {}
         self._asking = asyncio.Lock()
         self.silent: set[str] = set()
         """The backends that did not answer when they were last asked; they are asked again at once."""
@@ -34,17 +33,21 @@ class Catalog:
         return [offer for offers in list(self._offers.values()) for offer in offers]
 
     async def offers(self) -> Sequence[Offer]:
-        """What is on sale, not older than a minute."""
+        """What is on sale; nothing is older than its backend says it may be."""
         async with self._asking:
-            if self._asked_at is None or self._clock.now() - self._asked_at > FRESH_FOR:
-                await asyncio.gather(*(self._ask(name) for name in self._backends))
-                self._asked_at = None if self.silent else self._clock.now()
+            await asyncio.gather(*(self._ask(name) for name in self._backends if not self._is_fresh(name)))
         return self.snapshot()
+
+    def _is_fresh(self, name: str) -> bool:
+        at = self._asked_at.get(name)
+        return at is not None and self._clock.now() - at <= self._backends.offers_fresh_for(name)
 
     async def _ask(self, name: str) -> None:
         try:
             self.silent.add(name)
+            self._asked_at.pop(name, None)
             self._offers[name] = await self._backends.call(name, _offers_of, timeout_s=BACKEND_TIMEOUT_S)
+            self._asked_at[name] = self._clock.now()
             self.silent.discard(name)
         except (DstackError, OSError) as error:
             log.warning("The backend %s does not say what it offers: %s", name, error)

@@ -9,7 +9,7 @@ from dstack.domain.objects import Instance, Job
 from dstack.hosts.link import Welcome
 from dstack.kit.text import size_text
 from dstack.logs.bounded import Loss
-from dstack.protocol.agent import JobReport
+from dstack.protocol.agent import Engine, JobReport
 from dstack.protocol.statuses import JobStatus
 from dstack.store import commits, events, intents, objects
 from dstack.store.tx import Tx
@@ -27,12 +27,18 @@ def change_instance(tx: Tx, instance_id: str, change: Callable[[Instance, Tx], I
         commits.record(tx, changed)
 
 
+def with_engine(instance: Instance, engine: Engine | None, problem: str) -> Instance:
+    """The agent knows better than the offer, which was made before it lived."""
+    resources = replace(instance.offer.resources, engine=engine, engine_problem=problem)
+    return replace(instance, offer=replace(instance.offer, resources=resources))
+
+
 def store_welcome(tx: Tx, instance_id: str, welcome: Welcome) -> list[str]:
     """Write down all that an agent has, and by silence what it has not. Returns its jobs that have not ended."""
 
     def note(instance: Instance, tx: Tx) -> Instance:
         return replace(
-            instance,
+            with_engine(instance, welcome.resources.engine, welcome.resources.engine_problem),
             agent_seen_at=instance.agent_seen_at or tx.clock.now(),
             unreachable_since=None,
             ssh_port=welcome.ssh_port or instance.ssh_port,

@@ -17,7 +17,7 @@ from dstack.hosts.link import LogGap, Welcome
 from dstack.kit.signals import Signals
 from dstack.logs.bounded import BoundedLogs, Stored
 from dstack.logs.gaps import Gap
-from dstack.protocol.agent import LOG_STREAMS, JobReport, Point
+from dstack.protocol.agent import LOG_STREAMS, Engine, JobReport, Point
 from dstack.store.db import Database
 from dstack.store.tx import Tx
 
@@ -101,6 +101,14 @@ class EngineInbox:
 
         def note(instance: Instance, tx: Tx) -> Instance:
             return replace(instance, ssh_port=port, ssh_host_key=host_key)
+
+        await self._write(instance_id, lambda tx: facts.change_instance(tx, instance_id, note))
+
+    async def engine_found(self, instance_id: str, engine: Engine) -> None:
+        """Containers can be run there from now on."""
+
+        def note(instance: Instance, tx: Tx) -> Instance:
+            return facts.with_engine(instance, engine, "")
 
         await self._write(instance_id, lambda tx: facts.change_instance(tx, instance_id, note))
 

@@ -20,6 +20,7 @@ from dstack.protocol.agent import (
     LOG_STREAMS,
     LOG_TIME_EXACT_S,
     VERSION,
+    Engine,
     HostResources,
     JobReport,
     Point,
@@ -101,6 +102,8 @@ class Inbox(Protocol):
         ...
 
     async def ssh_ready(self, instance_id: str, port: int, host_key: str) -> None: ...
+
+    async def engine_found(self, instance_id: str, engine: Engine) -> None: ...
 
     async def blob(self, hash: str) -> bytes | None: ...
 
@@ -229,8 +232,15 @@ class Link:
             case {"t": "want", "hash": hash}:
                 blob = await self._inbox.blob(hash)
                 self._send({"t": "blob", "hash": hash, "missing": blob is None}, blob)
+            case _:
+                await self._hear_of_host(frame)
+
+    async def _hear_of_host(self, frame: dict[str, Any]) -> None:
+        match frame:
             case {"t": "ssh", "port": port, "host_key": host_key}:
                 await self._inbox.ssh_ready(self.instance_id, port, storable(host_key))
+            case {"t": "engine", "engine": dict(body)}:
+                await self._inbox.engine_found(self.instance_id, Engine(**storable(body)))
             case _:
                 log.warning("Instance %s sent an unexpected message `%s`", self.instance_id, frame.get("t"))
 

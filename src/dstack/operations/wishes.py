@@ -70,7 +70,7 @@ def refusals_of(demand: Demand, offers: Sequence[Offer]) -> list[str]:
     refusals = []
     for offer in offers:
         if reasons := list(misfits(demand, offer)):
-            what = f"{offer.backend} {offer.instance_type} ({describe(offer.resources)})"
+            what = f"{offer.title} ({describe(offer.resources)})"
             refusals.append(f"{what}: {'; '.join(reasons)}")
     return refusals[:OFFERS_SHOWN_MAX]
 

@@ -146,8 +146,10 @@ def _tell_who_cares(tx: Tx, new: Object, old: Object) -> None:
                 tx.notices.changed.add(new.id)
         case Job(), Job():
             _tell_of_job(tx, new, old)
-        case Instance(), _:
+        case Instance(), Instance():
             _tell_of_instance(tx, new, moved=new.status != old.status)
+            if new.offer != old.offer:  # who waits may fit now
+                wakes.add(tx, "scheduler", "placement")
 
 
 def _tell_of_job(tx: Tx, new: Job, old: Job) -> None:

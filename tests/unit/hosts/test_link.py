@@ -11,7 +11,7 @@ from dstack.errors import BackendError
 from dstack.hosts import link as links
 from dstack.hosts.link import Link, LogGap, Welcome
 from dstack.kit.clock import SystemClock
-from dstack.protocol.agent import GpuPoint, JobReport, Point, points_to_json, to_json
+from dstack.protocol.agent import Engine, GpuPoint, JobReport, Point, points_to_json, to_json
 from dstack.protocol.frames import LINE_BYTES_MAX, read_frame, write_frame
 from dstack.testing.streams import Pipe
 from tests.making import ended, report
@@ -64,6 +64,9 @@ class Heard:
     async def lost(self, job_id: str, stream: str, gap: LogGap) -> int:
         self.logs.put_nowait((job_id, b"lost %d" % (gap.end - gap.offset)))
         return gap.end
+
+    async def engine_found(self, instance_id: str, engine: Engine) -> None:
+        self.engine = engine
 
     async def ssh_ready(self, instance_id: str, port: int, host_key: str) -> None:
         self.ports.put_nowait(port)

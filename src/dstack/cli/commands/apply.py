@@ -1,6 +1,7 @@
 """`dstack apply`: plan, ask, submit, and go along with the run."""
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dstack.cli import options
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 HELP = "submit a run from a configuration file, or change the one of its name"
 CHANGES = ("FIELD", "NOW", "THEN", "")
 SHOWN_MAX = 40
+NO_ENGINE = "has no container engine"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -185,10 +187,19 @@ def check(plan: "RunPlan") -> None:
     from dstack.errors import NoCapacityError
 
     if not plan.view.offers_total:
+        refusals = plan.view.refusals
         raise NoCapacityError(
-            f"No machine fits: {'; '.join(plan.view.refusals) or 'no backend offers anything'}",
-            hint="Ask for less, or allow other backends",
+            f"No machine fits: {'; '.join(refusals) or 'no backend offers anything'}", hint=_way_out(refusals)
         )
+
+
+def _way_out(refusals: Sequence[str]) -> str:
+    if refusals and all(NO_ENGINE in refusal for refusal in refusals):
+        return (
+            "Start Docker or Podman on the machine (Debian: `apt install docker.io`); one at another socket is found "
+            "where `DOCKER_HOST` was set when the server started"
+        )
+    return "Ask for less, or allow other backends"
 
 
 def _resources(spec: dict[str, Any]) -> str:
