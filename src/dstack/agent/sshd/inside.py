@@ -100,6 +100,7 @@ class _OfHost(Inside):
         env = {**job_environment(self._order, visible, os.environ, files, working_dir), **wish.env}
         shell = find_shell(self._order, env.get("PATH"))
         argv = [shell, "-l"] if wish.command is None else [shell, "-c", wish.command]
+        env.setdefault("PROMPT_DIRTRIM", "1")  # the way to the job's folder is longer than a screen is wide
         return await start_on_host(argv, env, str(working_dir), wish.terminal)
 
     def remove_unix(self, path: Path) -> None:
