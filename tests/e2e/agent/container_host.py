@@ -1,11 +1,12 @@
 """The container jobs of one host, inside the test's own process: what takes minutes elsewhere can be quick here."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from dstack.agent.containers.api import ContainerEngine
+from dstack.agent.containers.api import ContainerEngine, EngineRefused
 from dstack.agent.containers.images import PULL_STALL_S
 from dstack.agent.containers.making import Maker
 from dstack.agent.containers.store import ImageStore
@@ -27,6 +28,27 @@ PATIENCE_S = 60.0
 ROOMY = Disk(10**12, 10**12)
 
 
+class FailingEngine(ContainerEngine):
+    """An engine that fails some calls before they go well."""
+
+    def __init__(self, socket: Path, failures: Mapping[str, int]) -> None:
+        """Args: `failures`: of calls about containers, by the ends of their paths: how often each fails."""
+        super().__init__((str(socket),))
+        self._failures = dict(failures)
+
+    def is_well(self) -> bool:
+        """Whether it fails no more."""
+        return not any(self._failures.values())
+
+    async def call(self, method: str, path: str, *args: Any, **options: Any) -> Any:
+        """Fail, or do it."""
+        for end, left in self._failures.items():
+            if left and path.startswith("/containers/") and path.endswith(end):
+                self._failures[end] -= 1
+                raise EngineRefused(500, "context canceled")
+        return await super().call(method, path, *args, **options)
+
+
 class ContainerHost:
     """Jobs in containers of one engine."""
 
@@ -38,6 +60,7 @@ class ContainerHost:
         clock: Clock | None = None,
         stall_s: float = PULL_STALL_S,
         away_max_s: float = AWAY_MAX_S,
+        engine: ContainerEngine | None = None,
     ) -> None:
         clock = clock or SystemClock()
         self.home = Home(path)
@@ -45,7 +68,7 @@ class ContainerHost:
             folder.mkdir(exist_ok=True)
         self.disk: Disk | None = ROOMY
         """How full the engine's disk shall seem to be."""
-        engine = ContainerEngine((str(socket),))
+        engine = engine or ContainerEngine((str(socket),))
         self.images = ImageStore(self.home.images, engine, clock, stall_s=stall_s, measure=lambda folder: self.disk)
         maker = Maker(self.home, engine, lambda: Cards(()))
         self.runtime = ContainerRuntime(engine, clock, maker, self.images, away_max_s)

@@ -12,7 +12,7 @@ import pytest
 from dstack.agent import processes
 from dstack.domain.reasons import reason_of
 from dstack.protocol.agent import JobReport, Mount
-from tests.e2e.agent.container_host import ContainerHost, until
+from tests.e2e.agent.container_host import ContainerHost, FailingEngine, until
 from tests.engines import SHELL_IMAGE, DockerEngine
 from tests.registries import SlowRegistry
 
@@ -135,7 +135,7 @@ async def test_a_job_outlives_an_engine_that_stays_away_and_its_end_is_told(
     await asyncio.to_thread(mortal.start_daemon)
     assert host.home.job(job_id).log("job").read_text() == "started\nwent on\n"
     assert reason == "executor_error"
-    assert detail.startswith("The container engine did not answer for 0.3 s (")
+    assert detail.startswith("The container engine of the machine does not answer: ")
     await host.runtime.sweep(lambda: [])
     assert mortal.containers() == []
 
@@ -150,7 +150,7 @@ async def test_a_job_is_stopped_without_its_engine(tmp_path: Path, mortal: Docke
     report = await host.end_of(job_id)
     assert processes.marked(job_id) == set()
     assert report.end == "stopped"
-    assert report.message.startswith("The container engine did not answer for 0.3 s (")
+    assert report.message.startswith("The container engine of the machine does not answer: ")
     assert ("asked" in host.home.job(job_id).log("job").read_text()) == ("asked" in script)
     await asyncio.to_thread(mortal.start_daemon)
     await host.runtime.sweep(lambda: [])
@@ -183,6 +183,29 @@ async def test_a_job_goes_on_where_the_engine_lets_it_live(tmp_path: Path) -> No
     assert why(await host.end_of(job_id)) == ("container_exited_with_error", "exit code 5")
     assert host.home.job(job_id).log("job").read_text() == "started\nwent on\n"
     engine.stop()
+
+
+async def test_an_engine_that_fails_to_tell_of_a_job_for_a_while_costs_it_nothing(
+    tmp_path: Path, mortal: DockerEngine
+) -> None:
+    engine = FailingEngine(mortal.socket, {"/json": 2, "/wait": 2})
+    host = ContainerHost(tmp_path / "home", mortal.socket, engine=engine)
+    mount = Mount(str(tmp_path), "/shared")
+    job_id = await host.start(script="while [ ! -e /shared/go ]; do sleep 0.05; done; exit 5", mounts=(mount,))
+    await until(engine.is_well)
+    assert host.notes(job_id).count("the container engine fails to tell of the job (context canceled)") == 1
+    (tmp_path / "go").touch()
+    assert why(await host.end_of(job_id)) == ("container_exited_with_error", "exit code 5")
+
+
+async def test_an_engine_that_never_tells_of_a_job_is_the_reason_once_nothing_of_the_job_is_left(
+    tmp_path: Path, mortal: DockerEngine
+) -> None:
+    engine = FailingEngine(mortal.socket, {"/json": 1000})
+    host = ContainerHost(tmp_path / "home", mortal.socket, away_max_s=0.3, engine=engine)
+    report, printed = await host.run(script="sleep 2; echo done")
+    assert (report.end, printed) == ("engine_lost", "done\n")
+    assert report.message == "The container engine of the machine does not answer: context canceled"
 
 
 async def test_a_job_whose_container_somebody_removes_is_over(tmp_path: Path, mortal: DockerEngine) -> None:

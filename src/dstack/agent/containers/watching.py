@@ -8,10 +8,11 @@ import signal
 from asyncio import Event, Task
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 from dstack.agent import processes
-from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused, EngineStalls, Query
+from dstack.agent.containers.api import RETRY_S, ContainerEngine, EngineAway, EngineRefused, EngineStalls, Query
 from dstack.agent.containers.launcher import NOT_STARTED
 from dstack.agent.containers.refusals import refusal_of_start
 from dstack.agent.containers.sockets import engine_of
@@ -47,7 +48,10 @@ class Watch:
     away_max_s: float
     stop_asked: Event = field(default_factory=Event)
     """To be set whenever the job's file `stop` has changed."""
-    _engine_was_away: bool = False
+    _troubles: set[type[Exception]] = field(default_factory=set)
+    """The kinds of trouble that there was with the engine."""
+    _troubled_since: float | None = None
+    """In the loop's seconds; None while the engine tells of the container."""
     _container: tuple[str, int] | None = None
     """Its id, and the number of its first process as the engine counts; known while it runs."""
     _group: ControlGroup | None = None
@@ -65,7 +69,7 @@ class Watch:
         except EngineAway as error:
             gone = await asyncio.to_thread(processes.end_marked, self.folder.job_id)
             left = "" if gone and os.geteuid() == 0 else "; some of the job may live on"
-            message = f"The container engine did not answer for {self.away_max_s:g} s ({error}){left}"
+            message = f"The container engine of the machine does not answer: {error}{left}"
             return Ending("engine_lost" if end == "exited" else end, self._now(), message=message)
         finally:
             exited.cancel()
@@ -78,12 +82,12 @@ class Watch:
         return self._group
 
     async def _exited(self, id: str) -> dict[str, Any]:
-        """What the engine says of a container that has exited. Outlasts an engine that starts anew.
+        """What the engine says of a container that has exited. Outlasts an engine that starts anew, or fails to tell.
 
         A job may outlive its engine (`live-restore`): it goes on for as long as we see a process of it.
 
         Raises:
-            EngineAway: it was away for too long, and nothing of the job is seen.
+            EngineAway: it was away, or failed to tell, for too long, and nothing of the job is seen.
         """
         while True:
             try:
@@ -91,15 +95,33 @@ class Watch:
                 if not state.get("Running"):
                     return state
                 self._container = id, int(state.get("Pid") or 0)
+                self._troubled_since = None
                 await self.engine.call("POST", f"/containers/{id}/wait", query=ENDED, timeout_s=None)
             except EngineRefused as refusal:
-                return {"Lost": "somebody removed it" if refusal.status == 404 else refusal.message}
+                if refusal.status == HTTPStatus.NOT_FOUND:
+                    return {"Lost": "somebody removed it"}
+                await self._outlast(refusal)
             except EngineAway as error:
-                if not self._engine_was_away:
-                    note(self.folder, self.clock, f"the container engine is away ({error})")
-                self._engine_was_away = True
-                if not await self.engine.is_back(self.away_max_s) and not await self._processes():
-                    raise
+                await self._outlast(error)
+
+    async def _outlast(self, trouble: EngineAway | EngineRefused) -> None:
+        """Wait until the engine may be asked again.
+
+        Raises:
+            EngineAway: it has told nothing of the container for too long, and nothing of the job is seen.
+        """
+        now_s = asyncio.get_running_loop().time()
+        if self._troubled_since is None:
+            self._troubled_since = now_s
+        what = "is away" if isinstance(trouble, EngineAway) else "fails to tell of the job"
+        if type(trouble) not in self._troubles:
+            note(self.folder, self.clock, f"the container engine {what} ({trouble})")
+            self._troubles.add(type(trouble))
+        is_back = await self.engine.is_back(self.away_max_s)
+        await asyncio.sleep(RETRY_S)
+        is_over = not is_back or now_s - self._troubled_since >= self.away_max_s
+        if is_over and not await self._processes():
+            raise EngineAway(str(trouble))
 
     async def _processes(self) -> set[int]:
         """What lives of the job, as far as we may see it."""
@@ -195,7 +217,7 @@ class Watch:
         code = int(state.get("ExitCode", 0))
         if end != "exited" or code not in SIGNALLED:
             return str(state.get("Error") or "")
-        if self._engine_was_away:
+        if EngineAway in self._troubles:
             return "the container engine of the machine started anew meanwhile"
         if await self._was_signalled():
             return "somebody stopped its container or the container engine of the machine"
