@@ -70,13 +70,54 @@ def marker_of(pid: int) -> str | None:
     return next((os.fsdecode(one[len(start) :]) for one in variables if one.startswith(start)), None)
 
 
-def send(number: signal.Signals, targets: Iterable[int]) -> None:
-    """Send a signal to each; those that are gone meanwhile, or that are not ours, are left alone."""
+def grouped(name: str) -> set[int]:
+    """All living processes in control groups that bear a name, such as a container's id.
+
+    Whoever may not read what another user's process carries may still read this.
+    """
+    return {pid for pid in parents() if is_named(_groups_of(pid), name)}
+
+
+def is_named(groups: str, name: str) -> bool:
+    """Whether control groups bear a name.
+
+    Args:
+        groups: those of a process, as its file `cgroup` lists them.
+
+    Examples:
+        >>> is_named("0::/system.slice/docker-c0ffee.scope", "c0ffee")
+        True
+
+        Podman names the group of its own process above a container after the container, too:
+
+        >>> is_named("0::/machine.slice/libpod-conmon-c0ffee.scope", "c0ffee")
+        False
+    """
+    return name in groups.replace(f"conmon-{name}", "")
+
+
+def _groups_of(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/cgroup") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def send(number: signal.Signals, targets: Iterable[int]) -> bool:
+    """Send a signal to each; those that are gone meanwhile, or that are not ours, are left alone.
+
+    Returns: whether all were ours.
+    """
+    all_ours = True
     for pid in targets:
         try:
             os.kill(pid, number)
-        except (ProcessLookupError, PermissionError):
+        except ProcessLookupError:
             continue
+        except PermissionError:
+            all_ours = False
+    return all_ours
 
 
 def kill_all(find: Callable[[], set[int]]) -> None:
@@ -93,9 +134,14 @@ def kill_all(find: Callable[[], set[int]]) -> None:
 
 def end_marked(job_id: str) -> bool:
     """Kill whatever carries a job's marker. Blocks for seconds at most. Returns whether nothing is left."""
+    return end_all(lambda: marked(job_id))
+
+
+def end_all(find: Callable[[], set[int]]) -> bool:
+    """Kill whatever is found, again and again. Blocks for seconds at most. Returns whether nothing is left."""
     for _ in range(END_PASSES_MAX):
-        if not marked(job_id):
+        if not find():
             return True
-        kill_all(lambda: marked(job_id))
+        kill_all(find)
         select.select([], [], [], PASS_S)
     return False

@@ -4,12 +4,17 @@ than it must.
 
 import asyncio
 import os
-from collections.abc import Iterator
+import signal
+import tempfile
+from collections.abc import Iterable, Iterator
+from multiprocessing import Pipe, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 from dstack.agent import processes
+from dstack.agent.containers import watching
 from dstack.domain.reasons import reason_of
 from dstack.protocol.agent import JobReport, Mount
 from tests.e2e.agent.container_host import ContainerHost, FailingEngine, until
@@ -17,6 +22,7 @@ from tests.engines import SHELL_IMAGE, DockerEngine
 from tests.registries import SlowRegistry
 
 STOPPED = "somebody stopped its container or the container engine of the machine"
+NOBODY = 65534
 HINT = "Start Docker or Podman on the machine (Debian: `apt install docker.io`), or leave `image` out"
 
 
@@ -41,6 +47,23 @@ def _of_module() -> Iterator[DockerEngine]:
     engine.start()
     yield engine
     engine.stop()
+
+
+@pytest.fixture(scope="module")
+def surviving() -> Iterator[DockerEngine]:
+    """An engine that may be killed, and whose containers live on then."""
+    engine = DockerEngine(live_restore=True)
+    engine.start()
+    yield engine
+    engine.stop()
+
+
+@pytest.fixture
+def folder_of_nobody() -> Iterator[Path]:
+    """Others may not look into the folders of tests."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        os.chown(name, NOBODY, NOBODY)
+        yield Path(name)
 
 
 def why(report: JobReport) -> tuple[str, str]:
@@ -103,8 +126,9 @@ async def test_an_engine_that_dies_in_a_pull_and_stays_away_is_the_reason(
     job_id = await host.start(registry.image)
     await until(lambda: bool(host.report(job_id).layers))
     await asyncio.to_thread(mortal.kill_daemon)
-    reason, detail = why(await host.end_of(job_id))
+    await until(lambda: host.report(job_id).state == "ended")
     await asyncio.to_thread(mortal.start_daemon)
+    reason, detail = why(await host.end_of(job_id))
     assert reason == "creating_container_error"
     assert detail.startswith("The container engine of the machine does not answer: ")
     assert detail.endswith(f". {HINT}")
@@ -131,12 +155,12 @@ async def test_a_job_outlives_an_engine_that_stays_away_and_its_end_is_told(
     assert host.notes(job_id).count("the container engine is away") == 1
     assert host.report(job_id).state == "running"
     (tmp_path / "go").touch()
-    reason, detail = why(await host.end_of(job_id))
+    await until(lambda: host.report(job_id).state == "ended")
     await asyncio.to_thread(mortal.start_daemon)
+    reason, detail = why(await host.end_of(job_id))
     assert host.home.job(job_id).log("job").read_text() == "started\nwent on\n"
     assert reason == "executor_error"
     assert detail.startswith("The container engine of the machine does not answer: ")
-    await host.runtime.sweep(lambda: [])
     assert mortal.containers() == []
 
 
@@ -147,13 +171,13 @@ async def test_a_job_is_stopped_without_its_engine(tmp_path: Path, mortal: Docke
     await until(lambda: runs(host, job_id))
     await asyncio.to_thread(mortal.kill_daemon)
     await host.jobs.stop(job_id, 1.0)
-    report = await host.end_of(job_id)
+    await until(lambda: host.report(job_id).state == "ended")
     assert processes.marked(job_id) == set()
+    await asyncio.to_thread(mortal.start_daemon)
+    report = await host.end_of(job_id)
     assert report.end == "stopped"
     assert report.message.startswith("The container engine of the machine does not answer: ")
     assert ("asked" in host.home.job(job_id).log("job").read_text()) == ("asked" in script)
-    await asyncio.to_thread(mortal.start_daemon)
-    await host.runtime.sweep(lambda: [])
     assert mortal.containers() == []
 
 
@@ -169,20 +193,17 @@ async def test_a_job_that_an_engine_ended_by_starting_anew_is_told_so(tmp_path: 
     assert mortal.containers() == []
 
 
-async def test_a_job_goes_on_where_the_engine_lets_it_live(tmp_path: Path) -> None:
-    engine = DockerEngine(live_restore=True)
-    engine.start()
-    host = ContainerHost(tmp_path / "home", engine.socket)
+async def test_a_job_goes_on_where_the_engine_lets_it_live(tmp_path: Path, surviving: DockerEngine) -> None:
+    host = ContainerHost(tmp_path / "home", surviving.socket)
     mount = Mount(str(tmp_path), "/shared")
     script = "echo started; while [ ! -e /shared/go ]; do sleep 0.05; done; echo went on; exit 5"
     job_id = await host.start(script=script, mounts=(mount,))
     await until(lambda: runs(host, job_id))
-    await asyncio.to_thread(engine.kill_daemon)
-    await asyncio.to_thread(engine.start_daemon)
+    await asyncio.to_thread(surviving.kill_daemon)
+    await asyncio.to_thread(surviving.start_daemon)
     (tmp_path / "go").touch()
     assert why(await host.end_of(job_id)) == ("container_exited_with_error", "exit code 5")
     assert host.home.job(job_id).log("job").read_text() == "started\nwent on\n"
-    engine.stop()
 
 
 async def test_an_engine_that_fails_to_tell_of_a_job_for_a_while_costs_it_nothing(
@@ -206,6 +227,58 @@ async def test_an_engine_that_never_tells_of_a_job_is_the_reason_once_nothing_of
     report, printed = await host.run(script="sleep 2; echo done")
     assert (report.end, printed) == ("engine_lost", "done\n")
     assert report.message == "The container engine of the machine does not answer: context canceled"
+
+
+def test_an_agent_that_is_not_root_tells_no_end_of_what_it_cannot_end(
+    surviving: DockerEngine, folder_of_nobody: Path
+) -> None:
+    """Such an agent can neither read what processes of a container carry, nor signal to them."""
+    for path in (surviving.socket.parent, surviving.socket):
+        path.chmod(0o777)
+    ours, theirs = Pipe()
+    agent = get_context("fork").Process(
+        target=live_as_nobody, args=(folder_of_nobody, surviving.socket, theirs), daemon=True
+    )
+    agent.start()
+    theirs.close()
+    assert ours.recv() == "runs"
+    surviving.kill_daemon()
+    ours.send("stop")
+    assert (ours.recv(), ours.recv()) == ("in vain", "in vain")
+    surviving.start_daemon()
+    surviving.socket.chmod(0o777)
+    while (said := ours.recv()) == "in vain":
+        pass
+    assert said == ("stopped", 137, "")
+    agent.join()
+    assert surviving.containers() == []
+
+
+def live_as_nobody(folder: Path, socket: Path, line: "Connection[object, object]") -> None:
+    """Have one job, which is stopped when somebody says so. Tells when it runs, of signals in vain, and of its end."""
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    send = processes.send
+
+    def tell_of_signals(number: signal.Signals, targets: Iterable[int]) -> bool:
+        if not (all_ours := send(number, targets)):
+            line.send("in vain")
+        return all_ours
+
+    processes.send, watching.KILL_EVERY_S = tell_of_signals, 0.3
+
+    async def live() -> None:
+        host = ContainerHost(folder / "home", socket, away_max_s=0.3)
+        job_id = await host.start(script="echo started; while :; do sleep 0.1; done")
+        await until(lambda: runs(host, job_id))
+        line.send("runs")
+        await asyncio.to_thread(line.recv)
+        await host.jobs.stop(job_id, 0.0)
+        report = await host.end_of(job_id)
+        line.send((report.end, report.exit_code, report.message))
+
+    asyncio.run(live())
 
 
 async def test_a_job_whose_container_somebody_removes_is_over(tmp_path: Path, mortal: DockerEngine) -> None:

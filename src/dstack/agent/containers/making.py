@@ -57,9 +57,12 @@ class Maker:
         uid, gid = await give_files(self._engine, folder, id, container.user or image.user)
         return Made(id, uid, gid)
 
-    async def remove(self, job_id: str) -> None:
-        """Remove a job's container, running or not, where there is one. What cannot be removed now is swept later."""
-        await self._remove(_name(job_id))
+    async def remove(self, job_id: str) -> bool:
+        """Remove a job's container, running or not, where there is one. What cannot be removed now is swept later.
+
+        Returns: False where the engine is away.
+        """
+        return await self._remove(_name(job_id))
 
     async def sweep(self, unfinished: Callable[[], Collection[str]]) -> None:
         """Remove what was left behind: containers of jobs that are over.
@@ -76,12 +79,14 @@ class Maker:
             if one["Labels"].get(JOB_LABEL) not in unfinished():
                 await self._remove(one["Id"])
 
-    async def _remove(self, container: str) -> None:
+    async def _remove(self, container: str) -> bool:
         try:
             await self._engine.call("DELETE", f"/containers/{container}", query=REMOVAL)
         except (EngineAway, EngineRefused) as error:
             if not isinstance(error, EngineRefused) or error.status != 404:
                 log.warning("The container %s is removed later: %s", container, error)
+            return isinstance(error, EngineRefused)
+        return True
 
     async def _grant(self, order: JobOrder, container: Container) -> Grant:
         cards = await asyncio.to_thread(self._cards)

@@ -67,8 +67,7 @@ class Watch:
             end = await self._see_to_its_end(float(known["started_at"]), exited)
             return await self._ending(end, exited)
         except EngineAway as error:
-            gone = await asyncio.to_thread(processes.end_marked, self.folder.job_id)
-            left = "" if gone and os.geteuid() == 0 else "; some of the job may live on"
+            left = "" if await self._end_what_is_left() and os.geteuid() == 0 else "; some of the job may live on"
             message = f"The container engine of the machine does not answer: {error}{left}"
             return Ending("engine_lost" if end == "exited" else end, self._now(), message=message)
         finally:
@@ -89,26 +88,27 @@ class Watch:
         Raises:
             EngineAway: it was away, or failed to tell, for too long, and nothing of the job is seen.
         """
+        is_gone = False
         while True:
             try:
                 state: dict[str, Any] = await self._state(id)
                 if not state.get("Running"):
                     return state
                 self._container = id, int(state.get("Pid") or 0)
-                self._troubled_since = None
+                self._troubled_since, is_gone = None, False
                 await self.engine.call("POST", f"/containers/{id}/wait", query=ENDED, timeout_s=None)
-            except EngineRefused as refusal:
-                if refusal.status == HTTPStatus.NOT_FOUND:
+            except (EngineAway, EngineRefused) as trouble:
+                if isinstance(trouble, EngineRefused) and trouble.status == HTTPStatus.NOT_FOUND:
                     return {"Lost": "somebody removed it"}
-                await self._outlast(refusal)
-            except EngineAway as error:
-                await self._outlast(error)
+                if is_gone:
+                    raise EngineAway(str(trouble)) from None
+                is_gone = await self._outlast(trouble)
 
-    async def _outlast(self, trouble: EngineAway | EngineRefused) -> None:
+    async def _outlast(self, trouble: EngineAway | EngineRefused) -> bool:
         """Wait until the engine may be asked again.
 
-        Raises:
-            EngineAway: it has told nothing of the container for too long, and nothing of the job is seen.
+        Returns: whether it has told nothing of the container for too long, and nothing of the job is seen. Then it may
+            be asked a last time: the end that we see may be one that it has just brought about.
         """
         now_s = asyncio.get_running_loop().time()
         if self._troubled_since is None:
@@ -119,13 +119,24 @@ class Watch:
             self._troubles.add(type(trouble))
         is_back = await self.engine.is_back(self.away_max_s)
         await asyncio.sleep(RETRY_S)
-        is_over = not is_back or now_s - self._troubled_since >= self.away_max_s
-        if is_over and not await self._processes():
-            raise EngineAway(str(trouble))
+        if is_back and now_s - self._troubled_since < self.away_max_s:
+            return False
+        return not await self._processes()
 
     async def _processes(self) -> set[int]:
         """What lives of the job, as far as we may see it."""
-        return await asyncio.to_thread(processes.marked, self.folder.job_id)
+        return await asyncio.to_thread(self._find)
+
+    def _find(self) -> set[int]:
+        known = read_json(self.folder.container) or {}
+        return processes.marked(self.folder.job_id) | processes.grouped(str(known["id"]))
+
+    async def _end_what_is_left(self) -> bool:
+        """Kill what is seen of the job; wait for what is not ours to kill. Returns whether nothing is seen any more."""
+        while not await asyncio.to_thread(processes.end_all, self._find):
+            if os.geteuid() == 0:
+                return False
+        return True
 
     async def _state(self, id: str) -> dict[str, Any]:
         state: dict[str, Any] = (await self.engine.call("GET", f"/containers/{id}/json"))["State"]
@@ -149,11 +160,17 @@ class Watch:
         if end == "max_duration":
             note(self.folder, self.clock, f"the job has run for {max_s:g} s, its `max_duration`")
         if not await self._ended_gracefully(exited):
-            for _ in range(KILL_TRIES):
-                await self._signal("SIGKILL")
-                if await _first(exited, None, KILL_EVERY_S):
-                    break
+            await self._kill(exited)
         return end
+
+    async def _kill(self, exited: "Task[dict[str, Any]]") -> None:
+        """Until it has exited, or hangs in the kernel. While nobody can pass a signal on, it is not given up."""
+        tries = 0
+        while tries < KILL_TRIES:
+            if await self._signal("SIGKILL"):
+                tries += 1
+            if await _first(exited, None, KILL_EVERY_S):
+                return
 
     async def _ended_gracefully(self, exited: "Task[dict[str, Any]]") -> bool:
         """Ask the job to end, and wait as long as it may take. Asked again, it has the time of the last asking."""
@@ -184,21 +201,25 @@ class Watch:
         made = await self.engine.call("POST", f"/containers/{known['id']}/exec", body)
         await self.engine.call("POST", f"/exec/{made['Id']}/start", {"Detach": True})
 
-    async def _signal(self, name: str) -> None:
+    async def _signal(self, name: str) -> bool:
+        """Send a signal, by the engine or else without it. Returns whether the job has got it, if it still lives."""
         known = read_json(self.folder.container) or {}
         try:
             await self.engine.call("POST", f"/containers/{known['id']}/kill", query={"signal": name})
-        except EngineRefused:  # it is over already
-            return
+            return True
+        except EngineRefused as refusal:
+            if refusal.status < HTTPStatus.INTERNAL_SERVER_ERROR:  # it is over already
+                return True
         except EngineAway:
-            processes.send(signal.Signals[name], await self._processes())
+            pass
+        return processes.send(signal.Signals[name], await self._processes())
 
     async def _ending(self, end: str, exited: "Task[dict[str, Any]]") -> Ending:
         if not exited.done():
             return Ending(end, self._now(), message="The container did not end, not even by SIGKILL")
         state = await exited
         if "Lost" in state:
-            await asyncio.to_thread(processes.end_marked, self.folder.job_id)
+            await self._end_what_is_left()
             return Ending("engine_lost", self._now(), message=f"The job's container is lost: {state['Lost']}")
         if "Refused" in state and self.order.container is not None:
             why = refusal_of_start(self.order.container, state["Refused"])

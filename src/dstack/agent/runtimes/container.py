@@ -32,6 +32,9 @@ STARTS_AT_ONCE = 2 * (os.cpu_count() or 1)
 TRIES = 3
 """How often something is done anew that an engine broke off by going away."""
 
+LEFT_MAX_S = 600.0
+"""How long a container that cannot be removed, since the engine is away, waits for it; then the sweep removes it."""
+
 T = TypeVar("T")
 
 
@@ -139,8 +142,10 @@ class ContainerRuntime(Runtime):
         return {id: group.read() for id, group in groups if group is not None}
 
     async def clean_up(self, folder: JobFolder) -> None:
-        await self._maker.remove(folder.job_id)
-        self._images.release(folder.job_id, (read_json(folder.container) or {}).get("image"))
+        image_id = (read_json(folder.container) or {}).get("image")  # the folder may be gone after the wait
+        if not await self._maker.remove(folder.job_id) and await self._engine.is_back(LEFT_MAX_S):
+            await self._maker.remove(folder.job_id)
+        self._images.release(folder.job_id, image_id)
 
     async def sweep(self, unfinished: Callable[[], Collection[str]]) -> None:
         """Remove containers of jobs that are over, and images that no job has used for long."""
