@@ -11,6 +11,7 @@ from dstack.agent.containers.api import ContainerEngine
 from dstack.agent.containers.creation import script_text
 from dstack.agent.containers.launcher import launcher
 from dstack.agent.environment import resolve_working_dir
+from dstack.agent.files import remove_tree
 from dstack.agent.paths import JobFolder
 from dstack.errors import AgentRefused
 from dstack.protocol.agent import JobOrder
@@ -30,6 +31,8 @@ def lay_out(folder: JobFolder, order: JobOrder, program: Path) -> None:
     """
     resolve_working_dir(folder.files, order.working_dir).mkdir(parents=True, exist_ok=True)
     if (elsewhere := folder.files / ABSOLUTE).is_dir():
+        # An earlier agent may have come as far, and died before the job's container was written down.
+        remove_tree(folder.absolute)
         elsewhere.rename(folder.absolute)
         _check_inside(folder, order)
     folder.log("job").chmod(0o666)

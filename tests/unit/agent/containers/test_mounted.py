@@ -1,0 +1,30 @@
+"""What is mounted into a container lies ready on the host, however often it is laid out."""
+
+from pathlib import Path
+
+from dstack.agent.containers.mounted import lay_out
+from dstack.agent.files import make_empty
+from dstack.agent.paths import JobFolder
+from dstack.protocol.agent import Container, JobOrder
+from dstack.protocol.files import ABSOLUTE
+
+ORDER = JobOrder("job", "run", "true", container=Container("image", files=("/etc/my.conf",)))
+
+
+def fetch(folder: JobFolder, content: str) -> None:
+    """As a job's files come."""
+    make_empty(folder.files)
+    place = folder.files / ABSOLUTE / "etc"
+    place.mkdir(parents=True)
+    (place / "my.conf").write_text(content)
+
+
+def test_files_are_laid_out_anew_by_an_agent_that_follows_one_that_died_before_the_start(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path / "job")
+    folder.root.mkdir()
+    folder.log("job").touch()
+    for content in ("of the first agent", "of the next"):
+        fetch(folder, content)
+        lay_out(folder, ORDER, tmp_path / "launch")
+    assert (folder.absolute / "etc/my.conf").read_text() == "of the next"
+    assert not (folder.files / ABSOLUTE).exists()
