@@ -127,6 +127,16 @@ class DockerEngine:
         (self._folder / "pid").unlink(missing_ok=True)
         kill_all_of(str(self._folder), but="containerd-shim")
 
+    def hang_daemon(self) -> None:
+        """It is there, and does not answer any more."""
+        assert self._daemon is not None
+        os.kill(self._daemon.pid, signal.SIGSTOP)
+
+    def wake_daemon(self) -> None:
+        """It goes on where it hung."""
+        assert self._daemon is not None
+        os.kill(self._daemon.pid, signal.SIGCONT)
+
     def end_daemon(self) -> None:
         """As when it is updated: it ends in good order, and its containers with it."""
         assert self._daemon is not None

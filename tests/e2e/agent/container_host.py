@@ -10,7 +10,7 @@ from dstack.agent.containers.api import ContainerEngine, EngineRefused
 from dstack.agent.containers.images import PULL_STALL_S
 from dstack.agent.containers.making import Maker
 from dstack.agent.containers.store import ImageStore
-from dstack.agent.containers.watching import AWAY_MAX_S
+from dstack.agent.containers.watching import AWAY_MAX_S, SILENCE_MAX_S
 from dstack.agent.disks import Disk
 from dstack.agent.fetching import fetch_files
 from dstack.agent.files import BlobCache
@@ -60,6 +60,7 @@ class ContainerHost:
         clock: Clock | None = None,
         stall_s: float = PULL_STALL_S,
         away_max_s: float = AWAY_MAX_S,
+        silence_max_s: float = SILENCE_MAX_S,
         engine: ContainerEngine | None = None,
     ) -> None:
         clock = clock or SystemClock()
@@ -71,7 +72,7 @@ class ContainerHost:
         engine = engine or ContainerEngine((str(socket),))
         self.images = ImageStore(self.home.images, engine, clock, stall_s=stall_s, measure=lambda folder: self.disk)
         maker = Maker(self.home, engine, lambda: Cards(()))
-        self.runtime = ContainerRuntime(engine, clock, maker, self.images, away_max_s)
+        self.runtime = ContainerRuntime(engine, clock, maker, self.images, away_max_s, silence_max_s)
         fetch = partial(fetch_files, BlobCache(self.home.blobs, _no_blob), clock)
         keeping = Keeping(self.home.jobs, Bounds(1 << 30))
         self.jobs = Jobs(self.home, Runtimes(self.runtime, self.runtime), fetch, keeping, clock)

@@ -181,6 +181,62 @@ async def test_a_job_is_stopped_without_its_engine(tmp_path: Path, mortal: Docke
     assert mortal.containers() == []
 
 
+@pytest.fixture
+def hanging(mortal: DockerEngine) -> Iterator[DockerEngine]:
+    """An engine that may be made to hang."""
+    yield mortal
+    mortal.wake_daemon()
+
+
+@pytest.mark.parametrize("script", ["trap 'echo asked; exit 3' TERM; ", "trap '' TERM; "])
+async def test_a_job_is_stopped_while_its_engine_hangs(
+    tmp_path: Path, hanging: DockerEngine, script: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "SIGNAL_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(watching, "KILL_EVERY_S", 0.3)
+    host = ContainerHost(tmp_path / "home", hanging.socket)
+    job_id = await host.start(script=f"{script}echo started; while :; do sleep 0.05; done")
+    await until(lambda: runs(host, job_id))
+    hanging.hang_daemon()
+    await host.jobs.stop(job_id, 2.0)
+    await until(lambda: host.report(job_id).state == "ended")
+    assert processes.marked(job_id) == set()
+    hanging.wake_daemon()
+    report = await host.end_of(job_id)
+    assert report.end == "stopped"
+    assert report.message == "The container engine of the machine does not answer: it did not answer within 0.3 s"
+    assert ("asked" in host.home.job(job_id).log("job").read_text()) == ("asked" in script)
+    assert hanging.containers() == []
+
+
+async def test_a_job_that_ends_while_its_engine_hangs_is_over(tmp_path: Path, hanging: DockerEngine) -> None:
+    host = ContainerHost(tmp_path / "home", hanging.socket, away_max_s=0.3, silence_max_s=0.3)
+    mount = Mount(str(tmp_path), "/shared")
+    script = "echo started; while [ ! -e /shared/go ]; do sleep 0.05; done"
+    job_id = await host.start(script=script, mounts=(mount,))
+    await until(lambda: runs(host, job_id))
+    hanging.hang_daemon()
+    (tmp_path / "go").touch()
+    await until(lambda: host.report(job_id).state == "ended")
+    assert host.report(job_id).end == "engine_lost"
+    hanging.wake_daemon()
+    await host.end_of(job_id)
+    assert hanging.containers() == []
+
+
+async def test_a_job_outlives_an_engine_that_hangs_for_a_while(tmp_path: Path, hanging: DockerEngine) -> None:
+    host = ContainerHost(tmp_path / "home", hanging.socket, away_max_s=0.3, silence_max_s=0.3)
+    mount = Mount(str(tmp_path), "/shared")
+    script = "echo started; while [ ! -e /shared/go ]; do sleep 0.05; done; exit 5"
+    job_id = await host.start(script=script, mounts=(mount,))
+    await until(lambda: runs(host, job_id))
+    hanging.hang_daemon()
+    await until(lambda: "the container engine is away (it did not answer within 0.3 s)" in host.notes(job_id))
+    hanging.wake_daemon()
+    (tmp_path / "go").touch()
+    assert why(await host.end_of(job_id)) == ("container_exited_with_error", "exit code 5")
+
+
 async def test_a_job_that_an_engine_ended_by_starting_anew_is_told_so(tmp_path: Path, mortal: DockerEngine) -> None:
     host = ContainerHost(tmp_path / "home", mortal.socket)
     job_id = await host.start(script="echo started; sleep 600")

@@ -15,7 +15,7 @@ from dstack.agent import processes
 from dstack.agent.containers.api import RETRY_S, ContainerEngine, EngineAway, EngineRefused, EngineStalls, Query
 from dstack.agent.containers.launcher import NOT_STARTED
 from dstack.agent.containers.refusals import refusal_of_start
-from dstack.agent.containers.sockets import engine_of
+from dstack.agent.containers.sockets import PODMAN, engine_of
 from dstack.agent.metrics.groups import ControlGroup, find_group
 from dstack.agent.notes import note
 from dstack.agent.paths import JobFolder, read_json
@@ -25,6 +25,10 @@ from dstack.protocol.agent import JobOrder
 
 AWAY_MAX_S = 60.0
 """How long an engine may be away before it is looked whether anything of its jobs still lives."""
+SILENCE_MAX_S = 30.0
+"""How long the engine may take to answer. While a job runs, it is asked as often whether it is there."""
+SIGNAL_TIMEOUT_S = 5.0
+"""How long the engine may take to pass on a signal. Then it is sent without the engine."""
 KILL_EVERY_S = 5.0
 KILL_TRIES = 24
 """After so many, what is left cannot be killed (it hangs in the kernel)."""
@@ -46,6 +50,7 @@ class Watch:
     folder: JobFolder
     order: JobOrder
     away_max_s: float
+    silence_max_s: float = SILENCE_MAX_S
     stop_asked: Event = field(default_factory=Event)
     """To be set whenever the job's file `stop` has changed."""
     _troubles: set[type[Exception]] = field(default_factory=set)
@@ -65,6 +70,8 @@ class Watch:
         end = "exited"
         try:
             end = await self._see_to_its_end(float(known["started_at"]), exited)
+            if not exited.done():
+                await self._kill(exited)
             return await self._ending(end, exited)
         except EngineAway as error:
             left = "" if await self._end_what_is_left() and os.geteuid() == 0 else "; some of the job may live on"
@@ -96,13 +103,31 @@ class Watch:
                     return state
                 self._container = id, int(state.get("Pid") or 0)
                 self._troubled_since, is_gone = None, False
-                await self.engine.call("POST", f"/containers/{id}/wait", query=ENDED, timeout_s=None)
+                await self._wait(id)
             except (EngineAway, EngineRefused) as trouble:
                 if isinstance(trouble, EngineRefused) and trouble.status == HTTPStatus.NOT_FOUND:
                     return {"Lost": "somebody removed it"}
                 if is_gone:
                     raise EngineAway(str(trouble)) from None
                 is_gone = await self._outlast(trouble)
+
+    async def _wait(self, id: str) -> None:
+        """Until the engine says that the container has exited.
+
+        Raises:
+            EngineRefused
+            EngineAway: also where it hangs.
+        """
+        call = self.engine.call("POST", f"/containers/{id}/wait", query=ENDED, timeout_s=None)
+        waiting = asyncio.create_task(call, name=f"end of container {id}")
+        try:
+            while not (await asyncio.wait((waiting,), timeout=self.silence_max_s))[0]:
+                if not await self.engine.is_back(self.silence_max_s):
+                    raise EngineAway(f"it did not answer within {self.silence_max_s:g} s")
+            await waiting
+        finally:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
 
     async def _outlast(self, trouble: EngineAway | EngineRefused) -> bool:
         """Wait until the engine may be asked again.
@@ -139,7 +164,7 @@ class Watch:
         return True
 
     async def _state(self, id: str) -> dict[str, Any]:
-        state: dict[str, Any] = (await self.engine.call("GET", f"/containers/{id}/json"))["State"]
+        state = await self._inspect(id)
         if state.get("Status") == "created" and not state.get("ExitCode"):
             # The agent died between its note and the start, or the engine just then.
             if self.folder.log("job").stat().st_size:
@@ -148,7 +173,12 @@ class Watch:
                 await self.engine.call("POST", f"/containers/{id}/start")
             except EngineRefused as refusal:
                 return {"Refused": refusal.message}
-            state = (await self.engine.call("GET", f"/containers/{id}/json"))["State"]
+            state = await self._inspect(id)
+        return state
+
+    async def _inspect(self, id: str) -> dict[str, Any]:
+        answer = await self.engine.call("GET", f"/containers/{id}/json", timeout_s=self.silence_max_s)
+        state: dict[str, Any] = answer["State"]
         return state
 
     async def _see_to_its_end(self, started_at: float, exited: "Task[dict[str, Any]]") -> str:
@@ -159,20 +189,25 @@ class Watch:
         end = "stopped" if self.stop_asked.is_set() else "max_duration"
         if end == "max_duration":
             note(self.folder, self.clock, f"the job has run for {max_s:g} s, its `max_duration`")
-        if not await self._ended_gracefully(exited):
-            await self._kill(exited)
+        await self._end_gracefully(exited)
         return end
 
     async def _kill(self, exited: "Task[dict[str, Any]]") -> None:
-        """Until it has exited, or hangs in the kernel. While nobody can pass a signal on, it is not given up."""
+        """Until it has exited, or hangs in the kernel. While nobody can pass a signal on, it is not given up.
+
+        Raises:
+            EngineAway: the engine cannot say that it has exited, and nothing of the job is seen.
+        """
         tries = 0
         while tries < KILL_TRIES:
             if await self._signal("SIGKILL"):
                 tries += 1
             if await _first(exited, None, KILL_EVERY_S):
                 return
+            if not await self._processes() and not await self.engine.is_back(KILL_EVERY_S):
+                raise EngineAway(f"it did not answer within {KILL_EVERY_S:g} s")
 
-    async def _ended_gracefully(self, exited: "Task[dict[str, Any]]") -> bool:
+    async def _end_gracefully(self, exited: "Task[dict[str, Any]]") -> None:
         """Ask the job to end, and wait as long as it may take. Asked again, it has the time of the last asking."""
         while True:
             wish = read_json(self.folder.stop) if self.stop_asked.is_set() else None
@@ -180,32 +215,35 @@ class Watch:
             grace_s = self.order.stop_grace_s if wish is None else float(wish["grace_s"])
             note(self.folder, self.clock, f"asked to end, with {grace_s:g} s of grace")
             if grace_s <= 0:
-                return False
+                return
             await self._ask_to_end()
-            if await _first(exited, self.stop_asked, grace_s):
-                return True
-            if not self.stop_asked.is_set():
-                return False
+            if await _first(exited, self.stop_asked, grace_s) or not self.stop_asked.is_set():
+                return
 
     async def _ask_to_end(self) -> None:
         with suppress(EngineRefused, EngineAway):
-            if self.order.script and engine_of(await self.engine.call("GET", "/version")).name == "podman":
+            if self.order.script and await self._is_podman():
                 # Its init passes a signal on to its own child alone, and that is a shell which waits for what it runs.
                 await self._execute("kill -TERM -1")
                 return
         await self._signal("SIGTERM")
 
+    async def _is_podman(self) -> bool:
+        return engine_of(await self.engine.call("GET", "/version", timeout_s=SIGNAL_TIMEOUT_S)).name == PODMAN
+
     async def _execute(self, command: str) -> None:
         known = read_json(self.folder.container) or {}
         body = {"Cmd": ["sh", "-c", command], "User": "0"}
-        made = await self.engine.call("POST", f"/containers/{known['id']}/exec", body)
-        await self.engine.call("POST", f"/exec/{made['Id']}/start", {"Detach": True})
+        path = f"/containers/{known['id']}/exec"
+        made = await self.engine.call("POST", path, body, timeout_s=SIGNAL_TIMEOUT_S)
+        await self.engine.call("POST", f"/exec/{made['Id']}/start", {"Detach": True}, timeout_s=SIGNAL_TIMEOUT_S)
 
     async def _signal(self, name: str) -> bool:
         """Send a signal, by the engine or else without it. Returns whether the job has got it, if it still lives."""
         known = read_json(self.folder.container) or {}
+        path, query = f"/containers/{known['id']}/kill", {"signal": name}
         try:
-            await self.engine.call("POST", f"/containers/{known['id']}/kill", query={"signal": name})
+            await self.engine.call("POST", path, query=query, timeout_s=SIGNAL_TIMEOUT_S)
             return True
         except EngineRefused as refusal:
             if refusal.status < HTTPStatus.INTERNAL_SERVER_ERROR:  # it is over already

@@ -16,7 +16,7 @@ from dstack.agent.containers.creation import program_of, working_dir_of
 from dstack.agent.containers.making import Maker
 from dstack.agent.containers.refusals import no_engine, refusal_of_start
 from dstack.agent.containers.store import ImageStore
-from dstack.agent.containers.watching import AWAY_MAX_S, Watch
+from dstack.agent.containers.watching import AWAY_MAX_S, SILENCE_MAX_S, Watch
 from dstack.agent.notes import note
 from dstack.agent.paths import JobFolder, read_json, write_json
 from dstack.agent.runtimes.base import Runtime, Tell, Usages
@@ -48,13 +48,18 @@ class ContainerRuntime(Runtime):
         maker: Maker,
         images: ImageStore,
         away_max_s: float = AWAY_MAX_S,
+        silence_max_s: float = SILENCE_MAX_S,
     ) -> None:
-        """Args: `away_max_s`: how long the engine may be away before its jobs are given up."""
+        """Args:
+        away_max_s: how long the engine may be away before its jobs are given up.
+        silence_max_s: how long it may take to answer before it is taken to be away.
+        """
         self._maker = maker
         self._engine = engine
         self._clock = clock
         self._images = images
         self._away_max_s = away_max_s
+        self._silence_max_s = silence_max_s
         self._watches: dict[str, Watch] = {}
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
 
@@ -120,7 +125,8 @@ class ContainerRuntime(Runtime):
         raise no_engine(why)
 
     async def wait(self, folder: JobFolder, order: JobOrder) -> Ending:
-        watch = self._watches[folder.job_id] = Watch(self._engine, self._clock, folder, order, self._away_max_s)
+        watch = Watch(self._engine, self._clock, folder, order, self._away_max_s, self._silence_max_s)
+        self._watches[folder.job_id] = watch
         try:
             return await watch.run()
         finally:
