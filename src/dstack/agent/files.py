@@ -1,16 +1,20 @@
 """A job's files: fetched by hash, kept in a bounded cache, and unpacked so that nothing lands outside the folder."""
 
 import asyncio
+import logging
 import os
 import re
 import shutil
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from dstack.agent.paths import make_private_folder
 from dstack.errors import AgentRefused
 from dstack.protocol.files import KINDS, FileEntry, entries_of, hash_of, is_safe_path, page_hashes_of
+
+log = logging.getLogger(__name__)
 
 CACHE_BYTES_MAX = 2 << 30
 PRUNE_TO = 0.8
@@ -125,7 +129,10 @@ async def lay_over(root_hash: str, target: Path, cache: BlobCache) -> int:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder, also where a job took away its own permissions. Blocks; does nothing where there is none."""
+    """Remove a folder, also where a job took away its own permissions. Blocks; does nothing where there is none.
+
+    What another user made in it, as a container's root does, stays where this user may not remove it.
+    """
     try:
         shutil.rmtree(folder)
     except FileNotFoundError:
@@ -134,8 +141,11 @@ def remove_tree(folder: Path) -> None:
         for parent, names, _ in os.walk(folder):
             for name in names:
                 if not os.path.islink(path := os.path.join(parent, name)):
-                    os.chmod(path, 0o700)
+                    with suppress(OSError):
+                        os.chmod(path, 0o700)
         shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            log.warning("Some of %s is another user's and stays until root removes it", folder)
 
 
 def make_empty(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from dstack.agent.files import BlobCache, lay_over, make_empty, remove_tree
 from dstack.errors import AgentRefused
 from dstack.protocol.files import CHUNK_BYTES, FileEntry, hash_of, pages_of, root_of
+
+NOBODY = 65534
 
 
 class Server:
@@ -168,6 +171,26 @@ def test_a_tree_whose_permissions_were_taken_away_is_removed(tmp_path: Path) -> 
     remove_tree(tmp_path / "tree")
     remove_tree(tmp_path / "tree")
     assert not (tmp_path / "tree").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what another user may not remove")
+def test_what_another_user_made_in_a_tree_stays_and_the_rest_goes(caplog: pytest.LogCaptureFixture) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        tree = Path(name) / "tree"
+        for closed in ("a", "b", "c"):
+            (tree / closed).mkdir(parents=True)
+            (tree / closed / "file").touch()
+        for path in (Path(name), tree, tree / "a", tree / "c", tree / "a/file", tree / "c/file"):
+            os.chown(path, NOBODY, NOBODY)
+        for closed in ("a", "c"):
+            (tree / closed).chmod(0)
+        os.seteuid(NOBODY)
+        try:
+            remove_tree(tree)
+        finally:
+            os.seteuid(0)
+        assert sorted(str(path.relative_to(tree)) for path in tree.rglob("*")) == ["b", "b/file"]
+    assert f"Some of {tree} is another user's" in caplog.text
 
 
 async def test_files_lie_over_what_was_there_and_what_is_gone_goes(
