@@ -4,11 +4,7 @@ than it must.
 
 import asyncio
 import os
-import signal
-import tempfile
-from collections.abc import Iterable, Iterator
-from multiprocessing import Pipe, get_context
-from multiprocessing.connection import Connection
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +18,6 @@ from tests.engines import SHELL_IMAGE, DockerEngine
 from tests.registries import SlowRegistry
 
 STOPPED = "somebody stopped its container or the container engine of the machine"
-NOBODY = 65534
 HINT = "Start Docker or Podman on the machine (Debian: `apt install docker.io`), or leave `image` out"
 
 
@@ -56,14 +51,6 @@ def surviving() -> Iterator[DockerEngine]:
     engine.start()
     yield engine
     engine.stop()
-
-
-@pytest.fixture
-def folder_of_nobody() -> Iterator[Path]:
-    """Others may not look into the folders of tests."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as name:
-        os.chown(name, NOBODY, NOBODY)
-        yield Path(name)
 
 
 def why(report: JobReport) -> tuple[str, str]:
@@ -283,58 +270,6 @@ async def test_an_engine_that_never_tells_of_a_job_is_the_reason_once_nothing_of
     report, printed = await host.run(script="sleep 2; echo done")
     assert (report.end, printed) == ("engine_lost", "done\n")
     assert report.message == "The container engine of the machine does not answer: context canceled"
-
-
-def test_an_agent_that_is_not_root_tells_no_end_of_what_it_cannot_end(
-    surviving: DockerEngine, folder_of_nobody: Path
-) -> None:
-    """Such an agent can neither read what processes of a container carry, nor signal to them."""
-    for path in (surviving.socket.parent, surviving.socket):
-        path.chmod(0o777)
-    ours, theirs = Pipe()
-    agent = get_context("fork").Process(
-        target=live_as_nobody, args=(folder_of_nobody, surviving.socket, theirs), daemon=True
-    )
-    agent.start()
-    theirs.close()
-    assert ours.recv() == "runs"
-    surviving.kill_daemon()
-    ours.send("stop")
-    assert (ours.recv(), ours.recv()) == ("in vain", "in vain")
-    surviving.start_daemon()
-    surviving.socket.chmod(0o777)
-    while (said := ours.recv()) == "in vain":
-        pass
-    assert said == ("stopped", 137, "")
-    agent.join()
-    assert surviving.containers() == []
-
-
-def live_as_nobody(folder: Path, socket: Path, line: "Connection[object, object]") -> None:
-    """Have one job, which is stopped when somebody says so. Tells when it runs, of signals in vain, and of its end."""
-    os.setgroups([])
-    os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(NOBODY, NOBODY, NOBODY)
-    send = processes.send
-
-    def tell_of_signals(number: signal.Signals, targets: Iterable[int]) -> bool:
-        if not (all_ours := send(number, targets)):
-            line.send("in vain")
-        return all_ours
-
-    processes.send, watching.KILL_EVERY_S = tell_of_signals, 0.3
-
-    async def live() -> None:
-        host = ContainerHost(folder / "home", socket, away_max_s=0.3)
-        job_id = await host.start(script="echo started; while :; do sleep 0.1; done")
-        await until(lambda: runs(host, job_id))
-        line.send("runs")
-        await asyncio.to_thread(line.recv)
-        await host.jobs.stop(job_id, 0.0)
-        report = await host.end_of(job_id)
-        line.send((report.end, report.exit_code, report.message))
-
-    asyncio.run(live())
 
 
 async def test_a_job_whose_container_somebody_removes_is_over(tmp_path: Path, mortal: DockerEngine) -> None:

@@ -118,6 +118,23 @@ def creation(
     }
 
 
+def opening(image_id: str, folder: JobFolder, labels: dict[str, str], launcher: Path) -> dict[str, object]:
+    """The body of the call that makes a container which opens all folders of a job's files to everybody.
+
+    The image's own `chmod` does it, as root; where it has none, nothing is done.
+    """
+    places = {f"/dstack/{path.name}": path for path in (folder.files, folder.absolute) if path.exists()}
+    mounts = [_bind(launcher, LAUNCHER, read_only=True), *(_bind(path, place) for place, path in places.items())]
+    return {
+        "Image": image_id,
+        "User": "0",
+        "Entrypoint": [LAUNCHER],
+        "Cmd": launch_arguments("/dev/null", "", ("/bin/chmod", "/usr/bin/chmod"), ("-R", "a+rwX", *places)),
+        "Labels": {JOB_LABEL: folder.job_id, **labels},
+        "HostConfig": {"Mounts": mounts, "NetworkMode": "none", "LogConfig": {"Type": "none"}},
+    }
+
+
 def working_dir_of(order: JobOrder, image: Image) -> str:
     """Where the job starts: in its files, but for an image that runs as it is, which knows its own place."""
     if not order.script and order.working_dir == "." and order.files_root is None and order.git is None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
-from dstack.agent.containers.creation import HOME_LABEL, JOB_LABEL, creation
+from dstack.agent.containers.creation import HOME_LABEL, JOB_LABEL, creation, opening
 from dstack.agent.containers.images import Image
 from dstack.agent.containers.mounted import give_files, lay_out
 from dstack.agent.gpus.cards import Cards, Grant
@@ -64,6 +64,22 @@ class Maker:
         """
         return await self._remove(_name(job_id))
 
+    async def open_up(self, folder: JobFolder, image_id: str) -> None:
+        """Have this user be able to remove what the users of a job's container made, as only root could otherwise.
+
+        Nothing is done where the engine, or the image, cannot: then something of the job stays on this host.
+        """
+        if not await asyncio.to_thread(_has_closed_folders, folder):
+            return
+        try:
+            body = opening(image_id, folder, {HOME_LABEL: self._label}, self._launcher)
+            id = await self._create(f"{_name(folder.job_id)}-files", body)
+            await self._engine.call("POST", f"/containers/{id}/start")
+            await self._engine.call("POST", f"/containers/{id}/wait")
+            await self._remove(id)
+        except (EngineAway, EngineRefused) as error:
+            log.warning("Some of what the job %s made cannot be removed: %s", folder.job_id, error)
+
     async def sweep(self, unfinished: Callable[[], Collection[str]]) -> None:
         """Remove what was left behind: containers of jobs that are over.
 
@@ -112,3 +128,12 @@ class Maker:
 
 def _name(job_id: str) -> str:
     return f"dstack-{job_id}"
+
+
+def _has_closed_folders(folder: JobFolder) -> bool:
+    """Whether this user may not remove all of a job's files. Blocks."""
+    return os.geteuid() != 0 and any(
+        not os.access(path := os.path.join(parent, name), os.R_OK | os.W_OK | os.X_OK) and not os.path.islink(path)
+        for parent, names, _ in os.walk(folder.root)
+        for name in names
+    )

@@ -128,9 +128,13 @@ class ContainerRuntime(Runtime):
         watch = Watch(self._engine, self._clock, folder, order, self._away_max_s, self._silence_max_s)
         self._watches[folder.job_id] = watch
         try:
-            return await watch.run()
+            ending = await watch.run()
         finally:
             self._watches.pop(folder.job_id, None)
+        if image_id := (read_json(folder.container) or {}).get("image"):
+            # Before the end is told: then the job's folder may go at any moment.
+            await self._maker.open_up(folder, image_id)
+        return ending
 
     def stop(self, folder: JobFolder) -> None:
         if (watch := self._watches.get(folder.job_id)) is not None:
