@@ -50,7 +50,17 @@ def test_a_job_that_is_stopped_gives_no_success(home: Home) -> None:
     _, said = applied.communicate(timeout=60)
     assert said.endswith("one: terminated (stopped by user)\n")
     assert applied.returncode not in (0, 2)
-    assert home.cli("stop", "-y", "one").stderr == "one: terminated already\n"
+    ended = home.cli("stop", "one")
+    assert (ended.stderr, ended.returncode) == ("one: terminated already\n", 0), "nothing is left to ask about"
+
+
+def test_what_cannot_be_deleted_yet_is_refused_before_anything_is_asked(home: Home) -> None:
+    apply(home, "true")
+    home.write("run.yml", f"type: task\nname: two\ncommands: ['cat {home.gate()}']\n")
+    assert home.cli("apply", "-y", "-d", "-f", "run.yml").returncode == 0
+    refused = home.cli("delete", "one", "two")
+    assert (refused.stderr.splitlines()[1], refused.returncode) == ("hint: First: `dstack stop two`", 1)
+    assert [run["name"] for run in home.runs()] == ["two", "one"]
 
 
 def test_ctrl_c_without_a_terminal_stops_the_run_and_exits_with_130(home: Home) -> None:

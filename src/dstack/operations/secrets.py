@@ -4,7 +4,7 @@ from dstack.errors import ForbiddenError, InvalidRequestError, ResourceNotExists
 from dstack.kit.vault import NoKey, WrongKey
 from dstack.operations.context import Context, caller_in
 from dstack.protocol.views import SecretList, SecretView
-from dstack.spec.secrets import NAME
+from dstack.spec.secrets import check_name
 from dstack.store import secrets, users
 from dstack.store.tx import Tx
 from dstack.store.users import User
@@ -49,10 +49,7 @@ async def set_value(context: Context, user: User, project: str, name: str, value
     Raises:
         InvalidRequestError: the name is none.
     """
-    if not NAME.fullmatch(name):
-        raise InvalidRequestError(
-            f"`{name[:100]}` cannot be a secret's name", hint="Use letters, digits, `-` and `_`, no digit first"
-        )
+    check_name(name)
     if "\0" in value:
         raise InvalidRequestError("The secret has a NUL character, which no variable can hold")
     sealed_value = sealed(context, value)

@@ -4,10 +4,19 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dstack.errors import InvalidRequestError
 from dstack.kit.text import nearest, shown
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 _REFERENCE = re.compile(r"\$\{\{(.*?)\}\}", re.DOTALL)
+
+
+def check_name(name: str) -> None:
+    """Raise `InvalidRequestError` unless it may be the name of a secret."""
+    if not NAME.fullmatch(name):
+        raise InvalidRequestError(
+            f"`{name[:100]}` cannot be a secret's name", hint="Use letters, digits, `-` and `_`, no digit first"
+        )
 
 
 def names_in(text: str) -> list[str]:

@@ -102,3 +102,13 @@ sys.exit(main(["ps"]))
     done = subprocess.run([sys.executable, "-c", code], stdout=theirs, stderr=subprocess.PIPE)
     os.close(theirs)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_secrets_name_is_looked_at_before_its_value_is_asked_for(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dstack.cli.words.asked_secret", lambda question: pytest.fail(question))
+    assert cli("secret", "set", "bad name") == (
+        "exit 1\n"
+        "stderr:\n"
+        "error: `bad name` cannot be a secret's name\n"
+        "hint: Use letters, digits, `-` and `_`, no digit first\n"
+    )

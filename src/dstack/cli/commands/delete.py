@@ -12,14 +12,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Delete the runs."""
+    """Delete the runs, or none of them where one has not ended."""
     from dstack.cli import words
     from dstack.cli.clients import client_of, get_run
+    from dstack.errors import InvalidRequestError
+    from dstack.kit.text import listed
 
     client = client_of(arguments)
     runs = [get_run(client, name) for name in arguments.run_names]
-    names = ", ".join(f"`{one.name}`" for one in runs)
-    if not arguments.yes and not words.confirmed(f"Delete {names} with their events and logs?"):
+    for one in runs:
+        if not one.status.is_finished():
+            raise InvalidRequestError(f"The run `{one.name}` is {one.status}", hint=f"First: `dstack stop {one.name}`")
+    whose = "its" if len(runs) == 1 else "their"
+    if not arguments.yes and not words.confirmed(
+        f"Delete {listed(one.name for one in runs)} with {whose} events and logs?"
+    ):
         return 1
     for one in runs:
         client.runs.delete(one.id)

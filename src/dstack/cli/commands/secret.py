@@ -26,7 +26,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     from dstack.cli import words
     from dstack.cli.clients import client_of
+    from dstack.spec.secrets import check_name
 
+    if arguments.action == "set":
+        check_name(arguments.name)
     client = client_of(arguments)
     match arguments.action:
         case "set":

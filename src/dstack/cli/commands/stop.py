@@ -17,18 +17,19 @@ def run(arguments: argparse.Namespace) -> int:
     """Stop the runs that have not finished."""
     from dstack.cli import words
     from dstack.cli.clients import client_of, get_run
+    from dstack.kit.text import listed
 
     client = client_of(arguments)
     runs = [get_run(client, name) for name in arguments.run_names]
-    names = ", ".join(f"`{one.name}`" for one in runs)
-    if not arguments.yes and not words.confirmed(f"Stop {names}?"):
-        return 1
+    active = [one for one in runs if not one.status.is_finished()]
     for one in runs:
-        if one.status.is_finished():
+        if one not in active:
             words.say(f"{one.name}: {one.status} already")
-        else:
-            one.stop(abort=arguments.abort)
-            words.say(f"{one.name}: {'aborting' if arguments.abort else 'stopping'}")
+    if active and not arguments.yes and not words.confirmed(f"Stop {listed(one.name for one in active)}?"):
+        return 1
+    for one in active:
+        one.stop(abort=arguments.abort)
+        words.say(f"{one.name}: {'aborting' if arguments.abort else 'stopping'}")
     if arguments.json:
         words.show_json([one.view for one in runs])
     return 0
