@@ -2,7 +2,7 @@
 
 import argparse
 
-HELP = "set, list, show and delete secrets"
+HELP = "set, list, get and delete secrets"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
