@@ -128,3 +128,13 @@ def test_a_pipe_that_is_closed_ends_the_command_quietly(home: Home) -> None:
     apply(home, "for i in $(seq 100000); do echo line $i of many; done", "-d")
     shown = home.start_program("sh", "-c", f"{' '.join(home.command('logs', 'one'))} | head -n 1")
     assert shown.communicate(timeout=60) == ("line 1 of many\n", "")
+
+
+@pytest.mark.parametrize("command", [("logs", "train-a"), ("event", "--run", "train-a"), ("delete", "train-a")])
+def test_a_mistyped_run_is_answered_with_the_nearest(home: Home, command: tuple[str, ...]) -> None:
+    assert home.cli(*command).stderr.startswith("error: There is no run `train-a` in the project `main`\n")
+    home.write("run.yml", "type: task\nname: train-1\ncommands: ['true']\n")
+    assert home.cli("apply", "-y", "-f", "run.yml").returncode == 0
+    asked = home.cli(*command)
+    assert asked.returncode == 1
+    assert asked.stderr.startswith("error: There is no run `train-a` in the project `main`; did you mean `train-1`?\n")

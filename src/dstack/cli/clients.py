@@ -4,6 +4,7 @@ import argparse
 
 from dstack.api import Client, Run
 from dstack.errors import ResourceNotExistsError
+from dstack.kit.text import nearest
 
 
 def client_of(arguments: argparse.Namespace) -> Client:
@@ -18,8 +19,10 @@ def get_run(client: Client, name: str) -> Run:
         ResourceNotExistsError: there is none.
     """
     run = client.runs.get(name)
-    if run is None:
-        raise ResourceNotExistsError(
-            f"There is no run `{name}` in the project `{client.project}`", hint="`dstack ps -a` shows all runs"
-        )
-    return run
+    if run is not None:
+        return run
+    said = f"There is no run `{name}` in the project `{client.project}`"
+    guess = nearest(name, (one.name for one in client.runs.list()))  # what `dstack ps` shows: few, however many ended
+    raise ResourceNotExistsError(
+        f"{said}; did you mean `{guess}`?" if guess else said, hint="`dstack ps -a` shows all runs"
+    )

@@ -5,11 +5,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from dstack import __version__
 from dstack.cli import words
 from dstack.errors import DstackError
+from dstack.kit.text import nearest
 
 COMMANDS = (
     *("apply", "attach", "audit", "config", "delete", "event", "exec", "init", "logs", "metrics", "offer"),
@@ -29,14 +30,25 @@ class Command(Protocol):
     run: Callable[[argparse.Namespace], int]
 
 
+class _Root(argparse.ArgumentParser):
+    """A word that is no command is answered with the nearest one, and not with all of them."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in COMMANDS:
+            guess = nearest(value, COMMANDS)
+            advice = f"; did you mean `{guess}`?" if guess else "."
+            self.error(f"there is no command `{value}`{advice} `dstack --help` shows all")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code.
+    """Run one command, or show what commands there are; returns the exit code.
 
     Args:
         argv: the arguments; those of the process without it.
     """
+    given = sys.argv[1:] if argv is None else argv
     try:
-        arguments = parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
+        arguments = parser(given).parse_args(given or ["--help"])
         code: int = arguments.run(arguments)
         sys.stdout.flush()
         return code
@@ -62,9 +74,11 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The commands that are named in `argv`, or all where none is, and their arguments."""
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--project", metavar="NAME", help="the project (default: that of the configuration)")
-    root = argparse.ArgumentParser(prog="dstack", description="Run AI workloads anywhere.", parents=[common])
+    root = _Root(prog="dstack", description="Run AI workloads anywhere.", parents=[common])
     root.add_argument("--version", action="version", version=f"dstack {__version__}")
-    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = root.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=argparse.ArgumentParser
+    )
     named = [name for name in COMMANDS if name in argv]
     for name in named or COMMANDS:
         command = cast(Command, import_module(f"dstack.cli.commands.{name}"))

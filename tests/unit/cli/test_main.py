@@ -27,7 +27,18 @@ def test_every_command_has_help(cli: Cli, command: str) -> None:
     assert cli(command, "--help").startswith("exit 0\nstdout:\nusage: dstack")
 
 
-@pytest.mark.parametrize("arguments", [(), ("nope",), ("ps", "--nope"), ("logs",), ("apply", "--spot", "--on-demand")])
+def test_without_a_word_the_help_is_shown(cli: Cli) -> None:
+    assert cli() == cli("--help")
+
+
+def test_a_mistyped_command_is_answered_with_the_nearest(cli: Cli) -> None:
+    usage = "exit 2\nstderr:\nusage: dstack [-h] [--project NAME] [--version] COMMAND ...\n"
+    said = "dstack: error: there is no command `delte`; did you mean `delete`? `dstack --help` shows all\n"
+    assert cli("delte", "logs") == usage + said
+    assert cli("xyz") == usage + "dstack: error: there is no command `xyz`. `dstack --help` shows all\n"
+
+
+@pytest.mark.parametrize("arguments", [("nope",), ("ps", "--nope"), ("logs",), ("apply", "--spot", "--on-demand")])
 def test_wrong_usage_exits_with_2(cli: Cli, arguments: tuple[str, ...]) -> None:
     text = cli(*arguments)
     assert text.startswith("exit 2\nstderr:\nusage: dstack") and "error: " in text

@@ -15,11 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show the events, oldest first, once or until Ctrl-C."""
     from dstack.cli import words
-    from dstack.cli.clients import client_of
+    from dstack.cli.clients import client_of, get_run
 
-    events = client_of(arguments).events
-    name = arguments.run_name
-    stream = events.follow(name) if arguments.follow else events.list(name)
+    client = client_of(arguments)
+    run_id = get_run(client, arguments.run_name).id if arguments.run_name else None
+    stream = client.events.follow(run_id) if arguments.follow else client.events.list(run_id)
     for event in stream:
         if arguments.json:
             words.show(event.model_dump_json())
