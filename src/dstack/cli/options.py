@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dstack.api import Client, LocalRepo, RemoteRepo
     from dstack.spec.parse import RunConfiguration
     from dstack.spec.profile import Profile
@@ -13,6 +15,9 @@ OVERRIDES = (
     *("backends", "regions", "instance_types", "spot_policy", "max_price", "max_duration"),
     *("working_dir", "priority", "creation_policy", "idle_duration", "fleets"),
 )
+
+NAMED_MAX = 5
+"""How many configurations a hint names at most."""
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
@@ -158,13 +163,20 @@ def text_of(file: str) -> str:
     try:
         return Path(file).read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ConfigurationError(
-            f"There is no file `{file}`", hint="Name the configuration with `-f FILE`; `-f -` reads it from stdin"
-        ) from error
+        raise ConfigurationError(f"There is no file `{file}`", hint=_advice(Path(file).parent)) from error
     except OSError as error:
         raise ConfigurationError(f"`{file}` cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"`{file}` is not UTF-8 text", hint="Save it as UTF-8") from error
+
+
+def _advice(folder: "Path") -> str:
+    """What to name instead of a configuration that is not there."""
+    from dstack.kit.text import listed
+
+    found = sorted(str(path) for path in folder.glob("*.dstack.yml"))[:NAMED_MAX]
+    such_as = f", such as {listed(found)}" if found else ""
+    return f"Name the configuration with `-f FILE`{such_as}; `-f -` reads it from stdin"
 
 
 def find_profile(name: str | None) -> "Profile | None":

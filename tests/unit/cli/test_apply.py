@@ -64,6 +64,28 @@ def test_a_missing_file_says_how_to_name_one(cli: Cli) -> None:
     )
 
 
+def test_a_missing_file_is_answered_with_a_few_that_are_there(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "task.dstack.yml").touch()
+    hint = "hint: Name the configuration with `-f FILE`, such as {}; `-f -` reads it from stdin\n"
+    assert cli("apply").endswith(hint.format("`task.dstack.yml`"))
+    for number in range(9):
+        (tmp_path / f"{number}.dstack.yml").touch()
+    named = ", ".join(f"`{number}.dstack.yml`" for number in range(5))
+    assert cli("apply", "-f", "tsk.yml").endswith(hint.format(named))
+
+
+@pytest.mark.parametrize(
+    "said", [("a.yml",), ("-f", "a.yml"), ("-y", "a.yml", "-d"), ("-y", "-n", "one", "a.yml"), ("a.yml", "-e", "A")]
+)
+def test_the_file_may_be_named_with_or_without_its_option(said: tuple[str, ...]) -> None:
+    assert parser().parse_args(["apply", *said]).file == "a.yml"
+    assert parser().parse_args(["apply"]).file == ".dstack.yml"
+
+
+def test_only_one_file_may_be_named(cli: Cli) -> None:
+    assert "not allowed with argument" in cli("apply", "a.yml", "-f", "b.yml")
+
+
 def test_a_folder_instead_of_a_file_is_told(cli: Cli, tmp_path: Path) -> None:
     assert cli("apply", "-y", "-f", str(tmp_path)).startswith(f"exit 1\nstderr:\nerror: `{tmp_path}` cannot be read")
 

@@ -18,7 +18,14 @@ NO_ENGINE = "has no container engine"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which configuration, and what to change in it."""
-    parser.add_argument("-f", "--file", default=".dstack.yml", help="the file; `-` is stdin (default: %(default)s)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("file", nargs="?", default=argparse.SUPPRESS, metavar="FILE", help="the same as `-f FILE`")
+    add_options(parser, which)
+
+
+def add_options(parser: argparse.ArgumentParser, which: "argparse._ActionsContainer") -> None:
+    """All but `FILE`; `which` takes the option that says the same."""
+    which.add_argument("-f", "--file", default=".dstack.yml", help="the file; `-` is stdin (default: %(default)s)")
     parser.add_argument("-n", "--name", help="the run's name")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
     parser.add_argument("-d", "--detach", action="store_true", help="submit, and leave")

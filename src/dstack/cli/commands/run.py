@@ -8,9 +8,9 @@ HELP = "the older spelling of `apply`: `dstack run [DIR] -f FILE`"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """As `apply`, and the folder whose files go along."""
+    """As `apply`, with the folder whose files go along where `apply` takes the file."""
     parser.add_argument("folder", nargs="?", metavar="DIR", help="the folder to send with the run")
-    apply.add_arguments(parser)
+    apply.add_options(parser, parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
