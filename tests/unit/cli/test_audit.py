@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dstack.api import Client
+from dstack.cli.commands.audit import rows_of
 from dstack.protocol.views import AuditView, MachineView
 from tests.unit.cli.conftest import Cli
 
@@ -72,3 +73,12 @@ def test_as_json_it_is_the_view_itself(cli: Cli, monkeypatch: pytest.MonkeyPatch
     says(monkeypatch, ORPHAN)
     shown = cli("audit", "--json").partition("stdout:\n")[2]
     assert json.loads(shown) == {"machines": [ORPHAN.model_dump()], "silent": []}
+
+
+def test_on_a_terminal_long_names_are_shortened_to_what_tells_them_apart() -> None:
+    name = "01a21594-0000-7000-8000-123456789abc"
+    one = machine(machine_id=f"/home/me/.dstack/server/machines/{name}", instance_id=name)
+    found = AuditView(machines=[one], silent=[])
+    assert [row[1:3] for row in rows_of(found, is_short=True)] == [("…0-8000-123456789abc",) * 2]
+    assert [row[1:3] for row in rows_of(found)] == [(one.machine_id, name)]
+    assert rows_of(AuditView(machines=[machine()], silent=[]), is_short=True)[0][1] == "i-0a1"

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
 
 HELP = "compare what backends have with what is on record; exits with 1 where they differ"
 HEADERS = ("BACKEND", "MACHINE", "INSTANCE", "PRICE", "STATE", "DETAIL")
+SHOWN_MAX = 20
+"""How many characters of a name a terminal has room for."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask, show, and say by the exit code whether all is well."""
+    import sys
+
     from dstack.cli import words
     from dstack.cli.clients import client_of
 
@@ -25,27 +29,31 @@ def run(arguments: argparse.Namespace) -> int:
         words.show(found.model_dump_json(indent=2))
     else:
         if found.machines:
-            words.show(words.table(HEADERS, rows_of(found)))
+            words.show(words.table(HEADERS, rows_of(found, is_short=sys.stdout.isatty())))
         words.show(summary_of(found))
     return int(bool(found.silent) or any(machine.state != "claimed" for machine in found.machines))
 
 
-def rows_of(found: "AuditView") -> list[tuple[str, ...]]:
-    """The table's rows; what differs comes first."""
+def rows_of(found: "AuditView", *, is_short: bool = False) -> list[tuple[str, ...]]:
+    """The table's rows; what differs comes first. `is_short` leaves of names what tells them apart: their ends."""
     from dstack.cli import words
 
     machines = sorted(found.machines, key=lambda one: (one.state == "claimed", one.backend, one.machine_id))
     return [
         (
             one.backend,
-            one.machine_id,
-            one.instance_id,
+            _end_of(one.machine_id) if is_short else one.machine_id,
+            _end_of(one.instance_id) if is_short else one.instance_id,
             "" if one.price is None else words.price(one.price),
             one.state,
             one.detail,
         )
         for one in machines
     ]
+
+
+def _end_of(name: str) -> str:
+    return name if len(name) <= SHOWN_MAX else f"…{name[1 - SHOWN_MAX :]}"
 
 
 def summary_of(found: "AuditView") -> str:
