@@ -83,12 +83,24 @@ def show_json(views: "Sequence[BaseModel]") -> None:
     show(json.dumps([view.model_dump(mode="json") for view in views], indent=2))
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, file: TextIO | None = None) -> str:
-    """Aligned columns, two spaces apart, with the header in bold and statuses in colour where colours make sense."""
+def table(
+    headers: Sequence[str], rows: Iterable[Sequence[str]], *, file: TextIO | None = None, is_cut: bool = False
+) -> str:
+    """Aligned columns, two spaces apart, with the header in bold and statuses in colour where colours make sense.
+
+    Args:
+        headers: the first line.
+        rows: the others.
+        file: where it is to be shown; stdout without it.
+        is_cut: whether lines end where a terminal does, rather than wrap.
+    """
     file = file or sys.stdout
     lines = [tuple(headers), *(tuple(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    if is_cut and file.isatty():
+        columns = _columns(file)
+        text = [line if len(line) <= columns else f"{line[: columns - 1]}…" for line in text]
     text[0] = colored(text[0], BOLD, file)
     for row, line in enumerate(lines[1:], start=1):
         for cell in line:
@@ -184,14 +196,14 @@ class StatusLine:
         self._last = text
         if self.is_live:
             # Written over and then cleared behind, it does not flicker; a line that wrapped could not be written over.
-            sys.stderr.write(f"\r{text[: _columns() - 1]}\x1b[K")
+            sys.stderr.write(f"\r{text[: _columns(sys.stderr) - 1]}\x1b[K")
         else:
             sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
 
 
-def _columns() -> int:
-    """How wide the terminal behind stderr is: stdout may be a file meanwhile."""
+def _columns(terminal: TextIO) -> int:
+    """How wide it is: of stdout and stderr, one may be a file meanwhile."""
     with suppress(OSError, ValueError):
-        return os.get_terminal_size(sys.stderr.fileno()).columns
+        return os.get_terminal_size(terminal.fileno()).columns
     return COLUMNS

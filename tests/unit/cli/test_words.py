@@ -44,6 +44,13 @@ def test_a_terminal_gets_colours_unless_it_asks_for_none(monkeypatch: pytest.Mon
     assert "\x1b" not in words.table(("NAME", "STATUS"), [("done", "failed")], file=Terminal())
 
 
+def test_lines_end_where_a_terminal_does_and_are_whole_elsewhere() -> None:
+    rows = [("one", "x" * 200), ("two", "short")]
+    _, long, short = words.table(("NAME", "WHY"), rows, file=Terminal(), is_cut=True).splitlines()
+    assert (long, short) == (f"one   {'x' * 73}…", "two   short")
+    assert "x" * 200 in words.table(("NAME", "WHY"), rows, file=io.StringIO(), is_cut=True)
+
+
 def test_offers() -> None:
     text = words.offers_table([offer(0), offer(0.35, "busy", spot=True)], total=24, max_price=32.8)
     assert text == (

@@ -73,5 +73,6 @@ def _show(client: "Client", arguments: argparse.Namespace) -> int:
     else:
         if arguments.watch and sys.stdout.isatty():
             sys.stdout.write("\x1b[2J\x1b[H")
-        words.show(words.table(HEADERS, rows_of(views, SystemClock().now(), verbose=arguments.verbose)))
+        rows = rows_of(views, SystemClock().now(), verbose=arguments.verbose)
+        words.show(words.table(HEADERS, rows, is_cut=True))
     return max((view.cursor for view in views), default=0)
