@@ -73,12 +73,13 @@ async def _granted(context: Context, grant_id: str, answered: Subscription) -> N
 
 def _job_in(tx: Tx, user: User, project: str, run: str, request: GrantAccess) -> Job:
     wanted = f"{request.replica}/{request.node}"
-    for job in objects.jobs_of_run(tx, get_run(tx, user, project, run).id):
+    found = get_run(tx, user, project, run)
+    for job in objects.jobs_of_run(tx, found.id):
         if f"{job.replica}/{job.node}" == wanted:
             if job.instance_id is None or not job.holds_machine:
-                raise InvalidRequestError(f"The job {wanted} of `{run}` is {job.status}: nothing runs there")
+                raise InvalidRequestError(f"The job {wanted} of `{found.name}` is {job.status}: nothing runs there")
             return job
-    raise ResourceNotExistsError(f"The run `{run}` has no job {wanted}")
+    raise ResourceNotExistsError(f"The run `{found.name}` has no job {wanted}")
 
 
 async def _with_door(context: Context, instance_id: str) -> Instance:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
+from dstack.domain.objects import Run
 from dstack.errors import ResourceNotExistsError
 from dstack.logs.base import Part
 from dstack.operations.context import Context, caller_in
@@ -121,15 +122,15 @@ async def open_log(context: Context, user: User, project: str, query: LogQuery) 
         ResourceNotExistsError: there is no such run, or it has no such job.
     """
 
-    def read(tx: Tx) -> tuple[str, list[str]]:
-        run_id = get_run(tx, user, project, query.run).id
-        return run_id, objects.attempts_of(tx, run_id, query.replica, query.node)[0]
+    def read(tx: Tx) -> tuple[Run, list[str]]:
+        run = get_run(tx, user, project, query.run)
+        return run, objects.attempts_of(tx, run.id, query.replica, query.node)[0]
 
-    run_id, job_ids = await context.db.read(read)
+    run, job_ids = await context.db.read(read)
     if not job_ids:
-        raise ResourceNotExistsError(f"The run `{query.run}` has no job {query.replica}/{query.node}")
+        raise ResourceNotExistsError(f"The run `{run.name}` has no job {query.replica}/{query.node}")
     offset, first, end = await asyncio.to_thread(_find, context, job_ids, query)
-    return LogCursor(run_id, query.replica, query.node, query.stream, first, first - offset, end)
+    return LogCursor(run.id, query.replica, query.node, query.stream, first, first - offset, end)
 
 
 def _find(context: Context, job_ids: list[str], query: LogQuery) -> tuple[int, int, int]:

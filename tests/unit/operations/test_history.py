@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from dstack.errors import ResourceNotExistsError
 from dstack.logs.base import Part
 from dstack.logs.gaps import Gap
 from dstack.operations import history
@@ -91,3 +92,8 @@ async def test_an_attempt_whose_end_is_lost_leads_to_the_next_one(told: Context)
     told.logs.drop("1-job", "job", 7)
     cursor = await opened(told)
     assert (cursor.offset, cursor.lost_bytes, cursor.end) == (9, 9, 12)
+
+
+async def test_a_job_that_a_run_has_not_is_told_by_the_runs_name(told: Context) -> None:
+    with pytest.raises(ResourceNotExistsError, match="The run `hello` has no job 0/3"):
+        await history.open_log(told, ADA, "main", replace(QUERY, run=run().id, node=3))
