@@ -65,7 +65,7 @@ def test_limits_and_shared_memory_are_those_of_the_configuration(home: Home) -> 
     printed, status, _ = run(home, memory, "df -m /dev/shm | awk 'NR==2 { print $2 }'", resources=resources)
     assert (printed, status) == (f"{64 << 20}\n16\n", RunStatus.DONE)
     printed, status, detail = run(home, "tail /dev/zero", resources={"memory": "32MB"})
-    assert (status, detail) == (RunStatus.FAILED, "exit code 137: it ran out of memory, 0.0312GB")
+    assert (status, detail) == (RunStatus.FAILED, "exit code 137: it ran out of memory, 32MB")
 
 
 def test_files_may_lie_anywhere_in_the_image(home: Home) -> None:

@@ -57,7 +57,7 @@ def test_limits_and_shared_memory_are_those_of_the_configuration(home: Home) -> 
     assert (printed, status) == (f"{64 << 20}\n16\n", RunStatus.DONE)
     _, status, detail = run(home, "tail /dev/zero", resources={"memory": "32MB"})
     assert status is RunStatus.FAILED
-    assert detail.startswith("exit code 137: it ") and detail.endswith(" ran out of memory, 0.0312GB")
+    assert detail.startswith("exit code 137: it ") and detail.endswith(" ran out of memory, 32MB")
 
 
 def test_a_stop_gives_time_and_then_kills(home: Home) -> None:

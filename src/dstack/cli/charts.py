@@ -52,16 +52,3 @@ def _columns(values: Values, width: int) -> list[float | None]:
             last, last_number = sum(some) / len(some), number
         columns.append(last if (number - last_number) * span_s <= CARRIED_S else None)
     return columns
-
-
-def size(mib: float) -> str:
-    """Memory for people.
-
-    Examples:
-        >>> size(0), size(3.21), size(512), size(24105), size(3 << 20)
-        ('0MB', '3.2MB', '512MB', '23.5GB', '3TB')
-    """
-    for unit, its_mib in (("TB", 1 << 20), ("GB", 1 << 10)):
-        if mib >= its_mib:
-            return f"{round(mib / its_mib, 1):g}{unit}"
-    return f"{mib:.1f}MB" if 0 < mib < 10 else f"{mib:.0f}MB"

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from dstack.kit.plain import to_plain
+from dstack.kit.text import memory_text
 from dstack.protocol.agent import Gpu, HostResources
 
-GIB = 1024
 DEFAULT_FLEET = "default"
 
 
@@ -186,8 +186,8 @@ def misfits(demand: Demand, offer: Offer) -> Iterator[str]:
     has = offer.resources
     for name, bounds, value, show in (
         ("cpu", demand.cpus, has.cpus, _count),
-        ("memory", demand.memory_mib, has.memory_mib, size),
-        ("disk", demand.disk_mib, has.disk_mib, size),
+        ("memory", demand.memory_mib, has.memory_mib, memory_text),
+        ("disk", demand.disk_mib, has.disk_mib, memory_text),
     ):
         if not (_of_shared(bounds) if offer.shared else bounds).holds(value):
             yield f"{name}: asked {_show(bounds, show)}, has {show(value)}"
@@ -231,9 +231,9 @@ def _gpu_misfits(demand: Demand, asked: GpuDemand, offer: Offer) -> Iterator[str
     least = asked.count.min or 0
     wanted = " ".join(filter(None, [asked.vendor, ",".join(asked.names)]))
     if asked.memory_mib is not None:
-        wanted = f"{wanted} with memory {_show(asked.memory_mib, size)}".strip()
+        wanted = f"{wanted} with memory {_show(asked.memory_mib, memory_text)}".strip()
     if len(alike) < least:
-        has = ", ".join(f"{gpu.name} ({size(gpu.memory_mib)})" for gpu in gpus) or "none"
+        has = ", ".join(f"{gpu.name} ({memory_text(gpu.memory_mib)})" for gpu in gpus) or "none"
         yield f"gpu: asked {_show(asked.count, _count)} {wanted}".rstrip() + f", has {has}"
     elif len(fitting) < least:
         told = ", ".join(dict.fromkeys(gpu.compute_capability for gpu in alike if gpu.compute_capability is not None))
@@ -243,7 +243,7 @@ def _gpu_misfits(demand: Demand, asked: GpuDemand, offer: Offer) -> Iterator[str
         total = sum(gpu.memory_mib for gpu in fitting)
         some_will_do = gpus_for(demand, gpus, taken=frozenset()) is not None
         if not (some_will_do if offer.shared else asked.total_memory_mib.holds(total)):
-            yield f"gpu.total_memory: asked {_show(asked.total_memory_mib, size)}, has {size(total)}"
+            yield f"gpu.total_memory: asked {_show(asked.total_memory_mib, memory_text)}, has {memory_text(total)}"
 
 
 def _show(bounds: Bounds, show: Callable[[float], str]) -> str:
@@ -256,22 +256,13 @@ def _count(value: float) -> str:
     return f"{value:g}"
 
 
-def size(mib: float) -> str:
-    """MiB for people: `512MB`, `7.6GB`, `1.5TB` (1024-based, as the grammar)."""
-    if mib < GIB:
-        return f"{mib:g}MB"
-    if mib < GIB * GIB:
-        return f"{round(mib / GIB, 1):g}GB"
-    return f"{round(mib / GIB / GIB, 1):g}TB"
-
-
 def describe(resources: HostResources) -> str:
     """What a machine has, on one line: `2xCPU, 8GB, 100GB (disk), 1xA100 (40GB)`."""
-    parts = [f"{resources.cpus}xCPU", size(resources.memory_mib), f"{size(resources.disk_mib)} (disk)"]
+    parts = [f"{resources.cpus}xCPU", memory_text(resources.memory_mib), f"{memory_text(resources.disk_mib)} (disk)"]
     kinds: dict[Gpu, int] = {}
     for gpu in resources.gpus:
         kinds[gpu] = kinds.get(gpu, 0) + 1
-    parts += [f"{count}x{gpu.name} ({size(gpu.memory_mib)})" for gpu, count in kinds.items()]
+    parts += [f"{count}x{gpu.name} ({memory_text(gpu.memory_mib)})" for gpu, count in kinds.items()]
     return ", ".join(parts)
 
 

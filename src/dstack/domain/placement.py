@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from dstack.domain.objects import Instance, Job
-from dstack.domain.offers import Demand, Offer, OfferName, Share, gpus_for, misfits, share_of, size
+from dstack.domain.offers import Demand, Offer, OfferName, Share, gpus_for, misfits, share_of
+from dstack.kit.text import memory_text
 
 
 @dataclass(slots=True)
@@ -294,8 +295,8 @@ def _why(gang: list[Job], with_room: int, could: Sequence[Room], buyable: Sequen
         best = max(shared, key=lambda room: (room.cpus, room.memory_mib))
         share = share_of(job.demand, best.offer)
         has = best.offer.resources
-        asked = [_counted(share.cpus, "CPU"), size(share.memory_mib)]
-        free = [f"{max(0, best.cpus):g} of {_counted(has.cpus, 'CPU')}", size(max(0, best.memory_mib))]
+        asked = [_counted(share.cpus, "CPU"), memory_text(share.memory_mib)]
+        free = [f"{max(0, best.cpus):g} of {_counted(has.cpus, 'CPU')}", memory_text(max(0, best.memory_mib))]
         if share.gpus:
             asked.append(_counted(len(share.gpus), "GPU"))
             free.append(f"{len(has.gpus) - len(best.gpus_taken)} of {_counted(len(has.gpus), 'GPU')}")

@@ -35,6 +35,19 @@ def size_text(size_bytes: float) -> str:
     return f"{size_bytes / size:.1f} {unit}"
 
 
+def memory_text(mib: float) -> str:
+    """Memory for people, rounded; 1024-based, as in configurations.
+
+    Examples:
+        >>> memory_text(0), memory_text(3.21), memory_text(512), memory_text(7782), memory_text(1536 << 10)
+        ('0MB', '3.2MB', '512MB', '7.6GB', '1.5TB')
+    """
+    for unit, its_mib in (("TB", 1 << 20), ("GB", 1 << 10)):
+        if mib >= its_mib:
+            return f"{round(mib / its_mib, 1):g}{unit}"
+    return f"{mib:.1f}MB" if 0 < mib < 10 else f"{mib:.0f}MB"
+
+
 SHOWN_MAX_CHARACTERS = 100
 
 

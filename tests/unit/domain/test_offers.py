@@ -12,7 +12,6 @@ from dstack.domain.offers import (
     describe,
     gpus_for,
     misfits,
-    size,
 )
 from dstack.protocol.agent import Engine, Gpu, HostResources
 from tests.making import CLOUD, DEMAND, HERE
@@ -164,8 +163,3 @@ def test_a_demand_survives_its_json() -> None:
 def test_a_machine_is_described_on_one_line() -> None:
     resources = HostResources(2, 8192, 102_400, (A100, A100))
     assert describe(resources) == "2xCPU, 8GB, 100GB (disk), 2xNVIDIA A100-SXM4-40GB (40GB)"
-
-
-@pytest.mark.parametrize(("mib", "text"), [(512, "512MB"), (7782, "7.6GB"), (1536 * 1024, "1.5TB")])
-def test_sizes_are_for_people(mib: int, text: str) -> None:
-    assert size(mib) == text

@@ -21,6 +21,7 @@ from dstack.agent.notes import note
 from dstack.agent.paths import JobFolder, read_json
 from dstack.agent.supervisor import Ending
 from dstack.kit.clock import Clock
+from dstack.kit.text import memory_text
 from dstack.protocol.agent import JobOrder
 
 AWAY_MAX_S = 60.0
@@ -270,7 +271,7 @@ class Watch:
 
     async def _why(self, end: str, state: dict[str, Any]) -> str:
         limit_bytes = self.order.container.memory_bytes if self.order.container else None
-        limit = f", {limit_bytes / (1 << 30):.3g}GB" if limit_bytes else ""
+        limit = f", {memory_text(limit_bytes / (1 << 20))}" if limit_bytes else ""
         if state.get("OOMKilled"):
             return f"it ran out of memory{limit}"
         code = int(state.get("ExitCode", 0))

@@ -94,19 +94,19 @@ def rows_of(view: "MetricsView", draw: "Callable[[Values, float], str]") -> list
     Args:
         draw: makes a chart of values, given what is to fill a column.
     """
-    from dstack.cli.charts import size
+    from dstack.kit.text import memory_text
 
     cpu = [(point.at.timestamp(), point.cpu_cores) for point in view.points]
     memory = [(point.at.timestamp(), point.memory_mib) for point in view.points]
     cores = "" if view.cpu_cores is None else f"{view.cpu_cores:g} cores"
-    whole = "" if view.memory_mib is None else size(view.memory_mib)
-    rows = [_row("cpu", cores, cpu, "{:.2f}".format, draw, 1.0), _row("memory", whole, memory, size, draw, 0.0)]
+    whole = "" if view.memory_mib is None else memory_text(view.memory_mib)
+    rows = [_row("cpu", cores, cpu, "{:.2f}".format, draw, 1.0), _row("memory", whole, memory, memory_text, draw, 0.0)]
     for index, card in enumerate(view.gpus):
         of_card = [(point.at.timestamp(), point.gpus[index]) for point in view.points if index < len(point.gpus)]
         busy = [(at, gpu.utilization_percent) for at, gpu in of_card]
         used = of_card[-1][1].memory_mib if of_card else None
-        memory_text = f"memory {'?' if used is None else size(used)} of {size(card.memory_mib)}"
-        rows.append([*_row(f"gpu {index} {card.name}", "100%", busy, "{:.0f}%".format, draw, 100.0), memory_text])
+        used_text = f"memory {'?' if used is None else memory_text(used)} of {memory_text(card.memory_mib)}"
+        rows.append([*_row(f"gpu {index} {card.name}", "100%", busy, "{:.0f}%".format, draw, 100.0), used_text])
     return [(*cells, *[""] * (len(HEADERS) - len(cells))) for cells in rows]
 
 
