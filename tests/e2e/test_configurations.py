@@ -136,7 +136,7 @@ def test_old_spellings_work_and_say_what_to_write(home: Home) -> None:
 
 def test_offers_say_what_fits_and_why_the_rest_does_not(home: Home) -> None:
     fits, not_there = home.cli("offer"), home.cli("offer", "--gpu", "H100:8")
-    assert fits.returncode == 0 and "Shown 1 of 1 offers" in fits.stdout
+    assert fits.returncode == 0 and "Shown 1 of 1 offer" in fits.stdout
     assert not_there.returncode == 1 and "gpu: asked 8 H100, has none" in not_there.stderr
     assert json.loads(home.cli("offer", "--json").stdout)["offers"][0]["backend"] == "local"
 

@@ -133,7 +133,7 @@ def why(status: RunStatus | JobStatus, reason: str | None, detail: str) -> str:
 
 def offers_table(offers: "Sequence[OfferView]", total: int, max_price: float | None) -> str:
     """The best offers, and how many more there are."""
-    headers = ("#", "BACKEND", "REGION", "INSTANCE", "RESOURCES", "SPOT", "PRICE")
+    headers = ("#", "BACKEND", "REGION", "INSTANCE", "RESOURCES", "SPOT", "PRICE", "STATE")
     rows = [
         (
             str(number),
@@ -142,12 +142,16 @@ def offers_table(offers: "Sequence[OfferView]", total: int, max_price: float | N
             offer.instance_type,
             offer.resources,
             "yes" if offer.spot else "no",
-            price(offer.price) + ("" if offer.availability == "available" else f"  {offer.availability}"),
+            price(offer.price),
+            "" if offer.availability == "available" else offer.availability.replace("_", " "),
         )
         for number, offer in enumerate(offers, start=1)
     ]
-    most = f", {price(max_price)} max" if max_price is not None else ""
-    return f"{table(headers, rows, file=sys.stderr)}\nShown {len(offers)} of {total} offers{most}"
+    most = f", the dearest at {price(max_price)} an hour" if max_price is not None and total > 1 else ""
+    shown = f"Shown {len(offers)} of {total} {'offer' if total == 1 else 'offers'}{most}"
+    columns = len(headers) if any(row[-1] for row in rows) else len(headers) - 1
+    text = table(headers[:columns], (row[:columns] for row in rows), file=sys.stderr)
+    return f"{text}\n{shown}"
 
 
 def confirmed(question: str) -> bool:

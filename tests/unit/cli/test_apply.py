@@ -118,7 +118,7 @@ def test_a_plan_shows_properties_and_offers() -> None:
     assert "Max price      $2.5" in lines
     assert lines[-2:] == [
         "1  local    -       laptop    4xCPU, 8GB  no    $0",
-        "Shown 1 of 1 offers, $0 max",
+        "Shown 1 of 1 offer",
     ]
 
 

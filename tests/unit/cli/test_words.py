@@ -54,11 +54,12 @@ def test_lines_end_where_a_terminal_does_and_are_whole_elsewhere() -> None:
 def test_offers() -> None:
     text = words.offers_table([offer(0), offer(0.35, "busy", spot=True)], total=24, max_price=32.8)
     assert text == (
-        "#  BACKEND  REGION  INSTANCE  RESOURCES                 SPOT  PRICE\n"
+        "#  BACKEND  REGION  INSTANCE  RESOURCES                 SPOT  PRICE  STATE\n"
         "1  local    -       laptop    4xCPU, 8GB, 100GB (disk)  no    $0\n"
         "2  local    -       laptop    4xCPU, 8GB, 100GB (disk)  yes   $0.35  busy\n"
-        "Shown 2 of 24 offers, $32.8 max"
+        "Shown 2 of 24 offers, the dearest at $32.8 an hour"
     )
+    assert words.offers_table([offer(0)], total=1, max_price=0.0).endswith("\nShown 1 of 1 offer")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dstack.spec.parse import RunConfiguration
 
 HELP = "submit a run from a configuration file, or change the one of its name"
-CHANGES = ("FIELD", "NOW", "THEN", "")
+CHANGES = ("FIELD", "NOW", "THEN", "HOW")
 SHOWN_MAX = 40
 NO_ENGINE = "has no container engine"
 
