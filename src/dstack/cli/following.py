@@ -108,7 +108,9 @@ def _interrupted(run: "Run") -> int:
     """Ask whether to stop the run; a second Ctrl-C leaves it running. Without a terminal the run is stopped."""
     words.say("")
     try:
-        if not sys.stdin.isatty() or words.confirmed(f"Stop the run `{run.name}` before leaving?"):
+        if not sys.stdin.isatty() or words.confirmed(
+            f"Stop the run `{run.name}` before leaving (Ctrl-C again leaves it running)?"
+        ):
             run.stop()
             words.say(f"{run.name}: stopping")
             return EXIT_INTERRUPTED

@@ -150,6 +150,7 @@ def test_ctrl_c_asks_where_there_is_a_terminal_and_stops_where_there_is_none(
     assert run.done == expected
     said = capfdbinary.readouterr().err.decode()
     assert ("`dstack attach --logs hello` comes back to it" in said) is ("stop" not in expected)
+    assert ("Ctrl-C again leaves it running" in said) is stdin.isatty()
 
 
 def test_a_second_ctrl_c_leaves_the_run_running(monkeypatch: pytest.MonkeyPatch) -> None:
