@@ -25,7 +25,10 @@ class _Command(argparse.Action):
         rest.parse_args(ours, namespace)
         if not command:
             run = namespace.run_name
-            parser.error(f"name a command after `--`; to work inside, `dstack attach {run}` and then `ssh {run}`")
+            parser.error(
+                f"name a command after `--`, such as `dstack exec {run} -- bash`; "
+                f"to work inside for longer, `dstack attach {run}` and then `ssh {run}`"
+            )
         namespace.command = command
 
 
