@@ -1,11 +1,12 @@
 """What `dstack metrics` draws."""
 
+import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from dstack.cli.charts import BLOCKS, PLAIN, chart
-from dstack.cli.commands.metrics import block
+from dstack.cli.commands.metrics import block, pause
 from dstack.protocol.views import CardView, GpuMetricsView, MetricsPointView, MetricsView
 
 START = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -87,3 +88,13 @@ def test_charts_take_the_room_that_is_left() -> None:
     for columns, width in ((80, 34), (300, 60), (20, 12)):
         _, _, cpu, memory = block("train 0/0", "running", many, columns, BLOCKS).splitlines()
         assert cpu.count("█") == width and (columns < 50 or len(memory) <= columns)
+
+
+def test_watching_ends_once_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as output:
+        monkeypatch.setattr("sys.stdout", output)
+        pause(0)
+        os.close(reader)
+        with pytest.raises(BrokenPipeError):
+            pause(60)

@@ -30,8 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show what each job uses, once or until the run has ended."""
-    import threading
-
     from dstack.cli.clients import client_of, get_run
     from dstack.cli.following import wait_until_running
 
@@ -44,8 +42,27 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.watch or one.status.is_finished():
             return 0
         has_points = all(len(view.points) > 1 for view in views)
-        threading.Event().wait(REFRESH_S if has_points else FIRST_REFRESH_S)
+        pause(REFRESH_S if has_points else FIRST_REFRESH_S)
         one.refresh()
+
+
+def pause(seconds: float) -> None:
+    """Wait until it is time to show it again.
+
+    Raises:
+        BrokenPipeError: whoever read our output has gone meanwhile.
+    """
+    import select
+    import sys
+    import threading
+
+    if sys.stdout.isatty():
+        threading.Event().wait(seconds)  # not every system can poll a terminal, whose end is a signal anyway
+        return
+    output = select.poll()
+    output.register(sys.stdout, 0)  # its end is told without being asked for
+    if output.poll(seconds * 1000):
+        raise BrokenPipeError
 
 
 def _show(one: "Run", views: "list[MetricsView]", arguments: argparse.Namespace) -> None:
