@@ -29,7 +29,7 @@ check: $(VENV)/installed-dev ## format, lint, types, import contracts
 	@$(BIN)/mypy --no-error-summary -p bench
 	@$(BIN)/lint-imports --no-logo
 
-sim: $(VENV)/installed-dev ## live through 2,000 made-up histories; `make sim SEED=7` replays one and tells its story
+sim: $(VENV)/installed-dev ## live through 2,000 made-up histories; `make sim SEED=7` tells one of them
 	@$(BIN)/python -m dstack.testing --workers $(WORKERS) --histories $(HISTORIES) $(if $(SEED),--seed $(SEED))
 
 format: $(VENV)/installed-dev ## put the code into its one form
