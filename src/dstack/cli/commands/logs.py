@@ -14,7 +14,9 @@ HELP = "show the log of a run, and follow it until the run ends"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which log, and from when on."""
     parser.add_argument("run_name", metavar="RUN")
-    parser.add_argument("-d", "--diagnose", action="store_true", help="the agent's own log about the job, until the run ends too")
+    parser.add_argument(
+        "-d", "--diagnose", action="store_true", help="the agent's own log about the job, until the run ends too"
+    )
     parser.add_argument("--since", metavar="TIME", help="from then on: `10m` ago, or a time such as `2030-01-31T12:00`")
     options.add_job(parser)
 
