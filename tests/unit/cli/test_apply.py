@@ -122,6 +122,23 @@ def test_a_plan_shows_properties_and_offers() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, "2..xCPU, 8GB.., 100GB.. (disk); not asked, maybe less: CPU, memory, disk"),
+        (
+            {"cpu": 4, "memory": "16GB"},
+            "4xCPU, 16GB, 100GB.. (disk); not asked, maybe less: disk",
+        ),
+        ({"cpu": 4, "memory": "16GB", "disk": None}, "4xCPU, 16GB"),
+    ],
+)
+def test_a_plan_says_of_what_nothing_was_asked(asked: dict[str, object], said: str) -> None:
+    one = plan()
+    one.draft.request.configuration["resources"] = asked
+    assert f"Resources      {said}" in apply.plan_text(one).splitlines()
+
+
 def test_a_plan_says_that_the_run_would_wait() -> None:
     assert apply.plan_text(plan(waits="earlier runs wait too")).endswith(
         "\nIt would wait in the queue: earlier runs wait too\n"

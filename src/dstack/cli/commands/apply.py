@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 HELP = "submit a run from a configuration file, or change the one of its name"
 CHANGES = ("FIELD", "NOW", "THEN", "HOW")
+OPEN = {"cpu": "CPU", "memory": "memory", "disk": "disk"}
+"""What a run on this machine does without where its configuration says nothing of it."""
 SHOWN_MAX = 40
 NO_ENGINE = "has no container engine"
 
@@ -213,8 +215,9 @@ def _resources(spec: dict[str, Any]) -> str:
     from dstack.spec.resources import Resources, describe
 
     wanted = spec.get("resources") or {}
-    text = describe(Resources.model_validate(wanted))
-    return text if wanted else f"{text}; nothing was asked, so this machine may have less"
+    unasked = ", ".join(name for field, name in OPEN.items() if field not in wanted)
+    less = f"; not asked, maybe less: {unasked}" if unasked else ""
+    return f"{describe(Resources.model_validate(wanted))}{less}"
 
 
 def _detached(run: "Run") -> int:
