@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from pydantic import BaseModel
-
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import ChangeView, OfferView, PlanView
 
@@ -129,8 +127,11 @@ def _over(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: object) -> Any:  # JSON, of whatever shape
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json", exclude_unset=True)
+    from dstack.spec.base import Spec
+    from dstack.spec.parse import to_mapping
+
+    if isinstance(value, Spec):
+        return to_mapping(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(part) for part in value]
     return value

@@ -59,6 +59,17 @@ class Spec(BaseModel):
     renamed: ClassVar[Mapping[str, str]] = {}
     """Old spellings that still work, and what to write instead."""
 
+    def written(self) -> dict[str, Any]:
+        """What was written of the whole tree: what was set, and what was changed in place."""
+        now = {name: _written(value) for name, value in self}
+        return {name: value for name, value in now.items() if self._is_written(name, value)}
+
+    def _is_written(self, name: str, value: object) -> bool:
+        if name in self.model_fields_set:
+            return True
+        default = type(self).model_fields[name].get_default(call_default_factory=True)
+        return bool(value != _written(default))
+
     @classmethod
     def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
         """Which of the written fields do not go together, whether or not each is right by itself.
@@ -88,7 +99,7 @@ class Spec(BaseModel):
             if not (one["type"] == "missing" and len(one["loc"]) == 1 and one["loc"][0] in guesses)
         ]
         if isinstance(value, Mapping) or built is not None:
-            written = value if isinstance(value, Mapping) else _set_in(built)
+            written = value if isinstance(value, Mapping) else _written(built)
             conflicts = (one for one in cls.conflicts(written) if one.field or not misspelled)
             details += [_told(conflict, written) for conflict in conflicts]
         if details:
@@ -96,8 +107,16 @@ class Spec(BaseModel):
         return built
 
 
-def _set_in(built: Any) -> dict[str, Any]:
-    return {name: getattr(built, name) for name in built.model_fields_set} if isinstance(built, Spec) else {}
+def _written(value: Any) -> Any:
+    match value:
+        case Spec():
+            return value.written()
+        case list():
+            return [_written(part) for part in value]
+        case dict():
+            return {name: _written(part) for name, part in value.items()}
+        case _:
+            return value
 
 
 def _told(conflict: Conflict, written: Mapping[str, Any]) -> InitErrorDetails:

@@ -76,22 +76,24 @@ def configuration_of(mapping: Mapping[str, Any]) -> RunConfiguration:
     Raises:
         ConfigurationError: lists every mistake with the field it is in.
     """
-    try:
-        return _build(dict(mapping), RUN_TYPES)
-    except _Mistaken as error:
-        raise ConfigurationError("; ".join(one.with_path() for one in error.mistakes)) from None
+    return _named(lambda: _build(dict(mapping), RUN_TYPES))
 
 
 def to_mapping(spec: Spec) -> dict[str, Any]:
-    """A configuration as a JSON object that holds only what was written."""
-    written = spec.model_dump(mode="json", exclude_unset=True)
+    """A configuration as a JSON object that holds only what was written.
+
+    Raises:
+        ConfigurationError: a list or a mapping in it was changed to something else than it may be.
+    """
+    checked = _named(lambda: _validated(type(spec), spec.written()))
+    written = checked.model_dump(mode="json", exclude_unset=True)
     kind = getattr(spec, "type", None)
     return written if kind is None else {"type": kind, **written}
 
 
 def old_spellings(configuration: Configuration) -> list[str]:
     """What to write instead of each old spelling in a configuration."""
-    return [one.text for one in _old_spellings(configuration, to_mapping(configuration))]
+    return [one.text for one in _old_spellings(configuration, configuration.written())]
 
 
 class _Mistaken(Exception):
@@ -104,6 +106,14 @@ def _document(text: str, filename: str) -> "Document":
     from dstack.spec.yaml import read_yaml  # YAML takes long to import, and the Python API does without
 
     return read_yaml(text, filename)
+
+
+def _named(build: Callable[[], _AnySpec]) -> _AnySpec:
+    """What `build` makes; mistakes are told with their fields."""
+    try:
+        return build()
+    except _Mistaken as error:
+        raise ConfigurationError("; ".join(one.with_path() for one in error.mistakes)) from None
 
 
 def _placed(document: "Document", build: Callable[[], _AnySpec]) -> _AnySpec:

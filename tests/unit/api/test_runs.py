@@ -148,6 +148,21 @@ def test_an_argument_wins_over_the_configuration(client: Client, one: OneRun) ->
     assert sent["run_name"] == "own"
 
 
+def test_what_a_program_changes_in_place_is_sent(client: Client, one: OneRun) -> None:
+    task = Task(commands=["x"])
+    task.resources.memory = "1GB"  # type: ignore[assignment]
+    task.env["A"] = "1"
+    asked = Resources()
+    assert asked.disk is not None
+    asked.disk.size = "1GB"  # type: ignore[assignment]
+    client.runs.submit(task)
+    client.runs.submit(Task(commands=["x"]), resources=asked)
+    assert [sent["configuration"] for sent in one.submitted] == [
+        {"type": "task", "commands": ["x"], "resources": {"memory": "1GB"}, "env": {"A": "1"}},
+        {"type": "task", "commands": ["x"], "resources": {"disk": {"size": "1GB"}}},
+    ]
+
+
 def test_a_retry_policy_wins_over_the_configurations_retry(client: Client, one: OneRun) -> None:
     client.runs.submit(Task(commands=["x"], retry=True), retry_policy=False)
     configuration = one.submitted[0]["configuration"]

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,9 @@ from dstack.kit.ranges import Range
 from dstack.kit.units import Memory
 from dstack.spec.base import Spec
 from dstack.spec.parse import Configuration, configuration_of, parse_configuration, to_mapping
-from dstack.spec.resources import Disk, Resources
+from dstack.spec.profile import Profile
+from dstack.spec.resources import GPU, Disk, Resources
+from dstack.spec.service import Service
 from dstack.spec.task import Task
 from tests.unit.spec.making import TASK_FIELDS
 
@@ -60,6 +63,65 @@ def test_defaults_are_not_written() -> None:
     assert task.resources.disk == Disk(size=Range(Memory(100), None))
     assert task.resources.gpu is None
     assert to_mapping(Task(commands=["x"], resources=Resources(cpu=Range(4, None))))["resources"] == {"cpu": "4.."}
+
+
+def test_what_is_changed_in_place_is_written() -> None:
+    task = Task(commands=["x"])
+    task.resources.gpu = GPU(name=["H100"], count=Range(8, 8))
+    task.env["A"] = "1"
+    task.ports.append("80")  # type: ignore[arg-type]
+    task.tags["a"] = "b"
+    task.files.append("x")  # type: ignore[arg-type]
+    assert to_mapping(task) == {
+        "type": "task",
+        "commands": ["x"],
+        "resources": {"gpu": {"name": ["H100"], "count": "8"}},
+        "env": {"A": "1"},
+        "ports": ["80"],
+        "tags": {"a": "b"},
+        "files": ["x"],
+    }
+    task = Task(image="ubuntu")
+    task.commands.append("echo")
+    task.image = None
+    assert to_mapping(task) == {"type": "task", "image": None, "commands": ["echo"]}
+
+
+def test_what_is_changed_in_place_deep_inside_is_written() -> None:
+    resources = Resources()
+    assert resources.disk is not None
+    resources.disk.size = "50GB"  # type: ignore[assignment]
+    assert to_mapping(resources) == {"disk": {"size": "50GB"}}
+    service = Service(port=80, commands=["x"], probes=[{"type": "http"}])  # type: ignore[arg-type,list-item]
+    service.probes[0].headers.append({"name": "Accept", "value": "x"})  # type: ignore[arg-type]
+    assert to_mapping(service)["probes"] == [{"type": "http", "headers": [{"name": "Accept", "value": "x"}]}]
+    profile = Profile(name="cheap")
+    profile.tags["a"] = "b"
+    assert to_mapping(profile) == {"name": "cheap", "tags": {"a": "b"}}
+
+
+def test_what_is_changed_in_place_is_checked_and_all_of_it_told() -> None:
+    task = Task(commands=["x"])
+    task.ports.append("http")  # type: ignore[arg-type]
+    task.commands.append(object())  # type: ignore[arg-type]
+    task.env["1A"] = "x"
+    with pytest.raises(ConfigurationError) as caught:
+        to_mapping(task)
+    assert "`ports.0`: expected a port such as" in caught.value.message
+    assert "`commands.1`: expected text" in caught.value.message
+    assert "found `1A`" in caught.value.message
+    task = Task(commands=["x"])
+    task.commands.clear()
+    with pytest.raises(ConfigurationError, match="found neither: there is nothing to run"):
+        to_mapping(task)
+
+
+def test_reading_a_field_does_not_write_it() -> None:
+    task = Task(commands=["x"])
+    assert (task.env, task.ports, task.tags) == ({}, [], {}) and task.resources.disk is not None
+    task.ports.append("80")  # type: ignore[arg-type]
+    task.ports.clear()
+    assert to_mapping(task) == {"type": "task", "commands": ["x"]}
 
 
 def test_the_example_means_what_it_says() -> None:
