@@ -3,9 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
-IN_PLACE = frozenset(("inactivity_duration", "priority", "retry", "retry_policy", "stop_duration", "tags"))
+from dstack.spec.parse import RunConfiguration
+from dstack.spec.profile import TerminationPolicy
+
+IN_PLACE = frozenset(("inactivity_duration", "priority", "retry", "stop_duration", "tags"))
 """What has its effect later on, so that a run can go on with it."""
 
 
@@ -23,15 +27,42 @@ class Change:
         return self.field in IN_PLACE
 
 
-def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
-    """The fields that differ between two configurations as JSON objects; None for what is not written.
+def changes(old: RunConfiguration, new: RunConfiguration) -> list[Change]:
+    """The fields in which two configurations mean different things; None for what is as it is where nothing is written.
 
     Examples:
-        >>> changes({"type": "task", "priority": 1}, {"type": "task", "env": {"A": "1"}})
+        >>> from dstack.spec.task import Task
+        >>> changes(Task(commands=["x"], priority=1), Task(commands=["x"], env={"A": "1"}, nodes=1))
         [Change(field='env', old=None, new={'A': '1'}), Change(field='priority', old=1, new=None)]
     """
-    fields = sorted({*old, *new} - {"name"})
-    return [Change(field, old.get(field), new.get(field)) for field in fields if old.get(field) != new.get(field)]
+    then, now = _meaning(old), _meaning(new)
+    fields = sorted({*then, *now})
+    return [Change(field, then.get(field), now.get(field)) for field in fields if then.get(field) != now.get(field)]
+
+
+def _meaning(configuration: RunConfiguration) -> dict[str, Any]:
+    """The fields as a JSON object: each under its new name, and none that says what would be so anyway."""
+    said = configuration.model_dump(mode="json", exclude_defaults=True, exclude={"name", "resources"})
+    meant = {**said, "type": configuration.type}
+    for old, new in configuration.renamed.items():
+        if old in meant:
+            meant[new] = meant.pop(old)
+    if "pool_name" in meant:
+        meant["fleets"] = [meant.pop("pool_name")]
+    if meant.pop("termination_policy", None) == TerminationPolicy.DONT_DESTROY:
+        meant["idle_duration"] = "off"
+    if "working_dir" in meant and (folder := PurePosixPath(meant.pop("working_dir"))).parts:
+        meant["working_dir"] = str(folder)
+    if resources := _needs(configuration):
+        meant["resources"] = resources
+    return meant
+
+
+def _needs(configuration: RunConfiguration) -> dict[str, Any]:
+    """What is written of the resources: it excludes machines, also where it is the default, which excludes none."""
+    resources = configuration.resources
+    written = resources.model_dump(mode="json", exclude_unset=True, exclude={"gpu", "shm_size"})
+    return {**written, **resources.model_dump(mode="json", exclude_defaults=True, include={"gpu", "shm_size"})}
 
 
 SECRET = ("env", "registry_auth")

@@ -7,8 +7,8 @@ from dstack.engine.scheduler import would_wait
 from dstack.operations.context import Caller, Context, caller_in
 from dstack.operations.presenting import brief_view, offer_view
 from dstack.operations.submitting import born, check_references, jobs_of
-from dstack.operations.updating import change_view, changes_of
-from dstack.operations.wishes import OFFERS_SHOWN_MAX, Wish, fitting, refusals_of, understand
+from dstack.operations.updating import change_view
+from dstack.operations.wishes import OFFERS_SHOWN_MAX, Wish, changes_of, fitting, refusals_of, understand
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import OfferView, PlanView
 from dstack.store import objects

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 from dstack.domain.births import stop_grace_of
 from dstack.domain.objects import Run
-from dstack.domain.updates import Change, changes, shown
+from dstack.domain.updates import Change, shown
 from dstack.errors import InvalidRequestError
 from dstack.operations.context import Context
 from dstack.operations.presenting import brief_view
 from dstack.operations.runs import get_run
-from dstack.operations.wishes import Wish, understand
+from dstack.operations.wishes import Wish, changes_of, understand
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import ChangeView, RunView
 from dstack.store import commits, events, objects, queue
@@ -40,11 +40,6 @@ async def update(context: Context, user: User, project: str, name_or_id: str, re
         return brief_view(tx, get_run(tx, user, project, run.id))
 
     return await context.db.write(write)
-
-
-def changes_of(run: Run, wish: Wish) -> list[Change]:
-    """What the wish changes in the run."""
-    return changes(run.spec["configuration"], wish.request.configuration)
 
 
 def change_view(change: Change) -> ChangeView:

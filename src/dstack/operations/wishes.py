@@ -4,9 +4,11 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from dstack.domain.objects import Run
 from dstack.domain.offers import Demand, Offer, describe, misfits
 from dstack.domain.placement import fits
-from dstack.domain.specs import demand_of, not_built_yet
+from dstack.domain.specs import configuration_in, demand_of, not_built_yet
+from dstack.domain.updates import Change, changes
 from dstack.errors import (
     ConfigurationError,
     InvalidRequestError,
@@ -63,6 +65,11 @@ def understand(request: SubmitRun) -> Wish:
     except ConfigurationError as error:
         raise InvalidRequestError(error.message, hint=error.hint) from error
     return wish
+
+
+def changes_of(run: Run, wish: Wish) -> list[Change]:
+    """What the wish changes in the run."""
+    return changes(configuration_in(run.spec), wish.configuration)
 
 
 def refusals_of(demand: Demand, offers: Sequence[Offer]) -> list[str]:

@@ -15,6 +15,7 @@ from dstack.spec.base import TEXT, TRUTH, Also, Conflict, Spec
 from dstack.spec.names import parse_name
 
 HOUR_S = 3600
+IDLE_S = 300
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -188,9 +189,9 @@ class ProfileFields(Spec):
     """Whether instances may be made: `reuse-or-create`, or `reuse` for those only that there are"""
     termination_policy: TerminationPolicy = TerminationPolicy.DESTROY_AFTER_IDLE
     """What becomes of an instance without jobs: `destroy-after-idle` or `dont-destroy`"""
-    termination_idle_time: Limit = 300
+    termination_idle_time: Limit = IDLE_S
     """The old name of `idle_duration`"""
-    idle_duration: Limit = None
+    idle_duration: Limit = IDLE_S
     """How long an instance may stand without jobs before it is ended, in seconds or as `1h`. `5m` where unset"""
     schedule: Schedule | None = None
     """When the run starts by itself, again and again"""

@@ -9,6 +9,7 @@ from dstack.errors import InvalidRequestError
 from dstack.operations import planning, runs, submitting, updating
 from dstack.operations.context import Context
 from dstack.protocol.requests import SubmitRun
+from dstack.spec.task import Task
 from dstack.store import users
 
 
@@ -46,6 +47,23 @@ async def test_how_long_a_dev_environment_may_stand_idle_is_changed_in_place(con
     assert [(one.field, one.in_place) for one in plan.changes] == [("inactivity_duration", True)]
 
 
+async def test_a_run_goes_on_with_the_same_in_other_words(context: Context) -> None:
+    older = wish(termination_idle_time="5m", pool_name="default", retry_policy=True)
+    await submitting.submit(context, ADMIN, "main", older, None)
+    later = wish(
+        idle_duration="5m",
+        fleets=["default"],
+        retry={"duration": "1h"},
+        spot_policy="on-demand",
+        nodes=1,
+        working_dir=".",
+        startup_order="any",
+    )
+    assert (await planning.plan(context, ADMIN, "main", later)).changes == []
+    after = await updating.update(context, ADMIN, "main", "one", later)
+    assert after.spec["configuration"] == older.configuration
+
+
 async def test_what_needs_a_new_start_is_refused_by_name_and_nothing_changes(context: Context) -> None:
     await submitting.submit(context, ADMIN, "main", wish(priority=1), None)
     with pytest.raises(InvalidRequestError, match="cannot go on with another `env`, `nodes`"):
@@ -54,7 +72,7 @@ async def test_what_needs_a_new_start_is_refused_by_name_and_nothing_changes(con
 
 
 def test_values_that_may_be_secret_are_not_shown() -> None:
-    (change,) = changes({"env": {"A": "s3cret"}}, {"env": {"A": "s3cret2", "B": "x"}})
+    (change,) = changes(Task(commands=["x"], env={"A": "s3cret"}), Task(commands=["x"], env={"A": "s3cret2", "B": "x"}))
     assert shown(change.field, change.old) == "A (values not shown)"
     assert shown(change.field, change.new) == "A, B (values not shown)"
     assert shown("registry_auth", {"username": "me", "password": "x"}) == "(not shown)"
