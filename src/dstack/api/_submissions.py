@@ -18,13 +18,6 @@ if TYPE_CHECKING:
     from dstack.spec.profile import Profile, Retry, SpotPolicy
     from dstack.spec.resources import Resources
 
-_TWINS = (
-    frozenset(("retry", "retry_policy")),
-    frozenset(("idle_duration", "termination_idle_time", "termination_policy")),
-    frozenset(("fleets", "pool_name")),
-)
-"""Fields that say the same in other words: whoever writes one of them means it instead of the others."""
-
 
 class Options(TypedDict, total=False):
     """What may be said beside a configuration; it wins over the configuration. See `RunCollection.submit`."""
@@ -99,6 +92,7 @@ def draft_of(configuration: "RunConfiguration", options: Options, environ: Mappi
     from dstack.spec import env
     from dstack.spec.names import check_name
     from dstack.spec.parse import configuration_of, old_spellings, to_mapping
+    from dstack.spec.spellings import over
 
     for text in old_spellings(configuration):
         warnings.warn(text, DeprecationWarning, stacklevel=4)
@@ -108,7 +102,7 @@ def draft_of(configuration: "RunConfiguration", options: Options, environ: Mappi
     profile = {name: value for name, value in said.pop("profile", {}).items() if name not in ("name", "default")}
     if run_name is not None:
         check_name(run_name)
-    whole = configuration_of(_over(_over(profile, to_mapping(configuration)), said))
+    whole = configuration_of(over(over(profile, to_mapping(configuration)), said))
     mapping = to_mapping(whole)
     if whole.env:
         mapping["env"] = env.resolve(whole.env, environ)
@@ -118,12 +112,6 @@ def draft_of(configuration: "RunConfiguration", options: Options, environ: Mappi
         whole.files,
         Path(path).parent if path else Path(),
     )
-
-
-def _over(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, where `upper` wins, also over what says the same in other words."""
-    hidden = {name for twins in _TWINS if twins & upper.keys() for name in twins}
-    return {**{name: value for name, value in lower.items() if name not in hidden}, **upper}
 
 
 def _plain(value: object) -> Any:  # JSON, of whatever shape

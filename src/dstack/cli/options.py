@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 OVERRIDES = (
     *("backends", "regions", "instance_types", "spot_policy", "max_price", "max_duration"),
-    *("working_dir", "priority", "creation_policy", "idle_duration", "fleets"),
+    *("working_dir", "priority", "creation_policy", "idle_duration", "fleets", "retry"),
 )
 
 NAMED_MAX = 5
@@ -83,14 +83,10 @@ def changed(configuration: "RunConfiguration", arguments: argparse.Namespace) ->
         ConfigurationError: what it says does not fit.
     """
     from dstack.spec.parse import configuration_of, to_mapping
+    from dstack.spec.spellings import over
 
-    mapping = to_mapping(configuration)
-    for field in OVERRIDES:
-        if getattr(arguments, field, None) is not None:
-            mapping[field] = getattr(arguments, field)
-    if getattr(arguments, "retry", None) is not None:
-        mapping = {name: value for name, value in mapping.items() if name != "retry_policy"}
-        mapping["retry"] = arguments.retry
+    said = {field: getattr(arguments, field, None) for field in OVERRIDES}
+    mapping = over(to_mapping(configuration), {field: value for field, value in said.items() if value is not None})
     resources = {
         name: getattr(arguments, name) for name in ("cpu", "memory", "gpu", "disk") if getattr(arguments, name)
     }

@@ -10,7 +10,7 @@ from dstack.kit.text import shown
 from dstack.spec.backends import BackendType
 from dstack.spec.base import NUMBER, TEXT, Also, Conflict, Spec
 from dstack.spec.env import parse_env
-from dstack.spec.profile import Limit, Name, Price, RetryOrNot, SpotPolicy, Tags, TerminationPolicy
+from dstack.spec.profile import Limit, Name, Price, RetryOrNot, SpotPolicy, Tags, TerminationPolicy, idle_conflicts
 from dstack.spec.resources import Resources
 from dstack.spec.run import LINES
 
@@ -183,6 +183,7 @@ class Fleet(Spec):
     def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
         """As `Spec.conflicts`."""
         yield from super().conflicts(written)
+        yield from idle_conflicts(written)
         own, bought = written.get("ssh_config") is not None, written.get("nodes") is not None
         if own and bought:
             yield Conflict("nodes", "expected `ssh_config` or `nodes`, found both; hosts of one's own are not made")

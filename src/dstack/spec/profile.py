@@ -59,7 +59,11 @@ def _duration(value: object) -> int:
 
 
 def _limit(value: object) -> int | None:
-    return None if value is None or value is False or value == "off" else parse_duration(value)
+    return None if _is_off(value) else parse_duration(value)
+
+
+def _is_off(value: object) -> bool:
+    return value is None or value is False or value == "off"
 
 
 def _limit_text(value: int | None) -> str:
@@ -152,6 +156,14 @@ class UtilizationPolicy(Spec):
     """How long a GPU may be less busy, in seconds or as `1h`; at least `5m`"""
 
 
+def idle_conflicts(written: Mapping[str, Any]) -> Iterator[Conflict]:
+    """An instance without jobs that is kept, by the one field, and ended after a time, by the other."""
+    ends = not _is_off(written.get("idle_duration"))
+    if ends and written.get("termination_policy") == TerminationPolicy.DONT_DESTROY:
+        told = "expected one of `idle_duration` and `termination_policy: dont-destroy`, found both"
+        yield Conflict("termination_policy", f"{told}; `idle_duration: off` is the new spelling")
+
+
 Price = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 Tags = Annotated[dict[str, str], Field(max_length=50)]
 
@@ -210,6 +222,7 @@ class ProfileFields(Spec):
     def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
         """As `Spec.conflicts`."""
         yield from super().conflicts(written)
+        yield from idle_conflicts(written)
         if written.get("pool_name") is not None and written.get("fleets") is not None:
             yield Conflict("pool_name", "expected one of `fleets` and `pool_name`, found both; a pool is a fleet")
 

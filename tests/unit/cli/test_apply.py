@@ -1,6 +1,7 @@
 """What `dstack apply` makes of files, options and plans."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,21 @@ def changed(task: Task, *said: str) -> dict[str, object]:
 )
 def test_an_option_takes_the_place_of_a_field(said: tuple[str, ...], field: str, expected: object) -> None:
     assert changed(Task(commands=["x"], regions=["us"]), *said)[field] == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "said", "expected"),
+    [
+        ({"termination_policy": "dont-destroy"}, ("--idle-duration", "5m"), {"idle_duration": "5m"}),
+        ({"termination_idle_time": "5m"}, ("--idle-duration", "1m"), {"idle_duration": "1m"}),
+        ({"pool_name": "default"}, ("--fleet", "default"), {"fleets": ["default"]}),
+        ({"retry_policy": True}, ("--no-retry",), {"retry": None}),
+    ],
+)
+def test_an_option_takes_the_place_of_an_old_spelling(
+    fields: dict[str, Any], said: tuple[str, ...], expected: dict[str, object]
+) -> None:
+    assert changed(Task(commands=["x"], **fields), *said) == {"type": "task", "commands": ["x"], **expected}
 
 
 def test_a_variable_is_added_to_those_of_the_file() -> None:

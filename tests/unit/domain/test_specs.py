@@ -83,6 +83,7 @@ def test_reusing_machines_and_no_gpu_at_all_are_demands_too() -> None:
         ({"termination_idle_time": "off"}, None),
         ({"termination_policy": "dont-destroy"}, None),
         ({"termination_policy": "dont-destroy", "termination_idle_time": "1h"}, None),
+        ({"termination_policy": "dont-destroy", "idle_duration": "off"}, None),
         ({"termination_policy": "destroy-after-idle", "idle_duration": "1m"}, 60),
     ],
 )

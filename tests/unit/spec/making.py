@@ -40,6 +40,10 @@ LIMITS = st.none() | st.integers(1, DURATION_MAX_S)
 PORTS = st.integers(1, 65_535)
 
 
+def _agree(fields: Mapping[str, Any]) -> bool:
+    return fields.get("termination_policy") is not TerminationPolicy.DONT_DESTROY or fields.get("idle_duration") is None
+
+
 def _some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     """A mapping with any of the fields."""
     return st.fixed_dictionaries({}, optional=fields)
@@ -81,5 +85,5 @@ TASK_FIELDS = _some(
     registry_auth=st.none() | st.fixed_dictionaries({"username": TEXTS, "password": TEXTS}),
     volumes=st.lists(st.sampled_from(["data:/data", "/mnt/a:/b"]), max_size=2),
     resources=RESOURCES,
-)
+).filter(_agree)
 """Fields of a task by chance, all of them right."""

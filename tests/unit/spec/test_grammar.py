@@ -333,6 +333,10 @@ def test_retry_is_a_truth_or_a_policy(field: str, written: object, means: tuple[
         ({"retry": {"on_event": []}}, "`retry.on_event`: unknown field `on_event`; did you mean `on_events`?"),
         ({"retry": "yes"}, "`retry`: expected a mapping of fields, found the text `yes`"),
         ({"retry": True, "retry_policy": True}, "expected one of `retry` and `retry_policy`, found both"),
+        (
+            {"idle_duration": 0, "termination_policy": "dont-destroy"},
+            "`termination_policy`: expected one of `idle_duration` and `termination_policy: dont-destroy`, found both",
+        ),
         ({"idle_duration": 1, "termination_idle_time": 1}, "expected one of `idle_duration` and `termination_idle_ti"),
     ],
 )

@@ -244,6 +244,13 @@ MISTAKES = [
             "4:1: expected a number of blocks from 1, or `auto`, found `none`",
         ],
     ),
+    (
+        "type: fleet\nnodes: 2\nidle_duration: 1h\ntermination_policy: dont-destroy\n",
+        [
+            "4:1: expected one of `idle_duration` and `termination_policy: dont-destroy`, found both; "
+            "`idle_duration: off` is the new spelling"
+        ],
+    ),
     ("type: fleet\nnodes: {min: 3, max: 2}\n", ["2:1: expected `min` ≤ `target` ≤ `max`, found another order"]),
     ("type: fleet\nnodes: 3..1\n", ["2:1: expected a range whose end is not below its start, found `3..1`"]),
     (
