@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -37,6 +37,10 @@ class Also:
 TEXT = {"type": "string"}
 TRUTH = {"type": "boolean"}
 NUMBER = {"type": "number"}
+
+
+Text = Annotated[str, Also((NUMBER, TRUTH))]
+"""Text of which the reader of files takes every word as it is written, also `3.10` and `on` (`spec.yaml`)."""
 
 
 def matching(pattern: str, expected: str) -> AfterValidator:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from dstack.spec.base import Conflict, matching
+from dstack.spec.base import Conflict, Text, matching
 from dstack.spec.ports import PortMapping
 from dstack.spec.profile import Limit
 from dstack.spec.run import JobSpec, RunFields, port_conflicts, script_of
@@ -27,9 +27,9 @@ class DevEnvironment(RunFields):
     """What kind of configuration it is"""
     ide: Literal["vscode", "cursor", "windsurf"]
     """The editor: `vscode`, `cursor` or `windsurf`"""
-    version: Annotated[str, matching(r"[\w.-]+", "a version such as `1.96.0`")] | None = None
+    version: Annotated[Text, matching(r"[\w.-]+", "a version such as `1.96.0`")] | None = None
     """The version of the editor's server; that of the editor itself where unset"""
-    init: list[str] = []
+    init: list[Text] = []
     """What the shell runs at the start"""
     ports: list[PortMapping] = []
     """The job's ports that are forwarded here: `80`, `8000:80` (local:job), `*:80` for any local one"""

@@ -8,11 +8,10 @@ from pydantic import BeforeValidator, Field
 from dstack.kit.ranges import Range, parse_count
 from dstack.kit.text import shown
 from dstack.spec.backends import BackendType
-from dstack.spec.base import NUMBER, TEXT, Also, Conflict, Spec
-from dstack.spec.env import parse_env
+from dstack.spec.base import NUMBER, TEXT, Also, Conflict, Spec, Text
 from dstack.spec.profile import Limit, Name, Price, RetryOrNot, SpotPolicy, Tags, TerminationPolicy, idle_conflicts
 from dstack.spec.resources import Resources
-from dstack.spec.run import LINES
+from dstack.spec.run import Env
 
 Port = Annotated[int, Field(ge=1, le=65_535, strict=True)]
 
@@ -38,7 +37,7 @@ class ProxyJump(Spec):
     """Its name or address"""
     port: Port | None = None
     """The port of its SSH server; 22 where unset"""
-    user: str
+    user: Text
     """The user there"""
     identity_file: str
     """The private key to log in with"""
@@ -56,7 +55,7 @@ class SSHHost(Spec):
     """Its name or address"""
     port: Port | None = None
     """The port of its SSH server; that of all hosts where unset"""
-    user: str | None = None
+    user: Text | None = None
     """The user there; that of all hosts where unset"""
     identity_file: str | None = None
     """The private key to log in with; that of all hosts where unset"""
@@ -80,7 +79,7 @@ class SSHConfig(Spec):
         '10.0.0.1'
     """
 
-    user: str | None = None
+    user: Text | None = None
     """The user on all hosts"""
     port: Port | None = None
     """The port of their SSH servers; 22 where unset"""
@@ -140,7 +139,7 @@ class Fleet(Spec):
     """What kind of configuration it is"""
     name: Name | None = None
     """The fleet's name; a random one where unset"""
-    env: Annotated[dict[str, str | None], BeforeValidator(parse_env), Also((LINES,))] = {}
+    env: Env = {}
     """Environment variables for what sets the hosts up"""
     ssh_config: SSHConfig | None = None
     """Hosts of one's own. Not beside `nodes`"""

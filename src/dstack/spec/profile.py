@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 from dstack.kit.text import shown
 from dstack.kit.units import duration_text, parse_duration
 from dstack.spec.backends import BackendType
-from dstack.spec.base import TEXT, TRUTH, Also, Conflict, Spec
+from dstack.spec.base import TEXT, TRUTH, Also, Conflict, Spec, Text
 from dstack.spec.names import parse_name
 
 HOUR_S = 3600
@@ -165,7 +165,7 @@ def idle_conflicts(written: Mapping[str, Any]) -> Iterator[Conflict]:
 
 
 Price = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
-Tags = Annotated[dict[str, str], Field(max_length=50)]
+Tags = Annotated[dict[str, Text], Field(max_length=50)]
 
 
 class ProfileFields(Spec):

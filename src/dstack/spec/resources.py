@@ -30,6 +30,14 @@ _VENDOR_ALIASES = {"tpu": "google"}
 _NAME = re.compile(r"[^\W\d_][^:,]*")
 
 
+def _in_any_case(word: str) -> str:
+    """A pattern for it; those of JSON Schema have no flag for that."""
+    return "".join(f"[{letter}{letter.upper()}]" for letter in word)
+
+
+_VENDOR_TEXT = {"type": "string", "pattern": f"^({'|'.join(map(_in_any_case, [*GPUVendor, *_VENDOR_ALIASES]))})$"}
+
+
 class ComputeCapability(tuple[int, int]):
     """What generation of instructions an NVIDIA GPU understands, as major and minor number.
 
@@ -60,7 +68,8 @@ class ComputeCapability(tuple[int, int]):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, _schema: "CoreSchema", _handler: "GetJsonSchemaHandler") -> "JsonSchemaValue":
-        return {"anyOf": [{"type": "string"}, {"type": "number"}], "examples": ["7.5"]}
+        pair = {"type": "array", "items": {"type": "integer"}, "minItems": 1, "maxItems": 2}
+        return {"anyOf": [{"type": "string"}, {"type": "number"}, pair], "examples": ["7.5"]}
 
 
 def _is_digits(text: str) -> bool:
@@ -96,7 +105,7 @@ class GPU(Spec):
         (['A100'], '40GB', '2', 'A100:40GB:2')
     """
 
-    vendor: Annotated[GPUVendor | None, BeforeValidator(_vendor), Also(({"const": "tpu"},))] = None
+    vendor: Annotated[GPUVendor | None, BeforeValidator(_vendor), Also((_VENDOR_TEXT,))] = None
     """The vendor of the GPU/accelerator, one of: `nvidia`, `amd`, `google` (alias: `tpu`)"""
     name: Annotated[
         list[str] | None, BeforeValidator(lambda value: None if value is None else _names(value)), Also((TEXT,))

@@ -10,14 +10,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from dstack.kit.text import shown
-from dstack.spec.base import Also, Conflict, Spec, matching
+from dstack.spec.base import Also, Conflict, Spec, Text, matching
 from dstack.spec.env import parse_env
 from dstack.spec.mounts import FileMapping, MountPoint
 from dstack.spec.ports import PortMapping
 from dstack.spec.profile import Name, ProfileFields
 from dstack.spec.resources import Resources
 
-LINES = {"type": "array", "items": {"type": "string"}}
+LINES = {"type": "array", "items": {"type": ["string", "boolean"]}}
+Env = Annotated[dict[str, Text | None], BeforeValidator(parse_env), Also((LINES,))]
 
 
 def _inside(value: str) -> str:
@@ -35,7 +36,7 @@ def _words(value: str) -> str:
     return value
 
 
-PythonVersion = Annotated[str, matching(r"[23]\.[0-9]{1,2}", "a version of Python such as `3.12`")]
+PythonVersion = Annotated[Text, matching(r"[23]\.[0-9]{1,2}", "a version of Python such as `3.12`")]
 Image = Annotated[
     str,
     matching(
@@ -43,7 +44,7 @@ Image = Annotated[
         "an image such as `ubuntu:24.04`",
     ),
 ]
-User = Annotated[str, matching(r"[\w.-]+(:[\w.-]+)?", "a user such as `ubuntu` or `1000:1000`")]
+User = Annotated[Text, matching(r"[\w.-]+(:[\w.-]+)?", "a user such as `ubuntu` or `1000:1000`")]
 
 
 _COMMAND_STATUS = 'dstack_status=$?; [ "$dstack_status" -eq 0 ] || exit "$dstack_status"'
@@ -76,9 +77,9 @@ class RegistryAuth(Spec):
         'me'
     """
 
-    username: str
+    username: Text
     """The user's name at the registry"""
-    password: str = Field(repr=False)
+    password: Text = Field(repr=False)
     """The user's password, or an access token"""
 
 
@@ -103,7 +104,7 @@ class RunFields(ProfileFields):
     """The version of Python in the default image, such as `3.12`. Not beside `image`"""
     nvcc: bool | None = None
     """Whether the default image has NVIDIA's CUDA compiler. Not beside `image`"""
-    env: Annotated[dict[str, str | None], BeforeValidator(parse_env), Also((LINES,))] = {}
+    env: Env = {}
     """Environment variables: a mapping, or a list of `NAME=value` and of `NAME` for those of the submitter"""
     resources: Resources = Field(default_factory=Resources.model_construct)
     """What the job needs of a machine"""

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field
 
 from dstack.kit.ranges import Range, parse_count
 from dstack.kit.text import shown
-from dstack.spec.base import TEXT, Also, Conflict, Spec, matching
+from dstack.spec.base import TEXT, Also, Conflict, Spec, Text, matching
 from dstack.spec.ports import PortMapping
 from dstack.spec.profile import Duration
 from dstack.spec.run import JobSpec, RunFields, script_of
@@ -239,7 +239,7 @@ class Service(RunFields):
     """What tells whether a replica is ready"""
     rate_limits: list[RateLimit] = []
     """How many requests are let through"""
-    commands: list[str] = []
+    commands: list[Text] = []
     """What the shell runs, one after the other"""
 
     @classmethod

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from dstack.spec.base import Conflict
+from dstack.spec.base import Conflict, Text
 from dstack.spec.ports import PortMapping
 from dstack.spec.run import JobSpec, RunFields, port_conflicts, script_of
 
@@ -30,7 +30,7 @@ class Task(RunFields):
     """How many machines run the commands at once"""
     ports: list[PortMapping] = []
     """The job's ports that are forwarded here: `80`, `8000:80` (local:job), `*:80` for any local one"""
-    commands: list[str] = []
+    commands: list[Text] = []
     """What the shell runs, one after the other; the first that fails ends the job with its exit code"""
 
     @classmethod

@@ -188,6 +188,54 @@ def test_the_schema_takes_what_stands_in_the_files_themselves(text: str) -> None
         SCHEMA.validate(plain)
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "user: 1000",
+        "user: true",
+        "env: {A: 1, B: true, C: , D: 1.5, E: on, F: 1e3}",
+        "env: [A=1, on]",
+        "tags: {a: 1, b: false}",
+        "commands: [true, 1, 3.10]",
+        "registry_auth: {username: a, password: 123}",
+        "registry_auth: {username: 1, password: 1.5}",
+        "resources: {gpu: {vendor: NVIDIA}}",
+        "resources: {gpu: {vendor: Tpu, compute_capability: [7, 5]}}",
+    ],
+)
+def test_the_schema_takes_what_the_reader_takes(lines: str) -> None:
+    text = f"type: task\nimage: x\n{lines}\n"
+    parse_configuration(text, "x.yml")
+    SCHEMA.validate(yaml.safe_load(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "type: task\ncommands: [x]\npython: 3.12\n",
+        "type: dev-environment\nide: vscode\nversion: 1.96\ninit: [true, 1]\n",
+        "type: service\nport: 80\ncommands: [1]\n",
+        "type: fleet\nenv: {A: 1}\nssh_config: {user: 1, hosts: [{hostname: x, user: 1}], "
+        "proxy_jump: {hostname: x, user: 1, identity_file: x}}\n",
+        "type: gateway\nbackend: aws\nregion: x\ntags: {a: 1}\n",
+        "type: volume\nbackend: aws\nregion: x\nsize: 1\ntags: {a: on}\n",
+    ],
+)
+def test_the_schema_takes_what_the_reader_takes_of_every_type(text: str) -> None:
+    parse_configuration(text, "x.yml")
+    SCHEMA.validate(yaml.safe_load(text))
+
+
+@pytest.mark.parametrize(
+    "lines", ["env: {A: [x]}", "tags: {a: }", "commands: [~]", "commands: [[x]]", "resources: {gpu: {vendor: nvidea}}"]
+)
+def test_the_schema_refuses_what_the_reader_refuses(lines: str) -> None:
+    text = f"type: task\nimage: x\n{lines}\n"
+    with pytest.raises(ConfigurationError):
+        parse_configuration(text, "x.yml")
+    assert not SCHEMA.is_valid(yaml.safe_load(text))
+
+
 MISTAKES = [
     ("type: service\nport: 8000\n", ["1:1: expected `commands` or `image`, found neither: there is nothing to run"]),
     ("type: service\ncommands: [x]\n", ["1:1: expected a field `port`, found none"]),
