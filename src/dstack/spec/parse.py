@@ -15,7 +15,7 @@ from dstack.spec.fleet import Fleet
 from dstack.spec.gateway import Gateway
 from dstack.spec.mistakes import Mistake, Path, mistakes_in
 from dstack.spec.profile import Profiles
-from dstack.spec.secrets import names_in, texts_with_secrets
+from dstack.spec.secrets import FIELDS, names_in, refers_to_secret, texts_with_secrets
 from dstack.spec.service import Service
 from dstack.spec.task import Task
 from dstack.spec.volume import Volume
@@ -155,6 +155,9 @@ def _wrong_references(data: Mapping[str, Any]) -> Iterator[Mistake]:
             names_in(text)
         except ValueError as error:
             yield Mistake(path, str(error))
+    for path, text in _texts_in(data):
+        if refers_to_secret(text) and not (path and path[0] in FIELDS):
+            yield Mistake(path, "secrets are filled in `env` and `registry_auth`; pass it by `env`")
 
 
 def _refuse_misprints(data: object) -> None:
@@ -164,6 +167,13 @@ def _refuse_misprints(data: object) -> None:
 
 def _misprints_in(data: object) -> Iterator[Mistake]:
     """Characters that neither a file nor a program's argument can hold."""
+    for path, text in _texts_in(data):
+        if found := _MISPRINT.search(text):
+            yield Mistake(path, f"expected text that can be written down, found the character U+{ord(found[0]):04X}")
+
+
+def _texts_in(data: object) -> Iterator[tuple[Path, str]]:
+    """Every text, with its path; that of a field's name is the path of what the field is in."""
     todo: list[tuple[Path, object]] = [((), data)]
     while todo:
         path, part = todo.pop()
@@ -171,8 +181,8 @@ def _misprints_in(data: object) -> Iterator[Mistake]:
             todo += [(path, key) for key in part] + [((*path, key), value) for key, value in part.items()]
         elif isinstance(part, list):
             todo += [((*path, index), value) for index, value in enumerate(part)]
-        elif isinstance(part, str) and (found := _MISPRINT.search(part)):
-            yield Mistake(path, f"expected text that can be written down, found the character U+{ord(found[0]):04X}")
+        elif isinstance(part, str):
+            yield path, part
 
 
 def _old_spellings(configuration: Configuration, data: object) -> Iterator[Mistake]:

@@ -55,10 +55,25 @@ def filled(text: str, secrets: Mapping[str, str]) -> str:
     return _REFERENCE.sub(lambda found: secrets[found[1].strip().partition(".")[2]], text)
 
 
-def texts_with_secrets(configuration: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+FIELDS = ("env", "registry_auth")
+"""Where secrets are filled in."""
+
+
+def texts_with_secrets(configuration: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """The texts of a configuration (as a JSON object) in which secrets may stand, with their paths."""
-    for field in ("env", "registry_auth"):
+    for field in FIELDS:
         part = configuration.get(field)
-        for name, text in part.items() if isinstance(part, Mapping) else ():
+        pairs = part.items() if isinstance(part, Mapping) else enumerate(part) if isinstance(part, list) else ()
+        for name, text in pairs:
             if isinstance(text, str):
                 yield (field, name), text
+
+
+def refers_to_secret(text: str) -> bool:
+    """Whether a secret is meant to stand in the text.
+
+    Examples:
+        >>> refers_to_secret("echo ${{ secrets.TOKEN }}"), refers_to_secret("echo ${{ matrix.os }}")
+        (True, False)
+    """
+    return any(inside.strip().startswith("secrets.") for inside in _REFERENCE.findall(text))

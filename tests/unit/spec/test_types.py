@@ -332,6 +332,17 @@ MISTAKES = [
         ],
     ),
     (
+        "type: task\ncommands:\n- echo\n- echo ${{ secrets.A }} ${{ other }}\n"
+        "env: ['B=${{ secrets.B }}', 'C=${{ C }}']\nimage: ${{ secrets.I }}\nuser: x\ntags: {a: '${{secrets.T}}'}\n",
+        [
+            "4:3: secrets are filled in `env` and `registry_auth`; pass it by `env`",
+            "5:29: expected a secret such as `${{ secrets.TOKEN }}`, found `C`",
+            "6:1: expected an image such as `ubuntu:24.04`, found `${{ secrets.I }}`",
+            "6:1: secrets are filled in `env` and `registry_auth`; pass it by `env`",
+            "8:8: secrets are filled in `env` and `registry_auth`; pass it by `env`",
+        ],
+    ),
+    (
         "type: task\ncommands: [x]\nschedule: {cron: 5 x * * *}\nfiles: [../up]\nstartup_order: masterfirst\n",
         [
             "3:12: expected a cron expression of five parts such as `0 8 * * mon-fri`, found `5 x * * *`: Bad hour",
