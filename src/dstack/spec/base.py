@@ -22,6 +22,8 @@ class Conflict:
 
     field: str | None
     text: str
+    index: int | None = None
+    """Which entry of the field, where it is a list."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,7 +129,8 @@ def _told(conflict: Conflict, written: Mapping[str, Any]) -> InitErrorDetails:
     own_words = PydanticCustomError("value_error", "{said}", {"said": conflict.text})
     if conflict.field is None:
         return InitErrorDetails(type=own_words, loc=(), input=written)
-    return InitErrorDetails(type=own_words, loc=(conflict.field,), input=written.get(conflict.field))
+    loc = (conflict.field,) if conflict.index is None else (conflict.field, conflict.index)
+    return InitErrorDetails(type=own_words, loc=loc, input=written.get(conflict.field))
 
 
 def _detail(error: Any, fields: tuple[str, ...]) -> InitErrorDetails:

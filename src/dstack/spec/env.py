@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from dstack.errors import ConfigurationError
 from dstack.kit.text import shown
+from dstack.spec.mistakes import Mistake, refusal_of
 
 _KEY = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
@@ -13,19 +14,32 @@ def parse_env(value: object) -> dict[str, str | None]:
     """Read env; None stands for a variable that is taken from the submitter's environment.
 
     Raises:
-        ValueError: a name is none, or a value is neither text nor a number.
+        ValueError: names are none, or values are neither text nor numbers; tells each with its place.
 
     Examples:
         >>> parse_env(["A=1", "B=", "C"])
         {'A': '1', 'B': '', 'C': None}
     """
-    if isinstance(value, Mapping):
-        pairs = list(value.items())
-    elif isinstance(value, list) and all(isinstance(line, str) for line in value):
-        pairs = [(key, text if equals else None) for key, equals, text in (line.partition("=") for line in value)]
-    else:
+    if not isinstance(value, Mapping | list):
         raise ValueError("expected a mapping or a list of `NAME=value`")  # what was found may be a secret
-    return {_key(key): _text(key, text) for key, text in pairs}
+    env: dict[str, str | None] = {}
+    mistakes = []
+    for place, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+        try:
+            key, text = (place, part) if isinstance(value, Mapping) else _pair(part)
+            env[_key(key)] = _text(key, text)
+        except ValueError as error:
+            mistakes.append(Mistake((place,) if isinstance(place, str | int) else (), str(error)))
+    if mistakes:
+        raise refusal_of(mistakes)
+    return env
+
+
+def _pair(line: object) -> tuple[str, str | None]:
+    if not isinstance(line, str):
+        raise ValueError("expected `NAME=value` or `NAME`")  # what was found may be a secret
+    key, equals, text = line.partition("=")
+    return key, text if equals else None
 
 
 def _key(key: object) -> str:

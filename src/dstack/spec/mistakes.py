@@ -1,10 +1,11 @@
 """What is wrong with a configuration, in plain words."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from dstack.kit.text import nearest, shown
 
@@ -48,6 +49,17 @@ class Mistake:
     def with_path(self) -> str:
         """The mistake with the field it is in."""
         return f"`{'.'.join(map(str, self.path))}`: {self.text}" if self.path else self.text
+
+
+def refusal_of(mistakes: Iterable[Mistake]) -> ValidationError:
+    """What a validator raises that has found several mistakes; their paths begin below its field."""
+    details = [
+        InitErrorDetails(
+            type=PydanticCustomError("value_error", "{said}", {"said": one.text}), loc=one.path, input=None
+        )
+        for one in mistakes
+    ]
+    return ValidationError.from_exception_data("mistakes", details)
 
 
 def mistakes_in(error: ValidationError) -> list[Mistake]:

@@ -130,11 +130,17 @@ def _placed(document: "Document", build: Callable[[], _AnySpec]) -> _AnySpec:
 def _build(data: object, types: Mapping[str, type[_AnySpec]]) -> _AnySpec:
     if not isinstance(data, dict):
         raise _Mistaken([Mistake((), "expected a configuration: fields such as `type: task`, found something else")])
-    _refuse_misprints(data)
     kind = data.get("type")
-    if not isinstance(kind, str) or kind not in types:
-        raise _Mistaken([_no_type(kind, types)])
-    return _validated(types[kind], data)
+    if isinstance(kind, str) and kind in types:
+        return _validated(types[kind], data)
+    _refuse_misprints(data)
+    mistakes = [_no_type(kind, types)]
+    if (guess := _nearest_type(kind, types)) is not None:
+        try:
+            _validated(types[guess], {**data, "type": guess})
+        except _Mistaken as error:
+            mistakes += error.mistakes
+    raise _Mistaken(mistakes)
 
 
 def _validated(kind: type[_AnySpec], data: object) -> _AnySpec:
@@ -199,7 +205,11 @@ def _old_spellings(configuration: Configuration, data: object) -> Iterator[Mista
 def _no_type(kind: object, types: Mapping[str, object]) -> Mistake:
     if kind is None:
         return Mistake((), f"expected a field `type`, one of {listed(types)}, found none")
-    guess = nearest(kind, types) if isinstance(kind, str) else None
+    guess = _nearest_type(kind, types)
     advice = f"did you mean `{guess}`?" if guess else f"known are {listed(types)}"
     what = "configuration" if types is TYPES else "run"
     return Mistake(("type",), f"there is no {what} type {shown(kind)}; {advice}")
+
+
+def _nearest_type(kind: object, types: Mapping[str, object]) -> str | None:
+    return nearest(kind, types) if isinstance(kind, str) else None

@@ -117,17 +117,23 @@ def _cron(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _check_cron(value: list[str]) -> list[str]:
+def _check_cron(line: str) -> str:
+    try:
+        CronSim(line, _ANY_TIME)
+    except CronSimError as error:
+        raise ValueError(
+            f"expected a cron expression of five parts such as `0 8 * * mon-fri`, found {shown(line)}: {error}"
+        ) from None
+    return line
+
+
+def _check_any(value: list[str]) -> list[str]:
     if not value:
         raise ValueError("expected a cron expression such as `0 8 * * mon-fri`, found none")
-    for line in value:
-        try:
-            CronSim(line, _ANY_TIME)
-        except CronSimError as error:
-            raise ValueError(
-                f"expected a cron expression of five parts such as `0 8 * * mon-fri`, found {shown(line)}: {error}"
-            ) from None
     return value
+
+
+CronLine = Annotated[str, AfterValidator(_check_cron)]
 
 
 class Schedule(Spec):
@@ -138,7 +144,7 @@ class Schedule(Spec):
         ['0 8 * * mon-fri']
     """
 
-    cron: Annotated[list[str], BeforeValidator(_cron), AfterValidator(_check_cron), Also((TEXT,))]
+    cron: Annotated[list[CronLine], BeforeValidator(_cron), AfterValidator(_check_any), Also((TEXT,))]
     """A cron expression in UTC, or several"""
 
 

@@ -82,16 +82,23 @@ def _vendor(value: object) -> object:
 
 def _names(value: object) -> object:
     names = value.split(",") if isinstance(value, str) else value
-    if not isinstance(names, list):
+    if not isinstance(names, list | None):
         raise ValueError(f"expected a GPU's name or a list of them, found {shown(value)}")
-    for name in names:
-        if not isinstance(name, str) or not _NAME.fullmatch(name.strip()) or _is_vendor(name.strip()):
-            raise ValueError(f"expected a GPU's name such as `A100`, found {shown(name)}")
-    return [name.strip() for name in names]
+    return names
+
+
+def _gpu_name(value: object) -> str:
+    name = value.strip() if isinstance(value, str) else ""
+    if not _NAME.fullmatch(name) or _is_vendor(name):
+        raise ValueError(f"expected a GPU's name such as `A100`, found {shown(value)}")
+    return name
 
 
 def _is_vendor(token: str) -> bool:
     return token.lower() in _VENDOR_ALIASES or token.lower() in GPUVendor.__members__.values()
+
+
+GPUName = Annotated[str, BeforeValidator(_gpu_name)]
 
 
 class GPU(Spec):
@@ -107,9 +114,7 @@ class GPU(Spec):
 
     vendor: Annotated[GPUVendor | None, BeforeValidator(_vendor), Also((_VENDOR_TEXT,))] = None
     """The vendor of the GPU/accelerator, one of: `nvidia`, `amd`, `google` (alias: `tpu`)"""
-    name: Annotated[
-        list[str] | None, BeforeValidator(lambda value: None if value is None else _names(value)), Also((TEXT,))
-    ] = None
+    name: Annotated[list[GPUName] | None, BeforeValidator(_names), Also((TEXT,))] = None
     """The name of the GPU (e.g., `A100` or `H100`), or several of which one will do"""
     count: Range[int] = Range(1, 1)
     """The number of GPUs"""

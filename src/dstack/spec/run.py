@@ -134,21 +134,15 @@ class RunFields(ProfileFields):
         """The ports of a job that `attach` forwards."""
 
 
-def twice_in(ports: object) -> int | None:
-    """The port of the job that a list of ports names twice, or None."""
+def port_conflicts(written: Mapping[str, Any]) -> Iterator[Conflict]:
+    """Ports of the job that are forwarded once more."""
     seen: set[int] = set()
-    for port in ports if isinstance(ports, list) else ():
+    ports = written.get("ports")
+    for index, port in enumerate(ports if isinstance(ports, list) else ()):
         try:
             number = PortMapping.parse(port).container_port
         except ValueError:
             continue
         if number in seen:
-            return number
+            yield Conflict("ports", f"expected each port of the job once, found `{number}` again", index)
         seen.add(number)
-    return None
-
-
-def port_conflicts(written: Mapping[str, Any]) -> Iterator[Conflict]:
-    """A port of the job that is forwarded twice."""
-    if (twice := twice_in(written.get("ports"))) is not None:
-        yield Conflict("ports", f"expected each port of the job once, found `{twice}` twice")

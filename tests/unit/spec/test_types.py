@@ -343,6 +343,40 @@ MISTAKES = [
         ],
     ),
     (
+        "type: task\ncommands: [x]\nenv: [1A=s3cret, [s3cret], B=x, '=x']\nports: [80, 81, '82:80', 81]\n"
+        "resources: {gpu: {name: [4090, A100, nvidia]}}\nschedule: {cron: [bad, 0 8 * * *, worse]}\n",
+        [
+            "3:7: expected a variable's name (letters, digits and `_`, no digit first), found `1A`",
+            "3:18: expected `NAME=value` or `NAME`",
+            "3:33: expected a variable's name (letters, digits and `_`, no digit first), found ``",
+            "4:17: expected each port of the job once, found `80` again",
+            "4:26: expected each port of the job once, found `81` again",
+            "5:26: expected a GPU's name such as `A100`, found `4090`",
+            "5:38: expected a GPU's name such as `A100`, found `nvidia`",
+            "6:19: expected a cron expression of five parts such as `0 8 * * mon-fri`, "
+            "found `bad`: Wrong number of fields",
+            "6:35: expected a cron expression of five parts such as `0 8 * * mon-fri`, "
+            "found `worse`: Wrong number of fields",
+        ],
+    ),
+    (
+        "type: fleet\nnodes: 1\nenv:\n  1A: x\n  B: [x]\n  C-D: x\n",
+        [
+            "4:3: expected a variable's name (letters, digits and `_`, no digit first), found `1A`",
+            "5:3: expected text or a number for the variable `B`",
+            "6:3: expected a variable's name (letters, digits and `_`, no digit first), found `C-D`",
+        ],
+    ),
+    (
+        "type: servise\ncommands: [x]\nprt: 80\nnodes: 2\nimage: '!'\n",
+        [
+            "1:1: there is no configuration type `servise`; did you mean `service`?",
+            "3:1: unknown field `prt`; did you mean `port`?",
+            "4:1: unknown field `nodes`; did you mean `model`?",
+            "5:1: expected an image such as `ubuntu:24.04`, found `!`",
+        ],
+    ),
+    (
         "type: task\ncommands: [x]\nschedule: {cron: 5 x * * *}\nfiles: [../up]\nstartup_order: masterfirst\n",
         [
             "3:12: expected a cron expression of five parts such as `0 8 * * mon-fri`, found `5 x * * *`: Bad hour",
@@ -356,7 +390,7 @@ MISTAKES = [
         "tags: {a: [x]}\n",
         [
             "1:1: expected `commands` or `image`, found neither: there is nothing to run",
-            "2:1: expected each port of the job once, found `80` twice",
+            "2:13: expected each port of the job once, found `80` again",
             "3:22: expected at most 100, found `101`",
             "3:48: expected at least 300, found the text `1m`",
             "4:8: expected text, found a list",
