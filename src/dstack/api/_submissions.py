@@ -107,11 +107,16 @@ def draft_of(configuration: "RunConfiguration", options: Options, environ: Mappi
     if whole.env:
         mapping["env"] = env.resolve(whole.env, environ)
     return Draft(
-        SubmitRun(run_name=run_name, configuration=mapping, configuration_path=path),
+        SubmitRun(run_name=run_name, configuration=mapping, configuration_path=path and _readable(path)),
         {port.container_port: port.local_port for port in whole.port_mappings()},
         whole.files,
         Path(path).parent if path else Path(),
     )
+
+
+def _readable(path: str) -> str:
+    """For people: bytes of a file's name that are no text become `?`."""
+    return path.encode(errors="replace").decode()
 
 
 def _plain(value: object) -> Any:  # JSON, of whatever shape

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 
 from dstack.errors import ConfigurationError
-from dstack.kit.text import shown
-from dstack.spec.mistakes import Mistake, refusal_of
+from dstack.kit.text import listed, shown
+from dstack.spec.mistakes import MISPRINT, Mistake, refusal_of
 
 _KEY = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
@@ -62,13 +62,17 @@ def resolve(env: Mapping[str, str | None], environ: Mapping[str, str]) -> dict[s
     """All values, those of passed-through variables from `environ`.
 
     Raises:
-        ConfigurationError: variables that are to be passed through are not set; names them.
+        ConfigurationError: variables that are to be passed through are not set, or are no text; names them.
     """
-    missing = [key for key, value in env.items() if value is None and key not in environ]
-    if missing:
-        names = ", ".join(f"`{key}`" for key in missing)
+    passed = [key for key, value in env.items() if value is None]
+    if missing := [key for key in passed if key not in environ]:
         raise ConfigurationError(
-            f"The configuration passes on {names}, which this environment does not have",
+            f"The configuration passes on {listed(missing)}, which this environment does not have",
             hint=f"`export {missing[0]}=…` first, or write a value in `env`",
+        )
+    if unreadable := [key for key in passed if MISPRINT.search(environ[key])]:
+        raise ConfigurationError(
+            f"The configuration passes on {listed(unreadable)}, which in this environment is no UTF-8 text",
+            hint="What is no text can travel in a file: name it in `files`",
         )
     return {key: environ[key] if value is None else value for key, value in env.items()}

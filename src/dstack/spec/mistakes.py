@@ -1,5 +1,6 @@
 """What is wrong with a configuration, in plain words."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -10,6 +11,9 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from dstack.kit.text import nearest, shown
 
 Path: TypeAlias = tuple[str | int, ...]
+
+MISPRINT = re.compile("[\0\ud800-\udfff]")
+"""Characters that neither a file nor a program's argument can hold."""
 
 SECRET = "registry_auth"
 """What stands below this field is never shown."""

@@ -1,6 +1,5 @@
 """From text or JSON to a configuration, and back. Every mistake is named with its place, all at once."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -13,7 +12,7 @@ from dstack.spec.base import Spec
 from dstack.spec.dev_environment import DevEnvironment
 from dstack.spec.fleet import Fleet
 from dstack.spec.gateway import Gateway
-from dstack.spec.mistakes import Mistake, Path, mistakes_in
+from dstack.spec.mistakes import MISPRINT, Mistake, Path, mistakes_in
 from dstack.spec.profile import Profiles
 from dstack.spec.secrets import FIELDS, names_in, refers_to_secret, texts_with_secrets
 from dstack.spec.service import Service
@@ -32,7 +31,6 @@ RUN_TYPES: dict[str, type[RunConfiguration]] = {"task": Task, "service": Service
 TYPES: dict[str, type[Configuration]] = {**RUN_TYPES, "fleet": Fleet, "gateway": Gateway, "volume": Volume}
 """Every configuration by its `type`."""
 
-_MISPRINT = re.compile("[\0\ud800-\udfff]")
 _AnySpec = TypeVar("_AnySpec", bound=Spec)
 
 
@@ -172,9 +170,8 @@ def _refuse_misprints(data: object) -> None:
 
 
 def _misprints_in(data: object) -> Iterator[Mistake]:
-    """Characters that neither a file nor a program's argument can hold."""
     for path, text in _texts_in(data):
-        if found := _MISPRINT.search(text):
+        if found := MISPRINT.search(text):
             yield Mistake(path, f"expected text that can be written down, found the character U+{ord(found[0]):04X}")
 
 

@@ -1,6 +1,7 @@
 """Runs as a program sees them, against a server of a few lines that has one run."""
 
 import json
+import os
 import queue
 import socket
 import threading
@@ -178,7 +179,15 @@ def test_a_variable_comes_from_the_submitters_environment(
     monkeypatch.delenv("TOKEN")
     with pytest.raises(ConfigurationError, match="TOKEN"):
         client.runs.submit(Task(commands=["x"], env=["TOKEN"]))
+    monkeypatch.setitem(os.environb, b"TOKEN", b"\xff")
+    with pytest.raises(ConfigurationError, match="TOKEN"):
+        client.runs.submit(Task(commands=["x"], env=["TOKEN"]))
     assert len(one.submitted) == 1
+
+
+def test_a_file_may_have_any_name(client: Client, one: OneRun) -> None:
+    client.runs.submit(Task(commands=["x"]), configuration_path=os.fsdecode(b"\xff.yml"))
+    assert one.submitted[0]["configuration_path"] == "?.yml"
 
 
 @pytest.mark.parametrize("name", ["A", "1a", "a", "a_b", "a" * 42])

@@ -233,6 +233,17 @@ def test_variables_are_taken_from_the_environment_of_the_submitter() -> None:
     )
 
 
+def test_a_variable_of_the_environment_that_is_no_text_is_named() -> None:
+    environ = {"A": b"\xff".decode(errors="surrogateescape"), "B": "é"}
+    assert env.resolve({"B": None}, environ) == {"B": "é"}
+    with pytest.raises(ConfigurationError) as caught:
+        env.resolve({"A": None, "B": None}, environ)
+    assert str(caught.value) == (
+        "The configuration passes on `A`, which in this environment is no UTF-8 text\n"
+        "hint: What is no text can travel in a file: name it in `files`"
+    )
+
+
 @pytest.mark.parametrize("name", ["ab", "a1", "a-b-c", "train-1", "a" * 41])
 def test_a_name_is_short_and_lower_case(name: str) -> None:
     check_name(name)
