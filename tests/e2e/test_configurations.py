@@ -128,6 +128,7 @@ def test_old_spellings_work_and_say_what_to_write(home: Home) -> None:
     done = home.cli("run", ".", "-f", "t.yml", "-y")
     assert done.returncode == 0
     assert "warning: t.yml:3:1: `termination_idle_time` is the old name of `idle_duration`" in done.stderr
+    assert done.stderr.count("old name") == 1
     with pytest.warns(DeprecationWarning, match="`retry_policy` is the old name of `retry`"):
         home.client().runs.get_plan(Task(commands=["true"], retry_policy=True))  # type: ignore[arg-type]
     assert "default" in home.cli("pool").stdout

@@ -1,6 +1,7 @@
 """From a configuration and what was said beside it to the request that the server takes."""
 
 import os
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     from dstack.spec.parse import RunConfiguration
     from dstack.spec.profile import Profile, Retry, SpotPolicy
     from dstack.spec.resources import Resources
+
+
+_NO_CALLERS = frozenset(("dstack", "concurrent", "threading"))
+"""Packages on a stack that are not who called: this one, and those that threads begin in."""
+_WARNED: dict[Any, Any] = {}
+"""What the whole program has been warned of, as `warnings` keeps it; as many as there are old spellings."""
 
 
 class Options(TypedDict, total=False):
@@ -95,7 +102,7 @@ def draft_of(configuration: "RunConfiguration", options: Options, environ: Mappi
     from dstack.spec.spellings import over
 
     for text in old_spellings(configuration):
-        warnings.warn(text, DeprecationWarning, stacklevel=4)
+        _warn_caller(text)
     said = {name: _plain(value) for name, value in options.items() if value is not None}
     run_name = said.pop("run_name", None) or configuration.name
     path = said.pop("configuration_path", None)
@@ -112,6 +119,21 @@ def draft_of(configuration: "RunConfiguration", options: Options, environ: Mappi
         whole.files,
         Path(path).parent if path else Path(),
     )
+
+
+def _warn_caller(text: str) -> None:
+    """Warn of something old in the line of the program that led here, wherever in this package it came in.
+
+    A thread (`dstack.api.aio` uses some) does not know that line: then the whole program is warned.
+    """
+    frame, level = sys._getframe(), 1
+    while frame.f_globals.get("__name__", "").partition(".")[0] in _NO_CALLERS:
+        if frame.f_back is None:
+            program = getattr(sys.modules.get("__main__"), "__file__", None) or "<program>"
+            warnings.warn_explicit(text, DeprecationWarning, program, 0, module="__main__", registry=_WARNED)
+            return
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, DeprecationWarning, stacklevel=level)
 
 
 def _readable(path: str) -> str:

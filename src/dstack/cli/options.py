@@ -123,6 +123,8 @@ def read_run(file: str) -> "RunConfiguration":
     Raises:
         ConfigurationError: there is no such file, it has mistakes, or is no run.
     """
+    import warnings
+
     from dstack.cli import words
     from dstack.errors import ConfigurationError
     from dstack.spec.dev_environment import DevEnvironment
@@ -133,6 +135,7 @@ def read_run(file: str) -> "RunConfiguration":
     written = read_configuration(text_of(file), "stdin" if file == "-" else file)
     for note in written.notes:
         words.say_warning(note)
+        warnings.simplefilter("ignore", DeprecationWarning)  # the Python API would tell it again, without the place
     match written.configuration:
         case Task() | Service() | DevEnvironment() as configuration:
             return configuration

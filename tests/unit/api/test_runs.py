@@ -1,11 +1,14 @@
 """Runs as a program sees them, against a server of a few lines that has one run."""
 
+import asyncio
 import json
 import os
 import queue
 import socket
 import threading
+import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +24,11 @@ from dstack.api import (
     Run,
     RunStatus,
     Task,
+    aio,
 )
 from dstack.api._servers import Address, FixedServer
-from dstack.errors import InvalidRequestError, ResourceExistsError
+from dstack.api.aio._threads import Threads
+from dstack.errors import DstackError, InvalidRequestError, ResourceExistsError
 
 from .conftest import Answer, Asked, FakeServer
 
@@ -188,6 +193,25 @@ def test_a_variable_comes_from_the_submitters_environment(
 def test_a_file_may_have_any_name(client: Client, one: OneRun) -> None:
     client.runs.submit(Task(commands=["x"]), configuration_path=os.fsdecode(b"\xff.yml"))
     assert one.submitted[0]["configuration_path"] == "?.yml"
+
+
+OLD = Task(commands=["x"], retry_policy=True)  # type: ignore[arg-type]
+
+
+def test_an_old_spelling_is_told_at_the_line_of_the_program(client: Client, one: OneRun) -> None:
+    for call in ("submit", "get_plan", "get_run_plan", "apply_configuration"):
+        with pytest.warns(DeprecationWarning, match="write `retry` instead") as told, suppress(DstackError):
+            getattr(client.runs, call)(OLD)
+        assert [one.filename for one in told] == [__file__]
+
+
+def test_an_old_spelling_is_told_from_a_thread_too(client: Client, one: OneRun) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.resetwarnings()
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", category=DeprecationWarning, module="__main__")
+        asyncio.run(aio.RunCollection(client.runs, Threads()).submit(OLD))
+    assert ["write `retry` instead" in str(one.message) for one in told] == [True]
 
 
 @pytest.mark.parametrize("name", ["A", "1a", "a", "a_b", "a" * 42])
