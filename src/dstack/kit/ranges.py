@@ -18,7 +18,7 @@ _COUNT = re.compile(r"[0-9]{1,10}")
 
 
 class Range(Generic[T]):
-    """A closed range that does not change; None is open.
+    """A closed range that does not change; None is open. Ends may be text, such as `8GB`, until a field reads them.
 
     Examples:
         >>> str(Range(2, None)), Range.parse("2..8", parse_count).max, Range(1, 4).contains(5)
@@ -32,7 +32,7 @@ class Range(Generic[T]):
         if min is None and max is None:
             raise ValueError("expected a range such as `2..8`, `2..` or `..8`, found one without any end")
         self._min, self._max = min, max
-        if min is not None and max is not None and min > max:
+        if isinstance(min, int | float) and isinstance(max, int | float) and min > max:
             raise ValueError(f"expected a range whose end is not below its start, found `{self}`")
 
     @property

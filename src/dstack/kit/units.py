@@ -20,12 +20,16 @@ _SECONDS_IN = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 class Memory(float):
-    """A size of memory or disk: a number of gigabytes, 1024-based.
+    """A size of memory or disk: a number of gigabytes, 1024-based, or text such as `512MB`.
 
     Examples:
-        >>> Memory.parse("512MB") == 0.5, str(Memory(8)), Memory(1.5).mib
+        >>> Memory("512MB") == 0.5, str(Memory(8)), Memory(1.5).mib
         (True, '8GB', 1536)
     """
+
+    def __new__(cls, size: float | str = 0.0) -> "Memory":
+        """As `parse` where it is text."""
+        return super().__new__(cls, cls.parse(size) if isinstance(size, str) else size)
 
     @classmethod
     def parse(cls, value: object) -> "Memory":

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dstack.errors import ConfigurationError
 from dstack.kit.text import listed, shown
 from dstack.spec.mistakes import MISPRINT, Mistake, refusal_of
+from dstack.spec.secrets import as_it_stands
 
 _KEY = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
@@ -59,7 +60,7 @@ def _text(key: object, value: object) -> str | None:
 
 
 def resolve(env: Mapping[str, str | None], environ: Mapping[str, str]) -> dict[str, str]:
-    """All values, those of passed-through variables from `environ`.
+    """All values, those of passed-through variables from `environ`: what looks like a secret's name there is none.
 
     Raises:
         ConfigurationError: variables that are to be passed through are not set, or are no text; names them.
@@ -75,4 +76,4 @@ def resolve(env: Mapping[str, str | None], environ: Mapping[str, str]) -> dict[s
             f"The configuration passes on {listed(unreadable)}, which in this environment is no UTF-8 text",
             hint="What is no text can travel in a file: name it in `files`",
         )
-    return {key: environ[key] if value is None else value for key, value in env.items()}
+    return {key: as_it_stands(environ[key]) if value is None else value for key, value in env.items()}

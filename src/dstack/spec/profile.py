@@ -77,6 +77,13 @@ def _max_duration(value: object) -> int | None:
     return seconds
 
 
+def _stop_duration(value: object) -> object:
+    if value is not None and _is_off(value):
+        expected = "expected a duration such as `90s` or `15m`"
+        raise ValueError(f"{expected}, found `off`; what is stopped must end at some time")
+    return value
+
+
 Duration = Annotated[int, BeforeValidator(_duration), PlainSerializer(duration_text, when_used="json"), Also((TEXT,))]
 """Seconds; written `90s`, `15m`, `2h`, `1d` or as a number."""
 
@@ -193,7 +200,7 @@ class ProfileFields(Spec):
     """The old name of `retry`"""
     max_duration: Annotated[Limit, BeforeValidator(_max_duration)] = None
     """The longest time a job may run, in seconds or as `2h`; then it is stopped. `off` (no limit) where unset"""
-    stop_duration: Duration | None = None
+    stop_duration: Annotated[Duration | None, BeforeValidator(_stop_duration)] = None
     """How long a job that is stopped may take to end by itself, in seconds or as `1m`. 10 seconds where unset"""
     max_price: Price | None = None
     """The highest price of an instance, in US dollars an hour"""

@@ -1,4 +1,7 @@
-"""Secrets in a configuration: `${{ secrets.NAME }}` in values of `env` and in `registry_auth`."""
+"""Secrets in a configuration: `${{ secrets.NAME }}` in values of `env` and in `registry_auth`.
+
+One more `$` before it makes it plain text: `$${{ any }}` stands for `${{ any }}`.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,7 +11,7 @@ from dstack.errors import InvalidRequestError
 from dstack.kit.text import nearest, shown
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
-_REFERENCE = re.compile(r"\$\{\{(.*?)\}\}", re.DOTALL)
+_REFERENCE = re.compile(r"(\$?)\$\{\{(.*?)\}\}", re.DOTALL)
 
 
 def check_name(name: str) -> None:
@@ -30,10 +33,10 @@ def names_in(text: str) -> list[str]:
         (['TOKEN'], [])
     """
     names = []
-    for inside in _REFERENCE.findall(text):
-        kind, dot, name = inside.strip().partition(".")
+    for inside in _references_in(text):
+        kind, dot, name = inside.partition(".")
         if kind != "secrets" or not dot or not NAME.fullmatch(name):
-            raise ValueError(f"expected a secret such as `${{{{ secrets.TOKEN }}}}`, found {shown(inside.strip())}")
+            raise ValueError(f"expected a secret such as `${{{{ secrets.TOKEN }}}}`, found {shown(inside)}")
         names.append(name)
     return names
 
@@ -52,7 +55,21 @@ def filled(text: str, secrets: Mapping[str, str]) -> str:
         if name not in secrets:
             guess = nearest(name, secrets)
             raise ValueError(f"there is no secret `{name}`" + (f"; did you mean `{guess}`?" if guess else ""))
-    return _REFERENCE.sub(lambda found: secrets[found[1].strip().partition(".")[2]], text)
+    return _REFERENCE.sub(lambda found: found[0][1:] if found[1] else secrets[found[2].strip().partition(".")[2]], text)
+
+
+def as_it_stands(text: str) -> str:
+    """What `filled` makes the text of.
+
+    Examples:
+        >>> as_it_stands("a ${{ b }}")
+        'a $${{ b }}'
+    """
+    return _REFERENCE.sub(r"$\g<0>", text)
+
+
+def _references_in(text: str) -> Iterator[str]:
+    return (inside.strip() for is_plain, inside in _REFERENCE.findall(text) if not is_plain)
 
 
 FIELDS = ("env", "registry_auth")
@@ -76,4 +93,4 @@ def refers_to_secret(text: str) -> bool:
         >>> refers_to_secret("echo ${{ secrets.TOKEN }}"), refers_to_secret("echo ${{ matrix.os }}")
         (True, False)
     """
-    return any(inside.strip().startswith("secrets.") for inside in _REFERENCE.findall(text))
+    return any(inside.startswith("secrets.") for inside in _references_in(text))

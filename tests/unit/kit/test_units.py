@@ -33,6 +33,16 @@ def test_memory_is_read_in_gigabytes_of_1024(written: object, gb: float) -> None
     assert Memory.parse(written) == gb
 
 
+def test_memory_and_ranges_are_made_of_text_too() -> None:
+    assert Memory("8GB") == 8.0 and Memory() == 0.0 and str(Memory("512mb")) == "512MB"
+    with pytest.raises(ValueError, match="expected a size such as `8GB`, `512MB` or `1TB`, found `8GiB`"):
+        Memory("8GiB")
+    sizes = Range(min="8GB", max="16GB")  # type: ignore[type-var]
+    assert Range.parse(sizes, Memory.parse) == Range(Memory(8), Memory(16))
+    with pytest.raises(ValueError, match=r"expected a range whose end is not below its start, found `16GB..8GB`"):
+        Range.parse(Range(min="16GB", max="8GB"), Memory.parse)  # type: ignore[type-var]
+
+
 @pytest.mark.parametrize(
     ("written", "shown"),
     [

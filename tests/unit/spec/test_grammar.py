@@ -225,6 +225,8 @@ def test_a_password_is_in_no_error_and_no_repr(auth: object) -> None:
 
 def test_variables_are_taken_from_the_environment_of_the_submitter() -> None:
     assert env.resolve({"A": "1", "B": None}, {"A": "2", "B": "3"}) == {"A": "1", "B": "3"}
+    asked = {"A": "${{ secrets.A }}", "B": None}
+    assert env.resolve(asked, {"B": "${{ foo }}"}) == {"A": "${{ secrets.A }}", "B": "$${{ foo }}"}
     with pytest.raises(ConfigurationError) as caught:
         env.resolve({"A": None, "B": None, "C": "x"}, {"A": ""} | {"C": "y"})
     assert str(caught.value) == (
@@ -311,6 +313,14 @@ def test_a_limit_can_be_off(written: object) -> None:
 @pytest.mark.parametrize("written", [True, "on", -1, "never"])
 def test_a_limit_is_a_duration_or_off(written: object) -> None:
     assert "`max_duration`: expected a duration such as" in refusal_of({"max_duration": written})
+
+
+@pytest.mark.parametrize("written", ["off", False])
+def test_how_long_stopping_may_take_cannot_be_off(written: object) -> None:
+    assert refusal_of({"stop_duration": written}) == (
+        "`stop_duration`: expected a duration such as `90s` or `15m`, found `off`; "
+        "what is stopped must end at some time"
+    )
 
 
 def test_a_run_that_may_last_no_time_at_all_is_refused() -> None:

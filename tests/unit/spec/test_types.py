@@ -15,7 +15,7 @@ from dstack.spec.base import Spec
 from dstack.spec.mounts import FileMapping, MountPoint
 from dstack.spec.parse import TYPES, parse_configuration, parse_profiles, read_configuration, to_mapping
 from dstack.spec.schema import configuration_schema, profiles_schema
-from dstack.spec.secrets import filled, names_in
+from dstack.spec.secrets import as_it_stands, filled, names_in
 from dstack.spec.service import Service
 from dstack.spec.task import Task
 
@@ -543,6 +543,11 @@ def test_a_file_survives_its_text(local_path: str, path: str) -> None:
 def test_a_text_without_secrets_is_as_it_was(text: str) -> None:
     if "${{" not in text:
         assert names_in(text) == [] and filled(text, {}) == text
+
+
+@given(st.lists(st.sampled_from(["$", "${{", "}}", "{", " ", "secrets.A", "x"])).map("".join) | st.text())
+def test_any_text_can_be_kept_as_it_stands(text: str) -> None:
+    assert names_in(as_it_stands(text)) == [] and filled(as_it_stands(text), {}) == text
 
 
 def test_a_secret_that_is_not_there_is_told_with_the_nearest() -> None:
