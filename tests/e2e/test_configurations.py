@@ -1,6 +1,7 @@
 """Configurations as people use them: secrets, files, profiles, changes of active runs, old spellings, every command."""
 
 import json
+import socket
 import stat
 
 import jsonschema
@@ -9,7 +10,7 @@ import yaml
 
 from dstack.api import DevEnvironment, Service, Task
 from dstack.errors import InvalidRequestError, ResourceExistsError
-from tests.e2e.home import Home
+from tests.e2e.home import Home, wait_for
 
 FOUNDATIONS = ["file", "postgres"]
 
@@ -91,6 +92,45 @@ def test_an_active_run_is_changed_in_place_or_started_anew(home: Home) -> None:
     assert anew.returncode == 0, anew.stderr
     newest, former = home.runs()
     assert (former["id"], former["status"]) == (before["id"], "terminated") and newest["status"] != "terminated"
+    assert home.cli("stop", "one", "-x", "-y").returncode == 0
+
+
+def test_an_active_run_goes_on_where_the_new_one_could_not_have_its_local_ports(home: Home) -> None:
+    home.write("t.yml", "type: task\nname: one\ncommands: [sleep 1000]\n")
+    assert home.cli("apply", "-f", "t.yml", "-y", "-d").returncode == 0
+    (before,) = home.runs()
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        port = used.getsockname()[1]
+        for mapping in (str(port), f"{port}:80"):
+            home.write("t.yml", f"type: task\nname: one\ncommands: [sleep 1000]\nports: ['{mapping}']\n")
+            refused = home.cli("apply", "-f", "t.yml", "-y", "-d")
+            assert refused.returncode == 1 and f"error: The local port {port} is in use" in refused.stderr
+            (after,) = home.runs()
+            assert (after["id"], after["status"] in ("provisioning", "running")) == (before["id"], True)
+    assert home.cli("stop", "one", "-x", "-y").returncode == 0
+
+
+@pytest.mark.parametrize("is_direct", [True, False], ids=["the job's own", "of who is attached"])
+def test_a_local_port_that_the_former_run_has_is_no_reason_to_refuse_the_new_one(home: Home, is_direct: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    mapping = str(port) if is_direct else f"{port}:80"
+    serve = f"echo {{}}; exec python3 -m http.server {port} --bind 127.0.0.1" if is_direct else "echo {}; sleep 1000"
+
+    def write(word: str) -> None:
+        lines = "type: task\nname: one\n" + f"ports: ['{mapping}']\n" + f"commands: ['{serve.format(word)}']\n"
+        home.write("t.yml", lines)
+
+    write("first")
+    assert home.cli("apply", "-f", "t.yml", "-y", "-d").returncode == 0
+    if not is_direct:
+        home.start("attach", "one")
+    wait_for("the port", lambda: not home.may_use_port(port))
+    write("second")
+    anew = home.cli("apply", "-f", "t.yml", "-y", "-d")
+    assert anew.returncode == 0, anew.stderr
+    newest, former = home.runs()
+    assert (former["status"], newest["status"] != "terminated") == ("terminated", True)
     assert home.cli("stop", "one", "-x", "-y").returncode == 0
 
 

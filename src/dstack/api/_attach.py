@@ -16,7 +16,7 @@ from dstack.api._connection import LOCAL, check_way
 from dstack.api._keys import Identity
 from dstack.api._tunnel import Tunnel, Way
 from dstack.errors import PortUsedError
-from dstack.protocol.views import AccessView
+from dstack.protocol.views import AccessView, RunView
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,23 @@ def open_attachment(wish: Wish) -> Attachment:
         return attachment
 
 
+def ports_freed_by(run: RunView) -> set[int]:
+    """The local ports that become free when a run ends: those at which its jobs listen themselves, on this machine, and
+    those at which some process is attached to it.
+    """
+    direct = {port for job in run.jobs if job.instance and job.instance.hostname in LOCAL for port in job.ports}
+    return direct.union(*(_attached_ports(f"{run.id}-{job.replica}-{job.node}") for job in run.jobs))
+
+
+def _attached_ports(key: str) -> set[int]:
+    with _places.locked(_folder() / "lock"):
+        claim = _Claim(_folder() / f"{key}.json")
+        if not claim.is_ours:
+            return set(_ports_in(claim.read()).values())
+        claim.forget()
+    return set()
+
+
 class _Name:
     """What `ssh` knows the job by while this process is attached."""
 
@@ -162,8 +179,11 @@ class _Claim:
 
     def release(self) -> None:
         with _places.locked(_folder() / "lock"):
-            self._path.unlink(missing_ok=True)
-            os.close(self._handle)
+            self.forget()
+
+    def forget(self) -> None:
+        self._path.unlink(missing_ok=True)
+        os.close(self._handle)
 
 
 def _folder() -> Path:
@@ -172,9 +192,6 @@ def _folder() -> Path:
 
 def _joined(wish: Wish, access: AccessView, state: dict[str, object]) -> Attachment:
     """What another process (or another `Run` in this one) has open already; closing it closes nothing."""
-    ports = state["ports"]
-    assert isinstance(ports, dict)
-    joined = {int(port): int(local) for port, local in ports.items()}
     if wish.is_explicit:
         raise PortUsedError(
             f"The run `{wish.host_name}` is attached by process {state['pid']} already, with other ports or address",
@@ -182,7 +199,13 @@ def _joined(wish: Wish, access: AccessView, state: dict[str, object]) -> Attachm
         )
     if wish.reserved is not None:
         wish.reserved.release()
-    return Attachment(joined, wish.host_name, access.working_dir)
+    return Attachment(_ports_in(state), wish.host_name, access.working_dir)
+
+
+def _ports_in(state: dict[str, object]) -> dict[int, int]:
+    ports = state["ports"]
+    assert isinstance(ports, dict)
+    return {int(port): int(local) for port, local in ports.items()}
 
 
 def _bind(wish: Wish, *, is_direct: bool) -> tuple[dict[int, int], dict[int, socket.socket]]:

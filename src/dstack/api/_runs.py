@@ -143,7 +143,7 @@ class RunCollection:
         self,
         plan: RunPlan,
         repo: "Repo | None" = None,
-        reserve_ports: bool = True,
+        reserve_ports: "bool | _ports.Reservation" = True,
         progress: "Progress | None" = None,
     ) -> Run:
         """Do what was planned: submit the run, or change the active one where that can be done while it goes on.
@@ -151,7 +151,7 @@ class RunCollection:
         Args:
             plan: what `get_plan` gave.
             repo: the files it needs, where the plan was made without.
-            reserve_ports: take the local ports first.
+            reserve_ports: take the local ports first; or those that are taken already.
             progress: told the bytes of the files that are there by now, and all bytes.
 
         Raises:
@@ -250,9 +250,17 @@ class RunCollection:
         return [ChangeView(field="files", old=_of_files(old), new=_of_files(new), in_place=False)]
 
     def _submit(
-        self, draft: Draft, repo: "Repo | None", *, reserve_ports: bool, progress: "Progress | None" = None
+        self,
+        draft: Draft,
+        repo: "Repo | None",
+        *,
+        reserve_ports: "bool | _ports.Reservation",
+        progress: "Progress | None" = None,
     ) -> Run:
-        reserved = _ports.Reservation(draft.ports) if reserve_ports else None
+        if isinstance(reserve_ports, _ports.Reservation):
+            reserved: _ports.Reservation | None = reserve_ports
+        else:
+            reserved = _ports.Reservation(draft.ports) if reserve_ports else None
         try:
             files = self._context.repos.upload(repo, draft.files, draft.folder, progress)
             key = identity(self._context.ssh_identity_file)

@@ -11,6 +11,7 @@ from dstack.api.aio._threads import Threads
 
 if TYPE_CHECKING:
     from dstack.api._files import Progress
+    from dstack.api._ports import Reservation
     from dstack.api._repos import Repo
     from dstack.api._submissions import Options
     from dstack.protocol.views import MetricsView, RunView
@@ -237,7 +238,7 @@ class RunCollection:
         self,
         plan: "api.RunPlan",
         repo: "Repo | None" = None,
-        reserve_ports: bool = True,
+        reserve_ports: "bool | Reservation" = True,
         progress: "Progress | None" = None,
     ) -> Run:
         """Do what was planned."""

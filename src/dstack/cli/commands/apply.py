@@ -8,6 +8,8 @@ from dstack.cli import options
 
 if TYPE_CHECKING:
     from dstack.api import Client, LocalRepo, RemoteRepo, Run, RunPlan
+    from dstack.api._ports import Reservation
+    from dstack.protocol.views import RunView
     from dstack.spec.parse import RunConfiguration
 
 HELP = "submit a run from a configuration file, or change the one of its name"
@@ -81,11 +83,17 @@ def _confirmed(plan: "RunPlan") -> bool:
     return words.confirmed(f"Submit the run{name}?")
 
 
-def _submit(client: "Client", plan: "RunPlan", arguments: argparse.Namespace) -> int:
+def _submit(
+    client: "Client", plan: "RunPlan", arguments: argparse.Namespace, reserved: "Reservation | None" = None
+) -> int:
     from dstack.cli import following, words
 
     with words.StatusLine() as line:
-        one = client.runs.exec_plan(plan, progress=lambda sent, total: line.set(_sent(sent, total), is_lasting=False))
+        one = client.runs.exec_plan(
+            plan,
+            reserve_ports=reserved or True,
+            progress=lambda sent, total: line.set(_sent(sent, total), is_lasting=False),
+        )
     code = _detached(one) if arguments.detach else following.follow(one, shows_log=not arguments.json)
     if arguments.json:
         words.show(one.view.model_dump_json(indent=2))
@@ -117,6 +125,7 @@ def _apply_to_active(
         return 0
     if not arguments.yes and not words.confirmed(f"Stop the run `{current.name}` and submit it anew?"):
         return following.EXIT_ERROR
+    reserved = _reserved(plan, current)
     _stop(client, current.id)
     anew = client.runs.get_plan(
         configuration,
@@ -125,7 +134,20 @@ def _apply_to_active(
         run_name=current.name,
         profile=options.find_profile(arguments.profile),
     )
-    return _submit(client, anew, arguments)
+    return _submit(client, anew, arguments, reserved)
+
+
+def _reserved(plan: "RunPlan", current: "RunView") -> "Reservation":
+    """The local ports that the new run needs, taken before the active one is stopped for it.
+
+    Raises:
+        PortUsedError: one cannot be had; the active run goes on.
+    """
+    from dstack.api._attach import ports_freed_by
+    from dstack.api._ports import Reservation
+
+    freed = ports_freed_by(current)
+    return Reservation({port: local for port, local in plan.draft.ports.items() if local not in freed})
 
 
 def _stop(client: "Client", run_id: str) -> None:
