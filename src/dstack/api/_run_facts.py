@@ -77,12 +77,12 @@ class RunFacts:
         """0 where all went well, else that of the job that failed first; None before the end and where nobody knows."""
         if not self.status.is_finished():
             return None
+        if self.status is RunStatus.DONE:  # jobs that were ended with it may have other codes
+            return 0
         failed = [job for job in self._view.jobs if job.exit_code]
-        if failed:
-            return min(
-                failed, key=lambda job: (job.finished_at is None, job.finished_at, job.replica, job.node)
-            ).exit_code
-        return 0 if self.status is RunStatus.DONE else None
+        if not failed:
+            return None
+        return min(failed, key=lambda job: (job.finished_at is None, job.finished_at, job.replica, job.node)).exit_code
 
     @property
     def reason(self) -> str | None:

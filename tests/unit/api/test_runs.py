@@ -285,6 +285,7 @@ def test_all_pages_of_the_list_are_fetched(client: Client, one: OneRun, server: 
     [
         ("running", [0], None),
         ("done", [0], 0),
+        ("done", [0, 143], 0),
         ("failed", [3], 3),
         ("failed", [0, 7], 7),
         ("failed", [None], None),
