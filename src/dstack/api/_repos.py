@@ -209,8 +209,9 @@ class VirtualRepo:
         self.repo_id = repo_id
         """What tells it from others."""
         self._files: dict[str, bytes] = {}
+        self._folders: set[str] = set()
 
-    def add_file(self, path: str, content: bytes) -> None:
+    def add_file(self, path: str, content: bytes | bytearray | memoryview) -> None:
         """Add a file, in place of one of that path.
 
         Args:
@@ -218,7 +219,8 @@ class VirtualRepo:
             content: the file's bytes.
 
         Raises:
-            ValueError: the path is absolute, or leads out of the folder.
+            ValueError: the path is absolute, leads out of the folder, or cannot be a file beside those added before.
+            TypeError: the content is no bytes.
 
         Examples:
             >>> VirtualRepo("x").add_file("../out", b"")
@@ -229,7 +231,16 @@ class VirtualRepo:
 
         if not is_safe_path(path):
             raise ValueError(f"expected a path inside the job's folder, found `{path}`")
-        self._files[path] = content
+        try:
+            path.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise ValueError(f"expected a path that UTF-8 can write, found {path!a}") from error
+        folders = {path[:end] for end, letter in enumerate(path) if letter == "/"}
+        if path in self._folders or not folders.isdisjoint(self._files):
+            other = next(one for one in self._files if one in folders or one.startswith(f"{path}/"))
+            raise ValueError(f"`{path}` and `{other}` cannot both be files: one would be a folder of the other")
+        self._files[path] = _bytes_of(content, path)
+        self._folders |= folders
 
     def add_file_from_package(self, package: ModuleType | str, path: str) -> None:
         """Add a file of an installed package, under the same path.
@@ -280,6 +291,14 @@ class VirtualRepo:
         from dstack.protocol.requests import RepoRef
 
         return RepoRef(id=self.repo_id, kind="virtual", root=root)
+
+
+def _bytes_of(content: object, path: str) -> bytes:
+    if isinstance(content, str):
+        raise TypeError(f"expected the bytes of `{path}`, found a text: pass `content.encode()`")
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise TypeError(f"expected the bytes of `{path}`, found a value of type `{type(content).__name__}`")
+    return bytes(content)
 
 
 Repo: TypeAlias = LocalRepo | RemoteRepo | VirtualRepo
