@@ -2,10 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dstack.api import _config, _places
 from dstack.errors import ConfigurationError
+from dstack.kit.text import is_segment
+
+if TYPE_CHECKING:
+    import yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +34,12 @@ def add_project(name: str, url: str, token: str, *, is_default: bool) -> None:
     """Add a project, in place of one of that name. The first one is the default.
 
     Raises:
-        ConfigurationError: the URL or the token is none.
+        ConfigurationError: the name, the URL or the token is none.
     """
+    if not is_segment(name):
+        raise ConfigurationError(
+            f"{name!a} cannot be a project's name", hint="Give the name that the project has on its server"
+        )
     address = _config.checked_address(url, token, where="The URL", token_where="The token")
 
     def change(projects: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -39,7 +47,8 @@ def add_project(name: str, url: str, token: str, *, is_default: bool) -> None:
         default = is_default or not any(one.get("default") for one in others)
         if default:
             others = [{**one, "default": False} for one in others]
-        return [*others, {"name": name, "url": address.url, "token": address.token, "default": default}]
+        former: dict[str, Any] = next((one for one in projects if one["name"] == name), {})
+        return [*others, {**former, "name": name, "url": address.url, "token": address.token, "default": default}]
 
     _rewrite(change)
 
@@ -75,9 +84,43 @@ def _check_known(name: str) -> None:
 
 
 def _rewrite(change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+    folder = _places.private_folder(_places.home())
+    path = _config.config_file()
+    with _places.locked(folder / "config.lock"):
+        projects = change(_config.projects_in_file())
+        text = path.read_text("utf-8") if path.exists() else ""
+        _places.write_whole(path, _with_projects(text, projects))
+
+
+def _with_projects(text: str, projects: list[dict[str, Any]]) -> str:
+    """The file with other projects. What else is in it stays, with its comments where it is written line by line."""
     import yaml
 
-    folder = _places.private_folder(_places.home())
-    with _places.locked(folder / "config.lock"):
-        document = {"projects": change(_config.projects_in_file())}
-        _places.write_whole(_config.config_file(), yaml.safe_dump(document, sort_keys=False))
+    wanted = {**(yaml.safe_load(text) or {}), "projects": projects}
+    text = text if text.endswith("\n") or not text else f"{text}\n"
+    written = yaml.safe_dump({"projects": projects}, sort_keys=False, allow_unicode=True)
+    begin, end = _place_of_projects(yaml.compose(text, yaml.SafeLoader), len(text))
+    whole = text[:begin] + (written.removesuffix("\n") if text[end:] else written) + text[end:]
+    try:
+        if yaml.safe_load(whole) == wanted:
+            return whole
+    except yaml.YAMLError:
+        pass  # such as where something refers to what stood in the projects
+    return yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True)
+
+
+def _place_of_projects(root: "yaml.Node | None", size: int) -> tuple[int, int]:
+    """Where in the text the key and its value begin and end; at the very end where they are not there."""
+    pairs: list[tuple[yaml.Node, yaml.Node]] = root.value if root is not None else []
+    for key, value in pairs:
+        if key.value == "projects":
+            return key.start_mark.index, _end_of(value)
+    return size, size
+
+
+def _end_of(node: "yaml.Node") -> int:
+    """Where a value ends, without the comments that follow it."""
+    if isinstance(node.value, str) or getattr(node, "flow_style", True) or not node.value:
+        return node.end_mark.index
+    last = node.value[-1]
+    return _end_of(last[1] if isinstance(last, tuple) else last)

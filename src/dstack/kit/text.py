@@ -22,6 +22,16 @@ def listed(words: Iterable[str]) -> str:
     return ", ".join(f"`{word}`" for word in words)
 
 
+def is_segment(text: str) -> bool:
+    """Whether a text can be one segment of a URL's path, and arrives there as it is.
+
+    Examples:
+        >>> is_segment("my run"), is_segment("a/b"), is_segment(".."), is_segment("")
+        (True, False, False, False)
+    """
+    return text.isprintable() and "/" not in text and text not in ("", ".", "..")
+
+
 def size_text(size_bytes: float) -> str:
     """Bytes for people.
 
