@@ -195,6 +195,14 @@ def test_a_program_makes_files_for_a_job(home: Home) -> None:
     assert text == '{"a": 1}\n"""\nmade-up\n'
 
 
+@pytest.mark.parametrize("repo_id", ["made-up", "team/x", ".."])
+def test_a_program_may_initialize_its_files_under_any_id(home: Home, repo_id: str) -> None:
+    repos, repo = home.client().repos, VirtualRepo(repo_id)
+    assert not repos.is_initialized(repo)
+    repos.init(repo)
+    assert repos.is_initialized(repo) and not repos.is_initialized(VirtualRepo(f"{repo_id}x"))
+
+
 def test_init_on_the_command_line_lets_runs_use_the_checkout(home: Home, work: Path, public: GitOverHttp) -> None:
     (work / "new.txt").write_text("new\n")
     (work / ".dstack.yml").write_text("type: task\nname: one\ncommands: [cat new.txt same.txt]\n")

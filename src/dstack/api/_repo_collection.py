@@ -67,7 +67,7 @@ class RepoCollection:
             raise ConfigurationError(f"A `{type(repo).__name__}` takes no Git credentials", hint="Leave them out")
         else:
             request = InitRepo(kind=repo.ref(None).kind)
-        self._transport.call(routes.INIT_REPO, request, project=self._project, repo=repo.repo_id)
+        self._transport.call(routes.INIT_REPO, request, project=self._project, repo=repo.ref(None).id)
 
     def is_initialized(self, repo: Repo) -> bool:
         """Whether the caller has initialized the repo in the project.
@@ -77,7 +77,7 @@ class RepoCollection:
             >>> Client.from_config().repos.is_initialized(VirtualRepo("never-seen"))
             False
         """
-        return any(one.id == repo.repo_id for one in self.list())
+        return any(one.id == repo.ref(None).id for one in self.list())
 
     def list(self) -> "list[RepoView]":
         """All repos that the caller has initialized in the project, without credentials.

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from dstack.protocol.requests import RepoRef
 
 
+LONGEST_REPO_ID = 200
+
+
 @dataclass(frozen=True, slots=True)
 class LocalRepo:
     """A folder of this machine, sent with a run.
@@ -196,7 +199,8 @@ class VirtualRepo:
     """Files that a program makes, sent with a run.
 
     Args:
-        repo_id: what tells it from others, such as `my-files`.
+        repo_id: what tells it from others, such as `my-files`. Where it cannot stand in a URL, as `team/x`, or is long,
+            a hash of it goes to the server instead.
 
     Examples:
         >>> repo = VirtualRepo(repo_id="my-files")
@@ -288,9 +292,13 @@ class VirtualRepo:
             >>> VirtualRepo("x").ref(None).id
             'x'
         """
+        from dstack.kit.text import is_segment
         from dstack.protocol.requests import RepoRef
 
-        return RepoRef(id=self.repo_id, kind="virtual", root=root)
+        is_short = len(self.repo_id) <= LONGEST_REPO_ID
+        digest = hashlib.sha256(self.repo_id.encode("utf-8", "surrogatepass")).hexdigest()
+        fits = is_short and is_segment(self.repo_id)
+        return RepoRef(id=self.repo_id if fits else f"virtual-{digest[:16]}", kind="virtual", root=root)
 
 
 def _bytes_of(content: object, path: str) -> bytes:

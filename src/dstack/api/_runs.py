@@ -11,6 +11,7 @@ from dstack.api._submissions import Draft, Options, RunPlan, draft_of
 from dstack.errors import ResourceNotExistsError
 from dstack.kit.clock import SystemClock
 from dstack.kit.ids import RandomIds
+from dstack.kit.text import is_segment
 from dstack.protocol import routes
 from dstack.protocol.views import ChangeView, PlanView, RunPage, RunView
 
@@ -47,6 +48,8 @@ class RunCollection:
             >>> runs.get("found").id == run.id
             True
         """
+        if not is_segment(run_name):
+            return None
         try:
             view = self._context.transport.call(routes.GET_RUN, project=self._context.project, run=run_name)
         except ResourceNotExistsError:

@@ -15,7 +15,15 @@ from pydantic import BaseModel, ValidationError
 
 from dstack import __version__
 from dstack.api._servers import Server
-from dstack.errors import DstackError, ServerError, ServerUnreachableError, UnauthorizedError, error_of_code
+from dstack.errors import (
+    ConfigurationError,
+    DstackError,
+    ServerError,
+    ServerUnreachableError,
+    UnauthorizedError,
+    error_of_code,
+)
+from dstack.kit.text import is_segment
 from dstack.protocol.routes import Route
 from dstack.protocol.views import Problem
 
@@ -110,6 +118,7 @@ class Transport:
             path: what stands in the braces of the route's path.
 
         Raises:
+            ConfigurationError: what was given cannot be sent.
             ServerUnreachableError: nobody answers.
             ServerError: the server refused or failed; the class tells which.
         """
@@ -186,7 +195,7 @@ class Transport:
 
         content, content_type = _content_of(body)
         params = {name: _text(value) for name, value in (query or {}).items() if value is not None}
-        where = route.path.format_map({name: quote(value, safe="") for name, value in path.items()})
+        where = route.path.format_map({name: _segment(name, value) for name, value in path.items()})
         attempt = 0
         while True:
             attempt += 1
@@ -249,6 +258,15 @@ def _content_of(body: BaseModel | bytes | None) -> tuple[bytes | None, dict[str,
     if isinstance(body, bytes):
         return body, {"Content-Type": "application/octet-stream"}
     return body.model_dump_json(exclude_unset=True).encode(), {"Content-Type": "application/json"}
+
+
+def _segment(what: str, name: str) -> str:
+    """What stands for a name in a URL; raises `ConfigurationError` where nothing can."""
+    if not is_segment(name):
+        raise ConfigurationError(
+            f"`{name}` cannot be a {what}'s name", hint="Use a name of letters, digits and `-`, such as `my-name`"
+        )
+    return quote(name, safe="")
 
 
 def _text(value: str | int | bool | None) -> str:

@@ -56,3 +56,11 @@ def test_files_side_by_side_and_in_place_of_each_other_are_fine() -> None:
 def test_a_path_that_no_file_system_takes_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected a path that UTF-8 can write, found 'a\\ud800'"):
         VirtualRepo("x").add_file("a\ud800", b"")
+
+
+def test_any_text_may_be_an_id() -> None:
+    ids = ["my-files", "my files", "team/x", "team/y", "..", "", "x" * 201, "\udcff"]
+    sent = [VirtualRepo(one).ref(None).id for one in ids]
+    assert sent[:2] == ids[:2]
+    assert all(one.startswith("virtual-") and len(one) == 24 for one in sent[2:])
+    assert len(set(sent)) == len(ids)

@@ -269,6 +269,14 @@ def test_a_run_is_found_by_its_name_or_is_none(client: Client) -> None:
     assert client.runs.get("nope") is None
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "\udcff"])
+def test_there_is_no_run_of_a_name_that_none_can_have(client: Client, one: OneRun, name: str) -> None:
+    assert client.runs.get(name) is None
+    with pytest.raises(ConfigurationError, match="cannot be a run's name"):
+        client.runs.delete(name)
+    assert one.server.asked == []
+
+
 def test_all_pages_of_the_list_are_fetched(client: Client, one: OneRun, server: FakeServer) -> None:
     def answer(asked: Asked) -> Answer:
         following = {None: "b", "b": "c", "c": None}[asked.query.get("before")]

@@ -24,11 +24,23 @@ def test_a_reply_becomes_the_view_of_its_route(server: FakeServer, transport: Tr
 
 def test_what_stands_in_a_path_is_quoted_and_what_is_none_stays_out(server: FakeServer, transport: Transport) -> None:
     server.answer = lambda asked: Answer(body=b'{"events": [], "cursor": 0}')
-    transport.call(routes.LIST_EVENTS, query={"run": None, "after": 3, "all": True}, project="a/b")
+    transport.call(routes.LIST_EVENTS, query={"run": None, "after": 3, "all": True}, project="a? b")
     assert (server.asked[0].path, server.asked[0].query) == (
-        "/api/projects/a%2Fb/events",
+        "/api/projects/a%3F%20b/events",
         {"after": "3", "all": "true"},
     )
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", "a\nb", "\udcff"])
+def test_a_name_that_no_url_can_hold_is_refused_before_anything_is_sent(
+    server: FakeServer, transport: Transport, name: str
+) -> None:
+    with pytest.raises(errors.ConfigurationError) as caught:
+        transport.call(routes.GET_SECRET, project="main", secret=name)
+    assert caught.value.message == f"`{name}` cannot be a secret's name"
+    with pytest.raises(errors.ConfigurationError, match="cannot be a project's name"):
+        transport.call(routes.LIST_SECRETS, project=name)
+    assert server.asked == []
 
 
 @pytest.mark.parametrize(
