@@ -14,6 +14,8 @@ from dstack.api._servers import Address
 from dstack.errors import ConfigurationError
 
 DEFAULT_PROJECT = "main"
+LONGEST_LABEL = 63
+"""Of a part of a host's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,13 @@ def checked_address(url: str, token: str, *, where: str, token_where: str) -> Ad
     """The address, unless URL or token cannot be one; raises `ConfigurationError` then."""
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        labels = (parts.hostname or "").removesuffix(".").split(".")
+        good = (
+            parts.scheme in ("http", "https")
+            and url.isprintable()
+            and all(0 < len(label) <= LONGEST_LABEL for label in labels)
+            and parts.port != 0
+        )
     except ValueError:
         good = False
     if not good:
@@ -153,3 +161,6 @@ def _load(path: Path) -> object:
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or "not YAML"
         raise ConfigurationError(f"{place}: {problem}", hint="Correct the file or remove it") from error
+    except (ValueError, LookupError, AttributeError, RecursionError) as error:
+        # A value that is not what it looks like, such as the date `2024-99-99`, or nesting without end.
+        raise ConfigurationError(f"{path}: {error}", hint="Correct the file or remove it") from error

@@ -201,6 +201,8 @@ def _opened(repo: RemoteRepo, key_file: str | os.PathLike[str] | None, token: st
             f"`{key_file}` is no private key without a passphrase that only its owner may read",
             hint="Runs start while nobody is there to type a passphrase: make a key for them with `ssh-keygen`",
         )
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise ConfigurationError("The token for the remote has characters that no token has", hint="Copy it again")
     given = _git.Credentials(key, token or repo.token)
     url, credentials, refs = _git.find_credentials(repo.repo_url, given)
     branches = [ref.removeprefix("refs/heads/") for ref in refs if ref.startswith("refs/heads/")]

@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from dstack.api import _connection, _exec, _ports
 from dstack.api._attach import Wish, open_attachment
@@ -14,6 +14,7 @@ from dstack.api._run_facts import RunFacts
 from dstack.errors import (
     AgentRefused,
     ClientError,
+    ConfigurationError,
     ResourceNotExistsError,
     ServerClientError,
     SSHError,
@@ -97,6 +98,7 @@ class Run(RunFacts):
             job_num: which node of it.
 
         Raises:
+            ConfigurationError: `start_time` is out of the calendar.
             ServerUnreachableError: the server is away for minutes.
 
         Examples:
@@ -109,7 +111,7 @@ class Run(RunFacts):
             "replica": replica_num,
             "node": job_num,
             "stream": "agent" if diagnose else "job",
-            "start_time": start_time.astimezone().isoformat() if start_time else None,
+            "start_time": _instant(start_time),
         }
         path = {"project": self._context.project, "run": self.id}
         reader = LogReader(self._context.transport, path, query, self._fetch, self._changed)
@@ -147,7 +149,7 @@ class Run(RunFacts):
             query={
                 "replica": replica_num,
                 "node": job_num,
-                "start_time": start_time.astimezone().isoformat() if start_time else None,
+                "start_time": _instant(start_time),
             },
             project=self._context.project,
             run=self.id,
@@ -349,3 +351,12 @@ class Run(RunFacts):
     def _changed(self, view: RunView) -> RunView:
         next(self._context.events.follow(self.id, view.cursor))
         return self._fetch()
+
+
+def _instant(time: datetime | None) -> str | None:
+    try:
+        return time.astimezone(UTC).isoformat() if time else None
+    except (ValueError, OverflowError) as error:  # the first and last day of the calendar, moved out of it
+        raise ConfigurationError(
+            f"`{time}` is not a time in every time zone", hint="Leave `start_time` out to have all"
+        ) from error

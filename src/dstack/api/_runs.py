@@ -1,5 +1,6 @@
 """Runs: planning, submitting and finding them."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -8,7 +9,7 @@ from dstack.api._context import Context
 from dstack.api._keys import identity
 from dstack.api._run import Run
 from dstack.api._submissions import Draft, Options, RunPlan, draft_of
-from dstack.errors import ResourceNotExistsError
+from dstack.errors import ConfigurationError, ResourceNotExistsError
 from dstack.kit.clock import SystemClock
 from dstack.kit.ids import RandomIds
 from dstack.kit.text import is_segment
@@ -59,7 +60,7 @@ class RunCollection:
     def submit(  # noqa: PLR0913 - the arguments that programs know it by
         self,
         configuration: "RunConfiguration",
-        configuration_path: str | None = None,
+        configuration_path: str | os.PathLike[str] | None = None,
         repo: "Repo | None" = None,
         backends: "Sequence[BackendType | str] | None" = None,
         regions: Sequence[str] | None = None,
@@ -103,7 +104,7 @@ class RunCollection:
             ResourceExistsError: a run of that name is active.
         """
         options = Options(
-            configuration_path=configuration_path,
+            configuration_path=_text_of(configuration_path),
             backends=backends,
             regions=regions,
             instance_types=instance_types,
@@ -138,6 +139,7 @@ class RunCollection:
             >>> plan.offers[0].backend
             'local'
         """
+        options["configuration_path"] = _text_of(options.get("configuration_path"))
         draft = draft_of(configuration, options)
         view: PlanView = self._context.transport.call(routes.PLAN_RUN, draft.request, project=self._context.project)
         return RunPlan(draft, repo, view, [*view.changes, *self._changed_files(draft, repo, view.current)])
@@ -181,7 +183,7 @@ class RunCollection:
         configuration: "RunConfiguration",
         repo: "Repo | None" = None,
         profile: "Profile | None" = None,
-        configuration_path: str | None = None,
+        configuration_path: str | os.PathLike[str] | None = None,
     ) -> RunPlan:
         """The later spelling of `get_plan`.
 
@@ -190,7 +192,7 @@ class RunCollection:
             >>> Client.from_config().runs.get_run_plan(Task(commands=["echo hello"])).view.project
             'main'
         """
-        return self.get_plan(configuration, repo, profile=profile, configuration_path=configuration_path)
+        return self.get_plan(configuration, repo, profile=profile, configuration_path=_text_of(configuration_path))
 
     def apply_plan(self, run_plan: RunPlan, repo: "Repo | None" = None, reserve_ports: bool = True) -> Run:
         """The later spelling of `exec_plan`.
@@ -208,7 +210,7 @@ class RunCollection:
         configuration: "RunConfiguration",
         repo: "Repo | None" = None,
         profile: "Profile | None" = None,
-        configuration_path: str | None = None,
+        configuration_path: str | os.PathLike[str] | None = None,
         reserve_ports: bool = True,
     ) -> Run:
         """`get_run_plan` and `apply_plan` in one.
@@ -299,6 +301,18 @@ class RunCollection:
             before = page.next
             if before is None:
                 return runs
+
+
+def _text_of(path: str | os.PathLike[str] | None) -> str | None:
+    """A path as a text that people can be shown."""
+    text = None if path is None else os.fspath(path)
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(
+            f"The configuration's path {text!a} is not UTF-8 text", hint="Rename the file or its folder"
+        ) from error
+    return text
 
 
 def _of_files(repo: Mapping[str, Any]) -> str | None:

@@ -32,15 +32,26 @@ class SecretCollection:
 
         Raises:
             InvalidRequestError: the name is none.
+            ConfigurationError: the value is no text, or too long. The value is not shown.
 
         Examples:
             >>> from dstack.api import Client
             >>> Client.from_config().secrets.set("TOKEN", "123")
         """
-        from dstack.protocol import routes
-        from dstack.protocol.requests import SetSecret
+        from pydantic import ValidationError
 
-        self._transport.call(routes.SET_SECRET, SetSecret(value=value), project=self._project, secret=name)
+        from dstack.errors import ConfigurationError
+        from dstack.protocol import routes
+        from dstack.protocol.requests import SECRET_CHARACTERS_MAX, SetSecret
+
+        try:
+            request = SetSecret(value=value)
+        except ValidationError:
+            raise ConfigurationError(
+                f"The value of the secret `{name}` is no UTF-8 text of at most {SECRET_CHARACTERS_MAX} characters",
+                hint="Make a text of other bytes first, such as with `base64`",
+            ) from None
+        self._transport.call(routes.SET_SECRET, request, project=self._project, secret=name)
 
     def get(self, name: str) -> str:
         """The value of a secret. For admins and managers of the project.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from dstack import __version__
 from dstack.api._servers import Server
@@ -194,27 +195,31 @@ class Transport:
         import httpx
 
         content, content_type = _content_of(body)
-        params = {name: _text(value) for name, value in (query or {}).items() if value is not None}
+        params = {name: _text(name, value) for name, value in (query or {}).items() if value is not None}
         where = route.path.format_map({name: _segment(name, value) for name, value in path.items()})
         attempt = 0
         while True:
             attempt += 1
             address = self._server.find()
             http = self._client_for(address.url)
-            request = http.build_request(
-                route.method,
-                address.url + where,
-                content=content,
-                params=params,
-                headers={"Authorization": f"Bearer {address.token}", **content_type, **(headers or {})},
-                timeout=httpx.Timeout(REPLY_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, read=reply_timeout_s),
-            )
             is_last = attempt == TRIES or self._closing.is_set()
             try:
+                request = http.build_request(
+                    route.method,
+                    address.url + where,
+                    content=content,
+                    params=params,
+                    headers={"Authorization": f"Bearer {address.token}", **content_type, **(headers or {})},
+                    timeout=httpx.Timeout(REPLY_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, read=reply_timeout_s),
+                )
                 response = http.send(request, stream=stream)
                 if is_last or response.status_code not in TRANSIENT_STATUSES:
                     return _checked(response)
                 response.close()
+            except (httpx.InvalidURL, UnicodeError) as error:
+                raise ConfigurationError(
+                    f"No server can have the URL `{address.url}`: {error}", hint="Write it like `http://127.0.0.1:3000`"
+                ) from error
             except httpx.TransportError as error:
                 self._server.lost(address)
                 if is_last:
@@ -257,7 +262,13 @@ def _content_of(body: BaseModel | bytes | None) -> tuple[bytes | None, dict[str,
         return None, {}
     if isinstance(body, bytes):
         return body, {"Content-Type": "application/octet-stream"}
-    return body.model_dump_json(exclude_unset=True).encode(), {"Content-Type": "application/json"}
+    try:
+        return body.model_dump_json(exclude_unset=True).encode(), {"Content-Type": "application/json"}
+    except PydanticSerializationError:
+        # Its words, and those of its cause, may hold a secret.
+        raise ConfigurationError(
+            "Something that was given is not UTF-8 text", hint="Correct it, or leave it out"
+        ) from None
 
 
 def _segment(what: str, name: str) -> str:
@@ -269,8 +280,13 @@ def _segment(what: str, name: str) -> str:
     return quote(name, safe="")
 
 
-def _text(value: str | int | bool | None) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _text(name: str, value: str | int | bool | None) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(f"`{name}`: {text!a} is not UTF-8 text", hint="Correct it") from error
+    return text
 
 
 def _checked(response: "httpx.Response") -> "httpx.Response":

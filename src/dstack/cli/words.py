@@ -64,9 +64,18 @@ def bar(done: float, whole: float, width: int = 24) -> str:
 
 
 def asked_secret(question: str) -> str:
-    """What is typed without being shown, or stdin where that is no terminal."""
+    """What is typed without being shown, or stdin where that is no terminal.
+
+    Raises:
+        ConfigurationError: it is no text. What it is is not shown.
+    """
     if not sys.stdin.isatty():
-        return sys.stdin.read().removesuffix("\n")
+        try:
+            return sys.stdin.read().removesuffix("\n")
+        except UnicodeDecodeError:
+            raise ConfigurationError(
+                "What stdin has is not UTF-8 text", hint="Make a text of other bytes first, such as with `base64`"
+            ) from None
     from getpass import getpass
 
     return getpass(f"{question}: ")

@@ -71,10 +71,14 @@ def git_environment(
 def is_remote(url: str) -> bool:
     """Whether a URL leads to another machine: `https://…`, `ssh://…`, `user@host:path`."""
     if "://" in url:
-        parts = urlsplit(url)
-        return parts.scheme in ("https", "http", "ssh", "git", "git+ssh") and bool(parts.hostname)
+        try:
+            parts = urlsplit(url)
+            has_place = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            return False
+        return parts.scheme in ("https", "http", "ssh", "git", "git+ssh") and has_place and url.isprintable()
     host, colon, path = url.partition(":")
-    return bool(colon and host and path) and "/" not in host and not host.startswith("-")
+    return bool(colon and host and path) and "/" not in host and not host.startswith("-") and url.isprintable()
 
 
 def _origin(url: str) -> str:

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 class Request(BaseModel):
     """The base of every body the API takes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # What somebody wrote may be a secret, and no error is to show it.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class RepoRef(Request):
@@ -32,10 +33,13 @@ class InitRepo(Request):
     token: str | None = Field(default=None, max_length=2000, repr=False)
 
 
+SECRET_CHARACTERS_MAX = 50_000
+
+
 class SetSecret(Request):
     """The value of a secret."""
 
-    value: str = Field(max_length=50_000, repr=False)
+    value: str = Field(max_length=SECRET_CHARACTERS_MAX, repr=False)
 
 
 class SubmitRun(Request):

@@ -67,6 +67,10 @@ def test_arguments_win_over_the_environment_which_wins_over_the_file(
         (None, {}, {"DSTACK_TOKEN": "t"}, "`DSTACK_PROJECT` and `DSTACK_SERVER_URL` must be given too"),
         (None, {"project_name": "p", "server_url": "ftp://a", "user_token": "t"}, {}, "`ftp://a` is not a URL"),
         (None, {"project_name": "p", "server_url": "http://a:no", "user_token": "t"}, {}, "`http://a:no` is not a URL"),
+        *(
+            (None, {"project_name": "p", "server_url": url, "user_token": "t"}, {}, f"`{url}` is not a URL")
+            for url in ("http://a..b", f"http://{'x' * 70}", "http://\udcff", "http://a\0b", "http://[a/b", "http://.")
+        ),
         (
             None,
             {"project_name": "p", "server_url": "http://a", "user_token": "s3c\nret"},
@@ -82,6 +86,11 @@ def test_arguments_win_over_the_environment_which_wins_over_the_file(
         ("projects: [3]", {}, {}, "{path}: project 1 is not a mapping"),
         ("projects:\n- {name: main, url: 'http://a'}", {}, {}, "{path}: project `main` has no `token`"),
         ("projects:\n- {name: [}\n", {}, {}, "{path}:2:11: "),
+        ("a: 2024-99-99", {}, {}, "{path}: month must be in 1..12"),
+        ("a: !!int x", {}, {}, "{path}: invalid literal"),
+        ("a: !!bool x", {}, {}, "{path}: 'x'"),
+        ("a: !!timestamp x", {}, {}, "{path}: "),
+        ("[" * 20_000, {}, {}, "{path}: maximum recursion depth exceeded"),
         ("projects: !!python/object:os.system {}", {}, {}, "{path}:1:11: could not determine a constructor"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dstack.api import VirtualRepo
+from dstack.api import ConfigurationError, RemoteRepo, VirtualRepo
 
 
 def files(repo: VirtualRepo) -> dict[str, object]:
@@ -64,3 +64,20 @@ def test_any_text_may_be_an_id() -> None:
     assert sent[:2] == ids[:2]
     assert all(one.startswith("virtual-") and len(one) == 24 for one in sent[2:])
     assert len(set(sent)) == len(ids)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://[x/a",
+        "https://example.com:abc/x",
+        "https://example.com:99999/x",
+        "ssh://git@example.com:x/a",
+        "https://example.com/\udcff",
+        "git@\udcff:a/b",
+        "git@example.com:a\nb",
+    ],
+)
+def test_what_is_no_url_of_a_remote_is_told(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no URL of a remote repository"):
+        RemoteRepo.from_url(url, "main")

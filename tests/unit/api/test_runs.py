@@ -6,13 +6,16 @@ import os
 import queue
 import socket
 import threading
+import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from dstack.api import (
     Client,
@@ -20,6 +23,7 @@ from dstack.api import (
     ConfigurationError,
     LocalRepo,
     PortUsedError,
+    RemoteRepo,
     Resources,
     Run,
     RunStatus,
@@ -29,6 +33,7 @@ from dstack.api import (
 from dstack.api._servers import Address, FixedServer
 from dstack.api.aio._threads import Threads
 from dstack.errors import DstackError, InvalidRequestError, ResourceExistsError
+from dstack.protocol.requests import SetSecret
 
 from .conftest import Answer, Asked, FakeServer
 
@@ -365,6 +370,45 @@ def test_a_port_that_is_none_is_told(client: Client, one: OneRun) -> None:
 def test_logs_of_a_finished_run(client: Client, one: OneRun) -> None:
     one.move("done", exit_code=0)
     assert b"".join(found(client).logs()) == b"line 1\nline 2"
+
+
+@pytest.mark.parametrize("ask", [lambda run, time: run.logs(time), lambda run, time: run.metrics(time)])
+def test_a_time_out_of_the_calendar_is_refused(
+    client: Client, one: OneRun, ask: Callable[[Run, datetime], object]
+) -> None:
+    far_west = timezone(timedelta(hours=-12))
+    with pytest.raises(ConfigurationError, match="is not a time in every time zone"):
+        ask(found(client), datetime.max.replace(tzinfo=far_west))
+    with pytest.raises(ConfigurationError, match="is not a time in every time zone"):
+        ask(found(client), datetime.min)  # noqa: DTZ901 - as programs may write it
+
+
+def test_the_configurations_path_may_be_a_path_and_must_be_a_text(client: Client, one: OneRun) -> None:
+    client.runs.submit(Task(commands=["x"]), configuration_path=Path("a") / "b.yml")
+    assert one.submitted[0]["configuration_path"] == "a/b.yml"
+    for ask in (client.runs.submit, client.runs.get_run_plan, client.runs.get_plan):
+        with pytest.raises(ConfigurationError, match=r"The configuration's path 'a\\udcff.yml' is not UTF-8 text"):
+            ask(Task(commands=["x"]), configuration_path="a\udcff.yml")
+    assert len(one.submitted) == 1
+
+
+@pytest.mark.parametrize("value", ["s3cret\udcff", b"s3cret\xff", "s3cret" * 10_000])
+def test_a_secret_that_cannot_be_kept_is_not_shown(client: Client, one: OneRun, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="The value of the secret `X` is no UTF-8 text") as caught:
+        client.secrets.set("X", value)
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+    with pytest.raises(ValidationError) as raw:
+        SetSecret(value=value)
+    assert "s3cret" not in str(raw.value)
+    assert one.server.asked == []
+
+
+def test_a_token_that_is_none_is_not_shown(client: Client, one: OneRun) -> None:
+    repo = RemoteRepo.from_url("https://example.com/a/b", "main")
+    with pytest.raises(ConfigurationError, match="has characters that no token has") as caught:
+        client.repos.init(repo, oauth_token="s3cret\udcff")
+    assert "s3cret" not in str(caught.value)
+    assert one.server.asked == []
 
 
 def test_stopping_detaches_and_shows_the_new_status(client: Client, one: OneRun) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import traceback
 
 import pytest
 
@@ -9,6 +10,7 @@ from dstack import errors
 from dstack.api._servers import Address, FixedServer
 from dstack.api._transport import Transport
 from dstack.protocol import routes
+from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import HealthView
 
 from .conftest import Answer, Asked, FakeServer
@@ -41,6 +43,24 @@ def test_a_name_that_no_url_can_hold_is_refused_before_anything_is_sent(
     with pytest.raises(errors.ConfigurationError, match="cannot be a project's name"):
         transport.call(routes.LIST_SECRETS, project=name)
     assert server.asked == []
+
+
+def test_what_is_not_utf8_is_refused_before_anything_is_sent_and_is_not_shown_where_it_may_be_secret(
+    server: FakeServer, transport: Transport
+) -> None:
+    with pytest.raises(errors.ConfigurationError, match=r"`run`: '\\udcff' is not UTF-8 text"):
+        transport.call(routes.LIST_EVENTS, query={"run": "\udcff"}, project="main")
+    body = SubmitRun(configuration={"env": {"KEY": "s3cret\udcff"}})
+    with pytest.raises(errors.ConfigurationError, match="Something that was given is not UTF-8 text") as caught:
+        transport.call(routes.SUBMIT_RUN, body, project="main")
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("url", ["http://xn--a", "http://a..b", f"http://{'x' * 70}"])
+def test_a_url_that_no_server_can_have_is_told(url: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match=f"No server can have the URL `{url}`: "):
+        Transport(FixedServer(Address(url, "t"))).call(routes.HEALTH)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,25 @@ def test_the_project_may_stand_before_or_after_the_command(cli: Cli, tmp_path: P
     assert "There is no project `x`" in cli("ps", "--project", "x")
 
 
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_a_secret_that_is_no_text_is_not_shown(errors: str, tmp_path: Path) -> None:
+    env = {"HOME": str(tmp_path), "PYTHONIOENCODING": f"utf-8:{errors}", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "dstack.cli", "secret", "set", "X"]
+    done = subprocess.run(command, input=b"s3cret\xff", env=env, capture_output=True)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b" UTF-8 text" in done.stderr and b"s3cret" not in done.stderr and b"inside dstack" not in done.stderr
+
+
+@pytest.mark.parametrize("since", ["999999w", "99999999999w", "9999-12-31T23:59:59-12:00", "yesterday"])
+def test_a_time_that_is_none_is_told(cli: Cli, since: str) -> None:
+    assert cli("logs", "one", "--since", since) == (
+        "exit 1\n"
+        "stderr:\n"
+        f"error: `{since}` is neither a duration nor a time\n"
+        "hint: Write `10m`, `2h`, `1d` or `2030-01-31T12:00`\n"
+    )
+
+
 def test_a_bug_is_a_sentence_and_a_traceback_only_on_demand(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(arguments: object) -> int:
         raise RuntimeError("oops")

@@ -192,7 +192,7 @@ class RunCollection:
     async def submit(  # noqa: PLR0913 - the arguments that programs know it by
         self,
         configuration: "RunConfiguration",
-        configuration_path: str | None = None,
+        configuration_path: str | os.PathLike[str] | None = None,
         repo: "Repo | None" = None,
         backends: "Sequence[api.BackendType | str] | None" = None,
         regions: Sequence[str] | None = None,
@@ -249,7 +249,7 @@ class RunCollection:
         configuration: "RunConfiguration",
         repo: "Repo | None" = None,
         profile: "api.Profile | None" = None,
-        configuration_path: str | None = None,
+        configuration_path: str | os.PathLike[str] | None = None,
     ) -> "api.RunPlan":
         """The later spelling of `get_plan`."""
         return await self._threads.call(self._runs.get_run_plan, configuration, repo, profile, configuration_path)
@@ -263,7 +263,7 @@ class RunCollection:
         configuration: "RunConfiguration",
         repo: "Repo | None" = None,
         profile: "api.Profile | None" = None,
-        configuration_path: str | None = None,
+        configuration_path: str | os.PathLike[str] | None = None,
         reserve_ports: bool = True,
     ) -> Run:
         """`get_run_plan` and `apply_plan` in one."""

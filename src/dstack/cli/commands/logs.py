@@ -53,7 +53,7 @@ def since_of(text: str, now: "datetime") -> "datetime":
         pass
     try:
         return datetime.fromisoformat(text).astimezone()
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ConfigurationError(
             f"`{text}` is neither a duration nor a time", hint="Write `10m`, `2h`, `1d` or `2030-01-31T12:00`"
         ) from error
