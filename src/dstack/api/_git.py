@@ -1,6 +1,7 @@
 """What Git knows: of a checkout of this machine, and of a remote, asked with each of the credentials there are."""
 
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -119,6 +120,20 @@ def normal_url(url: str) -> tuple[str, str | None]:
         return url, None
     place = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=place)), parts.password
+
+
+def check_revision(branch: str | None, commit: str | None) -> None:
+    """Make sure that there can be such a branch and such a commit.
+
+    Raises:
+        ConfigurationError: there cannot.
+    """
+    if branch and not (branch.isprintable() and " " not in branch and branch[0] != "-" and len(branch) <= 250):
+        raise ConfigurationError(f"{branch!a} can be no branch", hint="Name one such as `main`")
+    if commit and not re.fullmatch("[0-9a-f]{7,64}", commit):
+        raise ConfigurationError(
+            f"{commit!a} can be no commit", hint="Write its hash in 7 to 64 digits and small letters from a to f"
+        )
 
 
 def identity_of(url: str) -> str:

@@ -143,7 +143,7 @@ class RemoteRepo:
 
         Raises:
             ValueError: neither branch nor hash is given.
-            ConfigurationError: the URL leads to no other machine.
+            ConfigurationError: the URL leads to no other machine, or branch or hash can be none.
 
         Examples:
             >>> RemoteRepo.from_url("git@example.com:team/project.git", repo_hash="0a1b2c3").repo_hash
@@ -153,6 +153,7 @@ class RemoteRepo:
 
         if not repo_branch and not repo_hash:
             raise ValueError("expected `repo_branch` or `repo_hash`, found neither")
+        _git.check_revision(repo_branch, repo_hash)
         url, token = _git.normal_url(repo_url)
         return RemoteRepo(url, repo_branch, repo_hash, None, token)
 

@@ -217,16 +217,33 @@ def find_repo(client: "Client", arguments: argparse.Namespace) -> "LocalRepo | R
         ConfigurationError: it is no folder, and no remote.
         RepoDoesNotExistError: it is a remote that is not initialized.
     """
-    from dstack.api import LocalRepo, RemoteRepo
+    from dstack.api import LocalRepo
     from dstack.errors import RepoDoesNotExistError
-    from dstack.kit.git import is_remote
 
-    if arguments.no_repo:
-        return None
-    if arguments.repo is not None and is_remote(arguments.repo):
-        branch = arguments.branch or (None if arguments.hash else "main")
-        return RemoteRepo.from_url(arguments.repo, branch, arguments.hash)
+    remote = find_remote(arguments.repo, arguments.branch, arguments.hash)
+    if remote is not None or arguments.no_repo:
+        return remote
     try:
         return client.repos.load(arguments.repo or ".", local=arguments.local)
     except RepoDoesNotExistError:
         return LocalRepo.from_dir(arguments.repo) if arguments.repo is not None else None
+
+
+def find_remote(where: str | None, branch: str | None, commit: str | None) -> "RemoteRepo | None":
+    """The remote of a URL; None where it is no URL but a folder, or nothing.
+
+    Raises:
+        ConfigurationError: the URL is of no remote, or a branch or commit is named and no URL.
+    """
+    from dstack.api import RemoteRepo
+    from dstack.errors import ConfigurationError
+    from dstack.kit.git import is_remote
+
+    if where is not None and ("://" in where or is_remote(where)):
+        return RemoteRepo.from_url(where, branch or (None if commit else "main"), commit)
+    if branch is not None or commit is not None:
+        raise ConfigurationError(
+            "`--branch` and `--hash` are for a remote that is given by its URL",
+            hint="Name the URL instead of a folder, or check out in the folder what is wanted",
+        )
+    return None

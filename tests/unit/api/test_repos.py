@@ -67,6 +67,21 @@ def test_any_text_may_be_an_id() -> None:
 
 
 @pytest.mark.parametrize(
+    ("revision", "says"),
+    [
+        (("-x",), "'-x' can be no branch"),
+        (("a b",), "'a b' can be no branch"),
+        (("\udcff",), "can be no branch"),
+        ((None, "main"), "'main' can be no commit"),
+        ((None, "0a1b2c"), "'0a1b2c' can be no commit"),
+    ],
+)
+def test_what_can_be_no_revision_is_told(revision: tuple[str | None, ...], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        RemoteRepo.from_url("https://example.com/a/b", *revision)
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "https://[x/a",

@@ -18,16 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Find credentials that work, and keep them in the project."""
     from dstack.api import LocalRepo, RemoteRepo
-    from dstack.cli import words
+    from dstack.cli import options, words
     from dstack.cli.clients import client_of
     from dstack.errors import ConfigurationError
-    from dstack.kit.git import is_remote
 
     client = client_of(arguments)
     repo: LocalRepo | RemoteRepo
-    if is_remote(arguments.repo):
-        branch = arguments.branch or (None if arguments.hash else "main")
-        repo = RemoteRepo.from_url(arguments.repo, branch, arguments.hash)
+    if (remote := options.find_remote(arguments.repo, arguments.branch, arguments.hash)) is not None:
+        repo = remote
     elif arguments.local:
         repo = LocalRepo.from_dir(arguments.repo)
     else:
