@@ -5,7 +5,9 @@ Writes `ready` to the descriptor N once its socket listens. Ends with code 3 whe
 
 import argparse
 import os
+import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from dstack.agent.paths import Home, make_private_folder, take_lock
@@ -36,16 +38,28 @@ def main() -> int:
         return ALREADY_ALIVE
     os.ftruncate(lock, 0)
     os.write(lock, b"%d\n" % os.getpid())
-    # First the spawner: it must be small, and know nothing of loops and threads.
+    # First the spawner: it must be small, know nothing of loops and threads, and give jobs the limits of this host.
     spawner = fork_spawner()
+    descriptors_max = _allow_descriptors()
     from dstack.agent.main import run
 
     try:
-        run(home, spawner, arguments.ready_fd)
+        run(home, spawner, descriptors_max, arguments.ready_fd)
     except ConfigurationError as error:
         sys.stderr.write(f"error: {error}\n")
         return FAILED
     return 0
+
+
+def _allow_descriptors() -> int:
+    """Let this process have as many files and sockets open as the system lets it: each job takes several.
+
+    Returns: how many it could have before. A program that knows `select` alone breaks where more are usual.
+    """
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # some systems name more than they allow
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return before
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 from asyncio import Event, Task
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 from dstack.agent.inotify import Inotify
@@ -23,6 +24,8 @@ STREAM_GATHER_S = 0.01
 """and is gathered for so long: a few large frames cost a fraction of many small ones."""
 POLL_S = 0.05
 """How often a growing log is looked at on a system that does not tell."""
+READ_AGAIN_AFTER = timedelta(seconds=1)
+"""After a log could not be read: perhaps too many files are open at this moment."""
 
 Send = Callable[[dict[str, object], bytes | None], Awaitable[None]]
 """Puts one frame on the link and waits while that is full."""
@@ -73,7 +76,8 @@ class _Follower:
         self._clock = clock
 
     async def run(self, watcher: Watcher) -> None:
-        """Return once the job has ended and the server has acknowledged the last byte."""
+        """Send what the server has not acknowledged. Return once the job has ended and all of it is acknowledged."""
+        self._sent = self.log.acknowledged
         descriptor = os.open(self.log.path, os.O_RDONLY | os.O_CLOEXEC)
         end = asyncio.create_task(self._wake_at_the_end(), name=f"end of {self.job.order.job_id}")
         try:
@@ -82,6 +86,7 @@ class _Follower:
             end.cancel()
             if self._watch is not None:
                 watcher.unwatch(self._watch, self._grew)
+                self._watch = None
             os.close(descriptor)
 
     async def _wake_at_the_end(self) -> None:
@@ -194,16 +199,21 @@ class Followers:
             await self._end(key)
 
     async def _run(self, follower: _Follower) -> None:
-        try:
-            await follower.run(self._watcher)
-        except ConnectionError:
-            # Whoever follows next says from where.
-            return
-        except OSError as error:
-            log.warning("The %s log of job %s is not sent on: %s", follower.stream, follower.job.order.job_id, error)
-            return
-        self._followers.pop((follower.job.order.job_id, follower.stream), None)
-        self._jobs.acknowledged(follower.job, follower.stream)
+        """Whatever goes wrong with one log, it is tried again: only what is sent to the end lets the job be over."""
+        job, stream = follower.job, follower.stream
+        while self._jobs.find(job.order.job_id) is job:
+            try:
+                await follower.run(self._watcher)
+            except ConnectionError:  # whoever follows next says from where
+                return
+            except Exception as error:
+                is_bug = not isinstance(error, OSError)
+                log.warning("The %s log of job %s waits: %s", stream, job.order.job_id, error, exc_info=is_bug)
+                await self._clock.sleep(READ_AGAIN_AFTER)
+            else:
+                self._followers.pop((job.order.job_id, stream), None)
+                self._jobs.acknowledged(job, stream)
+                return
 
     async def _end(self, key: tuple[str, str]) -> None:
         if (found := self._followers.pop(key, None)) is not None:

@@ -47,8 +47,11 @@ class BoundedLog(logging.StreamHandler):  # type: ignore[type-arg]
         super().emit(record)
 
 
-def run(home: Home, spawner: socket.socket, ready_descriptor: int | None) -> None:
+def run(home: Home, spawner: socket.socket, descriptors_max: int, ready_descriptor: int | None) -> None:
     """Be the agent of a home folder, whose lock this process holds, until told to leave.
+
+    Args:
+        descriptors_max: how many files and sockets jobs, and who comes into them, may have open.
 
     Raises:
         ConfigurationError: the environment asks for what makes no sense.
@@ -56,10 +59,12 @@ def run(home: Home, spawner: socket.socket, ready_descriptor: int | None) -> Non
     logging.basicConfig(
         handlers=[BoundedLog()], level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    asyncio.run(_live(home, spawner, bounds_from_env(), ready_descriptor))
+    asyncio.run(_live(home, spawner, bounds_from_env(), descriptors_max, ready_descriptor))
 
 
-async def _live(home: Home, spawner: socket.socket, bounds: Bounds, ready_descriptor: int | None) -> None:
+async def _live(
+    home: Home, spawner: socket.socket, bounds: Bounds, descriptors_max: int, ready_descriptor: int | None
+) -> None:
     leaving = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, leaving.set)
@@ -80,7 +85,7 @@ async def _live(home: Home, spawner: socket.socket, bounds: Bounds, ready_descri
         if ready_descriptor is not None:
             os.write(ready_descriptor, b"ready\n")
             os.close(ready_descriptor)
-        sshd = SshServer(home, link.announce_ssh, jobs.guests_changed)
+        sshd = SshServer(home, descriptors_max, link.announce_ssh, jobs.guests_changed)
         jobs.on_end = sshd.job_ended
         beside = (
             asyncio.create_task(sshd.keep(), name="keeps the SSH server"),

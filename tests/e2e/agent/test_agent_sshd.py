@@ -1,7 +1,8 @@
 """The way in: a real SSH connection to the server beside the agent."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import resource
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -127,7 +128,7 @@ async def test_a_killed_ssh_server_comes_back(agent: Agent) -> None:
     async with connected(agent) as client:
         await client.until(lambda: client.ssh)
         former, client.ssh = client.ssh, None
-        killed = await asyncio.create_subprocess_exec("pkill", "-KILL", "-f", f"dstack.agent.sshd --home {agent.home}$")
+        killed = await asyncio.create_subprocess_exec("pkill", "-KILL", "-f", f"dstack.agent.sshd --home {agent.home} ")
         assert await killed.wait() == 0
         await client.until(lambda: client.ssh)
     assert client.ssh is not None and former is not None and client.ssh["port"] == former["port"]
@@ -144,3 +145,28 @@ async def test_those_who_knock_without_end_are_sent_away(agent: Agent) -> None:
         assert await reader.read() == b""
         for _, one in [*doors, (reader, writer)]:
             one.close()
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[tuple[int, int]]:
+    """What is started meanwhile may have few files open, but may take more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
+    yield 512, before[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_an_agent_takes_all_descriptors_that_it_may_have_and_jobs_have_as_many_as_ever(
+    few_descriptors: tuple[int, int], agent: Agent, python: str, key: asyncssh.SSHKey
+) -> None:
+    few, most = few_descriptors
+    assert agent.process is not None
+    assert resource.prlimit(agent.process.pid, resource.RLIMIT_NOFILE) == (most, most)
+    async with connected(agent) as client:
+        await client.start(J, "ulimit -Sn; ulimit -Hn; sleep 1000", authorized_keys=(public(key),))
+        await client.line(J, f"{few}\n{most}\n".encode())
+        await client.until(lambda: client.ssh)
+        async with ssh(client, key) as connection:
+            for term_type in (None, "xterm"):
+                said = await connection.run("ulimit -Sn; ulimit -Hn", term_type=term_type)
+                assert str(said.stdout).split() == [str(few), str(most)]

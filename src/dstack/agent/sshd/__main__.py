@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import resource
 import threading
 from pathlib import Path
 
@@ -16,7 +17,12 @@ def main() -> None:
     """Serve until the input ends."""
     parser = argparse.ArgumentParser(prog="python -m dstack.agent.sshd", description="The way into an agent's jobs.")
     parser.add_argument("--home", type=Path, required=True, help="the agent's folder")
-    home = Home(parser.parse_args().home.absolute())
+    parser.add_argument("--descriptors-max", type=int, required=True, help="how many files each process may have open")
+    arguments = parser.parse_args()
+    home = Home(arguments.home.absolute())
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (arguments.descriptors_max, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    )
     envoys = fork_envoys()
     loader = threading.Thread(target=_load_gently, name="loads asyncssh")
     loader.start()

@@ -22,12 +22,20 @@ LONGEST_RETRY_S = 30.0
 class SshServer:
     """The SSH server beside the agent: kept running, told what it has to know, heard."""
 
-    def __init__(self, home: Home, on_ready: Callable[[dict[str, Any]], None], on_guests: Callable[[str, int], None]):
+    def __init__(
+        self,
+        home: Home,
+        descriptors_max: int,
+        on_ready: Callable[[dict[str, Any]], None],
+        on_guests: Callable[[str, int], None],
+    ) -> None:
         """Args:
+        descriptors_max: how many files and sockets it may have open, and each program that it starts.
         on_ready: told `{"port", "host_key"}` each time it listens.
         on_guests: told how many are in a job (by its id), each time somebody comes or goes.
         """
         self._home = home
+        self._descriptors_max = descriptors_max
         self._on_ready = on_ready
         self._on_guests = on_guests
         self._process: Process | None = None
@@ -57,7 +65,10 @@ class SshServer:
     async def _live(self) -> bool:
         """One life of it. Returns whether it ever listened."""
         process = self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "dstack.agent.sshd", "--home", str(self._home.root), stdin=PIPE, stdout=PIPE
+            *(sys.executable, "-m", "dstack.agent.sshd"),
+            *("--home", str(self._home.root), "--descriptors-max", str(self._descriptors_max)),
+            stdin=PIPE,
+            stdout=PIPE,
         )
         try:
             ready = await _first_line(process)
