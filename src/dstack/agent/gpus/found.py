@@ -10,7 +10,7 @@ from dstack.agent.gpus.asking import Asking
 from dstack.agent.gpus.cards import Card, Cards, Reading, Vendor
 from dstack.agent.gpus.intel import Gaudi, IntelGraphics
 from dstack.agent.gpus.nvidia import Nvidia
-from dstack.agent.gpus.places import GONE, Place, arrange, from_json, to_json
+from dstack.agent.gpus.places import GONE, Place, arrange, from_json, places_of, to_json
 from dstack.agent.gpus.tpu import Google
 from dstack.agent.paths import read_json, write_json
 from dstack.protocol.agent import Gpu
@@ -40,12 +40,16 @@ class Finder:
 
         Args:
             hold: whether jobs of an earlier agent may have cards: the numbers written down then go on meaning the same
-                ones, whatever has become of the others.
+                ones, whatever has become of the others. Otherwise what was written down is removed at once: it must
+                not be held later, should there be no room on the disk for what is true now.
         """
         with self._looking:
-            self._file, self._cards = file, None
+            self._file, self._cards, self._places = file, None, []
             try:
-                self._places = from_json(read_json(file) or {"places": []}) if hold else []
+                if hold:
+                    self._places = from_json(read_json(file) or {"places": []})
+                else:
+                    file.unlink(missing_ok=True)
             except (OSError, KeyError, TypeError, ValueError) as error:
                 log.error("Which card had which number is not known any more: %s", error)
 
@@ -59,15 +63,15 @@ class Finder:
             }
             flat = [(vendor, card) for vendor, cards in found.items() for card in cards]
             self._cards = Cards(arrange(self._places, flat))
-            self._write_down(self._cards)
+            if self._file is not None:
+                self._places = places_of(self._cards.found)
+                self._write_down(self._file)
             return self._cards
 
-    def _write_down(self, cards: Cards) -> None:
-        if self._file is None:
-            return
+    def _write_down(self, file: Path) -> None:
         try:
-            write_json(self._file, to_json(cards.found), durable=True)
-        except OSError as error:  # it is needed only once a card fails
+            write_json(file, to_json(self._places), durable=True)
+        except OSError as error:  # it is needed only once a card fails; and what is there is right, if not all
             log.warning("Which card has which number is not written down: %s", error)
 
     def cards(self) -> Cards:

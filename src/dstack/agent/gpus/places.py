@@ -47,9 +47,14 @@ def name_of(card: Card) -> str:
     return card.id or ",".join(card.nodes) or f"{card.gpu.vendor} {card.number}"
 
 
-def to_json(cards: Sequence[tuple[Vendor, Card]]) -> dict[str, Any]:
-    """The places of cards, to be written down."""
-    return {"places": [{"name": name_of(card), "gpu": asdict(card.gpu)} for _, card in cards]}
+def places_of(cards: Sequence[tuple[Vendor, Card]]) -> list[Place]:
+    """The places that cards have."""
+    return [Place(name_of(card), card.gpu) for _, card in cards]
+
+
+def to_json(places: Sequence[Place]) -> dict[str, Any]:
+    """Places, to be written down."""
+    return {"places": [asdict(place) for place in places]}
 
 
 def from_json(body: Mapping[str, Any]) -> list[Place]:

@@ -1,10 +1,12 @@
 """A GPU's number means the same card to the next agent, while jobs may hold it."""
 
-from collections.abc import Sequence
+import errno
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from dstack.agent.gpus import found
 from dstack.agent.gpus.cards import Card, Vendor
 from dstack.agent.gpus.found import Finder
 from dstack.errors import AgentRefused
@@ -30,6 +32,10 @@ def agent(file: Path, *ids: str, hold: bool = True) -> Finder:
     finder.keep_places(file, hold=hold)
     finder.look()
     return finder
+
+
+def out_of_room(path: Path, value: Mapping[str, object], *, durable: bool) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.fixture
@@ -65,6 +71,33 @@ def test_a_new_card_has_the_next_number(file: Path) -> None:
 
 def test_where_no_job_is_left_the_cards_that_work_are_counted_anew(file: Path) -> None:
     assert [gpu.name for gpu in agent(file, "b", "c", hold=False).cards().gpus] == ["Xb", "Xc"]
+
+
+def test_places_that_found_no_room_on_the_disk_are_not_taken_for_the_ones_before(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a job that was given the number 0 would share its card with one that is given the number 1."""
+    with monkeypatch.context() as full:
+        full.setattr(found, "write_json", out_of_room)
+        assert agent(file, "b", "c", hold=False).cards().visible([0]) == {"VISIBLE": "0"}
+    cards = agent(file, "b", "c").cards()
+    assert ([gpu.name for gpu in cards.gpus], cards.visible([0])) == (["Xb", "Xc"], {"VISIBLE": "0"})
+
+
+def test_places_that_are_held_stay_written_down_on_a_full_disk(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(found, "write_json", out_of_room)
+        agent(file, "b", "c", "new")
+    assert [gpu.name for gpu in agent(file, "c", "new").cards().gpus] == ["Xa", "Xb", "Xc", "Xnew"]
+
+
+def test_numbers_go_on_meaning_the_same_cards_when_an_agent_looks_again(tmp_path: Path) -> None:
+    vendor = Made("a", "b")
+    finder = Finder(vendor)
+    finder.keep_places(tmp_path / "cards.json", hold=False)
+    finder.look()
+    vendor.ids = ("b",)
+    assert [gpu.name for gpu in finder.look().gpus] == ["Xa", "Xb"]
 
 
 def test_a_file_that_is_not_understood_costs_the_numbers_alone(file: Path, caplog: pytest.LogCaptureFixture) -> None:
