@@ -69,6 +69,17 @@ def test_a_job_that_fills_the_disk_ends_with_its_own_code_and_can_be_stopped(hom
     assert outcome(submit(home, "echo fine")) == (b"fine\n", RunStatus.DONE, "")
 
 
+def test_who_fills_the_disk_and_does_not_stop_can_still_be_aborted(home: Home, small_disk: Mount) -> None:
+    small_disk(home.data / "machines", 16 * MIB)
+    fill = f"trap '' TERM; cat /dev/zero >fill 2>/dev/null; touch {home.path}/full; while true; do sleep 1; done"
+    run = home.client().runs.submit(Task(commands=[fill], stop_duration="1h"))
+    wait_for("a full disk", lambda: (home.path / "full").exists())
+    run.stop()
+    wait_for("the job to be asked", lambda: any((home.data / "machines").glob("*/jobs/*/stop.json")))
+    run.stop(abort=True)
+    assert outcome(run)[1] is RunStatus.TERMINATED
+
+
 def test_while_the_servers_disk_is_full_logs_wait_on_the_host_and_nothing_is_lost(
     home: Home, small_disk: Mount
 ) -> None:

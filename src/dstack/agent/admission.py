@@ -27,8 +27,9 @@ def accept(folder: JobFolder, order: JobOrder) -> None:
         folder.log(stream).touch(mode=0o600)
     write_number(folder.log_start("job"), 0)
     write_number(folder.log_shift("job"), 0)
-    for path in (folder.pid, folder.stop, folder.end):
+    for path in (folder.pid, folder.end):
         set_aside(path)
+    set_aside(folder.stop, again=True)
     _write_keys(folder, [line for key in order.authorized_keys if (line := _key_line(key)) is not None])
     write_json(folder.order, to_json(order))
 

@@ -8,24 +8,32 @@ from pathlib import Path
 ROOM_BYTES = 4096
 
 
-def set_aside(path: Path) -> None:
-    """Have room on the disk for a small file that does not exist yet."""
-    descriptor = os.open(_room(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(b" " * ROOM_BYTES)
+def set_aside(path: Path, *, again: bool = False) -> None:
+    """Have room on the disk for a small file that does not exist yet; `again`: for writing it as often as needed."""
+    for room in _rooms(path)[: 2 if again else 1]:
+        descriptor = os.open(room, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(b" " * ROOM_BYTES)
 
 
 def write_into_room(path: Path, text: bytes) -> bool:
-    """Make the file of what was set aside for it, with blanks behind the text; False where there is no such room."""
-    if len(text) > ROOM_BYTES:
+    """Make the file of what was set aside for it, with blanks behind the text; False where there is no such room.
+
+    Whoever reads it meanwhile finds a whole one. What it was before is room for another time.
+    """
+    room, next_room = _rooms(path)
+    if len(text) > ROOM_BYTES or not room.exists():
         return False
-    with suppress(FileNotFoundError), open(_room(path), "rb+") as file:
-        file.write(text)
+    with open(room, "rb+") as file:
+        file.write(text.ljust(ROOM_BYTES))
         file.flush()
         os.fsync(file.fileno())
-        _room(path).rename(path)
-        return True
-    return False
+    with suppress(OSError):  # there is a next room, or no file yet, or the file system knows no second names
+        os.link(path, next_room)
+    room.rename(path)
+    with suppress(FileNotFoundError):
+        next_room.rename(room)
+    return True
 
 
 def is_full(error: BaseException) -> bool:
@@ -40,5 +48,6 @@ def in_words(error: BaseException) -> str:
     return str(error)
 
 
-def _room(path: Path) -> Path:
-    return path.with_name(f".{path.name}.room")
+def _rooms(path: Path) -> tuple[Path, Path]:
+    """Those of the next time and of the time after that."""
+    return path.with_name(f".{path.name}.room"), path.with_name(f".{path.name}.next-room")
