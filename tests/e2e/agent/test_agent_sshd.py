@@ -1,14 +1,18 @@
 """The way in: a real SSH connection to the server beside the agent."""
 
 import asyncio
+import os
 import resource
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import asyncssh
 import pytest
 
+from dstack.agent.processes import parents
 from dstack.agent.sshd.server import CONNECTIONS_MAX
 from tests.e2e.agent.agent_client import Agent, Client, J, connected
 
@@ -122,6 +126,29 @@ async def test_port_and_host_key_outlive_the_agent(agent: Agent) -> None:
         await client.until(lambda: client.ssh)
         assert {name: client.ssh[name] for name in ("port", "host_key")} == before  # type: ignore[index]
     assert (agent.home / "ssh.json").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_way_into_jobs_that_cannot_reach_into_them_any_more_is_made_anew(
+    agent: Agent, python: str, key: asyncssh.SSHKey
+) -> None:
+    assert agent.process is not None
+    async with connected(agent) as client:
+        port = await serving(client, python, authorized_keys=(public(key),))
+        (server,) = (pid for pid, parent in parents().items() if parent == agent.process.pid and is_sshd(pid, agent))
+        (forks_envoys,) = (pid for pid, parent in parents().items() if parent == server)
+        former, client.ssh = client.ssh, None
+        os.kill(forks_envoys, signal.SIGKILL)
+        await client.until(lambda: client.ssh)
+        assert client.ssh == former, "at the same port, with the same key"
+        async with ssh(client, key) as connection:
+            reader, writer = await connection.open_connection("localhost", port)
+            assert await reader.read() == b"hello from the job"
+            writer.close()
+    assert "The process that reaches into jobs has ended" in (agent.home / "agent.log").read_text()
+
+
+def is_sshd(pid: int, agent: Agent) -> bool:
+    return f"dstack.agent.sshd\0--home\0{agent.home}\0".encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 async def test_a_killed_ssh_server_comes_back(agent: Agent) -> None:

@@ -14,6 +14,7 @@ import signal
 import socket
 import struct
 import traceback
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,10 @@ class Envoys:
             raise OSError(reply["number"], reply["error"])
         return socket.socket(fileno=descriptors[0])
 
+    async def gone(self) -> None:
+        """Wait until nothing can be done any more: the process that forks envoys says nothing, so it has ended."""
+        await _readable(self._line)
+
 
 def fork_envoys() -> Envoys:
     """Fork the process that forks envoys; it ends with this one. Must be called while this has one thread."""
@@ -125,7 +130,8 @@ def _live(line: socket.socket) -> None:
         try:
             child = os.fork()
         except OSError as error:  # no process is left for it; the next wish may have one
-            reply.send(json.dumps({"error": error.strerror, "number": error.errno}).encode())
+            with suppress(OSError):  # whoever asked has gone meanwhile
+                reply.send(json.dumps({"error": error.strerror, "number": error.errno}).encode())
             child = -1
         if child == 0:
             try:

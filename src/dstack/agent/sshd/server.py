@@ -5,6 +5,7 @@ Whoever is in has what the job has: its shell, its files, its loopback, and noth
 
 import asyncio
 import json
+import logging
 import sys
 from asyncio import StreamReader
 from collections.abc import Coroutine
@@ -22,6 +23,8 @@ from dstack.agent.sshd.inside import Inside, inside_of
 from dstack.agent.sshd.programs import settled
 from dstack.agent.sshd.sessions import Session
 from dstack.errors import AgentRefused
+
+log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
@@ -49,7 +52,7 @@ class Doors:
 
     def __init__(self, home: Home, envoys: Envoys) -> None:
         self.home = home
-        self._envoys = envoys
+        self.envoys = envoys
         self._engine = ContainerEngine()
         self._guests: dict[str, set[SSHServerConnection]] = {}
         self._insides: dict[str, Inside] = {}
@@ -60,7 +63,7 @@ class Doors:
         """The inside of a job."""
         known = self._insides.get(folder.job_id)
         if known is None:
-            known = self._insides[folder.job_id] = inside_of(folder, self._engine, self._envoys)
+            known = self._insides[folder.job_id] = inside_of(folder, self._engine, self.envoys)
         return known
 
     def came(self, folder: JobFolder, conn: SSHServerConnection) -> None:
@@ -235,7 +238,7 @@ async def _serve(doors: Doors) -> None:
         write_json(home.ssh, {"port": acceptor.get_port(), "private_key": private_key}, durable=True)
     host_key = " ".join(key.export_public_key().decode().split()[:2])
     _say({"port": acceptor.get_port(), "host_key": host_key})
-    await _hear(doors)
+    await _until_the_end(doors)
     acceptor.close()
     doors.shut_all()
     await settled()
@@ -267,6 +270,20 @@ async def _listen(doors: Doors, key: SSHKey, port: int) -> asyncssh.SSHAcceptor:
                 raise
             await asyncio.sleep(BIND_RETRY_S)
     raise AssertionError("the last attempt returns or raises")
+
+
+async def _until_the_end(doors: Doors) -> None:
+    """Wait for the end of the agent, or of the process that forks envoys: the agent then starts both anew."""
+    hearing = asyncio.create_task(_hear(doors), name="hears which jobs have ended")
+    watching = asyncio.create_task(doors.envoys.gone(), name="watches the process that forks envoys")
+    done, waiting = await asyncio.wait((hearing, watching), return_when=asyncio.FIRST_COMPLETED)
+    if watching in done:
+        log.error("The process that reaches into jobs has ended; so does this SSH server, which is then started anew")
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 async def _hear(doors: Doors) -> None:
