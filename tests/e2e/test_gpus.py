@@ -18,6 +18,7 @@ from dstack.api import Resources, Run, RunStatus, Task
 from dstack.protocol.agent import Container, Gpu, JobOrder
 from tests.e2e.home import Home, wait_for
 from tests.engines import SHELL_IMAGE, DockerEngine
+from tests.nvml import T4, build_library
 
 AMD = Amd()
 SHOW = 'echo "[$CUDA_VISIBLE_DEVICES] $DSTACK_GPUS_PER_NODE"'
@@ -51,6 +52,19 @@ def test_two_jobs_get_different_cards_and_a_third_waits_for_one_of_them(home: Ho
     holders[1].stop()
     assert printed(third) == second
     holders[0].stop()
+
+
+def test_a_card_that_has_failed_is_given_to_nobody_any_more(home: Home) -> None:
+    holder = submit(home, "holder", "T4", SHOW, "sleep 1000")
+    assert next(iter(holder.logs())) == b"[1] 1\n"
+    build_library(Path(home.env["LD_LIBRARY_PATH"]), [T4])
+    home.kill_agent()
+    wait_for("the failed card to be told", lambda: "A100" not in home.client().instances()[0].resources)
+    later = submit(home, "later", 1, SHOW)
+    later.refresh()
+    assert later.detail.endswith("and 0 of 1 GPU are free")
+    holder.stop()
+    assert printed(later) == "[0] 1\n", "programs count the cards that work"
 
 
 def test_a_job_gets_what_it_asks_for_and_one_without_cards_sees_none(home: Home) -> None:

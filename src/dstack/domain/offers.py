@@ -72,7 +72,9 @@ class GpuDemand:
         return self.is_like(gpu) and self.is_young_enough(gpu)
 
     def is_like(self, gpu: Gpu) -> bool:
-        """Whether it is such a card, whatever it can compute."""
+        """Whether it is such a card and is there, whatever it can compute."""
+        if gpu.gone:
+            return False
         if self.vendor is not None and gpu.vendor.lower() != self.vendor:
             return False
         if self.names and not any(name.lower() in _words(gpu) for name in self.names):
@@ -233,7 +235,7 @@ def _gpu_misfits(demand: Demand, asked: GpuDemand, offer: Offer) -> Iterator[str
     if asked.memory_mib is not None:
         wanted = f"{wanted} with memory {_show(asked.memory_mib, memory_text)}".strip()
     if len(alike) < least:
-        has = ", ".join(f"{gpu.name} ({memory_text(gpu.memory_mib)})" for gpu in gpus) or "none"
+        has = ", ".join(f"{gpu.name} ({memory_text(gpu.memory_mib)})" for gpu in gpus if not gpu.gone) or "none"
         yield f"gpu: asked {_show(asked.count, _count)} {wanted}".rstrip() + f", has {has}"
     elif len(fitting) < least:
         told = ", ".join(dict.fromkeys(gpu.compute_capability for gpu in alike if gpu.compute_capability is not None))
@@ -260,7 +262,7 @@ def describe(resources: HostResources) -> str:
     """What a machine has, on one line: `2xCPU, 8GB, 100GB (disk), 1xA100 (40GB)`."""
     parts = [f"{resources.cpus}xCPU", memory_text(resources.memory_mib), f"{memory_text(resources.disk_mib)} (disk)"]
     kinds: dict[Gpu, int] = {}
-    for gpu in resources.gpus:
+    for gpu in (gpu for gpu in resources.gpus if not gpu.gone):
         kinds[gpu] = kinds.get(gpu, 0) + 1
     parts += [f"{count}x{gpu.name} ({memory_text(gpu.memory_mib)})" for gpu, count in kinds.items()]
     return ", ".join(parts)
@@ -274,7 +276,7 @@ def share_of(demand: Demand, offer: Offer) -> Share:
     """
     has = offer.resources
     if not offer.shared:
-        return Share(has.cpus, has.memory_mib, tuple(range(len(has.gpus))))
+        return Share(has.cpus, has.memory_mib, tuple(index for index, gpu in enumerate(has.gpus) if not gpu.gone))
     cpus = demand.cpus.min or 1 if demand.cpus.written else 1
     memory_mib = demand.memory_mib.min or 0 if demand.memory_mib.written else has.memory_mib / max(1, has.cpus) * cpus
     return Share(cpus, int(min(memory_mib, has.memory_mib)), gpus_for(demand, has.gpus, taken=frozenset()) or ())

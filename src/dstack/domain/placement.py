@@ -299,7 +299,8 @@ def _why(gang: list[Job], with_room: int, could: Sequence[Room], buyable: Sequen
         free = [f"{max(0, best.cpus):g} of {_counted(has.cpus, 'CPU')}", memory_text(max(0, best.memory_mib))]
         if share.gpus:
             asked.append(_counted(len(share.gpus), "GPU"))
-            free.append(f"{len(has.gpus) - len(best.gpus_taken)} of {_counted(len(has.gpus), 'GPU')}")
+            there = {index for index, gpu in enumerate(has.gpus) if not gpu.gone}
+            free.append(f"{len(there - best.gpus_taken)} of {_counted(len(there), 'GPU')}")
         return f"{needs}asks for {_listed(asked)}; on {best.offer.title} {_listed(free)} are free"
     if could:
         busy = sum(room.jobs > 0 for room in could)

@@ -33,12 +33,20 @@ def with_engine(instance: Instance, engine: Engine | None, problem: str) -> Inst
     return replace(instance, offer=replace(instance.offer, resources=resources))
 
 
+def _with_cards(instance: Instance, welcome: Welcome) -> Instance:
+    """Where jobs share a machine they hold single cards; those fail, and have other numbers once no job has any."""
+    if not instance.offer.shared:
+        return instance
+    resources = replace(instance.offer.resources, gpus=welcome.resources.gpus)
+    return replace(instance, offer=replace(instance.offer, resources=resources))
+
+
 def store_welcome(tx: Tx, instance_id: str, welcome: Welcome) -> list[str]:
     """Write down all that an agent has, and by silence what it has not. Returns its jobs that have not ended."""
 
     def note(instance: Instance, tx: Tx) -> Instance:
         return replace(
-            with_engine(instance, welcome.resources.engine, welcome.resources.engine_problem),
+            _with_cards(with_engine(instance, welcome.resources.engine, welcome.resources.engine_problem), welcome),
             agent_seen_at=instance.agent_seen_at or tx.clock.now(),
             unreachable_since=None,
             ssh_port=welcome.ssh_port or instance.ssh_port,

@@ -207,6 +207,8 @@ class Gpu:
     memory_mib: int
     compute_capability: str | None = None
     """Of NVIDIA's: `9.0`."""
+    gone: bool = False
+    """It is not to be found any more, and has its place still, because of those behind it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,13 +58,13 @@ async def test_when_a_card_fails_the_next_agent_does_not_give_away_the_one_a_job
     async with connected(agent) as client:
         await client.start(J, "echo up; sleep 1000", gpus=(1,))
         await client.line(J, b"up\n")
-        told = client.welcome["resources"]["gpus"]
+        first, second = client.welcome["resources"]["gpus"]
         agent.kill()
         await client.until(lambda: client.closed)
     build_library(Path(os.environ["LD_LIBRARY_PATH"]), [T4])
     agent.start()
     async with connected(agent) as again:
-        assert again.welcome["resources"]["gpus"] == told
+        assert again.welcome["resources"]["gpus"] == [{**first, "gone": True}, second]
         assert (
             await refusal(again, 1) == f"The GPU number 1 of the machine is still the job `{J}`'s, of the run `a-run`"
         )

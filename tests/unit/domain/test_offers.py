@@ -12,6 +12,7 @@ from dstack.domain.offers import (
     describe,
     gpus_for,
     misfits,
+    share_of,
 )
 from dstack.protocol.agent import Engine, Gpu, HostResources
 from tests.making import CLOUD, DEMAND, HERE
@@ -134,6 +135,19 @@ def test_a_job_gets_as_many_cards_as_it_must_have_and_one_where_it_may_have_some
     demand = wish(gpu=GpuDemand(count))
     assert gpus_for(demand, (A100, A100, A100), taken=frozenset({0})) == tuple(range(1, 1 + cards))
     assert gpus_for(demand, (), taken=frozenset()) == (() if count.min in (None, 0) else None)
+
+
+def test_a_card_that_is_gone_does_not_count() -> None:
+    resources = HostResources(4, 16384, 50_000, (A100, replace(A100, gone=True), A100))
+    here = replace(HERE, resources=resources)
+    two, three = (wish(gpu=GpuDemand(Bounds(count, count, True))) for count in (2, 3))
+    assert gpus_for(two, resources.gpus, taken=frozenset()) == (0, 2)
+    assert list(misfits(two, here)) == []
+    assert list(misfits(three, here)) == [
+        "gpu: asked 3, has NVIDIA A100-SXM4-40GB (40GB), NVIDIA A100-SXM4-40GB (40GB)"
+    ]
+    assert share_of(two, replace(CLOUD, resources=resources)).gpus == (0, 2)
+    assert describe(resources) == "4xCPU, 16GB, 48.8GB (disk), 2xNVIDIA A100-SXM4-40GB (40GB)"
 
 
 def test_a_price_limit_is_a_requirement() -> None:

@@ -215,8 +215,20 @@ def test_who_waits_for_a_card_is_told_how_many_are_free() -> None:
     assert placement.waiting == {"0-run": f"{asked}; on local {free}"}
 
 
+def test_a_card_that_is_gone_is_given_to_nobody() -> None:
+    offer = replace(GPU_HERE, resources=replace(GPU_HERE.resources, gpus=(replace(A100, gone=True), A100)))
+    wants = replace(DEMAND, gpu=GpuDemand(Bounds(1, 1, written=True)))
+    queue = [job(id=f"{n}", run_id=f"r{n}", demand=wants) for n in range(2)]
+    placement = place(queue, rooms_of([instance(offer=offer)], []), [], [])
+    assert [one.share.gpus for one in placement.placed] == [(1,)]
+    assert placement.waiting["r1"].endswith("and 0 of 1 GPU are free")
+    holder = placed_job(share=Share(1, 8192, gpus=(0,)))
+    placement = place(queue[:1], rooms_of([instance(offer=offer)], [holder]), [], [])
+    assert [one.share.gpus for one in placement.placed] == [(1,)]
+
+
 T4 = Gpu("nvidia", "T4", 15360, "7.5")
-cards = st.lists(st.sampled_from([A100, T4]), max_size=5).map(tuple)
+cards = st.lists(st.sampled_from([A100, T4, replace(A100, gone=True)]), max_size=5).map(tuple)
 gpu_demands = st.builds(
     GpuDemand,
     st.builds(Bounds, st.integers(0, 3), st.just(None), st.just(True)),

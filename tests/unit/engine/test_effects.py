@@ -1,6 +1,7 @@
 """What the hands of the engine do where a host is away, gone, or says no."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -25,14 +26,14 @@ from dstack.kit.signals import Signals
 from dstack.kit.vault import Vault
 from dstack.logs.bounded import BOUNDS, BoundedLogs
 from dstack.logs.files import LogFiles
-from dstack.protocol.agent import HostResources, JobReport
+from dstack.protocol.agent import Gpu, HostResources, JobReport
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus
 from dstack.store import commits, intents, objects
 from dstack.store.db import Database
 from dstack.store.notices import Open
 from dstack.store.tx import Tx
 from dstack.testing.world import TEST_KEY
-from tests.making import NOW, HandClock, ended, instance, placed_job, report, run
+from tests.making import HERE, NOW, HandClock, ended, instance, placed_job, report, run
 
 START = StartJob("0-job", "0-instance")
 STOP = StopJob("0-job", "0-instance", 1.0)
@@ -130,6 +131,14 @@ async def test_logs_are_wanted_of_jobs_on_record_and_of_no_others(db: Database, 
     await record(db, {}, {"status": JobStatus.RUNNING})
     wanted = await inbox.welcomed("0-instance", welcome(report(), report(job_id="0-deleted")))
     assert wanted == {("0-job", "job"): 0, ("0-job", "agent"): 0}
+
+
+async def test_the_cards_of_a_machine_are_those_that_its_agent_tells_of(db: Database, inbox: EngineInbox) -> None:
+    cards = (Gpu("nvidia", "A100", 40960, gone=True), Gpu("nvidia", "T4", 15360))
+    await record(db, {}, {"status": JobStatus.RUNNING})
+    await inbox.welcomed("0-instance", Welcome(HostResources(1, 1, 1, cards), None, None, ()))
+    instance = await db.read(lambda tx: objects.find_instance(tx, "0-instance"))
+    assert instance is not None and instance.offer.resources == replace(HERE.resources, gpus=cards)
 
 
 async def test_the_wait_for_the_last_log_bytes_begins_anew_when_the_link_is_up_again(

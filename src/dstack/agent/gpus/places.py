@@ -1,7 +1,7 @@
 """The places of a host's cards: a number goes on meaning one card for as long as a job may hold it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dstack.agent.gpus.cards import Card, Vendor
@@ -38,8 +38,12 @@ GONE = Gone()
 def arrange(places: Sequence[Place], found: Sequence[tuple[Vendor, Card]]) -> tuple[tuple[Vendor, Card], ...]:
     """The cards that have places, in those, and the others behind them."""
     left = {name_of(card): (vendor, card) for vendor, card in found}
-    placed = [left.pop(place.name, (GONE, Card(place.gpu, -1, place.name))) for place in places]
+    placed = [left.pop(place.name, (GONE, _gone(place))) for place in places]
     return (*placed, *left.values())
+
+
+def _gone(place: Place) -> Card:
+    return Card(replace(place.gpu, gone=True), -1, place.name)
 
 
 def name_of(card: Card) -> str:

@@ -48,7 +48,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_numbers_go_on_meaning_the_same_cards_when_one_fails(file: Path) -> None:
     cards = agent(file, "b", "c").cards()
-    assert [gpu.name for gpu in cards.gpus] == ["Xa", "Xb", "Xc"]
+    assert [(gpu.name, gpu.gone) for gpu in cards.gpus] == [("Xa", True), ("Xb", False), ("Xc", False)]
     assert cards.visible([1]) == {"VISIBLE": "0"}, "programs count the cards that work"
     assert cards.grant([2], privileged=True).env == {"VISIBLE": "c"}
 
@@ -60,7 +60,8 @@ def test_a_card_that_is_gone_is_refused_and_is_welcome_back(file: Path, privileg
         with pytest.raises(AgentRefused, match="A GPU that was given to the job is not to be found any more"):
             ask([0, 1])
     assert finder.read() == [(None, None)] * 3
-    assert agent(file, "c", "b", "a").cards().visible([0]) == {"VISIBLE": "2"}
+    back = agent(file, "c", "b", "a").cards()
+    assert (back.visible([0]), [gpu.gone for gpu in back.gpus]) == ({"VISIBLE": "2"}, [False] * 3)
 
 
 def test_a_new_card_has_the_next_number(file: Path) -> None:
