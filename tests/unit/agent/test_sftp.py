@@ -1,5 +1,6 @@
 """The SFTP server against OpenSSH's own client, and against whatever a broken one may send."""
 
+import ctypes
 import os
 import shutil
 import socket
@@ -14,9 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dstack.agent.sshd.opening import RegularFiles
 from dstack.agent.sshd.sftp import PACKET_BYTES_MAX, SftpServer
 
-SERVE = "from dstack.agent.sshd.sftp import SftpServer; SftpServer(0, 1).serve()"
+SERVE = (
+    "from dstack.agent.sshd.opening import RegularFiles; from dstack.agent.sshd.sftp import SftpServer; "
+    "SftpServer(0, 1, RegularFiles()).serve()"
+)
+IN_OPEN = 0x20
 
 
 def sftp(folder: Path, *commands: str) -> "subprocess.CompletedProcess[str]":
@@ -88,11 +94,65 @@ def test_a_rename_does_not_lose_a_file_that_is_there(tmp_path: Path) -> None:
     assert (tmp_path / "b").read_text() == "b"
 
 
+READ, WRITE, CREATE, EXCLUSIVE = 1, 2, 8, 32
+
+
+@pytest.fixture(params=["pipe", "device", "link to a device"])
+def device(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """What is no regular file, named `device`."""
+    made = tmp_path / ("device" if request.param != "link to a device" else "elsewhere")
+    if request.param == "pipe":
+        os.mkfifo(made)
+    else:
+        try:
+            os.mknod(made, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        except PermissionError:
+            pytest.skip("only root may make devices")
+    if request.param == "link to a device":
+        (tmp_path / "device").symlink_to(made)
+    return made
+
+
+@pytest.mark.parametrize("wish", [READ, WRITE, READ | WRITE | CREATE, WRITE | CREATE | EXCLUSIVE])
+def test_what_is_no_regular_file_is_not_even_opened(tmp_path: Path, device: Path, wish: int) -> None:
+    library = ctypes.CDLL(None)
+    opens = library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    library.inotify_add_watch(opens, os.fsencode(device), IN_OPEN)
+    server, client = _served(tmp_path)
+    _send(client, 3, _text(b"device") + struct.pack(">II", wish, 0))
+    assert _receive(client)[0] == 101
+    client.close()
+    server.join(10)
+    with open(opens, "rb", buffering=0) as told:
+        assert told.read() is None, "nothing was opened"
+
+
+def test_a_link_to_nowhere_is_where_a_file_is_made_unless_it_had_to_be_a_new_name(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("target")
+    server, client = _served(tmp_path)
+    for wish, answer in (
+        (WRITE | CREATE | EXCLUSIVE, 101),
+        (WRITE | CREATE, 102),
+        (READ, 102),
+        (READ | EXCLUSIVE, 102),
+    ):
+        _send(client, 3, _text(b"link") + struct.pack(">III", wish, 4, 0o640))
+        assert _receive(client)[0] == answer
+    client.close()
+    server.join(10)
+    assert stat.S_IMODE((tmp_path / "target").stat().st_mode) == 0o640
+
+
 def _served(folder: Path) -> tuple[threading.Thread, socket.socket]:
     ours, theirs = socket.socketpair()
     ours.settimeout(20)
     os.chdir(folder)
-    serve = threading.Thread(target=lambda: (SftpServer(theirs.fileno(), theirs.fileno()).serve(), theirs.close()))
+
+    def serve_one() -> None:
+        SftpServer(theirs.fileno(), theirs.fileno(), RegularFiles()).serve()
+        theirs.close()
+
+    serve = threading.Thread(target=serve_one)
     serve.start()
     ours.sendall(struct.pack(">IBI", 5, 1, 3))
     assert _receive(ours)[0] == 2

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dstack.agent.sshd.opening import RegularFiles
 from dstack.agent.sshd.sftp import SftpServer
 
 CONNECT_TIMEOUT_S = 10.0
@@ -147,6 +148,7 @@ def _live(line: socket.socket) -> None:
 def _help(reply: socket.socket, wish: dict[str, Any]) -> None:
     ours: socket.socket | None = None
     try:
+        files = RegularFiles()
         enter(Place(**wish["place"]))
         if wish["wish"] == FILES:
             ours, made = socket.socketpair()
@@ -160,7 +162,7 @@ def _help(reply: socket.socket, wish: dict[str, Any]) -> None:
     reply.close()
     made.close()
     if ours is not None:
-        SftpServer(ours.fileno(), ours.fileno()).serve()
+        SftpServer(ours.fileno(), ours.fileno(), files).serve()
 
 
 def _socket_of(wish: dict[str, Any]) -> socket.socket:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
+from dstack.agent.sshd.opening import RegularFiles
+
 VERSION = 3
 PACKET_BYTES_MAX = 256 << 10
 DATA_BYTES_MAX = 255 << 10
@@ -127,10 +129,12 @@ class SftpServer:
     Args:
         source: the descriptor to read packets from.
         target: the descriptor to write answers to.
+        files: opens them.
     """
 
     source: int
     target: int
+    files: RegularFiles
     _handles: dict[bytes, int | _Folder] = field(default_factory=dict)
     _count: int = 0
 
@@ -215,14 +219,8 @@ class SftpServer:
             (_EXCLUSIVE, os.O_EXCL),
         ):
             flags |= flag if wish & bit else 0
-        # A pipe without the other end must not hold up the rest.
-        flags |= os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-        descriptor = os.open(path, flags, 0o666 if wanted.mode is None else wanted.mode)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            # What keeps a container from devices is its control group, and this process is in none of it.
-            os.close(descriptor)
-            raise OSError(0, "not a regular file")
-        return self._keep(descriptor)
+        mode = 0o666 if wanted.mode is None else wanted.mode
+        return self._keep(self.files.open(path, flags | os.O_CLOEXEC, mode))
 
     def _close(self, packet: _Packet) -> bytes:
         found = self._handles.pop(packet.text(), None)
