@@ -53,10 +53,14 @@ def descendants(root: int) -> set[int]:
 
 
 def marked(job_id: str) -> set[int]:
-    """All living processes that carry a job's marker, and their descendants."""
+    """All living processes that carry a job's marker, and their descendants.
+
+    Not this one, and not those that only it leads to: where an agent was itself started in a job, other jobs are below.
+    """
     alive = parents()
+    alive.pop(os.getpid(), None)
     found = {pid for pid in alive if marker_of(pid) == job_id}
-    return (found | below(found, alive)) - {os.getpid()}
+    return found | below(found, alive)
 
 
 def marker_of(pid: int) -> str | None:

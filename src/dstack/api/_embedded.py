@@ -25,6 +25,8 @@ LOG_LINES_SHOWN = 10
 LOG_BYTES_MAX = 8 << 20
 """A longer log is put aside at the next start; one such is kept."""
 MESSAGE_BYTES_MAX = 64 << 10
+NOT_THE_SERVERS = frozenset(("DSTACK_JOB_ID",))
+"""By which an agent knows what a job has left behind, to end it: a server that is started in a job is no part of it."""
 
 
 class EmbeddedServer:
@@ -91,6 +93,7 @@ class EmbeddedServer:
                 stderr=log,
                 pass_fds=(ready_there,),
                 start_new_session=True,
+                env={name: value for name, value in os.environ.items() if name not in NOT_THE_SERVERS},
             )
             # Nobody else waits for the server, and it may end long before this process does.
             threading.Thread(target=process.wait, name="dstack-embedded-server", daemon=True).start()

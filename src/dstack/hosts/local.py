@@ -10,6 +10,7 @@ from asyncio import StreamReader, StreamWriter
 from pathlib import Path
 
 from dstack.agent.paths import is_agent_alive, socket_path
+from dstack.agent.processes import MARKER
 from dstack.errors import HostUnreachable
 from dstack.protocol.frames import LINE_BYTES_MAX
 
@@ -46,6 +47,8 @@ def start_agent(home: Path) -> None:
                 pass_fds=(given,),
                 start_new_session=True,
                 cwd="/",
+                # Where somebody starts it in a job, it is no part of that.
+                env={name: value for name, value in os.environ.items() if name != MARKER},
             )
         threading.Thread(target=agent.wait, name="reaper of the agent", daemon=True).start()
         os.close(given)

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from dstack.agent.paths import Home, is_agent_alive, socket_path
-from dstack.agent.processes import marked
+from dstack.agent.processes import MARKER, marked, marker_of
+from dstack.hosts.local import LocalConnector
 from dstack.protocol.agent import to_json
 from dstack.protocol.frames import read_frame, write_frame
 from tests.e2e.agent.agent_client import PATIENCE_S, Agent, J, connected, order_for, sessions
+from tests.e2e.home import wait_for
 
 COUNTING = "for i in $(seq 1 300); do echo line $i; sleep 0.01; done; exit 9"
 COUNTED = b"".join(b"line %d\n" % number for number in range(1, 301))
@@ -42,6 +44,22 @@ async def test_a_job_outlives_its_agent_and_the_next_one_tells_all(agent: Agent,
         report = await again.logged(J)
     assert (report.end, report.exit_code) == ("exited", 9)
     assert again.log_of(J) == COUNTED
+
+
+async def test_an_agent_that_is_started_in_a_job_is_no_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MARKER, J)
+    home = tmp_path / "inner"
+    home.mkdir()
+    _, writer = await LocalConnector(home).connect()
+    writer.close()
+    pid = int(Home(home).lock.read_text())
+    try:
+        assert marker_of(pid) is None
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    await asyncio.to_thread(wait_for, "its end", lambda: not is_agent_alive(home))
 
 
 async def test_a_job_that_ended_while_no_agent_lived_is_told_by_the_next(agent: Agent) -> None:

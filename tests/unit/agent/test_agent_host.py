@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,23 @@ def test_the_forgotten_are_remembered_across_restarts_and_bounded(
         forgotten.add(name)
     assert "a" not in forgotten and "d" in forgotten
     assert "b" in Forgotten(tmp_path) and len(os.listdir(tmp_path)) == 3
+
+
+IN_A_JOB = """
+import os, subprocess
+from dstack.agent import processes
+other = subprocess.Popen(["sleep", "1000"], env={**os.environ, processes.MARKER: "other"}, start_new_session=True)
+try:
+    print(processes.marked(os.environ[processes.MARKER]) == set(), processes.marked("other") == {other.pid})
+finally:
+    other.kill()
+"""
+
+
+def test_what_is_below_an_agent_that_was_started_in_a_job_is_not_that_jobs() -> None:
+    env = {**os.environ, processes.MARKER: f"unit-{os.getpid()}"}
+    said = subprocess.run([sys.executable, "-c", IN_A_JOB], env=env, capture_output=True, text=True, check=True)
+    assert said.stdout == "True True\n"
 
 
 def test_whatever_carries_a_jobs_marker_is_ended_and_nothing_else() -> None:

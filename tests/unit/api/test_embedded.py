@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from dstack.agent.processes import MARKER, marker_of
 from dstack.api._embedded import EmbeddedServer
 from dstack.api._transport import Transport
 from dstack.errors import ServerUnreachableError
@@ -81,6 +82,17 @@ def test_the_server_outlives_the_process_that_started_it(tmp_path: Path, folder:
     code = f"from dstack.api._embedded import *; print({start}.find().url)"
     url = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
     assert EmbeddedServer(folder, ("false",)).find().url == url
+
+
+def test_a_server_that_is_started_in_a_job_is_no_part_of_it(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MARKER, "0-job")
+    monkeypatch.setenv("ITS_OWN", "kept")
+    EmbeddedServer(folder, command(tmp_path, STAND_IN)).find()
+    (pid,) = pids(folder)
+    assert marker_of(pid) is None
+    assert b"ITS_OWN=kept" in Path(f"/proc/{pid}/environ").read_bytes()
 
 
 def test_a_server_that_went_away_is_started_again_by_the_next_request(tmp_path: Path, folder: Path) -> None:
