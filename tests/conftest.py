@@ -1,5 +1,6 @@
 """What all tests can ask for."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,10 @@ import pytest
 from tests.engines import DockerEngine
 from tests.postgres import PostgresServer
 from tests.s3 import S3Server
+
+# A run in the background, or below `nohup`, ignores them; what tests start must not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ Writes `ready` to the descriptor N once its socket listens. Ends with code 3 whe
 import argparse
 import os
 import resource
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,9 @@ def main() -> int:
     arguments = parser.parse_args()
     home = Home(arguments.home.absolute())
     os.umask(0o077)
+    # What our starter was told to ignore (`nohup`, `&`) would go unheard in what is started over SSH, too.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
     try:
         for folder in (home.root, home.jobs, home.forgotten, home.trash, home.blobs):
             make_private_folder(folder)

@@ -197,3 +197,24 @@ async def test_an_agent_takes_all_descriptors_that_it_may_have_and_jobs_have_as_
             for term_type in (None, "xterm"):
                 said = await connection.run("ulimit -Sn; ulimit -Hn", term_type=term_type)
                 assert str(said.stdout).split() == [str(few), str(most)]
+
+
+@pytest.fixture
+def background() -> Iterator[None]:
+    """Whatever starts from now on was told to ignore Ctrl-C and hang-ups, as below `nohup`."""
+    former = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+    yield
+    for number, what in former.items():
+        signal.signal(number, what)
+
+
+async def test_programs_over_ssh_hear_signals_that_the_agent_was_told_to_ignore(
+    background: None, agent: Agent, key: asyncssh.SSHKey
+) -> None:
+    async with connected(agent) as client:
+        await client.start(J, "echo up; sleep 1000", authorized_keys=(public(key),))
+        await client.line(J, b"up\n")
+        await client.until(lambda: client.ssh)
+        async with ssh(client, key) as connection:
+            ignored = (await connection.run("grep SigIgn /proc/self/status", check=True)).stdout
+    assert int(str(ignored).split()[1], 16) & 0b11 == 0
