@@ -133,8 +133,11 @@ class Tunnel:
         self._link = await connect(access, self._way.identity)
         self._up.set()
         if access != self._access:
-            self._access = access
-            self._way.moved(access)
+            try:
+                self._way.moved(access)
+                self._access = access
+            except OSError as error:  # OpenSSH does not find the job; who comes by the ports does
+                logger.warning("Where the job is now could not be written down: %s", error)
 
     async def _job_comes_back(self) -> bool:
         try:

@@ -264,6 +264,27 @@ def test_a_job_that_is_tried_again_is_reached_behind_the_same_port_and_name(job:
     assert config.read_text() == ""
 
 
+def test_a_tunnel_comes_back_although_it_cannot_be_written_down_where_the_job_is(
+    job: Job, wish: Wish, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def grant() -> AccessView:
+        return job.access().model_copy(update={"ssh_user": "j2"} if job.connections else {})
+
+    attachment = open_attachment(replace(wish, grant=grant))
+    config = home / ".dstack" / "ssh" / "config"
+    config.rename(config.with_name("before"))
+    config.mkdir()
+    for number in range(2):
+        job.loop.call_soon_threadsafe(job.connections[number].abort)
+        while len(job.connections) < number + 2:
+            talk_or_nothing(attachment.ports[job.port])
+        assert talk(attachment.ports[job.port]) == b"HI\nbye\n"
+    assert "Where the job is now could not be written down" in caplog.text
+    config.rmdir()
+    config.with_name("before").rename(config)
+    attachment.close()
+
+
 def test_the_end_of_the_job_ends_the_tunnel(job: Job, wish: Wish) -> None:
     ended = threading.Event()
 
