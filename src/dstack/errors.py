@@ -330,6 +330,11 @@ class IllegalMove(DstackError):
     code = "illegal_move"
 
 
+def client_closed() -> ServerUnreachableError:
+    """What every call says once the client is closed."""
+    return ServerUnreachableError("The client is closed", hint="Make a new one")
+
+
 def error_of_code(code: str, message: str, hint: str | None) -> DstackError:
     """The error that a `code` from the wire stands for; `ServerError` where the code is unknown here."""
     todo: list[type[DstackError]] = [DstackError]

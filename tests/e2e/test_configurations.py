@@ -78,7 +78,9 @@ def test_an_active_run_is_changed_in_place_or_started_anew(home: Home) -> None:
     assert home.cli("apply", "-f", "t.yml", "-y", "-d").returncode == 0
     (before,) = home.runs()
     same = home.cli("apply", "-f", "t.yml", "-y")
-    assert same.returncode == 0 and "already, just as configured" in same.stderr
+    assert same.returncode == 0 and "already, just as configured" in same.stderr and same.stdout == ""
+    shown = home.cli("apply", "-f", "t.yml", "-y", "--json")
+    assert (shown.returncode, json.loads(shown.stdout)["id"]) == (0, before["id"])
     home.write("t.yml", "type: task\nname: one\ncommands: [sleep 1000]\npriority: 7\ntags: {a: b}\n")
     changed = home.cli("apply", "-f", "t.yml", "-y")
     assert changed.returncode == 0 and "priority  1    7           in place" in changed.stderr

@@ -7,6 +7,9 @@ from pathlib import Path
 from dstack.api import _places
 from dstack.errors import ConfigurationError
 
+KIND = "ssh-ed25519 "
+"""How the public key begins."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -29,7 +32,7 @@ def identity(path: str | os.PathLike[str] | None) -> Identity:
         with _places.locked(own.with_name("lock")):
             if not own.exists():
                 _make(own)
-    return _given(own)
+    return _given(own, is_ours=True)
 
 
 def _make(path: Path) -> None:
@@ -45,18 +48,22 @@ def _make(path: Path) -> None:
     _places.write_whole(path, private.decode())
 
 
-def _given(path: Path) -> Identity:
+def _given(path: Path, *, is_ours: bool = False) -> Identity:
+    """The key in a file. One that we made has no passphrase, so that its public key alone is read."""
     try:
+        private = path.read_bytes()
         public_file = path.with_name(f"{path.name}.pub")
-        public = public_file.read_text("utf-8") if public_file.exists() else _public_of(path.read_bytes())
-        os.stat(path)
+        public = public_file.read_text("utf-8") if public_file.exists() else ""
+        if not public or (public.startswith(KIND) and not is_ours):
+            public = _public_of(private)
     except OSError as error:
         raise ConfigurationError(f"The SSH key `{path}` cannot be read: {error.strerror}") from error
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
-            f"The SSH key `{path}` cannot be used: {error}", hint="Name an ed25519 private key without a passphrase"
+            f"The SSH key `{path}` cannot be used: {error}",
+            hint="Name an ed25519 private key without a passphrase; `ssh-keygen -t ed25519 -N ''` makes one",
         ) from error
-    if not public.startswith("ssh-ed25519 "):
+    if not public.startswith(KIND):
         raise ConfigurationError(
             f"The SSH key `{path}` is of the kind `{public.split(' ')[0][:40]}`",
             hint="Only ed25519 keys are taken; make one with `ssh-keygen -t ed25519`",
@@ -65,7 +72,11 @@ def _given(path: Path) -> Identity:
 
 
 def _public_of(private: bytes) -> str:
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
 
-    key = serialization.load_ssh_private_key(private, password=None)
+    try:
+        key = serialization.load_ssh_private_key(private, password=None)
+    except UnsupportedAlgorithm as error:
+        raise ValueError(str(error)) from error
     return key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()

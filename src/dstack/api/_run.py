@@ -99,6 +99,7 @@ class Run(RunFacts):
 
         Raises:
             ConfigurationError: `start_time` is out of the calendar.
+            ResourceNotExistsError: the run has no such job, or was deleted.
             ServerUnreachableError: the server is away for minutes.
 
         Examples:
@@ -115,7 +116,7 @@ class Run(RunFacts):
         }
         path = {"project": self._context.project, "run": self.id}
         reader = LogReader(self._context.transport, path, query, self._fetch, self._changed)
-        return reader.follow(self._view)
+        return self._log(reader, replica_num, job_num)
 
     def metrics(self, start_time: datetime | None = None, replica_num: int = 0, job_num: int = 0) -> MetricsView:
         """What a job of the run used: CPU, memory and its GPUs, a point each ten seconds and the first ones sooner.
@@ -144,6 +145,7 @@ class Run(RunFacts):
             >>> last.cpu_cores < 1, last.memory_mib > 0, last.gpus
             (True, True, [])
         """
+        self._check_job(replica_num, job_num)
         view: MetricsView = self._context.transport.call(
             routes.READ_METRICS,
             query={
@@ -338,9 +340,19 @@ class Run(RunFacts):
             self._reserved.release()
             self._reserved = None
 
+    def _log(self, reader: LogReader, replica: int, node: int) -> Iterator[bytes]:
+        self._check_job(replica, node)
+        yield from reader.follow(self._view)
+
+    def _check_job(self, replica: int, node: int) -> None:
+        """Raise where the run has no such job, by what the server says now if need be; replicas come and go."""
+        if self._view.jobs and self._job(replica, node) is None:
+            self._fetch()
+        self._wanted_job(replica, node)
+
     def _wanted_job(self, replica: int, node: int) -> JobView | None:
         job = self._job(replica, node)
-        if job is None and self._view.jobs:
+        if job is None and (self._view.jobs or min(replica, node) < 0):
             raise ResourceNotExistsError(f"The run `{self.name}` has no job {replica}/{node}")
         return job  # before its first start, a run has no jobs at all
 

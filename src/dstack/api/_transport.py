@@ -22,6 +22,7 @@ from dstack.errors import (
     ServerError,
     ServerUnreachableError,
     UnauthorizedError,
+    client_closed,
     error_of_code,
 )
 from dstack.kit.text import is_segment
@@ -178,7 +179,7 @@ class Transport:
     def _client_for(self, url: str) -> "httpx.Client":
         with self._lock:
             if self._closing.is_set():
-                raise ServerUnreachableError("The client is closed", hint="Make a new one")
+                raise client_closed()
             return self._http_loopback if is_loopback(url) else self._http
 
     def _send(

@@ -11,6 +11,7 @@ import dstack.api
 import dstack.api.aio
 from dstack.api.aio import _threads
 from dstack.api.aio._threads import CHUNKS_AHEAD, Threads
+from dstack.errors import ServerUnreachableError
 
 PAIRS = [
     (name, member)
@@ -91,6 +92,26 @@ def test_who_stops_reading_ends_the_thread() -> None:
 
     asyncio.run(read())
     assert ended.wait(10)
+
+
+def test_a_closed_client_says_the_same_as_the_other_and_may_be_closed_again() -> None:
+    plain = dstack.api.Client.from_config("main", "http://127.0.0.1:9", "t")
+    plain.close()
+    with pytest.raises(ServerUnreachableError) as expected:
+        plain.runs.list()
+
+    async def use() -> None:
+        client = dstack.api.aio.Client.from_config("main", "http://127.0.0.1:9", "t")
+        await client.close()
+        await client.close()
+        for call in (client.runs.list(), client.runs.submit(dstack.api.Task(commands=["x"])), client.projects()):
+            with pytest.raises(ServerUnreachableError) as caught:
+                await call
+            assert str(caught.value) == str(expected.value)
+        with pytest.raises(ServerUnreachableError):
+            await anext(client.events.list())
+
+    asyncio.run(use())
 
 
 def test_a_long_wait_does_not_hold_up_calls() -> None:

@@ -28,19 +28,24 @@ def test_a_given_key_is_used(tmp_path: Path, has_public_file: bool) -> None:
     assert identity(path).public_key == expected
 
 
+@pytest.mark.parametrize("has_public_file", [True, False])
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "says", "hint"),
     [
-        (("-t", "ecdsa", "-N", ""), "is of the kind `ecdsa-sha2-nistp256`"),
-        (("-t", "ed25519", "-N", "a long secret"), "cannot be used"),
+        (("-t", "ecdsa", "-N", ""), "is of the kind `ecdsa-sha2-nistp256`", "Only ed25519 keys are taken"),
+        (("-t", "ed25519", "-N", "a long secret"), "cannot be used", "an ed25519 private key without a passphrase"),
     ],
 )
-def test_a_key_that_will_not_do_is_told(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+def test_a_key_that_will_not_do_is_told(
+    tmp_path: Path, arguments: tuple[str, ...], says: str, hint: str, has_public_file: bool
+) -> None:
     path = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", *arguments, "-f", str(path)], check=True)
-    path.with_suffix(".pub").unlink()
-    with pytest.raises(ConfigurationError, match=says):
+    if not has_public_file:
+        path.with_suffix(".pub").unlink()
+    with pytest.raises(ConfigurationError, match=says) as caught:
         identity(path)
+    assert hint in str(caught.value.hint)
 
 
 def test_a_missing_key_is_told(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from dstack.api import (
 )
 from dstack.api._servers import Address, FixedServer
 from dstack.api.aio._threads import Threads
-from dstack.errors import DstackError, InvalidRequestError, ResourceExistsError
+from dstack.errors import DstackError, InvalidRequestError, ResourceExistsError, ResourceNotExistsError
 from dstack.protocol.requests import SetSecret
 
 from .conftest import Answer, Asked, FakeServer
@@ -370,6 +370,28 @@ def test_a_port_that_is_none_is_told(client: Client, one: OneRun) -> None:
 def test_logs_of_a_finished_run(client: Client, one: OneRun) -> None:
     one.move("done", exit_code=0)
     assert b"".join(found(client).logs()) == b"line 1\nline 2"
+
+
+@pytest.mark.parametrize("which", [(0, 7), (-1, 0), (0, -1)])
+def test_a_job_that_is_not_there_is_told_with_the_runs_name(
+    client: Client, one: OneRun, which: tuple[int, int]
+) -> None:
+    said = f"The run `hello` has no job {which[0]}/{which[1]}"
+    for ask in (
+        lambda: list(found(client).logs(replica_num=which[0], job_num=which[1])),
+        lambda: found(client).metrics(replica_num=which[0], job_num=which[1]),
+        lambda: found(client).attach(replica_num=which[0], job_num=which[1]),
+    ):
+        with pytest.raises(ResourceNotExistsError) as caught:
+            ask()
+        assert caught.value.message == said
+
+
+def test_a_job_that_came_later_has_a_log(client: Client, one: OneRun) -> None:
+    run = found(client)
+    one.jobs.append(job(1))
+    one.run["status"] = "done"
+    assert b"".join(run.logs(job_num=1)) == b"line 1\nline 2"
 
 
 @pytest.mark.parametrize("ask", [lambda run, time: run.logs(time), lambda run, time: run.metrics(time)])

@@ -109,5 +109,5 @@ class Client:
 
     async def close(self) -> None:
         """As `dstack.api.Client.close`."""
-        await self._threads.call(self._client.close)
+        await self._threads.wait(self._client.close)
         self._threads.close()

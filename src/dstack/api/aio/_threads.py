@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Generic, ParamSpec, TypeVar
 
+from dstack.errors import client_closed
 from dstack.kit.tasks import apart
 
 P = ParamSpec("P")
@@ -26,10 +27,17 @@ class Threads:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="dstack-call")
+        self._is_closed = False
         self._waits = threading.BoundedSemaphore(WAITS_AT_ONCE)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of a call that takes moments."""
+        """The result of a call that takes moments.
+
+        Raises:
+            ServerUnreachableError: the client is closed.
+        """
+        if self._is_closed:
+            raise client_closed()
         return await asyncio.get_running_loop().run_in_executor(self._pool, partial(function, *args, **kwargs))
 
     async def wait(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -53,6 +61,7 @@ class Threads:
 
     def close(self) -> None:
         """Begin no more calls."""
+        self._is_closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _start(self, run: Callable[[], None]) -> None:

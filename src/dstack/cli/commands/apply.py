@@ -114,6 +114,8 @@ def _apply_to_active(
     assert current is not None
     words.say(changes_text(plan))
     if not plan.changes:
+        if arguments.json:
+            words.show(current.model_dump_json(indent=2))
         return 0
     if plan.is_in_place:
         if not arguments.yes and not words.confirmed(f"Change the run `{current.name}` while it goes on?"):
