@@ -304,15 +304,7 @@ class RunCollection:
 
 
 def _text_of(path: str | os.PathLike[str] | None) -> str | None:
-    """A path as a text that people can be shown."""
-    text = None if path is None else os.fspath(path)
-    try:
-        (text or "").encode()
-    except UnicodeEncodeError as error:
-        raise ConfigurationError(
-            f"The configuration's path {text!a} is not UTF-8 text", hint="Rename the file or its folder"
-        ) from error
-    return text
+    return None if path is None else os.fspath(path)
 
 
 def _of_files(repo: Mapping[str, Any]) -> str | None:
