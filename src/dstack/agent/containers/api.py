@@ -94,12 +94,12 @@ class ContainerEngine:
         return False
 
     async def lines(
-        self, method: str, path: str, *, stall_s: float, query: Query, headers: Mapping[str, str] | None = None
+        self, method: str, path: str, *, stall_s: float | None, query: Query, headers: Mapping[str, str] | None = None
     ) -> AsyncGenerator[dict[str, Any], None]:
         """An answer of JSON lines, as they come.
 
         Args:
-            stall_s: how long the first or the next one may take to come.
+            stall_s: how long the first or the next one may take to come; None for ever.
 
         Raises:
             EngineRefused, EngineStalls
@@ -261,7 +261,7 @@ class Answer:
         return event
 
 
-async def _within(stall_s: float, coming: Awaitable[T]) -> T:
+async def _within(stall_s: float | None, coming: Awaitable[T]) -> T:
     try:
         async with asyncio.timeout(stall_s):
             return await coming

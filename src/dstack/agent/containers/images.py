@@ -1,5 +1,6 @@
 """Images: what is in them, and how they come to this host."""
 
+import asyncio
 import base64
 import json
 import re
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from dstack.agent.containers.api import ContainerEngine, EngineRefused, EngineStalls
+from dstack.agent.containers.api import ContainerEngine, EngineRefused
 from dstack.agent.containers.refusals import refusal_of_pull
 from dstack.agent.containers.sockets import MACHINES_OF_GO
 from dstack.agent.runtimes.base import Tell
@@ -66,39 +67,74 @@ async def list_tags(engine: ContainerEngine) -> dict[str, tuple[str, ...]]:
     return {str(one["Id"]): tuple(one.get("RepoTags") or ()) for one in await engine.call("GET", "/images/json")}
 
 
-async def pull(engine: ContainerEngine, container: Container, tell: Tell, stall_s: float = PULL_STALL_S) -> None:
-    """Fetch an image from its registry.
+class Pulls:
+    """The pulls of a host.
 
-    Args:
-        tell: hears how far its layers are.
-        stall_s: how long nothing may move.
-
-    Raises:
-        AgentRefused: it cannot be had; says why, and what to do.
-        EngineAway
+    An engine downloads a few layers at a time, of all pulls together. What waits for its turn behind the layers of
+    another pull says nothing, and has not stalled as long as that one moves.
     """
-    progress = _Progress()
-    name = container.image
-    reference = (
-        {"fromImage": name} if "@" in name else dict(zip(("fromImage", "tag"), _name_and_tag(name), strict=True))
-    )
-    try:
-        answer = engine.lines("POST", "/images/create", stall_s=stall_s, query=reference, headers=_auth(container))
+
+    def __init__(self, engine: ContainerEngine, stall_s: float = PULL_STALL_S) -> None:
+        """Args: `stall_s`: how long nothing may move in a pull."""
+        self._engine = engine
+        self._stall_s = stall_s
+        self._under_way: dict[_Progress, asyncio.Timeout] = {}
+
+    async def pull(self, container: Container, tell: Tell) -> None:
+        """Fetch an image from its registry.
+
+        Args:
+            tell: hears how far its layers are.
+
+        Raises:
+            AgentRefused: it cannot be had; says why, and what to do.
+            EngineAway
+        """
+        progress = _Progress()
+        try:
+            async with asyncio.timeout(self._stall_s) as stall:
+                self._under_way[progress] = stall
+                try:
+                    await self._take_in(container, progress, tell)
+                finally:
+                    del self._under_way[progress]
+                    if not progress.only_waits:
+                        self._moves(progress)  # it gives its turn to others
+        except EngineRefused as refusal:
+            raise refusal_of_pull(container, refusal.message) from None
+        except TimeoutError:
+            raise AgentRefused(
+                f"The pull of the image `{container.image}` stalled: nothing came for {self._stall_s:g} s",
+                hint="Check how the machine reaches the registry, and submit again",
+            ) from None
+
+    async def _take_in(self, container: Container, progress: "_Progress", tell: Tell) -> None:
+        name = container.image
+        reference = (
+            {"fromImage": name} if "@" in name else dict(zip(("fromImage", "tag"), _name_and_tag(name), strict=True))
+        )
+        answer = self._engine.lines("POST", "/images/create", stall_s=None, query=reference, headers=_auth(container))
         async for line in answer:
             if "error" in line:
                 raise refusal_of_pull(container, str(line["error"]))
-            if progress.takes(line):
+            has_news = progress.takes(line)
+            self._moves(progress)
+            if has_news:
                 tell(progress.layers())
         # Podman does not say of each layer when it is unpacked.
         progress.complete()
         tell(progress.layers())
-    except EngineRefused as refusal:
-        raise refusal_of_pull(container, refusal.message) from None
-    except EngineStalls as stall:
-        raise AgentRefused(
-            f"The pull of the image `{name}` stalled: {stall}",
-            hint="Check how the machine reaches the registry, and submit again",
-        ) from None
+
+    def _moves(self, moving: "_Progress") -> None:
+        now = asyncio.get_running_loop().time()
+        for progress, stall in self._under_way.items():
+            if stall.expired():
+                continue
+            if progress is moving:
+                stall.reschedule(now + self._stall_s)
+            elif progress.only_waits:
+                # Longer than for the one that moves: should that stall now, its end comes first and lets others go on.
+                stall.reschedule(now + 2 * self._stall_s)
 
 
 def _name_and_tag(name: str) -> tuple[str, str]:
@@ -125,6 +161,14 @@ class _Progress:
 
     def __init__(self) -> None:
         self._layers: dict[str, Layer] = {}
+        self._said: dict[str, str] = {}
+        """What was said last of each layer."""
+
+    @property
+    def only_waits(self) -> bool:
+        """Whether it waits for its turn to download, and nothing of it has one."""
+        said = self._said.values()
+        return "Waiting" in said and "Downloading" not in said
 
     def takes(self, line: dict[str, Any]) -> bool:
         """Whether the line says something new of a layer."""
@@ -149,6 +193,7 @@ class _Progress:
             case _:
                 changed = layer
         self._layers[id] = changed
+        self._said[id] = status
         return changed != known
 
     def complete(self) -> None:

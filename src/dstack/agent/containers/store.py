@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from dstack.agent.containers.api import ContainerEngine, EngineRefused
-from dstack.agent.containers.images import PULL_STALL_S, Image, find_image, list_tags, pull
+from dstack.agent.containers.images import PULL_STALL_S, Image, Pulls, find_image, list_tags
 from dstack.agent.containers.launcher import MACHINES
 from dstack.agent.disks import Disk, disk_of
 from dstack.agent.paths import read_json, write_json
@@ -64,7 +64,7 @@ class ImageStore:
         self._file = file
         self._engine = engine
         self._clock = clock
-        self._stall_s = stall_s
+        self._pulls = Pulls(engine, stall_s)
         self._measure = measure
         self._memory = _memory_of(read_json(file) or {})
         self._needed: dict[str, str] = {}
@@ -89,7 +89,7 @@ class ImageStore:
             await self.clean(say)
             before = await list_tags(self._engine)
             say(f"pulling the image {container.image}")
-            await pull(self._engine, container, tell, self._stall_s)
+            await self._pulls.pull(container, tell)
             image = await self._hold(job_id, container)
             if image is None:
                 raise AgentRefused(f"The image `{container.image}` was pulled and is gone again", hint="Submit again")
