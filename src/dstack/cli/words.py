@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 RED, GREEN, YELLOW, BOLD = "31", "32", "33", "1"
 COLUMNS = 80
 """How wide a terminal is that does not say so."""
+LAST_CELL_MIN = 24
+"""How much is shown of a table's last cell at least, if need be on a second line."""
 STATUS_COLORS = {
     "running": GREEN,
     "done": GREEN,
@@ -92,6 +94,11 @@ def show_json(views: "Sequence[BaseModel]") -> None:
     show(json.dumps([view.model_dump(mode="json") for view in views], indent=2))
 
 
+def cut(text: str, width: int) -> str:
+    """The text where it fits, or its beginning and `…`."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
 def table(
     headers: Sequence[str], rows: Iterable[Sequence[str]], *, file: TextIO | None = None, is_cut: bool = False
 ) -> str:
@@ -101,15 +108,15 @@ def table(
         headers: the first line.
         rows: the others.
         file: where it is to be shown; stdout without it.
-        is_cut: whether lines end where a terminal does, rather than wrap.
+        is_cut: whether last cells end where a terminal does, rather than wrap, unless next to nothing is left of them.
     """
     file = file or sys.stdout
     lines = [tuple(headers), *(tuple(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     if is_cut and file.isatty():
-        columns = _columns(file)
-        text = [line if len(line) <= columns else f"{line[: columns - 1]}…" for line in text]
+        room = max(_columns(file) - sum(width + 2 for width in widths[:-1]), LAST_CELL_MIN)
+        lines = [(*line[:-1], cut(line[-1], room)) for line in lines]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     text[0] = colored(text[0], BOLD, file)
     for row, line in enumerate(lines[1:], start=1):
         for cell in line:

@@ -48,6 +48,8 @@ def test_lines_end_where_a_terminal_does_and_are_whole_elsewhere() -> None:
     rows = [("one", "x" * 200), ("two", "short")]
     _, long, short = words.table(("NAME", "WHY"), rows, file=Terminal(), is_cut=True).splitlines()
     assert (long, short) == (f"one   {'x' * 73}…", "two   short")
+    narrow = words.table(("NAME", "WHY"), [("n" * 75, "stopped by user")], file=Terminal(), is_cut=True)
+    assert narrow.endswith("stopped by user"), "it rather wraps than says nothing"
     assert "x" * 200 in words.table(("NAME", "WHY"), rows, file=io.StringIO(), is_cut=True)
 
 

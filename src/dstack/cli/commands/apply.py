@@ -209,10 +209,11 @@ def changes_text(plan: "RunPlan") -> str:
 
 
 def _short(value: str | None) -> str:
+    from dstack.cli import words
+
     if value is None:
         return "-"
-    line = " ".join(value.split())
-    return line if len(line) <= SHOWN_MAX else f"{line[: SHOWN_MAX - 1]}…"
+    return words.cut(" ".join(value.split()), SHOWN_MAX)
 
 
 def check(plan: "RunPlan") -> None:
