@@ -9,7 +9,7 @@ from dstack.api._context import Context
 from dstack.api._keys import identity
 from dstack.api._run import Run
 from dstack.api._submissions import Draft, Options, RunPlan, draft_of
-from dstack.errors import ConfigurationError, ResourceNotExistsError
+from dstack.errors import ResourceNotExistsError
 from dstack.kit.clock import SystemClock
 from dstack.kit.ids import RandomIds
 from dstack.kit.text import is_segment
