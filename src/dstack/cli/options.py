@@ -157,10 +157,8 @@ def text_of(file: str) -> str:
 
     from dstack.errors import ConfigurationError
 
-    if file == "-":
-        return sys.stdin.read()
     try:
-        return Path(file).read_text(encoding="utf-8")
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigurationError(f"There is no file `{file}`", hint=_advice(Path(file).parent)) from error
     except OSError as error:

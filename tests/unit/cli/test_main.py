@@ -1,6 +1,7 @@
 """What the command does with arguments and errors."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,12 +77,14 @@ def test_the_project_may_stand_before_or_after_the_command(cli: Cli, tmp_path: P
 
 
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
-def test_a_secret_that_is_no_text_is_not_shown(errors: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [("secret", "set", "X"), ("apply", "-y", "-f", "-")])
+def test_what_stdin_has_that_is_no_text_is_told_and_not_shown(words: list[str], errors: str, tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path), "PYTHONIOENCODING": f"utf-8:{errors}", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "dstack.cli", "secret", "set", "X"]
+    command = [sys.executable, "-m", "dstack.cli", *words]
     done = subprocess.run(command, input=b"s3cret\xff", env=env, capture_output=True)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert b" UTF-8 text" in done.stderr and b"s3cret" not in done.stderr and b"inside dstack" not in done.stderr
+    assert re.search(rb" UTF-8 text|stdin:1:7: this is no YAML", done.stderr)
+    assert b"s3cret" not in done.stderr and b"inside dstack" not in done.stderr
 
 
 @pytest.mark.parametrize("since", ["999999w", "99999999999w", "9999-12-31T23:59:59-12:00", "yesterday"])
