@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from dstack.api import _places
 from dstack.api._servers import Address
@@ -84,6 +83,8 @@ def projects_in_file() -> list[dict[str, Any]]:
 
 def checked_address(url: str, token: str, *, where: str, token_where: str) -> Address:
     """The address, unless URL or token cannot be one; raises `ConfigurationError` then."""
+    from urllib.parse import urlsplit
+
     try:
         parts = urlsplit(url)
         labels = (parts.hostname or "").removesuffix(".").split(".")
