@@ -24,16 +24,17 @@ SETTLE_TIMEOUT_S = 1.0
 DETACH_KEYS = ",".join(["ctrl-^"] * 12)
 """What nobody types: the engine's own keys for leaving a terminal would swallow Ctrl-P."""
 INSPECT_S = 0.005
+HANG_UP_TRIES, HANG_UP_S = 10, 0.5
 INSPECT_TRIES = 400
 
 _ON_TERMINAL = 'exec "$@" <>"$0" >&0 2>&0'
 """A leader of a session that opens a terminal has it as its own from then on."""
 
 
-_tasks: set[asyncio.Task[None]] = set()
+_tasks: set[asyncio.Task[object]] = set()
 
 
-def in_background(work: Coroutine[Any, Any, None], name: str) -> None:
+def in_background(work: Coroutine[Any, Any, object], name: str) -> None:
     """Have something small done that nobody waits for."""
     task = asyncio.create_task(work, name=name)
     _tasks.add(task)
@@ -354,17 +355,33 @@ class _InContainer(Program):
         raise EngineAway("the engine does not say how the program ended")
 
     def hang_up(self) -> None:
-        self._writer.close()
-        if not self._ended:
-            self.signal("HUP")
+        in_background(self._hang_up(), "hangs up")
 
-    async def _send(self, name: str) -> None:
-        """To all of its session: it leads one. Only root of the host may, and where the host sees its processes."""
-        with suppress(EngineRefused, EngineAway, OSError, KeyError):
+    async def _hang_up(self) -> None:
+        try:
+            # First: an engine that finds the streams closed may take what still runs for ended, and forget its pid.
+            for _ in range(HANG_UP_TRIES):
+                if self._ended or await self._send("HUP"):
+                    break
+                await asyncio.sleep(HANG_UP_S)
+        finally:
+            self._writer.close()
+
+    async def _send(self, name: str) -> bool:
+        """To all of its session: it leads one. Only root of the host may, and where the host sees its processes.
+
+        Returns: False where it may be worth another try.
+        """
+        try:
             state = await self._engine.call("GET", f"/exec/{self._id}/json")
             pid = int(state.get("Pid") or 0)
             if state.get("Running") and pid > 1 and _is_in(pid, str(state["ContainerID"])):
                 os.killpg(os.getpgid(pid), signal.Signals[f"SIG{name}"])
+        except (EngineAway, OSError):
+            return False
+        except (EngineRefused, KeyError):
+            return True
+        return True
 
 
 def _is_in(pid: int, container_id: str) -> bool:
