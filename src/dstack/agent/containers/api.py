@@ -73,13 +73,13 @@ class ContainerEngine:
         async with self._time(timeout_s), self.exchange(method, path, content, query=query) as answer:
             return await _json(answer)
 
-    async def is_podman(self) -> bool:
+    async def is_podman(self, timeout_s: float = CALL_TIMEOUT_S) -> bool:
         """Whether it is Podman that answers.
 
         Raises:
             EngineRefused, EngineAway
         """
-        return engine_of(await self.call("GET", "/version")).name == PODMAN
+        return engine_of(await self.call("GET", "/version", timeout_s=timeout_s)).name == PODMAN
 
     async def is_back(self, within_s: float) -> bool:
         """Wait until the engine answers, for `within_s` seconds at most. Whether it does."""

@@ -15,7 +15,6 @@ from dstack.agent import processes
 from dstack.agent.containers.api import RETRY_S, ContainerEngine, EngineAway, EngineRefused, EngineStalls, Query
 from dstack.agent.containers.launcher import NOT_STARTED
 from dstack.agent.containers.refusals import refusal_of_start
-from dstack.agent.containers.sockets import PODMAN, engine_of
 from dstack.agent.metrics.groups import ControlGroup, find_group
 from dstack.agent.notes import note
 from dstack.agent.paths import JobFolder, read_json
@@ -223,14 +222,11 @@ class Watch:
 
     async def _ask_to_end(self) -> None:
         with suppress(EngineRefused, EngineAway):
-            if self.order.script and await self._is_podman():
+            if self.order.script and await self.engine.is_podman(SIGNAL_TIMEOUT_S):
                 # Its init passes a signal on to its own child alone, and that is a shell which waits for what it runs.
                 await self._execute("kill -TERM -1")
                 return
         await self._signal("SIGTERM")
-
-    async def _is_podman(self) -> bool:
-        return engine_of(await self.engine.call("GET", "/version", timeout_s=SIGNAL_TIMEOUT_S)).name == PODMAN
 
     async def _execute(self, command: str) -> None:
         known = read_json(self.folder.container) or {}
@@ -250,7 +246,7 @@ class Watch:
             if refusal.status < HTTPStatus.INTERNAL_SERVER_ERROR:  # it is over already
                 return True
         except EngineAway:
-            pass
+            pass  # the signal does not need it
         return processes.send(signal.Signals[name], await self._processes())
 
     async def _ending(self, end: str, exited: "Task[dict[str, Any]]") -> Ending:
