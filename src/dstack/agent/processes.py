@@ -79,7 +79,12 @@ def grouped(name: str) -> set[int]:
 
     Whoever may not read what another user's process carries may still read this.
     """
-    return {pid for pid in parents() if is_named(_groups_of(pid), name)}
+    return {pid for pid in parents() if is_grouped(pid, name)}
+
+
+def is_grouped(pid: int, name: str) -> bool:
+    """Whether a living process is in control groups that bear a name."""
+    return is_named(_groups_of(pid), name)
 
 
 def is_named(groups: str, name: str) -> bool:

@@ -12,9 +12,9 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from dstack.agent import processes
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
 
 READ_BYTES = 64 << 10
@@ -375,14 +375,10 @@ class _InContainer(Program):
         try:
             state = await self._engine.call("GET", f"/exec/{self._id}/json")
             pid = int(state.get("Pid") or 0)
-            if state.get("Running") and pid > 1 and _is_in(pid, str(state["ContainerID"])):
+            if state.get("Running") and pid > 1 and processes.is_grouped(pid, str(state["ContainerID"])):
                 os.killpg(os.getpgid(pid), signal.Signals[f"SIG{name}"])
+        except (EngineRefused, KeyError, PermissionError, ProcessLookupError):
+            return True
         except (EngineAway, OSError):
             return False
-        except (EngineRefused, KeyError):
-            return True
         return True
-
-
-def _is_in(pid: int, container_id: str) -> bool:
-    return container_id in Path(f"/proc/{pid}/cgroup").read_text()
