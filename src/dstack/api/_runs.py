@@ -104,7 +104,7 @@ class RunCollection:
             ResourceExistsError: a run of that name is active.
         """
         options = Options(
-            configuration_path=_text_of(configuration_path),
+            configuration_path=configuration_path,
             backends=backends,
             regions=regions,
             instance_types=instance_types,
@@ -139,7 +139,6 @@ class RunCollection:
             >>> plan.offers[0].backend
             'local'
         """
-        options["configuration_path"] = _text_of(options.get("configuration_path"))
         draft = draft_of(configuration, options)
         view: PlanView = self._context.transport.call(routes.PLAN_RUN, draft.request, project=self._context.project)
         return RunPlan(draft, repo, view, [*view.changes, *self._changed_files(draft, repo, view.current)])
@@ -192,7 +191,7 @@ class RunCollection:
             >>> Client.from_config().runs.get_run_plan(Task(commands=["echo hello"])).view.project
             'main'
         """
-        return self.get_plan(configuration, repo, profile=profile, configuration_path=_text_of(configuration_path))
+        return self.get_plan(configuration, repo, profile=profile, configuration_path=configuration_path)
 
     def apply_plan(self, run_plan: RunPlan, repo: "Repo | None" = None, reserve_ports: bool = True) -> Run:
         """The later spelling of `exec_plan`.
@@ -301,10 +300,6 @@ class RunCollection:
             before = page.next
             if before is None:
                 return runs
-
-
-def _text_of(path: str | os.PathLike[str] | None) -> str | None:
-    return None if path is None else os.fspath(path)
 
 
 def _of_files(repo: Mapping[str, Any]) -> str | None:

@@ -29,7 +29,7 @@ _WARNED: dict[Any, Any] = {}
 class Options(TypedDict, total=False):
     """What may be said beside a configuration; it wins over the configuration. See `RunCollection.submit`."""
 
-    configuration_path: str | None
+    configuration_path: str | os.PathLike[str] | None
     backends: "Sequence[BackendType | str] | None"
     regions: Sequence[str] | None
     instance_types: Sequence[str] | None
@@ -136,9 +136,9 @@ def _warn_caller(text: str) -> None:
     warnings.warn(text, DeprecationWarning, stacklevel=level)
 
 
-def _readable(path: str) -> str:
+def _readable(path: str | os.PathLike[str]) -> str:
     """For people: bytes of a file's name that are no text become `?`."""
-    return path.encode(errors="replace").decode()
+    return os.fspath(path).encode(errors="replace").decode()
 
 
 def _plain(value: object) -> Any:  # JSON, of whatever shape
