@@ -195,10 +195,9 @@ def misfits(demand: Demand, offer: Offer) -> Iterator[str]:
             yield f"{name}: asked {_show(bounds, show)}, has {show(value)}"
     if demand.gpu is not None:
         yield from _gpu_misfits(demand, demand.gpu, offer)
-    if offer.backend == "local" and has.engine is None:
+    if offer.backend == "local" and has.engine is None and demand.container:
         why = f" ({has.engine_problem})" if has.engine_problem else ""
-        if demand.container:
-            yield f"{' and '.join(demand.container)}, has no container engine{why}"
+        yield f"{' and '.join(demand.container)}, has no container engine{why}"
 
 
 def _of_shared(bounds: Bounds) -> Bounds:
