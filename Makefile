@@ -11,7 +11,7 @@ SEED ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test check sim format docs site bench bench-engine clean
+.PHONY: help demo test check sim deep format docs site bench bench-engine clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,9 @@ check: $(VENV)/installed-dev ## format, lint, types, import contracts
 
 sim: $(VENV)/installed-dev ## live through 2,000 made-up histories; `make sim SEED=7` tells one of them
 	@$(BIN)/python -m dstack.testing --workers $(WORKERS) --histories $(HISTORIES) $(if $(SEED),--seed $(SEED))
+
+deep: $(VENV)/installed-dev ## run what takes long or draws its chance anew; `make deep SEED=7` repeats it
+	@BIN=$(BIN) WORKERS=$(WORKERS) HISTORIES=$(HISTORIES) SEED=$(SEED) scripts/deep $(ARGS)
 
 format: $(VENV)/installed-dev ## put the code into its one form
 	@$(BIN)/ruff format --quiet

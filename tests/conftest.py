@@ -1,9 +1,12 @@
 """What all tests can ask for."""
 
+import os
+import secrets
 import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.engines import DockerEngine
 from tests.postgres import PostgresServer
@@ -12,6 +15,23 @@ from tests.s3 import S3Server
 # A run in the background, or below `nohup`, ignores them; what tests start must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+SEED_MAX = 10**9
+
+# The same examples on every machine, whatever its speed; `make deep` draws many more, from a seed that it prints.
+settings.register_profile("ci", max_examples=100, derandomize=True, deadline=None, database=None)
+settings.register_profile("deep", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ci")
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """The chance of a deep test: `DSTACK_TEST_SEED`, or a new number. A failure shows it."""
+    assert request.node.get_closest_marker("deep"), "CI draws nothing by chance: mark the test with `deep`"
+    given = os.environ.get("DSTACK_TEST_SEED")
+    number = int(given) if given else secrets.randbelow(SEED_MAX)
+    print(f"seed {number}; repeat with: DSTACK_TEST_SEED={number} pytest -m deep {request.node.nodeid}")
+    return number
 
 
 @pytest.fixture(scope="session")

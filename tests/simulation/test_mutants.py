@@ -58,8 +58,18 @@ def test_every_planted_bug_has_its_rule() -> None:
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_planted_bug_is_caught(name: str) -> None:
+    assert _is_caught(name, SEEDS)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_planted_bug_is_caught_whatever_the_seeds(name: str, seed: int) -> None:
+    assert _is_caught(name, range(seed, seed + len(SEEDS)))
+
+
+def _is_caught(name: str, seeds: range) -> bool:
     with MUTANTS[name]():
-        assert any(CAUGHT_BY[name] in _broken_in(seed, among_servers=name in AMONG_SERVERS) for seed in SEEDS)
+        return any(CAUGHT_BY[name] in _broken_in(seed, among_servers=name in AMONG_SERVERS) for seed in seeds)
 
 
 def _broken_in(seed: int, *, among_servers: bool) -> set[str]:
