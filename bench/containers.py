@@ -8,10 +8,11 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from statistics import median
 
+import pytest
 from tests.engines import SHELL_IMAGE, DockerEngine
 
 from bench.figures import Figure, Goal, medians_ms, timed
@@ -26,16 +27,26 @@ PATIENCE_S = 30.0
 SSHD = "/usr/sbin/sshd"
 
 
+class NoEngineError(Exception):
+    """This machine starts no container engine; the text is the reason."""
+
+
 @contextmanager
 def started_engine() -> Iterator[DockerEngine]:
-    """A container engine of its own, which agents that start from now on use."""
-    engine = DockerEngine()
-    engine.start()
-    os.environ["DOCKER_HOST"] = engine.host
-    try:
+    """A container engine of its own, which agents that start from now on use.
+
+    Raises:
+        NoEngineError: a program is missing, or the engine does not start.
+    """
+    with ExitStack() as stack:
+        try:
+            engine = DockerEngine()
+            stack.callback(engine.stop)
+            engine.start()
+        except (pytest.skip.Exception, pytest.fail.Exception) as error:
+            raise NoEngineError(" ".join(str(error).split())) from error
+        os.environ["DOCKER_HOST"] = engine.host
         yield engine
-    finally:
-        engine.stop()
 
 
 def measure_docker_submit_to_first_line(client: Client, engine: DockerEngine) -> list[Figure]:

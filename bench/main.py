@@ -1,15 +1,26 @@
-"""`python -m bench.main [GROUP …]`: measure, show a table, then every figure as one JSON line."""
+"""`python -m bench.main [GROUP …]`: measure, show a table, then every figure as one JSON line.
+
+A group that needs a program or a container engine which this machine lacks is left out, with the reason.
+"""
 
 import argparse
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.engines import DockerEngine
 
-from bench.containers import measure_docker_submit_to_first_line, measure_forward, measure_ssh, started_engine
+from bench.containers import (
+    SSHD,
+    NoEngineError,
+    measure_docker_submit_to_first_line,
+    measure_forward,
+    measure_ssh,
+    started_engine,
+)
 from bench.figures import Figure, table
 from bench.home import temporary_home
 from bench.idleness import measure_idleness
@@ -37,42 +48,80 @@ class Bench:
         return self.engine
 
 
-GROUPS: dict[str, Callable[[Bench], list[Figure]]] = {
-    "help": lambda bench: measure_help(),
-    "import": lambda bench: measure_imports(),
-    "server_start": lambda bench: measure_server_start(),
-    "submit_to_first_line": lambda bench: measure_submit_to_first_line(bench.client),
-    "log_throughput": lambda bench: measure_log_throughput(bench.client),
-    "lifecycles": lambda bench: measure_lifecycles(bench.client),
-    "metrics": lambda bench: measure_metrics(),
-    "docker": lambda bench: measure_docker_submit_to_first_line(bench.client, bench.docker),
-    "ssh": lambda bench: measure_ssh(bench.client, bench.docker),
-    "forward": lambda bench: measure_forward(bench.client),
-    "idle": lambda bench: measure_idleness(bench.client, bench.server),
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Figures that are measured together."""
+
+    measure: Callable[[Bench], list[Figure]]
+    programs: tuple[str, ...] = ()
+    """Beyond what the README asks for."""
+    in_containers: bool = False
+
+
+GROUPS = {
+    "help": Group(lambda bench: measure_help()),
+    "import": Group(lambda bench: measure_imports()),
+    "server_start": Group(lambda bench: measure_server_start()),
+    "submit_to_first_line": Group(lambda bench: measure_submit_to_first_line(bench.client)),
+    "log_throughput": Group(lambda bench: measure_log_throughput(bench.client)),
+    "lifecycles": Group(lambda bench: measure_lifecycles(bench.client)),
+    "metrics": Group(lambda bench: measure_metrics()),
+    "docker": Group(lambda bench: measure_docker_submit_to_first_line(bench.client, bench.docker), in_containers=True),
+    "ssh": Group(lambda bench: measure_ssh(bench.client, bench.docker), ("ssh",), in_containers=True),
+    "forward": Group(
+        lambda bench: measure_forward(bench.client), ("ssh", "ssh-keygen", SSHD, "busybox"), in_containers=True
+    ),
+    "idle": Group(lambda bench: measure_idleness(bench.client, bench.server)),
 }
 """What can be measured, in its order: idleness comes last, when there have been runs."""
-IN_CONTAINERS = {"docker", "ssh", "forward"}
 
 
 def main() -> int:
-    """Measure what was asked for, or everything. Returns the exit code."""
+    """Measure what was asked for, or everything. Returns the exit code: 1 where nothing could be measured."""
     parser = argparse.ArgumentParser(prog="python -m bench.main", description="Measure how fast dstack is.")
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"some of: {', '.join(GROUPS)} (default: all)")
     wanted = parser.parse_args().groups or list(GROUPS)
     if unknown := [name for name in wanted if name not in GROUPS]:
         parser.error(f"there is no group `{unknown[0]}`; there are: {', '.join(GROUPS)}")
+    figures, left_out = measure(wanted)
+    print(table(figures), *left_out, *(one.to_json() for one in figures), sep="\n")
+    return 0 if figures else 1
+
+
+def measure(names: Sequence[str]) -> tuple[list[Figure], list[str]]:
+    """Return the figures of these groups, and a line for each reason why some are left out."""
+    reasons = {name: reason for name in names if (reason := lack_of(GROUPS[name]))}
     figures = []
     with ExitStack() as stack:
         home = stack.enter_context(temporary_home())
-        engine = stack.enter_context(started_engine()) if IN_CONTAINERS.intersection(wanted) else None
+        engine = None
+        if contained := [name for name in names if GROUPS[name].in_containers and name not in reasons]:
+            try:
+                engine = stack.enter_context(started_engine())
+            except NoEngineError as error:
+                reasons |= dict.fromkeys(contained, str(error))
         client = Client.from_config()
         stack.callback(client.close)
         bench = Bench(client, home / ".dstack" / "server", engine)
-        for name in wanted:
-            print(f"measuring {name} …", file=sys.stderr, flush=True)
-            figures += GROUPS[name](bench)
-    print(table(figures), *(one.to_json() for one in figures), sep="\n")
-    return 0
+        for name in names:
+            if name not in reasons:
+                print(f"measuring {name} …", file=sys.stderr, flush=True)
+                figures += GROUPS[name].measure(bench)
+    return figures, left_out(reasons)
+
+
+def lack_of(group: Group) -> str:
+    """Return which programs of a group this machine lacks, in words; empty where it has all."""
+    missing = [program for program in group.programs if shutil.which(program) is None]
+    return f"{', '.join(missing)} not installed" if missing else ""
+
+
+def left_out(reasons: dict[str, str]) -> list[str]:
+    """Return one line for each reason, with the groups it holds for."""
+    lines: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        lines.setdefault(reason, []).append(name)
+    return [f"left out: {', '.join(names)} ({reason})" for reason, names in lines.items()]
 
 
 if __name__ == "__main__":
