@@ -24,7 +24,7 @@ def measure_idleness(client: Client, server: Path) -> list[Figure]:
     server_percent, agent_percent = (
         (after - start) / WATCHED_S * 100 for start, after in zip(before, (cpu_s(servers), cpu_s(agents)), strict=True)
     )
-    bare_mb = _bare_rss_mb()
+    bare_mb = bare_rss_mb()
     return [
         Figure("idle_cpu", server_percent, "% of a core", Goal(1, "% of a core")),
         Figure("idle_cpu_agent", agent_percent, "% of a core"),
@@ -33,8 +33,8 @@ def measure_idleness(client: Client, server: Path) -> list[Figure]:
     ]
 
 
-def _bare_rss_mb() -> float:
-    """The memory of a Python that does nothing."""
+def bare_rss_mb() -> float:
+    """Return the memory of a Python that does nothing, in megabytes (10^6 bytes)."""
     command = [sys.executable, "-c", "print(flush=True); input()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as bare:
         assert bare.stdout is not None

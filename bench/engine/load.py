@@ -7,11 +7,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.engine.bare import commit_lives, commit_submits, json_ms
 from bench.engine.fleet import FOREVER, STAYS
 from bench.engine.watching import ends_after
 from bench.engine.world import World, tell
-from bench.figures import Figure, Goal
+from bench.figures import Figure, Goal, timed
+from bench.idleness import bare_rss_mb
 from bench.processes import cpu_s, rest, rss_mb
+from bench.startup import BARE, run
+from dstack.api import Client
 
 EXITS = 500
 SPREAD_EVERY_S = 0.02
@@ -20,6 +24,7 @@ PS_ROUNDS = 5
 SETTLING_S = 3.0
 LIVES_AT_ONCE = 200
 FILL_TIMEOUT_S = 600.0
+LIVES_GOAL = Goal(150, "runs/s", at_least=True)
 
 
 class Load:
@@ -45,15 +50,18 @@ class Load:
         submit_ms = (self._cpu_s() - cpu) / self._jobs * 1000
         tell(f"  {self._jobs} submits in {submitted_s:.1f} s")
         self._world.wait_for(lambda hosts: hosts["running"] >= self._jobs, FILL_TIMEOUT_S)
+        running_s = time.monotonic() - started
+        bare = commit_submits(self._world.database)
+        per_s, goal = self._jobs / submitted_s, Goal(200, "submits/s", at_least=True)
         return [
-            Figure("submits", self._jobs / submitted_s, "submits/s", Goal(200, "submits/s", at_least=True)),
-            Figure("submit_cpu", submit_ms, "ms"),
-            Figure("submit_to_running", self._jobs / (time.monotonic() - started), "jobs/s"),
+            Figure("submits", per_s, "submits/s", goal, bare.runs_per_s),
+            Figure("submit_cpu", submit_ms, "ms", baseline=bare.cpu_ms_per_run),
+            Figure("submit_to_running", self._jobs / running_s, "jobs/s", baseline=bare.runs_per_s),
         ]
 
     def rss(self) -> list[Figure]:
         """Its memory."""
-        return [Figure("active_jobs_rss", rss_mb([self._world.server_pid]), "MB", Goal(1000, "MB"))]
+        return [Figure("active_jobs_rss", rss_mb([self._world.server_pid]), "MB", Goal(1000, "MB"), bare_rss_mb())]
 
     def cpu(self) -> list[Figure]:
         """Its processor while nothing changes."""
@@ -64,7 +72,10 @@ class Load:
         return [Figure("active_jobs_cpu", percent, "% of a core", Goal(50, "% of a core"))]
 
     def ps(self) -> list[Figure]:
-        """What `dstack ps` asks and the command as a whole for one who has a hundred runs, and a list of all."""
+        """What `dstack ps` asks and the command as a whole for one who has a hundred runs, and a list of all.
+
+        Beside them a bare JSON loop over the same answers, and a bare Python.
+        """
         small, large = self._world.client(self._team), self._world.client()
         command = [str(Path(sys.executable).with_name("dstack")), "ps", "--json"]
         env = {
@@ -77,13 +88,15 @@ class Load:
             _timed_ms(lambda: subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL))
             for _ in range(PS_ROUNDS)
         ]
+        bare = [_timed_ms(lambda: run(BARE)) for _ in range(PS_ROUNDS)]
         everything = _timed_ms(large.runs.list)
+        some_json, all_json = _json_ms(small), _json_ms(large)
         small.close()
         large.close()
         return [
-            Figure("ps_10k", statistics.median(asked), "ms", Goal(300, "ms")),
-            Figure("ps_10k_command", statistics.median(whole), "ms"),
-            Figure("ps_all", everything, "ms"),
+            Figure("ps_10k", statistics.median(asked), "ms", Goal(300, "ms"), some_json),
+            Figure("ps_10k_command", statistics.median(whole), "ms", baseline=statistics.median(bare)),
+            Figure("ps_all", everything, "ms", baseline=all_json),
         ]
 
     def exits(self) -> list[Figure]:
@@ -118,10 +131,11 @@ class Load:
                 self._world.submit(LIVES_AT_ONCE, "true")
                 lives += LIVES_AT_ONCE
                 ends.wait_for_count(lives)
-        seconds = time.monotonic() - started
+        seconds, cpu_ms = time.monotonic() - started, (self._cpu_s() - cpu) / lives * 1000
+        bare = commit_lives(self._world.database)
         return [
-            Figure("lifecycles_simulated", lives / seconds, "runs/s", Goal(150, "runs/s", at_least=True)),
-            Figure("lifecycle_cpu", (self._cpu_s() - cpu) / lives * 1000, "ms"),
+            Figure("lifecycles_simulated", lives / seconds, "runs/s", LIVES_GOAL, bare.runs_per_s),
+            Figure("lifecycle_cpu", cpu_ms, "ms", baseline=bare.cpu_ms_per_run),
         ]
 
     def recovery(self) -> list[Figure]:
@@ -146,6 +160,8 @@ class Load:
 
 
 def _timed_ms(work: Callable[[], object]) -> float:
-    started = time.monotonic()
-    work()
-    return (time.monotonic() - started) * 1000
+    return timed(work)() * 1000
+
+
+def _json_ms(client: Client) -> float:
+    return json_ms([one.view.model_dump(mode="json") for one in client.runs.list()])

@@ -60,6 +60,11 @@ class World:
         assert self._server is not None
         return self._server.pid
 
+    @property
+    def database(self) -> Path:
+        """The file in which the server keeps its rows."""
+        return self._folder / "server" / "server.db"
+
     def start_server(self) -> None:
         """Start a server, and wait until it answers."""
         ready, given = os.pipe()
@@ -84,7 +89,7 @@ class World:
     def add_team(self, name: str) -> Team:
         """A user with a project of his own. Written straight into the database: there is no other way yet."""
         team = Team(project=name, token=f"token-of-{name}")
-        with closing(sqlite3.connect(self._folder / "server" / "server.db", timeout=ANSWER_TIMEOUT_S)) as db, db:
+        with closing(sqlite3.connect(self.database, timeout=ANSWER_TIMEOUT_S)) as db, db:
             hashed, now = hash_of(team.token), time.time_ns() // 1000
             db.execute("INSERT INTO users VALUES (?, ?, ?, ?, ?)", (f"user {name}", name, False, hashed, now))
             db.execute("INSERT INTO projects VALUES (?, ?, ?)", (f"project {name}", name, now))

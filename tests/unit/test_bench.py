@@ -3,7 +3,6 @@
 import sys
 
 import pytest
-
 from bench import main as bench
 from bench.figures import Figure
 
