@@ -1,5 +1,6 @@
 """How a job becomes a container: what the engine is asked for. Nothing is done here."""
 
+import os
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ FILES = "/workflow"
 LAUNCHER, LOG, SCRIPT = "/dstack/launch", "/dstack/log", "/dstack/script"
 
 JOB_LABEL, HOME_LABEL = "dstack.job", "dstack.home"
+
+PROCESSES_MIN = 4096
+PROCESSES_PER_CPU = 512
+"""Half of what a kernel allows the whole host by default: 1024 for each CPU. Processes and threads count alike."""
 
 _SHELL_HINT = "Use an image with a shell, or name one of its programs as `entrypoint`"
 _ON_SIGTERM = "trap 'exit 143' TERM\n"
@@ -97,6 +102,7 @@ def creation(
         "Privileged": container.privileged,
         "LogConfig": {"Type": "none"},
         "RestartPolicy": {"Name": "no"},
+        "PidsLimit": processes_max(container.cpus or os.cpu_count() or 1),
     }
     if container.host_network:
         host["NetworkMode"] = "host"
@@ -131,8 +137,26 @@ def opening(image_id: str, folder: JobFolder, labels: dict[str, str], launcher: 
         "Entrypoint": [LAUNCHER],
         "Cmd": launch_arguments("/dev/null", "", ("/bin/chmod", "/usr/bin/chmod"), ("-R", "a+rwX", *places)),
         "Labels": {JOB_LABEL: folder.job_id, **labels},
-        "HostConfig": {"Mounts": mounts, "NetworkMode": "none", "LogConfig": {"Type": "none"}},
+        "HostConfig": {
+            "Mounts": mounts,
+            "NetworkMode": "none",
+            "LogConfig": {"Type": "none"},
+            "PidsLimit": PROCESSES_MIN,
+        },
     }
+
+
+def processes_max(cpus: float) -> int:
+    """How many processes and threads a container may have: a fork bomb fills its container, not the host.
+
+    Args:
+        cpus: how many it may use.
+
+    Examples:
+        >>> processes_max(2), processes_max(192)
+        (4096, 98304)
+    """
+    return max(PROCESSES_MIN, int(PROCESSES_PER_CPU * cpus))
 
 
 def working_dir_of(order: JobOrder, image: Image) -> str:

@@ -65,3 +65,11 @@ async def test_podman_which_would_silently_give_no_card_of_nvidias_is_not_asked_
     maker = Maker(Home(tmp_path), cast(ContainerEngine, Engine()), lambda: cards)
     with pytest.raises(AgentRefused, match="Podman gives no GPUs of NVIDIA's"):
         await maker.make(folder, JobOrder("j", "r", "true", gpus=(0,), container=container), container, IMAGE)
+
+
+def test_processes_of_a_container_are_bounded_by_its_cpus() -> None:
+    order = JobOrder("j", "r", "true", container=Container("x", cpus=64))
+    made: Any = creation(order, IMAGE, JobFolder(Path("/home/jobs/j")), {}, Path("/launch"), NOTHING)
+    assert made["HostConfig"]["PidsLimit"] == 32768
+    small: Any = body(NOTHING)
+    assert small["HostConfig"]["PidsLimit"] >= 4096, "of a container that may use all CPUs, too"
