@@ -14,6 +14,7 @@ from typing import Any
 
 from dstack.agent import full_disk
 from dstack.errors import AgentRefused, ConfigurationError
+from dstack.kit.folders import make_private
 
 SOCKET_PATH_BYTES_MAX = 100
 """The kernel takes 107; some systems less."""
@@ -196,12 +197,11 @@ def make_private_folder(path: Path) -> None:
     Raises:
         ConfigurationError: it is somebody else's, or no folder.
     """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.is_symlink():
+        make_private(path)
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise ConfigurationError(f"`{path}` is not a folder of this user", hint="Remove it, or choose another folder")
-    if status.st_mode & 0o077:
-        path.chmod(0o700)
 
 
 def is_locked(path: Path) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dstack.kit.folders import make_private
+
 
 def home() -> Path:
     """`~/.dstack`."""
@@ -19,8 +21,8 @@ def server_folder() -> Path:
 
 
 def private_folder(path: Path) -> Path:
-    """The folder, made where it is missing, readable for this user alone."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """The folder, made where it is missing, readable for this user alone; so is `~/.dstack`, where it lies in that."""
+    make_private(path, within=home())
     return path
 
 

@@ -19,6 +19,7 @@ from dstack.agent.resources import probe
 from dstack.backends.base import Backend, Machine
 from dstack.domain.offers import Offer
 from dstack.errors import NoCapacityError
+from dstack.kit.folders import make_private
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Local(Backend):
 
     def offers(self) -> Sequence[Offer]:
         """One machine, with what it really has, for all projects together."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self._folder)
         resources = probe(self._folder)
         return [Offer("local", "local", "local", resources, price=0.0, shared=True, machines_max=1)]
 
@@ -50,7 +51,7 @@ class Local(Backend):
         others = [machine.key for machine in self.look_up() if machine.key != key]
         if others:
             raise NoCapacityError("This machine is in use already")
-        (self._folder / key).mkdir(mode=0o700, exist_ok=True)
+        make_private(self._folder / key)
         return self._machine(key)
 
     def look_up(self, key: str | None = None) -> Sequence[Machine]:
@@ -78,7 +79,7 @@ class Local(Backend):
         if path.exists():
             # Root of a container has written there, and this user is not root: the machine is gone all the same.
             graveyard = self._folder.with_name("leftovers")
-            graveyard.mkdir(mode=0o700, exist_ok=True)
+            make_private(graveyard)
             path.rename(graveyard / key)
             log.warning("`%s` holds files of containers that only root may remove", graveyard / key)
         return True

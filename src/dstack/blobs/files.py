@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dstack.blobs.base import BlobStore, check_blob, check_hash
+from dstack.kit.folders import make_private
 
 
 class BlobFiles(BlobStore):
@@ -26,7 +27,7 @@ class BlobFiles(BlobStore):
     def put(self, hash: str, blob: bytes) -> None:
         check_blob(hash, blob)
         path = self._path(hash)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path.parent)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             file.write(blob)
         os.replace(file.name, path)

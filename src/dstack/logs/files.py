@@ -14,6 +14,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+from dstack.kit.folders import make_private
 from dstack.kit.holes import punch
 from dstack.logs.base import Disk, LogStore, Part, Stream
 from dstack.logs.gaps import Gap, gaps_of, packed_gaps, passed, with_gap
@@ -133,7 +134,7 @@ def _made(path: str, flags: int) -> int:
     try:
         return os.open(path, flags | os.O_CREAT, 0o600)
     except FileNotFoundError:
-        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(Path(path).parent)
         return os.open(path, flags | os.O_CREAT, 0o600)
 
 

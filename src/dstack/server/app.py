@@ -164,6 +164,7 @@ def serve(
         outside_of: the world it works in.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    os.umask(0o077)  # the database, logs and keys are this user's alone
     try:
         settings = settings_from_env(host=host, port=port, data_dir=data_dir, embedded=embedded)
         # Several servers on one database may share a folder; clients are told their address by whoever set them up.

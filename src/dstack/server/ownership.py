@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dstack.api._places import private_folder
 from dstack.errors import ConfigurationError
 
 HANDOVER_TIMEOUT_S = 30.0
@@ -39,7 +40,7 @@ def own(data_dir: Path, *, embedded: bool) -> Owner:
         ConfigurationError: another server has it, or it cannot be written.
     """
     try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(data_dir)
         fd = os.open(data_dir / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ConfigurationError(

@@ -1,0 +1,29 @@
+"""What is secret stays with those who need it: on disk, in environments, and in what an agent remembers of a job."""
+
+import os
+from pathlib import Path
+
+from dstack.api import Task
+from tests.e2e.home import Home
+
+
+def test_nobody_else_may_look_at_what_client_server_agent_and_job_write_under_any_umask(home: Home) -> None:
+    before = os.umask(0)
+    try:
+        run = home.client().runs.submit(run_name="one", configuration=Task(commands=["umask", "sleep 60"]))
+        printed = next(iter(run.logs()))
+    finally:
+        os.umask(before)
+    dstack = home.path / ".dstack"
+    jobs_own = {folder.root / "files" for machine in home.machines() for folder in map(machine.job, _jobs(machine.jobs))}
+    folders = [path for path in (dstack, *dstack.rglob("*")) if path.is_dir()]
+    opened = {path for path in folders if path.stat().st_mode & 0o077}
+    assert opened <= jobs_own and dstack.stat().st_mode & 0o777 == 0o700
+    loose = [path for path in dstack.rglob("*") if path.is_file() and path.stat().st_mode & 0o077]
+    assert not loose
+    assert printed.strip() == b"0022", "a job's own umask is not ours"
+    run.stop(abort=True)
+
+
+def _jobs(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
