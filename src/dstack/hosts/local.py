@@ -9,8 +9,8 @@ import threading
 from asyncio import StreamReader, StreamWriter
 from pathlib import Path
 
+from dstack.agent.inherited import inherited
 from dstack.agent.paths import is_agent_alive, socket_path
-from dstack.agent.processes import MARKER
 from dstack.errors import HostUnreachable
 from dstack.protocol.frames import LINE_BYTES_MAX
 
@@ -48,7 +48,7 @@ def start_agent(home: Path) -> None:
                 start_new_session=True,
                 cwd="/",
                 # Where somebody starts it in a job, it is no part of that.
-                env={name: value for name, value in os.environ.items() if name != MARKER},
+                env=inherited(os.environ),
             )
         threading.Thread(target=agent.wait, name="reaper of the agent", daemon=True).start()
         os.close(given)

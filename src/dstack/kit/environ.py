@@ -1,6 +1,8 @@
 """Settings that the environment holds."""
 
+import ctypes
 import os
+from collections.abc import Collection
 
 
 def positive_number(name: str, default: int) -> int:
@@ -15,3 +17,28 @@ def positive_number(name: str, default: int) -> int:
     if not (text.isascii() and text.isdecimal() and int(text) > 0):
         raise ValueError(f"{name} must be a positive number")
     return int(text)
+
+
+def conceal(names: Collection[str]) -> None:
+    """Take variables out of what others see of this process: `/proc/<pid>/environ`, and what a child has by default.
+
+    `os.environ` goes on showing them to this program. Where the system does not say where the block of variables lies,
+    only children do not have them.
+    """
+    for name in names:
+        os.unsetenv(name)
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            # The name, in parentheses, may hold anything; behind it begins the third field.
+            start, end = map(int, file.read().rpartition(b")")[2].split()[_ENV_START:_ENV_END])
+    except (OSError, ValueError):
+        return
+    place = start
+    for variable in ctypes.string_at(start, end - start).split(b"\0") if start else ():
+        if os.fsdecode(variable.partition(b"=")[0]) in names:
+            ctypes.memset(place, 0, len(variable))
+        place += len(variable) + 1
+
+
+_ENV_START, _ENV_END = 50 - 3, 52 - 3
+"""Where the fields `env_start` and `env_end` of `/proc/<pid>/stat` begin and end, counted from the third."""

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from dstack import __version__
 from dstack.errors import ConfigurationError, DstackError
 from dstack.kit.clock import SystemClock
+from dstack.kit.environ import conceal
 from dstack.kit.ids import RandomIds
 from dstack.operations.context import Context
 from dstack.protocol import routes
@@ -28,7 +29,7 @@ from dstack.server.http.calls import Tokens, json_of
 from dstack.server.http.routing import add
 from dstack.server.ownership import Owner, own
 from dstack.server.parts import Outside, Parts, outside_of
-from dstack.server.settings import Settings, settings_from_env
+from dstack.server.settings import CONFIDENTIAL, Settings, settings_from_env
 from dstack.store import objects
 
 log = logging.getLogger(__name__)
@@ -166,6 +167,7 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.umask(0o077)  # the database, logs and keys are this user's alone
     try:
+        conceal(CONFIDENTIAL)
         settings = settings_from_env(host=host, port=port, data_dir=data_dir, embedded=embedded)
         # Several servers on one database may share a folder; clients are told their address by whoever set them up.
         owner = own(data_dir, embedded=embedded) if settings.database_url is None else None

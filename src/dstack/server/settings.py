@@ -10,6 +10,13 @@ from dstack.kit.vault import is_key
 from dstack.logs.bounded import STREAM_BYTES_MAX
 
 
+CONFIDENTIAL = (
+    *("DSTACK_SERVER_ADMIN_TOKEN", "DSTACK_ENCRYPTION_KEY", "DSTACK_DATABASE_URL", "DSTACK_TOKEN"),
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+)
+"""The variables of a server that nobody else needs. `PGPASSWORD` is read by PostgreSQL's library where it stands."""
+
+
 @dataclass(frozen=True, slots=True)
 class S3Settings:
     """A bucket for logs and uploads. Credentials and region come the way every AWS tool finds them."""
