@@ -18,7 +18,7 @@ def test_nobody_else_may_look_at_what_client_server_agent_and_job_write_under_an
     finally:
         os.umask(before)
     dstack = home.path / ".dstack"
-    jobs_own = {folder.root / "files" for machine in home.machines() for folder in map(machine.job, _jobs(machine.jobs))}
+    jobs_own = {path for machine in home.machines() for path in machine.jobs.glob("*/files")}
     folders = [path for path in (dstack, *dstack.rglob("*")) if path.is_dir()]
     opened = {path for path in folders if path.stat().st_mode & 0o077}
     assert opened <= jobs_own and dstack.stat().st_mode & 0o777 == 0o700
@@ -50,7 +50,3 @@ def test_what_only_the_server_needs_is_in_nobodys_environment(home: Home, monkey
         assert shown == ([server] if name == "PGPASSWORD" else [])
         assert value.encode() not in printed and value not in session
     run.stop(abort=True)
-
-
-def _jobs(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir()]

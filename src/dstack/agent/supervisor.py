@@ -18,7 +18,7 @@ from dstack.agent.full_disk import in_words
 from dstack.agent.notes import note
 from dstack.agent.paths import JobFolder, read_json, take_lock, write_json
 from dstack.errors import DstackError
-from dstack.kit.clock import SystemClock
+from dstack.kit.clock import Clock, SystemClock
 from dstack.protocol.agent import JobOrder, order_of
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -61,15 +61,16 @@ def supervise(folder: JobFolder, started_at: float) -> None:
         return
     write_json(folder.pid, {"pid": os.getpid(), "started_at": started_at})
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    ending = _Supervisor(folder, order_of(read_json(folder.order) or {})).run()
+    clock = SystemClock(begin_s=started_at)
+    ending = _Supervisor(folder, order_of(read_json(folder.order) or {}), clock).run()
     write_json(folder.end, asdict(ending), durable=True)
 
 
 class _Supervisor:
-    def __init__(self, folder: JobFolder, order: JobOrder) -> None:
+    def __init__(self, folder: JobFolder, order: JobOrder, clock: Clock) -> None:
         self._folder = folder
         self._order = order
-        self._clock = SystemClock()
+        self._clock = clock
         self._main = 0
         self._main_status: int | None = None
         self._end = "exited"

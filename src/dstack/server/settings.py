@@ -9,7 +9,6 @@ from dstack.kit.environ import positive_number
 from dstack.kit.vault import is_key
 from dstack.logs.bounded import STREAM_BYTES_MAX
 
-
 CONFIDENTIAL = (
     *("DSTACK_SERVER_ADMIN_TOKEN", "DSTACK_ENCRYPTION_KEY", "DSTACK_DATABASE_URL", "DSTACK_TOKEN"),
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),

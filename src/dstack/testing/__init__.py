@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # for type checkers and editors; the real imports happen on f
     from dstack.testing.cluster import ClusterRun as ClusterRun
     from dstack.testing.cluster import MachineView as MachineView
     from dstack.testing.faults import AgentRestarts as AgentRestarts
+    from dstack.testing.faults import ClockJumps as ClockJumps
     from dstack.testing.faults import DatabaseBusy as DatabaseBusy
     from dstack.testing.faults import DeafServers as DeafServers
     from dstack.testing.faults import EventualConsistency as EventualConsistency
@@ -36,7 +37,7 @@ if TYPE_CHECKING:  # for type checkers and editors; the real imports happen on f
     from dstack.testing.faults import WrongClocks as WrongClocks
 
 _FAULTS = (
-    *("AgentRestarts", "DatabaseBusy", "DeafServers", "EventualConsistency", "LateCreates"),
+    *("AgentRestarts", "ClockJumps", "DatabaseBusy", "DeafServers", "EventualConsistency", "LateCreates"),
     *("LinkCuts", "LostReplies", "MachineFailures", "RefusedEnds", "RepeatedMessages"),
     *("ServerCrashes", "ServerPauses", "ServerUpdates", "SlowBoots", "SlowStarts"),
     *("SoldOut", "SpotReclaims", "Unavailable", "WrongClocks"),

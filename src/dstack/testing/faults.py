@@ -141,6 +141,18 @@ class WrongClocks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClockJumps:
+    """The clock of the machine on which a single server runs is set, wrong and right in turn."""
+
+    every_s: float = 20.0
+    by_s: float = 10_800.0
+
+    def at(self, passed_s: float) -> float:
+        """How wrong the clock is so many seconds after the beginning."""
+        return self.by_s if int(passed_s / self.every_s) % 2 else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeafServers:
     """Servers do not hear of each other's commits, in spells."""
 
@@ -167,6 +179,7 @@ Fault: TypeAlias = (
     | ServerPauses
     | ServerUpdates
     | WrongClocks
+    | ClockJumps
     | DeafServers
 )
 

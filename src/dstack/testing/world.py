@@ -19,7 +19,7 @@ from dstack.engine.effects import Effects
 from dstack.engine.links import Links
 from dstack.errors import HostUnreachable
 from dstack.hosts.link import Connector
-from dstack.kit.clock import Clock, CorrectedClock
+from dstack.kit.clock import Clock, CorrectedClock, SystemClock
 from dstack.kit.vault import Vault
 from dstack.logs.files import LogFiles
 from dstack.server.parts import Outside, Parts
@@ -28,11 +28,11 @@ from dstack.store.dialect import Dialect
 from dstack.testing.clouds import Clouds, FakeCloud
 from dstack.testing.crashes import CrashSwitch, Decide, MortalDatabase, MortalEffects, at_random, never
 from dstack.testing.databases import BusySqlite, Exchange, SharedSqlite, copy_database
-from dstack.testing.faults import DatabaseBusy, Faults, ServerCrashes, WrongClocks
+from dstack.testing.faults import ClockJumps, DatabaseBusy, Faults, ServerCrashes, WrongClocks
 from dstack.testing.ledger import Ledger
 from dstack.testing.nature import Nature
 from dstack.testing.servers import TERMS, Server
-from dstack.testing.time import VirtualClock, VirtualLoop
+from dstack.testing.time import START, VirtualClock, VirtualLoop
 from dstack.testing.troubles import troubles_of
 from dstack.testing.watch import Watch
 
@@ -154,10 +154,16 @@ class World:
     def _foundation(self, number: int) -> tuple[Clock, Dialect]:
         loop, path = asyncio.get_running_loop(), self._folder / "server.db"
         if len(self.servers) == 1:
-            return VirtualClock(loop), BusySqlite(path, self.nature)
+            return self._clock_of_one(loop), BusySqlite(path, self.nature)
         wrong = self.nature.find(WrongClocks)
         clock = CorrectedClock(VirtualClock(loop, 0.0 if wrong is None else wrong.ahead_s * number))
         return clock, SharedSqlite(path, self.nature, clock, self._exchange)
+
+    def _clock_of_one(self, loop: asyncio.AbstractEventLoop) -> Clock:
+        jumps = self.nature.find(ClockJumps)
+        if jumps is None:
+            return VirtualClock(loop)
+        return SystemClock(lambda: START.timestamp() + loop.time() + jumps.at(loop.time()), loop.time)
 
 
 @contextmanager

@@ -5,7 +5,9 @@ import json
 import math
 import os
 import signal
+import time
 from asyncio import Event, Task
+from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -19,7 +21,7 @@ from dstack.agent.metrics.groups import ControlGroup, find_group
 from dstack.agent.notes import note
 from dstack.agent.paths import JobFolder, read_json
 from dstack.agent.supervisor import Ending
-from dstack.kit.clock import Clock
+from dstack.kit.clock import Clock, SystemClock
 from dstack.kit.text import memory_text
 from dstack.protocol.agent import JobOrder
 
@@ -69,7 +71,7 @@ class Watch:
         exited = asyncio.create_task(self._exited(str(known["id"])), name=f"container of {self.folder.job_id}")
         end = "exited"
         try:
-            end = await self._see_to_its_end(float(known["started_at"]), exited)
+            end = await self._see_to_its_end(_ran_for_s(known), exited)
             if not exited.done():
                 await self._kill(exited)
             return await self._ending(end, exited)
@@ -181,9 +183,9 @@ class Watch:
         state: dict[str, Any] = answer["State"]
         return state
 
-    async def _see_to_its_end(self, started_at: float, exited: "Task[dict[str, Any]]") -> str:
+    async def _see_to_its_end(self, ran_for_s: float, exited: "Task[dict[str, Any]]") -> str:
         max_s = self.order.max_duration_s
-        left_s = None if max_s is None else max(0.0, started_at + max_s - self._now())
+        left_s = None if max_s is None else max(0.0, max_s - ran_for_s)
         if await _first(exited, self.stop_asked, left_s):
             return "exited"
         end = "stopped" if self.stop_asked.is_set() else "max_duration"
@@ -286,7 +288,8 @@ class Watch:
         """Whether the engine has sent a signal to the container, which we have not asked for, or is ending itself."""
         known = read_json(self.folder.container) or {}
         filters = json.dumps({"container": [known["id"]], "event": ["kill"]})
-        query: Query = {"since": int(known["started_at"]), "until": math.ceil(self._now()), "filters": filters}
+        now = SystemClock().now().timestamp()  # the machine's, which may have been set; so may the engine's
+        query: Query = {"since": int(now - _ran_for_s(known)), "until": math.ceil(now), "filters": filters}
         try:
             async with aclosing(self.engine.lines("GET", "/events", stall_s=EVENTS_STALL_S, query=query)) as events:
                 return await anext(events, None) is not None
@@ -297,6 +300,11 @@ class Watch:
 
     def _now(self) -> float:
         return self.clock.now().timestamp()
+
+
+def _ran_for_s(known: Mapping[str, Any]) -> float:
+    """How long a container has run, by a clock that nobody can set and that all agents of this machine share."""
+    return time.monotonic() - float(known.get("started_monotonic_s", time.monotonic()))
 
 
 async def _first(exited: "Task[dict[str, Any]]", asked: Event | None, timeout_s: float | None) -> bool:

@@ -7,6 +7,7 @@ file `container`: the engine knows the rest.
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from typing import TypeVar
@@ -101,6 +102,7 @@ class ContainerRuntime(Runtime):
         except EngineRefused as refusal:
             raise refusal_of_start(container, refusal.message) from None
         known = {"id": made.id, "started_at": started_at, "uid": made.uid, "gid": made.gid, "image": image.id}
+        known |= {"started_monotonic_s": time.monotonic()}
         known |= {"missing": program_of(order, image).missing, "working_dir": working_dir_of(order, image)}
         # Without it the container would be taken for one that was never started.
         write_json(folder.container, known, durable=True)
