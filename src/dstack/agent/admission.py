@@ -6,11 +6,12 @@ Keys are ed25519 alone, one a line, without options and comments.
 import logging
 from collections.abc import Sequence
 
+from dstack.agent.confidential import joined, keep, public
 from dstack.agent.full_disk import set_aside
 from dstack.agent.keeping import write_number
 from dstack.agent.paths import JobFolder, read_json, write_json
 from dstack.errors import AgentRefused
-from dstack.protocol.agent import LOG_STREAMS, JobOrder, to_json
+from dstack.protocol.agent import LOG_STREAMS, JobOrder
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,18 @@ def accept(folder: JobFolder, order: JobOrder) -> None:
         set_aside(path)
     set_aside(folder.stop, again=True)
     _write_keys(folder, [line for key in order.authorized_keys if (line := _key_line(key)) is not None])
-    write_json(folder.order, to_json(order))
+    keep(folder, order)
+    write_json(folder.order, public(order))
+
+
+def read_order(folder: JobFolder) -> JobOrder | None:
+    """The order of a job; None where none was accepted. What is confidential is in it until the job has started.
+
+    Raises:
+        TypeError, ValueError: it is not understood.
+    """
+    body = read_json(folder.order)
+    return None if body is None else joined(folder, body)
 
 
 def let_in(folder: JobFolder, key: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from dstack.agent.confidential import check_kept, scratch_folder
 from dstack.agent.files import BlobCache, lay_over, make_empty
 from dstack.agent.git import clone
 from dstack.agent.notes import note
@@ -17,9 +18,10 @@ async def fetch_files(cache: BlobCache, clock: Clock, folder: JobFolder, order: 
         AgentRefused: some cannot be had.
         OSError: the disk is full, and the like.
     """
+    check_kept(folder)
     await asyncio.to_thread(make_empty, folder.files)
     if order.git is not None:
-        commit = await clone(order.git, folder.files, folder.root / "git")
+        commit = await clone(order.git, folder.files, scratch_folder(folder))
         note(folder, clock, f"cloned {order.git.url} at {commit}")
     if order.files_root is not None:
         count = await lay_over(order.files_root, folder.files, cache)

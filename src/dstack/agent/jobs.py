@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeAlias
 
-from dstack.agent.admission import accept, let_in, note_alone, read_alone
+from dstack.agent.admission import accept, let_in, note_alone, read_alone, read_order
 from dstack.agent.files import remove_tree
 from dstack.agent.forgotten import Forgotten
 from dstack.agent.full_disk import in_words
@@ -19,7 +19,7 @@ from dstack.agent.runtimes.base import Runtime
 from dstack.agent.supervisor import Ending
 from dstack.errors import AgentRefused, DstackError, IllegalMove
 from dstack.kit.clock import Clock
-from dstack.protocol.agent import LOG_STREAMS, JobOrder, JobReport, Layer, order_of
+from dstack.protocol.agent import LOG_STREAMS, JobOrder, JobReport, Layer
 
 log = logging.getLogger(__name__)
 
@@ -110,12 +110,12 @@ class Jobs:
         for path in self._home.jobs.iterdir():
             folder = JobFolder(path)
             try:
-                order = read_json(folder.order)
+                order = read_order(folder)
                 if order is None or path.name in self._forgotten:
                     # The server was not told that this one is accepted, or wants nothing of it any more.
                     remove_tree(path)
                     continue
-                self._begin(folder, order_of(order))
+                self._begin(folder, order)
             except (TypeError, ValueError) as error:
                 log.error("The order in %s is not understood and left alone: %s", path, error)
 

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+from dstack.agent import confidential
 from dstack.agent.containers.api import ContainerEngine
 from dstack.agent.containers.making import Maker
 from dstack.agent.containers.store import ImageStore
@@ -78,6 +79,7 @@ async def _live(
     jobs = Jobs(home, runtimes, partial(fetch_files, BlobCache(home.blobs, wants.fetch), clock), keeping, clock)
     sampler = Sampler(jobs, clock)
     jobs.on_run = sampler.job_runs
+    confidential.sweep(home)
     jobs.recover()
     found.keep_places(home.cards, hold=bool(jobs.unfinished()))
     link = Link(jobs, wants, sampler.points, asyncio.to_thread(probe, home.root), clock, on_shutdown=leaving.set)
@@ -99,6 +101,7 @@ async def _live(
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
     await jobs.close()
+    confidential.sweep(home)
 
 
 @asynccontextmanager

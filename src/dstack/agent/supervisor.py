@@ -12,14 +12,14 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dstack.agent import processes
+from dstack.agent import confidential, processes
 from dstack.agent.environment import find_shell, job_environment, resolve_working_dir
 from dstack.agent.full_disk import in_words
 from dstack.agent.notes import note
 from dstack.agent.paths import JobFolder, read_json, take_lock, write_json
 from dstack.errors import DstackError
 from dstack.kit.clock import Clock, SystemClock
-from dstack.protocol.agent import JobOrder, order_of
+from dstack.protocol.agent import JobOrder
 
 PR_SET_CHILD_SUBREAPER = 36
 SIGNALS = frozenset((signal.SIGCHLD, signal.SIGTERM))
@@ -59,10 +59,13 @@ def supervise(folder: JobFolder, started_at: float) -> None:
     """
     if take_lock(folder.lock) is None or folder.pid.exists() or folder.end.exists():
         return
-    write_json(folder.pid, {"pid": os.getpid(), "started_at": started_at})
+    order = confidential.joined(folder, read_json(folder.order) or {})
+    held = confidential.hold_environment(order.env)
+    write_json(folder.pid, {"pid": os.getpid(), "started_at": started_at, "environment": held})
+    confidential.forget(folder)
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     clock = SystemClock(begin_s=started_at)
-    ending = _Supervisor(folder, order_of(read_json(folder.order) or {}), clock).run()
+    ending = _Supervisor(folder, order, clock).run()
     write_json(folder.end, asdict(ending), durable=True)
 
 

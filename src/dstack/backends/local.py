@@ -13,6 +13,7 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
+from dstack.agent.confidential import memory_folder
 from dstack.agent.containers.sockets import remove_container
 from dstack.agent.paths import Home, JobFolder, is_agent_alive, is_locked, read_json
 from dstack.agent.resources import probe
@@ -75,6 +76,7 @@ class Local(Backend):
         if _end_what_is_left(path):
             return False
         self._asked.discard(key)
+        shutil.rmtree(memory_folder(path), ignore_errors=True)
         shutil.rmtree(path, ignore_errors=True)
         if path.exists():
             # Root of a container has written there, and this user is not root: the machine is gone all the same.

@@ -3,10 +3,12 @@
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TypeAlias
 
+from dstack.agent import confidential
 from dstack.agent.metrics.usage import Usage
 from dstack.agent.paths import JobFolder, read_json, write_json
 from dstack.agent.supervisor import Ending
@@ -94,10 +96,17 @@ class Runtime(ABC):
         return
 
 
+def write_start(folder: JobFolder, path: Path, known: Mapping[str, object]) -> None:
+    """Write down that a job was started: it never will be again, and so its secrets are forgotten. Blocks."""
+    write_json(path, known, durable=True)
+    confidential.forget(folder)
+
+
 def write_down(folder: JobFolder, ending: Ending) -> Ending:
     """Write down how a job has ended, unless that is written already. Returns the ending that holds. Blocks."""
     if (known := read_json(folder.end)) is not None:
         return Ending(**known)
+    confidential.forget(folder)
     try:
         write_json(folder.end, asdict(ending), durable=True)
     except OSError as error:  # it is told all the same, while this agent lives

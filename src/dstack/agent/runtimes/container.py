@@ -19,8 +19,8 @@ from dstack.agent.containers.refusals import no_engine, refusal_of_start
 from dstack.agent.containers.store import ImageStore
 from dstack.agent.containers.watching import AWAY_MAX_S, SILENCE_MAX_S, Watch
 from dstack.agent.notes import note
-from dstack.agent.paths import JobFolder, read_json, write_json
-from dstack.agent.runtimes.base import Runtime, Tell, Usages
+from dstack.agent.paths import JobFolder, read_json
+from dstack.agent.runtimes.base import Runtime, Tell, Usages, write_start
 from dstack.agent.supervisor import Ending
 from dstack.kit.clock import Clock
 from dstack.protocol.agent import Container, JobOrder
@@ -105,7 +105,7 @@ class ContainerRuntime(Runtime):
         known |= {"started_monotonic_s": time.monotonic()}
         known |= {"missing": program_of(order, image).missing, "working_dir": working_dir_of(order, image)}
         # Without it the container would be taken for one that was never started.
-        write_json(folder.container, known, durable=True)
+        await asyncio.to_thread(write_start, folder, folder.container, known)
         return made.id
 
     async def _outlast(self, folder: JobFolder, work: Callable[[], Awaitable[T]]) -> T:

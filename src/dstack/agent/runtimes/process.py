@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dstack.agent import processes
+from dstack.agent import confidential, processes
 from dstack.agent.gpus.cards import Cards
 from dstack.agent.metrics.trees import owners, read_processes, usage_of
 from dstack.agent.paths import JobFolder, is_locked, read_json, take_lock, write_json
@@ -53,6 +53,7 @@ class ProcessRuntime(Runtime):
         cards = await asyncio.to_thread(self._cards)
         if visible := cards.visible(order.gpus):
             write_json(folder.visible, visible)
+        await asyncio.to_thread(confidential.keep, folder, order)  # somebody may have cleaned up there
         request = {"folder": str(folder.root), "started_at": started_at}
         async with self._asking:
             answer = await self._ask_spawner(request)

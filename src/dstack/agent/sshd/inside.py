@@ -6,9 +6,11 @@ import shlex
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dstack.agent.admission import read_order
+from dstack.agent.confidential import environment_of
 from dstack.agent.containers.api import ContainerEngine
 from dstack.agent.environment import find_shell, job_environment, resolve_working_dir
 from dstack.agent.paths import JobFolder, read_json
@@ -79,7 +81,7 @@ class Inside(ABC):
 
 def inside_of(folder: JobFolder, engine: ContainerEngine, envoys: Envoys) -> Inside:
     """The inside of a job whose order is accepted."""
-    order = order_of(read_json(folder.order) or {})
+    order = read_order(folder) or order_of({})
     if order.container is None:
         return _OfHost(folder, order, envoys)
     return _OfContainer(folder, engine, envoys)
@@ -97,7 +99,8 @@ class _OfHost(Inside):
         working_dir = await asyncio.to_thread(resolve_working_dir, self._folder.files, self._order.working_dir)
         files = await asyncio.to_thread(self._folder.files.resolve)
         visible = read_json(self._folder.visible) or {}
-        env = {**job_environment(self._order, visible, os.environ, files, working_dir), **wish.env}
+        env = await asyncio.to_thread(environment_of, self._folder, self._order)
+        env = {**job_environment(replace(self._order, env=env), visible, os.environ, files, working_dir), **wish.env}
         shell = find_shell(self._order, env.get("PATH"))
         argv = [shell, "-l"] if wish.command is None else [shell, "-c", wish.command]
         env.setdefault("PROMPT_DIRTRIM", "1")  # the way to the job's folder is longer than a screen is wide
