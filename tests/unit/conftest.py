@@ -1,4 +1,4 @@
-"""What the server stands on, the real ones: a database of each kind in turn, and a bucket."""
+"""The parts that a server stands on, the real ones: a database of each kind in turn, a bucket, and one machine on sale."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -6,15 +6,27 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert
 
+from dstack.backends.threads import Backends
+from dstack.blobs.files import BlobFiles
 from dstack.bucket import Bucket
+from dstack.domain.offers import Offer
+from dstack.engine.catalog import Catalog
+from dstack.engine.leases import Leases
+from dstack.engine.reconciler import Reconciler
 from dstack.kit.clock import CorrectedClock
+from dstack.kit.ids import RandomIds
+from dstack.kit.signals import Signals
+from dstack.kit.vault import Vault
+from dstack.logs.files import LogFiles
+from dstack.operations.context import Context
 from dstack.store.db import Database
 from dstack.store.dialect import Dialect
 from dstack.store.postgres import Postgres
 from dstack.store.sqlite import Sqlite
 from dstack.store.tables import projects, users
 from dstack.store.tx import Tx
-from tests.making import NOW, HandClock
+from dstack.testing.world import TEST_KEY
+from tests.making import HERE, NOW, HandClock
 from tests.s3 import S3Server
 
 
@@ -54,3 +66,27 @@ def bucket(s3: S3Server, s3_credentials: None) -> Iterator[Bucket]:
     made = Bucket(s3.create(), "team/", s3.url)
     yield made
     made.close()
+
+
+class Shop(Catalog):
+    """Has this machine on sale."""
+
+    async def offers(self) -> list[Offer]:
+        return [HERE]
+
+
+@pytest.fixture
+def context(db: Database, clock: HandClock, tmp_path: Path) -> Context:
+    backends = Backends({})
+    return Context(
+        db,
+        RandomIds(clock),
+        Shop(backends, clock),
+        Reconciler(db, backends, clock, Leases(db, clock, "0-server", "here", alone=True)),
+        lambda run_id: None,
+        backends,
+        LogFiles(tmp_path / "logs"),
+        BlobFiles(tmp_path / "blobs"),
+        Signals(),
+        Vault([TEST_KEY]),
+    )

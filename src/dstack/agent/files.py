@@ -169,13 +169,13 @@ def _clear(entries: list[FileEntry], target: Path) -> None:
 def _parsed(parse: Callable[[bytes], list[Part]], blob: bytes) -> list[Part]:
     try:
         return parse(blob)
-    except (ValueError, TypeError, RecursionError) as error:
+    except ValueError as error:
         raise AgentRefused("The list of the run's files is damaged", hint="Submit the run again") from error
 
 
 def _checked(entry: FileEntry) -> FileEntry:
-    if not isinstance(entry.path, str) or not is_safe_path(entry.path) or entry.kind not in KINDS:
-        raise AgentRefused(f"The run's files hold the path `{str(entry.path)[:200]}`, which leaves its folder")
+    if not is_safe_path(entry.path) or entry.kind not in KINDS:
+        raise AgentRefused(f"The run's files hold the path `{entry.path[:200]}`, which leaves its folder")
     return entry
 
 

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from dstack.errors import InvalidRequestError
-from dstack.protocol.files import hash_of
+from dstack.protocol.files import hash_of, is_hash
 
 
 class BlobStore(ABC):
@@ -45,7 +45,7 @@ def check_hash(hash: str) -> str:
     Raises:
         InvalidRequestError: it is not.
     """
-    if len(hash) != 64 or not set(hash) <= set("0123456789abcdef"):
+    if not is_hash(hash):
         raise InvalidRequestError(f"`{hash[:80]}` is not the hash of a blob")
     return hash
 

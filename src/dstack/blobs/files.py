@@ -2,10 +2,12 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from dstack.blobs.base import BlobStore, check_blob, check_hash
+from dstack.errors import StorageUnavailable
 from dstack.kit.folders import make_private
 
 
@@ -16,21 +18,29 @@ class BlobFiles(BlobStore):
         self._folder = folder
 
     def missing(self, hashes: Sequence[str]) -> list[str]:
-        return [hash for hash in hashes if not self._use(hash)]
+        with self._usable():
+            return [hash for hash in hashes if not self._use(hash)]
 
     def get(self, hash: str) -> bytes | None:
-        try:
-            return self._path(hash).read_bytes() if self._use(hash) else None
-        except FileNotFoundError:
-            return None
+        with self._usable():
+            try:
+                return self._path(hash).read_bytes() if self._use(hash) else None
+            except FileNotFoundError:
+                return None
 
     def put(self, hash: str, blob: bytes) -> None:
         check_blob(hash, blob)
         path = self._path(hash)
-        make_private(path.parent)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(blob)
-        os.replace(file.name, path)
+        with self._usable():
+            make_private(path.parent)
+            descriptor, draft = tempfile.mkstemp(dir=path.parent)
+            try:
+                with open(descriptor, "wb") as file:
+                    file.write(blob)
+                os.rename(draft, path)
+            except OSError:
+                Path(draft).unlink(missing_ok=True)
+                raise
 
     def prune(self, unused_since: float) -> int:
         pruned = 0
@@ -39,6 +49,17 @@ class BlobFiles(BlobStore):
                 path.unlink()
                 pruned += 1
         return pruned
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """Have trouble with the disk end as `StorageUnavailable`."""
+        try:
+            yield
+        except OSError as error:
+            raise StorageUnavailable(
+                f"Uploads cannot be kept in `{self._folder}` just now: {error.strerror}",
+                hint="On the server's machine, see `df -h` and `df -i` for that folder, and make room",
+            ) from error
 
     def _use(self, hash: str) -> bool:
         try:

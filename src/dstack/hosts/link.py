@@ -28,7 +28,7 @@ from dstack.protocol.agent import (
     report_of,
     resources_of,
 )
-from dstack.protocol.frames import read_frame, storable, write_frame
+from dstack.protocol.frames import read_frame, write_frame
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ class Link:
             if first is None or first[0].get("t") != "welcome":
                 raise ConnectionError(f"the agent did not welcome us: {first and first[0]}")
             self._noted_down = False
-            wanted = await self._inbox.welcomed(self.instance_id, _welcome_of(storable(first[0])))
+            wanted = await self._inbox.welcomed(self.instance_id, _welcome_of(first[0]))
             for (job_id, stream), offset in wanted.items():
                 self._follow(job_id, stream, offset)
             self._ready.set()
@@ -224,7 +224,7 @@ class Link:
                 if (call := self._calls.get(number)) is not None and not call.done():
                     call.set_result(frame)
             case {"t": "job", "report": body}:
-                self._hear(report_of(storable(body)))
+                self._hear(report_of(body))
             case {"t": "log" | "log_gap", "job_id": str(job_id), "stream": str(stream)}:
                 await self._hear_log((job_id, stream), frame, payload)
             case {"t": "metrics", "points": dict(points)}:
@@ -238,9 +238,9 @@ class Link:
     async def _hear_of_host(self, frame: dict[str, Any]) -> None:
         match frame:
             case {"t": "ssh", "port": port, "host_key": host_key}:
-                await self._inbox.ssh_ready(self.instance_id, port, storable(host_key))
+                await self._inbox.ssh_ready(self.instance_id, port, host_key)
             case {"t": "engine", "engine": dict(body)}:
-                await self._inbox.engine_found(self.instance_id, Engine(**storable(body)))
+                await self._inbox.engine_found(self.instance_id, Engine(**body))
             case _:
                 log.warning("Instance %s sent an unexpected message `%s`", self.instance_id, frame.get("t"))
 
@@ -361,7 +361,7 @@ class Link:
             raise HostUnreachable(f"The agent did not answer within {timeout_s:g} s") from None
         finally:
             del self._calls[number]
-        if (error := storable(reply.get("error"))) is not None:
+        if (error := reply.get("error")) is not None:
             known = error_of_code(error["code"], error["message"], error.get("hint"))
             raise known if isinstance(known, BackendError) else AgentRefused(error["message"], hint=error.get("hint"))
 

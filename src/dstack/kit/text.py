@@ -1,6 +1,7 @@
 """Words for people."""
 
 from collections.abc import Iterable
+from typing import Any
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
@@ -30,6 +31,41 @@ def is_segment(text: str) -> bool:
         (True, False, False, False)
     """
     return text.isprintable() and "/" not in text and text not in ("", ".", "..")
+
+
+def flaw_of(text: str) -> str | None:
+    """Why a text can neither be stored nor shown; None where it can.
+
+    Examples:
+        >>> flaw_of("caf\u00e9"), flaw_of("a\\0b"), flaw_of("\\ud800")
+        (None, 'a NUL character', 'half of a character (a lone surrogate)')
+    """
+    if "\0" in text:
+        return "a NUL character"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "half of a character (a lone surrogate)"
+    return None
+
+
+def storable(value: Any) -> Any:
+    """What a JSON value holds, with a mark in place of each character that no database takes and nobody can show: NUL,
+    and the half characters that names of files may have.
+
+    Examples:
+        >>> storable({"path": ["a\\0b", "\\udcff", 1]})
+        {'path': ['a\ufffdb', '?', 1]}
+    """
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode("utf-8").replace("\0", "\N{REPLACEMENT CHARACTER}")
+        case dict():
+            return {storable(key): storable(one) for key, one in value.items()}
+        case list():
+            return [storable(one) for one in value]
+        case _:
+            return value
 
 
 def size_text(size_bytes: float) -> str:

@@ -1,6 +1,8 @@
 """Encryption of what is kept: secrets and credentials are on disk only as ciphertext."""
 
 import os
+import tempfile
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -87,18 +89,26 @@ class KeyFile(Vault):
     def __init__(self, path: Path) -> None:
         super().__init__(())
         self._path = path
+        self._making = threading.Lock()
 
     @cached_property
     def _fernet(self) -> "MultiFernet":
         from cryptography.fernet import Fernet, MultiFernet
 
+        with self._making:
+            if not self._path.exists():
+                self._make()
+        return MultiFernet([Fernet(self._path.read_text().strip())])
+
+    def _make(self) -> None:
+        """Write a new key: it is there whole, or not at all."""
+        handle, draft = tempfile.mkstemp(prefix=".key-", dir=self._path.parent)
         try:
-            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            pass
-        else:
             with open(handle, "w") as file:
                 file.write(new_key())
                 file.flush()
                 os.fsync(handle)
-        return MultiFernet([Fernet(self._path.read_text().strip())])
+            os.rename(draft, self._path)
+        except OSError:
+            Path(draft).unlink(missing_ok=True)
+            raise

@@ -38,5 +38,5 @@ def _missing(blobs: BlobStore, hashes: Sequence[str], pages: Sequence[str]) -> l
 def _chunks_of(name: str, page: bytes) -> list[str]:
     try:
         return [chunk for entry in entries_of(page) for chunk in entry.chunks]
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise InvalidRequestError(f"The blob `{name}` is no page of a manifest") from error

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from functools import partial
 
 from dstack.domain.objects import Run
 from dstack.errors import ResourceNotExistsError
@@ -55,6 +56,10 @@ async def _page(context: Context, scope: _Scope, after: int, limit: int) -> Even
     return EventPage(events=views, cursor=views[-1].seq if views else after)
 
 
+def _exists(run_id: str, tx: Tx) -> bool:
+    return objects.find_run(tx, run_id) is not None
+
+
 class Sign(Enum):
     """What is said between two lines of history."""
 
@@ -66,10 +71,10 @@ class Sign(Enum):
 async def follow_events(
     context: Context, user: User, project: str, *, run: str | None, after: int, beat_s: float
 ) -> AsyncIterator[EventView | Sign]:
-    """Every line after `after`, for ever, and signs in between: one at least every `beat_s` seconds.
+    """Yield every line after `after`, without end, and signs in between: one at least every `beat_s` seconds.
 
     Args:
-        run: only the lines about this run; then it is also told that something has changed about it without a line.
+        run: only the lines about this run, until it is deleted; then a change without a line is a sign too.
     """
     scope = await context.db.read(lambda tx: _scope_of(tx, user, project, run))
     with context.signals.subscribe(EVENTS_KEY, *filter(None, [scope.run_id])) as changed:
@@ -80,6 +85,9 @@ async def follow_events(
                 yield event
             after = page.cursor
             if not page.events:
+                # Another run's line says nothing about this one; its deletion does, and so does silence.
+                if scope.run_id and heard != {EVENTS_KEY} and not await context.db.read(partial(_exists, scope.run_id)):
+                    return
                 yield Sign.CHANGED if scope.run_id in heard else Sign.ALIVE
                 with suppress(TimeoutError):
                     async with asyncio.timeout(beat_s):

@@ -1,5 +1,6 @@
 """What is on record, as the API shows it: one conversion for each view."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -7,6 +8,8 @@ from dstack.domain.objects import Instance, Job, Run
 from dstack.domain.offers import Offer, describe
 from dstack.domain.reports import expected_bytes, pull_text
 from dstack.domain.specs import configuration_in
+from dstack.errors import DstackError
+from dstack.kit.text import storable
 from dstack.protocol.agent import Layer
 from dstack.protocol.statuses import JobStatus, RunStatus
 from dstack.protocol.views import AttemptView, EventView, InstanceView, JobView, OfferView, PullView, RunView
@@ -14,12 +17,58 @@ from dstack.store import events, objects, queue, users
 from dstack.store.events import Event
 from dstack.store.tx import Tx
 
+log = logging.getLogger(__name__)
+
 Why: TypeAlias = Callable[[str], str | None]
 """Says why the run of this id waits in the queue, where that is known."""
 
 
+UNREADABLE = (DstackError, LookupError, TypeError, ValueError, AttributeError)
+"""How a record shows that it is damaged, or was written by another version."""
+
+
 def run_views(tx: Tx, runs: Sequence[Run], why: Why) -> list[RunView]:
-    """Some runs with their jobs and machines, their history and their places in the queue."""
+    """Return some runs with their jobs and machines, their history and their places in the queue.
+
+    One that cannot be shown is marked, and hides no other.
+    """
+    return _each(tx, runs, lambda some: _with_all(tx, some, why))
+
+
+def _each(tx: Tx, runs: Sequence[Run], views_of: Callable[[Sequence[Run]], list[RunView]]) -> list[RunView]:
+    """Return the views of all runs at once; where one of them does not let that be, one after the other."""
+    try:
+        return views_of(runs)
+    except UNREADABLE as error:
+        if len(runs) > 1:
+            return [view for run in runs for view in _each(tx, [run], views_of)]
+        log.exception("The run %s cannot be shown in full", runs[0].id)
+        return [_marked(tx, runs[0], error)]
+
+
+def _marked(tx: Tx, run: Run, error: Exception) -> RunView:
+    """Return what of a run can be shown, with a mark."""
+    names = users.names_of(tx, {run.project_id, run.user_id})
+    return RunView(
+        id=run.id,
+        name=run.name,
+        project=names.get(run.project_id, ""),
+        user=names.get(run.user_id, ""),
+        status=run.status,
+        reason=run.reason,
+        detail=f"This run cannot be shown in full: {type(error).__name__}; the server's log has the details",
+        type=run.type,
+        spec=storable(dict(run.spec)),
+        priority=run.priority,
+        submitted_at=run.submitted_at,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+        jobs=[],
+        cursor=events.last_seq(tx),
+    )
+
+
+def _with_all(tx: Tx, runs: Sequence[Run], why: Why) -> list[RunView]:
     attempts = objects.attempts_of_runs(tx, [run.id for run in runs])
     jobs = {run_id: [tries[-1] for tries in of_run.values()] for run_id, of_run in attempts.items()}
     earlier = {tries[-1].id: tries[:-1] for of_run in attempts.values() for tries in of_run.values()}
@@ -39,7 +88,7 @@ def run_views(tx: Tx, runs: Sequence[Run], why: Why) -> list[RunView]:
 
 def brief_view(tx: Tx, run: Run) -> RunView:
     """One run with its jobs and machines, as the answer to a wish: without history and place in the queue."""
-    return _brief(tx, [run], objects.jobs_of_runs(tx, [run.id]))[0]
+    return _each(tx, [run], lambda some: _brief(tx, some, objects.jobs_of_runs(tx, [run.id])))[0]
 
 
 def run_view(tx: Tx, run: Run, why: Why) -> RunView:

@@ -1,6 +1,6 @@
 """Secrets of a project: set, list, read and delete them. Values are kept as ciphertext."""
 
-from dstack.errors import ForbiddenError, InvalidRequestError, ResourceNotExistsError
+from dstack.errors import ForbiddenError, InvalidRequestError, ResourceNotExistsError, StorageUnavailable
 from dstack.kit.vault import NoKey, WrongKey
 from dstack.operations.context import Context, caller_in
 from dstack.protocol.views import SecretList, SecretView
@@ -50,8 +50,6 @@ async def set_value(context: Context, user: User, project: str, name: str, value
         InvalidRequestError: the name is none.
     """
     check_name(name)
-    if "\0" in value:
-        raise InvalidRequestError("The secret has a NUL character, which no variable can hold")
     sealed_value = sealed(context, value)
     await context.db.write(
         lambda tx: secrets.put_secret(tx, caller_in(tx, user, project).project.id, name, sealed_value)
@@ -79,9 +77,15 @@ def sealed(context: Context, text: str) -> str:
 
     Raises:
         InvalidRequestError: the server has no key.
+        StorageUnavailable: its disk cannot keep one.
     """
     try:
         return context.vault.seal(text)
+    except OSError as error:
+        raise StorageUnavailable(
+            f"The key that secrets are encrypted with cannot be kept in `{error.filename}`: {error.strerror}",
+            hint="On the server's machine, see `df -h` and `df -i` for that folder, and make room",
+        ) from error
     except NoKey:
         raise InvalidRequestError(
             "This server keeps no secrets: it shares its database with others, and has no key",
@@ -97,6 +101,8 @@ def opened(context: Context, text: str) -> str:
     """
     try:
         return context.vault.open(text)
+    except OSError as error:
+        raise StorageUnavailable(f"The key that secrets are encrypted with cannot be read: {error.strerror}") from error
     except (WrongKey, NoKey):
         raise InvalidRequestError(
             "The secret was encrypted with another key",

@@ -48,13 +48,34 @@ class FileEntry:
 
     @classmethod
     def of_line(cls, line: bytes) -> "FileEntry":
-        path, kind, mode, size_bytes, chunks, target = json.loads(line)
-        return cls(path, kind, mode, size_bytes, tuple(chunks), target)
+        """Return the entry in a line of a page.
+
+        Raises:
+            ValueError: there is something else in it.
+        """
+        try:
+            row = json.loads(line)
+        except RecursionError:
+            raise ValueError("lists lie too deep in each other") from None
+        match row:
+            case [str(path), str(kind), int(mode), int(size_bytes), list(chunks), str(target)] if all(
+                isinstance(chunk, str) and is_hash(chunk) for chunk in chunks
+            ):
+                return cls(path, kind, mode, size_bytes, tuple(chunks), target)
+        raise ValueError("this is no entry of a manifest")
 
 
 def hash_of(blob: bytes) -> str:
     """The name of a blob: 64 hex digits."""
     return hashlib.sha256(blob).hexdigest()
+
+
+_HEX_DIGITS = frozenset("0123456789abcdef")
+
+
+def is_hash(text: str) -> bool:
+    """Whether a text can be the name of a blob."""
+    return len(text) == 64 and _HEX_DIGITS.issuperset(text)
 
 
 def pages_of(entries: Iterable[FileEntry]) -> Iterator[bytes]:
@@ -82,7 +103,11 @@ def page_hashes_of(root: bytes) -> list[str]:
 
 
 def entries_of(page: bytes) -> list[FileEntry]:
-    """The entries of one page, in order."""
+    """Return the entries of one page, in order.
+
+    Raises:
+        ValueError: it is no page.
+    """
     return [FileEntry.of_line(line) for line in page.splitlines()]
 
 

@@ -2,15 +2,26 @@
 
 import json
 from asyncio import StreamReader, StreamWriter
-from typing import Any
+from typing import Any, cast
 
 from dstack.errors import BackendError
+from dstack.kit.text import storable
 
 LINE_BYTES_MAX = 1 << 20
 """Make every reader with `limit=LINE_BYTES_MAX`."""
 
 PAYLOAD_BYTES_MAX = 4 << 20
 """As large as the largest blob."""
+
+
+def _frame_of(line: bytes) -> dict[str, Any]:
+    """The frame in a line. Only an escape sequence can hold what no database takes, since no control character may
+    stand in JSON as it is."""
+    text = line.decode("utf-8", "replace")
+    frame = json.loads(text)
+    if not isinstance(frame, dict):
+        raise ValueError("it is no JSON object")
+    return cast("dict[str, Any]", storable(frame)) if "\\u" in text else frame
 
 
 def _payload_bytes(frame: dict[str, Any]) -> int:
@@ -21,7 +32,7 @@ def _payload_bytes(frame: dict[str, Any]) -> int:
 
 
 async def read_frame(reader: StreamReader) -> tuple[dict[str, Any], bytes] | None:
-    """The next frame and its payload, or None at the end of the stream.
+    """The next frame and its payload, or None at the end of the stream. Every text of the frame can be stored.
 
     The reader must have been made with `limit=LINE_BYTES_MAX`.
 
@@ -34,9 +45,9 @@ async def read_frame(reader: StreamReader) -> tuple[dict[str, Any], bytes] | Non
             return None
         if not line.endswith(b"\n"):
             raise ConnectionError("the stream ended in the middle of a frame")
-        frame = json.loads(line)
+        frame = _frame_of(line)
         payload = await reader.readexactly(_payload_bytes(frame)) if "bytes" in frame else b""
-    except (ValueError, EOFError, TypeError) as error:
+    except (ValueError, EOFError, RecursionError) as error:
         raise ConnectionError(f"not a frame: {error}") from error
     return frame, payload
 
@@ -55,17 +66,3 @@ def write_frame(writer: StreamWriter, frame: dict[str, Any], payload: bytes | No
     writer.write(line)
     if payload:
         writer.write(payload)
-
-
-def storable(value: Any) -> Any:
-    """What a frame holds, without characters that no database takes: NUL, and halves of characters as names of files
-    may have them."""
-    match value:
-        case str():
-            return value.encode("utf-8", "replace").decode("utf-8").replace("\0", "\N{REPLACEMENT CHARACTER}")
-        case dict():
-            return {storable(key): storable(one) for key, one in value.items()}
-        case list():
-            return [storable(one) for one in value]
-        case _:
-            return value

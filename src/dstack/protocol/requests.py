@@ -4,6 +4,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+COUNT_MAX = 1 << 62
+"""No number that a query or a header holds is larger: a database keeps it, and something can be added to it."""
+
 
 class Request(BaseModel):
     """The base of every body the API takes."""

@@ -214,4 +214,5 @@ def delete_run(tx: Tx, run_id: str) -> list[str]:
     metrics.forget(tx, ids)
     tx.change(delete(jobs).where(jobs.c.run_id == run_id))
     tx.change(delete(runs).where(runs.c.id == run_id))
+    tx.notices.changed.add(run_id)
     return ids

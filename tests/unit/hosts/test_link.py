@@ -300,6 +300,8 @@ async def test_what_no_database_takes_is_taken_out_of_what_an_agent_says(
     await agent.welcome()
     agent.say(t="job", report=to_json(ended(message="a\0b \udcff é")))
     assert (await next_of(inbox.reports)).message == "a\ufffdb ? é"
+    agent.say(t="metrics", points=points_to_json({"\udcff": [Point(1.5, None, None)]}))
+    assert await next_of(inbox.points) == {"?": [Point(1.5, None, None)]}
 
 
 async def test_points_are_passed_on_as_they_come(link: Link, agent: PlayedAgent, inbox: Heard) -> None:

@@ -1,5 +1,6 @@
 """A job's log is one, through all of its attempts, and what is lost of it is told wherever one begins to read."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -8,9 +9,10 @@ import pytest
 from dstack.errors import ResourceNotExistsError
 from dstack.logs.base import Part
 from dstack.logs.gaps import Gap
-from dstack.operations import history
+from dstack.operations import history, runs
 from dstack.operations.context import Context
-from dstack.operations.history import LogCursor, LogQuery
+from dstack.operations.history import LogCursor, LogQuery, Sign
+from dstack.protocol.statuses import RunStatus
 from dstack.server.http.history import bytes_of_log, sse_of_log
 from dstack.store import commits
 from dstack.store.tx import Tx
@@ -97,3 +99,17 @@ async def test_an_attempt_whose_end_is_lost_leads_to_the_next_one(told: Context)
 async def test_a_job_that_a_run_has_not_is_told_by_the_runs_name(told: Context) -> None:
     with pytest.raises(ResourceNotExistsError, match="The run `hello` has no job 0/3"):
         await history.open_log(told, ADA, "main", replace(QUERY, run=run().id, node=3))
+
+
+async def test_the_events_of_a_run_end_when_it_is_deleted(context: Context) -> None:
+    def born(tx: Tx) -> None:
+        commits.add_run(tx, run(status=RunStatus.DONE, finished_at=NOW), [job(version=0)], actor="user ada")
+
+    await context.db.write(born)
+    context.db.listen(lambda notices: context.signals.notify(notices.changed))
+    events = history.follow_events(context, ADA, "main", run="hello", after=0, beat_s=3600)
+    while await anext(events) is not Sign.ALIVE:
+        pass
+    ending = asyncio.create_task(anext(events, None))
+    await runs.delete(context, ADA, "main", "hello")
+    assert await ending is None

@@ -1,16 +1,22 @@
 """What endpoints share: who calls, what is at hand, and how a view is answered."""
 
+import json
+import logging
 from time import monotonic
 from typing import Annotated
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Request
 from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
 from starlette.responses import Response
 
 from dstack.errors import UnauthorizedError
+from dstack.kit.text import storable
 from dstack.operations.context import Context
 from dstack.store import users
 from dstack.store.users import User
+
+log = logging.getLogger(__name__)
 
 KNOWN_FOR_S = 10.0
 KNOWN_MAX = 1000
@@ -41,13 +47,19 @@ async def context_of(request: Request) -> Context:
     return context
 
 
-async def user_of(request: Request, authorization: Annotated[str, Header()] = "") -> User:
-    """Whose token the request carries.
+async def user_of(request: Request) -> User:
+    """The user whom the edge has let in."""
+    user: User = request.state.user
+    return user
+
+
+async def identify(request: Request) -> User:
+    """Return the user whose token the request carries.
 
     Raises:
         UnauthorizedError: none, or one that is not known here.
     """
-    scheme, _, token = authorization.partition(" ")
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise UnauthorizedError("The request carries no token", hint="Send it as `Authorization: Bearer <token>`")
     tokens: Tokens = request.app.state.tokens
@@ -64,5 +76,18 @@ By = Annotated[User, Depends(user_of)]
 
 
 def json_of(view: BaseModel, status: int = 200) -> Response:
-    """A view as JSON, built once: views are valid by construction."""
-    return Response(view.model_dump_json(), status, media_type="application/json")
+    """Answer with a view as JSON."""
+    return Response(text_of(view), status, media_type="application/json")
+
+
+def text_of(view: BaseModel) -> str:
+    """Return a view as JSON.
+
+    This never fails: an answer is built when its commit is done. A text that cannot be shown, which an older server may
+    have stored, is shown with marks.
+    """
+    try:
+        return view.model_dump_json()
+    except PydanticSerializationError as error:
+        log.error("A %s has texts that cannot be shown; they are shown with marks: %s", type(view).__name__, error)
+        return json.dumps(storable(view.model_dump(mode="json")))

@@ -12,8 +12,9 @@ from dstack.operations import history, measuring
 from dstack.operations.context import Context
 from dstack.operations.history import LogCursor, LogQuery, Sign
 from dstack.protocol import routes
+from dstack.protocol.requests import COUNT_MAX
 from dstack.protocol.views import EventView
-from dstack.server.http.calls import At, By, json_of
+from dstack.server.http.calls import At, By, json_of, text_of
 from dstack.server.http.routing import add
 
 router = APIRouter()
@@ -22,7 +23,8 @@ BEAT_S = 15.0
 SSE = "text/event-stream"
 
 Accept = Annotated[str, Header()]
-LastEventId = Annotated[int | None, Header(alias="Last-Event-ID")]
+LastEventId = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, le=COUNT_MAX)]
+Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
 
 
 @add(router, routes.LIST_EVENTS)
@@ -31,7 +33,7 @@ async def list_events(
     user: By,
     project: str,
     run: str | None = None,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, le=COUNT_MAX)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
     accept: Accept = "",
     last_event_id: LastEventId = None,
@@ -52,16 +54,16 @@ async def _sse_of_events(events: AsyncIterator[EventView | Sign]) -> AsyncIterat
             case Sign.CHANGED:
                 yield f"{routes.CHANGED}\n\n"
             case EventView():
-                yield f"id: {event.seq}\ndata: {event.model_dump_json()}\n\n"
+                yield f"id: {event.seq}\ndata: {text_of(event)}\n\n"
 
 
 class LogParams(BaseModel):
     """The query of a log."""
 
-    replica: int = Field(default=0, ge=0)
-    node: int = Field(default=0, ge=0)
+    replica: Count = 0
+    node: Count = 0
     stream: Literal["job", "agent"] = "job"
-    offset: int = Field(default=0, ge=0)
+    offset: Count = 0
     start_time: AwareDatetime | None = None
     follow: bool = False
 
@@ -95,8 +97,8 @@ async def read_logs(
 class MetricsParams(BaseModel):
     """Which metrics of a run."""
 
-    replica: int = Field(default=0, ge=0)
-    node: int = Field(default=0, ge=0)
+    replica: Count = 0
+    node: Count = 0
     start_time: AwareDatetime | None = None
 
 

@@ -21,9 +21,13 @@ from dstack.errors import (
     StorageUnavailable,
     UnauthorizedError,
 )
+from dstack.kit.text import storable
 from dstack.protocol.views import Problem
 
 log = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 1
+MEDIA_TYPE = "application/problem+json"
 
 _STATUSES: dict[type[DstackError], int] = {
     UnauthorizedError: 401,
@@ -38,8 +42,18 @@ _STATUSES: dict[type[DstackError], int] = {
 }
 
 
+class Unacceptable(InvalidRequestError):
+    """A request that HTTP has a status of its own for."""
+
+    def __init__(self, message: str, status: int, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
 def status_of(error: DstackError) -> int:
-    """The HTTP status of an error: that of its nearest ancestor in the table."""
+    """The HTTP status of an error: its own, or that of its nearest ancestor in the table."""
+    if isinstance(error, Unacceptable):
+        return error.status
     return next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
 
 
@@ -47,9 +61,14 @@ def answer(error: DstackError, status: int | None = None) -> Response:
     """The error as a response."""
     status = status or status_of(error)
     problem = Problem(
-        title=HTTPStatus(status).phrase, status=status, code=error.code, detail=error.message, hint=error.hint
+        title=HTTPStatus(status).phrase,
+        status=status,
+        code=error.code,
+        detail=storable(error.message),
+        hint=storable(error.hint),
     )
-    return Response(problem.model_dump_json(), status, media_type="application/problem+json")
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
+    return Response(problem.model_dump_json(), status, headers, media_type=MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:

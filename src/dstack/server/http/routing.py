@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from fastapi import APIRouter
 
 from dstack.protocol.routes import Route
+from dstack.server.http.edge import EdgeRoute
 
 E = TypeVar("E", bound=Callable[..., Any])
 
@@ -24,6 +25,7 @@ def add(router: APIRouter, route: Route) -> Callable[[E], E]:
             status_code=route.status,
             response_model=None,
             responses=responses,
+            route_class_override=EdgeRoute,
         )
         return endpoint
 
