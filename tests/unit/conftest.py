@@ -1,4 +1,4 @@
-"""The parts that a server stands on, the real ones: a database of each kind in turn, a bucket, and one machine on sale."""
+"""The parts that a server stands on, the real ones: a database of each kind in turn, a bucket, a machine on sale."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path

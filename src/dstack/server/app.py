@@ -24,6 +24,7 @@ from dstack.operations.context import Context
 from dstack.protocol import routes
 from dstack.protocol.views import HealthView
 from dstack.server.activity import Activity
+from dstack.server.connections import IDLE_TIMEOUT_S, Lobby, connections_max, connections_of
 from dstack.server.http import audit, blobs, history, inventory, problems, runs, secrets
 from dstack.server.http.calls import Tokens, json_of
 from dstack.server.http.routing import add
@@ -80,11 +81,13 @@ class Server(uvicorn.Server):
         self._activity = Activity(create_app(settings, self._parts.context))
         config = uvicorn.Config(
             self._activity,
+            http=connections_of(Lobby(connections_max())),
+            ws="none",
             log_config=None,
             access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=GRACE_FOR_REQUESTS_S,
-            timeout_keep_alive=75,
+            timeout_keep_alive=IDLE_TIMEOUT_S,
         )
         super().__init__(config)
 

@@ -57,16 +57,21 @@ def status_of(error: DstackError) -> int:
     return next(_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
 
 
-def answer(error: DstackError, status: int | None = None) -> Response:
-    """The error as a response."""
-    status = status or status_of(error)
-    problem = Problem(
+def problem_of(error: DstackError, status: int) -> Problem:
+    """Return the error as it crosses the wire."""
+    return Problem(
         title=HTTPStatus(status).phrase,
         status=status,
         code=error.code,
         detail=storable(error.message),
         hint=storable(error.hint),
     )
+
+
+def answer(error: DstackError, status: int | None = None) -> Response:
+    """Return the error as a response."""
+    status = status or status_of(error)
+    problem = problem_of(error, status)
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
     return Response(problem.model_dump_json(), status, headers, media_type=MEDIA_TYPE)
 
