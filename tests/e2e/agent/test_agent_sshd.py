@@ -13,7 +13,6 @@ import asyncssh
 import pytest
 
 from dstack.agent.processes import parents
-from dstack.agent.sshd.server import CONNECTIONS_MAX
 from tests.e2e.agent.agent_client import Agent, Client, J, connected
 
 SERVE = """\
@@ -159,19 +158,6 @@ async def test_a_killed_ssh_server_comes_back(agent: Agent) -> None:
         assert await killed.wait() == 0
         await client.until(lambda: client.ssh)
     assert client.ssh is not None and former is not None and client.ssh["port"] == former["port"]
-
-
-async def test_those_who_knock_without_end_are_sent_away(agent: Agent) -> None:
-    async with connected(agent) as client:
-        await client.until(lambda: client.ssh)
-        assert client.ssh is not None
-        doors = [await asyncio.open_connection("127.0.0.1", client.ssh["port"]) for _ in range(CONNECTIONS_MAX)]
-        for reader, _ in doors:
-            assert (await reader.readline()).startswith(b"SSH-2.0-")
-        reader, writer = await asyncio.open_connection("127.0.0.1", client.ssh["port"])
-        assert await reader.read() == b""
-        for _, one in [*doors, (reader, writer)]:
-            one.close()
 
 
 @pytest.fixture

@@ -40,8 +40,11 @@ ENCRYPTION_ALGS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20
 MAC_ALGS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
 KEY_TYPE = "ssh-ed25519"
 
-CONNECTIONS_MAX = 200
-"""At a time; those beyond are closed before they have said a word."""
+GUESTS_MAX = 200
+"""Connections that have logged in; while there are so many, new ones are closed before they have said a word."""
+STRANGERS_MAX = 64
+"""Connections that have not logged in yet; where there are more, the oldest of them is closed."""
+BACKLOG = 512
 
 Offered = Coroutine[Any, Any, Any]
 """Of what asyncssh has no names for: a session or a listener that is still being made."""
@@ -56,8 +59,8 @@ class Doors:
         self._engine = ContainerEngine()
         self._guests: dict[str, set[SSHServerConnection]] = {}
         self._insides: dict[str, Inside] = {}
-        self.connections = 0
-        """How many are open, also of those that have not come in yet."""
+        self._strangers: dict[SSHServerConnection, None] = {}
+        """Who has not logged in yet, in the order in which they came."""
 
     def inside(self, folder: JobFolder) -> Inside:
         """The inside of a job."""
@@ -66,14 +69,31 @@ class Doors:
             known = self._insides[folder.job_id] = inside_of(folder, self._engine, self.envoys)
         return known
 
+    def knocked(self, conn: SSHServerConnection) -> bool:
+        """Take in somebody who has not logged in yet; the oldest such connection makes room. False where guests fill
+        the house."""
+        if sum(map(len, self._guests.values())) >= GUESTS_MAX:
+            conn.abort()
+            return False
+        self._strangers[conn] = None
+        if len(self._strangers) > STRANGERS_MAX:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.abort()
+        return True
+
     def came(self, folder: JobFolder, conn: SSHServerConnection) -> None:
         """Somebody is in."""
+        self._strangers.pop(conn, None)
         folder.entered.touch(mode=0o600)
         self._guests.setdefault(folder.job_id, set()).add(conn)
         self._say(folder.job_id)
 
-    def left(self, folder: JobFolder, conn: SSHServerConnection) -> None:
-        """Somebody is out."""
+    def left(self, folder: JobFolder | None, conn: SSHServerConnection) -> None:
+        """Somebody is out, or gave up before."""
+        self._strangers.pop(conn, None)
+        if folder is None:
+            return
         guests = self._guests.get(folder.job_id)
         if guests is not None and conn in guests:
             guests.discard(conn)
@@ -107,16 +127,12 @@ class WayIn(SSHServer):
     def connection_made(self, conn: SSHServerConnection) -> None:
         """Somebody knocks."""
         self._conn = conn
-        self._doors.connections += 1
-        if self._doors.connections > CONNECTIONS_MAX:
-            conn.abort()
-        else:
+        if self._doors.knocked(conn):
             cork(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The user has left."""
-        self._doors.connections -= 1
-        if self._folder is not None and self._conn is not None:
+        if self._conn is not None:
             self._doors.left(self._folder, self._conn)
 
     def begin_auth(self, username: str) -> bool:
@@ -264,6 +280,7 @@ async def _listen(doors: Doors, key: SSHKey, port: int) -> asyncssh.SSHAcceptor:
                 login_timeout=LOGIN_TIMEOUT_S,
                 keepalive_interval=KEEPALIVE_S,
                 reuse_address=True,
+                backlog=BACKLOG,
             )
         except OSError:
             if attempt == BIND_TRIES - 1:
