@@ -5,6 +5,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dstack.api._backends import BackendCollection
     from dstack.api._events import EventCollection
     from dstack.api._repo_collection import RepoCollection
@@ -147,6 +149,18 @@ class Client:
 
         found: InstanceList = self._transport.call(routes.LIST_INSTANCES, project=self.project)
         return found.instances
+
+    def when_away(self, tell: "Callable[[str], None]") -> None:
+        """Have `tell` called with one line while an upload or a submit waits for a server that is away.
+
+        Args:
+            tell: called from any thread, again at each try.
+
+        Examples:
+            >>> from dstack.api import Client
+            >>> Client.from_config().when_away(print)
+        """
+        self._transport.when_away = tell
 
     def close(self) -> None:
         """Close its connections; what follows logs or events in other threads ends.

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -197,15 +198,20 @@ def _send(transport: Transport, project: str, package: Package, progress: Progre
     all_bytes = sum(source.size_bytes for source in package.sources.values())
     sent_bytes = all_bytes - sum(package.sources[name].size_bytes for name in order)
 
+    given_up = threading.Event()
+
     def put(name: str) -> int:
-        transport.call(routes.PUT_BLOB, package.blob(name), project=project, hash=name)
+        transport.outlast(routes.PUT_BLOB, package.blob(name), given_up=given_up, project=project, hash=name)
         return package.sources[name].size_bytes
 
     progress(sent_bytes, all_bytes)
     with ThreadPoolExecutor(PARALLEL_UPLOADS, thread_name_prefix="dstack-upload") as pool:
-        for put_bytes in pool.map(put, order):
-            sent_bytes += put_bytes
-            progress(sent_bytes, all_bytes)
+        try:
+            for put_bytes in pool.map(put, order):
+                sent_bytes += put_bytes
+                progress(sent_bytes, all_bytes)
+        finally:
+            given_up.set()
 
 
 def _missing(transport: Transport, project: str, hashes: list[str], pages: list[str]) -> set[str]:
@@ -214,6 +220,6 @@ def _missing(transport: Transport, project: str, hashes: list[str], pages: list[
     for start in range(0, max(len(hashes), len(pages)), HASHES_A_QUESTION):
         part = slice(start, start + HASHES_A_QUESTION)
         body = BlobHashes(hashes=hashes[part], pages=pages[part])
-        reply: MissingBlobs = transport.call(routes.MISSING_BLOBS, body, project=project)
+        reply: MissingBlobs = transport.outlast(routes.MISSING_BLOBS, body, project=project)
         missing.update(reply.missing)
     return missing

@@ -171,7 +171,7 @@ class RunCollection:
         """
         current = plan.view.current
         if current is not None and plan.is_in_place:
-            view = self._context.transport.call(
+            view = self._context.transport.outlast(
                 routes.UPDATE_RUN, plan.draft.request, project=self._context.project, run=current.id
             )
             return Run(self._context, view)
@@ -269,7 +269,7 @@ class RunCollection:
             files = self._context.repos.upload(repo, draft.files, draft.folder, progress)
             key = identity(self._context.ssh_identity_file)
             request = draft.request.model_copy(update={"repo": files, "ssh_public_key": key.public_key})
-            view = self._context.transport.call(
+            view = self._context.transport.outlast(
                 routes.SUBMIT_RUN,
                 request,
                 headers={"Idempotency-Key": RandomIds(SystemClock()).new_token()},

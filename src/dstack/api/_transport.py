@@ -5,7 +5,7 @@ failures become views and errors. httpx is imported at the first request, so tha
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -92,7 +92,10 @@ class Transport:
     """
 
     def __init__(self, server: Server) -> None:
+        self.when_away: Callable[[str], None] = lambda line: None
+        """Told, in one line, that a call waits for a server that is away."""
         self._server = server
+        self._has_answered = False
         self._closing = threading.Event()
         self._lock = threading.Lock()
 
@@ -131,6 +134,33 @@ class Transport:
             return route.view.model_validate_json(response.content)
         except ValidationError as error:
             raise _not_ours(response) from error
+
+    def outlast(
+        self,
+        route: Route,
+        body: BaseModel | bytes | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        given_up: threading.Event | None = None,
+        **path: str,
+    ) -> Any:
+        """Do as `call`, and go on for minutes where a server that has answered before is away: it comes back.
+
+        Args:
+            given_up: set where nobody waits for the answer any more.
+
+        Raises:
+            ServerUnreachableError, ServerError: as `call`.
+        """
+        patience = Patience(self)
+        while True:
+            try:
+                return self.call(route, body, headers=headers, **path)
+            except ServerUnreachableError as error:
+                if not self._has_answered or (given_up is not None and given_up.is_set()):
+                    raise
+                self.when_away(f"{error.message}; this goes on when it is back")
+                patience.endure(error)
 
     @contextmanager
     def stream(
@@ -214,9 +244,11 @@ class Transport:
                     timeout=httpx.Timeout(REPLY_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, read=reply_timeout_s),
                 )
                 response = http.send(request, stream=stream)
+                self._has_answered = True
                 if is_last or response.status_code not in TRANSIENT_STATUSES:
                     return _checked(response)
                 response.close()
+                delay_s = _asked_delay_s(response)
             except (httpx.InvalidURL, UnicodeError) as error:
                 raise ConfigurationError(
                     f"No server can have the URL `{address.url}`: {error}", hint="Write it like `http://127.0.0.1:3000`"
@@ -225,7 +257,14 @@ class Transport:
                 self._server.lost(address)
                 if is_last:
                     raise _unreachable(address.url, error) from error
-            self.pause(jittered(FIRST_DELAY_S * 2 ** (attempt - 1)))
+                delay_s = 0.0
+            self.pause(max(delay_s, jittered(FIRST_DELAY_S * 2 ** (attempt - 1))))
+
+
+def _asked_delay_s(response: "httpx.Response") -> float:
+    """How long the server asks to wait before the next try."""
+    asked = response.headers.get("retry-after", "")
+    return min(float(asked), LONGEST_DELAY_S) if asked.isascii() and asked.isdigit() else 0.0
 
 
 class Patience:

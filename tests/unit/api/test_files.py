@@ -2,15 +2,17 @@
 
 import json
 import os
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from dstack.api import _folders
+from dstack.api import _files, _folders, _transport
 from dstack.api._files import pack, upload
+from dstack.api._servers import Address, FixedServer
 from dstack.api._transport import Transport
-from dstack.errors import ConfigurationError, DstackError
+from dstack.errors import ConfigurationError, DstackError, ServerUnreachableError
 from dstack.protocol.files import CHUNK_BYTES, FileEntry, entries_of, hash_of, page_hashes_of
 
 from .conftest import Answer, Asked, FakeServer
@@ -67,6 +69,41 @@ def store(server: FakeServer) -> BlobStore:
     one = BlobStore()
     server.answer = one.answer
     return one
+
+
+def test_an_upload_outlasts_a_server_that_is_away_and_goes_on_where_it_was(
+    server: FakeServer, transport: Transport, store: BlobStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_transport, "FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr(_transport, "LONGEST_DELAY_S", 0.001)
+    monkeypatch.setattr(_files, "PARALLEL_UPLOADS", 1)
+    for number in range(5):
+        (folder / f"{number}").write_text(f"{number}")
+    away, told = 20 * _transport.TRIES, list[str]()
+
+    def answer(asked: Asked) -> Answer:
+        nonlocal away
+        if asked.method == "PUT" and store.puts == 3 and away:
+            away -= 1
+            return Answer(cut=True) if away % 2 else Answer(503, b"<html>nobody here</html>")
+        return store.answer(asked)
+
+    server.answer = answer
+    transport.when_away = told.append
+    root = upload(transport, "main", lambda: _folders.items_in(folder))
+    assert (away, root in store.blobs, store.puts) == (0, True, len(store.blobs))
+    assert set(told) == {f"No server answers at `{server.url}` (status 503); this goes on when it is back"}
+
+
+def test_a_server_that_never_was_there_is_not_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_transport, "FIRST_DELAY_S", 0.001)
+    (folder / "a").write_text("a")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    transport = Transport(FixedServer(Address(f"http://127.0.0.1:{port}", "s3cret")))
+    with pytest.raises(ServerUnreachableError):
+        upload(transport, "main", lambda: _folders.items_in(folder))
+    transport.close()
 
 
 @pytest.mark.parametrize("under_git", [True, False])

@@ -9,6 +9,8 @@ from dstack import api
 from dstack.api.aio._threads import Threads
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dstack.api.aio._collections import BackendCollection, EventCollection, RepoCollection, SecretCollection
     from dstack.api.aio._runs import RunCollection
     from dstack.protocol.views import AuditView, InstanceView, ProjectView
@@ -106,6 +108,10 @@ class Client:
     async def audit(self) -> "AuditView":
         """As `dstack.api.Client.audit`."""
         return await self._threads.call(self._client.audit)
+
+    async def when_away(self, tell: "Callable[[str], None]") -> None:
+        """As `dstack.api.Client.when_away`; `tell` is called from another thread."""
+        self._client.when_away(tell)
 
     async def close(self) -> None:
         """As `dstack.api.Client.close`."""

@@ -89,6 +89,7 @@ def _submit(
     from dstack.cli import following, words
 
     with words.StatusLine() as line:
+        client.when_away(line.set)
         one = client.runs.exec_plan(
             plan,
             reserve_ports=reserved or True,
