@@ -95,12 +95,13 @@ def open_attachment(wish: Wish) -> Attachment:
             if not claim.is_ours:
                 return _joined(wish, access, claim.read())
             undo.callback(claim.release)
-            ports, sockets = _bind(wish, is_direct=access.hostname in LOCAL and access.shares_network)
+            direct, sockets = _bind(wish, is_direct=access.hostname in LOCAL and access.shares_network)
+            ports = {port: port for port in direct} | {port: one.getsockname()[1] for port, one in sockets.items()}
             claim.write({"pid": os.getpid(), "ports": ports})
         attachment = Attachment(ports, wish.host_name, access.working_dir)
         name = _Name(wish, attachment)
         undo.callback(name.forget)
-        tunnel = Tunnel(Way(wish.grant, wish.identity, sockets, wish.await_job, name.lead_to))
+        tunnel = Tunnel(Way(wish.grant, wish.identity, sockets, direct, wish.await_job, name.lead_to))
         undo.callback(tunnel.close)
         name.lead_to(access)
         tunnel.open(access)
@@ -208,18 +209,16 @@ def _ports_in(state: dict[str, object]) -> dict[int, int]:
     return {int(port): int(local) for port, local in ports.items()}
 
 
-def _bind(wish: Wish, *, is_direct: bool) -> tuple[dict[int, int], dict[int, socket.socket]]:
-    """The local port of each container port, and the sockets of those that need a forward.
+def _bind(wish: Wish, *, is_direct: bool) -> tuple[set[int], dict[int, socket.socket]]:
+    """The container ports that need no forward, and the local sockets of those that need one.
 
     Where the job's ports are this machine's, `8000:8000` needs none: the job itself listens there, and must find the
     port free. Nor may `*:8000` take it.
     """
     host = _ports.address_of(wish.bind_address)
-    direct = {
-        port: port for port, local in wish.wanted.items() if is_direct and local == port and host == _ports.LOOPBACK
-    }
+    direct = {port for port, local in wish.wanted.items() if is_direct and local == port and host == _ports.LOOPBACK}
     rest = [(port, local) for port, local in wish.wanted.items() if port not in direct]
     sockets = _ports.listen_on(host, rest, wish.reserved, taken=wish.wanted if is_direct else ())
     if wish.reserved is not None:
         wish.reserved.release()
-    return direct | {port: bound.getsockname()[1] for port, bound in sockets.items()}, sockets
+    return direct, sockets

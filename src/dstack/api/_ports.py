@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dstack.errors import ConfigurationError, PortUsedError
 from dstack.spec.ports import PortMapping
 
-LOOPBACK = "127.0.0.1"
+LOOPBACK, LOOPBACK_6 = "127.0.0.1", "::1"
 NEXT_PORTS_TRIED = 100
 
 
@@ -94,9 +94,18 @@ def listen_on(
 def bind(host: str, port: int, container_port: int) -> socket.socket:
     """A socket that listens on the port; whoever connects waits until it is served.
 
+    Nobody else may listen at the other loopback: `localhost` stands for both, and would lead there.
+
     Raises:
         PortUsedError: says which port, why, and what to do.
     """
+    if host == LOOPBACK and port:
+        _check_other_loopback(port, container_port)
+    return bind_alone(host, port, container_port)
+
+
+def bind_alone(host: str, port: int, container_port: int | None = None) -> socket.socket:
+    """The same, whoever listens at the other loopback."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -106,8 +115,18 @@ def bind(host: str, port: int, container_port: int) -> socket.socket:
         bound.listen(0)
     except OSError as error:
         bound.close()
-        raise _port_error(host, port, container_port, error) from error
+        raise _port_error(host, port, container_port or port, error) from error
     return bound
+
+
+def _check_other_loopback(port: int, container_port: int) -> None:
+    try:
+        bind_alone(LOOPBACK_6, port, container_port).close()
+    except PortUsedError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE:
+            raise
+    except OSError:
+        pass  # this machine speaks no IPv6
 
 
 def bind_next_free(host: str, container_port: int, taken: Collection[int] = ()) -> socket.socket:

@@ -8,10 +8,11 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dstack.api._bridges import Bridge, copy
 from dstack.api._connection import cause, connect
 from dstack.api._keys import Identity
 from dstack.api._transport import FIRST_DELAY_S, LONGEST_DELAY_S, jittered
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dstack.api")
 
 RECONNECT_WAIT_S = 15.0
-COPY_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class Way:
     identity: Identity
     sockets: Mapping[int, socket.socket]
     """Container port to listening socket."""
+    direct: Collection[int]
+    """The ports at which the job listens itself on this machine."""
     await_job: Callable[[], bool]
     """Waits until the job runs, perhaps in another attempt. False where it is over for good."""
     moved: Callable[[AccessView], None]
@@ -54,6 +56,7 @@ class Tunnel:
         self._thread = threading.Thread(target=self._loop.run_forever, name="dstack-tunnel", daemon=True)
         self._keeper: asyncio.Task[None] | None = None
         self._servers: list[asyncio.Server] = []
+        self._bridges: list[asyncio.Task[None]] = []
         self._splices: set[asyncio.Task[None]] = set()
         self._thread.start()
 
@@ -94,9 +97,12 @@ class Tunnel:
             await asyncio.start_server(self._splicer(port), sock=bound) for port, bound in self._way.sockets.items()
         ]
         self._keeper = asyncio.create_task(self._keep(), name="tunnel keeper")
+        self._bridges = [
+            asyncio.create_task(Bridge(port).keep(), name=f"bridge to port {port}") for port in self._way.direct
+        ]
 
     async def _close(self) -> None:
-        tasks = [*self._splices, *([self._keeper] if self._keeper else [])]
+        tasks = [*self._splices, *self._bridges, *([self._keeper] if self._keeper else [])]
         for server in self._servers:
             server.close()
         for task in tasks:
@@ -167,9 +173,9 @@ class Tunnel:
             async with asyncio.timeout(RECONNECT_WAIT_S):
                 await self._up.wait()
                 assert self._link is not None
-                far_reader, far_writer = await self._link.open_connection("127.0.0.1", container_port)
+                far_reader, far_writer = await self._link.open_connection("localhost", container_port)
             try:
-                await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+                await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
             finally:
                 far_writer.close()
         except (OSError, asyncssh.Error, TimeoutError) as error:
@@ -178,13 +184,3 @@ class Tunnel:
 
 def _may_pass(error: DstackError) -> bool:
     return error.retryable or isinstance(error, SSHError | ServerUnreachableError)
-
-
-async def _copy(
-    reader: "asyncio.StreamReader | asyncssh.SSHReader[bytes]",
-    writer: "asyncio.StreamWriter | asyncssh.SSHWriter[bytes]",
-) -> None:
-    while chunk := await reader.read(COPY_BYTES):
-        writer.write(chunk)
-        await writer.drain()
-    writer.write_eof()

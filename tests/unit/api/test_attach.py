@@ -44,7 +44,7 @@ class Job:
                 job.connections.append(connection)
 
             def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
-                return dest_host == "127.0.0.1"
+                return dest_host in ("127.0.0.1", "localhost")
 
         self.host_key = asyncssh.generate_private_key("ssh-ed25519")
         self.service = await asyncio.start_server(self._serve, "127.0.0.1", 0)

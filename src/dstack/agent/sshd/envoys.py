@@ -28,6 +28,7 @@ MESSAGE_BYTES_MAX = 64 << 10
 DESCRIPTORS_MAX = 1 << 16
 LINE_DESCRIPTOR = 3
 BACKLOG = 64
+LOOPBACKS = ("127.0.0.1", "::1")
 
 CONNECT, CONNECT_UNIX, LISTEN, LISTEN_UNIX, FILES = "connect", "connect_unix", "listen", "listen_unix", "files"
 
@@ -192,9 +193,15 @@ def _socket_of(wish: dict[str, Any]) -> socket.socket:
 
 
 def _connected(host: str, port: int) -> socket.socket:
-    """Names other than `localhost` are not looked up: that would load what the container holds."""
-    addresses = ("127.0.0.1", "::1") if host == "localhost" else (str(ipaddress.ip_address(host)),)
-    for address in addresses:
+    """A connection to an address. The names of a loopback stand for both: a server may listen at either of them.
+
+    Other names are not looked up: that would load what the container holds.
+
+    Raises:
+        OSError: nobody answers at the address, or at the first of two.
+    """
+    refused: OSError | None = None
+    for address in _addresses_of(host):
         made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         made.settimeout(CONNECT_TIMEOUT_S)
         try:
@@ -203,9 +210,17 @@ def _connected(host: str, port: int) -> socket.socket:
             return made
         except OSError as error:
             made.close()
-            if address == addresses[-1]:
-                raise error
-    raise AssertionError("there is always an address")
+            refused = refused or error
+    assert refused is not None, "there is always an address"
+    raise refused
+
+
+def _addresses_of(host: str) -> tuple[str, ...]:
+    """The address, or both loopbacks, first the one that is meant."""
+    if host == "localhost":
+        return LOOPBACKS
+    address = str(ipaddress.ip_address(host))
+    return tuple(sorted(LOOPBACKS, key=lambda one: one != address)) if address in LOOPBACKS else (address,)
 
 
 def enter(place: Place) -> None:

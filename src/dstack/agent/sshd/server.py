@@ -17,7 +17,7 @@ from asyncssh import ChannelOpenError, SSHKey, SSHServer, SSHServerChannel, SSHS
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
 from dstack.agent.paths import Home, JobFolder, read_json, write_json
 from dstack.agent.sshd.corked import cork
-from dstack.agent.sshd.envoys import Envoys
+from dstack.agent.sshd.envoys import LOOPBACKS, Envoys
 from dstack.agent.sshd.forwards import Listener, session_to
 from dstack.agent.sshd.inside import Inside, inside_of
 from dstack.agent.sshd.programs import settled
@@ -27,7 +27,7 @@ from dstack.errors import AgentRefused
 log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
-LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
+LOOPBACK = frozenset((*LOOPBACKS, "localhost"))
 LOGIN_TIMEOUT_S = 20
 KEEPALIVE_S = 15
 
