@@ -71,4 +71,5 @@ def test_a_port_that_somebody_uses_at_the_other_loopback_is_in_use(at_6: socket.
     with pytest.raises(PortUsedError) as caught:
         _ports.Reservation({80: port})
     assert caught.value.message == f"The local port {port} is in use on `::1`"
-    assert _ports.bind_next_free("127.0.0.1", port).getsockname()[1] != port
+    with _ports.bind_next_free("127.0.0.1", port) as next_one:
+        assert next_one.getsockname()[1] != port
