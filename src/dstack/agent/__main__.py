@@ -27,6 +27,7 @@ def main() -> int:
     arguments = parser.parse_args()
     home = Home(arguments.home.absolute())
     os.umask(0o077)
+    _find_home()
     # What our starter was told to ignore (`nohup`, `&`) would go unheard in what is started over SSH, too.
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
@@ -53,6 +54,12 @@ def main() -> int:
         sys.stderr.write(f"error: {error}\n")
         return FAILED
     return 0
+
+
+def _find_home() -> None:
+    """Have a home folder, as jobs and libraries expect: `/` for a user whom the system's list does not have."""
+    if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = "/"
 
 
 def _allow_descriptors() -> int:

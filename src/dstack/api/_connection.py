@@ -1,5 +1,7 @@
 """One SSH connection into a job: with this user's key, to the host key that the server names, and to no other."""
 
+import getpass
+import os
 import threading
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -49,6 +51,7 @@ async def connect(access: AccessView, identity: Identity) -> "asyncssh.SSHClient
     """
     import asyncssh
 
+    _name_this_user()
     try:
         host_key = asyncssh.import_public_key(access.host_key)
         return await asyncssh.connect(
@@ -72,6 +75,14 @@ async def connect(access: AccessView, identity: Identity) -> "asyncssh.SSHClient
             f"The SSH connection to `{access.hostname}:{access.ssh_port}` could not be opened: {cause(error)}",
             hint="The job itself goes on; it may be tried again",
         ) from error
+
+
+def _name_this_user() -> None:
+    """Have a name for this user: asyncssh asks for it, and a user whom the system's list does not have has none."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = str(os.getuid())
 
 
 def cause(error: Exception) -> str:

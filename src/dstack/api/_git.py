@@ -9,12 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from dstack.api import _places
 from dstack.api._files import Item
 from dstack.api._folders import files_in
 from dstack.errors import ConfigurationError
 from dstack.kit.git import git_environment, is_remote
 
 TIMEOUT_S = 60.0
+NO_USER = "No user exists for uid"
+"""What OpenSSH says to a user whom the system's list does not have."""
+USER_HINT = "Add the user to the system's list (`/etc/passwd`), or use a token and an `https` URL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +236,7 @@ def _keys_for(host: str) -> list[Path]:
     except _Failed:
         return []
     lines = (line.partition(" ") for line in shown.splitlines())
-    return [path for name, _, value in lines if name == "identityfile" and (path := Path(value).expanduser()).is_file()]
+    return [path for name, _, value in lines if name == "identityfile" and (path := _places.expanded(value)).is_file()]
 
 
 def read_key(path: Path) -> str | None:
@@ -244,7 +248,9 @@ def read_key(path: Path) -> str | None:
     try:
         _run_program(("ssh-keygen", "-y", "-P", "", "-f", str(path)))
         return path.read_text("utf-8")
-    except _Failed:
+    except _Failed as error:
+        if NO_USER in str(error):
+            raise ConfigurationError(f"OpenSSH cannot be used: {error}", hint=USER_HINT) from None
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"The key `{path}` cannot be read: {error}") from error

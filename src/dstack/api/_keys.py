@@ -26,7 +26,7 @@ def identity(path: str | os.PathLike[str] | None) -> Identity:
         ConfigurationError: the file cannot be read, needs a passphrase, or is not an ed25519 key.
     """
     if path is not None:
-        return _given(Path(path).expanduser())
+        return _given(_places.expanded(path))
     own = _places.private_folder(_places.home() / "ssh") / "id_ed25519"
     if not own.exists():
         with _places.locked(own.with_name("lock")):

@@ -7,22 +7,55 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dstack.errors import ConfigurationError
 from dstack.kit.folders import make_private
+
+OTHER_HOME = "Set `HOME` to a folder that this user may write"
+
+
+def user_home() -> Path:
+    """This user's home folder.
+
+    Raises:
+        ConfigurationError: neither `HOME` nor the system's list of users names one.
+    """
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise ConfigurationError(f"The user {os.getuid()} has no home folder", hint=OTHER_HOME) from None
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path, with `~` as this user's home folder.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if os.fspath(path).partition(os.sep)[0] == "~":
+        user_home()
+    return Path(path).expanduser()
 
 
 def home() -> Path:
     """`~/.dstack`."""
-    return Path.home() / ".dstack"
+    return user_home() / ".dstack"
 
 
 def server_folder() -> Path:
     """Where this user's own server keeps its data: `DSTACK_SERVER_DIR`, or `~/.dstack/server`."""
-    return Path(os.environ.get("DSTACK_SERVER_DIR") or home() / "server").expanduser().absolute()
+    return expanded(os.environ.get("DSTACK_SERVER_DIR") or home() / "server").absolute()
 
 
 def private_folder(path: Path) -> Path:
-    """The folder, made where it is missing, readable for this user alone; so is `~/.dstack`, where it lies in that."""
-    make_private(path, within=home())
+    """Return the folder, made where it is missing, readable for this user alone; so is `~/.dstack`, where it lies in that.
+
+    Raises:
+        ConfigurationError: it cannot be made.
+    """
+    try:
+        make_private(path, within=home())
+    except OSError as error:
+        raise ConfigurationError(f"The folder `{path}` cannot be made: {error.strerror}", hint=OTHER_HOME) from error
     return path
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dstack.api import _places
 from dstack.errors import ConfigurationError, RepoDoesNotExistError
 from dstack.kit.text import listed
 
@@ -195,7 +196,7 @@ def _opened(repo: RemoteRepo, key_file: str | os.PathLike[str] | None, token: st
     from dstack.api import _git
     from dstack.protocol.requests import InitRepo
 
-    key = _git.read_key(Path(key_file).expanduser()) if key_file is not None else None
+    key = _git.read_key(_places.expanded(key_file)) if key_file is not None else None
     if key_file is not None and key is None:
         raise ConfigurationError(
             f"`{key_file}` is no private key without a passphrase that only its owner may read",
@@ -220,7 +221,7 @@ def _items_of(mapping: "FileMapping", folder: Path) -> "Iterable[Item]":
     from dstack.protocol.files import ABSOLUTE
 
     path = f"{ABSOLUTE}{mapping.path}" if mapping.path.startswith("/") else mapping.path
-    source = folder / Path(mapping.local_path).expanduser()
+    source = folder / _places.expanded(mapping.local_path)
     if source.is_dir():
         prefix = "" if path == "." else f"{path}/"
         return items_in(source, prefix)

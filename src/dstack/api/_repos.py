@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeAlias
 
+from dstack.api import _places
 from dstack.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class LocalRepo:
             >>> LocalRepo.from_dir(".").folder.is_absolute()
             True
         """
-        folder = Path(repo_dir).expanduser().resolve()
+        folder = _places.expanded(repo_dir).resolve()
         if not folder.is_dir():
             raise ConfigurationError(f"There is no folder `{repo_dir}`", hint="Name a folder that exists")
         return LocalRepo(folder)
@@ -125,7 +126,7 @@ class RemoteRepo:
         """
         from dstack.api import _git
 
-        folder = Path(repo_dir).expanduser().resolve()
+        folder = _places.expanded(repo_dir).resolve()
         if not folder.is_dir():
             raise ConfigurationError(f"There is no folder `{repo_dir}`", hint="Name a folder that exists")
         checkout = _git.checkout_of(folder)

@@ -52,7 +52,7 @@ def add(host: Host) -> None:
         _replace_block(host.name, host.block())
         _replace_known_host(host.alias, f"{host.alias} {host.host_key.strip()}\n")
     try:
-        _include(Path.home() / ".ssh" / "config")
+        _include(_places.user_home() / ".ssh" / "config")
     except (OSError, UnicodeDecodeError) as error:
         logger.warning("`ssh %s` will not work: `~/.ssh/config` cannot be changed: %s", host.name, error)
 

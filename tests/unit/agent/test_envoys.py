@@ -55,9 +55,9 @@ def test_who_asked_and_left_while_no_process_could_be_forked_takes_nothing_from_
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_a_server_at_either_loopback_is_reached_by_each_of_their_names(host: str, family: socket.AddressFamily) -> None:
     address = "::1" if family is socket.AF_INET6 else "127.0.0.1"
-    with socket.create_server((address, 0), family=family) as server:
-        with envoys._connected(host, server.getsockname()[1]) as connected:
-            assert connected.getpeername()[0] == address
+    server = socket.create_server((address, 0), family=family)
+    with server, envoys._connected(host, server.getsockname()[1]) as connected:
+        assert connected.getpeername()[0] == address
 
 
 def test_a_port_at_which_nobody_listens_is_refused_by_both_loopbacks() -> None:

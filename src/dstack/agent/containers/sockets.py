@@ -6,7 +6,6 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
-from pathlib import Path
 from typing import Any
 
 from dstack.protocol.agent import Engine
@@ -25,7 +24,7 @@ def unix_paths() -> tuple[str, ...]:
     if named.startswith("unix://"):
         return (named.removeprefix("unix://"),)
     runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
-    docker = ("/var/run/docker.sock", f"{runtime}/docker.sock", str(Path.home() / ".docker" / "run" / "docker.sock"))
+    docker = ("/var/run/docker.sock", f"{runtime}/docker.sock", os.path.expanduser("~/.docker/run/docker.sock"))
     return (*docker, "/run/podman/podman.sock", f"{runtime}/podman/podman.sock")
 
 
