@@ -8,6 +8,7 @@ from typing import Any
 from dstack.domain.objects import Instance, Job, Run
 from dstack.domain.specs import configuration_in
 from dstack.protocol.agent import Container, GitSource, JobOrder, Mount
+from dstack.spec.env import check_variable, check_whole
 from dstack.spec.parse import RunConfiguration
 from dstack.spec.secrets import filled
 
@@ -38,7 +39,7 @@ def order_of(
         instances: the instances of all of them, by id.
 
     Raises:
-        ValueError: a secret that the configuration refers to does not exist.
+        ValueError: a secret that the configuration refers to does not exist, or makes a variable too large.
     """
     configuration = configuration_in(run.spec)
     node = configuration.jobs()[job.replica * job.nodes + job.node]
@@ -49,7 +50,7 @@ def order_of(
         run_name=run.name,
         script=node.script,
         shell=configuration.shell,
-        env={**_filled(configuration.env, confidential.secrets), **_environment(run, job, gang, instances)},
+        env=_whole(_filled(configuration.env, confidential.secrets), _environment(run, job, gang, instances)),
         working_dir=configuration.working_dir or ".",
         files_root=repo.get("root"),
         git=_git_of(repo, confidential),
@@ -102,6 +103,15 @@ def default_image(configuration: RunConfiguration) -> str:
 
 def _filled(env: Mapping[str, str | None], secrets: Mapping[str, str]) -> dict[str, str]:
     return {name: filled(value, secrets) for name, value in env.items() if value is not None}
+
+
+def _whole(written: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a job: what secrets make of them, and how many nodes there are, is known only now."""
+    env = {**written, **own}
+    for name, value in env.items():
+        check_variable(name, value)
+    check_whole(env)
+    return env
 
 
 def _git_of(repo: Mapping[str, Any], confidential: Confidential) -> GitSource | None:

@@ -29,7 +29,7 @@ def complete_order(tx: Tx, job_id: str, vault: Vault) -> JobOrder:
     try:
         return order_of(run, job, gang, instances, _confidential(tx, run, vault))
     except ValueError as error:
-        raise BackendError(str(error), hint="Set it with `dstack secret set`") from None
+        raise BackendError(f"The job cannot be started: {error}", hint="Correct it with `dstack secret set`") from None
 
 
 def _confidential(tx: Tx, run: Run, vault: Vault) -> Confidential:

@@ -8,6 +8,10 @@ from dstack.kit.text import listed, shown
 from dstack.spec.mistakes import MISPRINT, Mistake, refusal_of
 from dstack.spec.secrets import as_it_stands
 
+VARIABLE_BYTES_MAX = (128 << 10) - 2
+"""Of a name and its value: Linux takes 128 KiB for both with `=` between them and an end."""
+ENV_BYTES_MAX = 3 << 19
+"""Of all variables: Linux takes 2 MiB, of which a program's arguments and what a host adds are a part."""
 _KEY = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
@@ -29,11 +33,35 @@ def parse_env(value: object) -> dict[str, str | None]:
         try:
             key, text = (place, part) if isinstance(value, Mapping) else _pair(part)
             env[_key(key)] = _text(key, text)
+            check_variable(_key(key), env[_key(key)])
         except ValueError as error:
             mistakes.append(Mistake((place,) if isinstance(place, str | int) else (), str(error)))
+    if not mistakes:
+        check_whole(env)
     if mistakes:
         raise refusal_of(mistakes)
     return env
+
+
+def check_variable(name: str, value: str | None) -> None:
+    """Raise `ValueError` for a variable that no program can be given; names it, and not its value."""
+    size = len(f"{name}{value or ''}".encode("utf-8", "surrogatepass"))
+    if size > VARIABLE_BYTES_MAX:
+        raise ValueError(
+            f"expected at most {VARIABLE_BYTES_MAX:,} bytes for the variable `{name}` with its name, found {size:,}; "
+            "a file can hold more"
+        )
+
+
+def check_whole(env: Mapping[str, str | None]) -> None:
+    """Raise `ValueError` for more variables than a program can be given; names the largest."""
+    sizes = {name: len(f"{name}{value or ''}".encode("utf-8", "surrogatepass")) + 10 for name, value in env.items()}
+    if sum(sizes.values()) > ENV_BYTES_MAX:
+        largest = max(sizes, key=sizes.__getitem__)
+        raise ValueError(
+            f"expected at most {ENV_BYTES_MAX:,} bytes for all variables together, found {sum(sizes.values()):,}; "
+            f"the largest is `{largest}`"
+        )
 
 
 def _pair(line: object) -> tuple[str, str | None]:
@@ -63,7 +91,8 @@ def resolve(env: Mapping[str, str | None], environ: Mapping[str, str]) -> dict[s
     """All values, those of passed-through variables from `environ`: what looks like a secret's name there is none.
 
     Raises:
-        ConfigurationError: variables that are to be passed through are not set, or are no text; names them.
+        ConfigurationError: variables that are to be passed through are not set, are no text, or are too large; names
+            them.
     """
     passed = [key for key, value in env.items() if value is None]
     if missing := [key for key in passed if key not in environ]:
@@ -76,4 +105,13 @@ def resolve(env: Mapping[str, str | None], environ: Mapping[str, str]) -> dict[s
             f"The configuration passes on {listed(unreadable)}, which in this environment is no UTF-8 text",
             hint="What is no text can travel in a file: name it in `files`",
         )
-    return {key: as_it_stands(environ[key]) if value is None else value for key, value in env.items()}
+    whole = {key: as_it_stands(environ[key]) if value is None else value for key, value in env.items()}
+    try:
+        for key in passed:
+            check_variable(key, whole[key])
+        check_whole(whole)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"`env`: {error}", hint="What is large travels in a file: name it in `files`"
+        ) from None
+    return whole

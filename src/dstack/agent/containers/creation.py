@@ -18,6 +18,8 @@ from dstack.protocol.agent import Container, JobOrder
 FILES = "/workflow"
 """Where a job finds its files."""
 LAUNCHER, LOG, SCRIPT = "/dstack/launch", "/dstack/log", "/dstack/script"
+ARGUMENT_BYTES_MAX = 128 << 10
+"""Of one argument of a program, on Linux."""
 
 JOB_LABEL, HOME_LABEL = "dstack.job", "dstack.home"
 
@@ -69,6 +71,7 @@ def program_of(order: JobOrder, image: Image) -> Program:
         )
     name, *arguments = words_to_run
     if order.script:
+        _check_argument(script_text(order), arguments)
         arguments += [script_text(order)] if _takes_a_script(arguments) else [order.shell or "sh", SCRIPT]
     where = "" if "/" in name else f" on its PATH ({path})"
     said = f"The image `{container.image}` has no program `{name}`{where} that could be started. Correct `entrypoint`"
@@ -173,6 +176,16 @@ def _container(order: JobOrder) -> Container:
 
 def _takes_a_script(arguments: Sequence[str]) -> bool:
     return bool(arguments) and arguments[-1].startswith("-") and arguments[-1].endswith("c")
+
+
+def _check_argument(script: str, arguments: Sequence[str]) -> None:
+    """Refuse commands that no program can be given in one argument."""
+    size = len(script.encode())
+    if size >= ARGUMENT_BYTES_MAX and _takes_a_script(arguments):
+        raise AgentRefused(
+            f"The commands are {size:,} bytes, and `entrypoint` takes them as one argument of less than 128 KiB",
+            hint="End `entrypoint` without `-c`: it then gets a file of the commands",
+        )
 
 
 def _places(name: str, path: str) -> tuple[str, ...]:
