@@ -11,6 +11,7 @@ from itertools import groupby
 from dstack.domain.objects import Instance, Job
 from dstack.domain.offers import Demand, Offer, OfferName, Share, gpus_for, misfits, share_of
 from dstack.kit.text import memory_text
+from dstack.protocol.statuses import InstanceStatus
 
 
 @dataclass(slots=True)
@@ -25,6 +26,8 @@ class Room:
     memory_mib: int
     gpus_taken: set[int] = field(default_factory=set)
     jobs: int = 0
+    gives_way: bool = False
+    """Whether it may be ended for the sake of a job that cannot use it: it is idle, and not kept for ever."""
 
     @property
     def is_full(self) -> bool:
@@ -49,7 +52,8 @@ class Room:
     def copy(self) -> "Room":
         """The same, to be changed."""
         taken = set(self.gpus_taken)
-        return Room(self.key, self.offer, self.project_id, self.cpus, self.memory_mib, taken, self.jobs)
+        free = self.cpus, self.memory_mib
+        return Room(self.key, self.offer, self.project_id, *free, taken, self.jobs, self.gives_way)
 
     def take(self, share: Share) -> None:
         """Let a job in."""
@@ -87,11 +91,15 @@ class Placement:
     """Why runs wait, by id: of those at the head of the queue."""
     hopeless: list[Job] = field(default_factory=list)
     """The jobs for which everything that fits is sold out."""
+    giving_way: list[str] = field(default_factory=list)
+    """The idle machines to end, by key: others are to be bought in their place."""
 
 
-def room_of(instance: Instance, jobs: Iterable[Job]) -> Room:
+def room_of(instance: Instance, jobs: Sequence[Job]) -> Room:
     """What is free on a machine with these jobs."""
     room = empty_room(instance.id, instance.offer, instance.project_id)
+    may_end = instance.idle_duration is not None or instance.offer.shared
+    room.gives_way = instance.status is InstanceStatus.IDLE and not jobs and may_end
     for job in jobs:
         if job.holds_machine:
             room.take(job.share)
@@ -132,7 +140,8 @@ def place(
     return _Pass(rooms, offers, in_use, sold_out).run(queue)
 
 
-def _gangs(queue: Iterable[Job]) -> Iterator[list[Job]]:
+def gangs_of(queue: Iterable[Job]) -> Iterator[list[Job]]:
+    """The jobs that start together, gang by gang."""
     for _, nodes in groupby(queue, key=lambda job: (job.run_id, job.replica)):
         yield list(nodes)
 
@@ -208,7 +217,7 @@ class _Pass:
         self._placement = Placement()
 
     def run(self, queue: Iterable[Job]) -> Placement:
-        for gang in _gangs(queue):
+        for gang in gangs_of(queue):
             if (gang[0].project_id, gang[0].demand) in self._waiting:
                 self._placement.waiting.setdefault(gang[0].run_id, BEHIND)
             elif len((found := self._try(gang)).placed) == len(gang):
@@ -267,7 +276,7 @@ class _Pass:
         job = gang[0]
         kinds = [kind for kind in self._kinds.values() if kind.serves(job)]
         buyable = self._market.fitting(job.demand)
-        if not kinds and not buyable and any(_may_buy(job.demand, offer) for offer in self._sold_out):
+        if not kinds and not buyable and any(may_buy(job.demand, offer) for offer in self._sold_out):
             self._placement.hopeless += gang
             return
         unclaimed = self._try(gang, claimed_too=True)
@@ -323,7 +332,7 @@ def _listed(parts: Sequence[str]) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def _may_buy(demand: Demand, offer: Offer) -> bool:
+def may_buy(demand: Demand, offer: Offer) -> bool:
     """Whether a machine of this offer may be had for it; what is shared was there before, and is no purchase."""
     return (offer.shared or not demand.reuse_only) and fits(demand, offer)
 
@@ -363,17 +372,17 @@ class _Market:
 
     def fitting(self, demand: Demand) -> list[Offer]:
         """What could be bought for it, were there no limits."""
-        return [stock.offer for stock in self._stocks.values() if _may_buy(demand, stock.offer)]
+        return [stock.offer for stock in self._stocks.values() if may_buy(demand, stock.offer)]
 
     def claim(self, demand: Demand) -> None:
         """Keep what it could buy from everybody behind it."""
         for stock in self._stocks.values():
-            stock.is_claimed = stock.is_claimed or _may_buy(demand, stock.offer)
+            stock.is_claimed = stock.is_claimed or may_buy(demand, stock.offer)
 
     def buy(self, job: Job, *, number: int, claimed_too: bool) -> tuple[Room, Share] | None:
         for stock in self._stocks.values():
             offer = stock.offer
-            if stock.is_empty or (stock.is_claimed and not claimed_too) or not _may_buy(job.demand, offer):
+            if stock.is_empty or (stock.is_claimed and not claimed_too) or not may_buy(job.demand, offer):
                 continue
             stock.change(-1)
             room = empty_room(f"new-{number}", offer, None if offer.shared else job.project_id)

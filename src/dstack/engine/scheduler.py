@@ -1,15 +1,15 @@
 """Runs the placement pass over the queue as it is, and commits what it says."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from itertools import chain
 
+from dstack.domain.giving_way import make_way
 from dstack.domain.objects import Instance, Job, Next
 from dstack.domain.offers import Offer
 from dstack.domain.placement import Placement, Room, place, room_of
 from dstack.kit.ids import Ids
-from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus
+from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, JobStatus
 from dstack.store import commits, objects, queue
 from dstack.store.tx import Tx
 
@@ -17,6 +17,8 @@ SOLD_OUT_FOR = timedelta(minutes=2)
 """How long an offer of which there was none left is not asked for again."""
 
 SOLD_OUT = "every offer that fits is sold out"
+
+GAVE_WAY = "it was idle, and a job waits that cannot use it"
 
 AHEAD_MAX = 1000
 """Behind more jobs than this a forecast is not worth reading them all."""
@@ -26,7 +28,7 @@ def schedule(tx: Tx, offers: Sequence[Offer], ids: Ids, check: commits.Check) ->
     """Give every job that has a place now its place, on a machine there is or on one to be bought."""
     if queue.is_empty(tx):
         return Placement()
-    placement = _pass(tx, queue.of(tx), offers)
+    placement = _pass(tx, lambda: queue.of(tx), offers)
     _commit(tx, placement, ids, check)
     return placement
 
@@ -36,8 +38,8 @@ def would_wait(tx: Tx, offers: Sequence[Offer], newcomers: Sequence[Job], priori
     ahead = queue.ahead_of(tx, priority)
     if len(ahead) > AHEAD_MAX:
         return f"{len(ahead)} jobs wait in the queue already"
-    earlier = (job for id in ahead if (job := objects.find_job(tx, id)) is not None)
-    placement = _pass(tx, chain(earlier, newcomers), offers)
+    earlier = [job for id in ahead if (job := objects.find_job(tx, id)) is not None]
+    placement = _pass(tx, lambda: [*earlier, *newcomers], offers)
     first = newcomers[0]
     if any(placed.job.id == first.id for placed in placement.placed):
         return None
@@ -46,15 +48,13 @@ def would_wait(tx: Tx, offers: Sequence[Offer], newcomers: Sequence[Job], priori
     return placement.waiting.get(first.run_id, "earlier runs wait too")
 
 
-def _pass(tx: Tx, waiting: Iterable[Job], offers: Sequence[Offer]) -> Placement:
+def _pass(tx: Tx, waiting: Callable[[], Iterable[Job]], offers: Sequence[Offer]) -> Placement:
     sold_out = {offer.name for offer in objects.offers_sold_out(tx, tx.clock.now() - SOLD_OUT_FOR)}
-    return place(
-        waiting,
-        _rooms(tx),
-        [offer for offer in offers if offer.name not in sold_out],
-        objects.machines_in_use(tx),
-        [offer for offer in offers if offer.name in sold_out],
-    )
+    buyable = [offer for offer in offers if offer.name not in sold_out]
+    rooms, in_use = _rooms(tx), objects.machines_in_use(tx)
+    placement = place(waiting(), rooms, buyable, in_use, [offer for offer in offers if offer.name in sold_out])
+    make_way(placement, waiting(), rooms, buyable, in_use)
+    return placement
 
 
 def _rooms(tx: Tx) -> list[Room]:
@@ -86,6 +86,9 @@ def _commit(tx: Tx, placement: Placement, ids: Ids, check: commits.Check) -> Non
             share=placed.share,
         )
         commits.commit(tx, Next((provisioning,)), check)
+    for instance in objects.instances_by_id(tx, placement.giving_way).values():
+        ending_instance = replace(instance, status=InstanceStatus.TERMINATING, status_since=now, detail=GAVE_WAY)
+        commits.commit(tx, Next((replace(ending_instance, reason=InstanceReason.GAVE_WAY),)), check)
     for job in placement.hopeless:
         ending = replace(job, status=JobStatus.TERMINATING, status_since=now, reason=JobReason.NO_CAPACITY)
         commits.commit(tx, Next((replace(ending, detail=SOLD_OUT),)), check)

@@ -48,6 +48,10 @@ class FakeCloud(Backend):
         self._answer_at_all()
         return self._on_sale
 
+    def sell(self, on_sale: Sequence[Offer]) -> None:
+        """From now on something else is on sale; the machines that exist stay as they are."""
+        self._on_sale = on_sale
+
     def launch(self, key: str, offer: Offer) -> Machine:
         """Start a machine, unless there is one of this key."""
         self._answer_at_all()

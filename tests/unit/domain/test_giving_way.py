@@ -1,0 +1,93 @@
+"""Idle machines that are in the way: which of them end, and which stay."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from dstack.domain.giving_way import ENDING, make_way
+from dstack.domain.objects import Instance, Job
+from dstack.domain.offers import Offer
+from dstack.domain.placement import Placement, place, rooms_of
+from dstack.protocol.agent import Engine
+from dstack.protocol.statuses import InstanceStatus
+from tests.making import CLOUD, DEMAND, HERE, instance, job, placed_job
+
+WITH_ENGINE = replace(HERE, resources=replace(HERE.resources, engine=Engine("docker", "27.0", "x86_64")))
+IN_CONTAINER = replace(DEMAND, container=("image: asked x",))
+ONE, TWO = replace(CLOUD, machines_max=1), replace(CLOUD, machines_max=2)
+
+
+def decided(
+    queue: Sequence[Job], instances: Sequence[Instance], offers: Sequence[Offer], running: Sequence[Job] = ()
+) -> Placement:
+    rooms = rooms_of(instances, running)
+    in_use = Counter(one.offer.name for one in instances)
+    placement = place(queue, rooms, offers, in_use)
+    make_way(placement, queue, rooms, offers, in_use)
+    return placement
+
+
+def waits(name: str = "0-job", **fields: object) -> Job:
+    return job(id=name, run_id=name, demand=IN_CONTAINER, **fields)
+
+
+def theirs(**fields: object) -> Instance:
+    """An idle machine of another project."""
+    return instance(**{"offer": ONE, "project_id": "1-project", **fields})
+
+
+def test_an_idle_machine_that_does_not_fit_ends_where_only_one_may_exist() -> None:
+    placement = decided([waits()], [instance()], [WITH_ENGINE])
+    assert (placement.giving_way, placement.waiting) == (["0-instance"], {"0-job": ENDING})
+    assert (placement.placed, placement.bought) == ([], [])
+
+
+def test_while_it_ends_the_job_waits_and_no_other_machine_ends() -> None:
+    ending = instance(status=InstanceStatus.TERMINATING, offer=TWO)
+    other = theirs(id="1-instance", offer=TWO)
+    placement = decided([job()], [ending, other], [TWO])
+    assert (placement.giving_way, placement.waiting) == ([], {"0-run": ENDING})
+
+
+@pytest.mark.parametrize("status", [InstanceStatus.BUSY, InstanceStatus.PROVISIONING])
+def test_a_machine_that_is_not_idle_stays(status: InstanceStatus) -> None:
+    assert decided([waits()], [instance(status=status)], [WITH_ENGINE]).giving_way == []
+
+
+def test_a_machine_with_a_job_that_has_not_ended_stays() -> None:
+    assert decided([waits()], [instance()], [WITH_ENGINE], [placed_job(id="a")]).giving_way == []
+
+
+def test_a_machine_that_a_later_job_can_use_is_given_to_that_one() -> None:
+    placement = decided([waits(), job(id="b", run_id="b")], [instance()], [WITH_ENGINE])
+    assert [placed.job.id for placed in placement.placed] == ["b"]
+    assert placement.giving_way == []
+
+
+def test_a_machine_that_a_waiting_job_can_use_stays() -> None:
+    gang = [job(id=name, run_id="b", node=node, nodes=2) for node, name in enumerate("bc")]
+    mine = instance(offer=ONE, project_id="0-project")
+    other = job(id="a", run_id="a", project_id="1-project")
+    assert decided([other], [mine], [ONE]).giving_way == ["0-instance"]
+    assert decided([other, *gang], [mine], [ONE]).giving_way == []
+
+
+def test_where_another_can_be_bought_nothing_ends() -> None:
+    placement = decided([job()], [theirs(offer=TWO)], [TWO])
+    assert (placement.giving_way, len(placement.bought)) == ([], 1)
+    assert decided([job()], [theirs(offer=CLOUD)], [CLOUD]).giving_way == []
+
+
+def test_only_as_many_end_as_are_needed_and_none_where_all_are_too_few() -> None:
+    idle = [theirs(id=f"{number}-instance", offer=TWO) for number in range(2)]
+    gang = [job(id=f"{node}", node=node, nodes=3) for node in range(3)]
+    assert len(decided([job()], idle, [TWO]).giving_way) == 1
+    assert len(decided(gang[:2], idle, [TWO]).giving_way) == 2
+    assert decided(gang, idle, [TWO]).giving_way == []
+
+
+def test_a_machine_that_is_kept_for_ever_stays_unless_it_is_this_one() -> None:
+    assert decided([job()], [theirs(idle_duration=None)], [ONE]).giving_way == []
+    assert decided([waits()], [instance(idle_duration=None)], [WITH_ENGINE]).giving_way == ["0-instance"]
