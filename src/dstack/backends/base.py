@@ -25,6 +25,9 @@ class Backend(ABC):
     offers_fresh_for = timedelta(minutes=1)
     """How long what it offers is remembered."""
 
+    lists_exactly = False
+    """Whether what it lists is true at that very moment. A cloud lists late what has begun and what has ended."""
+
     @abstractmethod
     def __init__(self, data_dir: Path) -> None:
         """Args: `data_dir`: where the backend may keep files of its own."""

@@ -19,7 +19,7 @@ from dstack.agent.paths import Home, JobFolder, is_agent_alive, is_locked, read_
 from dstack.agent.resources import probe
 from dstack.backends.base import Backend, Machine
 from dstack.domain.offers import Offer
-from dstack.errors import NoCapacityError
+from dstack.errors import BackendUnavailable
 from dstack.kit.folders import make_private
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,9 @@ class Local(Backend):
 
     offers_fresh_for = timedelta(seconds=2)
     """Looking is cheap, and who has just started a container engine wants it to be seen."""
+
+    lists_exactly = True
+    """Folders come and go with the machines themselves."""
 
     def __init__(self, data_dir: Path) -> None:
         self._folder = data_dir / "machines"
@@ -48,10 +51,12 @@ class Local(Backend):
         return [Offer("local", "local", "local", resources, price=0.0, shared=True, machines_max=1)]
 
     def launch(self, key: str, offer: Offer) -> Machine:
-        """Make the machine's folder."""
-        others = [machine.key for machine in self.look_up() if machine.key != key]
-        if others:
-            raise NoCapacityError("This machine is in use already")
+        """Make the machine's folder.
+
+        What another key has left here is on record no more, or is ending: it is waited for.
+        """
+        if any(machine.key != key for machine in self.look_up()):
+            raise BackendUnavailable("this machine is cleaned up first: of what runs on it the record knows nothing")
         make_private(self._folder / key)
         return self._machine(key)
 

@@ -30,6 +30,10 @@ class Backends:
         """How long the offers of one backend are remembered."""
         return self._drivers[name].offers_fresh_for
 
+    def lists_exactly(self, name: str) -> bool:
+        """Whether what one backend lists is true at that very moment."""
+        return self._drivers[name].lists_exactly
+
     async def call(self, name: str, function: Callable[[Backend], T], *, timeout_s: float) -> T:
         """The result of `function` of a driver, run in one of its threads.
 

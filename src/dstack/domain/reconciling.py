@@ -1,7 +1,7 @@
 """What backends have, compared with what is on record: the last guard against machines that nobody knows.
 
 Clouds are eventually consistent: a machine may be listed late, and still be listed after its end. So nothing is acted
-on that was seen once only.
+on that was seen once only, but for a backend whose list is true at the moment it is asked.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,10 +51,14 @@ class Finding:
     machine_id: str
     key: str
     since: datetime
+    is_exact: bool = False
+    """Whether the backend's list is true at that very moment."""
 
     @property
     def sure_at(self) -> datetime:
         """From when on it is acted on."""
+        if self.is_exact:
+            return self.since
         return self.since + (MISSING_AFTER if self.difference is Difference.MISSING else ORPHAN_AFTER)
 
 
@@ -64,6 +68,7 @@ def compare(
     instances: Mapping[str, Instance],
     before: Sequence[Finding],
     now: datetime,
+    exact_at: datetime | None = None,
 ) -> list[Finding]:
     """Where the backend and the record differ.
 
@@ -71,14 +76,17 @@ def compare(
         listed: every machine of ours that the backend has.
         instances: the unfinished instances of this backend, by id, as they are on record *after* the backend was asked.
         before: the findings of the look before this one.
+        exact_at: when a backend was asked whose list is true at that moment.
     """
     since = {(one.difference, one.machine_id): one.since for one in before}
     found = [(difference, one.id, one.key) for one in listed if (difference := _judge(one, instances)) is not None]
     there = {one.id for one in listed}
-    for instance in instances.values():
-        if instance.machine_id is not None and instance.machine_id not in there and _should_be_listed(instance, now):
-            found.append((Difference.MISSING, instance.machine_id, instance.id))
-    return [Finding(what, backend, id, key, since.get((what, id), now)) for what, id, key in found]
+    for id, instance in instances.items():
+        machine_id = instance.machine_id
+        if machine_id is not None and machine_id not in there and _should_be_listed(instance, now, exact_at):
+            found.append((Difference.MISSING, machine_id, id))
+    is_exact = exact_at is not None
+    return [Finding(what, backend, id, key, since.get((what, id), now), is_exact) for what, id, key in found]
 
 
 def _judge(machine: Listed, instances: Mapping[str, Instance]) -> Difference | None:
@@ -90,7 +98,9 @@ def _judge(machine: Listed, instances: Mapping[str, Instance]) -> Difference | N
     return Difference.DUPLICATE if is_another else None
 
 
-def _should_be_listed(instance: Instance, now: datetime) -> bool:
+def _should_be_listed(instance: Instance, now: datetime, exact_at: datetime | None) -> bool:
+    if exact_at is not None:
+        return instance.takes_jobs and instance.status_since < exact_at
     if instance.status is InstanceStatus.PROVISIONING:
         return now - instance.status_since >= LISTED_WITHIN
     return instance.takes_jobs

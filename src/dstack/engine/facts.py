@@ -4,8 +4,9 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from dstack.domain.intents import Done, StartJob
+from dstack.domain.intents import Done, ForgetJob, StartJob, StopJob
 from dstack.domain.objects import Instance, Job
+from dstack.domain.specs import STOP_GRACE_S
 from dstack.hosts.link import Welcome
 from dstack.kit.text import size_text
 from dstack.logs.bounded import Loss
@@ -78,12 +79,24 @@ def store_reports(tx: Tx, instance_id: str, reports: list[JobReport]) -> None:
         job = jobs.get(id)
         if job is None or job.instance_id != instance_id:
             log.warning("Instance %s reports the job %s, which is not on record there", instance_id, id)
+            _disown(tx, instance_id, report, job)
         elif job.finished_at is None and job.report != report:
             commits.record(tx, replace(job, report=report, lost_at=None))
             _say_layers(tx, job, report)
             if report.layers:
                 # Who follows the run sees its image come, byte by byte and not only layer by layer.
                 tx.notices.changed.add(job.run_id)
+
+
+def _disown(tx: Tx, instance_id: str, report: JobReport, job: Job | None) -> None:
+    """Have an agent end and forget a job that the record does not have there, as after the loss of a database.
+
+    One that still waits for its place may be placed there again: its end is then its own.
+    """
+    if report.state != "ended":
+        intents.add(tx, StopJob(report.job_id, instance_id, STOP_GRACE_S))
+    elif job is None or job.finished_at is not None:
+        intents.add(tx, ForgetJob(report.job_id, instance_id))
 
 
 def store_losses(tx: Tx, losses: Sequence[Loss]) -> None:

@@ -66,6 +66,11 @@ class Leases:
         """Whether this server is the one that sees to an instance."""
         return shard_of(instance_id) in self._epochs and (self._alone or _now_s() < self._valid_until_s)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other server works on this database."""
+        return self._alone
+
     def epoch_of(self, instance_id: str) -> int:
         """The number of the lease on an instance: an agent obeys the highest."""
         return self._epochs.get(shard_of(instance_id), 0)

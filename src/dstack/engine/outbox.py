@@ -3,16 +3,19 @@
 import asyncio
 import logging
 from collections import deque
+from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 
-from dstack.domain.intents import Done, Failed, LaunchMachine, TerminateMachine
+from dstack.domain.intents import Done, Failed, Intent, LaunchMachine, TerminateMachine
 from dstack.domain.sharding import shard_of
 from dstack.engine.effects import Effects
 from dstack.engine.leases import Leases
 from dstack.errors import BackendError, DatabaseUnavailable, DstackError, LeaseLost
 from dstack.kit.clock import Clock
 from dstack.kit.tasks import TaskGroup
-from dstack.store import intents
+from dstack.protocol.statuses import InstanceStatus
+from dstack.store import commits, intents, objects
 from dstack.store.db import Database
 from dstack.store.notices import Notices, Open
 from dstack.store.tx import Tx
@@ -132,6 +135,19 @@ class Outbox:
             return False
         return True
 
+    async def _tell_why(self, intent: Intent, why: str) -> None:
+        """Have people see on the instance why its machine is not there yet."""
+
+        def write(tx: Tx) -> None:
+            self._leases.check(tx, intent.instance_id)
+            instance = objects.find_instance(tx, intent.instance_id)
+            if instance is not None and instance.status is InstanceStatus.PENDING and instance.detail != why:
+                commits.record(tx, replace(instance, detail=why))
+
+        if isinstance(intent, LaunchMachine):
+            with suppress(LeaseLost, DatabaseUnavailable):
+                await self._db.write(write)
+
     async def _try(self, open_intent: Open) -> Done | Failed | None:
         """What came of it; None where it is to be tried again."""
         intent = open_intent.intent
@@ -141,6 +157,7 @@ class Outbox:
         except DstackError as error:
             if error.retryable:
                 log.info("%s waits: %s", intent, error.message)
+                await self._tell_why(intent, error.message)
                 return None
             return Failed(error)
         except Exception as error:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from dstack.backends.threads import Backends
+from dstack.domain.objects import Instance
 from dstack.domain.reconciling import Difference, Finding, Listed, compare
 from dstack.engine.leases import Leases
 from dstack.errors import DstackError
@@ -26,8 +27,11 @@ LOOK_AGAIN_AFTER = timedelta(seconds=70)
 """When something was found: long enough to be sure of what is missing."""
 AFTER_A_BREAK = timedelta(seconds=10)
 """How long after a link has broken it is asked whether the machine is still there."""
-ASK_TIMES = 6
-ASK_AGAIN_AFTER = timedelta(seconds=5)
+LOOK_AGAIN_AT_ONCE = timedelta(seconds=5)
+"""When something was found in a backend whose list is exact, and is not over."""
+ASK_TIMES = 9
+FIRST_ASK_AGAIN = timedelta(milliseconds=200)
+LONGEST_ASK_AGAIN = timedelta(seconds=5)
 BACKEND_TIMEOUT_S = 120.0
 
 
@@ -49,6 +53,8 @@ class Reconciler:
         self._clock = clock
         self._leases = leases
         self._found: dict[str, list[Finding]] = {}
+        self._silent: set[str] = set()
+        """The backends that did not answer when they were last asked."""
         self._nudged = asyncio.Event()
         self._tasks = TaskGroup()
 
@@ -70,24 +76,38 @@ class Reconciler:
         Raises:
             DstackError, OSError: the backend does not answer.
         """
+        exact_at = self._clock.now() if self._backends.lists_exactly(name) and self._leases.is_alone else None
+        before = await self._live(name) if exact_at is not None else {}
         machines = await self._backends.call(name, lambda backend: backend.look_up(), timeout_s=timeout_s)
-        live = {one.id: one for one in await self._db.recall(objects.live_instances) if one.offer.backend == name}
-        listed = [Listed(machine.id, machine.key) for machine in machines]
-        return compare(name, listed, live, self._found.get(name, []), self._clock.now())
+        live = await self._live(name)
+        # What ended while the backend was asked is no machine that nobody claims.
+        listed = [Listed(one.id, one.key) for one in machines if one.key in live or one.key not in before]
+        return compare(name, listed, live, self._found.get(name, []), self._clock.now(), exact_at)
+
+    async def _live(self, name: str) -> dict[str, Instance]:
+        return {one.id: one for one in await self._db.recall(objects.live_instances) if one.offer.backend == name}
 
     async def _run(self) -> None:
         while True:
             self._nudged.clear()
             ours = [name for name in self._backends if self._leases.owns(f"backend {name}")]
             await asyncio.gather(*map(self._look_and_act, ours))
-            await self._wait(LOOK_AGAIN_AFTER if any(self._found.values()) else LOOK_EVERY)
+            await self._wait(self._until_the_next_look())
+
+    def _until_the_next_look(self) -> timedelta:
+        found = [finding for findings in self._found.values() for finding in findings]
+        if any(finding.is_exact for finding in found):
+            return LOOK_AGAIN_AT_ONCE
+        return LOOK_AGAIN_AFTER if found or self._silent else LOOK_EVERY
 
     async def _look_and_act(self, name: str) -> None:
+        self._silent.add(name)
         try:
             self._found[name] = await self.look(name)
-            for finding in self._found[name]:
-                if finding.sure_at <= self._clock.now():
-                    await self._act(finding)
+            self._silent.discard(name)
+            for finding in list(self._found[name]):
+                if finding.sure_at <= self._clock.now() and await self._act(finding) and finding.is_exact:
+                    self._found[name].remove(finding)
         except (DstackError, OSError) as error:
             log.warning("What the backend %s has could not be compared with the record: %s", name, error)
         except Exception:  # a driver's bug must not keep the other backends from being looked at
@@ -105,27 +125,32 @@ class Reconciler:
         if self._nudged.is_set():
             await self._clock.sleep(AFTER_A_BREAK)
 
-    async def _act(self, finding: Finding) -> None:
+    async def _act(self, finding: Finding) -> bool:
+        """Do what there is to do; whether nothing is left of the difference."""
         if finding.difference is Difference.MISSING:
             if not await self._db.write(lambda tx: _note_gone(tx, finding)):
                 log.warning(
                     "%s does not list the machine %s, and its agent answers", finding.backend, finding.machine_id
                 )
                 self._doubt(finding.key)
-            return
+                return False
+            return True
         live = await self._db.read(lambda tx: objects.find_instance(tx, finding.key))
         keep = live.machine_id if live is not None and live.finished_at is None else None
         if (finding.difference is Difference.DUPLICATE) != (keep is not None):
-            return  # it was claimed, or given up, meanwhile
+            return True  # it was claimed, or given up, meanwhile
+        delay = FIRST_ASK_AGAIN
         for _ in range(ASK_TIMES):
             if await self._backends.call(
                 finding.backend, lambda backend: backend.terminate(finding.key, keep=keep), timeout_s=BACKEND_TIMEOUT_S
             ):
                 log.warning("Ended the %s %s in %s", finding.difference, finding.machine_id, finding.backend)
                 await self._db.write(lambda tx: _tell(tx, finding))
-                return
-            await self._clock.sleep(ASK_AGAIN_AFTER)
+                return True
+            await self._clock.sleep(delay)
+            delay = min(delay * 2, LONGEST_ASK_AGAIN)
         log.warning("%s does not let go of the machine %s; it is asked again", finding.backend, finding.machine_id)
+        return False
 
 
 def _note_gone(tx: Tx, finding: Finding) -> bool:

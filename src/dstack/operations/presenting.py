@@ -11,7 +11,7 @@ from dstack.domain.specs import configuration_in
 from dstack.errors import DstackError
 from dstack.kit.text import storable
 from dstack.protocol.agent import Layer
-from dstack.protocol.statuses import JobStatus, RunStatus
+from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
 from dstack.protocol.views import AttemptView, EventView, InstanceView, JobView, OfferView, PullView, RunView
 from dstack.store import events, objects, queue, users
 from dstack.store.events import Event
@@ -160,6 +160,9 @@ def _waiting_for(run: Run, jobs: Sequence[Job], instances: Mapping[str, Instance
     if pulling:
         return pull_text(pulling)
     waiting = [instance for job in jobs if (instance := instances.get(job.instance_id or ""))]
+    unbought = [instance for instance in waiting if instance.status is InstanceStatus.PENDING and instance.detail]
+    if unbought and not run.status.is_finished():
+        return f"waits for its machine: {unbought[0].detail}"
     away = [instance for instance in waiting if instance.unreachable_since is not None]
     if away and not run.status.is_finished():
         return f"the machine has not answered since {away[0].unreachable_since:%H:%M:%S} UTC; the job goes on there"

@@ -22,6 +22,7 @@ def launch(view: InstanceView) -> Next:
                 status_since=view.now,
                 machine_id=value["machine_id"],
                 hostname=value["hostname"],
+                detail="",
             )
             return Next((launched,))
         case Failed(NoCapacityError() as error):
