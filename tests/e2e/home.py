@@ -1,4 +1,4 @@
-"""A home folder of a test's own, with whatever servers and agents come to live in it, and the means to kill them."""
+"""A home folder of a test's own, with the servers and agents that start in it, and the means to kill them."""
 
 import contextlib
 import json
@@ -37,6 +37,9 @@ def wait_for(what: str, condition: Callable[[], bool], patience_s: float = PATIE
 class Home:
     """Paths are short, because the agent listens on a unix socket below."""
 
+    project = "main"
+    """The project of the commands and clients."""
+
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="dh-", dir="/tmp"))
         self.env = {name: value for name, value in os.environ.items() if not name.startswith("DSTACK_")}
@@ -47,20 +50,21 @@ class Home:
 
     @property
     def data(self) -> Path:
-        """Where the embedded server keeps everything."""
+        """The folder of the server's data."""
         return self.path / ".dstack" / "server"
 
-    def serve(self, database_url: str) -> dict[str, str]:
-        """Serve this home from a database that is no file. Returns what clients need in their environment."""
-        self.env |= {
-            "DSTACK_DATABASE_URL": database_url,
-            "DSTACK_SERVER_ADMIN_TOKEN": TOKEN,
-            "DSTACK_LOCAL_BACKEND": "1",
-            "DSTACK_ENCRYPTION_KEY": TEST_KEY,
-            "DSTACK_SERVER_DIR": str(self.data),
-        }
+    def serve(self, database_url: str | None = None) -> dict[str, str]:
+        """Start a server that does not end when it is idle. Returns the environment of its clients.
+
+        Args:
+            database_url: a PostgreSQL database instead of a file.
+        """
+        self.env |= {"DSTACK_SERVER_ADMIN_TOKEN": TOKEN, "DSTACK_SERVER_DIR": str(self.data)}
+        if database_url is not None:
+            shared = {"DSTACK_LOCAL_BACKEND": "1", "DSTACK_ENCRYPTION_KEY": TEST_KEY}
+            self.env |= {"DSTACK_DATABASE_URL": database_url, **shared}
         self._server, url = self.start_server()
-        about = {"DSTACK_SERVER_URL": url, "DSTACK_TOKEN": TOKEN, "DSTACK_PROJECT": "main"}
+        about = {"DSTACK_SERVER_URL": url, "DSTACK_TOKEN": TOKEN, "DSTACK_PROJECT": self.project}
         self.env |= about
         return about
 
@@ -200,7 +204,7 @@ class Home:
 
     def processes_of_jobs(self) -> list[int]:
         """The pids of everything that a job of this home started and that lives."""
-        return self._processes(f"DSTACK_REPO_DIR={self.path}/")
+        return self._processes(f"DSTACK_REPO_DIR={self.data}/")
 
     def processes(self) -> list[int]:
         """The pids of everything that lives and was started in this home: commands, servers, agents, jobs."""
@@ -237,18 +241,22 @@ class Home:
         return path.read_text() if path.exists() else ""
 
     def close(self) -> None:
-        """End the server first, since it would start its agent again; then the agents and all jobs."""
+        """End all that was started here, and remove the folder."""
         for client in self._clients:
             client.close()
         for process in self._started:
             process.kill()
             process.communicate()
+        self.end_jobs()
+        wait_for("the end of all that was started here", lambda: not self.processes())
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def end_jobs(self) -> None:
+        """End the server first, since it would start its agent again; then the agents and all jobs."""
         self.end_servers_and_agents()
         for pid in self.processes_of_jobs():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        wait_for("the end of all that was started here", lambda: not self.processes())
-        shutil.rmtree(self.path, ignore_errors=True)
 
     def end_servers_and_agents(self) -> None:
         """End those that live, in good order; jobs go on."""

@@ -8,6 +8,7 @@ import pytest
 from tests.e2e.home import Home
 
 FOUNDATIONS = ["file", "postgres"]
+pytestmark = pytest.mark.server("shared")
 
 
 def apply(home: Home, script: str, *args: str) -> "tuple[str, int]":

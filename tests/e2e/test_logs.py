@@ -10,6 +10,7 @@ from dstack.api import Run, Task
 from tests.e2e.home import Home
 
 FOUNDATIONS = ["file", "postgres", "postgres and s3"]
+pytestmark = pytest.mark.server("shared")
 
 MIB = 1 << 20
 FAST = "import sys\nline = bytes(range(256)) * 4\nfor number in range(51200): sys.stdout.buffer.write(line)"
@@ -38,6 +39,7 @@ def test_fifty_megabytes_printed_fast_arrive_whole_and_are_no_utf_8(home: Home) 
     assert digest(submit(home, python(FAST)).logs()) == expected_fast()
 
 
+@pytest.mark.server("own")
 def test_the_same_when_the_server_is_killed_in_the_middle(home: Home) -> None:
     def read_and_kill(chunks: Iterator[bytes]) -> Iterator[bytes]:
         size, killed = 0, False
