@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e import forked
 from tests.e2e.home import Home, wait_for
 from tests.e2e.shared import SharedHome, SharedServer
 from tests.nvml import T4, FakeCard, build_library
@@ -12,7 +13,8 @@ Servers = dict[tuple[str, str | None], SharedServer]
 
 
 MARKERS = [
-    "server(whose, engine): the server of the test's home: its `own`, or `shared` with others; the engine's fixture",
+    "server(whose, *, engine): the server of the test's home is its `own`, or `shared` with others; "
+    "`engine` is the fixture of its machine's container engine",
 ]
 
 
@@ -44,12 +46,14 @@ def home(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     `pytest.mark.server("shared")` puts it on a server that other tests use too, in a project of its own. With
     `engine="NAME"` the machine has the container engine of that fixture.
     """
-    mark = request.node.get_closest_marker("server") or pytest.mark.server("own").mark
-    engine = request.getfixturevalue(mark.kwargs["engine"]) if "engine" in mark.kwargs else None
+    forked.start_server()
+    marks = list(request.node.iter_markers("server"))
+    (whose,) = next((mark.args for mark in marks if mark.args), ("own",))
+    engine = next((request.getfixturevalue(mark.kwargs["engine"]) for mark in marks if mark.kwargs), None)
     settings = {} if engine is None else {"DOCKER_HOST": engine.host}
     for name in ("DSTACK_SERVER_URL", "DSTACK_TOKEN", "DSTACK_PROJECT", "DSTACK_SERVER_DIR"):
         monkeypatch.delenv(name, raising=False)
-    home = {"own": own_home, "shared": shared_home}[mark.args[0]](request, settings)
+    home = {"own": own_home, "shared": shared_home}[whose](request, settings)
     for name in ("HOME", "DSTACK_SERVER_URL", "DSTACK_TOKEN", "DSTACK_PROJECT", *settings):
         if name in home.env:
             monkeypatch.setenv(name, home.env[name])

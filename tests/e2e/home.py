@@ -20,6 +20,7 @@ from dstack.agent.paths import is_locked
 from dstack.agent.resources import probe
 from dstack.api import Client
 from dstack.testing.world import TEST_KEY
+from tests.e2e import forked
 
 PATIENCE_S = 30.0
 TOKEN = "the-token-of-the-tests"
@@ -75,17 +76,9 @@ class Home:
         assert process.stdout is not None
         return process, process.stdout.readline().split()[-1]
 
-    def cli(self, *args: str, input: str | None = None, timeout_s: float = 60) -> "subprocess.CompletedProcess[str]":
+    def cli(self, *args: str, input: str = "", timeout_s: float = 60) -> "subprocess.CompletedProcess[str]":
         """Run `dstack ARGS` to its end."""
-        return subprocess.run(
-            self.command(*args),
-            input=input,
-            env=self.env,
-            cwd=self.path,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-        )
+        return forked.run(args, env=self.env, cwd=self.path, input=input, timeout_s=timeout_s)
 
     def run_program(self, *command: str, timeout_s: float = 60) -> "subprocess.CompletedProcess[str]":
         """Run any program in this home to its end."""

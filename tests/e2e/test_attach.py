@@ -12,7 +12,7 @@ import pytest
 from dstack.api import PortUsedError, Run, Task
 from tests.e2e.home import Home, wait_for
 
-FOUNDATIONS = ["file", "postgres"]
+pytestmark = pytest.mark.server("shared")
 
 SERVER = """\
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -116,6 +116,7 @@ def test_a_port_may_be_chosen_when_attaching(home: Home) -> None:
     assert get(local) == b"hello from the job"
 
 
+@pytest.mark.server("own")
 def test_a_tunnel_comes_back_after_the_agent_was_killed(home: Home) -> None:
     local, port = free_ports(2)
     run = serving(home, port, f"{local}:{port}")

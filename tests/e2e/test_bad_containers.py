@@ -13,6 +13,8 @@ from tests.e2e.tasks import on_engine
 from tests.engines import BARE_IMAGE, SHELL_IMAGE, DockerEngine, Registry
 from tests.registries import SlowRegistry
 
+pytestmark = pytest.mark.server("shared", engine="engine")
+
 MIB = 1 << 20
 REGISTRY = Registry.host
 RIGHT = {"username": Registry.user, "password": Registry.password}
@@ -30,12 +32,6 @@ def told(home: Home, **fields: Any) -> str:
     row = home.cli("ps", "-a").stdout.splitlines()[1]
     assert row.startswith("wrong ") and row.endswith(why)
     return one.detail
-
-
-@pytest.fixture
-def home(home: Home, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    with on_engine(home, engine, monkeypatch) as one:
-        yield one
 
 
 CANNOT_RUN: list[tuple[dict[str, Any], str]] = [
@@ -140,6 +136,7 @@ def test_what_is_no_name_of_an_image_is_refused_at_once(home: Home) -> None:
     assert (result.returncode, home.runs()) == (1, [])
 
 
+@pytest.mark.server("own")
 def test_without_an_engine_the_plan_says_what_to_do(home: Home) -> None:
     home.env["DOCKER_HOST"] = "unix:///nowhere/docker.sock"
     home.write("run.yml", json.dumps({"type": "task", "image": "ubuntu", "commands": ["true"]}))
@@ -149,6 +146,7 @@ def test_without_an_engine_the_plan_says_what_to_do(home: Home) -> None:
     assert (result.returncode, home.runs()) == (1, [])
 
 
+@pytest.mark.server("own")
 def test_an_engine_that_is_started_later_serves_the_machine_that_is_there_already(
     home: Home, engine: DockerEngine, tmp_path: Path
 ) -> None:
@@ -173,6 +171,7 @@ def small() -> Iterator[DockerEngine]:
     small.stop()
 
 
+@pytest.mark.server("own")
 def test_a_full_disk_is_the_reason_of_a_pull_and_of_a_start(
     home: Home, small: DockerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

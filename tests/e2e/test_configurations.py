@@ -12,9 +12,10 @@ from dstack.api import DevEnvironment, Service, Task
 from dstack.errors import InvalidRequestError, ResourceExistsError
 from tests.e2e.home import Home, wait_for
 
-FOUNDATIONS = ["file", "postgres"]
+pytestmark = pytest.mark.server("shared")
 
 
+@pytest.mark.server("own")  # looks at all files
 def test_a_secret_reaches_the_job_and_is_nowhere_else(home: Home) -> None:
     assert home.cli("secret", "set", "TOKEN", input="s3cret-value\n").returncode == 0
     home.write("t.yml", 'type: task\nname: one\nenv: {A: "<${{ secrets.TOKEN }}>"}\ncommands: ["echo $A | wc -c"]\n')

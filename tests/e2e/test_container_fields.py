@@ -1,22 +1,17 @@
 """Every field of a configuration that shapes a job's container, with a real engine."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dstack.api import LocalRepo, RunStatus
 from tests.e2e.home import Home
-from tests.e2e.tasks import on_engine, run
+from tests.e2e.tasks import run
 from tests.engines import BARE_IMAGE, SHELL_IMAGE, DockerEngine
 
 NVIDIA = "nvidia/cuda:12.8.1-devel-ubuntu24.04"
 
-
-@pytest.fixture
-def home(home: Home, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    with on_engine(home, engine, monkeypatch) as one:
-        yield one
+pytestmark = pytest.mark.server("shared", engine="engine")
 
 
 def printed(home: Home, *commands: str, **fields: object) -> str:

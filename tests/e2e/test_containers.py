@@ -1,7 +1,6 @@
 """Jobs in containers of a real engine, any image as it is: how they start, run, end, and outlive their agent."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,14 +8,10 @@ import pytest
 from dstack.agent.keeping import EMPTIED
 from dstack.api import LocalRepo, RunStatus, Task
 from tests.e2e.home import Home
-from tests.e2e.tasks import on_engine, run
+from tests.e2e.tasks import run
 from tests.engines import BARE_IMAGE, SHELL_IMAGE, DockerEngine
 
-
-@pytest.fixture
-def home(home: Home, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    with on_engine(home, engine, monkeypatch) as one:
-        yield one
+pytestmark = pytest.mark.server("shared", engine="engine")
 
 
 def test_commands_run_in_the_image_with_files_environment_and_exit_code(home: Home, tmp_path: Path) -> None:
@@ -121,6 +116,7 @@ def test_max_duration_ends_a_container(home: Home) -> None:
     assert (one.status, one.reason) == (RunStatus.TERMINATED, "max_duration_exceeded")
 
 
+@pytest.mark.server("own")
 def test_a_container_outlives_server_and_agent_and_nothing_is_lost_or_run_twice(home: Home) -> None:
     go = home.path / "shared" / "go"
     one = home.client().runs.submit(

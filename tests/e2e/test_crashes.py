@@ -66,10 +66,19 @@ def test_a_job_that_ends_while_nobody_lives_is_known_in_full_afterwards(home: Ho
     assert (run.status, run.exit_code) == ("failed", 5)
 
 
-@pytest.mark.timeout(400)  # on PostgreSQL a new server waits for the lease of the dead one to run out
-def test_killing_both_at_random_moments_twenty_times_loses_nothing(home: Home) -> None:
-    chance = random.Random(20)
-    names = [f"job-{number}" for number in range(20)]
+def test_killing_both_at_random_moments_loses_nothing(home: Home) -> None:
+    kill_both(home, random.Random(20), times=3)
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(1200)  # on PostgreSQL a new server waits for the lease of the dead one to run out
+def test_killing_both_at_random_moments_twenty_times_loses_nothing(home: Home, seed: int) -> None:
+    kill_both(home, random.Random(seed), times=20)
+
+
+def kill_both(home: Home, chance: random.Random, times: int) -> None:
+    """Run jobs one after the other, and kill server and agent during each."""
+    names = [f"job-{number}" for number in range(times)]
     for name in names:
         run = submit(home, name)
         first, second = chance.choice([(home.kill_server, home.kill_agent), (home.kill_agent, home.kill_server)])

@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,24 +11,17 @@ import pytest
 from dstack.api import DevEnvironment, Task
 from tests.e2e.home import Home, wait_for
 from tests.e2e.test_attach import SERVER, free_ports, get
-from tests.engines import SHELL_IMAGE, DockerEngine
+from tests.engines import SHELL_IMAGE
 
-KINDS = ["process", "container"]
+pytestmark = pytest.mark.server("shared")
+
+KINDS = ["process", pytest.param("container", marks=pytest.mark.server(engine="engine"))]
 
 
 @pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest, home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def kind(request: pytest.FixtureRequest, home: Home) -> str:
     """In what the jobs of this home run."""
-    if request.param == "container":
-        engine: DockerEngine = request.getfixturevalue("engine")
-        monkeypatch.setenv("DOCKER_HOST", engine.host)
-        home.env["DOCKER_HOST"] = engine.host
-    yield request.param
-    for run in home.client().runs.list(all=True):
-        if not run.status.is_finished():
-            run.stop(abort=True)
-            for _ in run.changes():
-                pass
+    return str(request.param)
 
 
 def image(kind: str) -> dict[str, str]:
@@ -83,6 +75,7 @@ def test_a_version_of_the_editor_is_refused_by_name(home: Home) -> None:
     assert "(`version`); the editor brings its own" in refused.stderr
 
 
+@pytest.mark.server("own")
 def test_it_lives_while_somebody_is_connected_and_ends_when_nobody_is(home: Home, kind: str) -> None:
     runs = home.client().runs
     desk = DevEnvironment.model_validate({"ide": "vscode", "init": ["trap 'echo bye' EXIT"], **image(kind)})
@@ -113,7 +106,7 @@ def elsewhere(home: Home, tmp_path: Path) -> "dict[str, str]":
     """The environment of a second machine of the same user: no file in common, only the server's address and token."""
     assert home.cli("ps").returncode == 0, "the server is there"
     server = json.loads((home.data / "server.json").read_text())
-    known = {"DSTACK_SERVER_URL": server["url"], "DSTACK_TOKEN": server["token"], "DSTACK_PROJECT": "main"}
+    known = {"DSTACK_SERVER_URL": server["url"], "DSTACK_TOKEN": server["token"], "DSTACK_PROJECT": home.project}
     return {**home.env, **known, "HOME": str(tmp_path)}
 
 

@@ -6,33 +6,28 @@ import pty
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
 from dstack.api import Task
 from tests.e2e.home import Home, wait_for
-from tests.engines import BARE_IMAGE, SHELL_IMAGE, DockerEngine
+from tests.engines import BARE_IMAGE, SHELL_IMAGE
 
-KINDS = ["process", "container"]
+pytestmark = pytest.mark.server("shared")
+
+KINDS = ["process", pytest.param("container", marks=pytest.mark.server(engine="engine"))]
 HOST = "box"
 
 
 @pytest.fixture(params=KINDS)
-def job(request: pytest.FixtureRequest, home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+def job(request: pytest.FixtureRequest, home: Home) -> Home:
     """A home with a running job of each kind, to which nobody is attached."""
     task = {"commands": ["echo up; while :; do sleep 1; done"]}
     if request.param == "container":
-        engine: DockerEngine = request.getfixturevalue("engine")
-        monkeypatch.setenv("DOCKER_HOST", engine.host)
-        home.env["DOCKER_HOST"] = engine.host
         task = {"image": SHELL_IMAGE, **task}
     run = home.client().runs.submit(Task.model_validate(task), run_name=HOST)
     assert next(run.logs()) == b"up\n"
-    yield home
-    run.stop(abort=True)
-    for _ in run.changes():
-        pass
+    return home
 
 
 def ran(home: Home, *words: str, input: bytes | None = None) -> "subprocess.CompletedProcess[bytes]":
@@ -137,7 +132,7 @@ def test_what_cannot_be_done_is_told(job: Home) -> None:
     unknown = job.cli("exec", "nobody", "--", "ls")
     assert (unknown.returncode, unknown.stderr.splitlines()[0]) == (
         1,
-        "error: There is no run `nobody` in the project `main`",
+        f"error: There is no run `nobody` in the project `{job.project}`",
     )
     node = job.cli("exec", HOST, "--job", "3", "--", "ls")
     assert (node.returncode, node.stderr) == (1, f"error: The run `{HOST}` has no job 0/3\n")
@@ -164,16 +159,10 @@ def test_a_job_that_ends_ends_the_command(job: Home) -> None:
     assert process.returncode != 0
 
 
-def test_an_image_without_shell_runs_programs_with_their_words(
-    home: Home, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DOCKER_HOST", engine.host)
-    home.env["DOCKER_HOST"] = engine.host
+@pytest.mark.server(engine="engine")
+def test_an_image_without_shell_runs_programs_with_their_words(home: Home) -> None:
     run = home.client().runs.submit(Task(image=BARE_IMAGE, entrypoint="/busybox sleep 600"), run_name=HOST)
     assert run.attach()
     assert ran(home, "/busybox", "printf", "<%s>", "two  words", "it's").stdout == b"<two  words><it's>"
     missing = ran(home, "/no-such-program")
     assert missing.returncode in (126, 127) and b"/no-such-program" in missing.stdout + missing.stderr
-    run.stop(abort=True)
-    for _ in run.changes():
-        pass

@@ -3,14 +3,13 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dstack.api import Run, RunStatus, Task
 from tests.e2e.home import Home, wait_for
-from tests.engines import SHELL_IMAGE, DockerEngine
+from tests.engines import SHELL_IMAGE
 from tests.printing import numbered, printing
 
 MB = 1_000_000
@@ -20,15 +19,6 @@ AGENT_STEP_BYTES = 8 << 20
 NOTICE = re.compile(
     rb"\[dstack: ([0-9.]+ [MG]B) of output before this line are lost: more was printed than is kept\]\n"
 )
-
-
-@pytest.fixture
-def with_engine(home: Home, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    """A home on a machine with an engine; no container is left behind."""
-    monkeypatch.setenv("DOCKER_HOST", engine.host)
-    home.env["DOCKER_HOST"] = engine.host
-    yield home
-    wait_for("the end of all containers", lambda: engine.containers() == [])
 
 
 @pytest.fixture
@@ -70,10 +60,11 @@ def assert_right_but_for_notices(printed: bytes) -> None:
         assert numbered(start, start + len(piece)).startswith(piece.removesuffix(b"\n")), "a notice begins a line"
 
 
-def test_a_container_that_prints_200_mb_loses_nothing(with_engine: Home) -> None:
+@pytest.mark.server("shared", engine="engine")
+def test_a_container_that_prints_200_mb_loses_nothing(home: Home) -> None:
     megabyte = b"".join(b"%08d\n" % number for number in range(1, 111112))
     commands = ["seq -w 1 00111111 >/tmp/mb", "for i in $(seq 1 200); do echo part $i; cat /tmp/mb; done"]
-    run = with_engine.client().runs.submit(Task(commands=commands, image=SHELL_IMAGE))
+    run = home.client().runs.submit(Task(commands=commands, image=SHELL_IMAGE))
     arrived, expected, size = hashlib.sha256(), hashlib.sha256(), 0
     for chunk in run.logs():
         arrived.update(chunk)
@@ -86,23 +77,24 @@ def test_a_container_that_prints_200_mb_loses_nothing(with_engine: Home) -> None
     assert run.status is RunStatus.DONE
 
 
-def test_a_container_that_prints_for_ever_fills_no_disk_and_lives_on(little: None, with_engine: Home) -> None:
-    run = with_engine.client().runs.submit(Task(commands=["seq -w 1 99999999"], image=SHELL_IMAGE))
+@pytest.mark.server(engine="engine")
+def test_a_container_that_prints_for_ever_fills_no_disk_and_lives_on(little: None, home: Home) -> None:
+    run = home.client().runs.submit(Task(commands=["seq -w 1 99999999"], image=SHELL_IMAGE))
     reading = run.logs()
     next(reading)
     for printed in (30 * MB, 60 * MB):
-        wait_for("more output", lambda size=printed: stored_log(with_engine).stat().st_size > size)  # type: ignore[misc]
-        assert disk_bytes(stored_log(with_engine)) <= SERVER_BOUND_BYTES + MB
+        wait_for("more output", lambda size=printed: stored_log(home).stat().st_size > size)  # type: ignore[misc]
+        assert disk_bytes(stored_log(home)) <= SERVER_BOUND_BYTES + MB
         wait_for(
             "the host to give back room",
-            lambda: disk_bytes(host_log(with_engine)) <= AGENT_BOUND_BYTES + 2 * AGENT_STEP_BYTES,
+            lambda: disk_bytes(host_log(home)) <= AGENT_BOUND_BYTES + 2 * AGENT_STEP_BYTES,
         )
     run.refresh()
     assert run.status is RunStatus.RUNNING
-    assert any("no more than 8.4 MB of a log are kept" in message for message in losses(with_engine, run))
-    assert len(losses(with_engine, run)) <= 10
+    assert any("no more than 8.4 MB of a log are kept" in message for message in losses(home, run))
+    assert len(losses(home, run)) <= 10
     run.stop()
-    whole = b"".join(with_engine.client().runs.get(run.name).logs())  # type: ignore[union-attr]
+    whole = b"".join(home.client().runs.get(run.name).logs())  # type: ignore[union-attr]
     run.refresh()
     assert (run.status, run.reason) == (RunStatus.TERMINATED, "stopped_by_user")
     notice = NOTICE.match(whole)
@@ -111,7 +103,7 @@ def test_a_container_that_prints_for_ever_fills_no_disk_and_lives_on(little: Non
     numbers = [int(line) for line in lines[1:-2]]
     assert numbers == [*range(numbers[0], numbers[0] + len(numbers))]
     assert len(whole) <= SERVER_BOUND_BYTES + MB
-    assert with_engine.cli("logs", run.name).stdout.startswith(notice[0].decode())
+    assert home.cli("logs", run.name).stdout.startswith(notice[0].decode())
     late = b"".join(reading)
     assert NOTICE.search(late) and late.endswith(whole[-100:]), "who reads along too slowly is told, too"
 
@@ -147,10 +139,11 @@ def kill_for_good(home: Home) -> None:
     wait_for("no server", lambda: home.server_pid() is None)
 
 
+@pytest.mark.server("shared", engine="engine")
 @pytest.mark.parametrize("image", [None, SHELL_IMAGE], ids=["process", "container"])
-def test_the_last_lines_of_a_graceful_stop_are_kept(with_engine: Home, image: str | None) -> None:
+def test_the_last_lines_of_a_graceful_stop_are_kept(home: Home, image: str | None) -> None:
     script = "trap 'for i in $(seq 1 2000); do echo bye $i; done; exit 0' TERM; echo up; while :; do sleep 0.1; done"
-    run = with_engine.client().runs.submit(Task(commands=[script], image=image, stop_duration="1m"))
+    run = home.client().runs.submit(Task(commands=[script], image=image, stop_duration="1m"))
     printed = run.logs()
     assert next(printed) == b"up\n"
     run.stop()

@@ -1,14 +1,16 @@
 """What jobs use, from a real agent to the Python API and the command, through restarts of each."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from dstack.api import Run, Task
 from dstack.protocol.views import MetricsPointView
 from tests.e2e.home import Home, wait_for
-from tests.engines import SHELL_IMAGE, DockerEngine
+from tests.engines import SHELL_IMAGE
+
+pytestmark = pytest.mark.server("shared")
 
 MIB_HELD = 64
 HOLD_AND_BURN = f"""
@@ -18,15 +20,6 @@ while True: pass
 END
 """
 IN_THE_BACKGROUND = "while :; do :; done & sleep 600"
-
-
-@pytest.fixture
-def engine_home(home: Home, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    """A home on a machine with an engine; no container is left behind."""
-    monkeypatch.setenv("DOCKER_HOST", engine.host)
-    home.env["DOCKER_HOST"] = engine.host
-    yield home
-    wait_for("the end of all containers", lambda: engine.containers() == [])
 
 
 def points_of(run: Run, enough: Callable[[list[MetricsPointView]], object]) -> list[MetricsPointView]:
@@ -66,9 +59,10 @@ def test_time_that_ended_children_have_used_is_the_jobs(home: Home) -> None:
     run.stop(abort=True)
 
 
-def test_a_container_that_burns_and_holds_memory_shows_it(engine_home: Home) -> None:
+@pytest.mark.server(engine="engine")
+def test_a_container_that_burns_and_holds_memory_shows_it(home: Home) -> None:
     fill = f"dd if=/dev/zero of=/dev/shm/held bs=1M count={MIB_HELD}"
-    run = engine_home.client().runs.submit(
+    run = home.client().runs.submit(
         Task(
             image=SHELL_IMAGE,
             commands=[fill, "echo filled", IN_THE_BACKGROUND],
@@ -83,6 +77,7 @@ def test_a_container_that_burns_and_holds_memory_shows_it(engine_home: Home) -> 
         pass
 
 
+@pytest.mark.server("own")
 def test_points_outlive_a_server_and_an_agent_and_go_on(home: Home) -> None:
     run = home.client().runs.submit(Task(commands=[IN_THE_BACKGROUND]))
     before = points_of(run, lambda points: len(points) > 1)

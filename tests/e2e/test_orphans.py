@@ -5,11 +5,12 @@ import pytest
 from dstack.api import Run, Task
 from tests.e2e.home import Home
 
+pytestmark = pytest.mark.server("shared")
+
 ESCAPE = """\
 cat > escape.py <<'END'
 import os, signal, sys, time
 
-FOUNDATIONS = ["file", "postgres"]
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 for generation in range(2):
     if os.fork():

@@ -10,25 +10,21 @@ import pytest
 from dstack.api import LocalRepo, RunStatus, Task
 from tests.e2e.agent.container_host import ContainerHost
 from tests.e2e.home import Home
-from tests.e2e.tasks import on_engine, run
+from tests.e2e.tasks import run
 from tests.engines import BARE_IMAGE, SHELL_IMAGE
 from tests.making import HandClock
 from tests.podman import PodmanEngine
 from tests.registries import SlowRegistry
 
+pytestmark = pytest.mark.server("shared", engine="podman")
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture(scope="session")
 def podman() -> Iterator[PodmanEngine]:
     engine = PodmanEngine()
     engine.start()
     yield engine
     engine.stop()
-
-
-@pytest.fixture
-def home(home: Home, podman: PodmanEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    with on_engine(home, podman, monkeypatch) as one:
-        yield one
 
 
 def test_commands_run_with_files_environment_user_and_exit_code(home: Home, tmp_path: Path) -> None:
@@ -79,6 +75,7 @@ def test_a_stop_gives_time_and_then_kills(home: Home) -> None:
     assert one.status is RunStatus.TERMINATED
 
 
+@pytest.mark.server("own")
 def test_a_container_outlives_its_agent(home: Home) -> None:
     go = home.path / "shared" / "go"
     commands = ["echo one; while [ ! -e /data/go ]; do sleep 0.05; done; echo two; exit 5"]

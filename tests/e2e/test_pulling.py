@@ -15,18 +15,14 @@ import pytest
 
 from dstack.api import RunStatus, Task
 from tests.e2e.home import Home, wait_for
-from tests.e2e.tasks import on_engine, run
+from tests.e2e.tasks import run
 from tests.engines import DockerEngine, Registry
 from tests.registries import SlowRegistry
 
 MIB = 1 << 20
 COLUMNS = 120
 
-
-@pytest.fixture
-def home(home: Home, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    with on_engine(home, engine, monkeypatch) as one:
-        yield one
+pytestmark = pytest.mark.server("shared", engine="engine")
 
 
 @pytest.fixture(scope="module")

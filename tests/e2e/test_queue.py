@@ -1,5 +1,7 @@
 """When not all fit at once: who waits, for what, in which order, and what a second attempt is."""
 
+import pytest
+
 from dstack.api import Resources, Run, Task
 from tests.e2e.home import Home, wait_for
 
@@ -96,6 +98,7 @@ def test_a_stop_of_the_running_job_makes_room(home: Home) -> None:
     assert (first.status, first.reason) == ("terminated", "stopped_by_user")
 
 
+@pytest.mark.server("own")
 def test_the_queue_outlives_the_server(home: Home) -> None:
     first = submit(home, "first", f"cat {home.gate()}")
     wait_until_running(first)

@@ -1,6 +1,7 @@
 """Every public name is documented with an example, and the examples are true on a machine where nothing is set up."""
 
 import inspect
+import re
 import sys
 
 import pytest
@@ -21,16 +22,17 @@ OWN = [name for name in dstack.api.__all__ if getattr(dstack.api, name).__module
 
 TRY = """
 import doctest, importlib, sys
-found = doctest.testmod(importlib.import_module(sys.argv[1]), optionflags=doctest.ELLIPSIS)
-print(found.attempted, found.failed)
+for name in sys.argv[1:]:
+    found = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    print("tried", name, found.attempted, found.failed)
 """
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_the_examples_are_true(home: Home, module: str) -> None:
-    done = home.run_program(sys.executable, "-c", TRY, module)
-    attempted, failed = done.stdout.split()[-2:]
-    assert int(attempted) > 0 and failed == "0", done.stdout + done.stderr
+def test_the_examples_are_true(home: Home) -> None:
+    done = home.run_program(sys.executable, "-c", TRY, *MODULES)
+    tried = re.findall(r"^tried (\S+) (\d+) (\d+)$", done.stdout, re.MULTILINE)
+    assert [module for module, _, _ in tried] == MODULES, done.stderr
+    assert all(int(attempted) > 0 and failed == "0" for _, attempted, failed in tried), done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", dstack.api.__all__)

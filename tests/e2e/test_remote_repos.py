@@ -12,6 +12,8 @@ from dstack.errors import ConfigurationError, RepoDoesNotExistError
 from tests.e2e.home import Home
 from tests.git_servers import SSHD, GitOverHttp, GitOverSsh, commit, git, make_remote
 
+pytestmark = pytest.mark.server("shared")
+
 FILES = {"main.py": b"print('one')\n", "data/old.bin": bytes(range(256)), "gone.txt": b"gone\n", "same.txt": b"same\n"}
 LIST = "find . -path ./.git -prune -o -type f -print | LC_ALL=C sort"
 
@@ -166,7 +168,9 @@ def test_the_default_key_of_ssh_is_found(home: Home, work: Path) -> None:
 
 def test_a_remote_that_is_not_initialized_is_refused_by_name(home: Home, public: GitOverHttp) -> None:
     repo = RemoteRepo.from_url(public.url_of("project.git"), "main")
-    with pytest.raises(RepoDoesNotExistError, match=r"project.git` is not initialized in the project `main`"):
+    with pytest.raises(
+        RepoDoesNotExistError, match=rf"project.git` is not initialized in the project `{home.project}`"
+    ):
         home.client().runs.submit(Task(commands=["true"]), repo=repo)
     assert home.runs() == []
 

@@ -17,8 +17,6 @@ from tests.e2e.home import Home, wait_for
 from tests.s3 import S3Server
 
 TOKEN = "the-token-of-all-replicas"
-JOBS = 500
-KILL_EVERY_S = 4.0
 TIMEOUT_S = 400
 
 
@@ -139,34 +137,46 @@ class Following:
 
 
 @pytest.mark.timeout(TIMEOUT_S + 60)
-def test_of_500_jobs_each_runs_once_while_servers_are_killed_every_few_seconds(home: Home, replicas: Replicas) -> None:
+def test_of_60_jobs_each_runs_once_while_servers_are_killed(home: Home, replicas: Replicas) -> None:
+    run_all_while_servers_die(home, replicas, random.Random(1), jobs=60, kill_after=15)
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(TIMEOUT_S + 60)
+def test_of_500_jobs_each_runs_once_while_servers_are_killed(home: Home, replicas: Replicas, seed: int) -> None:
+    run_all_while_servers_die(home, replicas, random.Random(seed), jobs=500, kill_after=20)
+
+
+def run_all_while_servers_die(
+    home: Home, replicas: Replicas, chance: random.Random, *, jobs: int, kill_after: int
+) -> None:
+    """Run many jobs, and kill one of the servers whenever so many more have run."""
     ran = home.path / "ran"
-    over = threading.Event()
-    kills = Counter[str]()
+    ran.touch()
+    moments = range(kill_after, jobs, kill_after)
+    killed = []
 
     def kill() -> None:
-        chance = random.Random(1)
-        while not over.wait(KILL_EVERY_S):
+        for moment in moments:
+            wait_for(f"{moment} jobs to run", lambda moment=moment: len(ran.read_text().split()) >= moment)  # type: ignore[misc]
             replicas.kill(chance.randrange(len(replicas.living)))
-            kills["killed"] += 1
+            killed.append(moment)
             replicas.start()
 
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        for number in range(JOBS):
+        for number in range(jobs):
             submit(replicas, f"run-{number}", f"echo {number} | tee -a {ran}")
-        ended = statuses_once(replicas, lambda found: len(found) == JOBS and set(found.values()) == {"done"})
+        ended = statuses_once(replicas, lambda found: len(found) == jobs and set(found.values()) == {"done"})
     finally:
-        over.set()
         killer.join()
-    assert Counter(ended.values()) == {"done": JOBS}
-    assert Counter(ran.read_text().split()) == Counter(str(number) for number in range(JOBS))
-    assert {number: replicas.log(f"run-{number}") for number in range(JOBS)} == {
-        number: f"{number}\n" for number in range(JOBS)
+    assert Counter(ended.values()) == {"done": jobs}
+    assert Counter(ran.read_text().split()) == Counter(str(number) for number in range(jobs))
+    assert {number: replicas.log(f"run-{number}") for number in range(jobs)} == {
+        number: f"{number}\n" for number in range(jobs)
     }
-    assert kills["killed"] >= 3
-    print(f"{JOBS} jobs, {kills['killed']} servers killed")
+    assert killed == list(moments)
 
 
 def statuses_once(replicas: Replicas, condition: Callable[[dict[str, str]], bool]) -> dict[str, str]:

@@ -8,7 +8,7 @@ import pytest
 from dstack.api import LocalRepo, Run, Task
 from tests.e2e.home import Home
 
-FOUNDATIONS = ["file", "postgres", "postgres and s3"]
+pytestmark = pytest.mark.server("shared")
 
 LIST = "find . -mindepth 1 | LC_ALL=C sort"
 

@@ -12,7 +12,6 @@ import subprocess
 import termios
 import threading
 import urllib.request
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -24,7 +23,9 @@ from tests.e2e.home import Home, wait_for
 from tests.e2e.test_attach import free_ports
 from tests.engines import BARE_IMAGE, SHELL_IMAGE, DockerEngine
 
-KINDS = ["process", "container"]
+pytestmark = pytest.mark.server("shared")
+
+KINDS = ["process", pytest.param("container", marks=pytest.mark.server(engine="engine"))]
 HOST = "box"
 
 
@@ -78,31 +79,15 @@ def started(home: Home, kind: str, **fields: object) -> Job:
 
 
 @pytest.fixture(params=KINDS)
-def job(request: pytest.FixtureRequest, home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
+def job(request: pytest.FixtureRequest, home: Home) -> Job:
     """An attached job of each kind."""
-    if request.param == "container":
-        engine: DockerEngine = request.getfixturevalue("engine")
-        monkeypatch.setenv("DOCKER_HOST", engine.host)
-        home.env["DOCKER_HOST"] = engine.host
-    found = started(home, request.param)
-    yield found
-    found.run.stop(abort=True)
-    for _ in found.run.changes():
-        pass
+    return started(home, request.param)
 
 
 @pytest.fixture
-def container(
-    request: pytest.FixtureRequest, home: Home, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Job]:
+def container(request: pytest.FixtureRequest, home: Home) -> Job:
     """An attached job in a container, as a user who is not root, or as the one that the test names."""
-    monkeypatch.setenv("DOCKER_HOST", engine.host)
-    home.env["DOCKER_HOST"] = engine.host
-    found = started(home, "container", user=getattr(request, "param", "me"))
-    yield found
-    found.run.stop(abort=True)
-    for _ in found.run.changes():
-        pass
+    return started(home, "container", user=getattr(request, "param", "me"))
 
 
 def test_commands_have_the_jobs_place_and_environment_and_give_their_exit_code(job: Job) -> None:
