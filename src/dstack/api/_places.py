@@ -47,7 +47,7 @@ def server_folder() -> Path:
 
 
 def private_folder(path: Path) -> Path:
-    """Return the folder, made where it is missing, readable for this user alone; so is `~/.dstack`, where it lies in that.
+    """Return the folder, made where it is missing, readable for this user alone, as is `~/.dstack` around it.
 
     Raises:
         ConfigurationError: it cannot be made.
