@@ -155,7 +155,7 @@ class Transport:
         patience = Patience(self)
         while True:
             try:
-                return self.call(route, body, headers=headers, **path)
+                return self.call(route, body, query=None, headers=headers, **path)
             except ServerUnreachableError as error:
                 if not self._has_answered or (given_up is not None and given_up.is_set()):
                     raise
