@@ -11,6 +11,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from dstack.agent.environment import JOB_UMASK
 from dstack.agent.paths import Home, make_private_folder, take_lock
 from dstack.agent.spawner import fork_spawner
 from dstack.errors import ConfigurationError, DstackError
@@ -26,7 +27,7 @@ def main() -> int:
     parser.add_argument("--ready-fd", type=int, help="a descriptor to write `ready` to once the socket listens")
     arguments = parser.parse_args()
     home = Home(arguments.home.absolute())
-    os.umask(0o077)
+    os.umask(JOB_UMASK)
     _find_home()
     # What our starter was told to ignore (`nohup`, `&`) would go unheard in what is started over SSH, too.
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):

@@ -5,41 +5,66 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from dstack.agent.paths import JobFolder, read_json
 from dstack.agent.processes import MARKER
 from dstack.errors import AgentRefused
+from dstack.kit.environ import foreign_path
 from dstack.protocol.agent import JobOrder
 
 _BASICS = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TERM", "LD_LIBRARY_PATH")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
 _CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO")
-KEPT = frozenset((*_BASICS, *_PROXIES, *_CERTIFICATES))
-KEPT_PREFIXES = ("LC_", "SSL_CERT_", "PIP_", "UV_", "CUDA_", "NVIDIA_")
-"""What of the agent's own environment a job may see: how to find and reach things, and nothing that could be a secret
-of the server that started the agent."""
+_PIP = ("CACHE_DIR", "CERT", "CLIENT_CERT", "CONFIG_FILE", "DEFAULT_TIMEOUT", "DISABLE_PIP_VERSION_CHECK")
+_PIP_INDEXES = ("EXTRA_INDEX_URL", "FIND_LINKS", "INDEX_URL", "NO_INDEX", "PROXY", "RETRIES", "TRUSTED_HOST")
+_UV = ("CACHE_DIR", "CONFIG_FILE", "HTTP_TIMEOUT", "NATIVE_TLS", "OFFLINE", "PYTHON_INSTALL_DIR")
+_UV_INDEXES = ("DEFAULT_INDEX", "EXTRA_INDEX_URL", "FIND_LINKS", "INDEX", "INDEX_URL", "INSECURE_HOST")
+_PACKAGES = (*(f"PIP_{name}" for name in (*_PIP, *_PIP_INDEXES)), *(f"UV_{name}" for name in (*_UV, *_UV_INDEXES)))
+"""Where packages come from. Other settings of pip and uv say where packages go, and mean dstack's environment."""
+KEPT = frozenset((*_BASICS, *_PROXIES, *_CERTIFICATES, *_PACKAGES))
+KEPT_PREFIXES = ("LC_", "SSL_CERT_", "CUDA_", "NVIDIA_")
+"""What of the agent's own environment a job may see: how to find and reach things. Nothing of it is a secret of the
+server that started the agent, and nothing leads into dstack's own Python environment."""
+
+JOB_UMASK = 0o022
+"""Of all that is made for a job, and in it. What the agent keeps to itself lies behind its home, which is private."""
 
 SHELLS = ("bash", "sh")
 
 
 def job_environment(
-    order: JobOrder, visible: Mapping[str, str], inherited: Mapping[str, str], files: Path, working_dir: Path
+    order: JobOrder, folder: JobFolder, inherited: Mapping[str, str], working_dir: Path
 ) -> dict[str, str]:
-    """The whole environment of a job: what is kept of `inherited`, then the order's, then what only the agent knows.
+    """Return the whole environment of a process job, which is also that of each program that is started in it later.
+
+    It is what is kept of `inherited`, then the order's, then what only the agent knows. Blocks for moments.
 
     Args:
-        visible: by which it finds its GPUs.
-        files: the job's folder of files, absolute.
+        inherited: the agent's own environment.
         working_dir: where the job starts, absolute.
     """
     kept = {name: value for name, value in inherited.items() if name in KEPT or name.startswith(KEPT_PREFIXES)}
-    return {
+    kept["PATH"] = foreign_path(order.path if order.path is not None else kept.get("PATH", os.defpath))
+    env = {
         **kept,
         "PYTHONUNBUFFERED": "1",
         **order.env,
-        **visible,
+        **(read_json(folder.visible) or {}),
         MARKER: order.job_id,
-        "DSTACK_REPO_DIR": str(files),
+        "DSTACK_REPO_DIR": str(folder.files.resolve()),
         "DSTACK_WORKING_DIR": str(working_dir),
     }
+    if order.python is not None:
+        programs = folder.environment / "bin"
+        return {**env, "PATH": f"{programs}{os.pathsep}{env['PATH']}", "VIRTUAL_ENV": str(folder.environment)}
+    environment = _environment_on(env["PATH"])
+    return env if environment is None else {"VIRTUAL_ENV": environment, **env}
+
+
+def _environment_on(path: str) -> str | None:
+    """The virtual environment whose Python a `PATH` leads to: the submitter has activated it."""
+    found = shutil.which("python3", path=path)
+    prefix = os.path.dirname(os.path.dirname(os.path.abspath(found))) if found is not None else None
+    return prefix if prefix is not None and os.path.exists(os.path.join(prefix, "pyvenv.cfg")) else None
 
 
 def find_shell(order: JobOrder, path: str | None) -> str:

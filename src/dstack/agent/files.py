@@ -151,7 +151,7 @@ def remove_tree(folder: Path) -> None:
 def make_empty(folder: Path) -> None:
     """A new folder in place of whatever was there."""
     remove_tree(folder)
-    folder.mkdir(mode=0o700)
+    folder.mkdir()
 
 
 def _clear(entries: list[FileEntry], target: Path) -> None:

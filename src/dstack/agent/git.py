@@ -1,18 +1,16 @@
 """A clone of a remote repository, as the start of a job's files."""
 
 import asyncio
-import contextlib
 import os
 import shutil
-import signal
 from pathlib import Path
 
+from dstack.agent.commands import run_command
 from dstack.agent.paths import make_private_folder
 from dstack.errors import AgentRefused
 from dstack.kit.git import git_environment, is_remote
 from dstack.protocol.agent import GitSource
 
-SAID_MAX_BYTES = 64 << 10
 _ALL = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
 
 
@@ -63,35 +61,14 @@ async def _clone(source: GitSource, target: Path, env: dict[str, str]) -> str:
 
 async def _git(folder: Path, env: dict[str, str], *arguments: str) -> str:
     try:
-        process = await asyncio.create_subprocess_exec(
-            "git",
-            *arguments,
-            cwd=folder,
-            env=env,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
+        code, said = await run_command(("git", *arguments), folder, env)
     except FileNotFoundError:
         raise AgentRefused(
             "There is no `git` on the job's machine", hint="Install it there, or send the folder itself"
         ) from None
-    assert process.stdout is not None
-    said = b""
-    try:
-        while chunk := await process.stdout.read(SAID_MAX_BYTES):
-            said = (said + chunk)[-SAID_MAX_BYTES:]
-        code = await process.wait()
-    except asyncio.CancelledError:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
-        raise
-    text = said.decode(errors="replace")
     if code != 0:
-        raise _Failed("; ".join(line for line in text.splitlines() if line.strip())[-1000:] or f"exit code {code}")
-    return text
+        raise _Failed("; ".join(line for line in said.splitlines() if line.strip())[-1000:] or f"exit code {code}")
+    return said
 
 
 def _hint(said: str) -> str:

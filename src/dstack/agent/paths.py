@@ -140,6 +140,21 @@ class JobFolder:
         return self.root / "visible.json"
 
     @property
+    def environment(self) -> Path:
+        """Of a process job that asked for a version of Python: the virtual environment of its own."""
+        return self.root / "venv"
+
+    @property
+    def bashrc(self) -> Path:
+        """What a shell reads first that somebody types into."""
+        return self.root / "bashrc"
+
+    @property
+    def made(self) -> Path:
+        """Of a job in a container: the folders of this host that were made for its `volumes`."""
+        return self.root / "made.json"
+
+    @property
     def files(self) -> Path:
         """The job's own folder of files."""
         return self.root / "files"

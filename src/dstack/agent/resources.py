@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dstack.agent.containers.sockets import probe_engine
 from dstack.agent.gpus.found import detect_gpus
+from dstack.agent.pythons import find_pythons, versions_of
 from dstack.protocol.agent import HostResources
 
 MIB = 1 << 20
@@ -27,6 +28,7 @@ def probe(home: Path) -> HostResources:
         gpus=detect_gpus(),
         engine=None if isinstance(engine, str) else engine,
         engine_problem=engine if isinstance(engine, str) else "",
+        pythons=versions_of(find_pythons()),
     )
 
 

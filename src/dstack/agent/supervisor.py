@@ -30,8 +30,6 @@ SWEEP_S_MAX = 1.0
 GIVE_UP_S = 120.0
 """After so many seconds of SIGKILL, what is left cannot be killed (it hangs in the kernel, or is another user's)."""
 
-JOB_UMASK = 0o022
-
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -175,8 +173,7 @@ def launch(folder: JobFolder, order: JobOrder) -> int:
     """
     working_dir = resolve_working_dir(folder.files, order.working_dir)
     working_dir.mkdir(parents=True, exist_ok=True)
-    visible = read_json(folder.visible) or {}
-    env = job_environment(order, visible, os.environ, folder.files.resolve(), working_dir)
+    env = job_environment(order, folder, os.environ, working_dir)
     argv = [find_shell(order, env.get("PATH")), str(folder.script)]
     script = os.open(folder.script, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(script, "wb") as file:
@@ -204,7 +201,6 @@ def _become_job(folder: JobFolder, working_dir: Path, argv: list[str], env: dict
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.chdir(working_dir)
-        os.umask(JOB_UMASK)
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from dstack.api._events import EventCollection, news
 from dstack.api._repo_collection import RepoCollection
-from dstack.api._transport import Transport, is_loopback
+from dstack.api._servers import is_loopback
+from dstack.api._transport import Transport
+from dstack.kit.environ import foreign_path
+from dstack.protocol.requests import PATH_CHARACTERS_MAX
 from dstack.protocol.views import EventView
 
 
@@ -28,3 +31,15 @@ class Context:
     def same_machine(self) -> bool:
         """Whether the server is on this machine."""
         return is_loopback(self.transport.url)
+
+    def path(self) -> str | None:
+        """Return this process's `PATH` for its jobs on this machine; None where the server is not this user's own.
+
+        Another machine, or another user, has no use for it.
+        """
+        path = os.environ.get("PATH")
+        if path is None or not self.transport.is_own():
+            return None
+        readable = (entry for entry in foreign_path(path).split(os.pathsep) if entry.isprintable())
+        found = os.pathsep.join(readable)
+        return found if len(found) <= PATH_CHARACTERS_MAX else None

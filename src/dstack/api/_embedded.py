@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dstack.api import _places
-from dstack.api._servers import Address
+from dstack.api._servers import Address, announced
 from dstack.errors import ServerUnreachableError
 
 START_TIMEOUT_S = 30.0
@@ -61,16 +61,19 @@ class EmbeddedServer:
                 self._address = None
         return True
 
+    def is_own(self) -> bool:
+        return True
+
     def _running(self) -> Address | None:
         """The address in `server.json`, where something listens there."""
+        address = announced(self._folder)
         try:
-            state = json.loads((self._folder / "server.json").read_text(encoding="utf-8"))
-            address = Address(state["url"], state["token"])
-            parts = urlsplit(address.url)
-            os.kill(state["pid"], 0)
+            parts = urlsplit(address.url) if address is not None else None
+            if parts is None:
+                return None
             with socket.create_connection((parts.hostname, parts.port), CONNECT_TIMEOUT_S):
                 return address
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, TypeError):
             return None
 
     def _started(self) -> Address:

@@ -268,7 +268,8 @@ class RunCollection:
         try:
             files = self._context.repos.upload(repo, draft.files, draft.folder, progress)
             key = identity(self._context.ssh_identity_file)
-            request = draft.request.model_copy(update={"repo": files, "ssh_public_key": key.public_key})
+            sent = {"repo": files, "ssh_public_key": key.public_key, "path": self._context.path()}
+            request = draft.request.model_copy(update=sent)
             view = self._context.transport.outlast(
                 routes.SUBMIT_RUN,
                 request,

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from dstack import __version__
-from dstack.api._servers import Server
+from dstack.api._servers import Server, is_loopback
 from dstack.errors import (
     ConfigurationError,
     DstackError,
@@ -40,14 +40,8 @@ TRIES = 4
 TRANSIENT_STATUSES = (502, 503, 504)
 PATIENCE_S = 300.0
 """How long something that follows (a log, the events) goes on while the server is away."""
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 Query = Mapping[str, str | int | bool | None]
-
-
-def is_loopback(url: str) -> bool:
-    """Whether the URL is of this very machine."""
-    return urlsplit(url).hostname in LOOPBACK_HOSTS
 
 
 def jittered(delay_s: float) -> float:
@@ -103,6 +97,10 @@ class Transport:
     def url(self) -> str:
         """The server's URL; starts the embedded server where that is the one."""
         return self._server.find().url
+
+    def is_own(self) -> bool:
+        """Whether the server is this very user's, on this machine."""
+        return self._server.is_own()
 
     def call(
         self,

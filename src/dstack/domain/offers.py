@@ -37,6 +37,11 @@ class Offer:
         return self.backend, self.region, self.instance_type, self.spot
 
     @property
+    def is_here(self) -> bool:
+        """Whether it is the very machine that the server runs on."""
+        return self.backend == "local"
+
+    @property
     def title(self) -> str:
         """What it is called in a sentence."""
         return self.backend if self.instance_type == self.backend else f"{self.backend} {self.instance_type}"
@@ -120,6 +125,8 @@ class Demand:
     """Whether no machine may be bought for it."""
     container: tuple[str, ...] = ()
     """What only a container engine can grant, each as `field: asked value`."""
+    python: str | None = None
+    """The version of Python it asks for, which a process can have as well as a container."""
     idle_duration_s: float | None = 300.0
     """How long a machine that was bought for it may stand idle afterwards; None for ever."""
 
@@ -132,6 +139,8 @@ class Share:
     memory_mib: int = 0
     gpus: tuple[int, ...] = field(default=())
     """Indices of the cards that are the job's own."""
+    container: bool = False
+    """Whether the job runs in a container there, and not as a process."""
 
 
 NO_SHARE = Share()
@@ -161,6 +170,7 @@ def demand_of_json(body: dict[str, Any]) -> Demand:
         instance_name=body["instance_name"],
         reuse_only=body["reuse_only"],
         container=tuple(body["container"]),
+        python=body.get("python"),
         idle_duration_s=body["idle_duration_s"],
     )
 
@@ -195,9 +205,19 @@ def misfits(demand: Demand, offer: Offer) -> Iterator[str]:
             yield f"{name}: asked {_show(bounds, show)}, has {show(value)}"
     if demand.gpu is not None:
         yield from _gpu_misfits(demand, demand.gpu, offer)
-    if offer.backend == "local" and has.engine is None and demand.container:
+    if offer.is_here and has.engine is None and (wishes := container_wishes(demand, has)):
         why = f" ({has.engine_problem})" if has.engine_problem else ""
-        yield f"{' and '.join(demand.container)}, has no container engine{why}"
+        yield f"{' and '.join(wishes)}, has no container engine{why}"
+
+
+def container_wishes(demand: Demand, has: HostResources) -> tuple[str, ...]:
+    """Return what only a container can grant on a machine, each as `field: asked value`.
+
+    A version of Python is such a wish only where the machine has no interpreter of it.
+    """
+    if demand.python is None or demand.python in has.pythons:
+        return demand.container
+    return *demand.container, f"python: asked {demand.python}, has {' and '.join(has.pythons) or 'none'}"
 
 
 def _of_shared(bounds: Bounds) -> Bounds:
@@ -274,11 +294,14 @@ def share_of(demand: Demand, offer: Offer) -> Share:
     once as there are cores.
     """
     has = offer.resources
+    container = bool(container_wishes(demand, has))
     if not offer.shared:
-        return Share(has.cpus, has.memory_mib, tuple(index for index, gpu in enumerate(has.gpus) if not gpu.gone))
+        cards = tuple(index for index, gpu in enumerate(has.gpus) if not gpu.gone)
+        return Share(has.cpus, has.memory_mib, cards, container)
     cpus = demand.cpus.min or 1 if demand.cpus.written else 1
     memory_mib = demand.memory_mib.min or 0 if demand.memory_mib.written else has.memory_mib / max(1, has.cpus) * cpus
-    return Share(cpus, int(min(memory_mib, has.memory_mib)), gpus_for(demand, has.gpus, taken=frozenset()) or ())
+    cards = gpus_for(demand, has.gpus, taken=frozenset()) or ()
+    return Share(cpus, int(min(memory_mib, has.memory_mib)), cards, container)
 
 
 def gpus_for(demand: Demand, gpus: tuple[Gpu, ...], *, taken: frozenset[int]) -> tuple[int, ...] | None:

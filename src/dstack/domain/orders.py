@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dstack.domain.objects import Instance, Job, Run
+from dstack.domain.offers import Offer
 from dstack.domain.specs import configuration_in
 from dstack.protocol.agent import Container, GitSource, JobOrder, Mount
 from dstack.spec.env import check_variable, check_whole
@@ -45,6 +46,8 @@ def order_of(
     node = configuration.jobs()[job.replica * job.nodes + job.node]
     repo = run.spec.get("repo") or {}
     key = run.spec.get("ssh_public_key")
+    host = instances[job.instance_id or ""].offer
+    is_process = not job.share.container
     return JobOrder(
         job_id=job.id,
         run_name=run.name,
@@ -57,17 +60,15 @@ def order_of(
         max_duration_s=job.max_duration_s,
         stop_grace_s=job.stop_grace_s,
         authorized_keys=(key,) if key else (),
-        container=_container_of(configuration, job, instances[job.instance_id or ""], confidential.secrets),
+        container=None if is_process else _container_of(configuration, job, host, confidential.secrets),
         gpus=job.share.gpus,
+        path=run.spec.get("path") if is_process and host.is_here else None,
+        python=configuration.python if is_process else None,
     )
 
 
-def _container_of(
-    configuration: RunConfiguration, job: Job, instance: Instance, secrets: Mapping[str, str]
-) -> Container | None:
-    """The container to run in, where the job needs one; on this machine others are plain processes."""
-    if not job.demand.container:
-        return None
+def _container_of(configuration: RunConfiguration, job: Job, host: Offer, secrets: Mapping[str, str]) -> Container:
+    """The container to run in."""
     auth, resources = configuration.registry_auth, configuration.resources
     cpus, memory_mib = job.demand.cpus, job.demand.memory_mib
     shm_size = resources.shm_size
@@ -82,7 +83,7 @@ def _container_of(
         shm_bytes=None if shm_size is None else int(shm_size.mib * MIB),
         mounts=tuple(Mount(volume.source, volume.path) for volume in configuration.volumes if volume.is_on_instance),
         files=tuple(file.path for file in configuration.files if file.path.startswith("/")),
-        host_network=not instance.offer.shared,
+        host_network=not host.shared,
         cpus=cpus.max if cpus.written else None,
         memory_bytes=int(memory_mib.max * MIB) if memory_mib.written and memory_mib.max else None,
     )

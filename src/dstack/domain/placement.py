@@ -259,7 +259,11 @@ class _Pass:
 
     def _keep(self, found: _Try) -> None:
         self._placement.bought += found.bought
-        self._placement.placed += [Placed(job, room.key, share) for job, room, share in found.placed]
+        # The nodes of a gang find the same around them, wherever they are.
+        container = any(share.container for _, _, share in found.placed)
+        self._placement.placed += [
+            Placed(job, room.key, replace(share, container=container)) for job, room, share in found.placed
+        ]
         for room in found.bought:
             self._add(room)
         for _, room, _ in found.placed:

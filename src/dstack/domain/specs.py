@@ -49,6 +49,7 @@ def demand_of(configuration: RunConfiguration) -> Demand:
         instance_name=configuration.instance_name,
         reuse_only=configuration.creation_policy is CreationPolicy.REUSE,
         container=_container_wishes(configuration, resources),
+        python=configuration.python,
         idle_duration_s=_idle_duration_s(configuration),
     )
 
@@ -61,7 +62,6 @@ def _container_wishes(configuration: RunConfiguration, resources: Resources) -> 
         "entrypoint": configuration.entrypoint,
         "user": configuration.user,
         "privileged": configuration.privileged and "true",
-        "python": configuration.python,
         "nvcc": configuration.nvcc and "true",
         "volumes": ", ".join(str(volume) for volume in configuration.volumes if volume.is_on_instance),
         "shm_size": resources.shm_size,

@@ -10,7 +10,7 @@ from dstack.domain.specs import STOP_GRACE_S
 from dstack.hosts.link import Welcome
 from dstack.kit.text import size_text
 from dstack.logs.bounded import Loss
-from dstack.protocol.agent import Engine, JobReport
+from dstack.protocol.agent import Engine, HostResources, JobReport
 from dstack.protocol.statuses import JobStatus
 from dstack.store import commits, events, intents, objects
 from dstack.store.tx import Tx
@@ -34,11 +34,14 @@ def with_engine(instance: Instance, engine: Engine | None, problem: str) -> Inst
     return replace(instance, offer=replace(instance.offer, resources=resources))
 
 
-def _with_cards(instance: Instance, welcome: Welcome) -> Instance:
-    """Where jobs share a machine they hold single cards; those fail, and have other numbers once no job has any."""
-    if not instance.offer.shared:
-        return instance
-    resources = replace(instance.offer.resources, gpus=welcome.resources.gpus)
+def _as_found(instance: Instance, found: HostResources) -> Instance:
+    """With what the agent says of its host.
+
+    Where jobs share a machine they hold single cards; those fail, and have other numbers once no job has any.
+    """
+    instance = with_engine(instance, found.engine, found.engine_problem)
+    known = instance.offer.resources
+    resources = replace(known, pythons=found.pythons, gpus=found.gpus if instance.offer.shared else known.gpus)
     return replace(instance, offer=replace(instance.offer, resources=resources))
 
 
@@ -47,7 +50,7 @@ def store_welcome(tx: Tx, instance_id: str, welcome: Welcome) -> list[str]:
 
     def note(instance: Instance, tx: Tx) -> Instance:
         return replace(
-            _with_cards(with_engine(instance, welcome.resources.engine, welcome.resources.engine_problem), welcome),
+            _as_found(instance, welcome.resources),
             agent_seen_at=instance.agent_seen_at or tx.clock.now(),
             unreachable_since=None,
             ssh_port=welcome.ssh_port or instance.ssh_port,

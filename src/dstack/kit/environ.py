@@ -1,8 +1,10 @@
-"""Settings that the environment holds."""
+"""What the environment of a process holds: settings, and the way to programs."""
 
 import ctypes
 import os
+import sys
 from collections.abc import Collection
+from pathlib import Path
 
 
 def positive_number(name: str, default: int) -> int:
@@ -42,3 +44,23 @@ def conceal(names: Collection[str]) -> None:
 
 _ENV_START, _ENV_END = 50 - 3, 52 - 3
 """Where the fields `env_start` and `env_end` of `/proc/<pid>/stat` begin and end, counted from the third."""
+
+
+def foreign_path(path: str) -> str:
+    """Return a `PATH` without the programs of the Python environment that this process itself runs in.
+
+    A Python of the whole system has no environment of its own: then nothing is left out. The system's default path
+    takes the place of an empty one.
+    """
+    own = _own_programs()
+    entries = path.split(os.pathsep)
+    kept = [entry for entry in entries if own is None or os.path.realpath(entry or ".") != own]
+    return os.pathsep.join(kept) if any(kept) else os.defpath
+
+
+def _own_programs() -> str | None:
+    prefix = Path(sys.prefix)
+    is_virtual = sys.prefix != sys.base_prefix
+    # Conda's base environment, which has `condabin`, is as good as the system's Python.
+    is_condas = (prefix / "conda-meta").is_dir() and not (prefix / "condabin").is_dir()
+    return os.path.realpath(prefix / "bin") if is_virtual or is_condas else None

@@ -40,7 +40,7 @@ def metrics_view(job: Job, instance: Instance | None, points: list[Point]) -> Me
     machine = instance.offer.resources if instance else None
     cards = machine.gpus if machine else ()
     cpus, memory = job.demand.cpus, job.demand.memory_mib
-    is_limited = bool(job.demand.container)
+    is_limited = job.share.container
     return MetricsView(
         job_id=job.id,
         replica=job.replica,

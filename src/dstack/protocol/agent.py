@@ -128,6 +128,10 @@ class JobOrder:
     """None for a plain process of the host."""
     gpus: tuple[int, ...] = ()
     """The cards that are its own, as indices into `HostResources.gpus`; it sees no others."""
+    path: str | None = None
+    """Of a process: the submitter's `PATH`, where that is one of this host; the agent's own otherwise."""
+    python: str | None = None
+    """Of a process: the version of Python, one of `HostResources.pythons`, that it gets a virtual environment of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +238,8 @@ class HostResources:
     engine: Engine | None = None
     engine_problem: str = ""
     """Why there is no container engine, for people."""
+    pythons: tuple[str, ...] = ()
+    """The versions of Python, such as `3.12`, of which virtual environments can be made for processes."""
 
 
 def to_json(value: JobOrder | JobReport | HostResources) -> dict[str, Any]:
@@ -314,4 +320,5 @@ def _number(value: float | None) -> float | None:
 def resources_of(body: dict[str, Any]) -> HostResources:
     """The resources in a `welcome` frame."""
     gpus, engine = tuple(Gpu(**gpu) for gpu in body.get("gpus", ())), body.get("engine")
-    return HostResources(**{**body, "gpus": gpus, "engine": Engine(**engine) if engine else None})
+    pythons = tuple(str(version) for version in body.get("pythons", ()))
+    return HostResources(**{**body, "gpus": gpus, "engine": Engine(**engine) if engine else None, "pythons": pythons})

@@ -45,6 +45,9 @@ class SetSecret(Request):
     value: str = Field(max_length=SECRET_CHARACTERS_MAX, repr=False)
 
 
+PATH_CHARACTERS_MAX = 32_768
+
+
 class SubmitRun(Request):
     """What it takes to plan or to submit a run. `Idempotency-Key` as a header makes a repeated submit safe."""
 
@@ -54,6 +57,8 @@ class SubmitRun(Request):
     configuration_path: str | None = None
     repo: RepoRef | None = None
     ssh_public_key: str | None = Field(default=None, max_length=2000)
+    path: str | None = Field(default=None, max_length=PATH_CHARACTERS_MAX)
+    """The submitter's `PATH`, where server and submitter are one user of one machine: process jobs there get it."""
 
 
 class StopRun(Request):

@@ -67,7 +67,7 @@ def job_of(row: Row[Any]) -> Job:
         stop_grace_s=row.stop_grace_s,
         max_duration_s=row.max_duration_s,
         instance_id=row.instance_id,
-        share=Share(row.share["cpus"], row.share["memory_mib"], tuple(row.share["gpus"])),
+        share=_share_of(row.share, row.demand),
         started_at=row.started_at,
         finished_at=row.finished_at,
         reason=_reason(row.reason),
@@ -79,6 +79,12 @@ def job_of(row: Row[Any]) -> Job:
         signal=row.signal,
         version=row.version,
     )
+
+
+def _share_of(body: dict[str, Any], demand: dict[str, Any]) -> Share:
+    # Earlier versions did not write it down: what asked for a container had one.
+    container = body.get("container", bool(demand["container"]))
+    return Share(body["cpus"], body["memory_mib"], tuple(body["gpus"]), container)
 
 
 def offer_of(body: dict[str, Any]) -> Offer:
@@ -112,7 +118,7 @@ def instance_of(row: Row[Any]) -> Instance:
 
 _COLUMNS: dict[str, Callable[[Any], dict[str, object]]] = {
     "demand": lambda demand: {"demand": demand_to_json(demand)},
-    "share": lambda share: {"share": {"cpus": share.cpus, "memory_mib": share.memory_mib, "gpus": share.gpus}},
+    "share": lambda share: {"share": to_plain(share)},
     "report": lambda report: {"report": None if report is None else to_json(report)},
     "offer": lambda offer: {"offer": to_plain(offer), "backend": offer.backend},
     "idle_duration": lambda span: {"idle_duration_s": None if span is None else span.total_seconds()},

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dstack.agent import processes, resources
-from dstack.agent.environment import find_shell, job_environment, resolve_working_dir
+from dstack.agent.environment import find_shell, resolve_working_dir
 from dstack.agent.forgotten import KEPT_MAX, Forgotten
 from dstack.agent.paths import (
     SOCKET_PATH_BYTES_MAX,
@@ -53,36 +53,6 @@ def test_a_lock_is_had_by_one_at_a_time(tmp_path: Path) -> None:
     assert lock is not None and is_agent_alive(tmp_path) and take_lock(home.lock) is None
     os.close(lock)
     assert not is_locked(home.lock)
-
-
-def test_of_the_agents_environment_only_what_is_harmless_is_passed_on(tmp_path: Path) -> None:
-    order = JobOrder(
-        "j",
-        "r",
-        "true",
-        env={"PATH": "/mine", "CUDA_VISIBLE_DEVICES": "0,1", "PYTHONUNBUFFERED": "", "DSTACK_JOB_ID": "forged"},
-    )
-    inherited = {
-        "PATH": "/bin",
-        "HOME": "/root",
-        "LC_ALL": "C",
-        "PIP_INDEX_URL": "u",
-        "DSTACK_TOKEN": "t",
-        "CUDA_VISIBLE_DEVICES": "7",
-        "PYTHONPATH": "p",
-    }
-    visible = {"CUDA_VISIBLE_DEVICES": "1"}
-    assert job_environment(order, visible, inherited, tmp_path, tmp_path / "w") == {
-        "CUDA_VISIBLE_DEVICES": "1",
-        "PATH": "/mine",
-        "HOME": "/root",
-        "LC_ALL": "C",
-        "PIP_INDEX_URL": "u",
-        "PYTHONUNBUFFERED": "",
-        "DSTACK_JOB_ID": "j",
-        "DSTACK_REPO_DIR": str(tmp_path),
-        "DSTACK_WORKING_DIR": str(tmp_path / "w"),
-    }
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import json
 import os
 import queue
 import socket
+import subprocess
+import sys
 import threading
 import traceback
 import warnings
@@ -147,6 +149,27 @@ def test_a_submit_sends_what_was_written_and_a_key_that_makes_it_safe_to_repeat(
         None,
         None,
     )
+
+
+def test_a_server_of_this_user_here_is_told_the_path_of_the_submitter_and_no_other_is(
+    client: Client, server: FakeServer, one: OneRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = f"/theirs:{sys.prefix}/bin:/latin-\udce9:/usr/bin"
+    monkeypatch.setenv("PATH", theirs)
+    monkeypatch.setenv("DSTACK_SERVER_DIR", str(tmp_path))
+    nobody = subprocess.Popen(["true"])
+    nobody.wait()
+    for about in (
+        None,
+        {"url": server.url, "token": "t", "pid": nobody.pid},
+        {"url": "http://127.0.0.1:1", "token": "t", "pid": os.getpid()},
+    ):
+        (tmp_path / "server.json").write_text(json.dumps(about))
+        client.runs.submit(Task(commands=["x"]))
+        assert one.submitted[-1]["path"] is None, "it may be behind a tunnel"
+    (tmp_path / "server.json").write_text(json.dumps({"url": server.url, "token": "t", "pid": os.getpid()}))
+    client.runs.submit(Task(commands=["x"]))
+    assert one.submitted[-1]["path"] == "/theirs:/usr/bin"
 
 
 def test_an_argument_wins_over_the_configuration(client: Client, one: OneRun) -> None:

@@ -29,7 +29,7 @@ def asked(**fields: Any) -> Demand:
             {"registry_auth": {"username": "me", "password": "s3cret"}},
             "registry_auth: asked me, has no container engine",
         ),
-        ({"python": "3.12"}, "python: asked 3.12, has no container engine"),
+        ({"python": "3.12"}, "python: asked 3.12, has none, has no container engine"),
         ({"nvcc": True}, "nvcc: asked true, has no container engine"),
         ({"resources": {"shm_size": "8GB"}}, "shm_size: asked 8GB, has no container engine"),
         ({"reservation": "cr-1"}, "reservation: asked cr-1, is in none"),

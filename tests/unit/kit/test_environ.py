@@ -1,7 +1,13 @@
-"""The environment of a process, and what others see of it."""
+"""The environment of a process, what others see of it, and the way to programs that are not its own."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from dstack.kit.environ import foreign_path
 
 PROGRAM = """
 import os, subprocess
@@ -21,3 +27,38 @@ def test_concealed_variables_are_seen_by_this_program_alone() -> None:
         assert "hidden" not in seen
         assert all(part in seen for part in ("A=first", "B=SECRET=no", "C=last"))
     assert own == "hidden=1 "
+
+
+@pytest.fixture
+def prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where Python seems to be installed."""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    return tmp_path
+
+
+def test_a_virtual_environment_is_left_out_under_each_of_its_names(
+    prefix: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    (prefix / "link").symlink_to("bin")
+    monkeypatch.chdir(prefix)
+    path = f"/a:{prefix}/bin:{prefix}/bin/:{prefix}/link:bin:{prefix}:/b"
+    assert foreign_path(path) == f"/a:{prefix}:/b"
+
+
+def test_a_python_of_the_whole_system_stays(prefix: Path) -> None:
+    assert foreign_path(f"{prefix}/bin:/b") == f"{prefix}/bin:/b"
+
+
+def test_of_condas_environments_all_but_the_base_are_left_out(prefix: Path) -> None:
+    (prefix / "conda-meta").mkdir()
+    assert foreign_path(f"{prefix}/bin:/b") == "/b"
+    (prefix / "condabin").mkdir()
+    assert foreign_path(f"{prefix}/bin:/b") == f"{prefix}/bin:/b"
+
+
+def test_where_nothing_is_left_there_is_the_systems_path(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    assert foreign_path(f"{prefix}/bin") == os.defpath

@@ -5,6 +5,7 @@ import pytest
 
 from dstack.domain.intents import StopJob
 from dstack.domain.objects import Next
+from dstack.domain.offers import Share
 from dstack.engine.lifecycles import check_move
 from dstack.errors import Conflict, IllegalMove
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus, RunStatus
@@ -29,7 +30,8 @@ def take(tx: Tx) -> set[tuple[str, str]]:
 
 async def test_objects_come_back_as_they_were_written(db: Database) -> None:
     report = ended(exit_code=3, started_at=1.5, message="é")
-    full = placed_job(version=0, status=JobStatus.RUNNING, report=report, reason=JobReason.EXITED, lost_at=NOW)
+    fields = {"status": JobStatus.RUNNING, "report": report, "reason": JobReason.EXITED, "lost_at": NOW}
+    full = placed_job(version=0, share=Share(1, 4096, (1,), container=True), **fields)
     machine = instance(version=0, offer=CLOUD, unreachable_since=NOW, idle_duration=None)
 
     def write(tx: Tx) -> None:

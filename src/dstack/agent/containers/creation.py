@@ -2,7 +2,7 @@
 
 import os
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,19 +127,25 @@ def creation(
     }
 
 
-def opening(image_id: str, folder: JobFolder, labels: dict[str, str], launcher: Path) -> dict[str, object]:
-    """The body of the call that makes a container which opens all folders of a job's files to everybody.
+def errand(
+    image_id: str, words: Sequence[str], places: Mapping[str, Path], labels: dict[str, str], launcher: Path
+) -> dict[str, object]:
+    """The body of the call that makes a container in which root does one thing with folders of this host.
 
-    The image's own `chmod` does it, as root; where it has none, nothing is done.
+    A program of the image does it; where the image has none of that name, nothing is done.
+
+    Args:
+        words: the program's name, and its arguments before the places.
+        places: where the folders are in the container.
     """
-    places = {f"/dstack/{path.name}": path for path in (folder.files, folder.absolute) if path.exists()}
+    name, *arguments = words
     mounts = [_bind(launcher, LAUNCHER, read_only=True), *(_bind(path, place) for place, path in places.items())]
     return {
         "Image": image_id,
         "User": "0",
         "Entrypoint": [LAUNCHER],
-        "Cmd": launch_arguments("/dev/null", "", ("/bin/chmod", "/usr/bin/chmod"), ("-R", "a+rwX", *places)),
-        "Labels": {JOB_LABEL: folder.job_id, **labels},
+        "Cmd": launch_arguments("/dev/null", "", (f"/bin/{name}", f"/usr/bin/{name}"), (*arguments, *places)),
+        "Labels": labels,
         "HostConfig": {
             "Mounts": mounts,
             "NetworkMode": "none",

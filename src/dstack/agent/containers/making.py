@@ -4,14 +4,15 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
-from dstack.agent.containers.creation import HOME_LABEL, JOB_LABEL, creation, opening
+from dstack.agent.containers.creation import HOME_LABEL, JOB_LABEL, creation, errand
 from dstack.agent.containers.images import Image
-from dstack.agent.containers.mounted import give_files, lay_out
+from dstack.agent.containers.mounted import give_files, lay_out, made_for
 from dstack.agent.gpus.cards import Cards, Grant
 from dstack.agent.paths import Home, JobFolder
 from dstack.errors import AgentRefused
@@ -55,7 +56,19 @@ class Maker:
         body = creation(order, image, folder, {HOME_LABEL: self._label}, self._launcher, grant)
         id = await self._create(_name(order.job_id), body)
         uid, gid = await give_files(self._engine, folder, id, container.user or image.user)
+        if (uid, gid) != (0, 0):
+            await self._give_made(folder, image.id, uid, gid)
         return Made(id, uid, gid)
+
+    async def _give_made(self, folder: JobFolder, image_id: str, uid: int, gid: int) -> None:
+        """Make the folders of this host that were made for a job's `volumes` those of who the job is."""
+        made = await asyncio.to_thread(made_for, folder)
+        if os.geteuid() == 0:
+            for path in made:
+                os.chown(path, uid, gid, follow_symlinks=False)
+        elif made:
+            places = {f"/dstack/made/{number}": Path(path) for number, path in enumerate(made)}
+            await self._run_errand(folder, image_id, ("chown", f"{uid}:{gid}"), places)
 
     async def remove(self, job_id: str) -> bool:
         """Remove a job's container, running or not, where there is one. What cannot be removed now is swept later.
@@ -72,13 +85,21 @@ class Maker:
         if not await asyncio.to_thread(_has_closed_folders, folder):
             return
         try:
-            body = opening(image_id, folder, {HOME_LABEL: self._label}, self._launcher)
-            id = await self._create(f"{_name(folder.job_id)}-files", body)
-            await self._engine.call("POST", f"/containers/{id}/start")
-            await self._engine.call("POST", f"/containers/{id}/wait")
-            await self._remove(id)
+            places = {f"/dstack/{path.name}": path for path in (folder.files, folder.absolute) if path.exists()}
+            await self._run_errand(folder, image_id, ("chmod", "-R", "a+rwX"), places)
         except (EngineAway, EngineRefused) as error:
             log.warning("Some of what the job %s made cannot be removed: %s", folder.job_id, error)
+
+    async def _run_errand(
+        self, folder: JobFolder, image_id: str, words: Sequence[str], places: Mapping[str, Path]
+    ) -> None:
+        """Have root of a container of a moment do one thing with folders of this host. See `creation.errand`."""
+        labels = {JOB_LABEL: folder.job_id, HOME_LABEL: self._label}
+        body = errand(image_id, words, places, labels, self._launcher)
+        id = await self._create(f"{_name(folder.job_id)}-files", body)
+        await self._engine.call("POST", f"/containers/{id}/start")
+        await self._engine.call("POST", f"/containers/{id}/wait")
+        await self._remove(id)
 
     async def sweep(self, unfinished: Callable[[], Collection[str]]) -> None:
         """Remove what was left behind: containers of jobs that are over.

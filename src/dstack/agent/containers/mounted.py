@@ -12,7 +12,7 @@ from dstack.agent.containers.creation import script_text
 from dstack.agent.containers.launcher import launcher
 from dstack.agent.environment import resolve_working_dir
 from dstack.agent.files import remove_tree
-from dstack.agent.paths import JobFolder
+from dstack.agent.paths import JobFolder, read_json, write_json
 from dstack.errors import AgentRefused
 from dstack.protocol.agent import JobOrder
 from dstack.protocol.files import ABSOLUTE
@@ -39,18 +39,30 @@ def lay_out(folder: JobFolder, order: JobOrder, program: Path) -> None:
     folder.script.write_text(script_text(order))
     folder.script.chmod(0o644)
     for mount in order.container.mounts if order.container else ():
-        try:
-            if not Path(mount.source).exists():
-                Path(mount.source).mkdir(parents=True)
-        except OSError as error:
-            raise AgentRefused(
-                f"The folder `{mount.source}` cannot be mounted: {error.strerror}", hint="Correct `volumes`"
-            ) from None
+        _make_source(folder, Path(mount.source))
     if not program.exists():
         draft = program.with_name(f".{program.name}.{os.getpid()}")
         draft.write_bytes(launcher(platform.machine()))
         draft.chmod(0o755)
         draft.rename(program)
+
+
+def _make_source(folder: JobFolder, source: Path) -> None:
+    """Make a folder of the host that is mounted, where it is missing, and remember that it is the job's."""
+    try:
+        if not source.exists():
+            # First: an agent that takes over in between must know whose it is.
+            write_json(folder.made, {"folders": [*made_for(folder), str(source)]})
+            source.mkdir(parents=True)
+    except OSError as error:
+        raise AgentRefused(
+            f"The folder `{source}` cannot be mounted: {error.strerror}", hint="Correct `volumes`"
+        ) from None
+
+
+def made_for(folder: JobFolder) -> list[str]:
+    """Return the folders of this host that were made because the job mounts them."""
+    return list((read_json(folder.made) or {}).get("folders", ()))
 
 
 def _check_inside(folder: JobFolder, order: JobOrder) -> None:

@@ -17,8 +17,10 @@ from typing import Any
 from dstack.agent import confidential, processes
 from dstack.agent.gpus.cards import Cards
 from dstack.agent.metrics.trees import owners, read_processes, usage_of
+from dstack.agent.notes import note
 from dstack.agent.paths import JobFolder, is_locked, read_json, take_lock, write_json
-from dstack.agent.runtimes.base import Runtime, Usages, write_down
+from dstack.agent.pythons import make_environment
+from dstack.agent.runtimes.base import Runtime, Tell, Usages, write_down
 from dstack.agent.supervisor import Ending
 from dstack.errors import AgentRefused
 from dstack.kit.clock import Clock
@@ -27,6 +29,8 @@ from dstack.protocol.agent import JobOrder
 log = logging.getLogger(__name__)
 
 SPAWN_TIMEOUT_S = 20.0
+ENVIRONMENTS_AT_ONCE = os.cpu_count() or 1
+"""One keeps a core busy for seconds."""
 LOOK_S = 0.02
 
 
@@ -40,6 +44,7 @@ class ProcessRuntime(Runtime):
         self._clock = clock
         self._streams: tuple[StreamReader, StreamWriter] | None = None
         self._asking = asyncio.Lock()
+        self._making = asyncio.Semaphore(ENVIRONMENTS_AT_ONCE)
         self._pidfds: dict[str, int] = {}
         """Of running jobs, by id."""
 
@@ -48,6 +53,13 @@ class ProcessRuntime(Runtime):
 
     def started_at(self, folder: JobFolder) -> float | None:
         return (read_json(folder.pid) or {}).get("started_at")
+
+    async def prepare(self, folder: JobFolder, order: JobOrder, tell: Tell) -> None:
+        """Make the virtual environment of the Python that the job asks for."""
+        if order.python is not None:
+            async with self._making:
+                interpreter = await make_environment(order.python, folder.environment)
+            note(folder, self._clock, f"made a virtual environment of {interpreter}")
 
     async def start(self, folder: JobFolder, order: JobOrder, started_at: float) -> None:
         cards = await asyncio.to_thread(self._cards)

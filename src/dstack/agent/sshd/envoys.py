@@ -229,7 +229,6 @@ def enter(place: Place) -> None:
     Raises:
         OSError: the container is gone, or this user may not enter it.
     """
-    os.umask(0o022)
     if place.container_id is None:
         os.chdir(place.folder)
         return

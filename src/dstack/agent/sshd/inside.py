@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import shlex
 import socket
 from abc import ABC, abstractmethod
@@ -19,7 +20,8 @@ from dstack.agent.sshd.programs import Program, Terminal, start_in_container, st
 from dstack.protocol.agent import JobOrder, order_of
 
 _COMMAND = 'command -v bash >/dev/null 2>&1 && exec bash -c "$1"; exec sh -c "$1"'
-_LOGIN = "command -v bash >/dev/null 2>&1 && exec bash -l; exec sh -l"
+_SHELL = "command -v bash >/dev/null 2>&1 && exec bash; exec sh"
+"""No login shell: `/etc/profile` would set another `PATH` than the image's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +99,23 @@ class _OfHost(Inside):
 
     async def start(self, wish: Wish) -> Program:
         working_dir = await asyncio.to_thread(resolve_working_dir, self._folder.files, self._order.working_dir)
-        files = await asyncio.to_thread(self._folder.files.resolve)
-        visible = read_json(self._folder.visible) or {}
-        env = await asyncio.to_thread(environment_of, self._folder, self._order)
-        env = {**job_environment(replace(self._order, env=env), visible, os.environ, files, working_dir), **wish.env}
-        shell = find_shell(self._order, env.get("PATH"))
-        argv = [shell, "-l"] if wish.command is None else [shell, "-c", wish.command]
+        own = await asyncio.to_thread(environment_of, self._folder, self._order)
+        order = replace(self._order, env=own)
+        env = await asyncio.to_thread(job_environment, order, self._folder, os.environ, working_dir)
+        env |= wish.env
+        shell = find_shell(self._order, env["PATH"])
+        argv = self._shell_to_type_into(shell, env["PATH"]) if wish.command is None else [shell, "-c", wish.command]
         env.setdefault("PROMPT_DIRTRIM", "1")  # the way to the job's folder is longer than a screen is wide
         return await start_on_host(argv, env, str(working_dir), wish.terminal)
+
+    def _shell_to_type_into(self, shell: str, path: str) -> list[str]:
+        """Not a login shell: `/etc/profile` sets another `PATH`. What `.bashrc` changes of it is set back."""
+        if os.path.basename(shell) != "bash":
+            return [shell]
+        draft = self._folder.bashrc.with_name(f".bashrc.{secrets.token_hex(4)}")
+        draft.write_text(f"[ ! -r ~/.bashrc ] || . ~/.bashrc\nPATH={shlex.quote(path)}\n")
+        draft.rename(self._folder.bashrc)
+        return [shell, "--rcfile", str(self._folder.bashrc)]
 
     def remove_unix(self, path: Path) -> None:
         path.unlink(missing_ok=True)
@@ -133,7 +144,7 @@ class _OfContainer(Inside):
             async with self._engine.exchange("HEAD", path, query={"path": "/bin/sh"}) as answer:
                 self._has_shell = answer.status == 200
         if self._has_shell:
-            return ["/bin/sh", "-c", _LOGIN] if command is None else ["/bin/sh", "-c", _COMMAND, "sh", command]
+            return ["/bin/sh", "-c", _SHELL] if command is None else ["/bin/sh", "-c", _COMMAND, "sh", command]
         if command is None:
             raise OSError(0, "the image has no shell; name a program to run")
         return shlex.split(command)

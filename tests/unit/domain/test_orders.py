@@ -1,0 +1,71 @@
+"""What an agent is told of a job: where it runs, and what it finds there."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dstack.domain.births import first_jobs
+from dstack.domain.objects import Job, Run
+from dstack.domain.offers import Offer, container_wishes, misfits
+from dstack.domain.orders import Confidential, order_of
+from dstack.domain.placement import place
+from dstack.protocol.agent import Engine, JobOrder
+from tests.making import CLOUD, HERE, NOW, instance, run
+
+HERE_WITH_PYTHON = replace(HERE, resources=replace(HERE.resources, pythons=("3.9", "3.12")))
+HERE_WITH_ENGINE = replace(HERE, resources=replace(HERE.resources, engine=Engine("docker", "28", "x86_64")))
+
+
+def submitted(**fields: Any) -> tuple[Run, Job]:
+    """A run that came with the submitter's path, and its job."""
+    one = run(spec={"configuration": {"type": "task", "commands": ["true"], **fields}, "path": "/theirs"})
+    return one, first_jobs(one, ["job"], NOW)[0]
+
+
+def order(offer: Offer, **fields: Any) -> JobOrder:
+    """What the agent of such a machine is told."""
+    one, job = submitted(**fields)
+    (placed,) = place([job], [], [offer], {}).placed
+    there = instance(offer=offer)
+    job = replace(job, instance_id=there.id, share=placed.share)
+    return order_of(one, job, [job], {there.id: there}, Confidential())
+
+
+@pytest.mark.parametrize(
+    ("offer", "fields", "image", "python"),
+    [
+        (HERE, {}, None, None),
+        (HERE_WITH_PYTHON, {"python": "3.12"}, None, "3.12"),
+        (HERE_WITH_ENGINE, {"python": "3.12"}, "python:3.12", None),
+        (HERE_WITH_ENGINE, {"python": "3.12", "user": "me"}, "python:3.12", None),
+        (CLOUD, {"python": "3.12"}, "python:3.12", None),
+    ],
+)
+def test_a_version_of_python_is_an_interpreter_of_the_machine_or_else_an_image(
+    offer: Offer, fields: dict[str, Any], image: str | None, python: str | None
+) -> None:
+    found = order(offer, **fields)
+    assert (found.container and found.container.image, found.python) == (image, python)
+
+
+def test_only_processes_of_this_machine_get_the_submitters_path() -> None:
+    assert order(HERE).path == order(HERE_WITH_PYTHON, python="3.12").path == "/theirs"
+    assert order(HERE_WITH_ENGINE, image="ubuntu").path is None, "an image has its own"
+    assert order(CLOUD).path is None, "another machine has other folders"
+
+
+def test_a_version_that_is_nowhere_is_refused_with_those_that_are_there() -> None:
+    _, job = submitted(python="3.11")
+    assert list(misfits(job.demand, HERE_WITH_PYTHON)) == [
+        "python: asked 3.11, has 3.9 and 3.12, has no container engine"
+    ]
+    assert container_wishes(job.demand, HERE.resources) == ("python: asked 3.11, has none",)
+
+
+def test_all_nodes_of_a_gang_run_alike() -> None:
+    one = run(spec={"configuration": {"type": "task", "commands": ["true"], "python": "3.12", "nodes": 2}})
+    small = replace(HERE_WITH_PYTHON, instance_type="a", resources=replace(HERE_WITH_PYTHON.resources, cpus=1))
+    other = replace(small, instance_type="b", resources=replace(HERE_WITH_ENGINE.resources, cpus=1))
+    placed = place(first_jobs(one, ["a", "b"], NOW), [], [small, other], {}).placed
+    assert [placement.share.container for placement in placed] == [True, True]
