@@ -31,10 +31,10 @@ def derive(engine: DockerEngine, name: str, *lines: str) -> str:
 
 
 def test_an_image_without_image_is_pythons_or_nvidias(home: Home, engine: DockerEngine) -> None:
-    for name in ("python:3.12", "python:3.11", NVIDIA):
+    for name in ("python:3.12", "python:2.7", NVIDIA):
         derive(engine, name, f"ENV NAME={name}")
     assert printed(home, "echo $NAME", image=None, user="me") == "python:3.12\n"
-    assert printed(home, "echo $NAME", image=None, python="3.11") == "python:3.11\n"
+    assert printed(home, "echo $NAME", image=None, python="2.7") == "python:2.7\n", "no machine has it for processes"
     assert printed(home, "echo $NAME", image=None, nvcc=True) == f"{NVIDIA}\n"
 
 

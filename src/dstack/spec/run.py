@@ -101,7 +101,7 @@ class RunFields(ProfileFields):
     registry_auth: RegistryAuth | None = None
     """Who pulls a private image"""
     python: PythonVersion | None = None
-    """The version of Python in the default image, such as `3.12`. Not beside `image`"""
+    """The version of Python, such as `3.12`: the machine's own, or the default image's. Not beside `image`"""
     nvcc: bool | None = None
     """Whether the default image has NVIDIA's CUDA compiler. Not beside `image`"""
     env: Env = {}

@@ -14,6 +14,7 @@ import pytest
 
 from dstack.agent import processes
 from dstack.agent.containers import watching
+from dstack.protocol.agent import Mount
 from tests.e2e.agent.container_host import ContainerHost, until
 from tests.engines import DockerEngine
 
@@ -91,6 +92,21 @@ def test_no_end_is_told_of_what_cannot_be_ended_before_the_engine_is_back(home: 
     while (said := line.recv()) == "in vain":
         pass
     assert said == ("stopped", 137, "")
+    assert engine.containers() == []
+
+
+async def make_a_volume(host: ContainerHost, line: Line) -> None:
+    """Have one job of another user that writes into a folder of the host that was not there."""
+    source = host.home.root.parent / "made/deep"
+    script = "echo kept > /data/file; stat -c '%a %U' /data"
+    report, said = await host.run(script=script, user="me", mounts=(Mount(str(source), "/data"),))
+    await host.jobs.close()
+    line.send((report.exit_code, said, (source / "file").read_text()))
+
+
+def test_a_folder_that_is_made_for_a_job_is_its_users(home: Path, engine: DockerEngine) -> None:
+    line = as_nobody(make_a_volume, home, engine)
+    assert line.recv() == (0, "755 me\n", "kept\n")
     assert engine.containers() == []
 
 
