@@ -217,7 +217,7 @@ def container_wishes(demand: Demand, has: HostResources) -> tuple[str, ...]:
     """
     if demand.python is None or demand.python in has.pythons:
         return demand.container
-    return *demand.container, f"python: asked {demand.python}, has {' and '.join(has.pythons) or 'none'}"
+    return *demand.container, f"python: asked {demand.python}, has {', '.join(has.pythons) or 'none'}"
 
 
 def _of_shared(bounds: Bounds) -> Bounds:

@@ -18,6 +18,7 @@ OPEN = {"cpu": "CPU", "memory": "memory", "disk": "disk"}
 """What a run on this machine does without where its configuration says nothing of it."""
 SHOWN_MAX = 40
 NO_ENGINE = "has no container engine"
+NO_PYTHON = "python: asked"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -230,10 +231,12 @@ def check(plan: "RunPlan") -> None:
 
 def _way_out(refusals: Sequence[str]) -> str:
     if refusals and all(NO_ENGINE in refusal for refusal in refusals):
-        return (
+        engine = (
             "Start Docker or Podman on the machine (Debian: `apt install docker.io`); one at another socket is found "
             "where `DOCKER_HOST` was set when the server started"
         )
+        is_about_python = any(NO_PYTHON in refusal for refusal in refusals)
+        return f"Install that Python, with its `venv`. Or: {engine}" if is_about_python else engine
     return "Ask for less, or allow other backends"
 
 
