@@ -106,7 +106,7 @@ def test_a_second_server_by_hand_on_the_same_data_is_refused(home: Home) -> None
     second = home.cli("server", "--port", "0")
     assert (second.stderr, second.stdout, second.returncode) == (
         f"error: A server (process {first.pid}) already serves the data folder `{home.data}`\n"
-        "hint: Use that one, or stop it first\n",
+        "hint: Use that one, or stop it first with `dstack server stop`\n",
         "",
         1,
     )

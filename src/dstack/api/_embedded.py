@@ -25,6 +25,7 @@ LOG_LINES_SHOWN = 10
 LOG_BYTES_MAX = 8 << 20
 """A longer log is put aside at the next start; one such is kept."""
 MESSAGE_BYTES_MAX = 64 << 10
+COMMAND = (sys.executable, "-P", "-m", "dstack.server")
 NOT_THE_SERVERS = frozenset(("DSTACK_JOB_ID",))
 """By which an agent knows what a job has left behind, to end it: a server that is started in a job is no part of it."""
 
@@ -37,7 +38,7 @@ class EmbeddedServer:
         command: what starts a server; `--embedded --data-dir DIR --ready-fd N` is added.
     """
 
-    def __init__(self, folder: Path, command: tuple[str, ...] = (sys.executable, "-P", "-m", "dstack.server")) -> None:
+    def __init__(self, folder: Path, command: tuple[str, ...] = COMMAND) -> None:
         self._folder = folder
         self._command = command
         self._lock = threading.Lock()

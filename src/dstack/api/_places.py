@@ -72,6 +72,21 @@ def write_whole(path: Path, content: str, *, mode: int = 0o600) -> None:
         raise
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds a lock; none where there is no such file."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock among all processes of this user; the kernel frees it when its holder dies."""

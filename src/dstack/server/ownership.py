@@ -13,6 +13,8 @@ from dstack.api._places import private_folder
 from dstack.errors import ConfigurationError
 
 HANDOVER_TIMEOUT_S = 30.0
+ASKER_TIMEOUT_S = 0.2
+"""A process that asks whether a server lives holds the lock for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +49,18 @@ def own(data_dir: Path, *, embedded: bool) -> Owner:
             f"The data folder `{data_dir}` cannot be used: {error.strerror}",
             hint="Check its permissions, or choose another with `DSTACK_SERVER_DIR`",
         ) from error
-    if not _lock(fd):
+    if not _lock(fd, ASKER_TIMEOUT_S):
         _take_over(fd, data_dir, embedded=embedded)
     os.ftruncate(fd, 0)
     os.pwrite(fd, json.dumps({"pid": os.getpid(), "embedded": embedded}).encode(), 0)
     return Owner(data_dir, fd)
 
 
-def _lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _lock(fd: int, within_s: float) -> bool:
+    waiter = threading.Thread(target=fcntl.flock, args=(fd, fcntl.LOCK_EX), daemon=True)
+    waiter.start()
+    waiter.join(within_s)
+    return not waiter.is_alive()
 
 
 def _take_over(fd: int, data_dir: Path, *, embedded: bool) -> None:
@@ -67,15 +68,12 @@ def _take_over(fd: int, data_dir: Path, *, embedded: bool) -> None:
     if not holder.get("embedded"):
         raise ConfigurationError(
             f"A server (process {holder.get('pid', 'unknown')}) already serves the data folder `{data_dir}`",
-            hint="Use that one, or stop it first",
+            hint="Use that one, or stop it first with `dstack server stop`",
         )
     # A client that starts an embedded server found that the one before does not answer any more: it is ending.
     if not embedded:
         os.kill(int(holder["pid"]), signal.SIGTERM)
-    waiter = threading.Thread(target=fcntl.flock, args=(fd, fcntl.LOCK_EX), daemon=True)
-    waiter.start()
-    waiter.join(HANDOVER_TIMEOUT_S)
-    if waiter.is_alive():
+    if not _lock(fd, HANDOVER_TIMEOUT_S):
         raise ConfigurationError(
             f"The embedded server (process {holder['pid']}) did not hand over within {HANDOVER_TIMEOUT_S:g} s",
             hint=f"End it with `kill -9 {holder['pid']}`; its jobs go on",

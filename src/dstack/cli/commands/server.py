@@ -1,22 +1,109 @@
-"""`dstack server`: serve in the foreground."""
+"""`dstack server`: serve in the foreground; see, stop and restart the server that runs."""
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-HELP = "start a server"
+if TYPE_CHECKING:
+    from dstack.api._server_control import Running
+
+HELP = "start a server; see, stop and restart the one that runs"
+NOT_RUNNING = 3
+"""The exit code where there is no server to show, to stop or to restart."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where to listen and where the data is."""
+    """What to do, where to listen and where the data is."""
+    parser.add_argument(
+        "action",
+        nargs="?",
+        choices=("status", "stop", "restart"),
+        help="show, stop or restart the server that runs; without a word one is started here",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=3000, help="the port to listen on (default: %(default)s)")
     parser.add_argument("--data-dir", type=Path, help="where the data is (default: `~/.dstack/server`)")
+    parser.add_argument("--json", action="store_true", help="show the status as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until told to end."""
+    """Serve until told to end, or do what is asked about the server that runs."""
     from dstack.api import _places
-    from dstack.server.app import serve
 
-    data_dir = arguments.data_dir or _places.server_folder()
-    return serve(arguments.host, arguments.port, data_dir.absolute(), embedded=False, ready_fd=None)
+    data_dir = (arguments.data_dir or _places.server_folder()).absolute()
+    if arguments.action is None:
+        from dstack.server.app import serve
+
+        return serve(arguments.host, arguments.port, data_dir, embedded=False, ready_fd=None)
+    return _act(arguments.action, data_dir, as_json=arguments.json)
+
+
+def _act(action: str, data_dir: Path, *, as_json: bool) -> int:
+    from dstack.api import _server_control as control
+    from dstack.cli import words
+
+    running = control.find(data_dir)
+    if running is None:
+        if action == "status" and as_json:
+            _show_json(None, data_dir)
+        else:
+            words.say(f"No server runs with the data folder `{data_dir}`")
+        return NOT_RUNNING
+    match action:
+        case "status" if as_json:
+            _show_json(running, data_dir)
+        case "status":
+            words.show(_lines_of(running))
+        case "stop":
+            control.stop(running)
+            words.say(f"The server (process {running.pid}) has ended; {_going_on(running)}")
+            if running.embedded:
+                words.say("The next command that needs a server starts it again")
+        case _:
+            control.restart(running)
+            again = control.find(data_dir)
+            words.say(f"The server has been restarted, and is at {again.url if again else running.url}")
+    return 0
+
+
+def _lines_of(running: "Running") -> str:
+    from dstack.cli import words
+    from dstack.kit.clock import SystemClock
+
+    how = "in the background" if running.embedded else "by hand"
+    runs = "the server does not answer" if running.active_runs is None else f"{running.active_runs}"
+    since = "" if running.since is None else words.age(running.since, SystemClock().now())
+    rows = [
+        ("Process", f"{running.pid}, started {how}"),
+        ("URL", running.url or "none yet: it is starting"),
+        ("Version", running.version or ""),
+        ("Since", f"{running.since:%Y-%m-%d %H:%M:%S} UTC ({since})" if running.since else ""),
+        ("Data", str(running.data_dir)),
+        ("Active runs", runs),
+    ]
+    return "\n".join(f"{name:<13}{value}".rstrip() for name, value in rows)
+
+
+def _going_on(running: "Running") -> str:
+    match running.active_jobs:
+        case None:
+            return "its jobs go on"
+        case 0:
+            return "it had no jobs"
+        case 1:
+            return "1 job goes on without it"
+        case count:
+            return f"{count} jobs go on without it"
+
+
+def _show_json(running: "Running | None", data_dir: Path) -> None:
+    import json
+    from dataclasses import asdict
+
+    from dstack.cli import words
+
+    about = {"running": running is not None, "data_dir": str(data_dir)}
+    if running is not None:
+        about |= {**asdict(running), "data_dir": str(data_dir)}
+        about["since"] = running.since.isoformat() if running.since else None
+    words.show(json.dumps(about, indent=2))

@@ -1,0 +1,145 @@
+"""The server of a data folder, from outside: whether it runs, how to end it, and how to start it again."""
+
+import json
+import os
+import select
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from dstack.api import _places
+from dstack.api._embedded import COMMAND, EmbeddedServer
+from dstack.errors import ConfigurationError, ServerUnreachableError
+from dstack.protocol import routes
+from dstack.protocol.views import ProjectList, RunPage, RunView
+
+ASK_TIMEOUT_S = 5.0
+END_TIMEOUT_S = 60.0
+RUNS_PER_PAGE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that lives."""
+
+    pid: int
+    data_dir: Path
+    embedded: bool
+    """Whether it was started in the background by a command that needed it."""
+    url: str | None
+    """None for one that is only starting."""
+    version: str | None
+    since: datetime | None
+    active_runs: int | None
+    """None where the server does not answer."""
+    active_jobs: int | None
+
+
+def find(data_dir: Path) -> Running | None:
+    """The server that serves a data folder; None where none does. Takes seconds where it does not answer."""
+    holder, about = _read(data_dir / "server.lock"), _read(data_dir / "server.json")
+    pid = holder.get("pid")
+    if not _places.is_locked(data_dir / "server.lock") or not isinstance(pid, int):
+        return None
+    if about.get("pid") != pid:  # of the one before it
+        return Running(pid, data_dir, bool(holder.get("embedded")), None, None, None, None, None)
+    runs = _active_runs(str(about["url"]), str(about["token"]))
+    jobs = None if runs is None else sum(not job.status.is_finished() for run in runs for job in run.jobs)
+    return Running(
+        pid=pid,
+        data_dir=data_dir,
+        embedded=bool(about.get("embedded")),
+        url=str(about["url"]),
+        version=str(about.get("version")),
+        since=datetime.fromtimestamp((data_dir / "server.json").stat().st_mtime, UTC),
+        active_runs=None if runs is None else len(runs),
+        active_jobs=jobs,
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _active_runs(url: str, token: str) -> list[RunView] | None:
+    headers = {"Authorization": f"Bearer {token}"}
+    try:
+        with httpx.Client(base_url=url, headers=headers, timeout=ASK_TIMEOUT_S, trust_env=False) as client:
+            projects = ProjectList.model_validate_json(client.get(routes.LIST_PROJECTS.path).raise_for_status().content)
+            return [run for project in projects.projects for run in _runs_of(client, project.name)]
+    except (httpx.HTTPError, ValueError):
+        return None
+
+
+def _runs_of(client: httpx.Client, project: str) -> Iterator[RunView]:
+    """The unfinished runs of a project."""
+    before: dict[str, str] = {}
+    while True:
+        query = {"limit": str(RUNS_PER_PAGE), **before}
+        answer = client.get(routes.LIST_RUNS.path.format(project=project), params=query).raise_for_status()
+        runs = RunPage.model_validate_json(answer.content).runs
+        yield from (run for run in runs if not run.status.is_finished())
+        if len(runs) < RUNS_PER_PAGE:
+            return
+        before = {"before": runs[-1].id}
+
+
+def stop(running: Running) -> None:
+    """End a server in good order, and wait until it has ended. Its jobs go on.
+
+    Raises:
+        ConfigurationError: it is another user's, or does not end.
+    """
+    try:
+        handle = os.pidfd_open(running.pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGTERM)
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        has_ended = bool(poll.poll(END_TIMEOUT_S * 1000))
+    except ProcessLookupError:
+        return
+    except PermissionError:
+        raise ConfigurationError(
+            f"The server (process {running.pid}) is another user's", hint="Stop it as that user"
+        ) from None
+    finally:
+        os.close(handle)
+    if not has_ended:
+        raise ConfigurationError(
+            f"The server (process {running.pid}) did not end within {END_TIMEOUT_S:g} s",
+            hint=f"End it with `kill -9 {running.pid}`; its jobs go on",
+        )
+
+
+def restart(running: Running) -> None:
+    """End an embedded server and start it again, at the same port where that is still free.
+
+    Raises:
+        ConfigurationError: it was started by hand, and stays as it is; or it does not end.
+        ServerUnreachableError: it does not start again; says why.
+    """
+    if not running.embedded:
+        raise ConfigurationError(
+            f"The server (process {running.pid}) was started by hand, so it can only be started again there",
+            hint="`dstack server stop`, and start it as before; its jobs go on meanwhile",
+        )
+    stop(running)
+    port = (running.url or "").rpartition(":")[2]
+    try:
+        EmbeddedServer(running.data_dir, (*COMMAND, "--port", port or "0")).find()
+    except ServerUnreachableError:
+        if not port:
+            raise
+        EmbeddedServer(running.data_dir).find()
