@@ -5,9 +5,11 @@ Everything is synchronous: what is asked for has happened when the call returns,
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from dstack.domain.offers import Offer
@@ -248,6 +250,22 @@ class Cluster:
 
         self.run(crash())
 
+    def back_up(self, target: Path) -> None:
+        """Copy the server's database, as it is now, into a file."""
+        _copy_database(self.world.folder / "server.db", target)
+
+    def restore(self, source: Path) -> None:
+        """Kill the server, and let it come back with the database that `back_up` has copied."""
+
+        async def change() -> None:
+            self.world.server.switch.strike("because the test says so")
+            await asyncio.sleep(RESTART_AFTER_S / 2)
+            _copy_database(source, self.world.folder / "server.db")
+            self.world.watch.database_was_replaced()
+            await asyncio.sleep(2 * RESTART_AFTER_S)
+
+        self.run(change())
+
     def story(self, lines: int | None = None) -> str:
         """What happened, line by line, or the last lines of it."""
         told = self.world.watch.story()
@@ -276,6 +294,11 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source)) as one, closing(sqlite3.connect(target)) as other:
+        one.backup(other)
 
 
 def _refuse_running_loop() -> None:

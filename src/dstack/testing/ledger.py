@@ -85,6 +85,16 @@ class Ledger:
             self._read_up_to = rows[-1][0]
         return [Note(*row[1:]) for row in rows]
 
+    def begin_anew(self) -> list[Note]:
+        """Take what is there as given: the file has been replaced. Returns the objects as they are."""
+        (self._read_up_to,) = self._conn.execute("SELECT coalesce(max(n), 0) FROM notes").fetchone()
+        kinds = {"run": "runs", "job": "jobs", "instance": "instances"}
+        return [
+            Note("row", kind, *row)
+            for kind, table in kinds.items()
+            for row in self._conn.execute(f"SELECT id, status FROM {table}")
+        ]
+
     def job(self, id: str) -> JobRow | None:
         """The job of this id."""
         row = self._conn.execute(f"{_JOB} WHERE jobs.id = ?", (id,)).fetchone()

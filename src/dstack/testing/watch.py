@@ -126,6 +126,14 @@ class Watch(Observer):
             self._check_row(row)
         self._wake()
 
+    def database_was_replaced(self) -> None:
+        """From now on another file says what is on record; what only the one before knew was never accepted."""
+        rows = self.ledger.begin_anew()
+        self._statuses = {(row.kind, row.id): row.status for row in rows}
+        self._unfinished = {(row.kind, row.id) for row in rows if not invariants.is_final(row)}
+        self._retries.clear()
+        self.truth.accepted &= {name for name, *_ in self.ledger.runs().values()}
+
     def _wake(self) -> None:
         """Whoever waits looks again."""
         self._moved.set()

@@ -89,7 +89,8 @@ class World:
         self.nature = nature
         self.watch = watch
         self.logs = LogFiles(folder / "logs")
-        self._folder = folder
+        self.folder = folder
+        """Where the server keeps its database, logs and uploads."""
         self._ids = SeededIds(nature.chance)
         self._exchange = Exchange(nature)
         names = ["server"] if servers == 1 else [f"server {number}" for number in range(1, servers + 1)]
@@ -142,7 +143,7 @@ class World:
             ids=self._ids,
             backends=self.clouds,
             logs=self.logs,
-            blobs=BlobFiles(self._folder / "blobs"),
+            blobs=BlobFiles(self.folder / "blobs"),
             connector_for=connector_for,
             make_database=make_database,
             vault=Vault([TEST_KEY]),
@@ -152,7 +153,7 @@ class World:
         )
 
     def _foundation(self, number: int) -> tuple[Clock, Dialect]:
-        loop, path = asyncio.get_running_loop(), self._folder / "server.db"
+        loop, path = asyncio.get_running_loop(), self.folder / "server.db"
         if len(self.servers) == 1:
             return self._clock_of_one(loop), BusySqlite(path, self.nature)
         wrong = self.nature.find(WrongClocks)

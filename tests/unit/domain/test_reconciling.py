@@ -1,4 +1,5 @@
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -98,3 +99,25 @@ def test_a_difference_that_was_over_in_between_counts_from_anew(gaps_s: list[int
         assert seen == []
     [again] = compare("aws", [MACHINE], {}, seen, now)
     assert again.since == now
+
+
+def test_where_a_list_is_exact_one_look_is_enough() -> None:
+    asked = NOW - timedelta(seconds=1)
+    [orphan] = compare("local", [MACHINE], {}, [], NOW, asked)
+    assert orphan.sure_at == NOW
+    long_ago = {"status": InstanceStatus.BUSY, "status_since": NOW - timedelta(seconds=2)}
+    [missing] = compare("local", [], {"0-instance": instance(**long_ago)}, [], NOW, asked)
+    assert (missing.difference, missing.sure_at) == (Difference.MISSING, NOW)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"status": InstanceStatus.PROVISIONING, "status_since": NOW},
+        {"status": InstanceStatus.TERMINATING, "status_since": NOW - timedelta(hours=1)},
+        {"status": InstanceStatus.PENDING, "machine_id": None},
+    ],
+)
+def test_what_came_or_went_while_it_was_asked_is_not_missing(fields: dict[str, Any]) -> None:
+    live = {"0-instance": instance(**fields)}
+    assert compare("local", [], live, [], NOW, NOW - timedelta(seconds=1)) == []

@@ -10,7 +10,7 @@ import pytest
 
 from dstack.backends.threads import Backends
 from dstack.blobs.files import BlobFiles
-from dstack.domain.intents import Done, StartJob, StopJob
+from dstack.domain.intents import Done, ForgetJob, LaunchMachine, StartJob, StopJob
 from dstack.domain.objects import Next
 from dstack.engine.effects import Effects
 from dstack.engine.inbox import EngineInbox
@@ -131,6 +131,46 @@ async def test_logs_are_wanted_of_jobs_on_record_and_of_no_others(db: Database, 
     await record(db, {}, {"status": JobStatus.RUNNING})
     wanted = await inbox.welcomed("0-instance", welcome(report(), report(job_id="0-deleted")))
     assert wanted == {("0-job", "job"): 0, ("0-job", "agent"): 0}
+
+
+async def test_a_job_that_is_not_on_record_is_stopped_where_it_runs_and_forgotten_once_it_has_ended(
+    db: Database, inbox: EngineInbox
+) -> None:
+    await record(db, {}, {"status": JobStatus.RUNNING})
+    unknown = {"job_id": "0-unknown"}
+    await inbox.welcomed("0-instance", welcome(report(), report(**unknown)))
+    await inbox.reported("0-instance", [report(**unknown)])
+    stop = StopJob("0-unknown", "0-instance", 10.0)
+    assert [one.intent for one in await db.read(intents.list_open)] == [stop], "once, however often it is told of"
+    await inbox.reported("0-instance", [ended(**unknown)])
+    asked = [one.intent for one in await db.read(intents.list_open)]
+    assert asked == [stop, ForgetJob("0-unknown", "0-instance")]
+
+
+async def test_a_launch_that_waits_says_why_on_its_instance(
+    db: Database, leases: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pending = instance(version=0, status=InstanceStatus.PENDING, machine_id=None, hostname=None, agent_seen_at=None)
+    await db.write(lambda tx: commits.commit(tx, Next((pending,)), check_move))
+
+    async def perform(effects: Effects, intent: Any) -> Done:
+        raise BackendUnavailable("this machine is cleaned up first")
+
+    monkeypatch.setattr(Effects, "perform", perform)
+    outbox = Outbox(db, effects_with(db), SystemClock(), leases)
+    outbox.start()
+    await leases.start()
+    await db.write(lambda tx: intents.add(tx, LaunchMachine("0-instance")))
+
+    async def detail() -> str:
+        found = await db.read(lambda tx: objects.find_instance(tx, "0-instance"))
+        assert found is not None
+        return found.detail
+
+    async with asyncio.timeout(20):
+        while await detail() != "this machine is cleaned up first":
+            pass
+    await outbox.close()
 
 
 async def test_the_cards_of_a_machine_are_those_that_its_agent_tells_of(db: Database, inbox: EngineInbox) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -136,6 +137,44 @@ async def test_a_backend_that_does_not_answer_has_nothing_ended_and_nothing_give
     await look(reconciler, clock, 5)
     found = await db.read(lambda tx: objects.find_instance(tx, "0-instance"))
     assert found is not None and found.gone_at is None
+
+
+class ThisMachine(Cloud):
+    """Lists exactly what it has."""
+
+    lists_exactly = True
+
+
+async def test_what_an_exact_list_has_and_nobody_claims_is_ended_at_the_first_look(
+    db: Database, tmp_path: Path, clock: HandClock
+) -> None:
+    leases = Leases(db, clock, "0-server", "here", alone=True)
+    await leases.start()
+    machine = ThisMachine(tmp_path)
+    machine.machines = [("m-9", "9-instance")]
+    reconciler = Reconciler(db, Backends({"aws": machine}), clock, leases)
+    await look(reconciler, clock, 1)
+    assert machine.machines == [] and await history(db) == ["machine.orphan_ended"]
+
+
+async def test_what_ended_while_an_exact_list_was_made_was_claimed(
+    db: Database, tmp_path: Path, clock: HandClock
+) -> None:
+    leases = Leases(db, clock, "0-server", "here", alone=True)
+    await leases.start()
+    await claim(db, status=InstanceStatus.TERMINATING)
+    machine = ThisMachine(tmp_path)
+    machine.machines = [("m-1", "0-instance")]
+    reconciler, loop = Reconciler(db, Backends({"aws": machine}), clock, leases), asyncio.get_running_loop()
+
+    async def end() -> None:
+        found = await db.read(lambda tx: objects.find_instance(tx, "0-instance"))
+        assert found is not None
+        gone = replace(found, status=InstanceStatus.TERMINATED, finished_at=NOW)
+        await db.write(lambda tx: commits.record(tx, gone))
+
+    machine.when_looked = lambda: asyncio.run_coroutine_threadsafe(end(), loop).result(20)
+    assert await reconciler.look("aws") == []
 
 
 class DayClock(HandClock):
