@@ -36,7 +36,8 @@ def shared_servers() -> Iterator[Servers]:
     servers: Servers = {}
     yield servers
     for server in servers.values():
-        server.home.close()
+        if server.is_well:
+            server.home.close()
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def shared_home(request: pytest.FixtureRequest, settings: dict[str, str]) -> Hom
     """A home on the server of this process that stands on the same."""
     servers: Servers = request.getfixturevalue("shared_servers")
     key = (getattr(request, "param", "file"), settings.get("DOCKER_HOST"))
-    if key not in servers:
+    if key not in servers or not servers[key].is_well:
         postgres = request.getfixturevalue("postgres") if key[0] != "file" else None
         bucket = request.getfixturevalue("s3").settings() if key[0] == "postgres and s3" else {}
         servers[key] = SharedServer(postgres and postgres.url(postgres.create()), settings | bucket)

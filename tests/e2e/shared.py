@@ -37,6 +37,11 @@ class SharedServer:
         asyncio.run(_make_projects(_dialect(self.home, database_url)))
         self.clients_env = self.home.serve(database_url)
 
+    @property
+    def is_well(self) -> bool:
+        """Whether it lives: a test that could not end its runs has ended it."""
+        return self.home.server_pid() is not None
+
     def next_project(self) -> str:
         """The name of a project of which nothing is known but its name."""
         return _name(next(self._numbers))
@@ -58,7 +63,14 @@ class SharedHome(Home):
         return self._on.home.data
 
     def end_jobs(self) -> None:
-        """End the runs of this test's project; server and agent go on."""
+        """End the runs of this test's project; server and agent go on, unless a run does not end."""
+        try:
+            self._end_runs()
+        except BaseException:  # a time-out of pytest's is one; the next test gets another server
+            self._on.home.close()
+            raise
+
+    def _end_runs(self) -> None:
         client = Client.from_config(self.project, self.clients_env["DSTACK_SERVER_URL"], TOKEN)
         living = [run for run in client.runs.list(all=True) if not run.status.is_finished()]
         for run in living:
@@ -72,9 +84,6 @@ class SharedHome(Home):
         self._refuse()
 
     def kill_agent(self) -> NoReturn:
-        self._refuse()
-
-    def kill_supervisors(self) -> NoReturn:
         self._refuse()
 
     def end_servers_and_agents(self) -> NoReturn:
