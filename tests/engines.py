@@ -129,6 +129,17 @@ class DockerEngine:
         (self._folder / "pid").unlink(missing_ok=True)
         kill_all_of(str(self._folder), but="containerd-shim")
 
+    def daemon_pid(self) -> int | None:
+        """Of the daemon that lives."""
+        return self._daemon.pid if self._daemon is not None and self._daemon.poll() is None else None
+
+    def containerd_pid(self) -> int | None:
+        """Of the daemon's own containerd, which it starts again."""
+        try:
+            return int((self._folder / "exec/containerd/containerd.pid").read_text())
+        except (OSError, ValueError):
+            return None
+
     def hang_daemon(self) -> None:
         """It is there, and does not answer any more."""
         assert self._daemon is not None
