@@ -1,7 +1,7 @@
 """Kills and freezes at random moments, jobs that note what they have printed, and the proof that nothing of it is lost.
 
-A job notes the number of each line that it has printed in a file beside the log. A log can be judged by it, also that of
-a job which was cut off.
+A job notes the number of each line that it has printed in a file beside the log. A log can be judged by it, also that
+of a job which was cut off.
 """
 
 import contextlib
@@ -20,13 +20,16 @@ from typing import TypeVar
 from dstack.agent import processes
 from dstack.agent.paths import is_locked, read_json
 from dstack.api import Client, Run, Task
-from dstack.errors import ServerUnreachableError
+from dstack.errors import DstackError, ServerUnreachableError
 from dstack.protocol.views import JobView
 from tests.e2e.home import Home, wait_for
 from tests.engines import SHELL_IMAGE, DockerEngine
 
 PATIENCE_S = 180.0
 """For one job, from its submit to its end, while all around it is killed."""
+
+ENGINE_AWAY = "does not answer"
+"""Why the server refuses containers where there is no engine at this moment."""
 
 RETRY = {"on_events": ["error", "interruption"], "duration": "1h"}
 
@@ -227,14 +230,16 @@ def _submitted(client: Client, plan: Plan, truth: Path) -> Run:
 
 
 def steadily(call: Callable[[], T]) -> T:
-    """Do something that may be done again, until a server answers."""
+    """Do something that may be done again, until a server answers, and until the engine that it needs is there."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             return call()
-        except ServerUnreachableError:
-            if time.monotonic() > deadline:
+        except DstackError as error:
+            is_passing = isinstance(error, ServerUnreachableError) or ENGINE_AWAY in str(error)
+            if not is_passing or time.monotonic() > deadline:
                 raise
+            time.sleep(0.1)
 
 
 def judged(plan: Plan, job: JobView, log: bytes, truth: Path, lost: set[str], *, is_stopped: bool) -> list[str]:
