@@ -13,7 +13,7 @@ from dstack.domain.offers import Offer
 from dstack.engine.catalog import Catalog
 from dstack.engine.leases import Leases
 from dstack.engine.reconciler import Reconciler
-from dstack.kit.clock import CorrectedClock
+from dstack.kit.clock import Clock, CorrectedClock
 from dstack.kit.ids import RandomIds
 from dstack.kit.signals import Signals
 from dstack.kit.vault import Vault
@@ -75,8 +75,8 @@ class Shop(Catalog):
         return [HERE]
 
 
-@pytest.fixture
-def context(db: Database, clock: HandClock, tmp_path: Path) -> Context:
+def context_on(db: Database, clock: Clock, folder: Path) -> Context:
+    """What operations have at hand, with all else in a folder."""
     backends = Backends({})
     return Context(
         db,
@@ -85,8 +85,13 @@ def context(db: Database, clock: HandClock, tmp_path: Path) -> Context:
         Reconciler(db, backends, clock, Leases(db, clock, "0-server", "here", alone=True)),
         lambda run_id: None,
         backends,
-        LogFiles(tmp_path / "logs"),
-        BlobFiles(tmp_path / "blobs"),
+        LogFiles(folder / "logs"),
+        BlobFiles(folder / "blobs"),
         Signals(),
         Vault([TEST_KEY]),
     )
+
+
+@pytest.fixture
+def context(db: Database, clock: HandClock, tmp_path: Path) -> Context:
+    return context_on(db, clock, tmp_path)

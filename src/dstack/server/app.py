@@ -27,6 +27,7 @@ from dstack.server.activity import Activity
 from dstack.server.connections import IDLE_TIMEOUT_S, Lobby, connections_max, connections_of
 from dstack.server.http import audit, blobs, history, inventory, problems, runs, secrets
 from dstack.server.http.calls import Tokens, json_of
+from dstack.server.http.openapi import Documented
 from dstack.server.http.routing import add
 from dstack.server.ownership import Owner, own
 from dstack.server.parts import Outside, Parts, outside_of
@@ -44,7 +45,7 @@ STORAGE_THREADS = 32
 
 def create_app(settings: Settings, context: Context) -> FastAPI:
     """The HTTP application in front of the operations."""
-    app = FastAPI(title="dstack", version=__version__)
+    app = Documented(title="dstack", version=__version__)
     app.state.context = context
     app.state.tokens = Tokens()
     problems.install(app)

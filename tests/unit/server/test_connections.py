@@ -12,6 +12,7 @@ import uvicorn
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from dstack.server import connections
 from dstack.server.connections import HEAD_BYTES_MAX, HEADERS_MAX, Lobby, connections_of
@@ -98,14 +99,14 @@ async def test_a_head_that_is_too_large_is_refused_before_it_is_parsed(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, parts: tuple[bytes, ...]
 ) -> None:
     parsed = 0
-    feed = connections.HttpToolsProtocol.data_received
+    feed = HttpToolsProtocol.data_received
 
     def count(self: Any, data: bytes) -> None:
         nonlocal parsed
         parsed += len(data)
         feed(self, data)
 
-    monkeypatch.setattr(connections.HttpToolsProtocol, "data_received", count)
+    monkeypatch.setattr(HttpToolsProtocol, "data_received", count)
     port = await serve()
     async with connected(port) as (reader, writer):
         if parts[0] == HELLO:

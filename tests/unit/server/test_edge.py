@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,10 @@ import pytest
 
 from dstack.operations import presenting
 from dstack.operations.context import Context
+from dstack.protocol import routes
 from dstack.protocol.files import hash_of
+from dstack.protocol.routes import Route
+from dstack.server.http.openapi import errors_of
 from dstack.store import commits, objects
 from dstack.store.tx import Tx
 from tests.unit.server.conftest import PROJECT, RUNS
@@ -115,7 +119,7 @@ NASTY: dict[str, tuple[str, str, bytes | None, set[int]]] = {
     "a hash that is none": ("PUT", f"{PROJECT}/blobs/x", b"x", {400}),
     "a page that is none": ("POST", f"{PROJECT}/blobs/missing", b'{"hashes":[],"pages":["x"]}', {400}),
     "a name that is none": ("POST", RUNS, submit(run_name='"Bad_Name"'), {400}),
-    "a key of 61 characters": ("GET", f"{PROJECT}/nothing-here", None, {404}),
+    "a path that nobody serves": ("GET", f"{PROJECT}/nothing-here", None, {404}),
     "a method that nobody serves": ("PATCH", RUNS, b"{}", {405}),
 }
 
@@ -126,12 +130,21 @@ async def here(http: httpx.AsyncClient) -> None:
     assert (await http.post(RUNS, content=submit(run_name='"here"'))).status_code == 201
 
 
+def route_of(method: str, url: str) -> Route:
+    """The route that serves a URL."""
+    known = [one for one in vars(routes).values() if isinstance(one, Route) and one.method == method]
+    path = url.partition("?")[0]
+    return next(one for one in known if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", one.path), path))
+
+
 @pytest.mark.parametrize(("method", "url", "body", "statuses"), NASTY.values(), ids=NASTY)
 async def test_a_request_that_cannot_work_is_the_callers_mistake(
     http: httpx.AsyncClient, here: None, method: str, url: str, body: bytes | None, statuses: set[int]
 ) -> None:
     answer = await http.request(method, url, content=body)
     assert answer.status_code in statuses
+    if answer.is_error and answer.status_code != 405 and "nothing-here" not in url:
+        assert answer.status_code in errors_of(route_of(method, url))
     if answer.is_error:
         assert answer.json()["status"] == answer.status_code
 
@@ -228,3 +241,15 @@ async def test_nothing_is_committed_by_a_request_that_fails(
         patched.setattr(presenting, "_run_view", broken)
         assert (await http.post(RUNS, content=submit())).status_code == 500
     assert (await http.get(RUNS, params={"all": True})).json()["runs"] == []
+
+
+async def test_the_document_names_the_errors_of_every_operation_and_their_shape(http: httpx.AsyncClient) -> None:
+    document = (await http.get("/openapi.json")).json()
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    assert document["components"]["schemas"]["Problem"]["required"] == ["title", "status", "code", "detail"]
+    for route in (one for one in vars(routes).values() if isinstance(one, Route)):
+        operation = document["paths"][route.path][route.method.lower()]
+        documented = {int(code): answer for code, answer in operation["responses"].items()}
+        assert set(documented) == {route.status, *errors_of(route)}
+        assert all(documented[code]["content"] == problem for code in errors_of(route))
+        assert ("security" in operation) is route.needs_token

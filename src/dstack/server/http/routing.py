@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from fastapi import APIRouter
+from starlette.responses import Response
 
 from dstack.protocol.routes import Route
 from dstack.server.http.edge import EdgeRoute
+from dstack.server.http.openapi import extra_of, responses_of
 
 E = TypeVar("E", bound=Callable[..., Any])
 
@@ -15,16 +17,15 @@ def add(router: APIRouter, route: Route) -> Callable[[E], E]:
     """Serve the route with the decorated endpoint; its view is documented, not validated again."""
 
     def register(endpoint: E) -> E:
-        responses: dict[int | str, dict[str, Any]] | None = (
-            {route.status: {"model": route.view}} if route.view else None
-        )
         router.add_api_route(
             route.path,
             endpoint,
             methods=[route.method],
             status_code=route.status,
             response_model=None,
-            responses=responses,
+            response_class=Response,
+            responses=responses_of(route),
+            openapi_extra=extra_of(route),
             route_class_override=EdgeRoute,
         )
         return endpoint

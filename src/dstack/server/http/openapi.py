@@ -1,0 +1,59 @@
+"""The OpenAPI document: what each endpoint answers, its errors and other media types among it."""
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+
+from dstack.protocol.routes import Route
+from dstack.protocol.views import Problem
+from dstack.server.http.problems import MEDIA_TYPE
+
+OF_ALL = (408, 413, 422, 431, 503)
+"""What any request may be answered with: it came too late, was too large or not understood, or has to be sent again."""
+
+_PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+
+
+class Documented(FastAPI):
+    """The application, with what FastAPI does not document by itself."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the document, made at the first call."""
+        if self.openapi_schema is None:
+            components = super().openapi().setdefault("components", {})
+            components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+            components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        return super().openapi()
+
+
+def responses_of(route: Route) -> dict[int | str, dict[str, Any]]:
+    """Return what a route answers, by status."""
+    answer: dict[str, Any] = {"model": route.view} if route.view else {}
+    if route.media_types:
+        answer["content"] = dict.fromkeys(route.media_types, _BYTES)
+    errors: dict[int | str, dict[str, Any]] = {
+        status: {"description": HTTPStatus(status).phrase, "content": _PROBLEM} for status in errors_of(route)
+    }
+    return {route.status: {"description": HTTPStatus(route.status).phrase, **answer}, **errors}
+
+
+def errors_of(route: Route) -> list[int]:
+    """Return the statuses of all errors that a route may answer with, but for those of our own faults (500)."""
+    statuses = {*OF_ALL, *route.errors}
+    if route.needs_token:
+        statuses.add(401)
+    if "{project}" in route.path:
+        statuses.add(404)
+    if route.request is not None or route.takes_bytes:
+        statuses.add(400)
+    return sorted(statuses)
+
+
+def extra_of(route: Route) -> dict[str, Any]:
+    """Return what else a route's part of the document has."""
+    extra: dict[str, Any] = {"security": [{"token": []}]} if route.needs_token else {}
+    if route.takes_bytes:
+        extra["requestBody"] = {"required": True, "content": {"application/octet-stream": _BYTES}}
+    return extra
