@@ -20,7 +20,7 @@ demo: $(VENV)/installed ## train a classifier on handwritten digits, as a task o
 	@$(BIN)/dstack apply -f examples/digits/digits.dstack.yml --repo examples/digits -y
 
 test: $(VENV)/installed-dev ## run the tests; `make test ARGS="tests/unit -k ranges"` for some of them
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup $(ARGS)
 
 check: $(VENV)/installed-dev ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check --quiet

@@ -24,6 +24,28 @@ settings.register_profile("deep", max_examples=2000, deadline=None, suppress_hea
 settings.load_profile("ci")
 
 
+ENGINES = ("engine", "podman")
+"""The container engines of a test run: all tests of one are in the same process, so that it starts once."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        asked = {mark.kwargs.get("engine") for mark in item.iter_markers("server")}
+        asked.update(getattr(item, "fixturenames", ()))
+        for name in ENGINES:
+            if name in asked and item.get_closest_marker("xdist_group") is None:
+                item.add_marker(pytest.mark.xdist_group(name))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what this machine could not test, so that nobody takes it for tested."""
+    if skipped := terminalreporter.getreports("skipped"):
+        terminalreporter.section("not tested on this machine", red=True)
+        for report in skipped:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+            terminalreporter.line(f"{report.nodeid}: {reason}", red=True)
+
+
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
     """The chance of a deep test: `DSTACK_TEST_SEED`, or a new number. A failure shows it."""

@@ -16,7 +16,9 @@ from pathlib import Path
 import bcrypt
 import pytest
 
-START_TIMEOUT_S = 60
+from tests.machine import missing, refused
+from tests.patience import PATIENCE_S
+
 SHELL_IMAGE = "test/shell:1"
 """BusyBox: a shell and small programs, the users `root` and `me`."""
 BARE_IMAGE = "test/bare:1"
@@ -60,7 +62,9 @@ class PrivateNetwork:
 
     def run(self, *command: str) -> str:
         """What a command prints that runs inside."""
-        return subprocess.run(self.inside(*command), capture_output=True, text=True, check=True, timeout=60).stdout
+        return subprocess.run(
+            self.inside(*command), capture_output=True, text=True, check=True, timeout=PATIENCE_S
+        ).stdout
 
     def close(self) -> None:
         """Let go of it."""
@@ -113,7 +117,7 @@ class DockerEngine:
                 start_new_session=True,
                 env={"PATH": os.environ["PATH"]},  # nothing of the test that happens to be the first
             )
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + PATIENCE_S
         while self.docker("version", check=False).returncode != 0:
             if self._daemon.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"dockerd does not start: {(self._folder / 'log').read_text()[-2000:]}")
@@ -154,7 +158,7 @@ class DockerEngine:
         """As when it is updated: it ends in good order, and its containers with it."""
         assert self._daemon is not None
         self._daemon.terminate()
-        self._daemon.wait(START_TIMEOUT_S)
+        self._daemon.wait(PATIENCE_S)
 
     def stop(self) -> None:
         """End it, and all that it kept."""
@@ -163,7 +167,7 @@ class DockerEngine:
                 self.docker("rm", "-f", id, check=False)
             self._daemon.terminate()
             try:
-                self._daemon.wait(20)
+                self._daemon.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 self._daemon.kill()
                 self._daemon.wait()
@@ -193,7 +197,7 @@ class DockerEngine:
         )
         registry = Registry(process)
         login = ("login", "-u", registry.user, "--password-stdin", registry.host)
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + PATIENCE_S
         while self.docker(*login, input=registry.password.encode(), check=False).returncode != 0:
             if time.monotonic() > deadline:
                 pytest.fail("the registry does not start")
@@ -206,7 +210,7 @@ class DockerEngine:
             ["docker", "--config", f"{self._folder}/config", "-H", self.host, *args],
             input=input,
             capture_output=True,
-            timeout=START_TIMEOUT_S,
+            timeout=PATIENCE_S,
             check=False,
         )
         said = subprocess.CompletedProcess(
@@ -291,12 +295,9 @@ def find_busybox(*programs: str, packages: str) -> Path:
     """
     if os.geteuid() != 0:
         pytest.skip("only root can start a container engine for tests")
-    missing = [name for name in (*programs, "busybox", "ip") if shutil.which(name) is None]
-    if missing:
-        reason = f"{', '.join(missing)} not installed: `apt-get install {packages} busybox-static iproute2`"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    absent = [name for name in (*programs, "busybox", "ip") if shutil.which(name) is None]
+    if absent:
+        missing(f"{', '.join(absent)} not installed: `apt-get install {packages} busybox-static iproute2`")
     return Path(str(shutil.which("busybox")))
 
 
@@ -306,7 +307,7 @@ def mount_disk(folder: Path, size_bytes: int) -> None:
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)]
     result = subprocess.run(mount, capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        pytest.skip(f"no disk can be mounted here: {result.stderr.strip()}")
+        refused(f"no disk can be mounted here: {result.stderr.strip()}")
 
 
 def shell_image(busybox: Path) -> "tuple[dict[str, bytes], dict[str, str], tuple[str, ...]]":

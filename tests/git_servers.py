@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-TIMEOUT_S = 30
+from tests.patience import PATIENCE_S
+
 ENV = {
     **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
     "GIT_CONFIG_GLOBAL": os.devnull,
@@ -27,7 +28,7 @@ ENV = {
 def git(folder: Path, *arguments: str) -> str:
     """What Git says there, without anybody's own configuration."""
     done = subprocess.run(
-        ["git", *arguments], cwd=folder, env=ENV, check=True, capture_output=True, text=True, timeout=TIMEOUT_S
+        ["git", *arguments], cwd=folder, env=ENV, check=True, capture_output=True, text=True, timeout=PATIENCE_S
     )
     return done.stdout.strip()
 
@@ -105,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
             "REMOTE_ADDR": "127.0.0.1",
         }
         command, sent = ["git", "http-backend"], self.rfile.read(size)
-        return subprocess.run(command, env=env, input=sent, check=True, capture_output=True, timeout=TIMEOUT_S).stdout
+        return subprocess.run(command, env=env, input=sent, check=True, capture_output=True, timeout=PATIENCE_S).stdout
 
 
 class GitOverHttp:
@@ -142,7 +143,7 @@ class GitOverSsh:
         self._folder = folder
         for name in ("host", "user"):
             command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
-            subprocess.run(command, check=True, timeout=TIMEOUT_S)
+            subprocess.run(command, check=True, timeout=PATIENCE_S)
         self.private_key = folder / "user"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -170,7 +171,7 @@ class GitOverSsh:
         with log.open("wb") as output:
             self._process = subprocess.Popen(command, stderr=output, stdin=subprocess.DEVNULL)
         over = threading.Event()
-        for _ in range(TIMEOUT_S * 20):
+        for _ in range(PATIENCE_S * 20):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 1):
                 return self
             over.wait(0.05)
@@ -178,7 +179,7 @@ class GitOverSsh:
 
     def __exit__(self, *error: object) -> None:
         self._process.terminate()
-        self._process.wait(TIMEOUT_S)
+        self._process.wait(PATIENCE_S)
 
     def url_of(self, repository: Path) -> str:
         """The URL of a repository on this machine."""

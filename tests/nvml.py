@@ -1,6 +1,5 @@
 """NVIDIA's management library with made-up cards: a stand-in in Python, and a real one where there is `cc`."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -8,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from dstack.agent.gpus.nvml import LIBRARY, NOT_SUPPORTED
+from tests.machine import missing
 
 GPU_IS_LOST = 15
 DRIVER_NOT_LOADED = 9
@@ -124,10 +122,7 @@ def build_library(folder: Path, cards: Sequence[FakeCard]) -> Path:
     """A shared library of cards that work, under the name by which it is looked for. Skips where there is no `cc`."""
     compiler = shutil.which("cc")
     if compiler is None:
-        reason = "there is no C compiler: `apt-get install gcc`"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing("there is no C compiler: `apt-get install gcc`")
     rows = [
         f'{{"{card.name}", "{card.uuid}", {(card.memory_mib or 0) * MIB}ull, {card.used_mib * MIB}ull, '
         f"{card.capability[0]}, {card.capability[1]}, {card.utilization or 0}}}"

@@ -8,12 +8,11 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import pytest
-
 from tests.engines import BARE_IMAGE, SHELL_IMAGE, PrivateNetwork, find_busybox, kill_all_of, packed, shell_image
+from tests.machine import refused
+from tests.patience import PATIENCE_S
 from tests.registries import PORT
 
-START_TIMEOUT_S = 60
 # Podman raises limits to what root may have; a container around this machine may forbid that.
 SETTINGS = """[containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
@@ -49,7 +48,7 @@ class PodmanEngine:
         )
         trial = self.podman("run", "--rm", "--init", SHELL_IMAGE, "true", check=False)
         if trial.returncode != 0:
-            pytest.skip(f"Podman cannot run containers on this machine: {trial.stderr.strip()[-500:]}")
+            refused(f"Podman cannot run containers on this machine: {trial.stderr.strip()[-500:]}")
         with open(self._folder / "log", "ab") as log:
             self._service = subprocess.Popen(
                 self.network.inside("podman", "system", "service", "--time=0", self.host),
@@ -60,7 +59,7 @@ class PodmanEngine:
                 cwd=self._folder,  # conmon leaves files where it was started
                 env=self._env(),
             )
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + PATIENCE_S
         while not self.socket.exists():
             assert time.monotonic() < deadline and self._service.poll() is None, (self._folder / "log").read_text()
             time.sleep(0.05)
@@ -70,7 +69,7 @@ class PodmanEngine:
         if self._service is not None:
             self.podman("rm", "-af", "-t", "0", check=False)
             self._service.terminate()
-            self._service.wait(20)
+            self._service.wait(PATIENCE_S)
         kill_all_of(str(self._folder))
         self.network.close()
         for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
@@ -84,7 +83,7 @@ class PodmanEngine:
             self.network.inside("podman", *args),
             input=input,
             capture_output=True,
-            timeout=START_TIMEOUT_S,
+            timeout=PATIENCE_S,
             check=False,
             cwd=self._folder,
             env=self._env(),

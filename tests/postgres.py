@@ -9,9 +9,10 @@ import tempfile
 from pathlib import Path
 
 import psycopg
-import pytest
 
-START_TIMEOUT_S = 60
+from tests.machine import missing
+from tests.patience import PATIENCE_S
+
 # A test's database need not survive a power cut.
 _FAST = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=200"
 
@@ -69,7 +70,7 @@ class PostgresServer:
         subprocess.run(
             [*self._as_user, str(self._bin / program), *args],
             check=True,
-            timeout=START_TIMEOUT_S,
+            timeout=PATIENCE_S,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             cwd="/",
@@ -82,8 +83,5 @@ def _programs() -> Path:
     if (on_path := shutil.which("initdb")) is not None:
         found.append(Path(on_path))
     if not found:
-        reason = "PostgreSQL is not installed: `apt-get install postgresql`"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing("PostgreSQL is not installed: `apt-get install postgresql`")
     return found[-1].parent

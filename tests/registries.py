@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.engines import PrivateNetwork, packed
+from tests.patience import PATIENCE_S
 
 PORT = 5002
-START_TIMEOUT_S = 20
 PAUSE_S = 0.5
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG = "application/vnd.docker.container.image.v1+json"
@@ -34,7 +34,7 @@ class SlowRegistry:
         _write_image(self._folder, layers)
         serve = network.inside(sys.executable, "-m", "tests.registries", str(self._folder))
         self._process = subprocess.Popen(serve, cwd=Path(__file__).parent.parent)
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + PATIENCE_S
         while not (self._folder / "ready").exists():
             assert time.monotonic() < deadline and self._process.poll() is None, "the registry does not start"
             time.sleep(0.02)

@@ -10,7 +10,7 @@ import threading
 
 import httpx
 
-START_TIMEOUT_S = 60
+from tests.patience import PATIENCE_S
 
 
 class S3Server:
@@ -35,7 +35,7 @@ class S3Server:
         env = {"PATH": os.environ["PATH"], "MOTO_S3_DEFAULT_MAX_KEYS": "7"}
         self._process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         over = threading.Event()
-        for _ in range(START_TIMEOUT_S * 10):
+        for _ in range(PATIENCE_S * 10):
             try:
                 httpx.get(self.url, trust_env=False)
                 return

@@ -3,6 +3,8 @@ import sys
 
 import pytest
 
+from tests.patience import PATIENCE_S
+
 CLOUDS = {"boto3", "botocore", "azure", "google", "kubernetes", "lightkube"}
 WEB = {"fastapi", "starlette", "uvicorn"}
 SQL = {"sqlalchemy", "alembic"}
@@ -22,5 +24,5 @@ SQL = {"sqlalchemy", "alembic"}
 )
 def test_a_process_loads_only_what_it_works_with(module: str, unwanted: set[str]) -> None:
     code = f"import {module}, sys; print(*sys.modules)"
-    asked = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    asked = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=PATIENCE_S)
     assert unwanted & set(asked.stdout.split()) == set()

@@ -21,8 +21,8 @@ from dstack.agent.resources import probe
 from dstack.api import Client
 from dstack.testing.world import TEST_KEY
 from tests.e2e import forked
+from tests.patience import PATIENCE_S
 
-PATIENCE_S = 30.0
 TOKEN = "the-token-of-the-tests"
 
 
@@ -76,11 +76,11 @@ class Home:
         assert process.stdout is not None
         return process, process.stdout.readline().split()[-1]
 
-    def cli(self, *args: str, input: str = "", timeout_s: float = 60) -> "subprocess.CompletedProcess[str]":
+    def cli(self, *args: str, input: str = "", timeout_s: float = PATIENCE_S) -> "subprocess.CompletedProcess[str]":
         """Run `dstack ARGS` to its end."""
         return forked.run(args, env=self.env, cwd=self.path, input=input, timeout_s=timeout_s)
 
-    def run_program(self, *command: str, timeout_s: float = 60) -> "subprocess.CompletedProcess[str]":
+    def run_program(self, *command: str, timeout_s: float = PATIENCE_S) -> "subprocess.CompletedProcess[str]":
         """Run any program in this home to its end."""
         return subprocess.run(
             command,

@@ -11,6 +11,7 @@ import pytest
 
 from dstack.api import PortUsedError, Run, Task
 from tests.e2e.home import Home, wait_for
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.server("shared")
 
@@ -47,7 +48,7 @@ def is_open(port: int) -> bool:
 
 
 def get(port: int, path: str = "/") -> bytes:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as response:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_S) as response:
         return bytes(response.read())
 
 
@@ -166,7 +167,7 @@ def attached_elsewhere(home: Home) -> Iterator[tuple[int, int]]:
     assert other.stderr.readline() == "Attached to `web`: `ssh web` leads into it. Ctrl-C leaves, and the run goes on\n"
     yield local, port
     other.terminate()
-    other.communicate(timeout=30)
+    other.communicate(timeout=PATIENCE_S)
     wait_for("the port to be closed", lambda: not is_open(local))
 
 
@@ -240,6 +241,6 @@ def test_the_command_attaches_shows_the_log_and_exits_as_the_job_did(home: Home)
     assert attached.stdout is not None
     assert attached.stdout.readline() == "ready\n"
     home.open_gate()
-    assert attached.communicate(timeout=60)[0] == "open\n"
+    assert attached.communicate(timeout=PATIENCE_S)[0] == "open\n"
     assert attached.returncode == 9
     assert ssh_files(home)[1] == ""

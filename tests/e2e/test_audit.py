@@ -17,6 +17,7 @@ from dstack.store.db import Database
 from dstack.store.sqlite import Sqlite
 from tests.e2e.home import Home, wait_for
 from tests.making import HandClock
+from tests.patience import PATIENCE_S
 
 SLEEPER = "type: task\nname: sleeper\ncommands: [sleep 1000]\n"
 
@@ -70,7 +71,7 @@ async def test_a_machine_that_nobody_knows_is_ended_with_all_that_runs_on_it(hom
         clock.time += timedelta(seconds=70)
         return not (home.data / "machines" / orphan).exists()
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while not await is_gone():  # noqa: ASYNC110 - from outside there is nothing to wait for
             await asyncio.sleep(0.1)
     lines = await db.read(lambda tx: events.list_after(tx, "", 0, run_id=None, limit=10))

@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from tests.e2e.home import Home
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.server("shared")
 
@@ -47,7 +48,7 @@ def test_a_job_that_is_stopped_gives_no_success(home: Home) -> None:
     assert applied.stdout.readline() == "ready\n"
     stopped = home.cli("stop", "-y", "one")
     assert (stopped.stderr, stopped.returncode) == ("one: stopping\n", 0)
-    _, said = applied.communicate(timeout=60)
+    _, said = applied.communicate(timeout=PATIENCE_S)
     assert said.endswith("one: terminated (stopped by user)\n")
     assert applied.returncode not in (0, 2)
     ended = home.cli("stop", "one")
@@ -69,7 +70,7 @@ def test_ctrl_c_without_a_terminal_stops_the_run_and_exits_with_130(home: Home) 
     assert applied.stdout is not None
     assert applied.stdout.readline() == "ready\n"
     applied.send_signal(signal.SIGINT)
-    _, said = applied.communicate(timeout=60)
+    _, said = applied.communicate(timeout=PATIENCE_S)
     assert said.endswith("one: stopping\n")
     assert "Traceback" not in said
     assert applied.returncode == 130
@@ -90,7 +91,7 @@ def test_ctrl_c_of_who_only_looks_leaves_the_run_alone(home: Home, command: tupl
     while "ready" not in (line := stream.readline()) and "Attached" not in line:
         assert line
     looking.send_signal(signal.SIGINT)
-    _, said = looking.communicate(timeout=60)
+    _, said = looking.communicate(timeout=PATIENCE_S)
     assert (looking.returncode, "Traceback" in said) == (130, False)
     assert [run["status"] for run in home.runs()] == ["running"]
 
@@ -129,7 +130,7 @@ def test_a_deleted_run_is_gone_with_its_log(home: Home) -> None:
 def test_a_pipe_that_is_closed_ends_the_command_quietly(home: Home) -> None:
     apply(home, "for i in $(seq 100000); do echo line $i of many; done", "-d")
     shown = home.start_program("sh", "-c", f"{' '.join(home.command('logs', 'one'))} | head -n 1")
-    assert shown.communicate(timeout=60) == ("line 1 of many\n", "")
+    assert shown.communicate(timeout=PATIENCE_S) == ("line 1 of many\n", "")
 
 
 @pytest.mark.parametrize("command", [("logs", "train-a"), ("event", "--run", "train-a"), ("delete", "train-a")])

@@ -12,6 +12,7 @@ from dstack.api import DevEnvironment, Task
 from tests.e2e.home import Home, wait_for
 from tests.e2e.test_attach import SERVER, free_ports, get
 from tests.engines import SHELL_IMAGE
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.server("shared")
 
@@ -63,7 +64,7 @@ def test_apply_shows_the_link_once_ssh_works_and_init_as_log_and_exec_needs_no_a
     )
     assert home.cli("exec", "desk", "--", "sh", "-c", "exit 4").returncode == 4
     assert home.cli("stop", "-y", "desk").returncode == 0
-    applied.communicate(timeout=60)
+    applied.communicate(timeout=PATIENCE_S)
     assert applied.returncode != 0
     assert home.client().runs.list()[0].editor_url is None
 
@@ -95,7 +96,7 @@ def test_it_lives_while_somebody_is_connected_and_ends_when_nobody_is(home: Home
     run.refresh()
     assert run.status == "running", "it may be alone for 1 s, and was not for 3"
     home.kill_agent()  # throws the guest out; the next agent counts from its own start
-    guest.communicate(timeout=60)
+    guest.communicate(timeout=PATIENCE_S)
     for _ in run.changes():
         pass
     assert (run.status, run.reason, run.detail) == ("terminated", "inactivity", "nobody was connected for 1s")
@@ -139,7 +140,7 @@ def test_a_second_machine_of_the_same_user_comes_in_with_its_own_key_and_a_stran
         in stranger.stderr
     )
     attached.terminate()
-    attached.communicate(timeout=60)
+    attached.communicate(timeout=PATIENCE_S)
 
 
 def retried(home: Home, port: int) -> Task:
@@ -166,7 +167,7 @@ def test_who_is_attached_is_led_into_the_next_attempt(home: Home) -> None:
         done = home.run_program(*ssh(home, "again", "echo $DSTACK_JOB_ID"))
         return done.stdout if done.returncode == 0 else ""
 
-    wait_for("the next attempt", lambda: job() not in ("", before), patience_s=60)
+    wait_for("the next attempt", lambda: job() not in ("", before), patience_s=PATIENCE_S)
     assert run.ports is not None
     local = run.ports[port]
 

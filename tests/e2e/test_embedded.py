@@ -8,6 +8,7 @@ import sys
 
 from dstack.api import Run, Task
 from tests.e2e.home import Home, wait_for
+from tests.patience import PATIENCE_S
 
 THE_PROGRAM = """\
 from dstack.api import Client, Task
@@ -33,7 +34,7 @@ def program(home: Home, command: str) -> "subprocess.Popen[str]":
 def test_the_program_of_the_readme_works_in_an_empty_home_as_it_stands(home: Home) -> None:
     assert list(home.path.iterdir()) == []
     done = program(home, "for i in 1 2 3; do echo line $i; sleep 1; done")
-    assert done.communicate(timeout=60) == ("line 1\nline 2\nline 3\n", "")
+    assert done.communicate(timeout=PATIENCE_S) == ("line 1\nline 2\nline 3\n", "")
     assert done.returncode == 0
 
 
@@ -44,7 +45,7 @@ def test_lines_arrive_as_they_are_printed_and_the_server_outlives_who_started_it
     assert running.stdout.readline() == "line 1\n", "the job waits, and its first line is here"
     server = home.server_pid()
     home.open_gate()
-    assert running.communicate(timeout=60) == ("open\nline 3\n", "")
+    assert running.communicate(timeout=PATIENCE_S) == ("open\nline 3\n", "")
     assert server is not None
     assert [run["status"] for run in home.runs()] == ["done"]
     assert home.server_pid() == server
@@ -52,7 +53,7 @@ def test_lines_arrive_as_they_are_printed_and_the_server_outlives_who_started_it
 
 def test_two_commands_at_once_start_one_server(home: Home) -> None:
     both = [home.start("ps", "--json") for _ in range(4)]
-    assert [one.communicate(timeout=60) for one in both] == [("[]\n", "")] * 4
+    assert [one.communicate(timeout=PATIENCE_S) for one in both] == [("[]\n", "")] * 4
     assert home.server_log().count("Serving at") == 1
 
 
@@ -137,7 +138,7 @@ def test_a_server_ends_cleanly_while_a_log_is_followed_which_then_goes_on(home: 
     os.kill(pid, signal.SIGTERM)
     wait_for("the end of the server", lambda: home.server_pid() != pid)
     home.open_gate()
-    assert following.communicate(timeout=60) == ("open\nlast\n", "")
+    assert following.communicate(timeout=PATIENCE_S) == ("open\nlast\n", "")
     assert following.returncode == 0
     assert "Traceback" not in home.server_log()
     assert "ERROR" not in home.server_log()

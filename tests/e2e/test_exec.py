@@ -12,6 +12,7 @@ import pytest
 from dstack.api import Task
 from tests.e2e.home import Home, wait_for
 from tests.engines import BARE_IMAGE, SHELL_IMAGE
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.server("shared")
 
@@ -34,7 +35,7 @@ def ran(home: Home, *words: str, input: bytes | None = None) -> "subprocess.Comp
     """`dstack exec box -- WORDS…` to its end."""
     given = {"stdin": subprocess.DEVNULL} if input is None else {"input": input}
     command = home.command("exec", HOST, "--", *words)
-    return subprocess.run(command, env=home.env, cwd=home.path, capture_output=True, timeout=90, **given)  # type: ignore[call-overload, no-any-return]
+    return subprocess.run(command, env=home.env, cwd=home.path, capture_output=True, timeout=PATIENCE_S, **given)  # type: ignore[call-overload, no-any-return]
 
 
 def test_words_arrive_as_they_are_outputs_stay_apart_and_the_exit_code_is_ours(job: Home) -> None:
@@ -59,13 +60,13 @@ def test_input_and_output_are_any_bytes_and_their_ends_are_seen(job: Home) -> No
 
 def test_who_reads_slowly_gets_all_and_who_stops_reading_ends_the_command(job: Home) -> None:
     reader = job.start_program("sh", "-c", '"$@" | { read first; sleep 1; wc -c; }', "sh", *dd(job))
-    assert int(reader.communicate(timeout=90)[0]) > 30_000_000 - 200
+    assert int(reader.communicate(timeout=PATIENCE_S)[0]) > 30_000_000 - 200
     command = job.command("exec", HOST, "--", "sh", "-c", "echo $$; exec yes")
     with subprocess.Popen(command, env=job.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as endless:
         assert endless.stdout is not None and endless.stderr is not None
         pid = endless.stdout.readline().decode().strip()
         endless.stdout.close()
-        assert (endless.stderr.read(), endless.wait(60)) == (b"", 141)
+        assert (endless.stderr.read(), endless.wait(PATIENCE_S)) == (b"", 141)
     wait_for("the end of the command", lambda: ran(job, "kill", "-0", pid).returncode != 0)
 
 
@@ -87,15 +88,15 @@ def started(home: Home, script: str) -> "subprocess.Popen[bytes]":
 def test_signals_reach_the_command_and_a_second_ctrl_c_leaves_it(job: Home) -> None:
     polite = started(job, TRAP)
     polite.send_signal(signal.SIGINT)
-    assert (polite.communicate(timeout=60)[0], polite.returncode) == (b"interrupted\n", 5)
+    assert (polite.communicate(timeout=PATIENCE_S)[0], polite.returncode) == (b"interrupted\n", 5)
     ended = started(job, "echo up; exec sleep 600")
     ended.send_signal(signal.SIGTERM)
-    assert (ended.communicate(timeout=60)[0], ended.returncode) == (b"", 143)
+    assert (ended.communicate(timeout=PATIENCE_S)[0], ended.returncode) == (b"", 143)
     deaf = started(job, DEAF)
     deaf.send_signal(signal.SIGINT)
     assert deaf.stdout is not None and deaf.stdout.readline() == b"no\n"
     deaf.send_signal(signal.SIGINT)
-    assert (deaf.communicate(timeout=60)[0], deaf.returncode) == (b"", 130)
+    assert (deaf.communicate(timeout=PATIENCE_S)[0], deaf.returncode) == (b"", 130)
 
 
 def test_on_a_terminal_the_command_has_it(job: Home) -> None:
@@ -118,7 +119,7 @@ def test_on_a_terminal_the_command_has_it(job: Home) -> None:
     until(rb"ready")
     os.write(ours, b"\x03")
     until(rb"interrupted")
-    assert process.wait(30) == 4
+    assert process.wait(PATIENCE_S) == 4
     os.close(ours)
     os.close(theirs)
 
@@ -155,7 +156,7 @@ def test_a_job_that_ends_ends_the_command(job: Home) -> None:
     run = job.client().runs.get(HOST)
     assert run is not None
     run.stop(abort=True)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode != 0
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from dstack.api import LocalRepo, Run, RunStatus, Task
 from tests.e2e.home import Home, wait_for
+from tests.machine import refused
 from tests.printing import numbered, printing
 
 MIB = 1 << 20
@@ -27,7 +28,7 @@ def small_disk(home: Home) -> Iterator[Mount]:
             ["mount", "-t", "tmpfs", "-o", options, "none", str(path)], capture_output=True, text=True
         )
         if done.returncode != 0:
-            pytest.skip(f"this machine lets nobody mount a disk for tests: {done.stderr}")
+            refused(f"this machine lets nobody mount a disk for tests: {done.stderr}")
         mounted.add(path)
 
     yield mount

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.e2e.home import Home, wait_for
+from tests.patience import PATIENCE_S
 from tests.s3 import S3Server
 
 TOKEN = "the-token-of-all-replicas"
@@ -38,7 +39,7 @@ class Replicas:
         """One more."""
         process, url = self._home.start_server()
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        client = httpx.Client(base_url=f"{url}/api/projects/main", headers=headers, timeout=30, trust_env=False)
+        client = httpx.Client(base_url=f"{url}/api/projects/main", headers=headers, timeout=PATIENCE_S, trust_env=False)
         self.living.append((process, client))
 
     def kill(self, number: int) -> None:
@@ -83,7 +84,7 @@ class Replicas:
             client.close()
             process.send_signal(signal.SIGTERM)
         for process, _ in self.living:
-            assert process.wait(30) in (0, -signal.SIGTERM)
+            assert process.wait(PATIENCE_S) in (0, -signal.SIGTERM)
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ class Following:
 
     def result(self) -> bytes:
         """All that came."""
-        self._thread.join(60)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
         return self._read
 

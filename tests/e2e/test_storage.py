@@ -16,7 +16,6 @@ def test_a_server_with_a_bucket_keeps_logs_and_uploads_there_alone(home: Home, s
     assert not (home.data / "logs").exists() and not (home.data / "blobs").exists()
 
 
-@pytest.mark.timeout(200)
 def test_while_the_bucket_is_away_jobs_go_on_and_their_logs_wait(
     home: Home, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,8 @@ from dstack.api import Client, Run, Task
 from tests.e2e.home import Home, wait_for
 from tests.e2e.test_attach import free_ports
 from tests.engines import BARE_IMAGE, SHELL_IMAGE, DockerEngine
+from tests.machine import missing
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.server("shared")
 
@@ -46,7 +48,7 @@ class Job:
     ) -> "subprocess.CompletedProcess[bytes]":
         """`ssh ARGS box`… to its end."""
         environ = {**self.home.env, **(env or {})}
-        return subprocess.run(self.command(*args), input=input, capture_output=True, timeout=60, env=environ)
+        return subprocess.run(self.command(*args), input=input, capture_output=True, timeout=PATIENCE_S, env=environ)
 
     def said(self, command: str, input: bytes = b"") -> str:
         """What a command inside prints."""
@@ -135,7 +137,7 @@ def test_a_terminal_is_one_and_changes_its_size(job: Job) -> None:
     wait_for("its end", lambda: not _lives(f"sleep\0{mark}\0"))
     os.write(ours, b"echo af''ter; exit 4\n")
     until(rb"after")
-    assert process.wait(30) == 4
+    assert process.wait(PATIENCE_S) == 4
     os.close(ours)
 
 
@@ -146,10 +148,10 @@ def test_files_are_copied_by_scp_and_sftp(job: Job, tmp_path: Path) -> None:
     (tree / "sub/data").write_bytes(data)
     (tree / "run").write_text("#!/bin/sh\necho runs\n")
     (tree / "run").chmod(0o755)
-    subprocess.run(job.command("-q", "-r", "-p", str(tree), f"{HOST}:", program="scp"), check=True, timeout=60)
+    subprocess.run(job.command("-q", "-r", "-p", str(tree), f"{HOST}:", program="scp"), check=True, timeout=PATIENCE_S)
     assert job.said("./tree/run") == "runs\n"
     subprocess.run(
-        job.command("-q", "-r", f"{HOST}:tree", str(tmp_path / "back"), program="scp"), check=True, timeout=60
+        job.command("-q", "-r", f"{HOST}:tree", str(tmp_path / "back"), program="scp"), check=True, timeout=PATIENCE_S
     )
     assert (tmp_path / "back/sub/data").read_bytes() == data
     batch = subprocess.run(
@@ -157,7 +159,7 @@ def test_files_are_copied_by_scp_and_sftp(job: Job, tmp_path: Path) -> None:
         input="cd tree\nrename run go\nls\n",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert batch.returncode == 0 and re.search(r"^go\s", batch.stdout, re.MULTILINE)
 
@@ -171,7 +173,7 @@ def test_ports_of_the_job_are_forwarded_both_ways_and_by_a_proxy(job: Job) -> No
         threading.Thread(target=_answer_one, args=(listening,), daemon=True).start()
         ask = f"{job.busybox}nc 127.0.0.1 {returning} </dev/null"
         wait_for("the way back", lambda: b"to the job" in job.ssh(HOST, ask).stdout)
-    with closing(socket.create_connection(("127.0.0.1", proxy), timeout=20)) as client:
+    with closing(socket.create_connection(("127.0.0.1", proxy), timeout=PATIENCE_S)) as client:
         client.sendall(b"\x05\x01\x00")
         assert client.recv(2) == b"\x05\x00"
         client.sendall(b"\x05\x01\x00\x01\x7f\x00\x00\x01" + struct.pack(">H", inside))
@@ -200,7 +202,7 @@ def test_one_connection_serves_many_sessions(job: Job) -> None:
     first = job.ssh(*control, HOST, "echo one")
     assert first.stdout == b"one\n"
     starting = [subprocess.Popen(job.command(*control, HOST, f"echo {n}"), stdout=subprocess.PIPE) for n in range(8)]
-    assert sorted(one.communicate(timeout=60)[0] for one in starting) == [f"{n}\n".encode() for n in range(8)]
+    assert sorted(one.communicate(timeout=PATIENCE_S)[0] for one in starting) == [f"{n}\n".encode() for n in range(8)]
     job.ssh(*control, "-O", "exit", HOST)
 
 
@@ -251,14 +253,14 @@ def test_another_machine_of_the_user_comes_in_too_and_no_other_key(job: Job, tmp
     plain = re.sub(r"IdentityFile .*", f"IdentityFile {other}", text)
     stranger = tmp_path / "config"
     stranger.write_text(plain)
-    as_stranger = subprocess.run(["ssh", "-F", str(stranger), HOST, "true"], capture_output=True, timeout=60)
+    as_stranger = subprocess.run(["ssh", "-F", str(stranger), HOST, "true"], capture_output=True, timeout=PATIENCE_S)
     assert as_stranger.returncode == 255 and b"Permission denied (publickey)" in as_stranger.stderr
     with closing(Client.from_config(ssh_identity_file=other)) as second:
         run = second.runs.get(HOST)
         assert run is not None
         job.run.detach()
         run.attach()
-        assert subprocess.run(["ssh", "-F", str(stranger), HOST, "true"], timeout=60).returncode == 0
+        assert subprocess.run(["ssh", "-F", str(stranger), HOST, "true"], timeout=PATIENCE_S).returncode == 0
 
 
 def test_no_password_opens_and_no_key_after_the_end(job: Job) -> None:
@@ -273,7 +275,7 @@ def test_no_password_opens_and_no_key_after_the_end(job: Job) -> None:
     job.run.stop()
     for _ in job.run.changes():
         pass
-    late = subprocess.run(["ssh", "-F", str(config), HOST, "true"], capture_output=True, timeout=60)
+    late = subprocess.run(["ssh", "-F", str(config), HOST, "true"], capture_output=True, timeout=PATIENCE_S)
     assert late.returncode == 255 and b"Permission denied (publickey)" in late.stderr
 
 
@@ -282,7 +284,7 @@ def test_the_end_of_the_job_ends_sessions_and_what_they_started(job: Job) -> Non
     session = job.start(HOST, f"nohup sleep {mark} >/dev/null 2>&1 & echo there; sleep {mark}")
     assert session.stdout is not None and session.stdout.readline() == "there\n"
     job.run.stop()
-    assert session.wait(60) != 0
+    assert session.wait(PATIENCE_S) != 0
     wait_for("the end of what was started", lambda: not _lives(f"sleep\0{mark}\0"))
 
 
@@ -323,9 +325,8 @@ def test_files_cannot_be_reached_outside_the_container(container: Job, tmp_path:
             f"/proc/self/root{secret}",
             f"/proc/{os.getpid()}/root{secret}",
         ):
-            result = subprocess.run(
-                container.command("-q", f"{HOST}:{path}", str(back), program="scp"), capture_output=True, timeout=60
-            )
+            scp = container.command("-q", f"{HOST}:{path}", str(back), program="scp")
+            result = subprocess.run(scp, capture_output=True, timeout=PATIENCE_S)
             assert result.returncode != 0 and not back.exists(), path
     finally:
         secret.unlink()
@@ -335,8 +336,8 @@ def test_a_file_transfer_has_the_rights_of_the_containers_user(container: Job, t
     source = tmp_path / "file"
     source.write_text("mine")
     scp = container.command("-q", str(source), program="scp")
-    assert subprocess.run([*scp, f"{HOST}:/etc/file"], capture_output=True, timeout=60).returncode != 0
-    subprocess.run([*scp, f"{HOST}:/tmp/file"], check=True, timeout=60)
+    assert subprocess.run([*scp, f"{HOST}:/etc/file"], capture_output=True, timeout=PATIENCE_S).returncode != 0
+    subprocess.run([*scp, f"{HOST}:/tmp/file"], check=True, timeout=PATIENCE_S)
     assert container.said("stat -c '%U:%G' /tmp/file") == "me:users\n"
 
 
@@ -367,7 +368,7 @@ def test_an_image_without_shell_runs_programs_and_takes_files(
     assert b"the image has no shell" in bare.ssh(HOST).stderr
     source = tmp_path / "file"
     source.write_text("sent")
-    subprocess.run(bare.command("-q", str(source), f"{HOST}:/file", program="scp"), check=True, timeout=60)
+    subprocess.run(bare.command("-q", str(source), f"{HOST}:/file", program="scp"), check=True, timeout=PATIENCE_S)
     assert bare.said("/busybox cat /file") == "sent"
     bare.run.stop(abort=True)
     for _ in bare.run.changes():
@@ -376,12 +377,12 @@ def test_an_image_without_shell_runs_programs_and_takes_files(
 
 def test_rsync_works_where_the_image_has_it(home: Home, tmp_path: Path) -> None:
     if shutil.which("rsync") is None:
-        pytest.skip("rsync is not installed (Debian: rsync)")
+        missing("rsync is not installed: `apt-get install rsync`")
     job = started(home, "process")
     (tmp_path / "tree").mkdir()
     for number in range(50):
         (tmp_path / "tree" / str(number)).write_text(str(number))
     shell = f"ssh -F {job.config}"
-    subprocess.run(["rsync", "-a", "-e", shell, f"{tmp_path}/tree/", f"{HOST}:tree/"], check=True, timeout=60)
+    subprocess.run(["rsync", "-a", "-e", shell, f"{tmp_path}/tree/", f"{HOST}:tree/"], check=True, timeout=PATIENCE_S)
     assert job.said("ls tree | wc -l").strip() == "50"
     job.run.stop(abort=True)

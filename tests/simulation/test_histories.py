@@ -10,6 +10,7 @@ import pytest
 from dstack.testing.faults import ServerCrashes
 from dstack.testing.histories import Story, play, script_of, tell
 from dstack.testing.plans import FAULTS_AMONG_SERVERS, FAULTS_MIN, RUNS
+from tests.patience import PATIENCE_S
 
 SEEDS = range(1, 31)
 
@@ -68,6 +69,6 @@ def test_a_seed_is_one_history_in_every_process() -> None:
 def _told_with_hash_seed(hash_seed: str) -> str:
     command = [sys.executable, "-m", "dstack.testing", "--seed", "7"]
     asked = subprocess.run(
-        command, env={"PYTHONHASHSEED": hash_seed}, capture_output=True, text=True, timeout=60, check=True
+        command, env={"PYTHONHASHSEED": hash_seed}, capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )
     return asked.stdout

@@ -17,9 +17,7 @@ from typing import Any
 from dstack.agent.paths import Home, socket_path
 from dstack.protocol.agent import JobOrder, JobReport, Point, points_of, report_of, to_json
 from dstack.protocol.frames import LINE_BYTES_MAX, read_frame, write_frame
-
-PATIENCE_S = 30.0
-"""No test waits longer for anything."""
+from tests.patience import PATIENCE_S
 
 J = f"job-{os.getpid()}"
 """A job's id. Ids are unique on a host, and tests run side by side on this one."""

@@ -23,8 +23,8 @@ from dstack.kit.clock import Clock, SystemClock
 from dstack.protocol.agent import Container, JobOrder, JobReport
 from tests.e2e.home import wait_for
 from tests.engines import SHELL_IMAGE
+from tests.patience import PATIENCE_S
 
-PATIENCE_S = 60.0
 ROOMY = Disk(10**12, 10**12)
 
 

@@ -9,6 +9,7 @@ from dstack.agent.processes import marked
 from dstack.protocol.agent import to_json
 from dstack.protocol.files import CHUNK_BYTES, FileEntry, hash_of, pages_of, root_of
 from tests.e2e.agent.agent_client import Agent, Client, J, connected, order_for
+from tests.patience import PATIENCE_S
 
 STUBBORN = """\
 trap '' TERM
@@ -222,7 +223,7 @@ async def test_shutting_down_stops_all_jobs_and_leaves_no_process(agent: Agent) 
         await client.until(lambda: client.ssh)
         assert await client.call("shutdown") is None
         assert client.reports[J].end == "stopped"
-    assert agent.process is not None and agent.process.wait(30) == 0
+    assert agent.process is not None and agent.process.wait(PATIENCE_S) == 0
     assert not marked(J) and not (agent.home / "agent.sock").exists()
 
 

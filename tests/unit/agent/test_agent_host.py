@@ -21,6 +21,7 @@ from dstack.agent.paths import (
 )
 from dstack.errors import AgentRefused, ConfigurationError
 from dstack.protocol.agent import JobOrder
+from tests.patience import PATIENCE_S
 
 
 def test_a_socket_lies_in_the_home_where_its_path_is_short() -> None:
@@ -156,7 +157,7 @@ def test_whatever_carries_a_jobs_marker_is_ended_and_nothing_else() -> None:
     other = subprocess.Popen(["sleep", "1000"], env=env | {processes.MARKER: job_id + "0"})
     try:
         assert processes.end_marked(job_id)
-        assert ours.wait(10) == -9 and other.poll() is None
+        assert ours.wait(PATIENCE_S) == -9 and other.poll() is None
     finally:
         other.kill()
         other.wait()

@@ -15,6 +15,7 @@ from dstack.agent.logs import Followers, Watcher
 from dstack.agent.paths import JobFolder
 from dstack.protocol.agent import JobOrder
 from tests.making import HandClock
+from tests.patience import PATIENCE_S
 
 J = "0-job"
 
@@ -124,5 +125,5 @@ async def test_the_log_of_a_job_that_was_forgotten_meanwhile_is_let_be(
     await server.followers.follow(J, "job", 0)
     host.job = None
     (task,) = [task for _, task in server.followers._followers.values()]
-    await asyncio.wait_for(task, 30)
+    await asyncio.wait_for(task, PATIENCE_S)
     assert host_job is not None and not host.is_sent.is_set()

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from dstack.agent.sshd.opening import RegularFiles
 from dstack.agent.sshd.sftp import PACKET_BYTES_MAX, SftpServer
+from tests.machine import missing
+from tests.patience import PATIENCE_S
 
 SERVE = (
     "from dstack.agent.sshd.opening import RegularFiles; from dstack.agent.sshd.sftp import SftpServer; "
@@ -31,13 +33,13 @@ def sftp(folder: Path, *commands: str) -> "subprocess.CompletedProcess[str]":
     program.write_text(f"#!/bin/sh\ncd {folder}\nexec {sys.executable} -c '{SERVE}'\n")
     program.chmod(0o755)
     if shutil.which("sftp") is None:
-        pytest.skip("sftp is not installed (Debian: openssh-client)")
+        missing("sftp is not installed: `apt-get install openssh-client`")
     return subprocess.run(
         ["sftp", "-q", "-b", "-", "-D", str(program)],
         input="\n".join(commands) + "\n",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 
@@ -90,7 +92,7 @@ def test_a_rename_does_not_lose_a_file_that_is_there(tmp_path: Path) -> None:
     _send(client, 18, _text(b"a") + _text(b"b"))
     assert _receive(client)[0] == 101
     client.close()
-    server.join(10)
+    server.join(PATIENCE_S)
     assert (tmp_path / "b").read_text() == "b"
 
 
@@ -122,7 +124,7 @@ def test_what_is_no_regular_file_is_not_even_opened(tmp_path: Path, device: Path
     _send(client, 3, _text(b"device") + struct.pack(">II", wish, 0))
     assert _receive(client)[0] == 101
     client.close()
-    server.join(10)
+    server.join(PATIENCE_S)
     with open(opens, "rb", buffering=0) as told:
         assert told.read() is None, "nothing was opened"
 
@@ -139,7 +141,7 @@ def test_a_link_to_nowhere_is_where_a_file_is_made_unless_it_had_to_be_a_new_nam
         _send(client, 3, _text(b"link") + struct.pack(">III", wish, 4, 0o640))
         assert _receive(client)[0] == answer
     client.close()
-    server.join(10)
+    server.join(PATIENCE_S)
     assert stat.S_IMODE((tmp_path / "target").stat().st_mode) == 0o640
 
 
@@ -182,7 +184,7 @@ def test_whatever_comes_is_answered(tmp_path: Path, kind: int, body: bytes) -> N
     _send(client, kind, body)
     assert _receive(client)[1:5] == struct.pack(">I", 7)
     client.close()
-    server.join(10)
+    server.join(PATIENCE_S)
     assert not server.is_alive()
 
 
@@ -192,4 +194,4 @@ def test_a_packet_without_measure_ends_it(tmp_path: Path, size: int) -> None:
     client.sendall(struct.pack(">I", size))
     assert client.recv(1) == b""
     client.close()
-    server.join(10)
+    server.join(PATIENCE_S)

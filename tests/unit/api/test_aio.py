@@ -12,6 +12,7 @@ import dstack.api.aio
 from dstack.api.aio import _threads
 from dstack.api.aio._threads import CHUNKS_AHEAD, Threads
 from dstack.errors import ServerUnreachableError
+from tests.patience import PATIENCE_S
 
 PAIRS = [
     (name, member)
@@ -91,7 +92,7 @@ def test_who_stops_reading_ends_the_thread() -> None:
         await stream.aclose()  # type: ignore[attr-defined]
 
     asyncio.run(read())
-    assert ended.wait(10)
+    assert ended.wait(PATIENCE_S)
 
 
 def test_a_closed_client_says_the_same_as_the_other_and_may_be_closed_again() -> None:
@@ -142,8 +143,8 @@ def test_a_wait_that_is_left_ends_by_itself_without_a_word(monkeypatch: pytest.M
 
     asyncio.run(leave())
     go.set()
-    assert ended.wait(10)
+    assert ended.wait(PATIENCE_S)
     for thread in threading.enumerate():
         if thread.name == "dstack-wait":
-            thread.join(10)
+            thread.join(PATIENCE_S)
     assert said == []

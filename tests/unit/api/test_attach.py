@@ -20,6 +20,7 @@ from dstack.api._attach import Wish, open_attachment
 from dstack.api._keys import Identity, identity
 from dstack.errors import InvalidRequestError, PortUsedError, ResourceNotExistsError, SSHError
 from dstack.protocol.views import AccessView
+from tests.patience import PATIENCE_S
 
 
 class Job:
@@ -161,7 +162,7 @@ def test_openssh_comes_in_by_the_name_of_the_run(job: Job, wish: Wish, home: Pat
     attachment = open_attachment(wish)
     config = str(home / ".dstack" / "ssh" / "config")
     command = ["ssh", "-F", config, "-o", "BatchMode=yes", "-W", f"127.0.0.1:{job.port}", "hello"]
-    assert subprocess.run(command, input=b"hi\n", capture_output=True, timeout=20).stdout == b"HI\nbye\n"
+    assert subprocess.run(command, input=b"hi\n", capture_output=True, timeout=PATIENCE_S).stdout == b"HI\nbye\n"
     attachment.close()
 
 
@@ -247,11 +248,11 @@ def test_a_job_that_is_tried_again_is_reached_behind_the_same_port_and_name(job:
 
     def await_job() -> bool:
         asked.set()
-        return began.wait(20)
+        return began.wait(PATIENCE_S)
 
     attachment = open_attachment(replace(wish, grant=grant, await_job=await_job))
     job.loop.call_soon_threadsafe(job.connections[0].abort)
-    assert asked.wait(20)
+    assert asked.wait(PATIENCE_S)
     began.set()
     while len(job.connections) < 2:
         talk_or_nothing(attachment.ports[job.port])
@@ -296,7 +297,7 @@ def test_the_end_of_the_job_ends_the_tunnel(job: Job, wish: Wish) -> None:
 
     attachment = open_attachment(replace(wish, grant=grant))
     job.loop.call_soon_threadsafe(job.connections[0].abort)
-    assert ended.wait(10)
+    assert ended.wait(PATIENCE_S)
     attachment.close()
 
 
@@ -313,6 +314,8 @@ wish = Wish("r1-0-0", "hello", wanted, None, False, True, None, identity(None), 
 open_attachment(wish)
 print((Path.home() / ".dstack/ssh/config").read_text())
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert (done.returncode, done.stderr) == (0, "") and "Host hello" in done.stdout
     assert (home / ".dstack" / "ssh" / "config").read_text() == ""

@@ -10,6 +10,7 @@ from dstack.api._logs import LogReader
 from dstack.api._transport import Patience, Transport
 from dstack.errors import ResourceNotExistsError, ServerUnreachableError
 from dstack.protocol.views import RunView
+from tests.patience import PATIENCE_S
 
 from .conftest import Answer, Asked, FakeServer
 
@@ -79,7 +80,7 @@ def test_a_silent_connection_is_made_again_and_is_no_failure(
 
     def stalled() -> Iterator[bytes]:
         yield LOG[:10]
-        assert asked_again.wait(10)
+        assert asked_again.wait(PATIENCE_S)
 
     def answer(asked: Asked) -> Answer:
         if "offset" not in asked.query:

@@ -11,6 +11,7 @@ from dstack.backends.base import Backend, Machine
 from dstack.backends.threads import CALLS_AT_ONCE, Backends
 from dstack.domain.offers import Offer
 from dstack.errors import BackendUnavailable
+from tests.patience import PATIENCE_S
 
 
 class Cloud(Backend):
@@ -47,11 +48,11 @@ async def test_a_backend_that_hangs_holds_up_neither_another_nor_the_storage(han
     other.may_answer.set()
     backends = Backends({"aws": hanging, "gcp": other})
     asked = [
-        asyncio.create_task(backends.call("aws", lambda cloud: cloud.offers(), timeout_s=60))
+        asyncio.create_task(backends.call("aws", lambda cloud: cloud.offers(), timeout_s=PATIENCE_S))
         for _ in range(4 * CALLS_AT_ONCE)
     ]
-    async with asyncio.timeout(20):
-        assert await backends.call("gcp", lambda cloud: cloud.offers(), timeout_s=60) == []
+    async with asyncio.timeout(PATIENCE_S):
+        assert await backends.call("gcp", lambda cloud: cloud.offers(), timeout_s=PATIENCE_S) == []
         assert await asyncio.to_thread(lambda: "stored") == "stored"
     hanging.may_answer.set()
     assert await asyncio.gather(*asked) == [[]] * len(asked)

@@ -34,6 +34,7 @@ from dstack.store.notices import Open
 from dstack.store.tx import Tx
 from dstack.testing.world import TEST_KEY
 from tests.making import HERE, NOW, HandClock, ended, instance, placed_job, report, run
+from tests.patience import PATIENCE_S
 
 START = StartJob("0-job", "0-instance")
 STOP = StopJob("0-job", "0-instance", 1.0)
@@ -116,7 +117,7 @@ async def test_what_could_not_be_recorded_is_performed_again(
     await leases.start()
     await db.write(lambda tx: intents.add(tx, STOP))
     monkeypatch.setattr(db, "write", write)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while await db.read(intents.list_open):
             pass
     await outbox.close()

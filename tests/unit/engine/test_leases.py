@@ -15,8 +15,8 @@ from dstack.kit.clock import CorrectedClock, SystemClock
 from dstack.store import leases as table
 from dstack.store.db import Database
 from dstack.store.postgres import Postgres
+from tests.patience import PATIENCE_S
 
-PATIENCE_S = 20.0
 TERMS = LeaseTerms(timedelta(seconds=1), timedelta(seconds=0.05), timedelta(seconds=0.2))
 INSTANCES = [f"{number}-instance" for number in range(200)]
 

@@ -17,8 +17,7 @@ from dstack.store import commits
 from dstack.store.db import Database
 from dstack.store.notices import Notices
 from tests.making import instance
-
-PATIENCE_S = 20.0
+from tests.patience import PATIENCE_S
 
 
 class Nowhere:

@@ -20,11 +20,11 @@ from dstack.store import commits, metrics, objects
 from dstack.store.db import Database
 from dstack.store.tx import Tx
 from tests.making import NOW, HandClock, instance, job_view, placed_job, run, run_view
+from tests.patience import PATIENCE_S
 
 T = NOW.timestamp()
 POLICY = {"min_gpu_utilization": 10, "time_window": "5m"}
 WHY = "no GPU was more than 3% busy for 5m; `utilization_policy` asks for 10%"
-PATIENCE_S = 20.0
 
 
 class Still(HandClock):

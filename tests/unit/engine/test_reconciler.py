@@ -21,6 +21,7 @@ from dstack.protocol.statuses import InstanceStatus
 from dstack.store import commits, events, objects
 from dstack.store.db import Database
 from tests.making import CLOUD, NOW, HandClock, instance
+from tests.patience import PATIENCE_S
 
 
 class Cloud(Backend):
@@ -211,7 +212,7 @@ async def test_a_machine_that_falls_silent_while_backends_are_asked_has_them_ask
 
     cloud.when_looked = nudged_meanwhile
     reconciler.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         assert [await looks.get(), await looks.get()] == [1, 2]
     await reconciler.close()
 
@@ -225,7 +226,7 @@ async def test_a_backend_that_hangs_does_not_hold_up_the_others(
     cloud.when_looked = lambda: loop.call_soon_threadsafe(was_asked.set)
     reconciler = await running(db, day, a_hanging_one=hanging, aws=cloud)
     reconciler.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await was_asked.wait()
     over.set()
     await reconciler.close()

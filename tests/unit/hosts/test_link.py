@@ -15,8 +15,7 @@ from dstack.protocol.agent import Engine, GpuPoint, JobReport, Point, points_to_
 from dstack.protocol.frames import LINE_BYTES_MAX, read_frame, write_frame
 from dstack.testing.streams import Pipe
 from tests.making import ended, report
-
-PATIENCE_S = 20.0
+from tests.patience import PATIENCE_S
 
 
 class Heard:

@@ -21,12 +21,12 @@ from dstack.logs.bounded import BoundedLogs, LogBounds
 from dstack.logs.bucket import LogBucket
 from dstack.logs.files import BLOCK_BYTES, LogFiles
 from dstack.logs.gaps import Gap, lost_bytes, passed, surplus_end, with_gap
+from tests.patience import PATIENCE_S
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 OF = "j", "job"
-PATIENCE_S = 20.0
 TEXT = bytes(1 + number % 250 for number in range(5000))
 """Without zeros: a hole would be seen."""
 

@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from dstack.spec.run import script_of
+from tests.patience import PATIENCE_S
 
 CASES: dict[str, tuple[list[str], str, int]] = {
     "one after the other": (["echo a", "echo b"], "a\nb\n", 0),
@@ -41,5 +42,5 @@ CASES: dict[str, tuple[list[str], str, int]] = {
 @pytest.mark.parametrize(("commands", "printed", "code"), CASES.values(), ids=CASES)
 def test_commands_run_until_the_first_that_fails(shell: str, commands: list[str], printed: str, code: int) -> None:
     script = script_of(commands)
-    ended = subprocess.run([shell, "-c", script], stdout=subprocess.PIPE, text=True, timeout=20)
+    ended = subprocess.run([shell, "-c", script], stdout=subprocess.PIPE, text=True, timeout=PATIENCE_S)
     assert (ended.stdout, ended.returncode) == (printed, code)

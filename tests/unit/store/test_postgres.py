@@ -19,6 +19,7 @@ from dstack.store.notices import Notices, Open, of_message, to_messages
 from dstack.store.postgres import Postgres
 from dstack.store.tx import Tx
 from tests.making import NOW, instance
+from tests.patience import PATIENCE_S
 from tests.postgres import PostgresServer
 
 
@@ -45,7 +46,7 @@ class Ear:
 
     async def until(self, wanted: Callable[[Notices], object]) -> Notices:
         """The first of which this is true."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 notices = await self._heard.get()
                 if wanted(notices):

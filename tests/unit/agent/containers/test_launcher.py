@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from dstack.agent.containers.launcher import MACHINES, NOT_STARTED, launch_arguments, launcher
+from tests.machine import missing
+from tests.patience import PATIENCE_S
 
 EMULATOR = {"aarch64": "qemu-aarch64-static", "x86_64": "qemu-x86_64-static"}
 
@@ -23,12 +25,12 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
         return [str(program)]
     emulator = shutil.which(EMULATOR[request.param])
     if emulator is None:
-        pytest.skip(f"{EMULATOR[request.param]} is not installed (Debian: qemu-user-static)")
+        missing(f"{EMULATOR[request.param]} is not installed: `apt-get install qemu-user-static`")
     return [emulator, str(program)]
 
 
 def run(start: list[str], log: Path, *rest: str, env: dict[str, str] | None = None) -> int:
-    return subprocess.run([*start, *rest], env=env or {}, timeout=20, capture_output=True).returncode
+    return subprocess.run([*start, *rest], env=env or {}, timeout=PATIENCE_S, capture_output=True).returncode
 
 
 def test_output_and_errors_are_appended_to_the_log_and_the_code_is_the_programs(

@@ -6,8 +6,7 @@ import pytest
 
 from dstack.agent.gpus import asking
 from dstack.agent.gpus.asking import Asking
-
-PATIENCE_S = 20.0
+from tests.patience import PATIENCE_S
 
 
 class JustTooLate(SimpleQueue[str]):

@@ -12,6 +12,7 @@ from dstack.agent.gpus.found import Finder
 from dstack.agent.gpus.usage import GpuUsage, read_gpu_usage
 from dstack.errors import AgentRefused
 from dstack.protocol.agent import Gpu
+from tests.patience import PATIENCE_S
 
 
 class Made(Vendor):
@@ -119,7 +120,8 @@ def test_questions_wait_for_each_other() -> None:
 
     answers: list[bool] = []
     threads = [
-        threading.Thread(target=lambda: answers.append(asking.ask(alone, False, timeout_s=10))) for _ in range(20)
+        threading.Thread(target=lambda: answers.append(asking.ask(alone, False, timeout_s=PATIENCE_S)))
+        for _ in range(20)
     ]
     for thread in threads:
         thread.start()

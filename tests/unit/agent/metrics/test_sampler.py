@@ -17,8 +17,8 @@ from dstack.agent.paths import JobFolder
 from dstack.agent.runtimes.base import Runtime
 from dstack.kit.clock import SystemClock
 from dstack.protocol.agent import GpuPoint, JobOrder, JobReport, Point
+from tests.patience import PATIENCE_S
 
-PATIENCE_S = 20.0
 CARDS = {0: GpuUsage(10.0, 100), 2: GpuUsage(30.0, None), 3: GpuUsage(40.0, 400)}
 
 
