@@ -6,6 +6,7 @@ from dstack.api import Resources, Run, Task
 from tests.e2e.home import Home, wait_for
 
 FOUNDATIONS = ["file", "postgres"]
+pytestmark = pytest.mark.server("shared")
 
 
 def submit(home: Home, name: str, *commands: str, priority: int = 0) -> Run:
