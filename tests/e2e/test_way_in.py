@@ -21,7 +21,7 @@ import pytest
 from dstack.api import Client, Run, Task
 from tests.e2e.home import Home, wait_for
 from tests.e2e.test_attach import free_ports
-from tests.engines import BARE_IMAGE, SHELL_IMAGE, DockerEngine
+from tests.engines import BARE_IMAGE, SHELL_IMAGE
 from tests.machine import missing
 from tests.patience import PATIENCE_S
 
@@ -307,6 +307,7 @@ def _lives(command: str) -> bool:
     return False
 
 
+@pytest.mark.server(engine="engine")
 @pytest.mark.parametrize("container", ["me", "root"], indirect=True)
 def test_files_cannot_be_reached_outside_the_container(container: Job, tmp_path: Path) -> None:
     """Neither by `..`, nor by a link to an absolute path, nor through `/proc`."""
@@ -332,6 +333,7 @@ def test_files_cannot_be_reached_outside_the_container(container: Job, tmp_path:
         secret.unlink()
 
 
+@pytest.mark.server(engine="engine")
 def test_a_file_transfer_has_the_rights_of_the_containers_user(container: Job, tmp_path: Path) -> None:
     source = tmp_path / "file"
     source.write_text("mine")
@@ -341,6 +343,7 @@ def test_a_file_transfer_has_the_rights_of_the_containers_user(container: Job, t
     assert container.said("stat -c '%U:%G' /tmp/file") == "me:users\n"
 
 
+@pytest.mark.server(engine="engine")
 def test_forwards_lead_to_the_containers_loopback_and_not_to_the_hosts(container: Job) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
@@ -352,17 +355,15 @@ def test_forwards_lead_to_the_containers_loopback_and_not_to_the_hosts(container
         assert b"only ports of 127.0.0.1 are forwarded" in elsewhere.stderr
 
 
+@pytest.mark.server(engine="engine")
 def test_a_container_does_not_see_the_agents_socket(container: Job) -> None:
     mounts = container.said("cat /proc/mounts; ls -A /dstack")
     assert "agent.sock" not in mounts
     assert sorted(mounts.split()[-3:]) == ["launch", "log", "script"]
 
 
-def test_an_image_without_shell_runs_programs_and_takes_files(
-    home: Home, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("DOCKER_HOST", engine.host)
-    home.env["DOCKER_HOST"] = engine.host
+@pytest.mark.server(engine="engine")
+def test_an_image_without_shell_runs_programs_and_takes_files(home: Home, tmp_path: Path) -> None:
     bare = started(home, "container", image=BARE_IMAGE, commands=[], entrypoint="/busybox sleep 600")
     assert bare.said("/busybox echo 'two words'") == "two words\n"
     assert b"the image has no shell" in bare.ssh(HOST).stderr
@@ -370,9 +371,6 @@ def test_an_image_without_shell_runs_programs_and_takes_files(
     source.write_text("sent")
     subprocess.run(bare.command("-q", str(source), f"{HOST}:/file", program="scp"), check=True, timeout=PATIENCE_S)
     assert bare.said("/busybox cat /file") == "sent"
-    bare.run.stop(abort=True)
-    for _ in bare.run.changes():
-        pass
 
 
 def test_rsync_works_where_the_image_has_it(home: Home, tmp_path: Path) -> None:
@@ -385,4 +383,3 @@ def test_rsync_works_where_the_image_has_it(home: Home, tmp_path: Path) -> None:
     shell = f"ssh -F {job.config}"
     subprocess.run(["rsync", "-a", "-e", shell, f"{tmp_path}/tree/", f"{HOST}:tree/"], check=True, timeout=PATIENCE_S)
     assert job.said("ls tree | wc -l").strip() == "50"
-    job.run.stop(abort=True)
