@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from dstack.agent.keeping import EMPTIED
 from dstack.api import LocalRepo, RunStatus, Task
 from tests.e2e.home import Home
 from tests.e2e.tasks import run
@@ -136,28 +135,18 @@ def test_a_container_outlives_server_and_agent_and_nothing_is_lost_or_run_twice(
     assert (one.status, one.exit_code) == (RunStatus.FAILED, 5)
 
 
-def test_a_container_that_empties_its_log_loses_nothing_that_comes_after(home: Home) -> None:
-    folder = home.path / "shared"
-    one = home.client().runs.submit(
-        Task(
-            image=SHELL_IMAGE,
-            commands=[
-                "echo first; while [ ! -e /data/go ]; do sleep 0.05; done",
-                "echo to stderr > /dev/stderr; echo third",
-            ],
-            volumes=[f"{folder}:/data"],
-        )
-    )
-    printed = one.logs()
-    assert next(printed) == b"first\n"
-    (folder / "go").touch()
-    assert b"".join(printed) == EMPTIED + b"to stderr\nthird\n"
+@pytest.mark.parametrize("user", [None, "1000:1000"])
+def test_a_container_that_opens_its_output_by_name_loses_nothing(home: Home, user: str | None) -> None:
+    commands = ["echo first; echo to stderr > /dev/stderr; echo third", "seq 1 1000 | tee /dev/stderr > /dev/null"]
+    one = home.client().runs.submit(Task(image=SHELL_IMAGE, commands=commands, user=user))
+    numbers = b"".join(b"%d\n" % number for number in range(1, 1001))
+    assert b"".join(one.logs()) == b"first\nto stderr\nthird\n" + numbers
     one.refresh()
     assert one.status == RunStatus.DONE
 
 
 def test_what_a_job_leaves_in_the_background_ends_with_it(home: Home, engine: DockerEngine) -> None:
-    leaves = "(setsid sh -c 'trap \"\" TERM HUP; echo left; sleep 600' &); while [ ! -s /dstack/log ]; do :; done"
+    leaves = "(setsid sh -c 'trap \"\" TERM HUP; echo left; touch left; sleep 600' &); while [ ! -e left ]; do :; done"
     assert run(home, leaves, "echo over") == ("left\nover\n", RunStatus.DONE, "")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dstack.agent.confidential import joined, keep, public
 from dstack.agent.full_disk import set_aside
 from dstack.agent.keeping import write_number
+from dstack.agent.output import make_pipe
 from dstack.agent.paths import JobFolder, read_json, write_json
 from dstack.errors import AgentRefused
 from dstack.protocol.agent import LOG_STREAMS, JobOrder
@@ -27,10 +28,10 @@ def accept(folder: JobFolder, order: JobOrder) -> None:
     for stream in LOG_STREAMS:
         folder.log(stream).touch(mode=0o600)
     write_number(folder.log_start("job"), 0)
-    write_number(folder.log_shift("job"), 0)
-    for path in (folder.pid, folder.end):
-        set_aside(path)
-    set_aside(folder.stop, again=True)
+    make_pipe(folder)
+    set_aside(folder.end)
+    for path in (folder.pid, folder.stop):
+        set_aside(path, again=True)
     _write_keys(folder, [line for key in order.authorized_keys if (line := _key_line(key)) is not None])
     keep(folder, order)
     write_json(folder.order, public(order))

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from dstack.agent.forgotten import Forgotten
 from dstack.agent.full_disk import in_words
 from dstack.agent.keeping import JobLog, Keeping
 from dstack.agent.notes import note
+from dstack.agent.output import holding_pipe, make_pipe
 from dstack.agent.paths import Home, JobFolder, read_json, write_json
 from dstack.agent.runtimes.base import Runtime
 from dstack.agent.supervisor import Ending
@@ -288,6 +290,14 @@ class Jobs:
         self._report(job, state=RUNNING, started_at=started_at, working_dir=place, alone_since=alone_since, layers=())
 
     async def _live(self, job: Job) -> None:
+        if job.report.state == PREPARING:
+            # An agent of an earlier version accepted it without; what is wrong then is seen at the start.
+            with suppress(OSError):
+                make_pipe(job.folder)
+        with holding_pipe(job.folder):
+            await self._see_to_its_end(job)
+
+    async def _see_to_its_end(self, job: Job) -> None:
         try:
             if job.report.state == PREPARING:
                 await self._prepare(job)
@@ -312,7 +322,6 @@ class Jobs:
             ending = Ending("start_failed", self._clock.now().timestamp(), message="The agent met an error of its own")
         ending = await job.runtime.settle(job.folder, ending)
         note(job.folder, self._clock, f"the end: {ending.end}{ending.message and ': ' + ending.message}")
-        await asyncio.to_thread(self._look_at_its_log, job)
         self.on_end(job.order.job_id)
         cleaning = asyncio.create_task(job.runtime.clean_up(job.folder), name=f"what {job.order.job_id} left")
         # Its cards are others' only once nothing of it is left; a slow engine must not hide the end for long.
@@ -327,12 +336,6 @@ class Jobs:
             except OSError as error:  # a want of the agent's, of descriptors for example: the job goes on
                 log.warning("Job %s is looked after again: %s", job.order.job_id, error)
                 await asyncio.sleep(LOOK_AGAIN_S)
-
-    def _look_at_its_log(self, job: Job) -> None:
-        try:
-            job.logs["job"].look()
-        except OSError as error:
-            log.warning("How much job %s has printed is not quite known: %s", job.order.job_id, error)
 
     async def _prepare(self, job: Job) -> None:
         """Fetch what the job needs, unless somebody stops it meanwhile."""

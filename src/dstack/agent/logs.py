@@ -101,7 +101,8 @@ class _Follower:
             # In this order: what is there after the end was there before it.
             has_ended = self.job.ended.is_set()
             room = LOG_WINDOW_BYTES - (self._sent - self.log.acknowledged)
-            data = await self._read(descriptor, min(room, LOG_FRAME_BYTES))
+            count_max = min(room, LOG_FRAME_BYTES)
+            data = await read_at(descriptor, count_max, self._sent) if count_max > 0 else b""
             if room > 0 and self.log.first > self._sent:
                 await self._send_gap(self.log.first)  # and what was read may be of a hole
             elif data:
@@ -114,18 +115,6 @@ class _Follower:
                 self._watch = watch  # and look once more: it may have grown before
             else:
                 await self._wait_for_more()
-
-    async def _read(self, descriptor: int, count_max: int) -> bytes:
-        """What follows in the log; what was read of a file that the job emptied meanwhile is nothing of it."""
-        if self.log.has_strays(descriptor):
-            await asyncio.to_thread(self.log.look)
-        while True:
-            shift = self.log.shift
-            data = await read_at(descriptor, count_max, self._sent + shift) if count_max > 0 else b""
-            if self.log.was_emptied(descriptor):
-                await asyncio.to_thread(self.log.look)
-            elif shift == self.log.shift:
-                return data
 
     def _grew(self) -> None:
         self._watch = None
@@ -147,7 +136,6 @@ class _Follower:
 
     async def _send_frame(self, data: bytes) -> None:
         frame = {"t": "log", **self._place()}
-        self.log.saw(self._sent, data)
         self._sent += len(data)
         self._sent_at = asyncio.get_running_loop().time()
         await self._send(frame, data)

@@ -71,11 +71,10 @@ async def _live(
         asyncio.get_running_loop().add_signal_handler(number, leaving.set)
     clock, wants = SystemClock(), Wants()
     engine = ContainerEngine()
-    containers = ContainerRuntime(
-        engine, clock, Maker(home, engine, found.cards), ImageStore(home.images, engine, clock)
-    )
+    plain = ProcessRuntime(spawner, clock, found.cards)
+    maker, images = Maker(home, engine, found.cards), ImageStore(home.images, engine, clock)
     keeping = Keeping(home.jobs, bounds)
-    runtimes = Runtimes(ProcessRuntime(spawner, clock, found.cards), containers)
+    runtimes = Runtimes(plain, ContainerRuntime(engine, clock, maker, images, plain.spawn))
     jobs = Jobs(home, runtimes, partial(fetch_files, BlobCache(home.blobs, wants.fetch), clock), keeping, clock)
     sampler = Sampler(jobs, clock)
     jobs.on_run = sampler.job_runs

@@ -106,7 +106,7 @@ class JobFolder:
 
     @property
     def lock(self) -> Path:
-        """Locked for as long as the job's supervisor lives."""
+        """Locked for as long as the job's supervisor lives. The process that has it writes the job's log."""
         return self.root / "lock"
 
     @property
@@ -179,6 +179,11 @@ class JobFolder:
         """The public keys that may open the way into this job, one a line."""
         return self.root / "authorized_keys"
 
+    @property
+    def pipe(self) -> Path:
+        """Where the job prints. One of an earlier agent, or on another kernel, has none, and prints into its log."""
+        return self.root / "job.pipe"
+
     def log(self, stream: str) -> Path:
         """The log of one of the `LOG_STREAMS`."""
         return self.root / f"{stream}.log"
@@ -186,10 +191,6 @@ class JobFolder:
     def log_start(self, stream: str) -> Path:
         """Which byte of a log is the first that is still there."""
         return self.root / f"{stream}.start"
-
-    def log_shift(self, stream: str) -> Path:
-        """How far behind its place in the log each byte is in the file."""
-        return self.root / f"{stream}.shift"
 
 
 def socket_path(home: Path) -> Path:

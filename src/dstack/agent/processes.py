@@ -3,10 +3,15 @@
 import os
 import select
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 MARKER = "DSTACK_JOB_ID"
 """The variable that every process of a job carries, unless it took care to drop it."""
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_START = 19
+"""Place behind the name in a `stat`."""
 
 FREEZE_PASSES_MAX = 50
 END_PASSES_MAX = 200
@@ -22,15 +27,22 @@ def parents() -> dict[int, int]:
     """The parent of every process that is no zombie."""
     found: dict[int, int] = {}
     for pid in pids():
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                # The name, in parentheses, may hold anything.
-                state, parent = file.read().rpartition(b")")[2].split()[:2]
-        except OSError:
-            continue
-        if state not in (b"Z", b"X"):
-            found[pid] = int(parent)
+        words = _stat_of(pid)
+        if words and words[0] not in (b"Z", b"X"):
+            found[pid] = int(words[1])
     return found
+
+
+def is_frozen(pid: int) -> bool:
+    """Whether a process is stopped, by a signal or by a debugger."""
+    words = _stat_of(pid)
+    return bool(words) and words[0] in (b"T", b"t")
+
+
+def age_s(pid: int) -> float:
+    """How many seconds ago a process began; 0 where it is gone."""
+    words = _stat_of(pid)
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(words[_START]) / TICKS_PER_S if words else 0.0
 
 
 def below(roots: Iterable[int], parent_of: dict[int, int]) -> set[int]:
@@ -103,6 +115,16 @@ def is_named(groups: str, name: str) -> bool:
         False
     """
     return name in groups.replace(f"conmon-{name}", "")
+
+
+def _stat_of(pid: int) -> list[bytes]:
+    """What the kernel says of a process, from its state on; nothing where it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The name, in parentheses, may hold anything.
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
 
 
 def _groups_of(pid: int) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dstack.agent import supervisor
 from dstack.agent.paths import JobFolder
+from dstack.agent.signals import SIGNALS
 
 RECEIVE_BYTES = 1 << 16
 DESCRIPTORS_MAX = 1 << 16
@@ -48,7 +49,7 @@ def _live(line: socket.socket) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # Supervisors that have ended are nobody's business here: how they ended is in their folders.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     gc.freeze()
     waiting = b""
     while received := line.recv(RECEIVE_BYTES):

@@ -1,34 +1,37 @@
-"""The process above one job: starts it, sees that it ends with all that came from it, and writes down how.
+"""The process above one job: starts it, moves what it prints into its log, and writes down how it has ended.
 
-It needs neither the agent nor the spawner to live. What it is told comes as files in the job's folder, and as SIGTERM,
-which means: somebody wrote the file `stop`. It is single-threaded and takes its signals when it asks for them
-(`sigtimedwait`), so that nothing here can be interrupted in the wrong place.
+It needs neither the agent nor the spawner to live. What it is asked comes as files in the job's folder, and as SIGTERM,
+which means: the file `stop` was written. It is single-threaded and takes its signals when it asks for them, so that
+nothing here can be interrupted in the wrong place.
 """
 
 import ctypes
+import fcntl
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dstack.agent import confidential, processes
+from dstack.agent.carrier import carry
 from dstack.agent.environment import find_shell, job_environment, resolve_working_dir
 from dstack.agent.full_disk import in_words
 from dstack.agent.notes import note
+from dstack.agent.output import Output, lost_in_words
 from dstack.agent.paths import JobFolder, read_json, take_lock, write_json
+from dstack.agent.signals import SIGNALS, signal_descriptor, take_signals
 from dstack.errors import DstackError
 from dstack.kit.clock import Clock, SystemClock
 from dstack.protocol.agent import JobOrder
 
 PR_SET_CHILD_SUBREAPER = 36
-SIGNALS = frozenset((signal.SIGCHLD, signal.SIGTERM))
-"""Blocked in the supervisor, from before its birth: none is ever lost."""
-
 SWEEP_S = 0.02
 SWEEP_S_MAX = 1.0
 GIVE_UP_S = 120.0
 """After so many seconds of SIGKILL, what is left cannot be killed (it hangs in the kernel, or is another user's)."""
+HELD_DESCRIPTOR_MIN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +51,15 @@ class StartFailed(Exception):
 
 
 def supervise(folder: JobFolder, started_at: float) -> None:
-    """Live as the supervisor of a job until it has ended.
+    """Live as the supervisor of a process job, or as the carrier of a container job, until the job has ended.
 
-    Does nothing where it has, or had, a supervisor already, or where the agent has given the job up meanwhile.
+    Does nothing where a process job has, or had, a supervisor already, or the agent has given the job up meanwhile.
 
     Args:
         started_at: seconds since the epoch, to be written down.
     """
+    if (read_json(folder.order) or {}).get("container") is not None:
+        return carry(folder, started_at)
     if take_lock(folder.lock) is None or folder.pid.exists() or folder.end.exists():
         return
     order = confidential.joined(folder, read_json(folder.order) or {})
@@ -72,6 +77,8 @@ class _Supervisor:
         self._folder = folder
         self._order = order
         self._clock = clock
+        self._output = Output(folder)
+        self._signals = signal_descriptor(SIGNALS)
         self._main = 0
         self._main_status: int | None = None
         self._end = "exited"
@@ -127,6 +134,7 @@ class _Supervisor:
             processes.send(signal.SIGCONT, targets)
 
     def _await_signal(self) -> None:
+        """Until a signal comes or something is due; what the job prints is moved meanwhile."""
         now = time.monotonic()
         if now >= self._kill_at:
             timeout_s = self._pause_s
@@ -134,8 +142,7 @@ class _Supervisor:
         else:
             timeout_s = max(0.0, min(self._deadline, self._kill_at) - now)
         # Longer waits than a day overflow on some systems, and one wake-up a day costs nothing.
-        taken = signal.sigtimedwait(SIGNALS, min(timeout_s, 86400.0))
-        if taken is not None and taken.si_signo == signal.SIGTERM:
+        if self._output.wait(self._signals, min(timeout_s, 86400.0)) and signal.SIGTERM in take_signals(self._signals):
             wish = read_json(self._folder.stop) or {}
             grace_s = float(wish.get("grace_s", self._order.stop_grace_s))
             self._note(f"asked to stop, with {grace_s:g} s of grace")
@@ -150,13 +157,15 @@ class _Supervisor:
         return True
 
     def _ending(self) -> Ending:
+        lost = lost_in_words(self._output.empty())
+        message = "; ".join(filter(None, (self._message, lost)))
         if self._main_status is None:
-            return Ending(self._end, self._now(), message=self._message)
+            return Ending(self._end, self._now(), message=message)
         code = os.waitstatus_to_exitcode(self._main_status)
         number = -code if code < 0 else None
         code = 128 - code if code < 0 else code
         self._note(f"ended with exit code {code}" + ("" if number is None else f", by signal {number}"))
-        return Ending(self._end, self._now(), code, number, self._message)
+        return Ending(self._end, self._now(), code, number, message)
 
     def _now(self) -> float:
         return self._clock.now().timestamp()
@@ -197,7 +206,9 @@ def _become_job(folder: JobFolder, working_dir: Path, argv: list[str], env: dict
     try:
         os.setsid()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        output = os.open(folder.log("job"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        _hold_open(folder)
+        # Not for reading, too: some programs take an output that is readable for one whose reader is gone.
+        output = os.open(folder.pipe, os.O_WRONLY | os.O_CLOEXEC)
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.chdir(working_dir)
@@ -209,3 +220,11 @@ def _become_job(folder: JobFolder, working_dir: Path, argv: list[str], env: dict
         os.write(report_to, f"The shell `{argv[0]}` could not be started: {error}".encode())
     finally:
         os._exit(127)
+
+
+def _hold_open(folder: JobFolder) -> None:
+    """Have the job itself be a reader of its pipe, so that it gets no SIGPIPE while supervisor and agent are dead."""
+    descriptor = os.open(folder.pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with suppress(OSError):  # so few descriptors are allowed
+        # A number that no script uses by itself.
+        fcntl.fcntl(descriptor, fcntl.F_DUPFD, HELD_DESCRIPTOR_MIN)

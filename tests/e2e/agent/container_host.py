@@ -1,6 +1,7 @@
 """The container jobs of one host, inside the test's own process: what takes minutes elsewhere can be quick here."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from dstack.agent.files import BlobCache
 from dstack.agent.gpus.cards import Cards
 from dstack.agent.jobs import Jobs, Runtimes
 from dstack.agent.keeping import Bounds, Keeping
-from dstack.agent.paths import Home
+from dstack.agent.paths import Home, JobFolder
 from dstack.agent.runtimes.container import ContainerRuntime
 from dstack.kit.clock import Clock, SystemClock
 from dstack.protocol.agent import Container, JobOrder, JobReport
@@ -25,7 +26,24 @@ from tests.e2e.home import wait_for
 from tests.engines import SHELL_IMAGE
 from tests.patience import PATIENCE_S
 
+CARRIER = """
+import os, signal, sys
+from pathlib import Path
+from dstack.agent.paths import JobFolder
+from dstack.agent.signals import SIGNALS
+from dstack.agent.supervisor import supervise
+signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+if os.fork() == 0:
+    os.setsid()
+    supervise(JobFolder(Path(sys.argv[1])), float(sys.argv[2]))
+"""
 ROOMY = Disk(10**12, 10**12)
+
+
+async def spawn(folder: JobFolder, started_at: float) -> None:
+    """Fork a carrier, as the spawner of an agent does."""
+    spawner = await asyncio.create_subprocess_exec(sys.executable, "-c", CARRIER, str(folder.root), str(started_at))
+    await spawner.wait()
 
 
 class FailingEngine(ContainerEngine):
@@ -72,7 +90,7 @@ class ContainerHost:
         engine = engine or ContainerEngine((str(socket),))
         self.images = ImageStore(self.home.images, engine, clock, stall_s=stall_s, measure=lambda folder: self.disk)
         maker = Maker(self.home, engine, lambda: Cards(()))
-        self.runtime = ContainerRuntime(engine, clock, maker, self.images, away_max_s, silence_max_s)
+        self.runtime = ContainerRuntime(engine, clock, maker, self.images, spawn, away_max_s, silence_max_s)
         fetch = partial(fetch_files, BlobCache(self.home.blobs, _no_blob), clock)
         keeping = Keeping(self.home.jobs, Bounds(1 << 30))
         self.jobs = Jobs(self.home, Runtimes(self.runtime, self.runtime), fetch, keeping, clock)

@@ -246,4 +246,5 @@ async def test_a_supervisor_holds_nothing_of_the_agent_open(agent: Agent) -> Non
         folder = f"/proc/{agent.supervisor(J)}/fd"
         held = {os.readlink(f"{folder}/{name}") for name in os.listdir(folder)}
     job = agent.home / "jobs" / J
-    assert held == {os.devnull, str(job / "agent.log"), str(job / "lock")}
+    own = {str(job / name) for name in ("agent.log", "lock", "job.log", "job.pipe")}
+    assert held == {os.devnull, "anon_inode:[signalfd]", *own}

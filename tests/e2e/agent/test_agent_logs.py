@@ -2,13 +2,14 @@
 
 import asyncio
 import os
+import shlex
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dstack.agent.keeping import EMPTIED
 from dstack.agent.paths import Home
 from dstack.protocol.agent import to_json
 from tests.e2e.agent.agent_client import PATIENCE_S, Agent, Client, J, connected, order_for
@@ -135,80 +136,45 @@ async def test_a_server_that_lost_its_store_is_told_what_is_gone(agent: Agent) -
     assert_right_but_for_its_gaps(client, size)
 
 
-def pass_gate(agent: Agent) -> None:
-    (agent.home / "gate").write_text("open\n")
-
-
-async def test_what_a_job_prints_after_it_emptied_its_log_is_there_once(agent: Agent) -> None:
-    wait = f"read line <{gate(agent)}"
-    async with connected(agent) as client:
-        await client.start(
-            J,
-            f"echo first; {wait}; echo to stderr > /dev/stderr; echo third; {wait}; "
-            f"echo four > /dev/stdout; echo five; {wait}; echo five > /dev/stdout",
-        )
-        for last in (b"first\n", b"third\n", b"five\n"):
-            await client.line(J, last)
-            await asyncio.to_thread(pass_gate, agent)
-        report = await client.logged(J)
-    parts = (b"first\n", b"to stderr\nthird\n", b"four\nfive\n", b"five\n")
-    assert (bytes(client.log_of(J)), client.gaps) == (EMPTIED.join(parts), [])
-    assert report.log_bytes == len(client.log_of(J))
-
-
-async def test_a_large_log_goes_on_where_it_was_emptied(agent: Agent) -> None:
-    size = 32_000_000
-    async with connected(agent) as client:
-        script = f"{printing(size)}; read line <{gate(agent)}; echo late > /dev/stderr; {printing(size)}"
-        await client.start(J, script)
-        await client.until(lambda: len(client.log_of(J)) == size)
-        await until_on_disk(agent, STEPS_BYTES)
-        await asyncio.to_thread(pass_gate, agent)
-        report = await client.logged(J)
-        await until_on_disk(agent, STEPS_BYTES)
-    after = bytes(client.log_of(J)[size:])
-    assert (client.log_of(J)[:size], client.gaps) == (numbered(0, size), [])
-    assert report.log_bytes == size + len(after)
-    assert after.count(EMPTIED) == after.count(b"late\n") == 1
-    # What was appended just when the agent saw it may be told before what came first.
-    assert sorted(after.splitlines()) == sorted([EMPTIED.strip(), b"late", *numbered(0, size).splitlines()])
-
-
-async def test_a_program_that_keeps_its_own_place_in_the_emptied_log_loses_nothing(agent: Agent) -> None:
-    async with connected(agent) as client:
-        tee = f"{printing(4_000_000)} | tee /dev/stderr >/dev/null"
-        await client.start(J, f"echo first; read line <{gate(agent)}; {tee}; echo last")
-        await client.line(J, b"first\n")
-        await asyncio.to_thread(pass_gate, agent)
-        await client.logged(J)
-    text = bytes(client.log_of(J))
-    # What is appended meanwhile may come in between.
-    assert text.count(b"last\n") == 1 and client.gaps == []
-    assert text.replace(b"last\n", b"") == b"first\n" + EMPTIED + numbered(0, 4_000_000)
-
-
-@pytest.mark.parametrize("agent_dies", [False, True])
-async def test_who_asks_again_for_what_was_emptied_gets_a_gap(agent: Agent, agent_dies: bool) -> None:
-    first = numbered(0, 1000)
-    async with connected(agent, acknowledges=False) as client:
-        wait = f"read line <{gate(agent)}"
-        await client.start(J, f"{printing(1000)}; {wait}; echo longer > /dev/stderr; {printing(5000)}; {wait}")
-        await client.until(lambda: len(client.log_of(J)) == 1000)
-        await asyncio.to_thread(pass_gate, agent)
-        await client.until(lambda: numbered(4000, 5000) in client.log_of(J))
-    assert client.log_of(J)[:1000] == first
-    if agent_dies:
-        agent.kill()
-        agent.start()
-    async with connected(agent) as again:
-        again.follow(J)
-        await asyncio.to_thread(pass_gate, agent)
-        await again.logged(J)
-    assert again.gaps == [(0, 1000)]
-    assert again.log_of(J)[1000:] == client.log_of(J)[1000:]
-    assert sorted(again.log_of(J)[1000:].splitlines()) == sorted(
-        [EMPTIED.strip(), b"longer", *numbered(0, 5000).splitlines()]
+async def test_a_job_that_opens_its_output_by_name_loses_nothing(agent: Agent) -> None:
+    script = (
+        "echo first; echo to stderr > /dev/stderr; echo third; echo four > /dev/stdout; echo five >&2; "
+        f"{printing(4_000_000)} | tee /dev/stderr > /dev/null; echo last > /proc/self/fd/1"
     )
+    async with connected(agent) as client:
+        await client.start(J, script)
+        report = await client.logged(J)
+    text = bytes(client.log_of(J))
+    assert text == b"first\nto stderr\nthird\nfour\nfive\n" + numbered(0, 4_000_000) + b"last\n"
+    assert (client.gaps, report.log_bytes) == ([], len(text))
+
+
+async def test_a_job_that_another_user_continues_can_open_its_output_by_name(agent: Agent) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    program = "import os; os.setuid(65534); open('/dev/stderr', 'w').write('nobody\\n')"
+    async with connected(agent) as client:
+        await client.start(J, f"{sys.executable} -c {shlex.quote(program)}")
+        await client.logged(J)
+    assert bytes(client.log_of(J)) == b"nobody\n"
+
+
+async def test_whoever_dies_no_byte_is_lost(agent: Agent) -> None:
+    script = f"{printing(100_000)}; read line <{gate(agent)}; {printing(1_000_000, 100_000)}; touch over; sleep 1000"
+    async with connected(agent) as client:
+        await client.start(J, script)
+        await client.until(lambda: len(client.log_of(J)) == 100_000)
+    supervisor = agent.supervisor(J)
+    agent.kill()
+    os.kill(supervisor, signal.SIGKILL)
+    await asyncio.to_thread((agent.home / "gate").write_text, "open\n")
+    agent.start()
+    async with connected(agent) as client:
+        client.follow(J)
+        report = await client.logged(J)
+    assert report.end == "supervisor_lost"
+    assert bytes(client.log_of(J)) == numbered(0, len(client.log_of(J)))
+    assert len(client.log_of(J)) >= 100_000
 
 
 async def test_a_bound_that_is_no_number_is_one_clear_message(tmp_path: Path) -> None:

@@ -12,13 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from dstack.agent import processes
 from dstack.agent.admission import accept
 from dstack.agent.gpus.cards import Cards
-from dstack.agent.paths import JobFolder, read_json
+from dstack.agent.output import holding_pipe
+from dstack.agent.paths import JobFolder, read_json, write_json
 from dstack.agent.processes import marked
-from dstack.agent.runtimes import process
+from dstack.agent.runtimes import last_resort, process
 from dstack.agent.runtimes.process import ProcessRuntime
-from dstack.agent.supervisor import SIGNALS, Ending
+from dstack.agent.signals import SIGNALS
+from dstack.agent.supervisor import Ending
 from dstack.errors import AgentRefused
 from dstack.kit.clock import SystemClock
 from tests.e2e.agent.agent_client import PATIENCE_S, J, order_for
@@ -142,3 +145,50 @@ async def test_a_kernel_without_pidfds_is_enough(
     spawner.answer(asked, pid=spawner.supervise(asked))
     await starting
     assert (await spawner.runtime.wait(folder, order)).exit_code == 7
+
+
+async def test_a_frozen_supervisor_and_job_are_ended_by_a_stop(tmp_path: Path, spawner: Spawner) -> None:
+    folder = folder_of(tmp_path, "frozen", "trap 'echo bye; exit 3' TERM; kill -STOP $PPID; kill -STOP $$; sleep 600")
+    supervisor = spawner.supervise(folder)
+    await until(lambda: state_of(supervisor) == "T")
+    waiting = asyncio.create_task(spawner.runtime.wait(folder, order_for(folder.job_id, "")))
+    write_json(folder.stop, {"grace_s": PATIENCE_S})
+    spawner.runtime.stop(folder)
+    ending = await asyncio.wait_for(waiting, PATIENCE_S)
+    assert (ending.end, ending.exit_code) == ("stopped", 3)
+    assert folder.log("job").read_bytes().startswith(b"bye\n")
+
+
+@pytest.mark.parametrize("end", ["max_duration", "stopped"])
+async def test_a_supervisor_that_stays_frozen_is_killed_with_its_job_when_an_end_is_due(
+    tmp_path: Path, spawner: Spawner, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr(last_resort, "CONTINUE_AFTER_S", 0.0)
+    monkeypatch.setattr(last_resort, "FROZEN_MAX_S", 0.0)
+    monkeypatch.setattr(last_resort, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(processes, "is_frozen", lambda pid: True)
+    # One process of it has dropped the job's marker.
+    script = "env -i sleep 600 & echo $! >unmarked; echo up; kill -STOP $PPID; sleep 600"
+    folder = folder_of(tmp_path, f"stays-{end}", script)
+    order = order_for(folder.job_id, "", stop_grace_s=0.0, max_duration_s=0.1 if end == "max_duration" else None)
+    with holding_pipe(folder):
+        supervisor = spawner.supervise(folder)
+        await until(lambda: state_of(supervisor) == "T")
+        waiting = asyncio.create_task(spawner.runtime.wait(folder, order))
+        if end == "stopped":
+            write_json(folder.stop, {"grace_s": 0.0})
+            spawner.runtime._end_without_it(folder, "stopped", 0.0)
+        ending = await asyncio.wait_for(waiting, PATIENCE_S)
+        assert await spawner.runtime.settle(folder, ending) == ending
+    assert (ending.end, ending.message) == (
+        end,
+        "The process that watched over the job did nothing, perhaps since it was frozen; both were killed",
+    )
+    assert folder.log("job").read_bytes() == b"up\n"
+    assert not marked(folder.job_id)
+    assert int((folder.files / "unmarked").read_text()) not in processes.parents()
+
+
+def state_of(pid: int) -> str:
+    """What a process does, as the kernel says in one letter."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

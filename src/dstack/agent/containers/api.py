@@ -5,6 +5,7 @@ Paths carry no version: an engine then answers as its newest one does.
 
 import asyncio
 import json
+import os
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -80,6 +81,15 @@ class ContainerEngine:
             EngineRefused, EngineAway
         """
         return engine_of(await self.call("GET", "/version", timeout_s=timeout_s)).name == PODMAN
+
+    async def shares_kernel(self) -> bool:
+        """Return whether containers run on this machine's kernel, and not in a virtual machine of the engine's.
+
+        Raises:
+            EngineRefused, EngineAway
+        """
+        known = (await self.call("GET", "/version")).get("KernelVersion")
+        return known is None or known == os.uname().release
 
     async def is_back(self, within_s: float) -> bool:
         """Wait until the engine answers, for `within_s` seconds at most. Whether it does."""

@@ -90,7 +90,7 @@ def creation(
     container, program = _container(order), program_of(order, image)
     mounts = [
         _bind(launcher, LAUNCHER, read_only=True),
-        _bind(folder.log("job"), LOG),
+        _bind(folder.pipe if folder.pipe.exists() else folder.log("job"), LOG),
         _bind(folder.files, FILES),
         *(_bind(Path(mount.source), mount.path) for mount in container.mounts),
     ]

@@ -1,7 +1,7 @@
 """A tiny static program that is mounted into every job's container and starts the job there.
 
 It needs nothing of the image, not even a shell or a C library, so that the output of any image goes where that of a
-process job goes: straight into a file, whatever becomes of agent and engine. Its arguments:
+process job goes: into the job's pipe, whatever becomes of agent and engine. Its arguments:
 
     launch LOG MESSAGE CANDIDATE... "" "" ARGUMENT...
 

@@ -14,6 +14,7 @@ from dstack.agent.containers.creation import HOME_LABEL, JOB_LABEL, creation, er
 from dstack.agent.containers.images import Image
 from dstack.agent.containers.mounted import give_files, lay_out, made_for
 from dstack.agent.gpus.cards import Cards, Grant
+from dstack.agent.output import print_into_log
 from dstack.agent.paths import Home, JobFolder
 from dstack.errors import AgentRefused
 from dstack.protocol.agent import Container, JobOrder
@@ -52,6 +53,8 @@ class Maker:
             EngineRefused, EngineAway
         """
         await asyncio.to_thread(lay_out, folder, order, self._launcher)
+        if not await self._engine.shares_kernel():
+            await asyncio.to_thread(print_into_log, folder)
         grant = await self._grant(order, container)
         body = creation(order, image, folder, {HOME_LABEL: self._label}, self._launcher, grant)
         id = await self._create(_name(order.job_id), body)

@@ -35,7 +35,6 @@ def lay_out(folder: JobFolder, order: JobOrder, program: Path) -> None:
         remove_tree(folder.absolute)
         elsewhere.rename(folder.absolute)
         _check_inside(folder, order)
-    folder.log("job").chmod(0o666)
     folder.script.write_text(script_text(order))
     folder.script.chmod(0o644)
     for mount in order.container.mounts if order.container else ():

@@ -19,6 +19,7 @@ from dstack.agent.containers.launcher import NOT_STARTED
 from dstack.agent.containers.refusals import refusal_of_start
 from dstack.agent.metrics.groups import ControlGroup, find_group
 from dstack.agent.notes import note
+from dstack.agent.output import await_emptied, waiting_bytes
 from dstack.agent.paths import JobFolder, read_json
 from dstack.agent.supervisor import Ending
 from dstack.kit.clock import Clock, SystemClock
@@ -34,6 +35,9 @@ SIGNAL_TIMEOUT_S = 5.0
 KILL_EVERY_S = 5.0
 KILL_TRIES = 24
 """After so many, what is left cannot be killed (it hangs in the kernel)."""
+
+CARRIED_WITHIN_S = 5.0
+"""How long what the job has printed may take on its way into the log, where we want to read it."""
 
 EVENTS_STALL_S = 5.0
 KILLED, TERMINATED = 128 + 9, 128 + 15
@@ -169,7 +173,7 @@ class Watch:
         state = await self._inspect(id)
         if state.get("Status") == "created" and not state.get("ExitCode"):
             # The agent died between its note and the start, or the engine just then.
-            if self.folder.log("job").stat().st_size:
+            if self.folder.log("job").stat().st_size or waiting_bytes(self.folder):
                 return {"Lost": "the container engine of the machine died while it started it"}
             try:
                 await self.engine.call("POST", f"/containers/{id}/start")
@@ -226,9 +230,10 @@ class Watch:
         with suppress(EngineRefused, EngineAway):
             if self.order.script and await self.engine.is_podman(SIGNAL_TIMEOUT_S):
                 # Its init passes a signal on to its own child alone, and that is a shell which waits for what it runs.
-                await self._execute("kill -TERM -1")
+                await self._execute("kill -TERM -1; kill -CONT -1")
                 return
-        await self._signal("SIGTERM")
+        # A process that was stopped gets its SIGTERM only when it is continued.
+        await asyncio.gather(self._signal("SIGTERM"), self._signal("SIGCONT"))
 
     async def _execute(self, command: str) -> None:
         known = read_json(self.folder.container) or {}
@@ -262,7 +267,7 @@ class Watch:
             why = refusal_of_start(self.order.container, state["Refused"])
             return Ending("start_failed", self._now(), message=why.message)
         code = int(state.get("ExitCode", 0))
-        if code == NOT_STARTED and (missing := _said_by_launcher(self.folder)):
+        if code == NOT_STARTED and (missing := await asyncio.to_thread(_said_by_launcher, self.folder)):
             return Ending("start_failed", self._now(), message=missing)
         note(self.folder, self.clock, f"ended with exit code {code}")
         return Ending(end, self._now(), code, None, await self._why(end, state))
@@ -319,7 +324,8 @@ async def _first(exited: "Task[dict[str, Any]]", asked: Event | None, timeout_s:
 
 
 def _said_by_launcher(folder: JobFolder) -> str:
-    """What the launcher wrote where it found nothing to start; nothing where the job itself has ended so."""
+    """What the launcher wrote where it found nothing to start; nothing where the job itself has ended so. Blocks."""
+    await_emptied(folder, CARRIED_WITHIN_S)
     missing = str((read_json(folder.container) or {}).get("missing"))
     with open(folder.log("job"), "rb") as file:
         return missing if file.read(len(missing.encode()) + 2) == f"{missing}\n".encode() else ""

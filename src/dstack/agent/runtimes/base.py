@@ -2,19 +2,24 @@
 
 import asyncio
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeAlias
 
 from dstack.agent import confidential
 from dstack.agent.metrics.usage import Usage
-from dstack.agent.paths import JobFolder, read_json, write_json
+from dstack.agent.output import empty_pipe, lost_in_words
+from dstack.agent.paths import JobFolder, read_json, take_lock, write_json
+from dstack.agent.runtimes.last_resort import end_below, until_lost
 from dstack.agent.supervisor import Ending
 from dstack.protocol.agent import JobOrder, Layer
 
 log = logging.getLogger(__name__)
+
+LOOK_S = 0.02
 
 Tell = Callable[[tuple[Layer, ...]], None]
 """Hears how far the layers of a job's image are."""
@@ -79,9 +84,50 @@ class Runtime(ABC):
     async def settle(self, folder: JobFolder, ending: Ending) -> Ending:
         """Write down how a job has ended, unless that is written already. From then on nothing starts it any more.
 
+        The end is written by the process that holds the job's lock, once all that was printed is in the log. So the
+        supervisor has the last word, also one that was given up too early, or that is still to be born.
+
         Returns: the ending that holds.
         """
-        return await asyncio.to_thread(write_down, folder, ending)
+        if folder.end.exists():
+            return write_down(folder, ending)
+        lock = await self._take_over(folder)
+        try:
+            return await asyncio.to_thread(self._finish, folder, ending)
+        finally:
+            os.close(lock)
+
+    @abstractmethod
+    def ask_for_lock(self, folder: JobFolder) -> None:
+        """Have the process that holds a job's lock bring its work to an end, and let go of it."""
+
+    def end_what_is_left(self, folder: JobFolder) -> None:
+        """End what may still print, once nothing but this agent looks after the job. Blocks."""
+        return
+
+    async def _take_over(self, folder: JobFolder) -> int:
+        """The lock of a job, to be closed."""
+        losing: dict[int, asyncio.Task[None]] = {}
+        try:
+            while (lock := await asyncio.to_thread(take_lock, folder.lock)) is None:
+                self.ask_for_lock(folder)
+                if (pid := pid_of(folder)) is not None and pid not in losing:
+                    now_s = asyncio.get_running_loop().time()
+                    losing[pid] = asyncio.create_task(until_lost(pid, now_s), name=f"last resort for process {pid}")
+                for pid in [pid for pid, task in losing.items() if task.done()]:
+                    await asyncio.to_thread(end_below, pid)
+                await asyncio.sleep(LOOK_S)
+            return lock
+        finally:
+            for task in losing.values():
+                task.cancel()
+
+    def _finish(self, folder: JobFolder, ending: Ending) -> Ending:
+        if not folder.end.exists():
+            self.end_what_is_left(folder)
+            if lost := lost_in_words(empty_pipe(folder)):
+                ending = replace(ending, message="; ".join(filter(None, (ending.message, lost))))
+        return write_down(folder, ending)
 
     async def clean_up(self, folder: JobFolder) -> None:
         """Remove what a job that has ended left outside its folder."""
@@ -100,6 +146,12 @@ def write_start(folder: JobFolder, path: Path, known: Mapping[str, object]) -> N
     """Write down that a job was started: it never will be again, and so its secrets are forgotten. Blocks."""
     write_json(path, known, durable=True)
     confidential.forget(folder)
+
+
+def pid_of(folder: JobFolder) -> int | None:
+    """The process that holds a job's lock, or held it last; None where there was none yet."""
+    known = read_json(folder.pid)
+    return None if known is None else int(known["pid"])
 
 
 def write_down(folder: JobFolder, ending: Ending) -> Ending:

@@ -1,17 +1,19 @@
 """Jobs in containers of the host's engine, any image as it is.
 
-What a job prints goes straight into its log file, which is mounted into the container. All that is remembered is the
-file `container`: the engine knows the rest.
+What a job prints goes into its pipe, which is mounted into the container, and from there into its log by a carrier. All
+that is remembered is the file `container`: the engine knows the rest.
 """
 
 import asyncio
 import logging
 import os
+import signal
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
+from dstack.agent import processes
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
 from dstack.agent.containers.creation import program_of, working_dir_of
 from dstack.agent.containers.making import Maker
@@ -19,9 +21,10 @@ from dstack.agent.containers.refusals import no_engine, refusal_of_start
 from dstack.agent.containers.store import ImageStore
 from dstack.agent.containers.watching import AWAY_MAX_S, SILENCE_MAX_S, Watch
 from dstack.agent.notes import note
-from dstack.agent.paths import JobFolder, read_json
-from dstack.agent.runtimes.base import Runtime, Tell, Usages, write_start
+from dstack.agent.paths import JobFolder, is_locked, read_json
+from dstack.agent.runtimes.base import Runtime, Tell, Usages, pid_of, write_start
 from dstack.agent.supervisor import Ending
+from dstack.errors import AgentRefused
 from dstack.kit.clock import Clock
 from dstack.protocol.agent import Container, JobOrder
 
@@ -36,7 +39,11 @@ TRIES = 3
 LEFT_MAX_S = 600.0
 """How long a container that cannot be removed, since the engine is away, waits for it; then the sweep removes it."""
 
+CARRIER_LOOK_S = 2.0
+
 T = TypeVar("T")
+
+Spawn: TypeAlias = Callable[[JobFolder, float], Awaitable[object]]
 
 
 class ContainerRuntime(Runtime):
@@ -48,10 +55,12 @@ class ContainerRuntime(Runtime):
         clock: Clock,
         maker: Maker,
         images: ImageStore,
+        spawn: Spawn,
         away_max_s: float = AWAY_MAX_S,
         silence_max_s: float = SILENCE_MAX_S,
     ) -> None:
         """Args:
+        spawn: forks the carrier of a job that was started at a time, in seconds since the epoch.
         away_max_s: how long the engine may be away before its jobs are given up.
         silence_max_s: how long it may take to answer before it is taken to be away.
         """
@@ -59,6 +68,7 @@ class ContainerRuntime(Runtime):
         self._engine = engine
         self._clock = clock
         self._images = images
+        self._spawn = spawn
         self._away_max_s = away_max_s
         self._silence_max_s = silence_max_s
         self._watches: dict[str, Watch] = {}
@@ -86,6 +96,8 @@ class ContainerRuntime(Runtime):
         """Whether it runs is seen by `wait`, which also outlasts an engine that goes away just now."""
         async with self._starts:
             id = await self._outlast(folder, lambda: self._make(folder, order, started_at))
+            if folder.pipe.exists():
+                await self._spawn(folder, started_at)
             with suppress(EngineAway):
                 try:
                     await self._engine.call("POST", f"/containers/{id}/start")
@@ -129,9 +141,11 @@ class ContainerRuntime(Runtime):
     async def wait(self, folder: JobFolder, order: JobOrder) -> Ending:
         watch = Watch(self._engine, self._clock, folder, order, self._away_max_s, self._silence_max_s)
         self._watches[folder.job_id] = watch
+        carried = asyncio.create_task(self._keep_carried(folder), name=f"carrier of {folder.job_id}")
         try:
             ending = await watch.run()
         finally:
+            carried.cancel()
             self._watches.pop(folder.job_id, None)
         if image_id := (read_json(folder.container) or {}).get("image"):
             # Before the end is told: then the job's folder may go at any moment.
@@ -141,6 +155,20 @@ class ContainerRuntime(Runtime):
     def stop(self, folder: JobFolder) -> None:
         if (watch := self._watches.get(folder.job_id)) is not None:
             watch.stop_asked.set()
+
+    def ask_for_lock(self, folder: JobFolder) -> None:
+        if (pid := pid_of(folder)) is not None:
+            processes.send(signal.SIGTERM, [pid])
+            processes.send(signal.SIGCONT, [pid])
+
+    async def _keep_carried(self, folder: JobFolder) -> None:
+        """See that a job has a carrier. It replaces itself when it is killed, unless its twin is killed, too."""
+        while folder.pipe.exists():
+            await asyncio.sleep(CARRIER_LOOK_S)
+            if not is_locked(folder.lock):
+                log.warning("The carrier of job %s was killed, and is replaced", folder.job_id)
+                with suppress(AgentRefused):
+                    await self._spawn(folder, self.started_at(folder) or 0.0)
 
     def usage(self, folders: Sequence[JobFolder]) -> Usages:
         """From the files of the containers' control groups.

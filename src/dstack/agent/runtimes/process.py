@@ -11,6 +11,7 @@ import threading
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from dstack.agent import confidential, processes
 from dstack.agent.gpus.cards import Cards
 from dstack.agent.metrics.trees import owners, read_processes, usage_of
 from dstack.agent.notes import note
-from dstack.agent.paths import JobFolder, is_locked, read_json, take_lock, write_json
+from dstack.agent.paths import JobFolder, is_locked, read_json, write_json
 from dstack.agent.pythons import make_environment
-from dstack.agent.runtimes.base import Runtime, Tell, Usages, write_down
+from dstack.agent.runtimes.base import LOOK_S, Runtime, Tell, Usages, pid_of
+from dstack.agent.runtimes.last_resort import end_below, until_lost
 from dstack.agent.supervisor import Ending
 from dstack.errors import AgentRefused
 from dstack.kit.clock import Clock
@@ -31,7 +33,23 @@ log = logging.getLogger(__name__)
 SPAWN_TIMEOUT_S = 20.0
 ENVIRONMENTS_AT_ONCE = os.cpu_count() or 1
 """One keeps a core busy for seconds."""
-LOOK_S = 0.02
+
+
+@dataclass(slots=True)
+class _Resort:
+    """What is done where a supervisor does not bring about an end in time."""
+
+    end: str
+    due_s: float
+    """When it should have been there, in the loop's seconds."""
+    is_reached: bool = False
+    task: "asyncio.Task[None] | None" = None
+
+    async def run(self, pid: int) -> None:
+        """Wait for as long as the supervisor may take, then end the job without it."""
+        await until_lost(pid, self.due_s)
+        self.is_reached = True
+        await asyncio.to_thread(end_below, pid)
 
 
 class ProcessRuntime(Runtime):
@@ -47,6 +65,8 @@ class ProcessRuntime(Runtime):
         self._making = asyncio.Semaphore(ENVIRONMENTS_AT_ONCE)
         self._pidfds: dict[str, int] = {}
         """Of running jobs, by id."""
+        self._resorts: dict[str, _Resort] = {}
+        """Of running jobs whose end is to come at some time, by id."""
 
     def was_started(self, folder: JobFolder) -> bool:
         return folder.pid.exists()
@@ -66,14 +86,23 @@ class ProcessRuntime(Runtime):
         if visible := cards.visible(order.gpus):
             write_json(folder.visible, visible)
         await asyncio.to_thread(confidential.keep, folder, order)  # somebody may have cleaned up there
+        pid = await self.spawn(folder, started_at)
+        self._open(folder, pid)
+        if folder.job_id not in self._pidfds:
+            await _watched(folder, pid)
+
+    async def spawn(self, folder: JobFolder, started_at: float) -> int:
+        """Have a supervisor, or a carrier, forked for a job. Returns its pid.
+
+        Raises:
+            AgentRefused: there is none.
+        """
         request = {"folder": str(folder.root), "started_at": started_at}
         async with self._asking:
             answer = await self._ask_spawner(request)
         if "error" in answer:
             raise AgentRefused(answer["error"], hint="Restart the agent, and look at the limits of its user")
-        self._open(folder, answer["pid"])
-        if folder.job_id not in self._pidfds:
-            await _watched(folder, answer["pid"])
+        return int(answer["pid"])
 
     async def _ask_spawner(self, request: dict[str, Any]) -> dict[str, Any]:
         if self._streams is None:
@@ -96,43 +125,78 @@ class ProcessRuntime(Runtime):
         return os.path.normpath(folder.files.resolve() / order.working_dir)
 
     async def wait(self, folder: JobFolder, order: JobOrder) -> Ending:
-        if folder.job_id not in self._pidfds and (known := read_json(folder.pid)) is not None:
-            self._open(folder, known["pid"])
+        if folder.job_id not in self._pidfds and (pid := pid_of(folder)) is not None:
+            self._open(folder, pid)
             if not is_locked(folder.lock):
                 # The pid may be another process's by now.
                 self._close(folder)
-        if (pidfd := self._pidfds.get(folder.job_id)) is not None:
-            await _readable(pidfd)
+        if order.max_duration_s is not None and (pid := self._supervisor(folder)) is not None:
+            left_s = order.max_duration_s + order.stop_grace_s - processes.age_s(pid)
+            self._end_without_it(folder, "max_duration", left_s)
+        try:
+            if (pidfd := self._pidfds.get(folder.job_id)) is not None:
+                await _readable(pidfd)
+            if is_locked(folder.lock):
+                await _unlocked(folder.lock)
+        finally:
             self._close(folder)
-        if is_locked(folder.lock):
-            await _unlocked(folder.lock)
+            end = self._do_not_end(folder)
         ending = read_json(folder.end)
-        return Ending(**ending) if ending is not None else await self._lost(folder)
+        return Ending(**ending) if ending is not None else await self._lost(folder, end)
 
     def stop(self, folder: JobFolder) -> None:
+        if self._ask_to_stop(folder):
+            wish = read_json(folder.stop) or {}
+            self._end_without_it(folder, "stopped", float(wish.get("grace_s", 0.0)))
+
+    def ask_for_lock(self, folder: JobFolder) -> None:
+        with suppress(OSError):
+            write_json(folder.stop, {"grace_s": 0.0})
+        self._ask_to_stop(folder)
+
+    def end_what_is_left(self, folder: JobFolder) -> None:
+        if folder.pid.exists():
+            processes.end_marked(folder.job_id)
+
+    def _ask_to_stop(self, folder: JobFolder) -> bool:
+        """Returns whether there is a supervisor. One that somebody has frozen goes on."""
         if (pidfd := self._pidfds.get(folder.job_id)) is not None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-        elif (known := read_json(folder.pid)) is not None and is_locked(folder.lock):
-            processes.send(signal.SIGTERM, [known["pid"]])
+                signal.pidfd_send_signal(pidfd, signal.SIGCONT)
+        elif (pid := self._supervisor(folder)) is not None:
+            processes.send(signal.SIGTERM, [pid])
+            processes.send(signal.SIGCONT, [pid])
+        else:
+            return False
+        return True
 
-    async def settle(self, folder: JobFolder, ending: Ending) -> Ending:
-        """The supervisor has the last word, also one that we gave up too early, or that is still to be born."""
-        if folder.end.exists():
-            return write_down(folder, ending)
-        while (lock := await asyncio.to_thread(take_lock, folder.lock)) is None:
-            with suppress(OSError):
-                write_json(folder.stop, {"grace_s": 0.0})
-            self.stop(folder)
-            await asyncio.sleep(LOOK_S)
-        try:
-            # Who has the lock later sees that it is over.
-            settled = await asyncio.to_thread(write_down, folder, ending)
-            if settled is ending and folder.pid.exists():
-                await asyncio.to_thread(processes.end_marked, folder.job_id)
-            return settled
-        finally:
-            os.close(lock)
+    def _supervisor(self, folder: JobFolder) -> int | None:
+        """The supervisor of a job, if it lives."""
+        return pid_of(folder) if is_locked(folder.lock) else None
+
+    def _end_without_it(self, folder: JobFolder, end: str, left_s: float) -> None:
+        """Have a job end, as its supervisor should bring about within some seconds, also where that does nothing."""
+        if (pid := self._supervisor(folder)) is None:
+            return
+        due_s = asyncio.get_running_loop().time() + left_s
+        if (known := self._resorts.get(folder.job_id)) is not None:
+            if known.due_s <= due_s:
+                return
+            if known.task is not None:
+                known.task.cancel()
+        resort = _Resort(end, due_s)
+        resort.task = asyncio.create_task(resort.run(pid), name=f"last resort for {folder.job_id}")
+        self._resorts[folder.job_id] = resort
+
+    def _do_not_end(self, folder: JobFolder) -> str | None:
+        """The supervisor is gone. Returns which end was brought about without it, if that was so."""
+        resort = self._resorts.pop(folder.job_id, None)
+        if resort is None:
+            return None
+        if resort.task is not None:
+            resort.task.cancel()
+        return resort.end if resort.is_reached else None
 
     def usage(self, folders: Sequence[JobFolder]) -> Usages:
         """From what the kernel says of each process below the jobs' supervisors, and of what was started over SSH.
@@ -158,13 +222,21 @@ class ProcessRuntime(Runtime):
         if folder.entered.exists():
             await asyncio.to_thread(processes.end_marked, folder.job_id)
 
-    async def _lost(self, folder: JobFolder) -> Ending:
-        """The supervisor was killed: nobody watches what it left behind, so that ends too."""
+    async def _lost(self, folder: JobFolder, end: str | None) -> Ending:
+        """The supervisor was killed, and nobody watches what it left behind, so that ends too.
+
+        Args:
+            end: which the agent has brought about itself; None where the supervisor was killed by somebody else.
+        """
         gone = await asyncio.to_thread(processes.end_marked, folder.job_id)
-        message = "The process that watched over the job was killed" + (
-            "" if gone else ", and some of the job lives on"
+        message = "The process that watched over the job was killed"
+        if end is not None:
+            message = "The process that watched over the job did nothing, perhaps since it was frozen; both were killed"
+        return Ending(
+            end or "supervisor_lost",
+            self._clock.now().timestamp(),
+            message=message + ("" if gone else ", and some of the job lives on"),
         )
-        return Ending("supervisor_lost", self._clock.now().timestamp(), message=message)
 
     def _open(self, folder: JobFolder, pid: int) -> None:
         # Without pidfds (an old kernel), and after the end, the lock says all.
