@@ -3,10 +3,13 @@
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from dstack.agent.output import PIPE_BYTES, waiting_bytes
+from dstack.agent.paths import JobFolder
 from dstack.api import LocalRepo, Run, RunStatus, Task
 from tests.e2e.home import Home, wait_for
 from tests.machine import refused
@@ -96,3 +99,20 @@ def test_while_the_servers_disk_is_full_logs_wait_on_the_host_and_nothing_is_los
     assert status is RunStatus.DONE
     assert printed[:size] == numbered(0, size)
     assert outcome(other)[1:] == (RunStatus.FAILED, "exit code 4")
+
+
+def test_a_job_that_prints_on_a_full_disk_waits_for_room_and_loses_nothing(home: Home, small_disk: Mount) -> None:
+    machines, size = home.data / "machines", 900_000
+    small_disk(machines, 16 * MIB)
+    run = submit(home, f"echo begin; cat {home.gate()}", printing(size), f"touch {home.path}/over")
+    assert next(run.logs()) == b"begin\n"
+    with open(machines / "filler", "wb") as filler, suppress(OSError):
+        while True:
+            filler.write(bytes(MIB))
+    home.open_gate()
+    (folder,) = machines.glob("*/jobs/*")
+    wait_for("the job to wait", lambda: waiting_bytes(JobFolder(folder)) > PIPE_BYTES // 2)
+    assert not (home.path / "over").exists()
+    (machines / "filler").unlink()
+    printed, status, _ = outcome(run)
+    assert (printed, status) == (b"begin\nopen\n" + numbered(0, size), RunStatus.DONE)

@@ -247,4 +247,4 @@ async def test_a_supervisor_holds_nothing_of_the_agent_open(agent: Agent) -> Non
         held = {os.readlink(f"{folder}/{name}") for name in os.listdir(folder)}
     job = agent.home / "jobs" / J
     own = {str(job / name) for name in ("agent.log", "lock", "job.log", "job.pipe")}
-    assert held == {os.devnull, "anon_inode:[signalfd]", *own}
+    assert held == {os.devnull, "anon_inode:[signalfd]", "/memfd:environment (deleted)", *own}

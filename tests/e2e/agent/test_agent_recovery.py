@@ -186,8 +186,10 @@ async def test_the_folder_and_the_socket_are_for_this_user_only(agent: Agent) ->
         await client.logged(J)
     assert agent.home.stat().st_mode & 0o777 == 0o700
     assert socket_path(agent.home).stat().st_mode & 0o777 == 0o600
+    job = agent.home / "jobs" / J
     for path in (agent.home / "jobs").rglob("*"):
-        assert path.stat().st_mode & 0o077 == 0 or path.is_relative_to(agent.home / "jobs" / J / "files"), path
+        # The pipe is open to any user that the job becomes, in a folder that is not.
+        assert path.stat().st_mode & 0o077 == 0 or path.is_relative_to(job / "files") or path == job / "job.pipe", path
 
 
 async def test_an_agent_in_a_folder_with_a_long_name_is_reached_all_the_same(tmp_path: Path) -> None:
