@@ -55,6 +55,9 @@ class Engine:
     async def is_podman(self) -> bool:
         return True
 
+    async def shares_kernel(self) -> bool:
+        return True
+
 
 async def test_podman_which_would_silently_give_no_card_of_nvidias_is_not_asked_for_one(tmp_path: Path) -> None:
     cards = Cards(((Nvidia(), Card(Gpu("nvidia", "T4", 1), 0, "GPU-a")),))
