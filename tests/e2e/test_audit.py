@@ -51,12 +51,6 @@ def test_an_audit_of_a_healthy_server_says_who_claims_what(home: Home) -> None:
     assert json.loads(home.cli("audit", "--json").stdout)["machines"][0]["state"] == "claimed"
 
 
-def test_a_machine_that_nobody_knows_is_ended_at_once_by_the_server_that_comes_back(home: Home, orphan: str) -> None:
-    wait_for("an audit without findings", lambda: home.cli("audit").stdout == "0 machines\n")
-    assert f"Ended the orphan {home.data}/machines/{orphan} in local" in home.server_log()
-    assert home.processes_of_jobs() == []
-
-
 async def test_a_machine_that_nobody_knows_is_ended_with_all_that_runs_on_it(home: Home, orphan: str) -> None:
     assert home.processes_of_jobs()
     clock = HandClock()

@@ -65,6 +65,8 @@ def test_after_the_loss_of_the_database_the_next_job_runs_and_the_old_one_has_en
     assert [run["name"] for run in home.runs()] == ["short"]
     [after] = home.machines()
     assert after.root != before.root
+    assert f"Ended the orphan {before.root} in local" in home.server_log()
+    assert home.cli("audit").stdout.endswith("1 machine: 1 claimed\n")
 
 
 def test_after_a_copy_of_the_same_machine_came_back_the_job_it_does_not_know_ends_and_the_other_goes_on(
