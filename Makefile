@@ -26,7 +26,6 @@ check: $(VENV)/installed-dev ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/mypy --no-error-summary -p bench
 	@$(BIN)/lint-imports --no-logo
 
 sim: $(VENV)/installed-dev ## live through 2,000 made-up histories; `make sim SEED=7` tells one of them

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from hypothesis import HealthCheck, settings
+
 from dstack.domain.objects import Instance, InstanceView, Job, JobView, Run, RunView
 from dstack.domain.offers import Bounds, Demand, Offer, Share
 from dstack.protocol.agent import HostResources, JobReport
@@ -132,3 +134,10 @@ class HandClock:
 
     async def sleep(self, span: timedelta) -> None:
         self.time += span
+
+
+def few_examples() -> settings:
+    """Make settings for examples that are dear and share their fixtures: a tenth of the profile's count."""
+    profile = settings.default
+    shared = [*profile.suppress_health_check, HealthCheck.function_scoped_fixture]
+    return settings(profile, max_examples=profile.max_examples // 10, suppress_health_check=shared)

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -13,6 +14,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 Named = Function | ast.ClassDef
 
 
+@cache
 def tree(path: Path) -> ast.Module:
     """A module's syntax tree."""
     return ast.parse(path.read_text(encoding="utf-8"))
@@ -40,6 +42,7 @@ def definitions(module: ast.Module) -> Iterator[Named]:
             todo += node.body
 
 
+@cache
 def files() -> list[Path]:
     """What git keeps, or would keep: the files that travel."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]

@@ -84,12 +84,10 @@ class History:
         users = [asyncio.create_task(self._use(plan), name=plan.name) for plan in self._plans]
         try:
             async with asyncio.timeout(PATIENCE_S):
-                await asyncio.gather(*users)
-                while not self._watch.is_all_over:
-                    await self._watch.next_move()
+                await self._until_over(users)
             async with asyncio.timeout(LEFT_OVER_S):
-                while self._watch.truth.machines:  # what was created late is found later still
-                    await self._watch.next_move()
+                while self._watch.truth.machines and not self._watch.is_hopeless:
+                    await self._watch.next_move()  # what was created late is found later still
         except TimeoutError:
             self._watch.told("everybody", "loses patience")
         self._watch.look_back(self._world.logs)
@@ -98,6 +96,17 @@ class History:
             task.cancel()
         await asyncio.gather(*background, *users, return_exceptions=True)
         return self._story()
+
+    async def _until_over(self, users: list[asyncio.Task[None]]) -> None:
+        """Wait until all users have had their say and everything has ended, or there is no use in waiting."""
+        served = asyncio.gather(*users)
+        served.add_done_callback(lambda _: self._watch.wake())
+        while not self._watch.is_hopeless:
+            if served.done():
+                served.result()  # raises the error of a user
+                if self._watch.is_all_over:
+                    return
+            await self._watch.next_move()
 
     def _story(self) -> Story:
         return Story(

@@ -65,8 +65,13 @@ class Watch(Observer):
 
     @property
     def is_all_over(self) -> bool:
-        """Whether nothing on record is unfinished, or so much is wrong that there is no use in waiting."""
-        return not self._unfinished or len(self.violations) >= VIOLATIONS_MAX
+        """Whether nothing on record is unfinished."""
+        return not self._unfinished
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether so much is wrong that there is no use in waiting."""
+        return len(self.violations) >= VIOLATIONS_MAX
 
     async def next_move(self) -> None:
         """Until a status has changed."""
@@ -124,7 +129,7 @@ class Watch(Observer):
         for row in rows.values():
             self._check_move(row)
             self._check_row(row)
-        self._wake()
+        self.wake()
 
     def database_was_replaced(self) -> None:
         """From now on another file says what is on record; what only the one before knew was never accepted."""
@@ -134,8 +139,8 @@ class Watch(Observer):
         self._retries.clear()
         self.truth.accepted &= {name for name, *_ in self.ledger.runs().values()}
 
-    def _wake(self) -> None:
-        """Whoever waits looks again."""
+    def wake(self) -> None:
+        """Have all who wait for a move look again."""
         self._moved.set()
         self._moved = asyncio.Event()
 
@@ -222,7 +227,7 @@ class Watch(Observer):
             self.told("VIOLATION", f"{invariant}: {broken}")
             if len(self.violations) < VIOLATIONS_MAX:
                 self.violations.append(Violation(invariant, _now_s(), broken))
-                self._wake()
+                self.wake()
 
 
 def _now_s() -> float:

@@ -12,12 +12,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.agent.sshd.opening import RegularFiles
 from dstack.agent.sshd.sftp import PACKET_BYTES_MAX, SftpServer
 from tests.machine import missing
+from tests.making import few_examples
 from tests.patience import PATIENCE_S
 
 SERVE = (
@@ -174,7 +175,7 @@ def _text(text: bytes) -> bytes:
     return struct.pack(">I", len(text)) + text
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@few_examples()
 @given(
     st.integers(3, 22) | st.just(200),
     st.binary(max_size=60).filter(lambda body: b"/" not in body and b".." not in body),

@@ -1,7 +1,7 @@
 """What two servers do to a log that both store, and what becomes of many small objects."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.bucket import Bucket
@@ -9,6 +9,7 @@ from dstack.errors import StorageUnavailable
 from dstack.logs import bucket as log_bucket
 from dstack.logs.bucket import MERGE_COUNT, LogBucket
 from dstack.logs.gaps import Gap
+from tests.making import few_examples
 from tests.unit.logs.test_stores import whole
 
 TEXT = bytes(range(251)) * 10
@@ -20,7 +21,7 @@ acts = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@few_examples()
 @given(acts)
 def test_what_two_servers_store_at_once_is_one_log(bucket: Bucket, acts: list[tuple[int, str, int]]) -> None:
     """Each goes on from where it believes the log to end; the agent sends the same bytes to both."""

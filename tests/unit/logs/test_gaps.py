@@ -8,7 +8,7 @@ from threading import Event, Thread
 from typing import NamedTuple, TypeVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.bucket import Bucket, Found
@@ -93,7 +93,6 @@ def after(model: Model, logs: LogStore, act: str, count: int) -> Model:
 
 
 @pytest.mark.parametrize("kind", ["files", "bucket"])
-@settings(max_examples=100, deadline=None)
 @given(acts, st.integers(1, 100))
 def test_any_row_of_appends_gaps_and_drops_reads_back_right(
     tmp_path_factory: pytest.TempPathFactory, kind: str, acts: list[tuple[str, int]], limit: int

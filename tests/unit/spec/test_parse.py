@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.errors import ConfigurationError
@@ -179,7 +179,6 @@ YAML_PIECES = [
 ]
 
 
-@settings(max_examples=300)
 @given(st.lists(st.tuples(st.integers(0, len(EXAMPLE)), st.integers(0, 12), st.sampled_from(YAML_PIECES) | st.text())))
 def test_a_damaged_example_is_a_configuration_or_refused(damages: list[tuple[int, int, str]]) -> None:
     text = EXAMPLE
@@ -205,7 +204,6 @@ ANY_JSON = st.recursive(
 )
 
 
-@settings(max_examples=300)
 @given(st.dictionaries(FIELDS | st.text(), ANY_JSON, max_size=6))
 def test_any_json_is_a_configuration_or_refused(fields: dict[str, Any]) -> None:
     for mapping in (fields, {"type": "task", "commands": ["true"], **fields}):

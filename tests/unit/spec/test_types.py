@@ -6,7 +6,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.errors import ConfigurationError
@@ -581,7 +581,6 @@ PIECES = [
 ]
 
 
-@settings(max_examples=400, deadline=None)
 @given(
     st.sampled_from([*WHOLE.values(), *MORE, PROFILES]),
     st.lists(st.tuples(st.integers(0, 900), st.integers(0, 12), st.sampled_from(PIECES) | st.text()), max_size=6),
@@ -601,7 +600,6 @@ def test_a_damaged_file_of_any_type_is_a_configuration_or_refused(
             json.dumps(to_mapping(parsed), allow_nan=False).encode()
 
 
-@settings(max_examples=400, deadline=None)
 @given(st.data())
 def test_any_value_in_any_field_is_taken_or_refused(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(sorted(TYPES)))
