@@ -90,23 +90,25 @@ def main() -> int:
 
 def measure(names: Sequence[str]) -> tuple[list[Figure], list[str]]:
     """Return the figures of these groups, and a line for each reason why some are left out."""
-    reasons = {name: reason for name in names if (reason := lack_of(GROUPS[name]))}
+    reasons: dict[str, str] = {}
     figures = []
     with ExitStack() as stack:
         home = stack.enter_context(temporary_home())
         engine = None
-        if contained := [name for name in names if GROUPS[name].in_containers and name not in reasons]:
+        if contained := [name for name in names if GROUPS[name].in_containers]:
             try:
                 engine = stack.enter_context(started_engine())
             except NoEngineError as error:
-                reasons |= dict.fromkeys(contained, str(error))
+                reasons = dict.fromkeys(contained, str(error))
         client = Client.from_config()
         stack.callback(client.close)
         bench = Bench(client, home / ".dstack" / "server", engine)
         for name in names:
-            if name not in reasons:
-                print(f"measuring {name} …", file=sys.stderr, flush=True)
-                figures += GROUPS[name].measure(bench)
+            if reason := reasons.get(name) or lack_of(GROUPS[name]):
+                reasons[name] = reason
+                continue
+            print(f"measuring {name} …", file=sys.stderr, flush=True)
+            figures += GROUPS[name].measure(bench)
     return figures, left_out(reasons)
 
 
