@@ -11,6 +11,7 @@ import pytest
 from dstack.agent.output import PIPE_BYTES, waiting_bytes
 from dstack.agent.paths import JobFolder
 from dstack.api import LocalRepo, Run, RunStatus, Task
+from dstack.errors import StorageUnavailable
 from tests.e2e.home import Home, wait_for
 from tests.machine import refused
 from tests.printing import numbered, printing
@@ -116,3 +117,17 @@ def test_a_job_that_prints_on_a_full_disk_waits_for_room_and_loses_nothing(home:
     (machines / "filler").unlink()
     printed, status, _ = outcome(run)
     assert (printed, status) == (b"begin\nopen\n" + numbered(0, size), RunStatus.DONE)
+
+
+def test_files_that_do_not_fit_on_the_server_are_one_clear_message_and_nothing_of_them_stays(
+    home: Home, small_disk: Mount, tmp_path: Path
+) -> None:
+    blobs = home.data / "blobs"
+    small_disk(blobs, MIB)
+    (tmp_path / "large").write_bytes(os.urandom(2 * MIB))
+    with pytest.raises(StorageUnavailable, match="No space left on device") as caught:
+        submit(home, "echo never", repo=LocalRepo.from_dir(tmp_path))
+    assert caught.value.hint is not None and "make room" in caught.value.hint
+    assert all(len(path.name) == 64 for path in blobs.glob("*/*"))
+    small_disk(blobs, 8 * MIB)
+    assert outcome(submit(home, "wc -c <large", repo=LocalRepo.from_dir(tmp_path)))[0].split() == [b"%d" % (2 * MIB)]
