@@ -35,6 +35,9 @@ RETRY = {"on_events": ["error", "interruption"], "duration": "1h"}
 
 T = TypeVar("T")
 
+SAID_BY_THE_SHELL = b"Terminated\n"
+"""When it is asked to end while it waits for another program."""
+
 LINE = re.compile(rb"(\S+) (\d+)\n")
 
 
@@ -70,14 +73,15 @@ class Plan:
 
 def draw_plan(chance: random.Random, name: str, *, containers: bool) -> Plan:
     """A job: fast or slow, good or bad, left alone or not."""
+    retries = chance.random() < 0.2
     lines, pause = chance.choice([(1500, ":"), (120, "sleep 0.02"), (25, "sleep 0.2"), (3, "sleep 0.5")])
     return Plan(
         name,
         in_container=containers and chance.random() < 0.5,
         lines=lines,
         pause=pause,
-        exit_code=chance.choice([0, 0, 7]),
-        retries=chance.random() < 0.2,
+        exit_code=0 if retries else chance.choice([0, 0, 7]),
+        retries=retries,
         stop_at=chance.randrange(lines) if chance.random() < 0.15 else None,
         visit_at=chance.randrange(lines) if chance.random() < 0.15 else None,
     )
@@ -175,6 +179,7 @@ class Worker(threading.Thread):
         self.is_last = threading.Event()
         """Set when no more jobs are to be submitted."""
         self.done = 0
+        self.plan: Plan | None = None
         self.wrong: list[str] = []
         self.story: list[str] = []
         self._since = time.monotonic()
@@ -188,7 +193,7 @@ class Worker(threading.Thread):
         while not self.is_last.is_set():
             self._since = time.monotonic()
             name = f"job-{self._number}-{self.done}"
-            plan = draw_plan(self._chance, name, containers=self._victims.engine is not None)
+            plan = self.plan = draw_plan(self._chance, name, containers=self._victims.engine is not None)
             self.story.append(f"{time.strftime('%H:%M:%S')} {plan}")
             try:
                 self._live(plan)
@@ -262,6 +267,7 @@ def judged(plan: Plan, job: JobView, log: bytes, truth: Path, lost: set[str], *,
 
 def _lines_by_attempt(log: bytes) -> dict[str, list[int]]:
     printed: dict[str, list[int]] = {}
+    log = log.replace(SAID_BY_THE_SHELL, b"")
     end = 0
     for found in LINE.finditer(log):
         if found.start() != end:
@@ -308,5 +314,9 @@ def _is_clean(result: "subprocess.CompletedProcess[str]") -> bool:
 
 def errors_of(workers: list[Worker]) -> list[str]:
     """What went wrong, and whose job is stuck."""
-    stuck = [f"{one.name} is stuck at its job number {one.done}" for one in workers if one.is_stuck]
-    return [*(wrong for one in workers for wrong in one.wrong), *stuck]
+    return [*(wrong for one in workers for wrong in one.wrong), *(f"{plan} is stuck" for plan in stuck(workers))]
+
+
+def stuck(workers: list[Worker]) -> list[Plan]:
+    """The jobs that take too long."""
+    return [one.plan for one in workers if one.is_stuck and one.plan is not None]

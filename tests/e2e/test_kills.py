@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.home import Home
 from tests.e2e.tasks import on_engine
 from tests.engines import DockerEngine
-from tests.kills import Killer, Victims, Worker, assert_nothing_is_left, errors_of
+from tests.kills import Killer, Victims, Worker, assert_nothing_is_left, errors_of, stuck
 
 KILLS_IN_CI, KILLS = 10, 500
 WORKERS = 4
@@ -55,7 +55,9 @@ def kill_all_around(home: Home, engine: DockerEngine | None, seed: int, kills: i
             worker.join(0.1)
     print("\n".join(sorted(line for one in (killer, *crew) for line in one.story)), time.strftime("%H:%M:%S"))
     print(f"seed {seed}: {struck} strikes {killer.counts}, {sum(worker.done for worker in crew)} jobs")
-    assert errors_of(crew) == [], f"seed {seed}"
+    if errors := errors_of(crew):
+        print(*(home.cli("event", "--run", plan.name).stdout for plan in stuck(crew)), sep="\n")
+        pytest.fail(f"seed {seed}:\n" + "\n".join(errors))
     assert_nothing_is_left(home, engine)
 
 

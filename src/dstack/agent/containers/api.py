@@ -9,6 +9,7 @@ import os
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from http import HTTPStatus
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
@@ -23,6 +24,9 @@ READ_BYTES = 64 << 10
 BODY_BYTES_MAX = 16 << 20
 """Of an answer that is read as a whole."""
 LINE_BYTES_MAX = 1 << 20
+
+_PART_AWAY = ": unavailable"
+"""How Docker's errors end while its containerd does not answer."""
 
 T = TypeVar("T")
 Query: TypeAlias = Mapping[str, str | int]
@@ -293,10 +297,13 @@ def _parsed(text: bytes) -> Any:
         raise EngineAway(f"its answer cannot be understood: {text[:100].decode(errors='replace')}") from None
 
 
-async def _refusal(answer: Answer) -> EngineRefused:
+async def _refusal(answer: Answer) -> EngineRefused | EngineAway:
+    """What the engine says. Where a part of it is away that it starts again, the engine is away for us."""
     body = await answer.read()
     try:
         said = json.loads(body)["message"]
     except (ValueError, KeyError, TypeError):
         said = body.decode(errors="replace")
-    return EngineRefused(answer.status, " ".join(str(said).split())[:1000])
+    said = " ".join(str(said).split())[:1000]
+    is_away = answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR and said.endswith(_PART_AWAY)
+    return EngineAway(said) if is_away else EngineRefused(answer.status, said)
