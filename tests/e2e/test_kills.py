@@ -28,11 +28,6 @@ def surviving() -> Iterator[DockerEngine]:
     engine.stop()
 
 
-def drawn_seed() -> int:
-    given = os.environ.get("DSTACK_TEST_SEED")
-    return int(given) if given else random.SystemRandom().randrange(1 << 32)
-
-
 def kill_all_around(home: Home, engine: DockerEngine | None, seed: int, kills: int, workers: int) -> None:
     (home.path / "truth").mkdir(mode=0o777)
     (home.path / "truth").chmod(0o777)
@@ -68,8 +63,8 @@ def test_a_few_kills_at_random_moments_lose_nothing(home: Home) -> None:
 @pytest.mark.deep
 @pytest.mark.timeout(3600)
 def test_kills_at_random_moments_lose_nothing(
-    home: Home, surviving: DockerEngine, monkeypatch: pytest.MonkeyPatch
+    home: Home, surviving: DockerEngine, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     kills = int(os.environ.get("DSTACK_TEST_KILLS", KILLS))
     with on_engine(home, surviving, monkeypatch):
-        kill_all_around(home, surviving, drawn_seed(), kills, WORKERS)
+        kill_all_around(home, surviving, seed, kills, WORKERS)
