@@ -44,6 +44,8 @@ KILLED, TERMINATED = 128 + 9, 128 + 15
 """The exit codes of what was ended by SIGKILL and SIGTERM."""
 SIGNALLED = (KILLED, TERMINATED)
 
+DIED_STARTING = "the container engine of the machine died while it started it"
+
 ENDED = {"condition": "not-running"}
 
 
@@ -174,13 +176,13 @@ class Watch:
         if state.get("Status") == "created" and not state.get("ExitCode"):
             # The agent died between its note and the start, or the engine just then.
             if self.folder.log("job").stat().st_size or waiting_bytes(self.folder):
-                return {"Lost": "the container engine of the machine died while it started it"}
+                return {"Lost": DIED_STARTING}
             try:
                 await self.engine.call("POST", f"/containers/{id}/start")
             except EngineRefused as refusal:
                 return {"Refused": refusal.message}
             state = await self._inspect(id)
-        return state
+        return {"Lost": DIED_STARTING} if was_cut_off(state) else state
 
     async def _inspect(self, id: str) -> dict[str, Any]:
         answer = await self.engine.call("GET", f"/containers/{id}/json", timeout_s=self.silence_max_s)
@@ -305,6 +307,18 @@ class Watch:
 
     def _now(self) -> float:
         return self.clock.now().timestamp()
+
+
+def was_cut_off(state: Mapping[str, Any]) -> bool:
+    """Whether a container never ran, since its engine died when it had half started it.
+
+    Docker then finds a task of the container in containerd that it does not know of, and refuses to start another.
+
+    Examples:
+        >>> was_cut_off({"ExitCode": 128, "Error": "task 1f: already exists"}), was_cut_off({"ExitCode": 128})
+        (True, False)
+    """
+    return state.get("ExitCode") == 128 and str(state.get("Error") or "").endswith(": already exists")
 
 
 def _ran_for_s(known: Mapping[str, Any]) -> float:
