@@ -58,7 +58,7 @@ def test_a_job_and_who_comes_into_it_find_the_submitters_programs_and_a_python_o
         home.command("exec", "box", "--", "sh", "-c", "printenv PATH VIRTUAL_ENV; umask"),
         ("sh", "-c", in_terminal),
     ):
-        lines = home.run_program(*command).stdout.splitlines()
+        lines = home.run_program(*command, timeout_s=180).stdout.splitlines()
         assert [line for line in lines if line in (variables["PATH"], own, "0022")] == [variables["PATH"], own, "0022"]
     assert "an alias" in lines, "what the user has set up is there"
     home.run_program("sh", "-c", f"printf 'mkdir made\\n' | sftp -b - {' '.join(ssh[1:])} box")
