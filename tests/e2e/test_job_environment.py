@@ -29,6 +29,7 @@ def path(home: Home, monkeypatch: pytest.MonkeyPatch) -> str:
     return ":".join(entry for entry in ("/submitter", *system.split(":")) if entry != DSTACKS)
 
 
+@pytest.mark.timeout(300)  # an environment with pip, and five programs that enter it, on a slow machine
 def test_a_job_and_who_comes_into_it_find_the_submitters_programs_and_a_python_of_its_own(
     home: Home, path: str
 ) -> None:
