@@ -240,20 +240,20 @@ def is_agent_alive(home: Path) -> bool:
     return is_locked(Home(home).lock)
 
 
-def take_lock(path: Path) -> int | None:
+def take_lock(path: Path, tries: int = LOCK_TRIES) -> int | None:
     """Lock a file for the life of this process.
 
-    Tries for half a second, because somebody may be asking `is_locked` at this moment.
+    Tries for half a second, unless asked otherwise, because somebody may be asking `is_locked` at this moment.
 
     Returns: the descriptor to keep, or None where another process has the lock.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    for _ in range(LOCK_TRIES):
+    for left in reversed(range(tries)):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return descriptor
         except BlockingIOError:
-            select.select([], [], [], LOCK_RETRY_S)
+            select.select([], [], [], LOCK_RETRY_S if left else 0.0)
     os.close(descriptor)
     return None
 

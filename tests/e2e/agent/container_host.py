@@ -1,7 +1,8 @@
 """The container jobs of one host, inside the test's own process: what takes minutes elsewhere can be quick here."""
 
 import asyncio
-import sys
+import os
+import signal
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,30 +21,31 @@ from dstack.agent.jobs import Jobs, Runtimes
 from dstack.agent.keeping import Bounds, Keeping
 from dstack.agent.paths import Home, JobFolder
 from dstack.agent.runtimes.container import ContainerRuntime
+from dstack.agent.signals import SIGNALS
+from dstack.agent.supervisor import supervise
 from dstack.kit.clock import Clock, SystemClock
 from dstack.protocol.agent import Container, JobOrder, JobReport
 from tests.e2e.home import wait_for
 from tests.engines import SHELL_IMAGE
 from tests.patience import PATIENCE_S
 
-CARRIER = """
-import os, signal, sys
-from pathlib import Path
-from dstack.agent.paths import JobFolder
-from dstack.agent.signals import SIGNALS
-from dstack.agent.supervisor import supervise
-signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-if os.fork() == 0:
-    os.setsid()
-    supervise(JobFolder(Path(sys.argv[1])), float(sys.argv[2]))
-"""
 ROOMY = Disk(10**12, 10**12)
 
 
 async def spawn(folder: JobFolder, started_at: float) -> None:
-    """Fork a carrier, as the spawner of an agent does."""
-    spawner = await asyncio.create_subprocess_exec(sys.executable, "-c", CARRIER, str(folder.root), str(started_at))
-    await spawner.wait()
+    """Fork a carrier, as the spawner of an agent does. It must not need to read a program: the user may be anybody."""
+    if (pid := os.fork()) == 0:
+        try:
+            os.closerange(3, 1 << 16)
+            for descriptor in range(3):
+                os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
+            if os.fork() == 0:
+                os.setsid()
+                signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+                supervise(folder, started_at)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
 
 
 class FailingEngine(ContainerEngine):

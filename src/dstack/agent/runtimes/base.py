@@ -20,6 +20,8 @@ from dstack.protocol.agent import JobOrder, Layer
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.02
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.002, 0.2
+"""Between the looks whether a lock is free. A carrier lets go of it at once, and the end of its job waits for that."""
 
 Tell = Callable[[tuple[Layer, ...]], None]
 """Hears how far the layers of a job's image are."""
@@ -108,15 +110,17 @@ class Runtime(ABC):
     async def _take_over(self, folder: JobFolder) -> int:
         """The lock of a job, to be closed."""
         losing: dict[int, asyncio.Task[None]] = {}
+        pause_s = FIRST_PAUSE_S
         try:
-            while (lock := await asyncio.to_thread(take_lock, folder.lock)) is None:
+            while (lock := await asyncio.to_thread(take_lock, folder.lock, tries=1)) is None:
                 self.ask_for_lock(folder)
                 if (pid := pid_of(folder)) is not None and pid not in losing:
                     now_s = asyncio.get_running_loop().time()
                     losing[pid] = asyncio.create_task(until_lost(pid, now_s), name=f"last resort for process {pid}")
                 for pid in [pid for pid, task in losing.items() if task.done()]:
                     await asyncio.to_thread(end_below, pid)
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             return lock
         finally:
             for task in losing.values():
