@@ -45,7 +45,7 @@ async def spawn(folder: JobFolder, started_at: float) -> None:
                 supervise(folder, started_at)
         finally:
             os._exit(0)
-    os.waitpid(pid, 0)
+    await asyncio.to_thread(os.waitpid, pid, 0)
 
 
 class FailingEngine(ContainerEngine):
