@@ -21,6 +21,7 @@
     + BackendUnavailable             transient; retried with backoff
     + HostUnreachable                transient; the link to the host is down
     + AgentRefused                   the agent on the host said no; never retried
+      - HostTrouble                  for reasons of the host's own: another host may do it, or this one later
   x Conflict                         someone else changed the object first; looked at again
   x IllegalMove                      a bug in dstack, never the user's fault
 
@@ -309,6 +310,12 @@ class AgentRefused(BackendError):
     """The agent on the host said no."""
 
     code = "agent_refused"
+
+
+class HostTrouble(AgentRefused):
+    """The host itself keeps its agent from doing it: another host may do it, or this one later."""
+
+    code = "host_trouble"
 
 
 class LeaseLost(BackendError):

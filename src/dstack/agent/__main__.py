@@ -45,12 +45,12 @@ def main() -> int:
     os.ftruncate(lock, 0)
     os.write(lock, b"%d\n" % os.getpid())
     # First the spawner: it must be small, know nothing of loops and threads, and give jobs the limits of this host.
-    spawner = fork_spawner()
+    spawned = fork_spawner()
     descriptors_max = _allow_descriptors()
     from dstack.agent.main import run
 
     try:
-        run(home, spawner, descriptors_max, arguments.ready_fd)
+        run(home, spawned, descriptors_max, arguments.ready_fd)
     except ConfigurationError as error:
         sys.stderr.write(f"error: {error}\n")
         return FAILED

@@ -28,6 +28,8 @@ from dstack.agent.paths import Home, make_private_folder, socket_path
 from dstack.agent.resources import probe
 from dstack.agent.runtimes.container import ContainerRuntime
 from dstack.agent.runtimes.process import ProcessRuntime
+from dstack.agent.runtimes.spawning import Spawner
+from dstack.agent.spawner import Spawned, start_spawner
 from dstack.agent.sshd.keeper import SshServer
 from dstack.kit.clock import SystemClock
 from dstack.protocol.frames import LINE_BYTES_MAX
@@ -48,7 +50,7 @@ class BoundedLog(logging.StreamHandler):  # type: ignore[type-arg]
         super().emit(record)
 
 
-def run(home: Home, spawner: socket.socket, descriptors_max: int, ready_descriptor: int | None) -> None:
+def run(home: Home, spawned: Spawned, descriptors_max: int, ready_descriptor: int | None) -> None:
     """Be the agent of a home folder, whose lock this process holds, until told to leave.
 
     Args:
@@ -60,21 +62,22 @@ def run(home: Home, spawner: socket.socket, descriptors_max: int, ready_descript
     logging.basicConfig(
         handlers=[BoundedLog()], level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    asyncio.run(_live(home, spawner, bounds_from_env(), descriptors_max, ready_descriptor))
+    asyncio.run(_live(home, spawned, bounds_from_env(), descriptors_max, ready_descriptor))
 
 
 async def _live(
-    home: Home, spawner: socket.socket, bounds: Bounds, descriptors_max: int, ready_descriptor: int | None
+    home: Home, spawned: Spawned, bounds: Bounds, descriptors_max: int, ready_descriptor: int | None
 ) -> None:
     leaving = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, leaving.set)
     clock, wants = SystemClock(), Wants()
     engine = ContainerEngine()
+    spawner = Spawner(spawned, partial(start_spawner, descriptors_max))
     plain = ProcessRuntime(spawner, clock, found.cards)
     maker, images = Maker(home, engine, found.cards), ImageStore(home.images, engine, clock)
     keeping = Keeping(home.jobs, bounds)
-    runtimes = Runtimes(plain, ContainerRuntime(engine, clock, maker, images, plain.spawn))
+    runtimes = Runtimes(plain, ContainerRuntime(engine, clock, maker, images, spawner.fork))
     jobs = Jobs(home, runtimes, partial(fetch_files, BlobCache(home.blobs, wants.fetch), clock), keeping, clock)
     sampler = Sampler(jobs, clock)
     jobs.on_run = sampler.job_runs

@@ -1,15 +1,20 @@
 """The process that forks supervisors: itself forked from the agent before that has a loop, threads or much memory.
 
-A job so costs a fork of a small process (1-2 ms) and not the start of an interpreter (30 ms).
+A job so costs a fork of a small process (1-2 ms) and not the start of an interpreter (30 ms). A spawner that has died is
+replaced by a program of its own, `python -m dstack.agent.spawner DESCRIPTORS_MAX`, since the agent has threads by then.
 """
 
 import gc
 import json
 import os
+import resource
 import signal
 import socket
+import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from dstack.agent import supervisor
 from dstack.agent.paths import JobFolder
@@ -20,14 +25,21 @@ DESCRIPTORS_MAX = 1 << 16
 LINE_DESCRIPTOR = 3
 
 
-def fork_spawner() -> socket.socket:
-    """Fork the spawner. Returns the agent's end of the line to it; the spawner ends when that is closed.
+class Spawned(NamedTuple):
+    """A spawner, as the agent holds it."""
+
+    pid: int
+    line: socket.socket
+    """The agent's end: a spawner ends when it is closed.
 
     A request is a JSON line `{"folder", "started_at"}`, the answer a line `{"folder", "pid"}` or `{"folder", "error"}`.
-    Must be called while this process has one thread.
     """
+
+
+def fork_spawner() -> Spawned:
+    """Fork the first spawner. Must be called while this process has one thread."""
     ours, theirs = socket.socketpair()
-    if os.fork() == 0:
+    if (pid := os.fork()) == 0:
         try:
             ours.close()
             _live(theirs)
@@ -36,7 +48,28 @@ def fork_spawner() -> socket.socket:
         finally:
             os._exit(0)
     theirs.close()
-    return ours
+    return Spawned(pid, ours)
+
+
+def start_spawner(descriptors_max: int) -> Spawned:
+    """Start another spawner, from a process that has threads.
+
+    Args:
+        descriptors_max: how many files and sockets jobs may have open.
+
+    Raises:
+        OSError: the host does not let a process start.
+    """
+    ours, theirs = socket.socketpair()
+    try:
+        argv = [sys.executable, "-m", "dstack.agent.spawner", str(descriptors_max)]
+        actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), LINE_DESCRIPTOR)]
+        return Spawned(os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions), ours)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
 
 
 def _live(line: socket.socket) -> None:
@@ -62,7 +95,7 @@ def _answer(line: socket.socket, request: dict[str, object]) -> dict[str, object
     try:
         return {"folder": request["folder"], "pid": _fork_supervisor(line, request)}
     except OSError as error:
-        return {"folder": request["folder"], "error": f"The host does not let another process start: {error}"}
+        return {"folder": request["folder"], "error": str(error)}
 
 
 def _fork_supervisor(line: socket.socket, request: dict[str, object]) -> int:
@@ -88,3 +121,9 @@ def _redirect(folder: JobFolder) -> None:
     output = os.open(folder.log("agent"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
+
+
+if __name__ == "__main__":
+    with suppress(OSError, ValueError):  # the agent that started it may have more
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    _live(socket.socket(fileno=LINE_DESCRIPTOR))

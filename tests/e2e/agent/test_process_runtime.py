@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -18,11 +19,12 @@ from dstack.agent.gpus.cards import Cards
 from dstack.agent.output import holding_pipe
 from dstack.agent.paths import JobFolder, read_json, write_json
 from dstack.agent.processes import marked
-from dstack.agent.runtimes import last_resort, process
+from dstack.agent.runtimes import last_resort, process, spawning
 from dstack.agent.runtimes.process import ProcessRuntime
 from dstack.agent.signals import SIGNALS
+from dstack.agent.spawner import Spawned
 from dstack.agent.supervisor import Ending
-from dstack.errors import AgentRefused
+from dstack.errors import HostTrouble
 from dstack.kit.clock import SystemClock
 from tests.e2e.agent.agent_client import PATIENCE_S, J, order_for
 from tests.e2e.agent.container_host import until
@@ -30,28 +32,43 @@ from tests.e2e.agent.container_host import until
 FAILED = Ending("start_failed", 1.0, message="believed to have failed")
 
 
-class Spawner:
-    """The other end of the runtime's line: a spawner that does what the test says, when it says so."""
+class Spawners:
+    """The other end of the runtime's line: spawners that do what the test says, when it says so."""
 
     def __init__(self) -> None:
-        self.line, self._theirs = socket.socketpair()
-        self.runtime = ProcessRuntime(self._theirs, SystemClock(), lambda: Cards(()))
-        self._lines = self.line.makefile("rb")
+        self.processes: list[subprocess.Popen[bytes]] = []
         self.supervisors: list[subprocess.Popen[bytes]] = []
+        self.lines: list[socket.socket] = []
+        self.runtime = ProcessRuntime(spawning.Spawner(self.start(), self.start), SystemClock(), lambda: Cards(()))
+
+    def start(self) -> Spawned:
+        ours, theirs = socket.socketpair()
+        self.processes.append(subprocess.Popen(["sleep", "1000"]))
+        self.lines.append(ours)
+        return Spawned(self.processes[-1].pid, theirs)
 
     def close(self) -> None:
         for supervisor in self.supervisors:
             supervisor.wait(PATIENCE_S)
-        for end in (self._lines, self.line, self._theirs):
-            end.close()
+        for line in self.lines:
+            line.close()
+        for process in self.processes:
+            process.kill()
+            process.wait(PATIENCE_S)
 
     async def asked(self) -> JobFolder:
         """The folder of the next job to be started."""
-        line = await asyncio.to_thread(self._lines.readline)
-        return JobFolder(Path(json.loads(line)["folder"]))
+        await until(lambda: select.select([self.lines[-1]], [], [], 0)[0])
+        return JobFolder(Path(json.loads(self.lines[-1].recv(1 << 16))["folder"]))
 
     def answer(self, folder: JobFolder, **answer: object) -> None:
-        self.line.sendall(json.dumps({"folder": str(folder.root), **answer}).encode() + b"\n")
+        self.lines[-1].sendall(json.dumps({"folder": str(folder.root), **answer}).encode() + b"\n")
+
+    async def die(self) -> None:
+        """Have the newest spawner die, and wait until it is replaced."""
+        self.lines[-1].close()
+        dead = len(self.lines)
+        await until(lambda: len(self.lines) > dead)
 
     def supervise(self, folder: JobFolder) -> int:
         """Start a real supervisor, which is nobody's child that waits for it. Returns its pid."""
@@ -65,11 +82,10 @@ class Spawner:
 
 
 @pytest.fixture
-async def spawner() -> AsyncIterator[Spawner]:
-    made = Spawner()
+async def spawner() -> AsyncIterator[Spawners]:
+    made = Spawners()
     yield made
-    if made.runtime._streams is not None:
-        made.runtime._streams[1].close()
+    made.runtime._spawner._end()
     made.close()
 
 
@@ -82,17 +98,20 @@ def folder_of(home: Path, name: str, script: str) -> JobFolder:
     return folder
 
 
-async def test_a_supervisor_that_comes_after_the_time_out_starts_nothing_and_later_jobs_start(
-    tmp_path: Path, spawner: Spawner, monkeypatch: pytest.MonkeyPatch
+async def test_a_spawner_that_hangs_is_ended_and_replaced_and_later_jobs_start(
+    tmp_path: Path, spawner: Spawners, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "SPAWN_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(spawning, "SPAWN_TIMEOUT_S", 0.05)
     late, next_one = (folder_of(tmp_path, name, "touch ran") for name in ("late", "next"))
-    with pytest.raises(AgentRefused, match=r"The host has started no process within 0.05 s"):
+    with pytest.raises(HostTrouble, match=r"The process that starts jobs has died or hung 3 times in a row"):
         await spawner.runtime.start(late, order_for(late.job_id, ""), 1.0)
     assert await spawner.runtime.settle(late, FAILED) == FAILED
-    monkeypatch.setattr(process, "SPAWN_TIMEOUT_S", 30.0)
+    for ended in spawner.processes:
+        ended.wait(PATIENCE_S)
+    monkeypatch.setattr(spawning, "SPAWN_TIMEOUT_S", 30.0)
     starting = asyncio.create_task(spawner.runtime.start(next_one, order_for(next_one.job_id, ""), 1.0))
-    for folder in (await spawner.asked(), await spawner.asked()):
+    await until(lambda: len(spawner.lines) == 4)
+    for folder in (late, await spawner.asked()):  # what it was asked for comes late, too
         spawner.answer(folder, pid=spawner.supervise(folder))
     await starting
     ending = await spawner.runtime.wait(next_one, order_for(next_one.job_id, ""))
@@ -102,8 +121,29 @@ async def test_a_supervisor_that_comes_after_the_time_out_starts_nothing_and_lat
     assert not late.pid.exists()
 
 
+async def test_a_start_whose_answer_died_with_the_spawner_is_asked_again_and_happens_once(
+    tmp_path: Path, spawner: Spawners
+) -> None:
+    folder = folder_of(tmp_path, "once", "echo ran >>ran; trap 'exit 7' TERM; while true; do sleep 0.02; done")
+    order = order_for(folder.job_id, "")
+    starting = asyncio.create_task(spawner.runtime.start(folder, order, 1.0))
+    assert await spawner.asked() == folder
+    first = spawner.supervise(folder)
+    await until(lambda: (folder.files / "ran").exists())
+    await spawner.die()
+    assert await spawner.asked() == folder
+    spawner.answer(folder, pid=spawner.supervise(folder))
+    await starting
+    write_json(folder.stop, {"grace_s": 30})
+    spawner.runtime.stop(folder)
+    ending = await spawner.runtime.wait(folder, order)
+    assert (ending.end, ending.exit_code) == ("stopped", 7)
+    assert (folder.files / "ran").read_text() == "ran\n"
+    assert (read_json(folder.pid) or {})["pid"] == first
+
+
 async def test_a_job_that_was_given_up_too_early_is_ended_before_its_end_is_told(
-    tmp_path: Path, spawner: Spawner
+    tmp_path: Path, spawner: Spawners
 ) -> None:
     folder = folder_of(tmp_path, "runs", "trap '' TERM; echo up; sleep 600")
     spawner.supervise(folder)
@@ -114,14 +154,14 @@ async def test_a_job_that_was_given_up_too_early_is_ended_before_its_end_is_told
     assert read_json(folder.end) is not None
 
 
-async def test_an_end_that_the_supervisor_has_written_holds(tmp_path: Path, spawner: Spawner) -> None:
+async def test_an_end_that_the_supervisor_has_written_holds(tmp_path: Path, spawner: Spawners) -> None:
     folder = folder_of(tmp_path, "ended", "exit 7")
     spawner.supervise(folder)
     await until(folder.end.exists)
     assert (await spawner.runtime.settle(folder, FAILED)).exit_code == 7
 
 
-async def test_what_a_killed_supervisor_left_is_ended_before_the_end_is_told(tmp_path: Path, spawner: Spawner) -> None:
+async def test_what_a_killed_supervisor_left_is_ended_before_the_end_is_told(tmp_path: Path, spawner: Spawners) -> None:
     folder = folder_of(tmp_path, "left", "echo up; sleep 600")
     supervisor = spawner.supervise(folder)
     await until(lambda: folder.log("job").read_bytes() == b"up\n")
@@ -132,7 +172,7 @@ async def test_what_a_killed_supervisor_left_is_ended_before_the_end_is_told(tmp
 
 
 async def test_a_kernel_without_pidfds_is_enough(
-    tmp_path: Path, spawner: Spawner, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, spawner: Spawners, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def pidfd_open(pid: int, flags: int = 0) -> int:
         raise OSError(38, "Function not implemented")
@@ -147,7 +187,7 @@ async def test_a_kernel_without_pidfds_is_enough(
     assert (await spawner.runtime.wait(folder, order)).exit_code == 7
 
 
-async def test_a_frozen_supervisor_and_job_are_ended_by_a_stop(tmp_path: Path, spawner: Spawner) -> None:
+async def test_a_frozen_supervisor_and_job_are_ended_by_a_stop(tmp_path: Path, spawner: Spawners) -> None:
     folder = folder_of(tmp_path, "frozen", "trap 'echo bye; exit 3' TERM; kill -STOP $PPID; kill -STOP $$; sleep 600")
     supervisor = spawner.supervise(folder)
     await until(lambda: state_of(supervisor) == "T")
@@ -161,7 +201,7 @@ async def test_a_frozen_supervisor_and_job_are_ended_by_a_stop(tmp_path: Path, s
 
 @pytest.mark.parametrize("end", ["max_duration", "stopped"])
 async def test_a_supervisor_that_stays_frozen_is_killed_with_its_job_when_an_end_is_due(
-    tmp_path: Path, spawner: Spawner, monkeypatch: pytest.MonkeyPatch, end: str
+    tmp_path: Path, spawner: Spawners, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     monkeypatch.setattr(last_resort, "CONTINUE_AFTER_S", 0.0)
     monkeypatch.setattr(last_resort, "FROZEN_MAX_S", 0.0)

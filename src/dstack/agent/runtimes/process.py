@@ -2,18 +2,13 @@
 
 import asyncio
 import fcntl
-import json
-import logging
 import os
 import signal
-import socket
 import threading
-from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dstack.agent import confidential, processes
 from dstack.agent.gpus.cards import Cards
@@ -23,14 +18,11 @@ from dstack.agent.paths import JobFolder, is_locked, read_json, write_json
 from dstack.agent.pythons import make_environment
 from dstack.agent.runtimes.base import LOOK_S, Runtime, Tell, Usages, pid_of
 from dstack.agent.runtimes.last_resort import end_below, until_lost
+from dstack.agent.runtimes.spawning import Spawner
 from dstack.agent.supervisor import Ending
-from dstack.errors import AgentRefused
 from dstack.kit.clock import Clock
 from dstack.protocol.agent import JobOrder
 
-log = logging.getLogger(__name__)
-
-SPAWN_TIMEOUT_S = 20.0
 ENVIRONMENTS_AT_ONCE = os.cpu_count() or 1
 """One keeps a core busy for seconds."""
 
@@ -55,13 +47,11 @@ class _Resort:
 class ProcessRuntime(Runtime):
     """Runs jobs below supervisors that the spawner forks."""
 
-    def __init__(self, spawner: socket.socket, clock: Clock, cards: Callable[[], Cards]) -> None:
+    def __init__(self, spawner: Spawner, clock: Clock, cards: Callable[[], Cards]) -> None:
         """Args: `cards`: says which cards this host has; may block."""
         self._spawner = spawner
         self._cards = cards
         self._clock = clock
-        self._streams: tuple[StreamReader, StreamWriter] | None = None
-        self._asking = asyncio.Lock()
         self._making = asyncio.Semaphore(ENVIRONMENTS_AT_ONCE)
         self._pidfds: dict[str, int] = {}
         """Of running jobs, by id."""
@@ -86,40 +76,11 @@ class ProcessRuntime(Runtime):
         if visible := cards.visible(order.gpus):
             write_json(folder.visible, visible)
         await asyncio.to_thread(confidential.keep, folder, order)  # somebody may have cleaned up there
-        pid = await self.spawn(folder, started_at)
-        self._open(folder, pid)
+        pid, is_the_only_one = await self._spawner.fork(folder, started_at)
+        if is_the_only_one:
+            self._open(folder, pid)
         if folder.job_id not in self._pidfds:
             await _watched(folder, pid)
-
-    async def spawn(self, folder: JobFolder, started_at: float) -> int:
-        """Have a supervisor, or a carrier, forked for a job. Returns its pid.
-
-        Raises:
-            AgentRefused: there is none.
-        """
-        request = {"folder": str(folder.root), "started_at": started_at}
-        async with self._asking:
-            answer = await self._ask_spawner(request)
-        if "error" in answer:
-            raise AgentRefused(answer["error"], hint="Restart the agent, and look at the limits of its user")
-        return int(answer["pid"])
-
-    async def _ask_spawner(self, request: dict[str, Any]) -> dict[str, Any]:
-        if self._streams is None:
-            self._streams = await asyncio.open_connection(sock=self._spawner)
-        reader, writer = self._streams
-        try:
-            async with asyncio.timeout(SPAWN_TIMEOUT_S):
-                writer.write(json.dumps(request).encode() + b"\n")
-                while line := await reader.readline():
-                    answer: dict[str, Any] = json.loads(line)
-                    if answer["folder"] == request["folder"]:
-                        return answer
-        except TimeoutError:
-            return {"error": f"The host has started no process within {SPAWN_TIMEOUT_S:g} s"}
-        except OSError as error:
-            log.error("The spawner is gone: %s", error)
-        return {"error": "The agent cannot start processes any more"}
 
     def working_dir(self, folder: JobFolder, order: JobOrder) -> str:
         return os.path.normpath(folder.files.resolve() / order.working_dir)
