@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 from asyncio import Event, Future, StreamReader, StreamWriter, Task
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -26,6 +26,7 @@ HELLO_TIMEOUT_S = 10.0
 FAREWELL_TIMEOUT_S = 5.0
 SERVERS_MAX = 100
 LOOK_FOR_ENGINE_EVERY = timedelta(seconds=2)
+PROBE_AGAIN_AFTER = timedelta(seconds=1)
 POINTS_PER_FRAME = 1000
 SEND_BUFFER_BYTES = 1 << 20
 """Room for a few frames of a log: both sides then wake up half as often. The system may give less."""
@@ -70,10 +71,11 @@ class Link:
         jobs: Jobs,
         wants: Wants,
         points: Buffer,
-        resources: Awaitable[HostResources],
+        probe: Callable[[], HostResources],
         clock: Clock,
         on_shutdown: Callable[[], None],
     ) -> None:
+        """Args: `probe`: finds out what this host has; may block."""
         self.ssh: Frame | None = None
         """Port and host key of the SSH server, once it is ready."""
         self.jobs = jobs
@@ -81,7 +83,7 @@ class Link:
         self.points = points
         self.clock = clock
         self.watcher = Watcher()
-        self.resources: Future[HostResources] = asyncio.ensure_future(resources)
+        self.resources: Future[HostResources] = asyncio.ensure_future(self._probed(probe))
         self.on_shutdown = on_shutdown
         self._sessions: dict[str, int] = {}
         self._current: _Connection | None = None
@@ -134,6 +136,15 @@ class Link:
         self.ssh = ssh
         if self._current is not None:
             self._current.post({"t": "ssh", **ssh})
+
+    async def _probed(self, probe: Callable[[], HostResources]) -> HostResources:
+        """What this host has. No server is welcomed before that is known, so it is tried until it is."""
+        while True:
+            try:
+                return await asyncio.to_thread(probe)
+            except Exception:
+                log.exception("What this host has could not be found out; tried again in %s", PROBE_AGAIN_AFTER)
+                await self.clock.sleep(PROBE_AGAIN_AFTER)
 
     async def look_for_engine(self) -> None:
         """Where this host has no container engine, tell the server once there is one."""

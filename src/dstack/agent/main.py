@@ -32,6 +32,7 @@ from dstack.agent.runtimes.spawning import Spawner
 from dstack.agent.spawner import Spawned, start_spawner
 from dstack.agent.sshd.keeper import SshServer
 from dstack.kit.clock import SystemClock
+from dstack.kit.tasks import TaskGroup
 from dstack.protocol.frames import LINE_BYTES_MAX
 
 LOG_BYTES_MAX = 4 << 20
@@ -84,24 +85,21 @@ async def _live(
     confidential.sweep(home)
     jobs.recover()
     found.keep_places(home.cards, hold=bool(jobs.unfinished()))
-    link = Link(jobs, wants, sampler.points, asyncio.to_thread(probe, home.root), clock, on_shutdown=leaving.set)
+    link = Link(jobs, wants, sampler.points, partial(probe, home.root), clock, on_shutdown=leaving.set)
     async with _listening(link, socket_path(home.root)):
         if ready_descriptor is not None:
             os.write(ready_descriptor, b"ready\n")
             os.close(ready_descriptor)
         sshd = SshServer(home, descriptors_max, link.announce_ssh, jobs.guests_changed)
         jobs.on_end = sshd.job_ended
-        beside = (
-            asyncio.create_task(sshd.keep(), name="keeps the SSH server"),
-            asyncio.create_task(sampler.run(), name="reads what jobs use"),
-            asyncio.create_task(link.look_for_engine(), name="looks for a container engine"),
-            asyncio.create_task(keeping.run(), name="keeps logs within their bounds"),
-            asyncio.create_task(jobs.keep_clean(), name="removes what jobs left behind"),
-        )
+        beside = TaskGroup()
+        beside.keep("keeps the SSH server", sshd.keep)
+        beside.keep("reads what jobs use", sampler.run)
+        beside.keep("looks for a container engine", link.look_for_engine)
+        beside.keep("keeps logs within their bounds", keeping.run)
+        beside.keep("removes what jobs left behind", jobs.keep_clean)
         await leaving.wait()
-        for task in beside:
-            task.cancel()
-        await asyncio.gather(*beside, return_exceptions=True)
+        await beside.close()
     await jobs.close()
     confidential.sweep(home)
 

@@ -59,7 +59,7 @@ class Links:
     def start(self) -> None:
         """Link from now on to each machine that comes."""
         self._db.listen(self._hear)
-        self._tasks.start("links", self._run())
+        self._tasks.keep("links", self._run)
 
     async def _link_to_all(self) -> None:
         """While nobody saw to a machine, nobody could hear its agent: its silence counts from now until it answers."""
@@ -97,15 +97,20 @@ class Links:
             is_behind, self._is_behind = self._is_behind, False
             try:
                 instances = await self._db.recall(partial(_look_up, changed=changed, all_live=is_behind))
+                for instance in instances.values():
+                    await self._keep(instance)
             except DatabaseUnavailable:
                 log.exception("The database does not answer; tried again in %s", AFTER_TROUBLE)
-                self._changed |= changed
-                self._is_behind |= is_behind
-                self._woken.set()
+                self._look_again(changed, is_behind)
                 await self._clock.sleep(AFTER_TROUBLE)
-                continue
-            for instance in instances.values():
-                await self._keep(instance)
+            except Exception:
+                self._look_again(changed, is_behind)
+                raise
+
+    def _look_again(self, changed: set[str], is_behind: bool) -> None:
+        self._changed |= changed
+        self._is_behind |= is_behind
+        self._woken.set()
 
     async def _keep(self, instance: Instance) -> None:
         if instance.finished_at is not None:

@@ -40,8 +40,8 @@ class Engine:
         """Begin to turn; what a former server left undone is looked at first."""
         self._db.react(self._turn.take)
         self._db.listen(self._hear)
-        self._tasks.start("engine", self._run())
-        self._tasks.start("sweep", self._sweep())
+        self._tasks.keep("engine", self._run)
+        self._tasks.keep("sweep", self._sweep)
 
     async def close(self) -> None:
         """Stop looking; every wake is on record."""

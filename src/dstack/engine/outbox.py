@@ -51,7 +51,7 @@ class Outbox:
     def start(self) -> None:
         """Begin to hear what is decided."""
         self._db.listen(self._hear)
-        self._tasks.start("what other servers decide", self._load_what_others_decide())
+        self._tasks.keep("what other servers decide", self._load_what_others_decide)
 
     async def close(self) -> None:
         """Stop; what was not recorded is performed again by the next server."""
@@ -73,6 +73,9 @@ class Outbox:
                 log.exception("What is to be done could not be read; tried again in %s", LONGEST_RETRY)
                 self._asked_elsewhere.set()
                 await self._clock.sleep(LONGEST_RETRY)
+            except Exception:
+                self._asked_elsewhere.set()
+                raise
 
     async def _load(self) -> None:
         """Take up what is open. Read in turn with all that is written, lest what was done meanwhile be done again."""

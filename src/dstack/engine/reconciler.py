@@ -60,7 +60,7 @@ class Reconciler:
 
     def start(self) -> None:
         """Look now, and again and again."""
-        self._tasks.start("reconciler", self._run())
+        self._tasks.keep("reconciler", self._run)
 
     async def close(self) -> None:
         """Look no more."""

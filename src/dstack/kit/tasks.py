@@ -11,6 +11,9 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+
 
 class TaskGroup:
     """Tasks that live until `close`. Unlike `asyncio.TaskGroup`, one that fails is logged and harms no other."""
@@ -25,6 +28,14 @@ class TaskGroup:
         task.add_done_callback(self._ended)
         return task
 
+    def keep(self, name: str, work: Callable[[], Coroutine[object, object, None]]) -> asyncio.Task[None]:
+        """Run in the background what others depend on: where it fails, it is logged and begun again after a pause.
+
+        Args:
+            work: begins it; what it had not finished when it failed must be found again by the next one.
+        """
+        return self.start(name, _keep(name, work))
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -36,6 +47,20 @@ class TaskGroup:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _keep(name: str, work: Callable[[], Coroutine[object, object, None]]) -> None:
+    pause_s = FIRST_PAUSE_S
+    while True:
+        began_s = asyncio.get_running_loop().time()
+        try:
+            return await work()
+        except Exception:  # whatever it met, others depend on the next one
+            if asyncio.get_running_loop().time() - began_s > LONGEST_PAUSE_S:
+                pause_s = FIRST_PAUSE_S
+            log.exception("The task `%s` failed, and begins again in %g s", name, pause_s)
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 async def apart(function: Callable[[], T], name: str) -> T:

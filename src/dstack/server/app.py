@@ -20,6 +20,7 @@ from dstack.errors import ConfigurationError, DstackError
 from dstack.kit.clock import SystemClock
 from dstack.kit.environ import conceal
 from dstack.kit.ids import RandomIds
+from dstack.kit.tasks import TaskGroup
 from dstack.operations.context import Context
 from dstack.protocol import routes
 from dstack.protocol.views import HealthView
@@ -94,12 +95,13 @@ class Server(uvicorn.Server):
 
     async def serve_all(self) -> None:
         """Serve until told to stop, or until idle where that is wished."""
-        watcher = asyncio.create_task(self._stop_when_idle(), name="idleness") if self._settings.embedded else None
+        beside = TaskGroup()
+        if self._settings.embedded:
+            beside.keep("idleness", self._stop_when_idle)
         try:
             await self.serve(sockets=[self._listener])
         finally:
-            if watcher is not None:
-                watcher.cancel()
+            await beside.close()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the parts, serve, and say so. Raises `ConfigurationError` where the database cannot be used."""

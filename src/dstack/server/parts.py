@@ -182,7 +182,7 @@ class Parts:
         self._engine.start()
         self._reconciler.start()
         self._tasks.start("warm-up", self._warm_up())
-        self._tasks.start("pruning", self._prune())
+        self._tasks.keep("pruning", self._prune)
 
     async def _warm_up(self) -> None:
         """What the first request would otherwise wait for: the models' validators, and what this machine has."""
