@@ -16,6 +16,8 @@ from dstack.agent.metrics.groups import find_group
 from dstack.agent.metrics.sampler import EVERY_S
 from dstack.agent.paths import JobFolder, write_json
 from dstack.agent.runtimes.process import ProcessRuntime
+from dstack.agent.runtimes.spawning import Spawner
+from dstack.agent.spawner import Spawned
 from dstack.kit.clock import SystemClock
 
 JOBS = 100
@@ -32,7 +34,8 @@ def measure_metrics() -> list[Figure]:
             job.stdout.readline()
         with tempfile.TemporaryDirectory() as root:
             folders = [_folder(Path(root) / str(job.pid), job.pid) for job in jobs]
-            runtime = ProcessRuntime(socketpair()[0], SystemClock(), found.cards)
+            spawned = Spawned(jobs[0].pid, socketpair()[0])
+            runtime = ProcessRuntime(Spawner(spawned, lambda: spawned), SystemClock(), found.cards)
             processes_s = median(_busy_s(lambda: runtime.usage(folders)) for _ in range(READINGS))
     finally:
         for job in jobs:

@@ -126,7 +126,7 @@ class Victims:
         alive = {}
         for machine in self.home.machines():
             for folder in map(machine.job, (path.name for path in machine.jobs.glob("*"))):
-                known = read_json(folder.pid) if is_locked(folder.lock) else None
+                known = read_json(folder.pid, dict) if is_locked(folder.lock) else None
                 if known is not None:
                     alive[folder.job_id] = int(known["pid"])
         if not alive:

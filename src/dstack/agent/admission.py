@@ -6,11 +6,11 @@ Keys are ed25519 alone, one a line, without options and comments.
 import logging
 from collections.abc import Sequence
 
-from dstack.agent.confidential import joined, keep, public
+from dstack.agent.confidential import keep, public
 from dstack.agent.full_disk import set_aside
 from dstack.agent.keeping import write_number
 from dstack.agent.output import make_pipe
-from dstack.agent.paths import JobFolder, read_json, write_json
+from dstack.agent.paths import JobFolder, write_json
 from dstack.errors import AgentRefused
 from dstack.protocol.agent import LOG_STREAMS, JobOrder
 
@@ -37,16 +37,6 @@ def accept(folder: JobFolder, order: JobOrder) -> None:
     write_json(folder.order, public(order))
 
 
-def read_order(folder: JobFolder) -> JobOrder | None:
-    """The order of a job; None where none was accepted. What is confidential is in it until the job has started.
-
-    Raises:
-        TypeError, ValueError: it is not understood.
-    """
-    body = read_json(folder.order)
-    return None if body is None else joined(folder, body)
-
-
 def let_in(folder: JobFolder, key: str) -> str | None:
     """Let the holder of a key into a job. Returns its line; None where it was in already.
 
@@ -55,7 +45,7 @@ def let_in(folder: JobFolder, key: str) -> str | None:
     """
     if (line := _key_line(key)) is None:
         raise AgentRefused("This is no ed25519 public key", hint="Make one with `ssh-keygen -t ed25519`")
-    keys = folder.authorized_keys.read_text().splitlines()
+    keys = keys_of(folder)
     if line in keys:
         return None
     _write_keys(folder, [*keys, line])
@@ -73,14 +63,12 @@ def note_alone(folder: JobFolder, since: float | None) -> None:
         log.warning("Since when nobody is in job %s is not written down: %s", folder.job_id, error)
 
 
-def read_alone(folder: JobFolder, started_at: float | None, now: float) -> float | None:
-    """Since when nobody is in a job of an earlier agent.
-
-    Who was in when that one ended was thrown out by its end, and has the whole time from now on to come back.
-    """
-    if (known := read_json(folder.alone)) is not None:
-        return float(known["since"])
-    return now if folder.entered.exists() else started_at
+def keys_of(folder: JobFolder) -> list[str]:
+    """The keys that may open the way into a job, one a line. Those that are lost are let in again by `attach`."""
+    try:
+        return folder.authorized_keys.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
 
 
 def _write_keys(folder: JobFolder, keys: Sequence[str]) -> None:

@@ -18,7 +18,8 @@ from typing import Any
 
 from dstack.agent.paths import Home, JobFolder, is_locked, make_private_folder, read_json, write_json
 from dstack.errors import AgentRefused, ConfigurationError
-from dstack.protocol.agent import JobOrder, order_of, to_json
+from dstack.kit.plain import from_plain
+from dstack.protocol.agent import JobOrder, to_json
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +77,9 @@ def joined(folder: JobFolder, body: Mapping[str, Any]) -> JobOrder:
     Raises:
         TypeError, ValueError: it is not understood.
     """
-    kept = next((found for place in _places(folder) if (found := read_json(place)) is not None), {})
+    kept = next((found for place in _places(folder) if (found := read_json(place, dict)) is not None), {})
     parts = {part: {**body[part], **kept.get(part, {})} for part in _CREDENTIALS if body.get(part)}
-    return order_of({**body, **({"env": kept["env"]} if kept else {}), **parts})
+    return from_plain(JobOrder, {**body, **({"env": kept["env"]} if kept else {}), **parts})
 
 
 def forget(folder: JobFolder) -> None:
@@ -117,7 +118,7 @@ def environment_of(folder: JobFolder, order: JobOrder) -> dict[str, str]:
     Raises:
         OSError: it does not run.
     """
-    known: dict[str, Any] = read_json(folder.pid) or {}
+    known: dict[str, Any] = read_json(folder.pid, dict) or {}
     if not is_locked(folder.lock):
         raise OSError(0, "the job does not run")
     if "environment" not in known:  # an earlier version started it, and left all in the order

@@ -5,8 +5,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from dstack.agent.paths import JobFolder, read_json
+from dstack.agent.paths import JobFolder
 from dstack.agent.processes import MARKER
+from dstack.agent.records import read_visible
 from dstack.errors import AgentRefused
 from dstack.kit.environ import foreign_path
 from dstack.protocol.agent import JobOrder
@@ -48,7 +49,7 @@ def job_environment(
         **kept,
         "PYTHONUNBUFFERED": "1",
         **order.env,
-        **(read_json(folder.visible) or {}),
+        **read_visible(folder),
         MARKER: order.job_id,
         "DSTACK_REPO_DIR": str(folder.files.resolve()),
         "DSTACK_WORKING_DIR": str(working_dir),

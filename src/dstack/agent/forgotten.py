@@ -1,6 +1,12 @@
-"""The ids of jobs that must not start any more, because a stop or a forget has come before the start."""
+"""Jobs that are forgotten: those that must not start any more, since a stop or a forget came before the start, and the
+folders of the others.
+"""
 
+import asyncio
 from pathlib import Path
+
+from dstack.agent.files import remove_tree
+from dstack.kit.tasks import TaskGroup
 
 KEPT_MAX = 10_000
 """More than a server could have in flight; the oldest are dropped."""
@@ -25,3 +31,31 @@ class Forgotten:
             oldest = next(iter(self._ids))
             del self._ids[oldest]
             (self._folder / oldest).unlink(missing_ok=True)
+
+
+class Trash:
+    """Folders of forgotten jobs on their way out, in the background: their files may be many."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._removals = TaskGroup()
+
+    def empty(self) -> None:
+        """Remove what an earlier agent left here."""
+        for path in self._folder.iterdir():
+            self._remove(path)
+
+    def take(self, path: Path) -> None:
+        """Have a folder be gone from its place at once, and from the disk later."""
+        self._remove(path.rename(self._folder / path.name))
+
+    def remove(self, path: Path) -> None:
+        """Remove a small folder now."""
+        remove_tree(path)
+
+    async def close(self) -> None:
+        """What is left is removed by the next agent."""
+        await self._removals.close()
+
+    def _remove(self, path: Path) -> None:
+        self._removals.start(f"removes {path}", asyncio.to_thread(remove_tree, path))

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 ROOM_BYTES = 4096
+_OF_HOST = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO, errno.EROFS)
 
 
 def set_aside(path: Path, *, again: bool = False) -> None:
@@ -39,6 +40,11 @@ def write_into_room(path: Path, text: bytes) -> bool:
 def is_full(error: BaseException) -> bool:
     """Whether it happened because the disk is full, or all of it that one may use."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_of_host(error: BaseException) -> bool:
+    """Whether it happened because the host has no more of something that all its jobs share, but for its disk."""
+    return isinstance(error, OSError) and error.errno in _OF_HOST
 
 
 def in_words(error: BaseException) -> str:

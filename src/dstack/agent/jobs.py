@@ -6,20 +6,19 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
-from pathlib import Path
 from typing import TypeAlias
 
-from dstack.agent.admission import accept, let_in, note_alone, read_alone, read_order
-from dstack.agent.files import remove_tree
-from dstack.agent.forgotten import Forgotten
-from dstack.agent.full_disk import in_words
+from dstack.agent.admission import accept, let_in, note_alone
+from dstack.agent.endings import ending_of
+from dstack.agent.forgotten import Forgotten, Trash
 from dstack.agent.keeping import JobLog, Keeping
 from dstack.agent.notes import note
 from dstack.agent.output import holding_pipe, make_pipe
-from dstack.agent.paths import Home, JobFolder, read_json, write_json
+from dstack.agent.paths import Home, JobFolder, write_json
+from dstack.agent.records import Ending, read_alone, read_ending
+from dstack.agent.recovery import find_order, has_rebooted, why_lost
 from dstack.agent.runtimes.base import Runtime
-from dstack.agent.supervisor import Ending
-from dstack.errors import AgentRefused, DstackError, IllegalMove
+from dstack.errors import AgentRefused, IllegalMove
 from dstack.kit.clock import Clock
 from dstack.protocol.agent import LOG_STREAMS, JobOrder, JobReport, Layer
 
@@ -91,7 +90,7 @@ class Jobs:
         self._accepting = asyncio.Lock()
         """What is decided about one job holds still when the next is decided about."""
         self._leaving = False
-        self._removals: set[asyncio.Task[None]] = set()
+        self._trash = Trash(home.trash)
 
     def reports(self) -> Iterable[JobReport]:
         """The whole truth about every job."""
@@ -107,19 +106,18 @@ class Jobs:
 
     def recover(self) -> None:
         """Take over what an earlier agent left: told from the folders alone."""
-        for path in self._home.trash.iterdir():
-            self._remove(path)
+        rebooted = has_rebooted(self._home)
+        self._trash.empty()
         for path in self._home.jobs.iterdir():
-            folder = JobFolder(path)
             try:
-                order = read_order(folder)
+                order = find_order(JobFolder(path))
                 if order is None or path.name in self._forgotten:
                     # The server was not told that this one is accepted, or wants nothing of it any more.
-                    remove_tree(path)
+                    self._trash.remove(path)
                     continue
-                self._begin(folder, order)
-            except (TypeError, ValueError) as error:
-                log.error("The order in %s is not understood and left alone: %s", path, error)
+                self._begin(JobFolder(path), order, has_rebooted=rebooted)
+            except Exception:  # the other jobs need this agent
+                log.exception("%s is not understood and left alone", path)
 
     async def keep_clean(self) -> None:
         """Remove what jobs left behind on this host, now and every hour, until cancelled."""
@@ -177,7 +175,8 @@ class Jobs:
         if job is None:
             self._forgotten.add(job_id)
         elif job.report.state != ENDED:
-            write_json(folder.stop, {"grace_s": max(0.0, float(grace_s))})
+            wish = {"grace_s": max(0.0, float(grace_s))}
+            await asyncio.to_thread(write_json, folder.stop, wish, durable=True)
             self._pass_on_stop(job)
 
     async def stop_all(self) -> None:
@@ -205,8 +204,7 @@ class Jobs:
         if job is not None:
             del self._jobs[job_id]
             self._keeping.remove(job_id)
-            trash = folder.root.rename(self._home.trash / job_id)
-            self._remove(trash)
+            self._trash.take(folder.root)
 
     async def authorize(self, job_id: str, key: str) -> None:
         """Let the holder of an ed25519 key into a job.
@@ -252,53 +250,49 @@ class Jobs:
         lives = [job.life for job in self._jobs.values() if job.life is not None]
         for life in lives:
             life.cancel()
-        await asyncio.gather(*lives, *self._removals, return_exceptions=True)
+        await asyncio.gather(*lives, return_exceptions=True)
+        await self._trash.close()
 
-    def _remove(self, folder: Path) -> None:
-        """In the background: a job's files may be many. What is left is removed by the next agent."""
-        removal = asyncio.create_task(asyncio.to_thread(remove_tree, folder), name=f"removes {folder}")
-        self._removals.add(removal)
-        removal.add_done_callback(self._removed)
-
-    def _removed(self, removal: asyncio.Task[None]) -> None:
-        self._removals.discard(removal)
-        if not removal.cancelled() and (error := removal.exception()) is not None:
-            log.warning("A forgotten job's folder was not removed: %s", error)
-
-    def _begin(self, folder: JobFolder, order: JobOrder) -> None:
+    def _begin(self, folder: JobFolder, order: JobOrder, *, has_rebooted: bool = False) -> None:
         runtime = self._runtimes.of(order)
         report = JobReport(order.job_id, PREPARING)
-        if runtime.was_started(folder):
+        if was_started := runtime.was_started(folder):
             at = runtime.started_at(folder)
             place = runtime.working_dir(folder, order)
             alone_since = read_alone(folder, at, self._clock.now().timestamp())
             report = replace(report, state=RUNNING, started_at=at, working_dir=place, alone_since=alone_since)
         job = Job(folder, order, runtime, report)
+        for stream in LOG_STREAMS:
+            folder.log(stream).touch(mode=0o600)
         job.logs = {stream: JobLog(folder, stream) for stream in LOG_STREAMS}
         self._keeping.add(order.job_id, job.logs["job"])
         self._jobs[order.job_id] = job
-        if (ending := read_json(folder.end)) is not None:
-            self._end(job, Ending(**ending))
+        if (ending := read_ending(folder)) is not None:
+            self._end(job, ending)
             job.life = asyncio.create_task(runtime.clean_up(folder), name=f"what {order.job_id} left")
             return
         self.on_change(job.report)
-        job.life = asyncio.create_task(self._live(job), name=f"job {order.job_id}")
+        lost = why_lost(folder, order, was_started=was_started, has_rebooted=has_rebooted)
+        job.life = asyncio.create_task(self._live(job, lost), name=f"job {order.job_id}")
 
     def _report_start(self, job: Job, started_at: float) -> None:
         place = job.runtime.working_dir(job.folder, job.order)
         alone_since = None if job.report.guests else started_at
         self._report(job, state=RUNNING, started_at=started_at, working_dir=place, alone_since=alone_since, layers=())
 
-    async def _live(self, job: Job) -> None:
+    async def _live(self, job: Job, lost: str) -> None:
         if job.report.state == PREPARING:
             # An agent of an earlier version accepted it without; what is wrong then is seen at the start.
             with suppress(OSError):
                 make_pipe(job.folder)
         with holding_pipe(job.folder):
-            await self._see_to_its_end(job)
+            await self._see_to_its_end(job, lost)
 
-    async def _see_to_its_end(self, job: Job) -> None:
+    async def _see_to_its_end(self, job: Job, lost: str) -> None:
+        """Args: `lost`: why the job cannot go on, where it cannot."""
         try:
+            if lost:
+                raise _Lost
             if job.report.state == PREPARING:
                 await self._prepare(job)
                 started_at = self._clock.now().timestamp()
@@ -311,16 +305,12 @@ class Jobs:
             ending = await self._wait(job)
         except _Stopped:
             ending = Ending("stopped", self._clock.now().timestamp())
-        except DstackError as error:
-            # On one line: it goes into tables.
-            message = ". ".join(filter(None, [error.message, error.hint]))
-            ending = Ending("start_failed", self._clock.now().timestamp(), message=message)
-        except (OSError, TimeoutError) as error:
-            ending = Ending("start_failed", self._clock.now().timestamp(), message=in_words(error))
-        except Exception:  # whatever it was, the other jobs go on and this one must not hang
-            log.exception("Job %s", job.order.job_id)
-            ending = Ending("start_failed", self._clock.now().timestamp(), message="The agent met an error of its own")
-        ending = await job.runtime.settle(job.folder, ending)
+        except _Lost:
+            ending = Ending("supervisor_lost", self._clock.now().timestamp(), message=lost)
+        except Exception as error:  # noqa: BLE001 - logged there: the other jobs go on, and this one must not hang
+            ending = await asyncio.to_thread(ending_of, job.folder, error, self._clock.now().timestamp())
+        settled = await job.runtime.settle(job.folder, ending)
+        ending = ending if lost else settled
         note(job.folder, self._clock, f"the end: {ending.end}{ending.message and ': ' + ending.message}")
         self.on_end(job.order.job_id)
         cleaning = asyncio.create_task(job.runtime.clean_up(job.folder), name=f"what {job.order.job_id} left")
@@ -396,3 +386,7 @@ class Jobs:
 
 class _Stopped(Exception):
     """The job was stopped before it was started."""
+
+
+class _Lost(Exception):
+    """The job cannot go on."""

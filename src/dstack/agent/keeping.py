@@ -113,8 +113,11 @@ def write_number(path: Path, number: int, *, durable: bool = False) -> None:
 
 def _number_in(path: Path) -> int:
     try:
-        return int(path.read_bytes() or b"0")
+        return int(path.read_bytes())
     except FileNotFoundError:
+        return 0
+    except ValueError:  # a power cut: no job outlives that, and what was dropped of its log reads as zeros
+        log.error("%s is damaged, and taken for lost", path)
         return 0
 
 

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from dstack.agent.containers.sockets import probe_engine
+from dstack.agent.endings import trouble_of
 from dstack.agent.full_disk import in_words
 from dstack.agent.jobs import Jobs
 from dstack.agent.logs import Followers, Watcher
@@ -298,7 +299,7 @@ class _Connection:
         except (OSError, TypeError, ValueError) as error:
             log.warning("The command `%.50s` was not carried out: %s", frame["t"], error)
             said = AgentRefused(f"The agent could not carry out `{frame['t']:.50}`: {in_words(error)}")
-            return {"error": _error_body(said)}
+            return {"error": _error_body(trouble_of(error) or said)}
         return {}
 
     async def _command(self, frame: Frame) -> None:

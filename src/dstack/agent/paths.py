@@ -3,18 +3,23 @@
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import select
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dstack.agent import full_disk
 from dstack.errors import AgentRefused, ConfigurationError
 from dstack.kit.folders import make_private
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 SOCKET_PATH_BYTES_MAX = 100
 """The kernel takes 107; some systems less."""
@@ -24,6 +29,10 @@ JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 LOCK_TRIES = 10
 LOCK_RETRY_S = 0.05
+
+DAMAGED_MAX = 1000
+_damaged: dict[Path, None] = {}
+"""The damaged files that were logged: some are read every second. The oldest are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,11 @@ class Home:
     def lock(self) -> Path:
         """Locked for as long as an agent lives here; holds its pid."""
         return self.root / "agent.lock"
+
+    @property
+    def boot(self) -> Path:
+        """Which start of the machine this is."""
+        return self.root / "boot.json"
 
     @property
     def ssh(self) -> Path:
@@ -224,7 +238,7 @@ def is_locked(path: Path) -> bool:
     """Whether a living process holds this lock file."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -261,6 +275,8 @@ def take_lock(path: Path, tries: int = LOCK_TRIES) -> int | None:
 def write_json(path: Path, value: Mapping[str, object], *, durable: bool = False) -> None:
     """Replace a file as a whole: nobody ever sees half of it. `durable` also holds after a power cut.
 
+    What is not durable may be lost with the power, or be empty then: `read_json` takes both for no file.
+
     On a full disk it takes the room that was set aside for the file, where there is some.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -273,15 +289,42 @@ def write_json(path: Path, value: Mapping[str, object], *, durable: bool = False
                 file.flush()
                 os.fsync(descriptor)
         draft.rename(path)
+        if durable:
+            _sync_folder(path.parent)
     except OSError as error:
         draft.unlink(missing_ok=True)
         if not (full_disk.is_full(error) and full_disk.write_into_room(path, text)):
             raise
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The file's object, or None where there is no such file."""
+def _sync_folder(folder: Path) -> None:
+    """Have the names of its files outlast a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return dict(json.loads(path.read_bytes()))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: Path, make: Callable[[Any], T]) -> T | None:
+    """What a file says; None where there is none, or where it is damaged: that is logged, and the file stays.
+
+    That a file is there may say something by itself, such as that a job was started.
+
+    Args:
+        make: makes a value of the JSON; raises `ValueError`, `TypeError` or `KeyError` where that is no such value.
+
+    Raises:
+        OSError: the file cannot be read just now.
+    """
+    try:
+        return make(json.loads(path.read_bytes()))
     except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError, RecursionError, IsADirectoryError, NotADirectoryError) as error:
+        if path not in _damaged:
+            log.error("%s is damaged, and taken for lost: %s", path, error)
+            _damaged[path] = None
+        if len(_damaged) > DAMAGED_MAX:
+            del _damaged[next(iter(_damaged))]
         return None

@@ -1,7 +1,7 @@
 """The process that forks supervisors: itself forked from the agent before that has a loop, threads or much memory.
 
-A job so costs a fork of a small process (1-2 ms) and not the start of an interpreter (30 ms). A spawner that has died is
-replaced by a program of its own, `python -m dstack.agent.spawner DESCRIPTORS_MAX`, since the agent has threads by then.
+A job so costs a fork of a small process (1-2 ms) and not the start of an interpreter (30 ms). One that has died is
+replaced by a program of its own, `python -m dstack.agent.spawner DESCRIPTORS_MAX`: the agent has threads by then.
 """
 
 import gc

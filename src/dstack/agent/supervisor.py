@@ -11,16 +11,17 @@ import os
 import signal
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from dstack.agent import confidential, processes
 from dstack.agent.carrier import carry
 from dstack.agent.environment import find_shell, job_environment, resolve_working_dir
-from dstack.agent.full_disk import in_words
+from dstack.agent.full_disk import in_words, is_of_host
 from dstack.agent.notes import note
 from dstack.agent.output import Output, lost_in_words
-from dstack.agent.paths import JobFolder, read_json, take_lock, write_json
+from dstack.agent.paths import JobFolder, take_lock, write_json
+from dstack.agent.records import Ending, read_grace_s, read_order
 from dstack.agent.signals import SIGNALS, signal_descriptor, take_signals
 from dstack.errors import DstackError
 from dstack.kit.clock import Clock, SystemClock
@@ -32,18 +33,6 @@ SWEEP_S_MAX = 1.0
 GIVE_UP_S = 120.0
 """After so many seconds of SIGKILL, what is left cannot be killed (it hangs in the kernel, or is another user's)."""
 HELD_DESCRIPTOR_MIN = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a job ended; the contents of its file `end`."""
-
-    end: str
-    """See `JobReport.end`."""
-    ended_at: float
-    exit_code: int | None = None
-    signal: int | None = None
-    message: str = ""
 
 
 class StartFailed(Exception):
@@ -58,11 +47,12 @@ def supervise(folder: JobFolder, started_at: float) -> None:
     Args:
         started_at: seconds since the epoch, to be written down.
     """
-    if (read_json(folder.order) or {}).get("container") is not None:
+    if (order := read_order(folder)) is None:
+        return  # what has no order any more is lost, as the agent finds
+    if order.container is not None:
         return carry(folder, started_at)
     if take_lock(folder.lock) is None or folder.pid.exists() or folder.end.exists():
         return
-    order = confidential.joined(folder, read_json(folder.order) or {})
     held = confidential.hold_environment(order.env)
     write_json(folder.pid, {"pid": os.getpid(), "started_at": started_at, "environment": held})
     confidential.forget(folder)
@@ -93,7 +83,8 @@ class _Supervisor:
             self._main = launch(self._folder, self._order)
         except (StartFailed, DstackError, OSError, ValueError) as error:
             self._note(f"could not start: {error}")
-            return Ending("start_failed", self._now(), message=in_words(error))
+            end = "host_failed" if is_of_host(error) else "start_failed"
+            return Ending(end, self._now(), message=in_words(error))
         self._note(f"started process {self._main}")
         while self._reap() and not self._gave_up():
             self._end_what_is_due()
@@ -143,8 +134,8 @@ class _Supervisor:
             timeout_s = max(0.0, min(self._deadline, self._kill_at) - now)
         # Longer waits than a day overflow on some systems, and one wake-up a day costs nothing.
         if self._output.wait(self._signals, min(timeout_s, 86400.0)) and signal.SIGTERM in take_signals(self._signals):
-            wish = read_json(self._folder.stop) or {}
-            grace_s = float(wish.get("grace_s", self._order.stop_grace_s))
+            wish_s = read_grace_s(self._folder)
+            grace_s = self._order.stop_grace_s if wish_s is None else wish_s
             self._note(f"asked to stop, with {grace_s:g} s of grace")
             self._ask_to_end(grace_s, "stopped")
 

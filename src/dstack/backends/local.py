@@ -15,7 +15,9 @@ from pathlib import Path
 
 from dstack.agent.confidential import memory_folder
 from dstack.agent.containers.sockets import remove_container
-from dstack.agent.paths import Home, JobFolder, is_agent_alive, is_locked, read_json
+from dstack.agent.paths import Home, JobFolder, is_agent_alive, is_locked
+from dstack.agent.processes import end_marked
+from dstack.agent.records import container_name, read_start
 from dstack.agent.resources import probe
 from dstack.backends.base import Backend, Machine
 from dstack.domain.offers import Offer
@@ -75,7 +77,7 @@ class Local(Backend):
             return True
         if is_agent_alive(path):
             if key in self._asked:
-                _end(int(Home(path).lock.read_text().split()[0]))
+                _end_agent(Home(path))
             self._asked.add(key)
             return False
         if _end_what_is_left(path):
@@ -100,15 +102,26 @@ def _end_what_is_left(home: Path) -> bool:
     folders = [JobFolder(path) for path in (home / "jobs").glob("*")]
     left = [folder for folder in folders if is_locked(folder.lock)]
     for folder in left:
-        _end((read_json(folder.pid) or {})["pid"])
+        if (known := read_start(folder)) is not None:
+            _end(known.pid)
+        else:  # its supervisor ends with all that it watches over
+            end_marked(folder.job_id)
     return _have_containers(folders) or bool(left)
 
 
 def _have_containers(folders: Sequence[JobFolder]) -> bool:
     """Remove the containers of these jobs; whether one may live on: an engine that is away cannot say so."""
-    known = [(folder, read_json(folder.container)) for folder in folders]
-    removed = [(folder, remove_container(str(container["id"]))) for folder, container in known if container]
+    contained = [folder for folder in folders if folder.container.exists()]
+    removed = [(folder, remove_container(container_name(folder.job_id))) for folder in contained]
     return any(not is_gone and not folder.end.exists() for folder, is_gone in removed)
+
+
+def _end_agent(home: Home) -> None:
+    pid = home.lock.read_bytes().partition(b"\n")[0]
+    if pid.isdigit():
+        _end(int(pid))
+    else:
+        log.error("%s does not tell which process the agent is: end it by hand", home.lock)
 
 
 def _end(pid: int) -> None:

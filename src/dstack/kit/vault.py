@@ -1,15 +1,18 @@
 """Encryption of what is kept: secrets and credentials are on disk only as ciphertext."""
 
+import logging
 import os
-import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
+
+log = logging.getLogger(__name__)
 
 
 class WrongKey(Exception):
@@ -84,7 +87,10 @@ def is_key(text: str) -> bool:
 
 
 class KeyFile(Vault):
-    """A vault whose key is in a file of this user, made when it is first needed."""
+    """A vault whose key is in a file of this user, made when it is first needed.
+
+    A file that holds no key is set aside, and another key made: what was sealed before says that it has another key.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(())
@@ -96,19 +102,29 @@ class KeyFile(Vault):
         from cryptography.fernet import Fernet, MultiFernet
 
         with self._making:
-            if not self._path.exists():
-                self._make()
-        return MultiFernet([Fernet(self._path.read_text().strip())])
+            key = self._read() or self._made()
+        return MultiFernet([Fernet(key)])
 
-    def _make(self) -> None:
-        """Write a new key: it is there whole, or not at all."""
-        handle, draft = tempfile.mkstemp(prefix=".key-", dir=self._path.parent)
+    def _read(self) -> str | None:
         try:
-            with open(handle, "w") as file:
-                file.write(new_key())
-                file.flush()
-                os.fsync(handle)
-            os.rename(draft, self._path)
-        except OSError:
-            Path(draft).unlink(missing_ok=True)
-            raise
+            key = self._path.read_text(errors="replace").strip()
+        except FileNotFoundError:
+            return None
+        if is_key(key):
+            return key
+        aside = self._path.with_name(f"{self._path.name}.damaged")
+        self._path.rename(aside)
+        log.error("%s held no key and is set aside as %s: secrets have to be set again", self._path, aside)
+        return None
+
+    def _made(self) -> str:
+        """A new key, or that of another server which was first. The file is there as a whole or not at all."""
+        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+            file.write(new_key())
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(draft, self._path)
+        draft.unlink()
+        return self._path.read_text().strip()

@@ -157,7 +157,8 @@ class JobReport:
     """Seconds since the epoch by the host's clock."""
     ended_at: float | None = None
     end: str | None = None
-    """Once ended, why: `exited`, `stopped`, `max_duration`, `start_failed` or `supervisor_lost`."""
+    """Once ended, why: `exited`, `stopped`, `max_duration`, `start_failed`, `supervisor_lost`, `engine_lost`, or
+    `host_failed` where the host could not start it for reasons of its own: another host may, and this one later."""
     exit_code: int | None = None
     """0..255; 128 + n after signal n; None where nobody knows."""
     signal: int | None = None

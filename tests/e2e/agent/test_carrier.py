@@ -52,7 +52,7 @@ async def test_a_killed_carrier_is_replaced_by_its_twin_and_no_byte_is_lost(fold
         await until(lambda: not is_locked(folder.lock))
         assert waiting_bytes(folder) == 0
     assert folder.log("job").read_bytes() == b"0\n1\n2\n3\n4\nlast\n"
-    assert (read_json(folder.pid) or {})["started_at"] == 1.0
+    assert (read_json(folder.pid, dict) or {})["started_at"] == 1.0
 
 
 async def test_a_killed_twin_is_replaced(folder: JobFolder) -> None:

@@ -18,7 +18,7 @@ async def test_a_frozen_container_is_asked_to_end_and_does(tmp_path: Path, engin
     log = host.home.job(job).log("job")
     await until(lambda: log.exists() and log.read_bytes() == b"up\n")
     if how == "is paused":
-        known = read_json(host.home.job(job).container) or {}
+        known = read_json(host.home.job(job).container, dict) or {}
         await ContainerEngine((str(engine.socket),)).call("POST", f"/containers/{known['id']}/pause")
     await host.jobs.stop(job, 60.0)
     report = await host.end_of(job)

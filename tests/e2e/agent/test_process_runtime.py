@@ -17,13 +17,13 @@ from dstack.agent import processes
 from dstack.agent.admission import accept
 from dstack.agent.gpus.cards import Cards
 from dstack.agent.output import holding_pipe
-from dstack.agent.paths import JobFolder, read_json, write_json
+from dstack.agent.paths import JobFolder, write_json
 from dstack.agent.processes import marked
+from dstack.agent.records import Ending, read_ending, read_start
 from dstack.agent.runtimes import last_resort, process, spawning
 from dstack.agent.runtimes.process import ProcessRuntime
 from dstack.agent.signals import SIGNALS
 from dstack.agent.spawner import Spawned
-from dstack.agent.supervisor import Ending
 from dstack.errors import HostTrouble
 from dstack.kit.clock import SystemClock
 from tests.e2e.agent.agent_client import PATIENCE_S, J, order_for
@@ -52,13 +52,13 @@ class Spawners:
             supervisor.wait(PATIENCE_S)
         for line in self.lines:
             line.close()
-        for process in self.processes:
-            process.kill()
-            process.wait(PATIENCE_S)
+        for one in self.processes:
+            one.kill()
+            one.wait(PATIENCE_S)
 
     async def asked(self) -> JobFolder:
         """The folder of the next job to be started."""
-        await until(lambda: select.select([self.lines[-1]], [], [], 0)[0])
+        await until(lambda: bool(select.select([self.lines[-1]], [], [], 0)[0]))
         return JobFolder(Path(json.loads(self.lines[-1].recv(1 << 16))["folder"]))
 
     def answer(self, folder: JobFolder, **answer: object) -> None:
@@ -139,7 +139,7 @@ async def test_a_start_whose_answer_died_with_the_spawner_is_asked_again_and_hap
     ending = await spawner.runtime.wait(folder, order)
     assert (ending.end, ending.exit_code) == ("stopped", 7)
     assert (folder.files / "ran").read_text() == "ran\n"
-    assert (read_json(folder.pid) or {})["pid"] == first
+    assert (start := read_start(folder)) is not None and start.pid == first
 
 
 async def test_a_job_that_was_given_up_too_early_is_ended_before_its_end_is_told(
@@ -151,7 +151,7 @@ async def test_a_job_that_was_given_up_too_early_is_ended_before_its_end_is_told
     ending = await spawner.runtime.settle(folder, FAILED)
     assert (ending.end, ending.exit_code) == ("stopped", 137)
     assert not marked(folder.job_id)
-    assert read_json(folder.end) is not None
+    assert read_ending(folder) is not None
 
 
 async def test_an_end_that_the_supervisor_has_written_holds(tmp_path: Path, spawner: Spawners) -> None:

@@ -10,8 +10,8 @@ from typing import cast
 from dstack.agent.jobs import FetchFiles, Jobs, Runtimes
 from dstack.agent.keeping import Bounds, Keeping
 from dstack.agent.paths import Home, JobFolder, write_json
+from dstack.agent.records import Ending
 from dstack.agent.runtimes.base import Runtime
-from dstack.agent.supervisor import Ending
 from dstack.kit.clock import SystemClock
 from dstack.protocol.agent import LOG_STREAMS, JobOrder, to_json
 from tests.making import HandClock

@@ -28,7 +28,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_file_that_has_room_is_written_as_often_as_needed(file: Path) -> None:
     for grace_s in (600.25, 10, 0, 7, 3600.125):
         write_json(file, {"grace_s": grace_s})
-        assert read_json(file) == {"grace_s": grace_s}
+        assert read_json(file, dict) == {"grace_s": grace_s}
 
 
 def test_who_reads_a_file_while_it_is_written_sees_a_whole_one(file: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_file_that_was_written_before_the_disk_was_full_is_replaced_more_than_
     file.write_text('{"grace_s": 600}')
     for grace_s in (10, 0):
         write_json(file, {"grace_s": grace_s})
-        assert read_json(file) == {"grace_s": grace_s}
+        assert read_json(file, dict) == {"grace_s": grace_s}
 
 
 def test_a_file_without_room_is_refused(file: Path) -> None:
@@ -50,4 +50,4 @@ def test_a_file_without_room_is_refused(file: Path) -> None:
         write_json(file.with_name("order.json"), {})
     with pytest.raises(OSError, match="No space left"):
         write_json(file, {"text": "x" * full_disk.ROOM_BYTES})
-    assert read_json(file) is None
+    assert read_json(file, dict) is None

@@ -16,6 +16,7 @@ from dstack.agent.containers.mounted import give_files, lay_out, made_for
 from dstack.agent.gpus.cards import Cards, Grant
 from dstack.agent.output import print_into_log
 from dstack.agent.paths import Home, JobFolder
+from dstack.agent.records import container_name
 from dstack.errors import AgentRefused
 from dstack.protocol.agent import Container, JobOrder
 
@@ -57,7 +58,7 @@ class Maker:
             await asyncio.to_thread(print_into_log, folder)
         grant = await self._grant(order, container)
         body = creation(order, image, folder, {HOME_LABEL: self._label}, self._launcher, grant)
-        id = await self._create(_name(order.job_id), body)
+        id = await self._create(container_name(order.job_id), body)
         uid, gid = await give_files(self._engine, folder, id, container.user or image.user)
         if (uid, gid) != (0, 0):
             await self._give_made(folder, image.id, uid, gid)
@@ -78,7 +79,7 @@ class Maker:
 
         Returns: False where the engine is away.
         """
-        return await self._remove(_name(job_id))
+        return await self._remove(container_name(job_id))
 
     async def open_up(self, folder: JobFolder, image_id: str) -> None:
         """Have this user be able to remove what the users of a job's container made, as only root could otherwise.
@@ -99,7 +100,7 @@ class Maker:
         """Have root of a container of a moment do one thing with folders of this host. See `creation.errand`."""
         labels = {JOB_LABEL: folder.job_id, HOME_LABEL: self._label}
         body = errand(image_id, words, places, labels, self._launcher)
-        id = await self._create(f"{_name(folder.job_id)}-files", body)
+        id = await self._create(f"{container_name(folder.job_id)}-files", body)
         await self._engine.call("POST", f"/containers/{id}/start")
         await self._engine.call("POST", f"/containers/{id}/wait")
         await self._remove(id)
@@ -148,10 +149,6 @@ class Maker:
         # An earlier agent made it and died; it was never started, or else this one would not be here.
         await self._engine.call("DELETE", f"/containers/{name}", query=REMOVAL)
         return str((await self._engine.call("POST", "/containers/create", body, query={"name": name}))["Id"])
-
-
-def _name(job_id: str) -> str:
-    return f"dstack-{job_id}"
 
 
 def _has_closed_folders(folder: JobFolder) -> bool:

@@ -39,9 +39,10 @@ def lay_out(folder: JobFolder, order: JobOrder, program: Path) -> None:
     folder.script.chmod(0o644)
     for mount in order.container.mounts if order.container else ():
         _make_source(folder, Path(mount.source))
-    if not program.exists():
+    code = launcher(platform.machine())
+    if not program.is_file() or program.read_bytes() != code:  # or it was damaged, or an older version made it
         draft = program.with_name(f".{program.name}.{os.getpid()}")
-        draft.write_bytes(launcher(platform.machine()))
+        draft.write_bytes(code)
         draft.chmod(0o755)
         draft.rename(program)
 
@@ -61,7 +62,8 @@ def _make_source(folder: JobFolder, source: Path) -> None:
 
 def made_for(folder: JobFolder) -> list[str]:
     """Return the folders of this host that were made because the job mounts them."""
-    return list((read_json(folder.made) or {}).get("folders", ()))
+    known = read_json(folder.made, lambda body: [str(one) for one in body["folders"]])
+    return known or []
 
 
 def _check_inside(folder: JobFolder, order: JobOrder) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from dstack.agent.containers.api import EngineAway, EngineRefused
-from dstack.errors import AgentRefused
+from dstack.errors import AgentRefused, HostTrouble
 from dstack.protocol.agent import Container
 
 NO_ENGINE_HINT = "Start Docker or Podman on the machine (Debian: `apt install docker.io`), or leave `image` out"
@@ -16,9 +16,9 @@ _FORBIDDEN = ("denied", "forbidden", "status code 403", "status: 403")
 _MISSING = ("manifest unknown", "name unknown", "not found", "status code 404", "status: 404")
 
 
-def no_engine(error: EngineAway | EngineRefused) -> AgentRefused:
+def no_engine(error: EngineAway | EngineRefused) -> HostTrouble:
     """Nothing can be done without an engine."""
-    return AgentRefused(f"The container engine of the machine does not answer: {error}", hint=NO_ENGINE_HINT)
+    return HostTrouble(f"The container engine of the machine does not answer: {error}", hint=NO_ENGINE_HINT)
 
 
 def refusal_of_pull(container: Container, said: str) -> AgentRefused:
@@ -64,7 +64,7 @@ def refusal_of_start(container: Container, said: str) -> AgentRefused:
             hint="Install NVIDIA's container toolkit on the machine",
         )
     if _is_disk_full(said):
-        return AgentRefused(f"The disk of the machine is full: {said}", hint=_DISK_HINT)
+        return HostTrouble(f"The disk of the machine is full: {said}", hint=_DISK_HINT)
     if "container-init binary not found" in said:
         return AgentRefused(
             f"Podman on the machine lacks its init program: {said}", hint="Install it (Debian: `apt install catatonit`)"

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ from dstack.agent.paths import read_json, write_json
 from dstack.agent.runtimes.base import Tell
 from dstack.errors import AgentRefused
 from dstack.kit.clock import Clock
+from dstack.kit.plain import from_plain
 from dstack.protocol.agent import Container
 
 PRIVATE_MAX = 1000
@@ -66,7 +68,10 @@ class ImageStore:
         self._clock = clock
         self._pulls = Pulls(engine, stall_s)
         self._measure = measure
-        self._memory = _memory_of(read_json(file) or {})
+        known = read_json(file, partial(from_plain, Memory))
+        self._memory = known or Memory()
+        self._has_forgotten = known is None and file.exists()
+        """Whether it is not known any more which of the images that are here not everybody may have."""
         self._needed: dict[str, str] = {}
         """The image of each job that is under way here, by the job's id."""
         self._removing = asyncio.Lock()
@@ -84,6 +89,8 @@ class ImageStore:
             AgentRefused: it cannot be had, or this machine cannot run it.
             EngineAway, EngineRefused
         """
+        if self._has_forgotten:
+            await self._distrust()
         image = await self._hold(job_id, container)
         if image is None or container.username is not None or image.id in self._memory.private:
             await self.clean(say)
@@ -150,6 +157,13 @@ class ImageStore:
                 if id in self._memory.pulled and id not in self._needed.values() and await self._remove(id):
                     say(f"removed the image {', '.join(pulled.tags) or id}: {why}")
 
+    async def _distrust(self) -> None:
+        """Take each image that came from a registry for one that only those may have who may pull it."""
+        here = await self._engine.call("GET", "/images/json")
+        self._memory.private = [str(one["Id"]) for one in here if one.get("RepoDigests")][:PRIVATE_MAX]
+        self._write()
+        self._has_forgotten = False
+
     async def _hold(self, job_id: str, container: Container) -> Image | None:
         """The image as it is here now, which is not removed any more."""
         async with self._removing:
@@ -202,9 +216,3 @@ class ImageStore:
 
     def _write(self) -> None:
         write_json(self._file, asdict(self._memory), durable=True)
-
-
-def _memory_of(body: Mapping[str, object]) -> Memory:
-    private, pulled = body.get("private", ()), body.get("pulled", {})
-    assert isinstance(private, list | tuple) and isinstance(pulled, dict)
-    return Memory(list(private), {id: Pulled(**one) for id, one in pulled.items()})

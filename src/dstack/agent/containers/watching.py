@@ -5,7 +5,6 @@ import json
 import math
 import os
 import signal
-import time
 from asyncio import Event, Task
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
@@ -20,8 +19,8 @@ from dstack.agent.containers.refusals import refusal_of_start
 from dstack.agent.metrics.groups import ControlGroup, find_group
 from dstack.agent.notes import note
 from dstack.agent.output import await_emptied, waiting_bytes
-from dstack.agent.paths import JobFolder, read_json
-from dstack.agent.supervisor import Ending
+from dstack.agent.paths import JobFolder
+from dstack.agent.records import Ending, container_name, ran_for_s, read_container, read_grace_s
 from dstack.kit.clock import Clock, SystemClock
 from dstack.kit.text import memory_text
 from dstack.protocol.agent import JobOrder
@@ -71,13 +70,12 @@ class Watch:
 
     async def run(self) -> Ending:
         """Wait for the container's end; bring it about when that is asked for or its time is over."""
-        known = read_json(self.folder.container) or {}
         if self.folder.stop.exists():
             self.stop_asked.set()
-        exited = asyncio.create_task(self._exited(str(known["id"])), name=f"container of {self.folder.job_id}")
+        exited = asyncio.create_task(self._exited(self._id), name=f"container of {self.folder.job_id}")
         end = "exited"
         try:
-            end = await self._see_to_its_end(_ran_for_s(known), exited)
+            end = await self._see_to_its_end(ran_for_s(self.folder), exited)
             if not exited.done():
                 await self._kill(exited)
             return await self._ending(end, exited)
@@ -87,6 +85,12 @@ class Watch:
             return Ending("engine_lost" if end == "exited" else end, self._now(), message=message)
         finally:
             exited.cancel()
+
+    @property
+    def _id(self) -> str:
+        """That of the container; its name, where its file is lost: the engine finds it by that too."""
+        known = read_container(self.folder)
+        return container_name(self.folder.job_id) if known is None else known.id
 
     def control_group(self) -> ControlGroup | None:
         """That of the container; None while it does not run, or where it cannot be seen."""
@@ -161,8 +165,7 @@ class Watch:
         return await asyncio.to_thread(self._find)
 
     def _find(self) -> set[int]:
-        known = read_json(self.folder.container) or {}
-        return processes.marked(self.folder.job_id) | processes.grouped(str(known["id"]))
+        return processes.marked(self.folder.job_id) | processes.grouped(self._id)
 
     async def _end_what_is_left(self) -> bool:
         """Kill what is seen of the job; wait for what is not ours to kill. Returns whether nothing is seen any more."""
@@ -218,9 +221,9 @@ class Watch:
     async def _end_gracefully(self, exited: "Task[dict[str, Any]]") -> None:
         """Ask the job to end, and wait as long as it may take. Asked again, it has the time of the last asking."""
         while True:
-            wish = read_json(self.folder.stop) if self.stop_asked.is_set() else None
+            wish_s = read_grace_s(self.folder) if self.stop_asked.is_set() else None
             self.stop_asked.clear()
-            grace_s = self.order.stop_grace_s if wish is None else float(wish["grace_s"])
+            grace_s = self.order.stop_grace_s if wish_s is None else wish_s
             note(self.folder, self.clock, f"asked to end, with {grace_s:g} s of grace")
             if grace_s <= 0:
                 return
@@ -238,16 +241,14 @@ class Watch:
         await asyncio.gather(self._signal("SIGTERM"), self._signal("SIGCONT"))
 
     async def _execute(self, command: str) -> None:
-        known = read_json(self.folder.container) or {}
         body = {"Cmd": ["sh", "-c", command], "User": "0"}
-        path = f"/containers/{known['id']}/exec"
+        path = f"/containers/{self._id}/exec"
         made = await self.engine.call("POST", path, body, timeout_s=SIGNAL_TIMEOUT_S)
         await self.engine.call("POST", f"/exec/{made['Id']}/start", {"Detach": True}, timeout_s=SIGNAL_TIMEOUT_S)
 
     async def _signal(self, name: str) -> bool:
         """Send a signal, by the engine or else without it. Returns whether the job has got it, if it still lives."""
-        known = read_json(self.folder.container) or {}
-        path, query = f"/containers/{known['id']}/kill", {"signal": name}
+        path, query = f"/containers/{self._id}/kill", {"signal": name}
         try:
             await self.engine.call("POST", path, query=query, timeout_s=SIGNAL_TIMEOUT_S)
             return True
@@ -293,10 +294,9 @@ class Watch:
 
     async def _was_signalled(self) -> bool:
         """Whether the engine has sent a signal to the container, which we have not asked for, or is ending itself."""
-        known = read_json(self.folder.container) or {}
-        filters = json.dumps({"container": [known["id"]], "event": ["kill"]})
+        filters = json.dumps({"container": [self._id], "event": ["kill"]})
         now = SystemClock().now().timestamp()  # the machine's, which may have been set; so may the engine's
-        query: Query = {"since": int(now - _ran_for_s(known)), "until": math.ceil(now), "filters": filters}
+        query: Query = {"since": int(now - ran_for_s(self.folder)), "until": math.ceil(now), "filters": filters}
         try:
             async with aclosing(self.engine.lines("GET", "/events", stall_s=EVENTS_STALL_S, query=query)) as events:
                 return await anext(events, None) is not None
@@ -321,11 +321,6 @@ def was_cut_off(state: Mapping[str, Any]) -> bool:
     return state.get("ExitCode") == 128 and str(state.get("Error") or "").endswith(": already exists")
 
 
-def _ran_for_s(known: Mapping[str, Any]) -> float:
-    """How long a container has run, by a clock that nobody can set and that all agents of this machine share."""
-    return time.monotonic() - float(known.get("started_monotonic_s", time.monotonic()))
-
-
 async def _first(exited: "Task[dict[str, Any]]", asked: Event | None, timeout_s: float | None) -> bool:
     """Wait until the container has exited, or something is asked for, or the time is over. Whether it has exited."""
     waiting: set[Task[Any]] = {exited}
@@ -340,6 +335,9 @@ async def _first(exited: "Task[dict[str, Any]]", asked: Event | None, timeout_s:
 def _said_by_launcher(folder: JobFolder) -> str:
     """What the launcher wrote where it found nothing to start; nothing where the job itself has ended so. Blocks."""
     await_emptied(folder, CARRIED_WITHIN_S)
-    missing = str((read_json(folder.container) or {}).get("missing"))
+    known = read_container(folder)
+    if known is None:
+        return ""
+    missing = known.missing
     with open(folder.log("job"), "rb") as file:
         return missing if file.read(len(missing.encode()) + 2) == f"{missing}\n".encode() else ""

@@ -47,10 +47,10 @@ class Finder:
             self._file, self._cards, self._places = file, None, []
             try:
                 if hold:
-                    self._places = from_json(read_json(file) or {"places": []})
+                    self._places = read_json(file, from_json) or []
                 else:
                     file.unlink(missing_ok=True)
-            except (OSError, KeyError, TypeError, ValueError) as error:
+            except OSError as error:
                 log.error("Which card had which number is not known any more: %s", error)
 
     def look(self) -> Cards:

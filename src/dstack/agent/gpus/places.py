@@ -6,6 +6,7 @@ from typing import Any
 
 from dstack.agent.gpus.cards import Card, Vendor
 from dstack.errors import AgentRefused
+from dstack.kit.plain import from_plain
 from dstack.protocol.agent import Gpu
 
 
@@ -63,4 +64,4 @@ def to_json(places: Sequence[Place]) -> dict[str, Any]:
 
 def from_json(body: Mapping[str, Any]) -> list[Place]:
     """Places that were written down."""
-    return [Place(str(one["name"]), Gpu(**one["gpu"])) for one in body["places"]]
+    return [from_plain(Place, one) for one in body["places"]]

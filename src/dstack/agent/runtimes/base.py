@@ -12,9 +12,9 @@ from typing import TypeAlias
 from dstack.agent import confidential
 from dstack.agent.metrics.usage import Usage
 from dstack.agent.output import empty_pipe, lost_in_words
-from dstack.agent.paths import JobFolder, read_json, take_lock, write_json
+from dstack.agent.paths import JobFolder, take_lock, write_json
+from dstack.agent.records import Ending, read_ending, read_start
 from dstack.agent.runtimes.last_resort import end_below, until_lost
-from dstack.agent.supervisor import Ending
 from dstack.protocol.agent import JobOrder, Layer
 
 log = logging.getLogger(__name__)
@@ -154,14 +154,14 @@ def write_start(folder: JobFolder, path: Path, known: Mapping[str, object]) -> N
 
 def pid_of(folder: JobFolder) -> int | None:
     """The process that holds a job's lock, or held it last; None where there was none yet."""
-    known = read_json(folder.pid)
-    return None if known is None else int(known["pid"])
+    known = read_start(folder)
+    return None if known is None else known.pid
 
 
 def write_down(folder: JobFolder, ending: Ending) -> Ending:
     """Write down how a job has ended, unless that is written already. Returns the ending that holds. Blocks."""
-    if (known := read_json(folder.end)) is not None:
-        return Ending(**known)
+    if (known := read_ending(folder)) is not None:
+        return known
     confidential.forget(folder)
     try:
         write_json(folder.end, asdict(ending), durable=True)

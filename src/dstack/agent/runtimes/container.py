@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from typing import TypeAlias, TypeVar
 
 from dstack.agent import processes
@@ -21,9 +22,9 @@ from dstack.agent.containers.refusals import no_engine, refusal_of_start
 from dstack.agent.containers.store import ImageStore
 from dstack.agent.containers.watching import AWAY_MAX_S, SILENCE_MAX_S, Watch
 from dstack.agent.notes import note
-from dstack.agent.paths import JobFolder, is_locked, read_json
+from dstack.agent.paths import JobFolder, is_locked
+from dstack.agent.records import Ending, KnownContainer, read_container, written_at
 from dstack.agent.runtimes.base import Runtime, Tell, Usages, pid_of, write_start
-from dstack.agent.supervisor import Ending
 from dstack.errors import AgentRefused
 from dstack.kit.clock import Clock
 from dstack.protocol.agent import Container, JobOrder
@@ -78,10 +79,12 @@ class ContainerRuntime(Runtime):
         return folder.container.exists()
 
     def started_at(self, folder: JobFolder) -> float | None:
-        return (read_json(folder.container) or {}).get("started_at")
+        known = read_container(folder)
+        return written_at(folder.container) if known is None else known.started_at
 
     def working_dir(self, folder: JobFolder, order: JobOrder) -> str | None:
-        return (read_json(folder.container) or {}).get("working_dir")
+        known = read_container(folder)
+        return None if known is None else known.working_dir
 
     async def prepare(self, folder: JobFolder, order: JobOrder, tell: Tell) -> None:
         """Have the image here."""
@@ -113,11 +116,10 @@ class ContainerRuntime(Runtime):
             made = await self._maker.make(folder, order, container, image)
         except EngineRefused as refusal:
             raise refusal_of_start(container, refusal.message) from None
-        known = {"id": made.id, "started_at": started_at, "uid": made.uid, "gid": made.gid, "image": image.id}
-        known |= {"started_monotonic_s": time.monotonic()}
-        known |= {"missing": program_of(order, image).missing, "working_dir": working_dir_of(order, image)}
+        missing, place = program_of(order, image).missing, working_dir_of(order, image)
+        known = KnownContainer(made.id, started_at, made.uid, made.gid, image.id, missing, place, time.monotonic())
         # Without it the container would be taken for one that was never started.
-        await asyncio.to_thread(write_start, folder, folder.container, known)
+        await asyncio.to_thread(write_start, folder, folder.container, asdict(known))
         return made.id
 
     async def _outlast(self, folder: JobFolder, work: Callable[[], Awaitable[T]]) -> T:
@@ -147,9 +149,9 @@ class ContainerRuntime(Runtime):
         finally:
             carried.cancel()
             self._watches.pop(folder.job_id, None)
-        if image_id := (read_json(folder.container) or {}).get("image"):
+        if (known := read_container(folder)) is not None:
             # Before the end is told: then the job's folder may go at any moment.
-            await self._maker.open_up(folder, image_id)
+            await self._maker.open_up(folder, known.image)
         return ending
 
     def stop(self, folder: JobFolder) -> None:
@@ -182,10 +184,10 @@ class ContainerRuntime(Runtime):
         return {id: group.read() for id, group in groups if group is not None}
 
     async def clean_up(self, folder: JobFolder) -> None:
-        image_id = (read_json(folder.container) or {}).get("image")  # the folder may be gone after the wait
+        known = read_container(folder)  # the folder may be gone after the wait
         if not await self._maker.remove(folder.job_id) and await self._engine.is_back(LEFT_MAX_S):
             await self._maker.remove(folder.job_id)
-        self._images.release(folder.job_id, image_id)
+        self._images.release(folder.job_id, None if known is None else known.image)
 
     async def sweep(self, unfinished: Callable[[], Collection[str]]) -> None:
         """Remove containers of jobs that are over, and images that no job has used for long."""

@@ -14,12 +14,12 @@ from dstack.agent import confidential, processes
 from dstack.agent.gpus.cards import Cards
 from dstack.agent.metrics.trees import owners, read_processes, usage_of
 from dstack.agent.notes import note
-from dstack.agent.paths import JobFolder, is_locked, read_json, write_json
+from dstack.agent.paths import JobFolder, is_locked, write_json
 from dstack.agent.pythons import make_environment
+from dstack.agent.records import Ending, read_ending, read_grace_s, read_start, written_at
 from dstack.agent.runtimes.base import LOOK_S, Runtime, Tell, Usages, pid_of
 from dstack.agent.runtimes.last_resort import end_below, until_lost
 from dstack.agent.runtimes.spawning import Spawner
-from dstack.agent.supervisor import Ending
 from dstack.kit.clock import Clock
 from dstack.protocol.agent import JobOrder
 
@@ -59,10 +59,11 @@ class ProcessRuntime(Runtime):
         """Of running jobs whose end is to come at some time, by id."""
 
     def was_started(self, folder: JobFolder) -> bool:
-        return folder.pid.exists()
+        return folder.pid.exists() or is_locked(folder.lock)
 
     def started_at(self, folder: JobFolder) -> float | None:
-        return (read_json(folder.pid) or {}).get("started_at")
+        known = read_start(folder)
+        return written_at(folder.pid) if known is None else known.started_at
 
     async def prepare(self, folder: JobFolder, order: JobOrder, tell: Tell) -> None:
         """Make the virtual environment of the Python that the job asks for."""
@@ -102,13 +103,12 @@ class ProcessRuntime(Runtime):
         finally:
             self._close(folder)
             end = self._do_not_end(folder)
-        ending = read_json(folder.end)
-        return Ending(**ending) if ending is not None else await self._lost(folder, end)
+        ending = read_ending(folder)
+        return ending if ending is not None else await self._lost(folder, end)
 
     def stop(self, folder: JobFolder) -> None:
         if self._ask_to_stop(folder):
-            wish = read_json(folder.stop) or {}
-            self._end_without_it(folder, "stopped", float(wish.get("grace_s", 0.0)))
+            self._end_without_it(folder, "stopped", read_grace_s(folder) or 0.0)
 
     def ask_for_lock(self, folder: JobFolder) -> None:
         with suppress(OSError):
@@ -128,6 +128,9 @@ class ProcessRuntime(Runtime):
         elif (pid := self._supervisor(folder)) is not None:
             processes.send(signal.SIGTERM, [pid])
             processes.send(signal.SIGCONT, [pid])
+        elif is_locked(folder.lock):  # nobody knows who it is: it ends with all that it watches over
+            processes.send(signal.SIGKILL, processes.marked(folder.job_id))
+            return False
         else:
             return False
         return True
@@ -164,8 +167,8 @@ class ProcessRuntime(Runtime):
 
         Supervisors make no control groups: few hosts let them.
         """
-        known = ((folder, read_json(folder.pid)) for folder in folders)
-        supervisors = {folder.job_id: int(file["pid"]) for folder, file in known if file is not None}
+        known = ((folder, read_start(folder)) for folder in folders)
+        supervisors = {folder.job_id: start.pid for folder, start in known if start is not None}
         table = read_processes()
         roots = {pid: job_id for job_id, pid in supervisors.items() if pid in table}
         entered = {folder.job_id for folder in folders if folder.entered.exists()}

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dstack.agent.admission import read_order
 from dstack.agent.confidential import environment_of
 from dstack.agent.containers.api import ContainerEngine
 from dstack.agent.environment import find_shell, job_environment, resolve_working_dir
-from dstack.agent.paths import JobFolder, read_json
+from dstack.agent.paths import JobFolder
+from dstack.agent.records import read_container, read_order
 from dstack.agent.sshd.envoys import CONNECT, CONNECT_UNIX, FILES, LISTEN, LISTEN_UNIX, Envoys, Place
 from dstack.agent.sshd.programs import Program, Terminal, start_in_container, start_on_host
-from dstack.protocol.agent import JobOrder, order_of
+from dstack.protocol.agent import JobOrder
 
 _COMMAND = 'command -v bash >/dev/null 2>&1 && exec bash -c "$1"; exec sh -c "$1"'
 _SHELL = "command -v bash >/dev/null 2>&1 && exec bash; exec sh"
@@ -83,7 +83,9 @@ class Inside(ABC):
 
 def inside_of(folder: JobFolder, engine: ContainerEngine, envoys: Envoys) -> Inside:
     """The inside of a job whose order is accepted."""
-    order = read_order(folder) or order_of({})
+    order = read_order(folder)
+    if order is None:
+        raise OSError(0, "the job's order is lost")
     if order.container is None:
         return _OfHost(folder, order, envoys)
     return _OfContainer(folder, engine, envoys)
@@ -151,14 +153,14 @@ class _OfContainer(Inside):
 
     async def place(self) -> Place:
         if self._place is None:
-            known = read_json(self._folder.container)
+            known = read_container(self._folder)
             if known is None:
-                raise OSError(0, "the job has not started yet")
-            body = await self._engine.call("GET", f"/containers/{known['id']}/json")
+                raise OSError(0, "the job has not started yet, or it is not known any more as which user")
+            body = await self._engine.call("GET", f"/containers/{known.id}/json")
             folder, pid = str(body["Config"].get("WorkingDir") or "/"), int(body["State"]["Pid"])
             if pid == 0:
                 raise OSError(0, "the job's container does not run")
-            self._place = Place(str(known["id"]), pid, known["uid"], known["gid"], folder)
+            self._place = Place(known.id, pid, known.uid, known.gid, folder)
         return self._place
 
     def remove_unix(self, path: Path) -> None:

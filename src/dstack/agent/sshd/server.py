@@ -14,6 +14,7 @@ from typing import Any
 import asyncssh
 from asyncssh import ChannelOpenError, SSHKey, SSHServer, SSHServerChannel, SSHServerConnection
 
+from dstack.agent.admission import keys_of
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
 from dstack.agent.paths import Home, JobFolder, read_json, write_json
 from dstack.agent.sshd.corked import cork
@@ -153,8 +154,7 @@ class WayIn(SSHServer):
             self._explain("there is no such job, or it has ended")
             return False
         offered = key.export_public_key().decode().split()[:2]
-        known = self._folder.authorized_keys.read_text().splitlines()
-        is_known = any(line.split()[:2] == offered for line in known)
+        is_known = any(line.split()[:2] == offered for line in keys_of(self._folder))
         if not is_known:
             self._explain("this key may not come into the job; who may use its run is let in by `dstack attach`")
         return is_known
@@ -211,7 +211,10 @@ class WayIn(SSHServer):
     def _inside(self) -> Inside:
         if self._folder is None or not _is_open(self._folder):
             raise ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "the job has ended")
-        return self._doors.inside(self._folder)
+        try:
+            return self._doors.inside(self._folder)
+        except OSError as error:
+            raise ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, str(error)) from error
 
 
 async def _forward(connecting: Coroutine[Any, Any, Any]) -> Any:  # asyncssh's session
@@ -246,10 +249,9 @@ def _say(what: dict[str, object]) -> None:
 
 async def _serve(doors: Doors) -> None:
     home = doors.home
-    known = read_json(home.ssh) or {}
-    key = asyncssh.import_private_key(known["private_key"]) if known else asyncssh.generate_private_key(KEY_TYPE)
-    acceptor = await _listen(doors, key, int(known.get("port", 0)))
-    if acceptor.get_port() != known.get("port"):
+    port, key = read_json(home.ssh, _way_in_of) or (0, asyncssh.generate_private_key(KEY_TYPE))
+    acceptor = await _listen(doors, key, port)
+    if acceptor.get_port() != port:
         private_key = key.export_private_key("openssh").decode()
         write_json(home.ssh, {"port": acceptor.get_port(), "private_key": private_key}, durable=True)
     host_key = " ".join(key.export_public_key().decode().split()[:2])
@@ -258,6 +260,14 @@ async def _serve(doors: Doors) -> None:
     acceptor.close()
     doors.shut_all()
     await settled()
+
+
+def _way_in_of(body: dict[str, Any]) -> tuple[int, SSHKey]:
+    """The port and the host key that were chosen once."""
+    port, private_key = body["port"], body["private_key"]
+    if type(port) is not int or not 0 < port < 1 << 16 or not isinstance(private_key, str):
+        raise ValueError("no port and host key")
+    return port, asyncssh.import_private_key(private_key)
 
 
 async def _listen(doors: Doors, key: SSHKey, port: int) -> asyncssh.SSHAcceptor:

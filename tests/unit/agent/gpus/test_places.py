@@ -104,4 +104,4 @@ def test_numbers_go_on_meaning_the_same_cards_when_an_agent_looks_again(tmp_path
 def test_a_file_that_is_not_understood_costs_the_numbers_alone(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     file.write_text('{"places": [{"name": "a"}]}')
     assert [gpu.name for gpu in agent(file, "b").cards().gpus] == ["Xb"]
-    assert "Which card had which number is not known any more: 'gpu'" in caplog.text
+    assert f"{file} is damaged, and taken for lost" in caplog.text
