@@ -18,7 +18,7 @@ from dstack.domain.objects import Instance, InstanceView, Job, JobView, Next, Ru
 from dstack.domain.offers import Offer
 from dstack.engine import catalog, effects, inbox, leases, outbox, scheduler, turn
 from dstack.engine.instances import keeping
-from dstack.engine.jobs import stopping
+from dstack.engine.jobs import stopping, watching
 from dstack.engine.lifecycles import INSTANCE, JOB
 from dstack.engine.runs import deriving, waiting
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus
@@ -44,6 +44,11 @@ def _instead_of_step(table: Lifecycle[Any, Any], status: Any, step: Callable[[An
 def _rows(table: Lifecycle[Any, Any]) -> dict[Any, Any]:
     assert isinstance(table.rows, dict)
     return table.rows
+
+
+@mutant
+def a_machine_that_fails_start_after_start_takes_further_jobs() -> Any:
+    return patch.object(watching, "after_failed_start", lambda instance, why, now: instance)
 
 
 @mutant

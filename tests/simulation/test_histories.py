@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from dstack.testing.faults import ServerCrashes
+from dstack.testing.faults import FailedStarts, ServerCrashes
 from dstack.testing.histories import Story, play, script_of, tell
 from dstack.testing.plans import FAULTS_AMONG_SERVERS, FAULTS_MIN, RUNS
 from tests.patience import PATIENCE_S
@@ -47,6 +47,12 @@ def test_users_change_their_minds_in_every_status() -> None:
         if not missing:
             break
     assert missing == set()
+
+
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_machines_that_start_nothing_are_left_alone_until_they_are_well(seed: int) -> None:
+    script = replace(script_of(seed), faults=(FailedStarts(every_s=300, lasts_s=300),))
+    assert [str(violation) for violation in play(script).violations] == []
 
 
 KINDS_OF_POINTS = {

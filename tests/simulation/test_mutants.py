@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dstack.testing.faults import LinkCuts, ServerPauses, SlowStarts
+from dstack.testing.faults import FailedStarts, Fault, LinkCuts, ServerPauses, SlowStarts
 from dstack.testing.histories import play, script_of
 from tests.simulation.mutants import MUTANTS
 
@@ -16,6 +16,7 @@ DEEP_SEEDS = 200
 
 CAUGHT_BY = {
     "a_machine_is_bought_before_its_row_is_committed": "machines_have_a_row",
+    "a_machine_that_fails_start_after_start_takes_further_jobs": "no_machine_is_a_black_hole",
     "a_machine_is_bought_anew_each_time_a_launch_is_tried": "machines_have_a_row",
     "the_end_of_a_machine_is_believed_without_confirmation": "ended_instances_have_no_machine",
     "nobody_asks_for_the_end_of_a_machine": "ended_instances_have_no_machine",
@@ -45,6 +46,12 @@ AMONG_SERVERS = {
 """Where one server is alone, these are no bugs."""
 
 
+FAULTS_FOR: dict[str, tuple[Fault, ...]] = {
+    "a_machine_that_fails_start_after_start_takes_further_jobs": (FailedStarts(every_s=10, lasts_s=7200),)
+}
+"""What a bug needs to show within the first few histories."""
+
+
 @pytest.fixture(autouse=True)
 def _silence() -> Iterator[None]:
     """Servers with planted bugs complain, at length."""
@@ -70,11 +77,12 @@ def test_a_planted_bug_is_caught_whatever_the_seeds(name: str, seed: int) -> Non
 
 def _is_caught(name: str, seeds: range) -> bool:
     with MUTANTS[name]():
-        return any(CAUGHT_BY[name] in _broken_in(seed, among_servers=name in AMONG_SERVERS) for seed in seeds)
+        return any(CAUGHT_BY[name] in _broken_in(seed, name) for seed in seeds)
 
 
-def _broken_in(seed: int, *, among_servers: bool) -> set[str]:
+def _broken_in(seed: int, name: str) -> set[str]:
     script = script_of(seed)
-    if among_servers:
+    if name in AMONG_SERVERS:
         script = replace(script, servers=2, faults=(ServerPauses(), LinkCuts(), SlowStarts()))
+    script = replace(script, faults=FAULTS_FOR.get(name, script.faults))
     return {violation.invariant for violation in play(script).violations}

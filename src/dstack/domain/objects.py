@@ -112,10 +112,15 @@ class Instance:
     """Since when the link is down; None while it is up, or was never up."""
     gone_at: datetime | None = None
     """When its backend was found not to have it any more: reclaimed, or deleted by somebody else."""
+    failed_starts: int = 0
+    """How many starts in a row have failed there for the machine's own reasons; see `domain.resting`."""
+    rests_until: datetime | None = None
+    """Until when no jobs are placed there; None where they are."""
     ssh_port: int | None = None
     ssh_host_key: str | None = None
     reason: InstanceReason | None = None
     detail: str = ""
+    """Why it ends; before that, why the last start there failed, where it did for the machine's own reasons."""
     finished_at: datetime | None = None
     version: int = 0
 

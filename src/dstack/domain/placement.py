@@ -10,6 +10,7 @@ from itertools import groupby
 
 from dstack.domain.objects import Instance, Job
 from dstack.domain.offers import Demand, Offer, OfferName, Share, gpus_for, misfits, share_of
+from dstack.domain.resting import why_resting
 from dstack.kit.text import memory_text
 from dstack.protocol.statuses import InstanceStatus
 
@@ -28,10 +29,14 @@ class Room:
     jobs: int = 0
     gives_way: bool = False
     """Whether it may be ended for the sake of a job that cannot use it: it is idle, and not kept for ever."""
+    rests: str = ""
+    """Why it takes no jobs just now, where it does not."""
 
     @property
     def is_full(self) -> bool:
         """Whether no job at all could come in."""
+        if self.rests:
+            return True
         return self.jobs > 0 if not self.offer.shared else self.cpus <= 0
 
     def share_for(self, demand: Demand, share: Share) -> Share | None:
@@ -40,6 +45,8 @@ class Room:
         Args:
             share: what it would get on an empty machine.
         """
+        if self.rests:
+            return None
         if not self.offer.shared:
             return share if self.jobs == 0 else None
         if share.cpus > self.cpus or share.memory_mib > self.memory_mib:
@@ -53,7 +60,7 @@ class Room:
         """The same, to be changed."""
         taken = set(self.gpus_taken)
         free = self.cpus, self.memory_mib
-        return Room(self.key, self.offer, self.project_id, *free, taken, self.jobs, self.gives_way)
+        return Room(self.key, self.offer, self.project_id, *free, taken, self.jobs, self.gives_way, self.rests)
 
     def take(self, share: Share) -> None:
         """Let a job in."""
@@ -100,6 +107,7 @@ def room_of(instance: Instance, jobs: Sequence[Job]) -> Room:
     room = empty_room(instance.id, instance.offer, instance.project_id)
     may_end = instance.idle_duration is not None or instance.offer.shared
     room.gives_way = instance.status is InstanceStatus.IDLE and not jobs and may_end
+    room.rests = why_resting(instance)
     for job in jobs:
         if job.holds_machine:
             room.take(job.share)
@@ -289,7 +297,10 @@ class _Pass:
             self._placement.waiting[job.run_id] = BEHIND
         else:
             rooms = [room for kind in kinds for room in kind.rooms]
-            self._placement.waiting[job.run_id] = _why(gang, with_room, rooms, buyable)
+            rests = next((room.rests for room in rooms if room.rests), "")
+            well = [room for room in rooms if not room.rests]
+            why = _why(gang, with_room, well, buyable) if well or not rests else ""
+            self._placement.waiting[job.run_id] = "; ".join(filter(None, (why, rests)))
         self._waiting.add((job.project_id, job.demand))
         for kind in kinds:
             kind.is_claimed = True

@@ -52,6 +52,8 @@ def reason_of(report: JobReport, stop_asked: JobReason | None) -> tuple[JobReaso
             return _R.MAX_DURATION_EXCEEDED, report.message
         case "start_failed":
             return _R.CREATING_CONTAINER_ERROR, report.message
+        case "host_failed":
+            return _R.HOST_ERROR, report.message
         case _:
             return _R.EXECUTOR_ERROR, report.message or "the agent lost the job"
 

@@ -13,6 +13,11 @@ RAN_WELL = timedelta(minutes=10)
 """An attempt that ran this long is no repetition of the failure before it."""
 
 
+HOST_ERRORS_FOR = timedelta(minutes=5)
+"""For so long a job is tried again that its machine could not start, for reasons of the machine's own: also where no
+policy asks for it, since nothing of the job has run."""
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """Which events start a run again, and for how long it is tried in vain."""
@@ -41,7 +46,8 @@ def retry_at(policy: RetryPolicy | None, reason: JobReason, *, since: datetime, 
     Args:
         since: when the row of failures began (`failing_since`).
     """
-    if policy is None or retry_event_of(reason) not in policy.on_events:
-        return None
+    tried_for = [HOST_ERRORS_FOR] if reason is JobReason.HOST_ERROR else []
+    if policy is not None and retry_event_of(reason) in policy.on_events:
+        tried_for.append(policy.duration or timedelta.max)
     at = now + min(max(FIRST_DELAY, now - since), LONGEST_DELAY)
-    return at if policy.duration is None or at - since <= policy.duration else None
+    return at if any(at - since <= duration for duration in tried_for) else None

@@ -57,6 +57,7 @@ class JobReason(StrEnum):
     CONTAINER_EXITED_WITH_ERROR = "container_exited_with_error"
     EXECUTOR_ERROR = "executor_error"
     INSTANCE_UNREACHABLE = "instance_unreachable"
+    HOST_ERROR = "host_error"
     PORTS_BINDING_FAILED = "ports_binding_failed"
     # terminated
     STOPPED_BY_USER = "stopped_by_user"

@@ -172,6 +172,8 @@ class InstanceView(View):
     hostname: str | None
     price: float
     resources: str
+    detail: str = ""
+    """Why it takes no jobs just now; nothing where it does."""
 
 
 class InstanceList(View):

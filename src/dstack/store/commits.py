@@ -148,7 +148,7 @@ def _tell_who_cares(tx: Tx, new: Object, old: Object) -> None:
             _tell_of_job(tx, new, old)
         case Instance(), Instance():
             _tell_of_instance(tx, new, moved=new.status != old.status)
-            if new.offer != old.offer:  # who waits may fit now
+            if (new.offer, new.rests_until) != (old.offer, old.rests_until):  # who waits may fit now
                 wakes.add(tx, "scheduler", "placement")
 
 

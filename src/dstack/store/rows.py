@@ -107,6 +107,8 @@ def instance_of(row: Row[Any]) -> Instance:
         agent_seen_at=row.agent_seen_at,
         unreachable_since=row.unreachable_since,
         gone_at=row.gone_at,
+        failed_starts=row.failed_starts,
+        rests_until=row.rests_until,
         ssh_port=row.ssh_port,
         ssh_host_key=row.ssh_host_key,
         reason=None if row.reason is None else InstanceReason(row.reason),

@@ -22,7 +22,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration: what this code can read and write."""
 
 metadata = MetaData()
@@ -185,6 +185,8 @@ instances = Table(
     Column("agent_seen_at", Time),
     Column("unreachable_since", Time),
     Column("gone_at", Time),
+    Column("failed_starts", Integer, nullable=False, server_default="0"),
+    Column("rests_until", Time),
     Column("ssh_port", Integer),
     Column("ssh_host_key", Text),
     Column("reason", String(40)),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # for type checkers and editors; the real imports happen on f
     from dstack.testing.faults import DatabaseBusy as DatabaseBusy
     from dstack.testing.faults import DeafServers as DeafServers
     from dstack.testing.faults import EventualConsistency as EventualConsistency
+    from dstack.testing.faults import FailedStarts as FailedStarts
     from dstack.testing.faults import LateCreates as LateCreates
     from dstack.testing.faults import LinkCuts as LinkCuts
     from dstack.testing.faults import LostReplies as LostReplies
@@ -37,8 +38,8 @@ if TYPE_CHECKING:  # for type checkers and editors; the real imports happen on f
     from dstack.testing.faults import WrongClocks as WrongClocks
 
 _FAULTS = (
-    *("AgentRestarts", "ClockJumps", "DatabaseBusy", "DeafServers", "EventualConsistency", "LateCreates"),
-    *("LinkCuts", "LostReplies", "MachineFailures", "RefusedEnds", "RepeatedMessages"),
+    *("AgentRestarts", "ClockJumps", "DatabaseBusy", "DeafServers", "EventualConsistency", "FailedStarts"),
+    *("LateCreates", "LinkCuts", "LostReplies", "MachineFailures", "RefusedEnds", "RepeatedMessages"),
     *("ServerCrashes", "ServerPauses", "ServerUpdates", "SlowBoots", "SlowStarts"),
     *("SoldOut", "SpotReclaims", "Unavailable", "WrongClocks"),
 )

@@ -104,6 +104,14 @@ class SlowStarts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FailedStarts:
+    """A host starts no job, for reasons of its own, in spells."""
+
+    every_s: float = 900.0
+    lasts_s: float = 200.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerCrashes:
     """The server dies before or after a commit, a call, an effect or a message, and starts again."""
 
@@ -174,6 +182,7 @@ Fault: TypeAlias = (
     | AgentRestarts
     | RepeatedMessages
     | SlowStarts
+    | FailedStarts
     | ServerCrashes
     | DatabaseBusy
     | ServerPauses

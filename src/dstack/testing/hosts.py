@@ -13,8 +13,8 @@ from dstack.errors import HostUnreachable
 from dstack.protocol.agent import LOG_FRAME_BYTES, LOG_STREAMS, VERSION, JobOrder, JobReport, order_of, to_json
 from dstack.protocol.frames import read_frame, write_frame
 from dstack.testing.behaviours import Behaviour
-from dstack.testing.faults import RepeatedMessages, SlowStarts
-from dstack.testing.nature import Nature
+from dstack.testing.faults import FailedStarts, RepeatedMessages, SlowStarts
+from dstack.testing.nature import Nature, Spells
 from dstack.testing.streams import Pipe
 
 LATENCY_S = 0.01
@@ -54,6 +54,10 @@ class Host:
         self._session = 0
         """The highest of any server: one that is lower has been replaced."""
         self._nature = nature
+        failing = nature.find(FailedStarts)
+        self._fails = (
+            None if failing is None else Spells(nature.chance, every_s=failing.every_s, lasts_s=failing.lasts_s)
+        )
         self._ready_at_s = self._now_s() + boot_s
         self._connection: StreamWriter | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -182,6 +186,9 @@ class Host:
         return None
 
     def _begin(self, job: HostJob) -> None:
+        if self._fails is not None and self._fails.is_on(self._now_s()):
+            self._end(job, "host_failed", None)
+            return
         behaviour, code = self._nature.behaviours.next_of(job.order)
         job.log = behaviour.prints
         now_s = self._now_s()
@@ -214,7 +221,7 @@ class Host:
         else:
             self._end(job, "stopped", STOPPED)
 
-    def _end(self, job: HostJob, end: str, code: int) -> None:
+    def _end(self, job: HostJob, end: str, code: int | None) -> None:
         if job.report.state == "ended":
             return
         self._nature.observer.job_ended(self.key, job.order, end, code)

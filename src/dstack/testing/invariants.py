@@ -23,6 +23,9 @@ ENDED_WITHIN_S = 3600.0
 PROMPT_WITHIN_S = 20.0
 """What was left for later is done at its time, or when a server that died meanwhile is back."""
 
+FAILS_WITHIN_S, FAILS_MAX = 60.0, 20
+"""So many starts may fail on one machine in so long: three in a row, and what it has room for after each rest."""
+
 STUCK_AFTER_S = 4 * 3600.0
 """An object may stay in one status this long without anything that it waits for."""
 
@@ -156,6 +159,13 @@ def spending_stops(key: str, ledger: Ledger, now_s: float) -> str | None:
         return None
     wasted = instance.offer["price"] * beyond_s / 3600
     return f"instance {key} went on for {beyond_s:.0f} s that nobody needs, for ${wasted:.2f}"
+
+
+def no_machine_is_a_black_hole(key: str, truth: Truth) -> str | None:
+    """A machine that fails start after start is left alone, for longer each time."""
+    times_s = truth.failed_starts[key]
+    failed = sum(times_s[-1] - at_s <= FAILS_WITHIN_S for at_s in times_s)
+    return f"{failed} starts have failed on {key} within {FAILS_WITHIN_S:.0f} s" if failed > FAILS_MAX else None
 
 
 def nothing_is_stuck(truth: Truth, ledger: Ledger, now_s: float) -> Iterator[str]:

@@ -14,6 +14,7 @@ from dstack.testing.faults import (
     DatabaseBusy,
     DeafServers,
     EventualConsistency,
+    FailedStarts,
     Fault,
     LateCreates,
     LinkCuts,
@@ -52,6 +53,7 @@ FAULTS: tuple[Fault, ...] = (
     AgentRestarts(),
     RepeatedMessages(),
     SlowStarts(),
+    FailedStarts(),
     ServerCrashes(),
     DatabaseBusy(),
 )

@@ -27,6 +27,8 @@ class Truth:
     """How often each job was started."""
     ends: dict[str, tuple[str, int | None]] = field(default_factory=dict)
     """How each job ended, and its exit code."""
+    failed_starts: dict[str, list[float]] = field(default_factory=dict)
+    """When each machine failed to start jobs for reasons of its own, by its key."""
     accepted: set[str] = field(default_factory=set)
     """The names of the runs that a server said it took."""
 

@@ -110,6 +110,9 @@ class Watch(Observer):
     def job_ended(self, key: str, order: JobOrder, end: str, exit_code: int | None) -> None:
         self.truth.job_ended(order, end, exit_code)
         self.told(f"machine {key}", f"job {order.job_id} of {order.run_name} {end} {exit_code}")
+        if end == "host_failed":
+            self.truth.failed_starts.setdefault(key, []).append(_now_s())
+            self._blame("no_machine_is_a_black_hole", invariants.no_machine_is_a_black_hole(key, self.truth))
 
     def acts(self, server: str, instance_id: str) -> None:
         """A server does something for an instance."""

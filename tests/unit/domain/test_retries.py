@@ -42,6 +42,16 @@ def test_each_reason_is_one_event_or_none_and_is_retried_only_by_a_policy_that_n
     assert retry_at(None, reason, since=NOW, now=NOW) is None
 
 
+def test_start_that_failed_for_the_hosts_reasons_is_tried_again_without_a_policy_but_not_for_ever() -> None:
+    now, tries = NOW, 1
+    while (at := retry_at(None, JobReason.HOST_ERROR, since=NOW, now=now)) is not None:
+        now, tries = at, tries + 1
+    assert (now - NOW, tries) == (timedelta(seconds=160), 7)
+    longer = RetryPolicy({"error"}, timedelta(hours=1))
+    assert retry_at(longer, JobReason.HOST_ERROR, since=NOW, now=NOW + timedelta(minutes=10)) is not None
+    assert retry_at(RetryPolicy({"error"}, None), JobReason.HOST_ERROR, since=NOW, now=NOW) is not None
+
+
 def test_the_delay_doubles_up_to_ten_minutes() -> None:
     now, delays = NOW, []
     for _ in range(10):

@@ -11,7 +11,7 @@ from dstack.engine.jobs.awaiting_placement import await_placement
 from dstack.engine.jobs.starting import start
 from dstack.engine.jobs.stopping import LOGS_WITHIN, stop
 from dstack.engine.jobs.watching import UNREACHABLE_AFTER, watch
-from dstack.errors import AgentRefused
+from dstack.errors import AgentRefused, HostTrouble
 from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, JobStatus, RunStatus
 from tests.making import NOW, ended, instance, job, job_view, placed_job, report, run
 
@@ -70,6 +70,33 @@ def test_a_job_that_its_agent_refuses_fails_with_the_agents_words() -> None:
     outcomes = {StartJob: Failed(AgentRefused("the disk is full"))}
     decided = start(job_view(placed_job(), instance(), outcomes=outcomes))
     assert moved(decided) == (JobStatus.TERMINATING, JobReason.EXECUTOR_ERROR, "the disk is full")
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        job_view(placed_job(), instance(), outcomes={StartJob: Failed(HostTrouble("the disk is full"))}),
+        job_view(
+            placed_job(report=ended(end="host_failed", exit_code=None, message="the disk is full")),
+            instance(),
+            outcomes=STARTED,
+        ),
+    ],
+)
+def test_start_that_failed_for_the_hosts_reasons_is_the_machines_failure(view: JobView) -> None:
+    over, machine = start(view).write
+    assert (over.status, over.reason, over.detail) == (
+        JobStatus.TERMINATING,
+        JobReason.HOST_ERROR,
+        "the disk is full",
+    )
+    assert machine == replace(instance(), failed_starts=1, detail="the disk is full")
+
+
+def test_job_that_runs_proves_its_machine_well() -> None:
+    failing = instance(failed_starts=2, detail="the disk is full")
+    _, machine = start(job_view(placed_job(report=report()), failing, outcomes=STARTED)).write
+    assert machine == instance()
 
 
 def test_a_job_whose_machine_never_came_says_why() -> None:

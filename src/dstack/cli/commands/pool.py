@@ -28,4 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
             for one in found
         ]
         words.show(words.table(HEADERS, rows))
+        for one in found:
+            if one.detail:
+                words.say(one.detail)
     return 0

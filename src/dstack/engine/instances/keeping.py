@@ -11,21 +11,37 @@ from dstack.protocol.statuses import InstanceReason, InstanceStatus
 
 def work(view: InstanceView) -> Next:
     """Busy until the last job has ended, or the machine is silent for too long."""
-    if view.jobs:
-        return _end_if_silent(view) or Next(again=_until_given_up(view))
-    return Next((replace(view.instance, status=InstanceStatus.IDLE, status_since=view.now),))
+    if not view.jobs:
+        return Next((replace(view.instance, status=InstanceStatus.IDLE, status_since=view.now),))
+    again = _soonest(_until_given_up(view), _until_rested(view))
+    return _end_if_silent(view) or _end_of_rest(view) or Next(again=again)
 
 
 def idle(view: InstanceView) -> Next:
     """Idle until a job is placed, the time is over, or the machine is silent for too long."""
     if view.jobs:
         return Next((replace(view.instance, status=InstanceStatus.BUSY, status_since=view.now),))
-    if (ended := _end_if_silent(view)) is not None:
-        return ended
+    if (better := _end_if_silent(view) or _end_of_rest(view)) is not None:
+        return better
     if view.instance.idle_duration is not None and view.age >= view.instance.idle_duration:
         return end(view, InstanceReason.IDLE_TIMEOUT, "")
     timeout = None if view.instance.idle_duration is None else view.instance.idle_duration - view.age
-    return Next(again=min(filter(None, [timeout, _until_given_up(view)]), default=None))
+    return Next(again=_soonest(timeout, _until_given_up(view), _until_rested(view)))
+
+
+def _soonest(*spans: timedelta | None) -> timedelta | None:
+    return min(filter(None, spans), default=None)
+
+
+def _end_of_rest(view: InstanceView) -> Next | None:
+    """It takes jobs again; the next failure has it rest for longer."""
+    if view.instance.rests_until is None or view.now < view.instance.rests_until:
+        return None
+    return Next((replace(view.instance, rests_until=None),))
+
+
+def _until_rested(view: InstanceView) -> timedelta | None:
+    return None if view.instance.rests_until is None else view.instance.rests_until - view.now
 
 
 def _end_if_silent(view: InstanceView) -> Next | None:

@@ -7,6 +7,7 @@ from dstack.domain.objects import JobView, Next
 from dstack.domain.offers import NO_SHARE
 from dstack.domain.specs import configuration_in
 from dstack.engine.jobs.watching import end, follow_report
+from dstack.errors import HostTrouble
 from dstack.protocol.statuses import InstanceReason, JobReason, JobStatus
 
 
@@ -24,6 +25,8 @@ def start(view: JobView) -> Next:
             return Next()
         case None:
             return Next(do=(StartJob(job.id, instance.id),))
+        case Failed(HostTrouble() as error):
+            return end(view, JobReason.HOST_ERROR, ". ".join(filter(None, (error.message, error.hint))))
         case Failed(error):
             return end(view, JobReason.EXECUTOR_ERROR, str(error.message))
         case _:

@@ -3,8 +3,9 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from dstack.domain.objects import JobView, Next
+from dstack.domain.objects import Instance, JobView, Next
 from dstack.domain.reasons import reason_of
+from dstack.domain.resting import after_failed_start, after_good_start
 from dstack.domain.specs import inactivity_duration_of
 from dstack.kit.units import duration_text
 from dstack.protocol.statuses import JobReason, JobStatus
@@ -40,7 +41,7 @@ def follow_report(view: JobView) -> Next:
         return end(view, JobReason.EXECUTOR_ERROR, "the agent on its machine does not know the job any more")
     if report is not None and report.state == "running" and job.status is not JobStatus.RUNNING:
         running = replace(job, status=JobStatus.RUNNING, status_since=view.now, started_at=view.now)
-        return Next((running,))
+        return Next((running, *_changed(view.instance, view.instance and after_good_start(view.instance))))
     if report is not None and report.layers and job.status is JobStatus.PROVISIONING:
         return Next((replace(job, status=JobStatus.PULLING, status_since=view.now),))
     minded = [mind(view) for mind in (_mind_the_duration, _mind_the_link, _mind_the_guests)]
@@ -93,4 +94,9 @@ def _mind_the_link(view: JobView) -> Next:
 def end(view: JobView, reason: JobReason, detail: str = "") -> Next:
     """Start to end the job for this reason."""
     terminating = replace(view.job, status=JobStatus.TERMINATING, status_since=view.now, reason=reason, detail=detail)
-    return Next((terminating,))
+    failed = view.instance if reason is JobReason.HOST_ERROR else None
+    return Next((terminating, *_changed(failed, failed and after_failed_start(failed, detail, view.now))))
+
+
+def _changed(before: Instance | None, after: Instance | None) -> tuple[Instance, ...]:
+    return () if after is None or after == before else (after,)

@@ -52,7 +52,8 @@ def _retry_or_end(view: RunView, failed: Job) -> Next:
     unfinished = [job for job in view.jobs if not job.status.is_finished()]
     if unfinished:
         return Next(tuple(_ask(job, JobReason.SERVER) for job in unfinished if job.stop_asked is None))
-    detail = f"attempt {failed.attempt} ended with {reason}; the next one starts at {at:%H:%M:%S} UTC"
+    why = f" ({failed.detail})" if reason is JobReason.HOST_ERROR else ""
+    detail = f"attempt {failed.attempt} ended with {reason}{why}; the next one starts at {at:%H:%M:%S} UTC"
     pending = replace(
         run, status=RunStatus.PENDING, status_since=view.now, retry_at=at, failing_since=since, detail=detail
     )
