@@ -25,7 +25,7 @@ BODY_BYTES_MAX = 16 << 20
 """Of an answer that is read as a whole."""
 LINE_BYTES_MAX = 1 << 20
 
-_PART_AWAY = ": unavailable"
+PART_AWAY = ": unavailable"
 """How Docker's errors end while its containerd does not answer."""
 
 T = TypeVar("T")
@@ -305,5 +305,5 @@ async def _refusal(answer: Answer) -> EngineRefused | EngineAway:
     except (ValueError, KeyError, TypeError):
         said = body.decode(errors="replace")
     said = " ".join(str(said).split())[:1000]
-    is_away = answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR and said.endswith(_PART_AWAY)
+    is_away = answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR and said.endswith(PART_AWAY)
     return EngineAway(said) if is_away else EngineRefused(answer.status, said)

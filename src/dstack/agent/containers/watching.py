@@ -13,7 +13,15 @@ from http import HTTPStatus
 from typing import Any
 
 from dstack.agent import processes
-from dstack.agent.containers.api import RETRY_S, ContainerEngine, EngineAway, EngineRefused, EngineStalls, Query
+from dstack.agent.containers.api import (
+    PART_AWAY,
+    RETRY_S,
+    ContainerEngine,
+    EngineAway,
+    EngineRefused,
+    EngineStalls,
+    Query,
+)
 from dstack.agent.containers.launcher import NOT_STARTED
 from dstack.agent.containers.refusals import refusal_of_start
 from dstack.agent.metrics.groups import ControlGroup, find_group
@@ -176,7 +184,7 @@ class Watch:
 
     async def _state(self, id: str) -> dict[str, Any]:
         state = await self._inspect(id)
-        if state.get("Status") == "created" and not state.get("ExitCode"):
+        if is_unstarted(state):
             # The agent died between its note and the start, or the engine just then.
             if self.folder.log("job").stat().st_size or waiting_bytes(self.folder):
                 return {"Lost": DIED_STARTING}
@@ -307,6 +315,19 @@ class Watch:
 
     def _now(self) -> float:
         return self.clock.now().timestamp()
+
+
+def is_unstarted(state: Mapping[str, Any]) -> bool:
+    """Whether a container has not run and can still be started: nobody tried, or the engine's containerd was away.
+
+    Examples:
+        >>> is_unstarted({"Status": "created", "ExitCode": 128, "Error": "dialing containerd.sock: unavailable"})
+        True
+        >>> is_unstarted({"Status": "created", "ExitCode": 127, "Error": "no such program"})
+        False
+    """
+    is_refused = state.get("ExitCode") and not str(state.get("Error") or "").endswith(PART_AWAY)
+    return state.get("Status") == "created" and not is_refused
 
 
 def was_cut_off(state: Mapping[str, Any]) -> bool:
