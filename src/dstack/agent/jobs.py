@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import TypeAlias
@@ -13,7 +12,6 @@ from dstack.agent.endings import ending_of
 from dstack.agent.forgotten import Forgotten, Trash
 from dstack.agent.keeping import JobLog, Keeping
 from dstack.agent.notes import note
-from dstack.agent.output import holding_pipe, make_pipe
 from dstack.agent.paths import Home, JobFolder, write_json
 from dstack.agent.records import Ending, read_alone, read_ending
 from dstack.agent.recovery import find_order, has_rebooted, why_lost
@@ -281,11 +279,7 @@ class Jobs:
         self._report(job, state=RUNNING, started_at=started_at, working_dir=place, alone_since=alone_since, layers=())
 
     async def _live(self, job: Job, lost: str) -> None:
-        if job.report.state == PREPARING:
-            # An agent of an earlier version accepted it without; what is wrong then is seen at the start.
-            with suppress(OSError):
-                make_pipe(job.folder)
-        with holding_pipe(job.folder):
+        with job.runtime.holding_output(job.folder, is_new=job.report.state == PREPARING):
             await self._see_to_its_end(job, lost)
 
     async def _see_to_its_end(self, job: Job, lost: str) -> None:

@@ -3,29 +3,36 @@
 import asyncio
 import logging
 import os
+import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from dstack.agent import confidential
+from dstack.agent import confidential, processes
 from dstack.agent.metrics.usage import Usage
-from dstack.agent.output import empty_pipe, lost_in_words
-from dstack.agent.paths import JobFolder, take_lock, write_json
+from dstack.agent.output import empty_pipe, holding_pipe, lost_in_words, make_pipe
+from dstack.agent.paths import JobFolder, is_locked, take_lock, write_json
 from dstack.agent.records import Ending, read_ending, read_start
 from dstack.agent.runtimes.last_resort import end_below, until_lost
+from dstack.errors import DstackError
 from dstack.protocol.agent import JobOrder, Layer
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.02
+CARRIER_LOOK_S = 2.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.002, 0.2
 """Between the looks whether a lock is free. A carrier lets go of it at once, and the end of its job waits for that."""
 
 Tell = Callable[[tuple[Layer, ...]], None]
 """Hears how far the layers of a job's image are."""
 
+
+Spawn: TypeAlias = Callable[[JobFolder, float], Awaitable[object]]
+"""Forks the supervisor or the carrier of a job that was started at a time, in seconds since the epoch."""
 
 Usages: TypeAlias = dict[str, Usage]
 """By job."""
@@ -99,9 +106,25 @@ class Runtime(ABC):
         finally:
             os.close(lock)
 
-    @abstractmethod
+    @contextmanager
+    def holding_output(self, folder: JobFolder, *, is_new: bool) -> Iterator[None]:
+        """Keep what a job has printed from being lost with whoever is killed.
+
+        Args:
+            is_new: whether the job has not been started.
+        """
+        if is_new:
+            # An agent of an earlier version accepted it without a pipe; what is wrong then is seen at the start.
+            with suppress(OSError):
+                make_pipe(folder)
+        with holding_pipe(folder):
+            yield
+
     def ask_for_lock(self, folder: JobFolder) -> None:
         """Have the process that holds a job's lock bring its work to an end, and let go of it."""
+        if (pid := pid_of(folder)) is not None:
+            processes.send(signal.SIGTERM, [pid])
+            processes.send(signal.SIGCONT, [pid])
 
     def end_what_is_left(self, folder: JobFolder) -> None:
         """End what may still print, once nothing but this agent looks after the job. Blocks."""
@@ -150,6 +173,16 @@ def write_start(folder: JobFolder, path: Path, known: Mapping[str, object]) -> N
     """Write down that a job was started: it never will be again, and so its secrets are forgotten. Blocks."""
     write_json(path, known, durable=True)
     confidential.forget(folder)
+
+
+async def keep_carried(folder: JobFolder, started_at: float, spawn: Spawn) -> None:
+    """See that a job has a carrier. One that is killed is replaced by its twin, unless that is killed, too."""
+    while folder.pipe.exists():
+        await asyncio.sleep(CARRIER_LOOK_S)
+        if not is_locked(folder.lock):
+            log.warning("The carrier of job %s was killed, and is replaced", folder.job_id)
+            with suppress(DstackError):
+                await spawn(folder, started_at)
 
 
 def pid_of(folder: JobFolder) -> int | None:

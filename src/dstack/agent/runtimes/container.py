@@ -7,14 +7,12 @@ that is remembered is the file `container`: the engine knows the rest.
 import asyncio
 import logging
 import os
-import signal
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
-from dstack.agent import processes
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
 from dstack.agent.containers.creation import program_of, working_dir_of
 from dstack.agent.containers.making import Maker
@@ -22,10 +20,9 @@ from dstack.agent.containers.refusals import no_engine, refusal_of_start
 from dstack.agent.containers.store import ImageStore
 from dstack.agent.containers.watching import AWAY_MAX_S, SILENCE_MAX_S, Watch
 from dstack.agent.notes import note
-from dstack.agent.paths import JobFolder, is_locked
+from dstack.agent.paths import JobFolder
 from dstack.agent.records import Ending, KnownContainer, read_container, written_at
-from dstack.agent.runtimes.base import Runtime, Tell, Usages, pid_of, write_start
-from dstack.errors import AgentRefused
+from dstack.agent.runtimes.base import Runtime, Spawn, Tell, Usages, keep_carried, write_start
 from dstack.kit.clock import Clock
 from dstack.protocol.agent import Container, JobOrder
 
@@ -40,11 +37,7 @@ TRIES = 3
 LEFT_MAX_S = 600.0
 """How long a container that cannot be removed, since the engine is away, waits for it; then the sweep removes it."""
 
-CARRIER_LOOK_S = 2.0
-
 T = TypeVar("T")
-
-Spawn: TypeAlias = Callable[[JobFolder, float], Awaitable[object]]
 
 
 class ContainerRuntime(Runtime):
@@ -143,7 +136,8 @@ class ContainerRuntime(Runtime):
     async def wait(self, folder: JobFolder, order: JobOrder) -> Ending:
         watch = Watch(self._engine, self._clock, folder, order, self._away_max_s, self._silence_max_s)
         self._watches[folder.job_id] = watch
-        carried = asyncio.create_task(self._keep_carried(folder), name=f"carrier of {folder.job_id}")
+        started_at = self.started_at(folder) or 0.0
+        carried = asyncio.create_task(keep_carried(folder, started_at, self._spawn), name=f"carrier of {folder.job_id}")
         try:
             ending = await watch.run()
         finally:
@@ -157,20 +151,6 @@ class ContainerRuntime(Runtime):
     def stop(self, folder: JobFolder) -> None:
         if (watch := self._watches.get(folder.job_id)) is not None:
             watch.stop_asked.set()
-
-    def ask_for_lock(self, folder: JobFolder) -> None:
-        if (pid := pid_of(folder)) is not None:
-            processes.send(signal.SIGTERM, [pid])
-            processes.send(signal.SIGCONT, [pid])
-
-    async def _keep_carried(self, folder: JobFolder) -> None:
-        """See that a job has a carrier. It replaces itself when it is killed, unless its twin is killed, too."""
-        while folder.pipe.exists():
-            await asyncio.sleep(CARRIER_LOOK_S)
-            if not is_locked(folder.lock):
-                log.warning("The carrier of job %s was killed, and is replaced", folder.job_id)
-                with suppress(AgentRefused):
-                    await self._spawn(folder, self.started_at(folder) or 0.0)
 
     def usage(self, folders: Sequence[JobFolder]) -> Usages:
         """From the files of the containers' control groups.
