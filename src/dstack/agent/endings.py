@@ -9,6 +9,7 @@ from dstack.agent.full_disk import in_words, is_full, is_of_host
 from dstack.agent.paths import JobFolder
 from dstack.agent.records import Ending
 from dstack.errors import DstackError, HostTrouble
+from dstack.protocol.agent import JobOrder
 
 log = logging.getLogger(__name__)
 
@@ -51,3 +52,19 @@ def _is_of_host(folder: JobFolder, error: OSError | TimeoutError) -> bool:
         make_empty(folder.files)
     disk = os.statvfs(folder.root)
     return disk.f_bavail * disk.f_frsize < FREE_BYTES_MIN
+
+
+def why_lost(folder: JobFolder, order: JobOrder, *, was_started: bool, has_rebooted: bool) -> str:
+    """Why a job that has no readable end cannot go on; empty where it can.
+
+    Of a container it is written down for good that it was started, of a process only until the power is cut.
+    """
+    if not order.run_name:
+        return "What the job was to do is lost: its `order.json` on the machine is damaged"
+    if was_started:
+        return ""
+    if folder.end.exists():
+        return "How the job ended is lost: its `exit.json` on the machine is damaged"
+    if has_rebooted and order.container is None:
+        return "The machine was restarted, and nobody knows whether the job had been started before"
+    return ""

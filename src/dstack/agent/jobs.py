@@ -8,13 +8,12 @@ from datetime import timedelta
 from typing import TypeAlias
 
 from dstack.agent.admission import accept, let_in, note_alone
-from dstack.agent.endings import ending_of
+from dstack.agent.endings import ending_of, why_lost
 from dstack.agent.forgotten import Forgotten, Trash
 from dstack.agent.keeping import JobLog, Keeping
 from dstack.agent.notes import note
 from dstack.agent.paths import Home, JobFolder, write_json
-from dstack.agent.records import Ending, read_alone, read_ending
-from dstack.agent.recovery import find_order, has_rebooted, why_lost
+from dstack.agent.records import Ending, find_order, has_rebooted, read_alone, read_ending
 from dstack.agent.runtimes.base import Runtime
 from dstack.errors import AgentRefused, IllegalMove
 from dstack.kit.clock import Clock

@@ -10,9 +10,11 @@ from functools import partial
 from pathlib import Path
 
 from dstack.agent.confidential import joined
-from dstack.agent.paths import JobFolder, read_json
+from dstack.agent.paths import Home, JobFolder, read_json, write_json
 from dstack.kit.plain import from_plain
-from dstack.protocol.agent import JobOrder
+from dstack.protocol.agent import Container, JobOrder
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,11 @@ class KnownContainer:
 
 
 @dataclass(frozen=True, slots=True)
+class _Boot:
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Stop:
     grace_s: float
 
@@ -62,10 +69,40 @@ class _Alone:
     since: float
 
 
+def has_rebooted(home: Home, boot_id: Path = BOOT_ID) -> bool:
+    """Whether the machine has started anew since an agent lived here last. From now on, this is the latest start.
+
+    Raises:
+        OSError: the disk is full, and the like.
+    """
+    try:
+        now = _Boot(boot_id.read_text().strip())
+    except OSError:
+        return False  # this system has no such file
+    known = read_json(home.boot, partial(from_plain, _Boot))
+    is_first = known is None and not home.boot.exists()
+    if known != now:
+        write_json(home.boot, {"id": now.id}, durable=True)
+    return known != now and not is_first
+
+
 def read_order(folder: JobFolder) -> JobOrder | None:
     """What was asked for. Without it, a job that has begun can only be ended, and one that has not is forgotten."""
     order = read_json(folder.order, partial(joined, folder))
     return order if order is not None and order.job_id == folder.job_id else None
+
+
+def find_order(folder: JobFolder) -> JobOrder | None:
+    """The order of a job; None where none was accepted.
+
+    Where it is lost, one that says no more than how the job runs, so that it can be ended.
+    """
+    order = read_order(folder)
+    has_begun = folder.pid.exists() or folder.container.exists() or folder.end.exists()
+    if order is None and (has_begun or folder.order.exists()):
+        container = Container("") if folder.container.exists() else None
+        return JobOrder(folder.job_id, run_name="", script="", container=container)
+    return order
 
 
 def read_start(folder: JobFolder) -> Start | None:

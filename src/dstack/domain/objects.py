@@ -134,6 +134,15 @@ class Instance:
         """Whether jobs may be placed on it."""
         return self.status not in (InstanceStatus.TERMINATING, InstanceStatus.TERMINATED)
 
+    @property
+    def why_resting(self) -> str:
+        """Why it takes no jobs just now, for people; nothing where it does."""
+        if self.rests_until is None:
+            return ""
+        again = f"tried again at {self.rests_until:%H:%M:%S} UTC"
+        failed = f"{self.failed_starts} starts in a row failed there ({self.detail})"
+        return f"the machine {self.hostname or self.id} takes no jobs: {failed}; {again}"
+
 
 @dataclass(frozen=True, slots=True)
 class Next:

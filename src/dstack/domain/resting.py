@@ -32,12 +32,3 @@ def after_good_start(instance: Instance) -> Instance:
     if instance.failed_starts == 0:
         return instance
     return replace(instance, failed_starts=0, rests_until=None, detail="")
-
-
-def why_resting(instance: Instance) -> str:
-    """Why a machine takes no jobs just now, for people; nothing where it does."""
-    if instance.rests_until is None:
-        return ""
-    machine, count = instance.hostname or instance.id, instance.failed_starts
-    again = f"tried again at {instance.rests_until:%H:%M:%S} UTC"
-    return f"the machine {machine} takes no jobs: {count} starts in a row failed there ({instance.detail}); {again}"

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from dstack.domain.giving_way import make_way
 from dstack.domain.objects import Instance, Job, Next
 from dstack.domain.offers import Offer
-from dstack.domain.placement import Placement, Room, place, room_of
+from dstack.domain.placement import Placement, place
+from dstack.domain.rooms import Room, room_of
 from dstack.kit.ids import Ids
 from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, JobStatus
 from dstack.store import commits, objects, queue

@@ -7,7 +7,6 @@ from typing import TypeAlias
 from dstack.domain.objects import Instance, Job, Run
 from dstack.domain.offers import Offer, describe
 from dstack.domain.reports import expected_bytes, pull_text
-from dstack.domain.resting import why_resting
 from dstack.domain.specs import configuration_in
 from dstack.errors import DstackError
 from dstack.kit.text import storable
@@ -217,7 +216,7 @@ def instance_view(instance: Instance) -> InstanceView:
         hostname=instance.hostname,
         price=instance.offer.price,
         resources=describe(instance.offer.resources),
-        detail=why_resting(instance),
+        detail=instance.why_resting,
     )
 
 

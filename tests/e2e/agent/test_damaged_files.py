@@ -16,7 +16,7 @@ from dstack.agent.jobs import Jobs, Runtimes
 from dstack.agent.keeping import Bounds, Keeping
 from dstack.agent.paths import Home, JobFolder, socket_path, write_json
 from dstack.agent.processes import end_marked, marked
-from dstack.agent.recovery import has_rebooted
+from dstack.agent.records import has_rebooted
 from dstack.agent.runtimes.process import ProcessRuntime
 from dstack.agent.runtimes.spawning import Spawner
 from dstack.agent.spawner import Spawned, start_spawner

@@ -9,7 +9,8 @@ import pytest
 from dstack.domain.giving_way import ENDING, make_way
 from dstack.domain.objects import Instance, Job
 from dstack.domain.offers import Offer
-from dstack.domain.placement import Placement, place, rooms_of
+from dstack.domain.placement import Placement, place
+from dstack.domain.rooms import rooms_of
 from dstack.protocol.agent import Engine
 from dstack.protocol.statuses import InstanceStatus
 from tests.making import CLOUD, DEMAND, HERE, instance, job, placed_job

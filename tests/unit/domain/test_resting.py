@@ -4,8 +4,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 from dstack.domain.objects import Instance
-from dstack.domain.placement import place, rooms_of
-from dstack.domain.resting import FIRST_REST, LONGEST_REST, after_failed_start, after_good_start, why_resting
+from dstack.domain.placement import place
+from dstack.domain.resting import FIRST_REST, LONGEST_REST, after_failed_start, after_good_start
+from dstack.domain.rooms import rooms_of
 from dstack.engine.instances.keeping import idle, work
 from dstack.protocol.statuses import InstanceStatus
 from tests.making import CLOUD, HERE, NOW, instance, instance_view, job, placed_job
@@ -48,15 +49,15 @@ def test_good_start_proves_the_machine_well() -> None:
     well = after_good_start(failing(4))
     assert (well.failed_starts, well.rests_until, well.detail) == (0, None, "")
     assert after_good_start(well) is well
-    assert why_resting(well) == ""
+    assert well.why_resting == ""
 
 
 def test_resting_machine_gets_no_job_and_the_queue_says_why() -> None:
     resting = failing(3)
-    assert why_resting(resting).startswith(RESTS.partition("tried again")[0])
+    assert resting.why_resting.startswith(RESTS.partition("tried again")[0])
     placement = place([job()], rooms_of([resting], []), [HERE], {HERE.name: 1})
     assert (placement.placed, placement.bought) == ([], [])
-    assert placement.waiting == {"0-run": why_resting(resting)}
+    assert placement.waiting == {"0-run": resting.why_resting}
 
 
 def test_another_machine_takes_the_jobs_of_one_that_rests() -> None:
