@@ -312,7 +312,7 @@ def read_json(path: Path, make: Callable[[Any], T]) -> T | None:
     That a file is there may say something by itself, such as that a job was started.
 
     Args:
-        make: makes a value of the JSON; raises `ValueError`, `TypeError` or `KeyError` where that is no such value.
+        make: makes a value of the JSON; raises where that is no such value.
 
     Raises:
         OSError: the file cannot be read just now.
@@ -321,7 +321,7 @@ def read_json(path: Path, make: Callable[[Any], T]) -> T | None:
         return make(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError, RecursionError, IsADirectoryError, NotADirectoryError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, IsADirectoryError) as error:
         if path not in _damaged:
             log.error("%s is damaged, and taken for lost: %s", path, error)
             _damaged[path] = None
