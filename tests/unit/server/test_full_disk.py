@@ -2,7 +2,6 @@
 
 import errno
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,15 @@ Refuse = Callable[..., Any]
 
 def no_room(*_arguments: object, **_named: object) -> Any:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data")
+
+
+def without_new_files(open_file: Refuse) -> Refuse:
+    """Opens files that are there, and makes none."""
+
+    def opened(path: Any, flags: int, *arguments: Any, **named: Any) -> Any:
+        return no_room() if flags & os.O_CREAT else open_file(path, flags, *arguments, **named)
+
+    return opened
 
 
 def half(write: Refuse) -> Refuse:
@@ -56,9 +64,9 @@ def files(folder: Path) -> list[Path]:
 
 
 FULL: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
-    "no inode": lambda patch: patch.setattr(tempfile, "mkstemp", no_room),
+    "no inode": lambda patch: patch.setattr(os, "open", without_new_files(os.open)),
     "no room": lambda patch: patch.setattr("builtins.open", half(open)),
-    "no room for the name": lambda patch: patch.setattr(os, "rename", no_room),
+    "no room for a name": lambda patch: (patch.setattr(os, "rename", no_room), patch.setattr(os, "link", no_room))[0],
 }
 
 
