@@ -1,20 +1,20 @@
 """Thousands of generated requests, which fit the OpenAPI document or do not: no answer is a 500, each is documented.
 
-`make deep` draws fresh seeds; `SEED=7` repeats one.
+Their chance comes from the fixture `seed`; `EXAMPLES` is how many each endpoint gets.
 """
 
 import asyncio
 import os
-import secrets
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import uvicorn
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy, booleans, one_of, sampled_from
 from sqlalchemy import insert
 
@@ -39,7 +39,6 @@ from tests.unit.server.conftest import TOKEN
 pytestmark = pytest.mark.deep
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "150"))
-SEED = int(os.environ.get("SEED") or secrets.randbelow(1 << 32))
 ROUTES = {name: route for name, route in vars(routes).items() if isinstance(route, Route)}
 TASK = {"type": "task", "commands": ["true"]}
 PATIENCE_S = 60
@@ -111,13 +110,12 @@ def requests_of(operation: Any) -> SearchStrategy[Any]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("route", ROUTES.values(), ids=ROUTES)
-def test_no_generated_request_breaks_the_server(served: Served, route: Route) -> None:
+def test_no_generated_request_breaks_the_server(served: Served, route: Route, seed: int) -> None:
     import schemathesis
     from schemathesis.checks import load_all_checks, not_a_server_error
     from schemathesis.specs.openapi import checks
 
     load_all_checks()
-    print(f"SEED={SEED}")
     operation = schemathesis.openapi.from_dict(served.document)[route.path][route.method]
     asked = [
         not_a_server_error,
@@ -126,7 +124,7 @@ def test_no_generated_request_breaks_the_server(served: Served, route: Route) ->
         checks.response_schema_conformance,
     ]
 
-    @seed(SEED)
+    @hypothesis.seed(seed)
     @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(case=requests_of(operation), is_task=booleans(), knows_token=sampled_from([True] * 9 + [False]))
     def ask(case: Any, is_task: bool, knows_token: bool) -> None:
