@@ -10,9 +10,9 @@ from dstack.testing.faults import FailedStarts, Fault, LinkCuts, ServerPauses, S
 from dstack.testing.histories import play, script_of
 from tests.simulation.mutants import MUTANTS
 
-SEEDS = range(1, 31)
-"""Each is caught within the first 20; so many leave room for plans that change."""
-DEEP_SEEDS = 200
+SEEDS = range(1, 201)
+"""Most are caught within the first six; so many leave room for plans that change."""
+DEEP_SEEDS = 400
 
 CAUGHT_BY = {
     "a_machine_is_bought_before_its_row_is_committed": "machines_have_a_row",
