@@ -17,8 +17,6 @@ from tests.e2e.agent.container_host import ContainerHost, FailingEngine, until
 from tests.engines import SHELL_IMAGE, DockerEngine
 from tests.registries import SlowRegistry
 
-pytestmark = pytest.mark.xdist_group("engine trouble")
-
 STOPPED = "somebody stopped its container or the container engine of the machine"
 HINT = "Start Docker or Podman on the machine (Debian: `apt install docker.io`), or leave `image` out"
 

@@ -18,8 +18,6 @@ from dstack.protocol.agent import Mount
 from tests.e2e.agent.container_host import ContainerHost, until
 from tests.engines import DockerEngine
 
-pytestmark = pytest.mark.xdist_group("not root")
-
 NOBODY = 65534
 
 Line: TypeAlias = "Connection[object, object]"
