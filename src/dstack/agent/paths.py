@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import get_ident
 from typing import Any, TypeVar
 
 from dstack.agent import full_disk
@@ -279,7 +280,7 @@ def write_json(path: Path, value: Mapping[str, object], *, durable: bool = False
 
     On a full disk it takes the room that was set aside for the file, where there is some.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}")
     text = json.dumps(value).encode()
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
