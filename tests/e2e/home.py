@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from dstack.agent.confidential import memory_folder
 from dstack.agent.paths import Home as AgentHome
 from dstack.agent.paths import is_locked
 from dstack.agent.resources import probe
@@ -242,6 +243,8 @@ class Home:
             process.communicate()
         self.end_jobs()
         wait_for("the end of all that was started here", lambda: not self.processes())
+        for machine in self.machines():
+            shutil.rmtree(memory_folder(machine.root), ignore_errors=True)
         shutil.rmtree(self.path, ignore_errors=True)
 
     def end_jobs(self) -> None:
