@@ -64,7 +64,8 @@ def check_kept(folder: JobFolder) -> None:
     Raises:
         AgentRefused: what is confidential is lost, since the host was switched off.
     """
-    if not any(place.exists() for place in _places(folder)):
+    is_in_order = read_json(folder.order, lambda body: "env" in body)  # an earlier version kept it there
+    if not is_in_order and all(read_json(place, dict) is None for place in _places(folder)):
         raise AgentRefused(
             "The machine was switched off before the job had started; its environment was in memory alone",
             hint="Submit again, or let `retry` do so",
@@ -95,12 +96,17 @@ def scratch_folder(folder: JobFolder) -> Path:
 
 
 def sweep(home: Home) -> None:
-    """Remove what an earlier agent kept of jobs that have started, or are not there any more, and an empty place."""
+    """Remove all that is kept, but of the jobs that have not started, and the place where nothing is left there."""
     place = memory_folder(home.root)
-    with suppress(OSError, AgentRefused):
-        for folder in [home.job(path.stem) for path in place.iterdir()]:
-            if not folder.root.exists() or folder.pid.exists() or folder.container.exists():
-                forget(folder)
+    if not _is_ours(place):
+        return
+    waiting = {path.name for path in home.jobs.iterdir() if not _has_begun(JobFolder(path))}
+    for path in list(place.iterdir()):
+        if path.is_dir() and path.stem not in waiting:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.stem not in waiting:  # also the draft of an agent that was killed while it wrote
+            path.unlink(missing_ok=True)
+    with suppress(OSError):
         place.rmdir()
 
 
@@ -128,14 +134,23 @@ def environment_of(folder: JobFolder, order: JobOrder) -> dict[str, str]:
 
 
 def _places(folder: JobFolder) -> list[Path]:
-    """Where it may be kept. A place in memory that another user has made is none of ours, whatever is in it."""
+    """Where it may be kept."""
     in_memory = _memory_of(folder)
+    return [in_memory, _disk_of(folder)] if _is_ours(in_memory.parent) else [_disk_of(folder)]
+
+
+def _is_ours(place: Path) -> bool:
+    """Whether a place in memory is there and this user's: another user's is none, whatever is in it."""
     try:
-        status = in_memory.parent.lstat()
+        status = place.lstat()
     except OSError:
-        return [_disk_of(folder)]
-    is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
-    return [in_memory, _disk_of(folder)] if is_ours else [_disk_of(folder)]
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+
+
+def _has_begun(folder: JobFolder) -> bool:
+    """Whether a job has started, or never will."""
+    return folder.pid.exists() or folder.container.exists() or folder.end.exists()
 
 
 def _memory_of(folder: JobFolder) -> Path:

@@ -82,8 +82,8 @@ async def _live(
     jobs = Jobs(home, runtimes, partial(fetch_files, BlobCache(home.blobs, wants.fetch), clock), keeping, clock)
     sampler = Sampler(jobs, clock)
     jobs.on_run = sampler.job_runs
-    confidential.sweep(home)
     jobs.recover()
+    confidential.sweep(home)
     found.keep_places(home.cards, hold=bool(jobs.unfinished()))
     link = Link(jobs, wants, sampler.points, partial(probe, home.root), clock, on_shutdown=leaving.set)
     async with _listening(link, socket_path(home.root)):

@@ -193,9 +193,9 @@ def pid_of(folder: JobFolder) -> int | None:
 
 def write_down(folder: JobFolder, ending: Ending) -> Ending:
     """Write down how a job has ended, unless that is written already. Returns the ending that holds. Blocks."""
+    confidential.forget(folder)  # a start that came twice has kept it again
     if (known := read_ending(folder)) is not None:
         return known
-    confidential.forget(folder)
     try:
         write_json(folder.end, asdict(ending), durable=True)
     except OSError as error:  # it is told all the same, while this agent lives
