@@ -53,7 +53,7 @@ def _make_source(folder: JobFolder, source: Path) -> None:
         if not source.exists():
             # First: an agent that takes over in between must know whose it is.
             write_json(folder.made, {"folders": [*made_for(folder), str(source)]})
-            source.mkdir(parents=True)
+            source.mkdir(parents=True, exist_ok=True)  # another job may be first
     except OSError as error:
         raise AgentRefused(
             f"The folder `{source}` cannot be mounted: {error.strerror}", hint="Correct `volumes`"

@@ -1,11 +1,15 @@
 """What is mounted into a container lies ready on the host, however often it is laid out."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from dstack.agent.containers.mounted import lay_out
+import pytest
+
+from dstack.agent.containers import mounted
+from dstack.agent.containers.mounted import lay_out, made_for
 from dstack.agent.files import make_empty
 from dstack.agent.paths import JobFolder
-from dstack.protocol.agent import Container, JobOrder
+from dstack.protocol.agent import Container, JobOrder, Mount
 from dstack.protocol.files import ABSOLUTE
 
 ORDER = JobOrder("job", "run", "true", container=Container("image", files=("/etc/my.conf",)))
@@ -28,3 +32,20 @@ def test_files_are_laid_out_anew_by_an_agent_that_follows_one_that_died_before_t
         lay_out(folder, ORDER, tmp_path / "launch")
     assert (folder.absolute / "etc/my.conf").read_text() == "of the next"
     assert not (folder.files / ABSOLUTE).exists()
+
+
+def test_a_missing_folder_that_two_jobs_mount_may_be_made_by_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, source = JobFolder(tmp_path / "job"), tmp_path / "data"
+    folder.files.mkdir(parents=True)
+
+    def write_json(path: Path, value: dict[str, object]) -> None:
+        source.mkdir()  # by the other job, just now
+        write(path, value)
+
+    write = mounted.write_json
+    monkeypatch.setattr(mounted, "write_json", write_json)
+    container = Container("image", mounts=(Mount(str(source), "/data"),))
+    lay_out(folder, replace(ORDER, container=container), tmp_path / "launch")
+    assert made_for(folder) == [str(source)]
