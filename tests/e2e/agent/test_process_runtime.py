@@ -171,6 +171,19 @@ async def test_what_a_killed_supervisor_left_is_ended_before_the_end_is_told(tmp
     assert not marked(folder.job_id)
 
 
+async def test_a_supervisor_that_dies_before_its_job_has_begun_is_the_hosts_failure(
+    tmp_path: Path, spawner: Spawners
+) -> None:
+    folder = folder_of(tmp_path, "unborn", "touch ran")
+    order = order_for(folder.job_id, "")
+    starting = asyncio.create_task(spawner.runtime.start(folder, order, 1.0))
+    dead = await asyncio.create_subprocess_exec("true")
+    await dead.wait()
+    spawner.answer(await spawner.asked(), pid=dead.pid)
+    await starting
+    assert (await spawner.runtime.wait(folder, order)).end == "host_failed"
+
+
 async def test_a_kernel_without_pidfds_is_enough(
     tmp_path: Path, spawner: Spawners, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,8 @@ from dstack.agent.runtimes.spawning import Spawner
 from dstack.kit.clock import Clock
 from dstack.protocol.agent import JobOrder
 
+DIED_AT_BIRTH = "The process that was to watch over the job died before the job began"
+
 ENVIRONMENTS_AT_ONCE = os.cpu_count() or 1
 """One keeps a core busy for seconds."""
 
@@ -193,6 +195,8 @@ class ProcessRuntime(Runtime):
             end: which the agent has brought about itself; None where the supervisor was killed by somebody else.
         """
         gone = await asyncio.to_thread(processes.end_marked, folder.job_id)
+        if not folder.pid.exists():
+            return Ending("host_failed", self._clock.now().timestamp(), message=DIED_AT_BIRTH)
         message = "The process that watched over the job was killed"
         if end is not None:
             message = "The process that watched over the job did nothing, perhaps since it was frozen; both were killed"
