@@ -2,6 +2,7 @@
 that means.
 """
 
+import logging
 import os
 import time
 from contextlib import suppress
@@ -13,6 +14,8 @@ from dstack.agent.confidential import joined
 from dstack.agent.paths import Home, JobFolder, read_json, write_json
 from dstack.kit.plain import from_plain
 from dstack.protocol.agent import Container, JobOrder
+
+log = logging.getLogger(__name__)
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -70,10 +73,9 @@ class _Alone:
 
 
 def has_rebooted(home: Home, boot_id: Path = BOOT_ID) -> bool:
-    """Whether the machine has started anew since an agent lived here last. From now on, this is the latest start.
+    """Whether the machine has restarted since an agent lived here last. From now on, this is the latest start.
 
-    Raises:
-        OSError: the disk is full, and the like.
+    Where that cannot be written down, on a full disk for example, the next agent finds the same again.
     """
     try:
         now = _Boot(boot_id.read_text().strip())
@@ -82,7 +84,10 @@ def has_rebooted(home: Home, boot_id: Path = BOOT_ID) -> bool:
     known = read_json(home.boot, partial(from_plain, _Boot))
     is_first = known is None and not home.boot.exists()
     if known != now:
-        write_json(home.boot, {"id": now.id}, durable=True)
+        try:
+            write_json(home.boot, {"id": now.id}, durable=True)
+        except OSError as error:  # the jobs need this agent all the same
+            log.warning("The start of the machine is not written down: %s", error)
     return known != now and not is_first
 
 

@@ -1,6 +1,7 @@
 """Files of the agent that a power cut has left empty, cut or garbled: the agent starts, and every job ends."""
 
 import asyncio
+import errno
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dstack.agent import records
 from dstack.agent.gpus.cards import Cards
 from dstack.agent.jobs import Jobs, Runtimes
 from dstack.agent.keeping import Bounds, Keeping
@@ -165,6 +167,20 @@ def test_machine_has_restarted_where_another_start_is_written_down(tmp_path: Pat
     home.boot.write_bytes(b"")
     assert [has_rebooted(home, boot_id) for _ in range(2)] == [True, False]
     assert not has_rebooted(home, tmp_path / "no_such_file")
+
+
+def test_start_of_the_machine_that_cannot_be_written_down_is_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, boot_id = Home(tmp_path), tmp_path / "boot_id"
+    boot_id.write_text("two\n")
+    write_json(home.boot, {"id": "one"})
+
+    def full(*args: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(records, "write_json", full)
+    assert [has_rebooted(home, boot_id) for _ in range(2)] == [True, True]
 
 
 def home_files(home: Path) -> Iterator[Path]:
