@@ -56,6 +56,8 @@ class Job:
     order: JobOrder
     runtime: Runtime
     report: JobReport
+    is_over: bool = False
+    """Whether its runtime has no part of it to stop any more. Its end is still to be written down and reported."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once nothing will be added to the job's logs any more."""
     preparing: asyncio.Task[None] | None = None
@@ -295,14 +297,15 @@ class Jobs:
             if job.folder.stop.exists():
                 # It came while the job was starting, or to an earlier agent.
                 job.runtime.stop(job.folder)
-            ending = await self._wait(job)
+            ending = await self._insist(job, lambda: job.runtime.wait(job.folder, job.order))
         except _Stopped:
             ending = Ending("stopped", self._clock.now().timestamp())
         except _Lost:
             ending = Ending("supervisor_lost", self._clock.now().timestamp(), message=lost)
         except Exception as error:  # noqa: BLE001 - logged there: the other jobs go on, and this one must not hang
             ending = await asyncio.to_thread(ending_of, job.folder, error, self._clock.now().timestamp())
-        settled = await job.runtime.settle(job.folder, ending)
+        job.is_over = True
+        settled = await self._insist(job, lambda: job.runtime.settle(job.folder, ending))
         ending = ending if lost else settled
         note(job.folder, self._clock, f"the end: {ending.end}{ending.message and ': ' + ending.message}")
         self.on_end(job.order.job_id)
@@ -312,10 +315,11 @@ class Jobs:
         self._end(job, ending)
         await cleaning
 
-    async def _wait(self, job: Job) -> Ending:
+    async def _insist(self, job: Job, work: Callable[[], Awaitable[Ending]]) -> Ending:
+        """Do something without which no job ends, again and again until it is done."""
         while True:
             try:
-                return await job.runtime.wait(job.folder, job.order)
+                return await work()
             except OSError as error:  # a want of the agent's, of descriptors for example: the job goes on
                 log.warning("Job %s is looked after again: %s", job.order.job_id, error)
                 await asyncio.sleep(LOOK_AGAIN_S)
@@ -361,7 +365,7 @@ class Jobs:
     def _pass_on_stop(self, job: Job) -> None:
         if job.preparing is not None:
             job.preparing.cancel()
-        elif job.report.state == RUNNING:
+        elif job.report.state == RUNNING and not job.is_over:
             job.runtime.stop(job.folder)
 
     def _end(self, job: Job, ending: Ending) -> None:

@@ -1,14 +1,17 @@
 """A job's `agent` log: one line, with its time, for each thing that the agent or the supervisor does for the job."""
 
+import logging
 import os
 
 from dstack.agent import full_disk
 from dstack.agent.paths import JobFolder
 from dstack.kit.clock import Clock
 
+log = logging.getLogger(__name__)
+
 
 def note(folder: JobFolder, clock: Clock, text: str) -> None:
-    """Append a line. The folder must exist. On a full disk there is no line: whatever is done goes on.
+    """Append a line. On a full disk, and wherever else it cannot be written, there is none: whatever is done goes on.
 
     Args:
         text: what was done, without secrets; the user reads it.
@@ -20,4 +23,4 @@ def note(folder: JobFolder, clock: Clock, text: str) -> None:
             file.write(line.encode(errors="backslashreplace"))
     except OSError as error:
         if not full_disk.is_full(error):
-            raise
+            log.warning("The job %s has no line that says `%s`: %s", folder.job_id, text, error)

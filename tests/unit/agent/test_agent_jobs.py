@@ -1,14 +1,18 @@
 """What an agent finds in its folders when it starts."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import errno
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
+import pytest
+
 from dstack.agent.jobs import FetchFiles, Jobs, Runtimes
 from dstack.agent.keeping import Bounds, Keeping
+from dstack.agent.notes import note
 from dstack.agent.paths import Home, JobFolder, write_json
 from dstack.agent.records import Ending
 from dstack.agent.runtimes.base import Runtime
@@ -58,8 +62,8 @@ class Agents:
         write_json(self.folder.order, to_json(JobOrder("0-job", "hello", "true")))
 
     @asynccontextmanager
-    async def next(self) -> AsyncIterator[Jobs]:
-        runtime = cast(Runtime, Started())
+    async def next(self, made: Started | None = None) -> AsyncIterator[Jobs]:
+        runtime = cast(Runtime, made or Started())
         keeping = Keeping(self.home.jobs, Bounds(1 << 30))
         jobs = Jobs(self.home, Runtimes(runtime, runtime), cast(FetchFiles, None), keeping, self.clock)
         jobs.recover()
@@ -120,3 +124,52 @@ def test_a_job_that_was_forgotten_before_its_start_was_confirmed_is_not_started_
     jobs.recover()
     assert list(jobs.reports()) == []
     assert not left.root.exists()
+
+
+class Settling(Started):
+    """A runtime whose job has ended; its end is written down when the test says so, and not at once."""
+
+    def __init__(self) -> None:
+        self.may_settle, self.tries, self.stops = asyncio.Event(), 0, 0
+
+    async def wait(self, folder: JobFolder, order: JobOrder) -> Ending:
+        return Ending("exited", 101.0, 0)
+
+    async def settle(self, folder: JobFolder, ending: Ending) -> Ending:
+        self.tries += 1
+        if self.tries == 1:
+            raise OSError(errno.EMFILE, "Too many open files")
+        await self.may_settle.wait()
+        return ending
+
+    def stop(self, folder: JobFolder) -> None:
+        self.stops += 1
+
+    @contextmanager
+    def holding_output(self, folder: JobFolder, *, is_new: bool) -> Iterator[None]:
+        yield
+
+    async def clean_up(self, folder: JobFolder) -> None:
+        pass
+
+
+async def test_end_that_cannot_be_written_down_is_tried_again_and_is_stopped_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dstack.agent.jobs.LOOK_AGAIN_S", 0.0)
+    runtime = Settling()
+    async with Agents(tmp_path).next(runtime) as jobs:
+        while runtime.tries < 2:
+            await asyncio.sleep(0)
+        await jobs.stop("0-job", 0)
+        assert runtime.stops == 0
+        runtime.may_settle.set()
+        (job,) = jobs.all()
+        await job.ended.wait()
+        assert job.report.end == "exited"
+
+
+def test_line_that_cannot_be_written_is_left_out(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path / "0-job")
+    folder.log("agent").mkdir(parents=True)
+    note(folder, SystemClock(), "something")
