@@ -47,11 +47,10 @@ class _Carrier:
         taken = set[int]()
         while signal.SIGTERM not in taken and self._folder.pipe.exists():
             if not self._has_twin():
-                self._twin = os.fork()
-                if self._twin == 0:
+                if self._is_forked_twin():
                     self._close()
                     return True
-                # Only now: where it can be found by this, it has a twin.
+                # Only now: where it can be found by this, it has a twin if the host lets one be forked.
                 write_json(self._folder.pid, {"pid": os.getpid(), "started_at": self._started_at})
             is_asked = self._output.wait(self._signals, LOOK_EVERY_S)
             taken = take_signals(self._signals) if is_asked else set()
@@ -59,6 +58,14 @@ class _Carrier:
             os.kill(self._twin, signal.SIGKILL)
         self._output.empty()
         return False
+
+    def _is_forked_twin(self) -> bool:
+        """Fork a twin, now or, where the host has too many processes, at the next look. Returns whether it is this."""
+        try:
+            self._twin = os.fork()
+        except OSError:
+            return False
+        return self._twin == 0
 
     def _has_twin(self) -> bool:
         if self._twin and os.waitpid(self._twin, os.WNOHANG)[0]:

@@ -1,5 +1,7 @@
 """The carrier of a container job, without an engine: what the test prints into the pipe stands for the container."""
 
+import asyncio
+import errno
 import os
 import shutil
 import signal
@@ -8,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from dstack.agent import carrier
 from dstack.agent.admission import accept
 from dstack.agent.output import holding_pipe, waiting_bytes
 from dstack.agent.paths import JobFolder, is_locked, read_json
 from dstack.agent.processes import below, parents
+from dstack.agent.runtimes import base
 from dstack.agent.runtimes.base import pid_of
 from dstack.protocol.agent import Container
-from tests.e2e.agent.agent_client import J, order_for
+from tests.e2e.agent.agent_client import PATIENCE_S, J, order_for
 from tests.e2e.agent.container_host import spawn, until
 
 
@@ -73,3 +77,45 @@ async def test_a_carrier_ends_with_the_folder_of_its_job(folder: JobFolder) -> N
     shutil.rmtree(folder.root)
     os.kill(carrier, signal.SIGCHLD)  # without it, the carrier looks in a while
     await until(lambda: carrier not in parents())
+
+
+async def test_carrier_goes_on_without_a_twin_where_no_process_can_be_forked(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoForks(carrier._Carrier):
+        def __init__(self, folder: JobFolder, started_at: float) -> None:
+            super().__init__(folder, started_at)
+            os.fork = refuse  # type: ignore[assignment]
+
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(carrier, "_Carrier", NoForks)
+    with holding_pipe(folder):
+        await spawn(folder, 1.0)
+        pid = await a_carrier_other_than(folder)
+        prints(folder, b"said\n")
+        await until(lambda: folder.log("job").read_bytes() == b"said\n")
+        os.kill(pid, signal.SIGTERM)
+        await until(lambda: not is_locked(folder.lock))
+
+
+async def test_carrier_is_watched_on_where_no_file_can_be_opened_for_a_while(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, spawned = [True, OSError(errno.EMFILE, "Too many open files"), False], asyncio.Event()
+
+    def look(lock: Path) -> bool:
+        if isinstance(answer := answers.pop(0) if answers else True, OSError):
+            raise answer
+        return answer
+
+    async def note_spawn(folder: JobFolder, started_at: float) -> None:
+        spawned.set()
+
+    monkeypatch.setattr(base, "CARRIER_LOOK_S", 0.0)
+    monkeypatch.setattr(base, "is_locked", look)
+    watching = asyncio.create_task(base.keep_carried(folder, 1.0, note_spawn))
+    async with asyncio.timeout(PATIENCE_S):
+        await spawned.wait()
+    watching.cancel()

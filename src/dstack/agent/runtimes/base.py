@@ -179,9 +179,9 @@ async def keep_carried(folder: JobFolder, started_at: float, spawn: Spawn) -> No
     """See that a job has a carrier. One that is killed is replaced by its twin, unless that is killed, too."""
     while folder.pipe.exists():
         await asyncio.sleep(CARRIER_LOOK_S)
-        if not is_locked(folder.lock):
-            log.warning("The carrier of job %s was killed, and is replaced", folder.job_id)
-            with suppress(DstackError):
+        with suppress(DstackError, OSError):  # the host lets no process start, or no file be opened, just now
+            if not is_locked(folder.lock):
+                log.warning("The carrier of job %s was killed, and is replaced", folder.job_id)
                 await spawn(folder, started_at)
 
 
