@@ -16,14 +16,14 @@ from pathlib import Path
 
 from dstack.agent import confidential, processes
 from dstack.agent.carrier import carry
+from dstack.agent.endings import ending_of
 from dstack.agent.environment import find_shell, job_environment, resolve_working_dir
-from dstack.agent.full_disk import in_words, is_of_host
 from dstack.agent.notes import note
 from dstack.agent.output import Output, lost_in_words
 from dstack.agent.paths import JobFolder, take_lock, write_json
 from dstack.agent.records import Ending, read_grace_s, read_order
 from dstack.agent.signals import SIGNALS, signal_descriptor, take_signals
-from dstack.errors import DstackError
+from dstack.errors import AgentRefused
 from dstack.kit.clock import Clock, SystemClock
 from dstack.protocol.agent import JobOrder
 
@@ -33,10 +33,6 @@ SWEEP_S_MAX = 1.0
 GIVE_UP_S = 120.0
 """After so many seconds of SIGKILL, what is left cannot be killed (it hangs in the kernel, or is another user's)."""
 HELD_DESCRIPTOR_MIN = 200
-
-
-class StartFailed(Exception):
-    """The shell could not be started."""
 
 
 def supervise(folder: JobFolder, started_at: float) -> None:
@@ -81,10 +77,9 @@ class _Supervisor:
     def run(self) -> Ending:
         try:
             self._main = launch(self._folder, self._order)
-        except (StartFailed, DstackError, OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - logged there: the job must have an end
             self._note(f"could not start: {error}")
-            end = "host_failed" if is_of_host(error) else "start_failed"
-            return Ending(end, self._now(), message=in_words(error))
+            return ending_of(self._folder, error, self._now())
         self._note(f"started process {self._main}")
         while self._reap() and not self._gave_up():
             self._end_what_is_due()
@@ -169,7 +164,7 @@ def launch(folder: JobFolder, order: JobOrder) -> int:
     """Start the job's shell on its script, in a session of its own. Returns its pid.
 
     Raises:
-        StartFailed, AgentRefused, OSError: it did not start.
+        AgentRefused, OSError: it did not start.
     """
     working_dir = resolve_working_dir(folder.files, order.working_dir)
     working_dir.mkdir(parents=True, exist_ok=True)
@@ -188,7 +183,7 @@ def launch(folder: JobFolder, order: JobOrder) -> int:
         failure = pipe.read().decode()
     if failure:
         os.waitpid(pid, 0)
-        raise StartFailed(failure)
+        raise AgentRefused(failure)
     return pid
 
 

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from dstack.agent import full_disk
-from dstack.agent.paths import read_json, write_json
+from dstack.agent import endings, full_disk, supervisor
+from dstack.agent.output import make_pipe
+from dstack.agent.paths import JobFolder, read_json, write_json
+from dstack.kit.clock import SystemClock
+from dstack.protocol.agent import JobOrder
 
 
 @pytest.fixture
@@ -51,3 +54,19 @@ def test_a_file_without_room_is_refused(file: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         write_json(file, {"text": "x" * full_disk.ROOM_BYTES})
     assert read_json(file, dict) is None
+
+
+@pytest.mark.parametrize(("free_bytes_min", "end"), [(0, "start_failed"), (1 << 62, "host_failed")])
+def test_supervisor_tells_a_full_disk_from_files_too_large_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_bytes_min: int, end: str
+) -> None:
+    def launch(folder: JobFolder, order: JobOrder) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(supervisor, "launch", launch)
+    monkeypatch.setattr(endings, "FREE_BYTES_MIN", free_bytes_min)
+    folder = JobFolder(tmp_path)
+    folder.log("job").touch()
+    make_pipe(folder)
+    ending = supervisor._Supervisor(folder, JobOrder("0-job", "hello", "true"), SystemClock()).run()
+    assert (ending.end, ending.message[:32]) == (end, "The disk of the machine is full,")
