@@ -10,7 +10,7 @@ import resource
 from collections import defaultdict
 from http import HTTPStatus
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from dstack.errors import InvalidRequestError, ServerError
 from dstack.server.http.problems import MEDIA_TYPE, RETRY_AFTER_S, problem_of
@@ -21,7 +21,8 @@ HEADERS_MAX = 100
 HEAD_TIMEOUT_S = 10.0
 """From the connection, or from the first byte of a later request, to the end of its headers."""
 BODY_TIMEOUT_S = 120.0
-"""From there to the last byte of its body: the largest blob at 300 kbit/s."""
+"""From there to the end of its body, or to the next `BODY_PART_BYTES` of it: a slow line may take its time."""
+BODY_PART_BYTES = 64 << 10
 IDLE_TIMEOUT_S = 75
 """Between two requests."""
 LINGER_S = 1.0
@@ -108,6 +109,10 @@ class Connection(HttpToolsProtocol):
         self._has_head = False
         self._bare_bytes = 0
         """What came since the last part of a body, or since the request began."""
+        self._part_bytes = 0
+        """Of the body, since the timer was set."""
+        self._answering: RequestResponseCycle | None = None
+        """The request that is answered, or was last; `cycle` is the last that came, which may wait behind it."""
         self._timer: asyncio.TimerHandle | None = None
         self._expect(HEAD_TIMEOUT_S)
         if not self.lobby.enter(self):
@@ -117,6 +122,7 @@ class Connection(HttpToolsProtocol):
         """Forget the connection."""
         self._expect(None)
         self.lobby.exit(self)
+        self._end_answer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -151,10 +157,13 @@ class Connection(HttpToolsProtocol):
         self._bare_bytes = 0
         self.lobby.serve(self)
         super().on_headers_complete()
+        if not self.pipeline:
+            self._answering = self.cycle
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
         self._bare_bytes = 0
+        self._part_bytes += len(body)
         if not self._refused:
             super().on_body(body)
 
@@ -167,9 +176,12 @@ class Connection(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """The answer is sent."""
+        """The answer is sent; where the next request is there already, that one is under way."""
+        following = self.pipeline[-1][0] if self.pipeline else None
         super().on_response_complete()
-        if not self.pipeline and not self.transport.is_closing():
+        if following is not None:
+            self._answering = following
+        elif not self.transport.is_closing():
             self.lobby.wait(self)
 
     def send_400_response(self, msg: str) -> None:
@@ -183,21 +195,30 @@ class Connection(HttpToolsProtocol):
 
     def _look_at_the_time(self) -> None:
         """Give an unfinished request a while for its next part: its head, then its body."""
-        is_under_way = self.cycle is not None and not self.cycle.response_complete
-        if self._is_whole and is_under_way:
+        if self._is_whole and self._is_under_way():
             self._expect(None)
         elif self._timer is None or self._has_head is not self._timed_body:
-            self._expect(BODY_TIMEOUT_S if self._has_head and not self._is_whole else HEAD_TIMEOUT_S)
+            self._expect_more()
+
+    def _is_under_way(self) -> bool:
+        return self._answering is not None and not self._answering.response_complete
+
+    def _expect_more(self) -> None:
+        self._expect(BODY_TIMEOUT_S if self._has_head else HEAD_TIMEOUT_S)
 
     def _expect(self, timeout_s: float | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timed_body = self._has_head
+        self._part_bytes = 0
         self._timer = None if timeout_s is None else self.loop.call_later(timeout_s, self._late)
 
     def _late(self) -> None:
-        self._timer = None
-        self._refuse(408, "The request did not arrive in time")
+        has_come = self._has_head and self._part_bytes >= BODY_PART_BYTES
+        if self._is_under_way() and (has_come or self.flow.read_paused):
+            self._expect_more()
+        else:
+            self._refuse(408, "The request did not arrive in time")
 
     def _refuse(self, status: int, message: str) -> None:
         """Say why, where no answer has begun, and hang up."""
@@ -205,14 +226,18 @@ class Connection(HttpToolsProtocol):
             return
         self._refused = True
         self._expect(None)
-        is_answering = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-        if not is_answering:
+        has_begun = self._answering is not None and self._is_under_way() and self._answering.response_started
+        self._end_answer()
+        if not has_begun:
             self.transport.write(_answer(status, message))
         self.flow.resume_reading()
         self._timer = self.loop.call_later(LINGER_S, self.transport.close)
+
+    def _end_answer(self) -> None:
+        """Have the request that is answered hear that nobody waits for more."""
+        if self._answering is not None and self._is_under_way():
+            self._answering.disconnected = True
+            self._answering.message_event.set()
 
 
 def _answer(status: int, message: str) -> bytes:

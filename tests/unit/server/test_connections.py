@@ -11,13 +11,14 @@ import pytest
 import uvicorn
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from dstack.server import connections
-from dstack.server.connections import HEAD_BYTES_MAX, HEADERS_MAX, Lobby, connections_of
+from dstack.server.connections import HEAD_BYTES_MAX, HEADERS_MAX, Connection, Lobby, connections_of
 
 HELLO = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+NO_HTTP = b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n"
 PATIENCE_S = 20.0
 Serve = Callable[..., Any]
 
@@ -33,7 +34,7 @@ async def serve() -> AsyncIterator[Serve]:
     """Starts a server with a lobby of given size; returns its port."""
     running: list[uvicorn.Server] = []
 
-    async def start(**bounds: int) -> int:
+    async def start(app: ASGIApp = app, **bounds: int) -> int:
         listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         protocol = connections_of(Lobby(**bounds))
         config = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_config=None, access_log=False)
@@ -135,7 +136,7 @@ async def test_a_large_body_is_not_a_large_head(serve: Serve) -> None:
 
 
 async def test_what_is_no_http_is_refused(serve: Serve) -> None:
-    status, body = await asked(await serve(), b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n")
+    status, body = await asked(await serve(), NO_HTTP)
     assert (status, b"This is no HTTP request" in body) == (400, True)
 
 
@@ -186,3 +187,104 @@ async def test_a_server_that_only_serves_says_so_to_who_comes_next(serve: Serve)
             assert (status, b"as many connections as it can hold" in body) == (503, True)
         ask_first.write(b"hello")
         assert await answer_of(first) == (200, b"5")
+
+
+def be_late_after(monkeypatch: pytest.MonkeyPatch, event: str) -> None:
+    """Have the time of a connection be over with each event of this name."""
+    happen = getattr(Connection, event)
+
+    def happen_late(self: Connection, *data: bytes) -> None:
+        happen(self, *data)
+        if self._has_head or self.flow.read_paused:
+            self._late()
+
+    monkeypatch.setattr(Connection, event, happen_late)
+
+
+async def test_body_that_comes_slowly_but_steadily_is_taken(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "BODY_PART_BYTES", 3)
+    be_late_after(monkeypatch, "on_body")
+    port = await serve()
+    assert await asked(port, CHUNKED + b"3\r\nabc\r\n" * 20 + b"0\r\n\r\n") == (200, b"60")
+    assert (await asked(port, CHUNKED + b"2\r\nab\r\n" * 20 + b"0\r\n\r\n"))[0] == 408
+
+
+class Gate:
+    """An application that begins each answer and ends it when it may."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Semaphore(0)
+        self.may_end = asyncio.Semaphore(0)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await send({"type": "http.response.body", "body": b"ab", "more_body": True})
+        self.begun.release()
+        async with asyncio.timeout(PATIENCE_S):
+            await self.may_end.acquire()
+        await send({"type": "http.response.body", "body": b"cd"})
+
+
+async def test_connection_with_a_second_request_under_way_does_not_give_way(serve: Serve) -> None:
+    gate = Gate()
+    port = await serve(gate, waiting_max=1)
+    async with connected(port) as (reader, writer):
+        writer.write(HELLO * 2)
+        await gate.begun.acquire()
+        gate.may_end.release()
+        assert await answer_of(reader) == (200, b"abcd")
+        await gate.begun.acquire()
+        assert (await asked(port, NO_HTTP))[0] == 400
+        gate.may_end.release()
+        assert await answer_of(reader) == (200, b"abcd")
+
+
+async def test_refusal_does_not_break_into_the_answer_to_an_earlier_request(serve: Serve) -> None:
+    gate = Gate()
+    port = await serve(gate)
+    async with connected(port) as (reader, writer):
+        writer.write(HELLO)
+        await gate.begun.acquire()
+        writer.write(HELLO + NO_HTTP)
+        begun = await asyncio.wait_for(reader.read(), PATIENCE_S)
+        assert begun.endswith(b"\r\n\r\nab")
+        gate.may_end.release()
+
+
+async def test_request_that_is_not_read_yet_is_not_late(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    be_late_after(monkeypatch, "data_received")
+    gate = Gate()
+    port = await serve(gate)
+    async with connected(port) as (reader, writer):
+        writer.write(HELLO)
+        await gate.begun.acquire()
+        writer.write(HELLO + HELLO[:5])
+        gate.may_end.release()
+        assert await answer_of(reader) == (200, b"abcd")
+        writer.write(HELLO[5:])
+        for _ in range(2):
+            gate.may_end.release()
+            assert await answer_of(reader) == (200, b"abcd")
+
+
+async def test_stream_hears_of_the_end_of_a_connection_that_has_asked_for_more(serve: Serve) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def until_nobody_waits(receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            begun.set()
+
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        hears = asyncio.create_task(asyncio.wait_for(until_nobody_waits(receive), PATIENCE_S))
+        while not hears.done():
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            await asyncio.sleep(0.01)
+        await hears
+        ended.set()
+
+    async with connected(await serve(stream)) as (_, writer):
+        writer.write(HELLO)
+        await asyncio.wait_for(begun.wait(), PATIENCE_S)
+        writer.write(HELLO)
+    await asyncio.wait_for(ended.wait(), PATIENCE_S)
