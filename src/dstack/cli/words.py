@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TextIO
 
 from dstack.errors import ConfigurationError, DstackError
-from dstack.protocol.statuses import JobStatus, RunStatus
+from dstack.protocol.statuses import JobStatus, RunStatus, cause_text
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -144,7 +144,7 @@ def why(status: RunStatus | JobStatus, reason: str | None, detail: str) -> str:
     """Why a run is as it is: what it waits for, or how it came to its end; nothing where all went well."""
     if status == RunStatus.DONE.value:
         return ""
-    return ": ".join(part for part in ((reason or "").replace("_", " "), detail) if part)
+    return cause_text(reason, detail)
 
 
 def offers_table(offers: "Sequence[OfferView]", total: int, max_price: float | None) -> str:

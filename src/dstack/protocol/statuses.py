@@ -91,3 +91,19 @@ class InstanceReason(StrEnum):
     JOB_FINISHED = "job_finished"
     UNREACHABLE = "unreachable"
     NO_OFFERS = "no_offers"
+
+
+def cause_text(reason: str | None, detail: str) -> str:
+    """Return for people why something ended; empty where neither a reason nor a detail is known.
+
+    Args:
+        reason: the wire string.
+        detail: what is known beyond it.
+
+    Examples:
+        >>> cause_text("no_capacity", "asked 64"), cause_text("container_exited_with_error", "exit code 3")
+        ('no capacity: asked 64', 'exit code 3')
+    """
+    if reason == JobReason.CONTAINER_EXITED_WITH_ERROR and detail:
+        return detail  # the exit code is the reason, and a job that is a process has no container
+    return ": ".join(filter(None, [(reason or "").replace("_", " "), detail]))

@@ -76,6 +76,7 @@ def follow(run: StandIn) -> int:
     [
         (StandIn("done", 0), 0, "hello: done\n"),
         (StandIn("failed", 3, "exit code 3", "executor_error"), 3, "hello: failed (executor error: exit code 3)\n"),
+        (StandIn("failed", 3, "exit code 3", "container_exited_with_error"), 3, "hello: failed (exit code 3)\n"),
         (StandIn("failed", None, "", "no_capacity"), 1, "hello: failed (no capacity)\n"),
         (
             StandIn("terminated", 143, "", "stopped_by_user"),
