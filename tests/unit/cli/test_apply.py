@@ -1,11 +1,13 @@
 """What `dstack apply` makes of files, options and plans."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from dstack.api import RunPlan, Task
+from dstack.api import Client, LocalRepo, RunPlan, Task
 from dstack.api._submissions import Draft
 from dstack.cli import options
 from dstack.cli.commands import apply
@@ -153,6 +155,27 @@ def test_a_plan_says_of_what_nothing_was_asked(asked: dict[str, object], said: s
     one = plan()
     one.draft.request.configuration["resources"] = asked
     assert f"Resources      {said}" in apply.plan_text(one).splitlines()
+
+
+def test_plan_without_a_repo_names_the_command_that_adds_the_folder() -> None:
+    hint = "Repo           none; `dstack init` lets runs use this folder's files"
+    assert hint in apply.plan_text(plan()).splitlines()
+    sent = replace(plan(), repo=LocalRepo.from_dir("."))
+    assert "Repo" not in apply.plan_text(sent)
+
+
+@pytest.mark.parametrize(("said", "takes_ports"), [([], True), (["-d"], False)])
+def test_only_a_run_that_is_followed_takes_local_ports(said: list[str], takes_ports: bool) -> None:
+    taken: list[bool] = []
+
+    def exec_plan(plan: RunPlan, *, reserve_ports: bool, progress: object) -> None:
+        taken.append(reserve_ports)
+        raise NoCapacityError("enough is known")
+
+    client = SimpleNamespace(runs=SimpleNamespace(exec_plan=exec_plan), when_away=lambda tell: None)
+    with pytest.raises(NoCapacityError):
+        apply._submit(cast(Client, client), plan(), parser().parse_args(["apply", *said]))
+    assert taken == [takes_ports]
 
 
 def test_a_plan_says_that_the_run_would_wait() -> None:

@@ -93,7 +93,7 @@ def _submit(
         client.when_away(line.set)
         one = client.runs.exec_plan(
             plan,
-            reserve_ports=reserved or True,
+            reserve_ports=reserved or not arguments.detach,  # whoever leaves forwards no ports
             progress=lambda sent, total: line.set(_sent(sent, total), is_lasting=False),
         )
     code = _detached(one) if arguments.detach else following.follow(one, shows_log=not arguments.json)
@@ -129,7 +129,7 @@ def _apply_to_active(
         return 0
     if not arguments.yes and not words.confirmed(f"Stop the run `{current.name}` and submit it anew?"):
         return following.EXIT_ERROR
-    reserved = _reserved(plan, current)
+    reserved = None if arguments.detach else _reserved(plan, current)
     _stop(client, current.id)
     anew = client.runs.get_plan(
         configuration,
@@ -180,6 +180,8 @@ def plan_text(plan: "RunPlan") -> str:
         "Max price": words.price(spec["max_price"]) if spec.get("max_price") else "off",
         "Max duration": str(spec.get("max_duration") or "off"),
     }
+    if plan.repo is None:
+        shown["Repo"] = "none; `dstack init` lets runs use this folder's files"
     if spec.get("type") == "dev-environment":
         shown["Inactivity"] = str(spec.get("inactivity_duration") or "off")
     if spec.get("schedule"):
