@@ -30,6 +30,25 @@ class Command(Protocol):
     run: Callable[[argparse.Namespace], int]
 
 
+class _One(argparse.ArgumentParser):
+    """The arguments of one command; what it does not know is answered with its own usage and the nearest option."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse the arguments, all of which have to be known."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(self._about(unknown[0].partition("=")[0]))
+        return found, []
+
+    def _about(self, word: str) -> str:
+        if not word.startswith("-"):
+            return f"there is one word too many: `{word}`"
+        options = [option for action in self._actions for option in action.option_strings]
+        guess = nearest(word, (option for option in options if option.startswith("--")))
+        advice = f"; did you mean `{guess}`?" if guess else "."
+        return f"there is no option `{word}`{advice} `{self.prog} --help` shows all"
+
+
 class _Root(argparse.ArgumentParser):
     """A word that is no command is answered with the nearest one, and not with all of them."""
 
@@ -72,13 +91,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The commands that are named in `argv`, or all where none is, and their arguments."""
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common = _One(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--project", metavar="NAME", help="the project (default: that of the configuration)")
     root = _Root(prog="dstack", description="Run AI workloads anywhere.", parents=[common])
     root.add_argument("--version", action="version", version=f"dstack {__version__}")
-    commands = root.add_subparsers(
-        title="commands", metavar="COMMAND", required=True, parser_class=argparse.ArgumentParser
-    )
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_One)
     named = [name for name in COMMANDS if name in argv]
     for name in named or COMMANDS:
         command = cast(Command, import_module(f"dstack.cli.commands.{name}"))

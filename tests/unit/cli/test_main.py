@@ -39,6 +39,31 @@ def test_a_mistyped_command_is_answered_with_the_nearest(cli: Cli) -> None:
     assert cli("xyz") == usage + "dstack: error: there is no command `xyz`. `dstack --help` shows all\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("stop", "--abrt", "one"), "dstack stop: error: there is no option `--abrt`; did you mean `--abort`?"),
+        (("apply", "--memry=2GB"), "dstack apply: error: there is no option `--memry`; did you mean `--memory`?"),
+        (("secret", "list", "--jsn"), "dstack secret list: error: there is no option `--jsn`; did you mean `--json`?"),
+        (("ps", "-z"), "dstack ps: error: there is no option `-z`. `dstack ps --help` shows all"),
+        (("ps", "train"), "dstack ps: error: there is one word too many: `train`"),
+        (
+            ("exec", "one", "--jb", "1", "--", "ls"),
+            "dstack exec: error: there is no option `--jb`; did you mean `--job`?",
+        ),
+    ],
+)
+def test_unknown_option_is_answered_with_usage_of_its_command(cli: Cli, arguments: tuple[str, ...], said: str) -> None:
+    text = cli(*arguments)
+    command = said.partition(":")[0]
+    assert text.startswith(f"exit 2\nstderr:\nusage: {command} ") and said in text
+
+
+@pytest.mark.parametrize(("command", "actions"), [("project", "list,add,set-default,delete"), ("secret", "set,list,")])
+def test_missing_action_is_answered_with_those_there_are(cli: Cli, command: str, actions: str) -> None:
+    assert f"{{{actions}" in cli(command)
+
+
 @pytest.mark.parametrize("arguments", [("nope",), ("ps", "--nope"), ("logs",), ("apply", "--spot", "--on-demand")])
 def test_wrong_usage_exits_with_2(cli: Cli, arguments: tuple[str, ...]) -> None:
     text = cli(*arguments)

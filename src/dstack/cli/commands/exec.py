@@ -20,7 +20,7 @@ class _Command(argparse.Action):
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
         ours, command = _split(values)
-        rest = argparse.ArgumentParser(prog=parser.prog, usage=parser.usage)
+        rest = type(parser)(prog=parser.prog, usage=parser.usage)
         _add_options(rest)
         rest.parse_args(ours, namespace)
         if not command:

@@ -8,7 +8,7 @@ HEADERS = ("NAME", "URL", "DEFAULT")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to do with which project."""
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    actions = parser.add_subparsers(title="actions", dest="action", required=True)
     every = actions.add_parser("list", help="all projects in `~/.dstack/config.yml`")
     every.add_argument("--json", action="store_true", help="as JSON")
     add = actions.add_parser("add", help="add a project, or change it")

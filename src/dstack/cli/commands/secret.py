@@ -7,7 +7,7 @@ HELP = "set, list, get and delete secrets"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to do with which secret."""
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    actions = parser.add_subparsers(title="actions", dest="action", required=True)
     keep = actions.add_parser("set", help="keep a secret; without VALUE it is asked for, or read from stdin")
     keep.add_argument("name", metavar="NAME")
     keep.add_argument("value", metavar="VALUE", nargs="?")
