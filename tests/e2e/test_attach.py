@@ -164,7 +164,10 @@ def attached_elsewhere(home: Home) -> Iterator[tuple[int, int]]:
     other = home.start("attach", "web")
     assert other.stderr is not None
     assert other.stderr.readline() == f"Port {port} of `web` is at localhost:{local}\n"
-    assert other.stderr.readline() == "Attached to `web`: `ssh web` leads into it. Ctrl-C leaves, and the run goes on\n"
+    assert (
+        other.stderr.readline()
+        == "Attached to `web`: `ssh -F ~/.ssh/config web` leads into it. Ctrl-C leaves, and the run goes on\n"
+    )
     yield local, port
     other.terminate()
     other.communicate(timeout=PATIENCE_S)

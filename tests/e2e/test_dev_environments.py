@@ -55,7 +55,7 @@ def test_apply_shows_the_link_once_ssh_works_and_init_as_log_and_exec_needs_no_a
     assert said(home, "desk", "pwd").strip() == slash + folder
     if kind == "container":
         assert slash + folder == "/workflow/deep/down"
-    back = "`ssh desk` leads into it; later on, `dstack attach desk` comes back to it\n"
+    back = "`ssh -F ~/.ssh/config desk` leads into it; later on, `dstack attach desk` comes back to it\n"
     assert applied.stderr.readline() == back
     assert applied.stdout.readline() == "is ready\n"
     again = home.start("attach", "desk")
@@ -121,7 +121,8 @@ def test_a_second_machine_of_the_same_user_comes_in_with_its_own_key_and_a_stran
     attached = subprocess.Popen(home.command("attach", "box"), env=elsewhere, stderr=subprocess.PIPE, text=True)
     assert attached.stderr is not None
     assert (
-        attached.stderr.readline() == "Attached to `box`: `ssh box` leads into it. Ctrl-C leaves, and the run goes on\n"
+        attached.stderr.readline()
+        == "Attached to `box`: `ssh -F ~/.ssh/config box` leads into it. Ctrl-C leaves, and the run goes on\n"
     )
     keys = [(home_of / ".dstack/ssh/id_ed25519").read_bytes() for home_of in (home.path, other)]
     assert keys[0] != keys[1]

@@ -53,7 +53,7 @@ def test_a_server_in_the_background_is_shown_restarted_at_its_port_and_stopped_w
     stopped = home.cli("server", "stop")
     assert stopped.stderr == (
         f"The server (process {second['pid']}) has ended; 1 job goes on without it\n"
-        "The next command that needs a server starts it again\n"
+        "The next command that needs a server starts it again; one that follows a run does so at once\n"
     )
     assert home.server_pid() is None
     assert home.processes_of_jobs() == job

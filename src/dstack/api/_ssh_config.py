@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pwd
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,18 @@ def remove(host: Host) -> None:
         if host.block() in _blocks():
             _replace_block(host.name, "")
         _replace_known_host(host.alias, "")
+
+
+def command(name: str) -> str:
+    """Return the command that leads into the host of that name.
+
+    OpenSSH reads the home folder of the system's list of users, and not the one that `HOME` names.
+    """
+    try:
+        is_found = _places.user_home().samefile(pwd.getpwuid(os.getuid()).pw_dir)
+    except (KeyError, OSError):
+        is_found = False
+    return f"ssh {name}" if is_found else f"ssh -F ~/.ssh/config {name}"
 
 
 def _config() -> Path:

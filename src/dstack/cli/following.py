@@ -68,12 +68,15 @@ def write_log(run: "Run", *, replica: int = 0, job: int = 0) -> None:
 
 def follow(run: "Run", *, shows_log: bool = True) -> int:
     """Go along with a run until it ends; returns the exit code for the command."""
+    from dstack.api import _ssh_config
+
     try:
         wait_until_running(run)
         try:
             attach(run)
-            if run.editor_url is not None:
-                words.say(f"`ssh {run.ssh_host}` leads into it; later on, `dstack attach {run.name}` comes back to it")
+            if run.editor_url is not None and run.ssh_host is not None:
+                way_in = _ssh_config.command(run.ssh_host)
+                words.say(f"`{way_in}` leads into it; later on, `dstack attach {run.name}` comes back to it")
         except ClientError as error:  # the run goes on, and so can we, without its ports
             words.say_error(error, label="warning")
         if shows_log:

@@ -1,5 +1,7 @@
 """What makes `ssh <run>` work, and leaves the user's own configuration alone."""
 
+import os
+import pwd
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -89,3 +91,11 @@ def test_an_older_run_does_not_take_away_a_newer_one_of_its_name(home: Path, hos
     _ssh_config.add(newer)
     _ssh_config.remove(host)
     assert own(home) == newer.block()
+
+
+def test_command_names_the_configuration_where_openssh_looks_in_another_home(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _ssh_config.command("hello") == "ssh -F ~/.ssh/config hello"
+    monkeypatch.setenv("HOME", pwd.getpwuid(os.getuid()).pw_dir)
+    assert _ssh_config.command("hello") == "ssh hello"

@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Stay attached; leaving does not stop the run."""
+    from dstack.api import _ssh_config
     from dstack.cli import following, words
     from dstack.cli.clients import client_of, get_run
 
@@ -29,9 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
         following.wait_until_running(one)
         following.attach(one, bind_address=arguments.host, ports=arguments.ports, **which)
         if one.ssh_host is not None:
-            words.say(
-                f"Attached to `{one.name}`: `ssh {one.ssh_host}` leads into it. Ctrl-C leaves, and the run goes on"
-            )
+            way_in = _ssh_config.command(one.ssh_host)
+            words.say(f"Attached to `{one.name}`: `{way_in}` leads into it. Ctrl-C leaves, and the run goes on")
         if arguments.logs:
             following.write_log(one, **which)
         else:

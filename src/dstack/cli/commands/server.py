@@ -58,7 +58,9 @@ def _act(action: str, data_dir: Path, *, as_json: bool) -> int:
             control.stop(running)
             words.say(f"The server (process {running.pid}) has ended; {_going_on(running)}")
             if running.embedded:
-                words.say("The next command that needs a server starts it again")
+                words.say(
+                    "The next command that needs a server starts it again; one that follows a run does so at once"
+                )
         case _:
             control.restart(running)
             again = control.find(data_dir)
