@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dstack.api import LocalRepo, RunStatus, Task
+from dstack.api import LocalRepo, Run, RunStatus, Task
 from tests.e2e.home import Home, wait_for
 from tests.engines import SHELL_IMAGE, DockerEngine
 from tests.podman import PodmanEngine
@@ -27,3 +27,9 @@ def run(home: Home, *commands: str, repo: LocalRepo | None = None, **fields: Any
     printed = b"".join(one.logs()).decode()
     one.refresh()
     return printed, one.status, one.detail or ""
+
+
+def refreshed(run: Run) -> Run:
+    """The run, as the server knows it now."""
+    run.refresh()
+    return run

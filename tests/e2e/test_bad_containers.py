@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from dstack.api import Task
 from tests.e2e.home import Home, wait_for
-from tests.e2e.tasks import on_engine
+from tests.e2e.tasks import on_engine, refreshed
 from tests.engines import BARE_IMAGE, SHELL_IMAGE, DockerEngine, Registry
 from tests.registries import SlowRegistry
 
@@ -186,8 +187,10 @@ def test_a_full_disk_is_the_reason_of_a_pull_and_of_a_start(
         with open(small.data / "all-there-is", "wb") as file, pytest.raises(OSError, match="No space left"):
             while True:
                 file.write(bytes(MIB))
-        detail = told(home, commands=["true"])
-        assert detail.startswith("The disk of the machine is full: ")
-        assert detail.endswith("no space left on device. Make room on the machine, or ask for more `disk`")
+        run = home.client().runs.submit(Task(image=SHELL_IMAGE, commands=["true"]))
+        run = home.client().runs.submit(Task(image=SHELL_IMAGE, commands=["true"]))
+        wait_for("the reason", lambda: "disk" in (refreshed(run).detail or ""))
+        assert "The disk of the machine is full: " in str(run.detail)
+        assert "no space left on device. Make room on the machine, or ask for more `disk`" in str(run.detail)
         Path(file.name).unlink()
-        assert home.cli("apply", "-y", "-f", "run.yml").returncode == 0
+        wait_for("the end", lambda: refreshed(run).status == "done")

@@ -12,6 +12,7 @@ from dstack.agent.containers.images import find_image
 from dstack.agent.containers.making import Maker
 from dstack.agent.gpus.amd import Amd
 from dstack.agent.gpus.cards import Card, Cards
+from dstack.agent.output import empty_pipe, holding_pipe, make_pipe
 from dstack.agent.paths import Home as AgentHome
 from dstack.agent.paths import JobFolder
 from dstack.api import Resources, Run, RunStatus, Task
@@ -98,6 +99,7 @@ async def test_a_container_can_open_the_files_of_its_own_cards_and_no_others(
     folder = JobFolder(tmp_path / "job")
     folder.files.mkdir(parents=True)
     folder.log("job").touch()
+    make_pipe(folder)
     show = f"for node in {tmp_path}/card*; do : 3<>$node && echo ${{node##*/}}; done; id -G; echo $ROCR_VISIBLE_DEVICES"
     order = JobOrder("job", "run", show, gpus=(1,), container=Container(SHELL_IMAGE, user="1234:100"))
     assert order.container is not None
@@ -106,8 +108,10 @@ async def test_a_container_can_open_the_files_of_its_own_cards_and_no_others(
     assert image is not None
     maker = Maker(AgentHome(tmp_path), client, lambda: Cards(tuple(cards)))
     made = await maker.make(folder, order, order.container, image)
-    await client.call("POST", f"/containers/{made.id}/start")
-    await client.call("POST", f"/containers/{made.id}/wait")
+    with holding_pipe(folder):
+        await client.call("POST", f"/containers/{made.id}/start")
+        await client.call("POST", f"/containers/{made.id}/wait")
+        empty_pipe(folder)
     await maker.remove("job")
     assert folder.log("job").read_text() == "card1\n100 4243\n0\n"
 

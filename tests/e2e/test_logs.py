@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from dstack.api import Run, Task
-from tests.e2e.home import Home
+from tests.e2e.home import Home, wait_for
+from tests.e2e.tasks import refreshed
 
 FOUNDATIONS = ["file", "postgres", "postgres and s3"]
 pytestmark = pytest.mark.server("shared")
@@ -85,8 +86,7 @@ def test_lines_arrive_while_the_job_runs(home: Home) -> None:
     seen = b""
     while b"first\n" not in seen:
         seen += next(chunks)
-    run.refresh()
-    assert run.status == "running"
+    wait_for("the run to be seen running", lambda: refreshed(run).status == "running")
     home.open_gate()
     assert seen + b"".join(chunks) == b"first\nopen\nlast\n"
 

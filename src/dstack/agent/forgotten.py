@@ -54,8 +54,8 @@ class Trash:
         remove_tree(path)
 
     async def close(self) -> None:
-        """What is left is removed by the next agent."""
-        await self._removals.close()
+        """Wait until all has been removed. The next agent removes what is left after a crash."""
+        await self._removals.finish()
 
     def _remove(self, path: Path) -> None:
         self._removals.start(f"removes {path}", asyncio.to_thread(remove_tree, path))

@@ -41,6 +41,10 @@ class TaskGroup:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("The task `%s` failed", task.get_name(), exc_info=error)
 
+    async def finish(self) -> None:
+        """Wait for all tasks to end by themselves."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     async def close(self) -> None:
         """Cancel what still runs and wait for it to be gone."""
         tasks = list(self._tasks)

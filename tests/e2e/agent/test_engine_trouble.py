@@ -116,7 +116,7 @@ async def test_an_engine_that_dies_in_a_pull_and_stays_away_is_the_reason(
     await until(lambda: host.report(job_id).state == "ended")
     await asyncio.to_thread(mortal.start_daemon)
     reason, detail = why(await host.end_of(job_id))
-    assert reason == "creating_container_error"
+    assert reason == "host_error"
     assert detail.startswith("The container engine of the machine does not answer: ")
     assert detail.endswith(f". {HINT}")
 

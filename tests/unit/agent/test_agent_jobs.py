@@ -159,7 +159,7 @@ async def test_end_that_cannot_be_written_down_is_tried_again_and_is_stopped_no_
     monkeypatch.setattr("dstack.agent.jobs.LOOK_AGAIN_S", 0.0)
     runtime = Settling()
     async with Agents(tmp_path).next(runtime) as jobs:
-        while runtime.tries < 2:
+        while runtime.tries < 2:  # noqa: ASYNC110 - the runtime is no part of the loop
             await asyncio.sleep(0)
         await jobs.stop("0-job", 0)
         assert runtime.stops == 0
