@@ -1,7 +1,6 @@
 """Where the server is: an address that was given, or the embedded server, which is started where it is missing."""
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -66,10 +65,11 @@ class FixedServer:
 def announced(folder: Path) -> Address | None:
     """Return what the server that owns a data folder of this user says of itself; None where none lives there."""
     try:
+        if not _places.is_locked(folder / "server.lock"):
+            return None  # its process may be another program's by now, and so may its port
         state = json.loads((folder / "server.json").read_text(encoding="utf-8"))
-        os.kill(state["pid"], 0)
         return Address(state["url"], state["token"])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -1,9 +1,11 @@
 """Starting the embedded server, with a small stand-in for it."""
 
 import contextlib
+import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -20,7 +22,7 @@ from dstack.errors import ServerUnreachableError
 from dstack.protocol import routes
 
 STAND_IN = """
-import json, os, sys
+import fcntl, json, os, sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 folder, ready = sys.argv[sys.argv.index("--data-dir") + 1], int(sys.argv[sys.argv.index("--ready-fd") + 1])
 assert "--embedded" in sys.argv and os.getsid(0) == os.getpid()
@@ -33,6 +35,8 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 where = {"url": f"http://127.0.0.1:{server.server_port}", "token": "t"}
+lock = open(f"{folder}/server.lock", "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
 with open(f"{folder}/starts", "a") as file:
     file.write(f"{os.getpid()}\\n")
 with open(f"{folder}/server.json.new", "w") as file:
@@ -130,3 +134,12 @@ def test_a_stale_or_damaged_note_of_where_it_is_does_no_harm(tmp_path: Path, fol
     folder.mkdir()
     (folder / "server.json").write_text(state)
     assert EmbeddedServer(folder, command(tmp_path, STAND_IN)).find().token == "t"
+
+
+def test_note_of_a_server_that_is_dead_leads_to_no_other_program(tmp_path: Path, folder: Path) -> None:
+    folder.mkdir()
+    (folder / "server.lock").touch()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        stale = {"url": f"http://127.0.0.1:{other.getsockname()[1]}", "token": "stale", "pid": os.getpid()}
+        (folder / "server.json").write_text(json.dumps(stale))
+        assert EmbeddedServer(folder, command(tmp_path, STAND_IN)).find().token == "t"

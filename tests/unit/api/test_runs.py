@@ -5,7 +5,6 @@ import json
 import os
 import queue
 import socket
-import subprocess
 import sys
 import threading
 import traceback
@@ -32,6 +31,7 @@ from dstack.api import (
     Task,
     aio,
 )
+from dstack.api._places import locked
 from dstack.api._servers import Address, FixedServer
 from dstack.api.aio._threads import Threads
 from dstack.errors import DstackError, InvalidRequestError, ResourceExistsError, ResourceNotExistsError
@@ -157,19 +157,16 @@ def test_a_server_of_this_user_here_is_told_the_path_of_the_submitter_and_no_oth
     theirs = f"/theirs:{sys.prefix}/bin:/latin-\udce9:/usr/bin"
     monkeypatch.setenv("PATH", theirs)
     monkeypatch.setenv("DSTACK_SERVER_DIR", str(tmp_path))
-    nobody = subprocess.Popen(["true"])
-    nobody.wait()
-    for about in (
-        None,
-        {"url": server.url, "token": "t", "pid": nobody.pid},
-        {"url": "http://127.0.0.1:1", "token": "t", "pid": os.getpid()},
-    ):
-        (tmp_path / "server.json").write_text(json.dumps(about))
+
+    def path_sent(url: str) -> object:
+        (tmp_path / "server.json").write_text(json.dumps({"url": url, "token": "t", "pid": os.getpid()}))
         client.runs.submit(Task(commands=["x"]))
-        assert one.submitted[-1]["path"] is None, "it may be behind a tunnel"
-    (tmp_path / "server.json").write_text(json.dumps({"url": server.url, "token": "t", "pid": os.getpid()}))
-    client.runs.submit(Task(commands=["x"]))
-    assert one.submitted[-1]["path"] == "/theirs:/usr/bin"
+        return one.submitted[-1]["path"]
+
+    assert path_sent(server.url) is None, "nobody lives in that folder, and the address may be a tunnel's"
+    with locked(tmp_path / "server.lock"):
+        assert path_sent("http://127.0.0.1:1") is None, "it may be behind a tunnel"
+        assert path_sent(server.url) == "/theirs:/usr/bin"
 
 
 def test_an_argument_wins_over_the_configuration(client: Client, one: OneRun) -> None:
