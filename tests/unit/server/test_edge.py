@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from dstack.operations import presenting
 from dstack.operations.context import Context
@@ -253,3 +254,25 @@ async def test_the_document_names_the_errors_of_every_operation_and_their_shape(
         assert set(documented) == {route.status, *errors_of(route)}
         assert all(documented[code]["content"] == problem for code in errors_of(route))
         assert ("security" in operation) is route.needs_token
+
+
+async def test_upload_that_breaks_off_is_no_fault_of_the_server(
+    http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = http._transport.app  # type: ignore[attr-defined]
+    messages: list[Message] = [{"type": "http.request", "body": b"ab", "more_body": True}, {"type": "http.disconnect"}]
+    answered: list[Message] = []
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(message: Message) -> None:
+        answered.append(message)
+
+    asked = http.build_request("PUT", f"{PROJECT}/blobs/{HASH}")
+    headers = [(name.lower(), value) for name, value in asked.headers.raw]
+    path = asked.url.path
+    scope = {"type": "http", "method": "PUT", "path": path, "raw_path": path.encode(), "query_string": b""}
+    with caplog.at_level(logging.ERROR):
+        await app({**scope, "headers": headers, "root_path": "", "http_version": "1.1"}, receive, send)
+    assert (answered[0]["status"], caplog.text) == (408, "")

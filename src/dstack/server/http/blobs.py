@@ -3,10 +3,8 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from dstack.errors import InvalidRequestError
 from dstack.operations import blobs
 from dstack.protocol import requests, routes
-from dstack.protocol.files import BLOB_BYTES_MAX
 from dstack.protocol.views import MissingBlobs
 from dstack.server.http.calls import At, By, json_of
 from dstack.server.http.routing import add
@@ -23,8 +21,5 @@ async def missing_blobs(context: At, user: By, project: str, body: requests.Blob
 @add(router, routes.PUT_BLOB)
 async def put_blob(context: At, user: By, project: str, hash: str, request: Request) -> Response:
     """Take one blob in."""
-    blob = await request.body()
-    if len(blob) > BLOB_BYTES_MAX:
-        raise InvalidRequestError(f"The blob has {len(blob)} bytes; at most {BLOB_BYTES_MAX} are taken")
-    await blobs.put(context, user, project, hash, blob)
+    await blobs.put(context, user, project, hash, await request.body())
     return Response(status_code=routes.PUT_BLOB.status)

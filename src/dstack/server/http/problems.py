@@ -6,6 +6,7 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from dstack.errors import (
@@ -93,6 +94,11 @@ def install(app: FastAPI) -> None:
         hint = "Client and server may be of different versions" if error.status_code in (404, 405) else None
         message = f"{request.method} {request.url.path}: {error.detail}"
         return answer(InvalidRequestError(message, hint=hint), error.status_code)
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(_request: Request, _error: ClientDisconnect) -> Response:
+        # The client hears no answer; without one here the log would have a traceback for each broken upload.
+        return answer(InvalidRequestError("The request did not arrive to its end"), 408)
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> Response:
