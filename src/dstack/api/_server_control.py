@@ -86,11 +86,11 @@ def _runs_of(client: httpx.Client, project: str) -> Iterator[RunView]:
     while True:
         query = {"limit": str(RUNS_PER_PAGE), **before}
         answer = client.get(routes.LIST_RUNS.path.format(project=project), params=query).raise_for_status()
-        runs = RunPage.model_validate_json(answer.content).runs
-        yield from (run for run in runs if not run.status.is_finished())
-        if len(runs) < RUNS_PER_PAGE:
+        page = RunPage.model_validate_json(answer.content)
+        yield from (run for run in page.runs if not run.status.is_finished())
+        if page.next is None:
             return
-        before = {"before": runs[-1].id}
+        before = {"before": page.next}
 
 
 def stop(running: Running) -> None:

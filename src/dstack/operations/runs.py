@@ -43,11 +43,10 @@ async def list_page(
 
     def read(tx: Tx) -> RunPage:
         project_id = caller_in(tx, user, project).project.id
-        runs = objects.list_runs(tx, project_id, unfinished=not finished_too, before=before, limit=limit)
-        if not runs and not finished_too and before is None:
-            runs = objects.list_runs(tx, project_id, limit=1)
-            return RunPage(runs=run_views(tx, runs, context.why_waiting), next=None)
-        return RunPage(runs=run_views(tx, runs, context.why_waiting), next=runs[-1].id if len(runs) == limit else None)
+        runs, following = objects.list_runs(tx, project_id, unfinished=not finished_too, before=before, limit=limit)
+        if not runs and following is None and not finished_too and before is None:
+            runs, following = objects.list_runs(tx, project_id, limit=1)[0], None
+        return RunPage(runs=run_views(tx, runs, context.why_waiting), next=following)
 
     return await context.db.read(read)
 

@@ -1,5 +1,6 @@
 """Runs, jobs and instances as they are on record: find them, list them. How they change: `store.commits`."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -13,6 +14,8 @@ from dstack.protocol.statuses import InstanceReason
 from dstack.store.rows import KINDS, TABLES, Object, Thing, instance_of, job_of, offer_of, run_of
 from dstack.store.tables import instances, jobs, runs
 from dstack.store.tx import Tx
+
+log = logging.getLogger(__name__)
 
 JOBS_OF_RUN, JOBS_ON, LIVE_INSTANCES = "jobs of run", "jobs of instance", "live instances"
 """What `Tx.lists` remembers; `store.commits` keeps the lists true."""
@@ -82,14 +85,26 @@ def find_run_by_key(tx: Tx, key: str) -> Run | None:
     return None if id is None else find_run(tx, id)
 
 
-def list_runs(tx: Tx, project_id: str, *, unfinished: bool = False, before: str | None = None, limit: int) -> list[Run]:
-    """Runs of a project, newest first."""
+def list_runs(
+    tx: Tx, project_id: str, *, unfinished: bool = False, before: str | None = None, limit: int
+) -> tuple[list[Run], str | None]:
+    """Return runs of a project, newest first, and the `before` of the next page; None where there is none.
+
+    A run that this version cannot read, such as one in a status of a later version, is logged and left out.
+    """
     query = select(runs).where(runs.c.project_id == project_id).order_by(runs.c.id.desc()).limit(limit)
     if unfinished:
         query = query.where(runs.c.finished_at.is_(None))
     if before is not None:
         query = query.where(runs.c.id < before)
-    return [run_of(row) for row in tx.select(query)]
+    rows = tx.select(query).all()
+    found = []
+    for row in rows:
+        try:
+            found.append(run_of(row))
+        except (LookupError, TypeError, ValueError):
+            log.exception("The run %s cannot be read", row.id)
+    return found, rows[-1].id if len(rows) == limit else None
 
 
 def count_unfinished_runs(tx: Tx) -> int:

@@ -17,5 +17,5 @@ async def test_a_plan_says_why_a_run_would_wait_and_changes_nothing(context: Con
     assert equal.waits is not None, "among equals the earlier one is first"
     ahead = await planning.plan(context, ADA, "main", wish(**whole, priority=20))
     assert ahead.waits is None
-    assert len(await db.read(lambda tx: objects.list_runs(tx, "0-project", limit=10))) == 1
+    assert len(await db.read(lambda tx: objects.list_runs(tx, "0-project", limit=10)[0])) == 1
     assert len(await db.read(lambda tx: queue.ahead_of(tx, 0))) == 1

@@ -36,7 +36,7 @@ async def test_a_submit_whose_commit_lost_its_answer_is_one_run(
 
     monkeypatch.setattr(db, "_commit", commit_and_lose_the_answer)
     view = await submitting.submit(context, ADA, "main", wish(name=name), key=None)
-    found = await db.read(lambda tx: objects.list_runs(tx, "0-project", limit=10))
+    found = await db.read(lambda tx: objects.list_runs(tx, "0-project", limit=10)[0])
     assert [run.id for run in found] == [view.id]
 
 
@@ -44,5 +44,5 @@ async def test_nodes_for_which_there_are_never_machines_enough_are_refused(conte
     whole = {"nodes": 2, "resources": {"cpu": 4, "memory": "1GB..", "disk": "1GB.."}}
     with pytest.raises(NoCapacityError, match="No backend has the machines for 2 nodes at once"):
         await submitting.submit(context, ADA, "main", wish(**whole), key=None)
-    assert await db.read(lambda tx: objects.list_runs(tx, "0-project", limit=10)) == []
+    assert await db.read(lambda tx: objects.list_runs(tx, "0-project", limit=10)[0]) == []
     await submitting.submit(context, ADA, "main", wish(**whole | {"nodes": 1}), key=None)

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import update
 from starlette.types import Message
 
 from dstack.operations import presenting
@@ -18,6 +19,7 @@ from dstack.protocol.files import hash_of
 from dstack.protocol.routes import Route
 from dstack.server.http.openapi import errors_of
 from dstack.store import commits, objects
+from dstack.store.tables import runs
 from dstack.store.tx import Tx
 from tests.unit.server.conftest import PROJECT, RUNS
 
@@ -276,3 +278,17 @@ async def test_upload_that_breaks_off_is_no_fault_of_the_server(
     with caplog.at_level(logging.ERROR):
         await app({**scope, "headers": headers, "root_path": "", "http_version": "1.1"}, receive, send)
     assert (answered[0]["status"], caplog.text) == (408, "")
+
+
+async def test_run_in_a_status_of_a_later_version_hides_no_other_and_no_page(
+    http: httpx.AsyncClient, context: Context, here: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("second", "third"):
+        assert (await http.post(RUNS, content=submit(run_name=f'"{name}"'))).status_code == 201
+    later = update(runs).where(runs.c.name == "second").values(status="hibernating")
+    await context.db.write(lambda tx: tx.change(later))
+    pages = [(await http.get(RUNS, params={"limit": 1})).json()]
+    while pages[-1]["next"] is not None:
+        pages.append((await http.get(RUNS, params={"limit": 1, "before": pages[-1]["next"]})).json())
+    assert {run["name"] for page in pages for run in page["runs"]} == {"here", "third"}
+    assert "hibernating" in caplog.text
