@@ -21,6 +21,8 @@ COLUMNS = 80
 """How wide a terminal is that does not say so."""
 LAST_CELL_MIN = 24
 """How much is shown of a table's last cell at least, if need be on a second line."""
+CELL_MIN = 12
+"""How much is shown at least of another cell that is cut for it."""
 STATUS_COLORS = {
     "running": GREEN,
     "done": GREEN,
@@ -108,14 +110,15 @@ def table(
         headers: the first line.
         rows: the others.
         file: where it is to be shown; stdout without it.
-        is_cut: whether last cells end where a terminal does, rather than wrap, unless next to nothing is left of them.
+        is_cut: whether lines end where a terminal does: the last column is cut to fit, and where next to nothing would
+            be left of it, the widest of the others but the first.
     """
     file = file or sys.stdout
     lines = [tuple(headers), *(tuple(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
     if is_cut and file.isatty():
-        room = max(_columns(file) - sum(width + 2 for width in widths[:-1]), LAST_CELL_MIN)
-        lines = [(*line[:-1], cut(line[-1], room)) for line in lines]
+        widths = _fitting(widths, _columns(file))
+        lines = [tuple(map(cut, line, widths)) for line in lines]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     text[0] = colored(text[0], BOLD, file)
     for row, line in enumerate(lines[1:], start=1):
@@ -123,6 +126,22 @@ def table(
             if cell in STATUS_COLORS:
                 text[row] = text[row].replace(f" {cell}", f" {colored(cell, STATUS_COLORS[cell], file)}", 1)
     return "\n".join(text)
+
+
+def _fitting(widths: list[int], columns: int) -> list[int]:
+    """Return the widths with which a table's lines fit a terminal, where that can be.
+
+    Examples:
+        >>> _fitting([5, 20, 4, 90], 80), _fitting([5, 28, 28, 40], 80), _fitting([75, 15], 80)
+        ([5, 20, 4, 45], [5, 17, 28, 24], [75, 15])
+    """
+    *others, last = widths
+    room = columns - sum(width + 2 for width in others)
+    if room < (least := min(last, LAST_CELL_MIN)) and len(others) > 1:
+        at = max(range(1, len(others)), key=others.__getitem__)
+        others[at] = max(others[at] - least + room, min(others[at], CELL_MIN))
+        room = columns - sum(width + 2 for width in others)
+    return [*others, min(last, max(room, least))]
 
 
 def price(dollars_an_hour: float) -> str:

@@ -53,6 +53,13 @@ def test_lines_end_where_a_terminal_does_and_are_whole_elsewhere() -> None:
     assert "x" * 200 in words.table(("NAME", "WHY"), rows, file=io.StringIO(), is_cut=True)
 
 
+def test_line_fits_a_narrow_terminal_and_its_first_cell_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    row = ("train", "2xCPU, 23.5GB, 76.3GB (disk)", "terminated", "x" * 20, "stopped by user")
+    line = words.table(("NAME", "B", "C", "D", "WHY"), [row], file=Terminal(), is_cut=True).splitlines()[1]
+    assert len(line) <= words.COLUMNS and line.startswith("train  2xCPU") and line.endswith("  stopped by user")
+
+
 def test_offers() -> None:
     text = words.offers_table([offer(0), offer(0.35, "busy", spot=True)], total=24, max_price=32.8)
     assert text == (

@@ -16,7 +16,10 @@ HELP = "submit a run from a configuration file, or change the one of its name"
 CHANGES = ("FIELD", "NOW", "THEN", "HOW")
 OPEN = {"cpu": "CPU", "memory": "memory", "disk": "disk"}
 """What a run on this machine does without where its configuration says nothing of it."""
-SHOWN_MAX = 40
+SHOWN_MAX = 24
+"""How much is shown of a value that changes."""
+CONTEXT = 8
+"""How much is shown of what two long values begin with in common."""
 NO_ENGINE = "has no container engine"
 NO_PYTHON = "python: asked"
 
@@ -205,19 +208,28 @@ def changes_text(plan: "RunPlan") -> str:
     if not plan.changes:
         return f"The run `{current.name}` is {current.status} already, just as configured"
     rows = [
-        (one.field, _short(one.old), _short(one.new), "in place" if one.in_place else "needs a new start")
+        (one.field, *_compared(one.old, one.new), "in place" if one.in_place else "needs a new start")
         for one in plan.changes
     ]
     table = words.table(CHANGES, rows, file=sys.stderr)
     return f"The run `{current.name}` is {current.status}. What changes:\n\n{table}\n"
 
 
-def _short(value: str | None) -> str:
+def _compared(old: str | None, new: str | None) -> tuple[str, str]:
+    """Return two values as they are shown beside each other: what is too long, from shortly before the difference.
+
+    Examples:
+        >>> _compared("1h", None), _compared("echo " + "a" * 40 + "b", "echo " + "a" * 40 + "c")
+        (('1h', '-'), ('…aaaaaaaab', '…aaaaaaaac'))
+    """
     from dstack.cli import words
 
-    if value is None:
-        return "-"
-    return words.cut(" ".join(value.split()), SHOWN_MAX)
+    texts = ["-" if value is None else " ".join(value.split()) for value in (old, new)]
+    lengths = [len(text) for text in texts]
+    alike = next((at for at in range(min(lengths)) if texts[0][at] != texts[1][at]), min(lengths))
+    begin = max(alike - CONTEXT, 0) if max(lengths) > SHOWN_MAX else 0
+    old_text, new_text = (words.cut(f"…{text[begin:]}" if begin else text, SHOWN_MAX) for text in texts)
+    return old_text, new_text
 
 
 def check(plan: "RunPlan") -> None:
