@@ -4,11 +4,15 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from dstack.agent.environment import job_environment
 from dstack.agent.paths import JobFolder, write_json
+from dstack.agent.sshd import inside
+from dstack.agent.sshd.envoys import Envoys
+
 from dstack.protocol.agent import JobOrder
 
 
@@ -84,3 +88,14 @@ def test_an_environment_that_the_submitter_has_activated_is_the_jobs_too(folder:
     assert "VIRTUAL_ENV" not in environment(folder, order, {}), "it is a folder like others"
     (tmp_path / "mine/pyvenv.cfg").touch()
     assert environment(folder, order, {})["VIRTUAL_ENV"] == str(tmp_path / "mine")
+
+
+def test_shell_to_type_into_needs_no_room_on_the_disk(folder: JobFolder, tmp_path: Path) -> None:
+    order = JobOrder("j", "r", "true")
+    argv = inside._OfHost(folder, order, cast(Envoys, None))._shell_to_type_into("/bin/bash", "/mine")
+    assert (argv, folder.bashrc.read_text().splitlines()[1]) == (
+        ["/bin/bash", "--rcfile", str(folder.bashrc)],
+        "PATH=/mine",
+    )
+    without = inside._OfHost(JobFolder(tmp_path / "no-room"), order, cast(Envoys, None))
+    assert without._shell_to_type_into("/bin/bash", "/mine") == ["/bin/bash"]

@@ -115,8 +115,12 @@ class _OfHost(Inside):
         if os.path.basename(shell) != "bash":
             return [shell]
         draft = self._folder.bashrc.with_name(f".bashrc.{secrets.token_hex(4)}")
-        draft.write_text(f"[ ! -r ~/.bashrc ] || . ~/.bashrc\nPATH={shlex.quote(path)}\n")
-        draft.rename(self._folder.bashrc)
+        try:
+            draft.write_text(f"[ ! -r ~/.bashrc ] || . ~/.bashrc\nPATH={shlex.quote(path)}\n")
+            draft.rename(self._folder.bashrc)
+        except OSError:  # a full disk, for example, which somebody wants to look at
+            draft.unlink(missing_ok=True)
+            return [shell]
         return [shell, "--rcfile", str(self._folder.bashrc)]
 
     def remove_unix(self, path: Path) -> None:
