@@ -6,7 +6,8 @@ Keys are ed25519 alone, one a line, without options and comments.
 import logging
 from collections.abc import Sequence
 
-from dstack.agent.confidential import keep, public
+from dstack.agent.confidential import forget, keep, public
+from dstack.agent.files import remove_tree
 from dstack.agent.full_disk import set_aside
 from dstack.agent.keeping import write_number
 from dstack.agent.output import make_pipe
@@ -23,7 +24,23 @@ KEY_TYPE = "ssh-ed25519"
 
 
 def accept(folder: JobFolder, order: JobOrder) -> None:
-    """Write down a job; the order comes last, as a sign that all is there. Blocks."""
+    """Write down a job, or leave nothing of it behind. Blocks.
+
+    Raises:
+        OSError: the disk is full, and the like.
+    """
+    is_new = not folder.root.exists()
+    try:
+        _write_down(folder, order)
+    except OSError:
+        forget(folder)
+        if is_new:
+            remove_tree(folder.root)
+        raise
+
+
+def _write_down(folder: JobFolder, order: JobOrder) -> None:
+    """The order comes last, as a sign that all is there."""
     folder.root.mkdir(mode=0o700, exist_ok=True)
     for stream in LOG_STREAMS:
         folder.log(stream).touch(mode=0o600)

@@ -1,12 +1,13 @@
 """What is confidential of a job is kept until its start, and left nowhere behind, wherever an agent is killed."""
 
+import errno
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dstack.agent import confidential
+from dstack.agent import admission, confidential
 from dstack.agent.admission import accept
 from dstack.agent.paths import Home, JobFolder, write_json
 from dstack.agent.records import Ending, read_order
@@ -83,3 +84,13 @@ def test_what_a_repeated_start_has_kept_again_goes_with_the_end(home: Home, fold
     confidential.keep(folder, ORDER)
     assert write_down(folder, Ending("stopped", 2.0)) == ending
     assert kept(home) == []
+
+
+def test_job_that_cannot_be_accepted_leaves_nothing_behind(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, value: dict[str, object]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(admission, "write_json", full)
+    with pytest.raises(OSError, match="No space left"):
+        accept(home.job(ORDER.job_id), ORDER)
+    assert (kept(home), list(home.jobs.iterdir())) == ([], [])
