@@ -85,7 +85,7 @@ async def test_carrier_goes_on_without_a_twin_where_no_process_can_be_forked(
     class NoForks(carrier._Carrier):
         def __init__(self, folder: JobFolder, started_at: float) -> None:
             super().__init__(folder, started_at)
-            os.fork = refuse  # type: ignore[assignment]
+            os.fork = refuse
 
     def refuse() -> int:
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
@@ -103,12 +103,12 @@ async def test_carrier_goes_on_without_a_twin_where_no_process_can_be_forked(
 async def test_carrier_is_watched_on_where_no_file_can_be_opened_for_a_while(
     folder: JobFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers, spawned = [True, OSError(errno.EMFILE, "Too many open files"), False], asyncio.Event()
+    looks, spawned = iter(range(1000)), asyncio.Event()
 
     def look(lock: Path) -> bool:
-        if isinstance(answer := answers.pop(0) if answers else True, OSError):
-            raise answer
-        return answer
+        if (number := next(looks)) == 1:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return number != 2
 
     async def note_spawn(folder: JobFolder, started_at: float) -> None:
         spawned.set()

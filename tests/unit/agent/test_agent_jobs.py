@@ -130,7 +130,8 @@ class Settling(Started):
     """A runtime whose job has ended; its end is written down when the test says so, and not at once."""
 
     def __init__(self) -> None:
-        self.may_settle, self.tries, self.stops = asyncio.Event(), 0, 0
+        self.tried_again, self.may_settle = asyncio.Event(), asyncio.Event()
+        self.tries = self.stops = 0
 
     async def wait(self, folder: JobFolder, order: JobOrder) -> Ending:
         return Ending("exited", 101.0, 0)
@@ -139,6 +140,7 @@ class Settling(Started):
         self.tries += 1
         if self.tries == 1:
             raise OSError(errno.EMFILE, "Too many open files")
+        self.tried_again.set()
         await self.may_settle.wait()
         return ending
 
@@ -159,8 +161,7 @@ async def test_end_that_cannot_be_written_down_is_tried_again_and_is_stopped_no_
     monkeypatch.setattr("dstack.agent.jobs.LOOK_AGAIN_S", 0.0)
     runtime = Settling()
     async with Agents(tmp_path).next(runtime) as jobs:
-        while runtime.tries < 2:  # noqa: ASYNC110 - the runtime is no part of the loop
-            await asyncio.sleep(0)
+        await runtime.tried_again.wait()
         await jobs.stop("0-job", 0)
         assert runtime.stops == 0
         runtime.may_settle.set()

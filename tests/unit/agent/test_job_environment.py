@@ -12,7 +12,6 @@ from dstack.agent.environment import job_environment
 from dstack.agent.paths import JobFolder, write_json
 from dstack.agent.sshd import inside
 from dstack.agent.sshd.envoys import Envoys
-
 from dstack.protocol.agent import JobOrder
 
 
