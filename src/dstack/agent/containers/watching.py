@@ -191,7 +191,7 @@ class Watch:
             try:
                 await self.engine.call("POST", f"/containers/{id}/start")
             except EngineRefused as refusal:
-                return {"Refused": refusal.message}
+                return {"Lost": DIED_STARTING} if is_half_started(refusal.message) else {"Refused": refusal.message}
             state = await self._inspect(id)
         return {"Lost": DIED_STARTING} if was_cut_off(state) else state
 
@@ -333,13 +333,23 @@ def is_unstarted(state: Mapping[str, Any]) -> bool:
 def was_cut_off(state: Mapping[str, Any]) -> bool:
     """Whether a container never ran, since its engine died when it had half started it.
 
-    Docker then finds a task of the container in containerd that it does not know of, and refuses to start another.
-
     Examples:
         >>> was_cut_off({"ExitCode": 128, "Error": "task 1f: already exists"}), was_cut_off({"ExitCode": 128})
         (True, False)
     """
-    return state.get("ExitCode") == 128 and str(state.get("Error") or "").endswith(": already exists")
+    return state.get("ExitCode") == 128 and is_half_started(str(state.get("Error") or ""))
+
+
+def is_half_started(said: str) -> bool:
+    """Return whether Docker refuses a start since an earlier one was cut off.
+
+    It then finds a task of the container in containerd that it does not know of.
+
+    Examples:
+        >>> is_half_started("task 1f: already exists"), is_half_started("no such program")
+        (True, False)
+    """
+    return said.endswith(": already exists")
 
 
 async def _first(exited: "Task[dict[str, Any]]", asked: Event | None, timeout_s: float | None) -> bool:

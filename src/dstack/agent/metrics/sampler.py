@@ -96,8 +96,8 @@ class Sampler:
         self._tracks = {id: self._tracks.get(id) or self._begun(job, now) for id, job in running.items()}
         due = [job for id, job in running.items() if self._tracks[id].due <= now + TOGETHER_S]
         if due:
-            usages, gpus = await asyncio.to_thread(self._read, due)
-            read_at, at = time.monotonic(), round(self._clock.now().timestamp(), 3)
+            read_at, usages, gpus = await asyncio.to_thread(self._read, due)
+            at = round(self._clock.now().timestamp(), 3)
             taken = {job.order.job_id: self._point(job, usages, gpus, read_at, at) for job in due}
             self.points.add({id: point for id, point in taken.items() if point is not None})
         return min((track.due for track in self._tracks.values()), default=None)
@@ -108,11 +108,13 @@ class Sampler:
         firsts = [now + after for after in FIRST_S]
         return _Track(firsts[0], firsts[1:], now - age_s, 0.0) if age_s < YOUNG_S else _Track(now, firsts)
 
-    def _read(self, jobs: Sequence[Job]) -> tuple[dict[str, Usage], Mapping[int, GpuUsage]]:
+    def _read(self, jobs: Sequence[Job]) -> tuple[float, dict[str, Usage], Mapping[int, GpuUsage]]:
+        # In the thread that reads: on a busy machine the loop may go on much later, and cores would be wrong.
+        read_at = time.monotonic()
         usages: dict[str, Usage] = {}
         for runtime in {job.runtime for job in jobs}:
             usages |= runtime.usage([job.folder for job in jobs if job.runtime is runtime])
-        return usages, self._read_gpus() if any(job.order.gpus for job in jobs) else {}
+        return read_at, usages, self._read_gpus() if any(job.order.gpus for job in jobs) else {}
 
     def _point(
         self, job: Job, usages: Mapping[str, Usage], gpus: Mapping[int, GpuUsage], read_at: float, at: float
