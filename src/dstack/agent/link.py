@@ -18,7 +18,16 @@ from dstack.agent.logs import Followers, Watcher
 from dstack.agent.metrics.buffer import Buffer
 from dstack.errors import AgentRefused, DstackError
 from dstack.kit.clock import Clock
-from dstack.protocol.agent import VERSION, Engine, HostResources, JobReport, order_of, points_to_json, to_json
+from dstack.protocol.agent import (
+    ORDER_FIELDS,
+    VERSION,
+    Engine,
+    HostResources,
+    JobReport,
+    order_of,
+    points_to_json,
+    to_json,
+)
 from dstack.protocol.frames import read_frame, write_frame
 
 log = logging.getLogger(__name__)
@@ -242,7 +251,7 @@ class _Connection:
         self._changed.clear()
         welcome = {
             "t": "welcome",
-            "agent": {"v": VERSION},
+            "agent": {"v": VERSION, "order": ORDER_FIELDS},
             "resources": to_json(resources),
             "ssh": self._link.ssh,
             "jobs": [to_json(report) for report in self._link.jobs.reports()],

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from dstack.errors import AgentRefused, BackendError, HostUnreachable, error_of_code
 from dstack.kit.clock import Clock
 from dstack.protocol.agent import (
+    FIRST_ORDER_FIELDS,
     LOG_STREAMS,
     LOG_TIME_EXACT_S,
     VERSION,
@@ -121,6 +122,7 @@ class Link:
         """Args: `epoch`: higher than any that another server had for this instance: the agent obeys no lower one."""
         self.instance_id = instance_id
         self._connector = connector
+        self._order_fields = FIRST_ORDER_FIELDS
         self._inbox = inbox
         self._clock = clock
         self._writer: StreamWriter | None = None
@@ -196,6 +198,7 @@ class Link:
             if first is None or first[0].get("t") != "welcome":
                 raise ConnectionError(f"the agent did not welcome us: {first and first[0]}")
             self._noted_down = False
+            self._order_fields = _order_fields_of(first[0])
             wanted = await self._inbox.welcomed(self.instance_id, _welcome_of(first[0]))
             for (job_id, stream), offset in wanted.items():
                 self._follow(job_id, stream, offset)
@@ -340,6 +343,12 @@ class Link:
         for stream in LOG_STREAMS:
             self._follow(job_id, stream, 0)
 
+    def _as_known(self, body: Mapping[str, object]) -> Mapping[str, object]:
+        """A command without the fields of an order that an agent of an earlier version does not know."""
+        if not isinstance(order := body.get("order"), Mapping):
+            return body
+        return {**body, "order": {name: value for name, value in order.items() if name in self._order_fields}}
+
     async def call(self, kind: str, body: Mapping[str, object], timeout_s: float = REPLY_TIMEOUT_S) -> None:
         """Have the agent do something and wait for its answer.
 
@@ -355,7 +364,7 @@ class Link:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._ready.wait()
-                self._send({"t": kind, "id": number, **body})
+                self._send({"t": kind, "id": number, **self._as_known(body)})
                 reply = await call
         except TimeoutError:
             raise HostUnreachable(f"The agent did not answer within {timeout_s:g} s") from None
@@ -364,6 +373,14 @@ class Link:
         if (error := reply.get("error")) is not None:
             known = error_of_code(error["code"], error["message"], error.get("hint"))
             raise known if isinstance(known, BackendError) else AgentRefused(error["message"], hint=error.get("hint"))
+
+
+def _order_fields_of(frame: dict[str, Any]) -> frozenset[str]:
+    match frame.get("agent"):
+        case {"order": list(names)}:
+            return frozenset(str(name) for name in names)
+        case _:
+            return FIRST_ORDER_FIELDS
 
 
 def _welcome_of(frame: dict[str, Any]) -> Welcome:

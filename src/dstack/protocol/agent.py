@@ -13,6 +13,8 @@ from a remote host. `t` names a frame's kind.
     shutdown id                                     metrics  points
     ping    id
 
+* `agent` in `welcome` lists the fields of an order that the agent knows: a server leaves out all others, since an agent
+  outlives updates of its server.
 * The server speaks first (`hello`); a later `hello` on another connection ends this one, so that a server that was
   thought dead cannot act any more (fencing: the agent also refuses a `session` lower than the highest it has seen).
 * `start`, `stop`, `forget`, `authorize`, `shutdown` and `ping` are answered by `reply` with the same `id`, and may be
@@ -34,7 +36,7 @@ from a remote host. `t` names a frame's kind.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dstack.kit.plain import to_plain
@@ -132,6 +134,11 @@ class JobOrder:
     """Of a process: the submitter's `PATH`, where that is one of this host; the agent's own otherwise."""
     python: str | None = None
     """Of a process: the version of Python, one of `HostResources.pythons`, that it gets a virtual environment of."""
+
+
+ORDER_FIELDS = tuple(one.name for one in fields(JobOrder))
+FIRST_ORDER_FIELDS = frozenset(ORDER_FIELDS) - {"path", "python"}
+"""The fields of an order that an agent knows whose `welcome` does not list them. It refuses any other."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,16 @@ from typing import Any
 
 from dstack.domain.offers import Offer
 from dstack.errors import HostUnreachable
-from dstack.protocol.agent import LOG_FRAME_BYTES, LOG_STREAMS, VERSION, JobOrder, JobReport, order_of, to_json
+from dstack.protocol.agent import (
+    LOG_FRAME_BYTES,
+    LOG_STREAMS,
+    ORDER_FIELDS,
+    VERSION,
+    JobOrder,
+    JobReport,
+    order_of,
+    to_json,
+)
 from dstack.protocol.frames import read_frame, write_frame
 from dstack.testing.behaviours import Behaviour
 from dstack.testing.faults import FailedStarts, RepeatedMessages, SlowStarts
@@ -146,7 +155,8 @@ class Host:
         self._connection = connection
         reports = [to_json(job.report) for job in self.jobs.values()]
         resources = to_json(self.offer.resources)
-        self._send(t="welcome", v=VERSION, agent=self.key, resources=resources, ssh=None, jobs=reports)
+        agent = {"v": VERSION, "order": ORDER_FIELDS}
+        self._send(t="welcome", agent=agent, resources=resources, ssh=None, jobs=reports)
 
     def _handle(self, frame: dict[str, Any]) -> None:
         match frame:

@@ -11,7 +11,7 @@ from dstack.errors import BackendError
 from dstack.hosts import link as links
 from dstack.hosts.link import Link, LogGap, Welcome
 from dstack.kit.clock import SystemClock
-from dstack.protocol.agent import Engine, GpuPoint, JobReport, Point, points_to_json, to_json
+from dstack.protocol.agent import ORDER_FIELDS, Engine, GpuPoint, JobOrder, JobReport, Point, points_to_json, to_json
 from dstack.protocol.frames import LINE_BYTES_MAX, read_frame, write_frame
 from dstack.testing.streams import Pipe
 from tests.making import ended, report
@@ -86,12 +86,13 @@ class PlayedAgent:
         self._came.put_nowait(ours)
         return theirs.streams()
 
-    async def welcome(self) -> dict[str, Any]:
+    async def welcome(self, **agent: object) -> dict[str, Any]:
         """Take the next connection, and say welcome. Returns the hello."""
         async with asyncio.timeout(PATIENCE_S):
             self.pipe = await self._came.get()
         hello = await self.hear()
-        self.say(t="welcome", resources={"cpus": 1, "memory_mib": 1, "disk_mib": 1}, ssh=None, jobs=[])
+        resources = {"cpus": 1, "memory_mib": 1, "disk_mib": 1}
+        self.say(t="welcome", agent=agent, resources=resources, ssh=None, jobs=[])
         return hello
 
     def say(self, payload: bytes | None = None, **frame: object) -> None:
@@ -332,3 +333,15 @@ async def test_points_that_are_none_harm_nothing_else(
     agent.say(t="job", report=to_json(report()))
     assert await next_of(inbox.reports) == report()
     assert inbox.points.empty()
+
+
+@pytest.mark.parametrize(("agent_says", "left_out"), [({"order": ORDER_FIELDS}, set()), ({}, {"path", "python"})])
+async def test_agent_of_an_earlier_version_gets_an_order_that_it_understands(
+    link: Link, agent: PlayedAgent, agent_says: dict[str, object], left_out: set[str]
+) -> None:
+    await agent.welcome(**agent_says)
+    order = to_json(JobOrder("0-job", "hello", "true", path="/theirs"))
+    calling = asyncio.create_task(link.call("start", {"order": order}))
+    start = await agent.hear()
+    assert {name: order[name] for name in order if name not in left_out} == start["order"]
+    calling.cancel()
