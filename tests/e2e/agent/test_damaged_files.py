@@ -75,7 +75,8 @@ class OneHost:
             folder = self.home.job(order.job_id)
             await until(lambda: report_of(jobs, folder).state == state)
             if state == "running":
-                await until((folder.files / "ran").exists)
+                ran = folder.files / "ran"
+                await until(lambda: ran.exists() and bool(ran.read_bytes()))
             return folder
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from dstack.agent.paths import (
     is_agent_alive,
     is_locked,
     make_private_folder,
+    read_json,
     socket_path,
     take_lock,
+    write_json,
 )
 from dstack.errors import AgentRefused, ConfigurationError
 from dstack.protocol.agent import JobOrder
@@ -163,3 +166,16 @@ def test_whatever_carries_a_jobs_marker_is_ended_and_nothing_else() -> None:
         other.wait()
         ours.kill()
         ours.wait()
+
+
+def test_threads_that_write_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "stop.json"
+
+    def write(number: int) -> None:
+        for _ in range(500):
+            write_json(path, {"grace_s": number})
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(write, range(4)))
+    assert read_json(path, dict) in [{"grace_s": number} for number in range(4)]
+    assert list(tmp_path.iterdir()) == [path]
