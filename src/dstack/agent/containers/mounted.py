@@ -6,6 +6,7 @@ import os
 import platform
 import tarfile
 from pathlib import Path
+from threading import get_ident
 
 from dstack.agent.containers.api import ContainerEngine
 from dstack.agent.containers.creation import script_text
@@ -41,7 +42,7 @@ def lay_out(folder: JobFolder, order: JobOrder, program: Path) -> None:
         _make_source(folder, Path(mount.source))
     code = launcher(platform.machine())
     if not program.is_file() or program.read_bytes() != code:  # or it was damaged, or an older version made it
-        draft = program.with_name(f".{program.name}.{os.getpid()}")
+        draft = program.with_name(f".{program.name}.{os.getpid()}.{get_ident()}")
         draft.write_bytes(code)
         draft.chmod(0o755)
         draft.rename(program)

@@ -1,7 +1,9 @@
 """What is mounted into a container lies ready on the host, however often it is laid out."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -12,6 +14,7 @@ from dstack.agent.paths import JobFolder
 from dstack.protocol.agent import Container, JobOrder, Mount
 from dstack.protocol.files import ABSOLUTE
 
+JOBS_AT_ONCE = 4
 ORDER = JobOrder("job", "run", "true", container=Container("image", files=("/etc/my.conf",)))
 
 
@@ -49,3 +52,15 @@ def test_a_missing_folder_that_two_jobs_mount_may_be_made_by_the_other(
     container = Container("image", mounts=(Mount(str(source), "/data"),))
     lay_out(folder, replace(ORDER, container=container), tmp_path / "launch")
     assert made_for(folder) == [str(source)]
+
+
+def test_jobs_that_start_at_once_in_a_new_home_share_one_launcher(tmp_path: Path) -> None:
+    def start(number: int) -> None:
+        folder = JobFolder(tmp_path / str(number // JOBS_AT_ONCE) / f"job-{number}")
+        folder.files.mkdir(parents=True)
+        together.wait()
+        lay_out(folder, JobOrder(folder.job_id, "run", "true"), folder.root.parent / "launch")
+
+    together = Barrier(JOBS_AT_ONCE)
+    with ThreadPoolExecutor(JOBS_AT_ONCE) as threads:
+        list(threads.map(start, range(50 * JOBS_AT_ONCE)))
