@@ -47,6 +47,9 @@ CARRIED_WITHIN_S = 5.0
 """How long what the job has printed may take on its way into the log, where we want to read it."""
 
 EVENTS_STALL_S = 5.0
+CODE_LOST = 255
+"""Docker's word for the exit code of a container that ended while its containerd was away; a job may end so, too."""
+CODE_UNKNOWN = "The container engine of the machine was away when the job ended, and does not know its exit code"
 KILLED, TERMINATED = 128 + 9, 128 + 15
 """The exit codes of what was ended by SIGKILL and SIGTERM."""
 SIGNALLED = (KILLED, TERMINATED)
@@ -280,6 +283,8 @@ class Watch:
         code = int(state.get("ExitCode", 0))
         if code == NOT_STARTED and (missing := await asyncio.to_thread(_said_by_launcher, self.folder)):
             return Ending("start_failed", self._now(), message=missing)
+        if code == CODE_LOST and self._troubled_since is not None:
+            return Ending("engine_lost", self._now(), message=CODE_UNKNOWN)
         note(self.folder, self.clock, f"ended with exit code {code}")
         return Ending(end, self._now(), code, None, await self._why(end, state))
 
