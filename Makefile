@@ -3,7 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq
-WORKERS ?= 2
+# One more than the two cores of the smallest machine: end-to-end tests wait half of their time.
+WORKERS ?= 3
 ARGS ?=
 HISTORIES ?= 2000
 SEED ?=
