@@ -68,6 +68,7 @@ class Road:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open = True
         self._under_way: list[socket.socket] = []
+        self._carriers: list[threading.Thread] = []
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -86,6 +87,10 @@ class Road:
         """There is no such way any more."""
         self.close()
         self._listener.close()
+        for carrier in self._carriers:
+            carrier.join()
+        for one in self._under_way:
+            one.close()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -97,7 +102,9 @@ class Road:
                 there = socket.create_connection(("127.0.0.1", self._to))
                 self._under_way += [here, there]
                 for pair in ((here, there), (there, here)):
-                    threading.Thread(target=self._carry, args=pair, daemon=True).start()
+                    carrier = threading.Thread(target=self._carry, args=pair, daemon=True)
+                    self._carriers.append(carrier)
+                    carrier.start()
 
     def _carry(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):

@@ -11,6 +11,7 @@ import yaml
 from dstack.api import DevEnvironment, Service, Task
 from dstack.errors import InvalidRequestError, ResourceExistsError
 from tests.e2e.home import Home, wait_for
+from tests.e2e.tasks import refreshed
 
 pytestmark = pytest.mark.server("shared")
 
@@ -106,7 +107,7 @@ def test_an_active_run_goes_on_where_the_new_one_could_not_have_its_local_ports(
         port = used.getsockname()[1]
         for mapping in (str(port), f"{port}:80"):
             home.write("t.yml", f"type: task\nname: one\ncommands: [sleep 1000]\nports: ['{mapping}']\n")
-            refused = home.cli("apply", "-f", "t.yml", "-y", "-d")
+            refused = home.cli("apply", "-f", "t.yml", "-y")
             assert refused.returncode == 1 and f"error: The local port {port} is in use" in refused.stderr
             (after,) = home.runs()
             assert (after["id"], after["status"] in ("provisioning", "running")) == (before["id"], True)
@@ -158,8 +159,7 @@ def test_services_and_dev_environments_run_and_their_ports_are_reached(home: Hom
     run.stop(abort=True)
     workplace = runs.submit(DevEnvironment(ide="vscode", init=["echo ready"]), run_name="desk")
     assert next(iter(workplace.logs())) == b"ready\n"
-    workplace.refresh()
-    assert workplace.status == "running"
+    wait_for("it to be seen running", lambda: refreshed(workplace).status == "running")
     workplace.stop(abort=True)
     for kind in ({"replicas": "0..2", "scaling": {"metric": "rps", "target": 1}}, {"model": "m"}, {"gateway": "front"}):
         with pytest.raises(InvalidRequestError, match="This version of dstack cannot yet: "):
