@@ -288,19 +288,22 @@ def test_the_end_of_the_job_ends_sessions_and_what_they_started(job: Job) -> Non
     wait_for("the end of what was started", lambda: not _lives(f"sleep\0{mark}\0"))
 
 
-def test_a_client_that_is_gone_leaves_nothing_that_it_waited_for(job: Job) -> None:
+def test_a_client_that_disconnects_leaves_nothing_that_it_waited_for(job: Job) -> None:
+    """However early: an engine passes output on before it knows the pid of what prints it."""
     mark = f"8{os.getpid()}"
-    session = job.start(HOST, f"echo there; exec sleep {mark}")
-    assert session.stdout is not None and session.stdout.readline() == "there\n"
-    wait_for("what it waits for", lambda: _lives(f"sleep\0{mark}\0"))
-    session.kill()
-    wait_for("the end of what nobody waits for", lambda: not _lives(f"sleep\0{mark}\0"))
+    for _ in range(5):
+        session = job.start(HOST, f"echo there; exec sleep {mark}")
+        assert session.stdout is not None and session.stdout.readline() == "there\n"
+        session.kill()
+        session.wait()
+    wait_for("the end of what nobody waits for", lambda: not _lives(f"exec sleep {mark}", f"sleep\0{mark}\0"))
 
 
-def _lives(command: str) -> bool:
+def _lives(*parts: str) -> bool:
+    """Whether a process runs whose command line has one of these parts."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if path.read_text() == command:
+            if any(part in path.read_text() for part in parts):
                 return True
         except OSError:
             continue

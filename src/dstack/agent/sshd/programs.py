@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import logging
 import os
 import signal
 import struct
@@ -17,6 +18,8 @@ from typing import Any
 from dstack.agent import processes
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
 
+log = logging.getLogger(__name__)
+
 READ_BYTES = 64 << 10
 CHUNKS_MAX = 16
 """How much of the output may wait for a client that reads slowly; the program then waits too."""
@@ -24,8 +27,10 @@ SETTLE_TIMEOUT_S = 1.0
 DETACH_KEYS = ",".join(["ctrl-^"] * 12)
 """What nobody types: the engine's own keys for leaving a terminal would swallow Ctrl-P."""
 INSPECT_S = 0.005
-HANG_UP_TRIES, HANG_UP_S = 10, 0.5
 INSPECT_TRIES = 400
+HANG_UP_TIMEOUT_S = 600.0
+"""An engine that hangs for so long has worse trouble than a program that nobody waits for."""
+FIRST_HANG_UP_S, LONGEST_HANG_UP_S = 0.02, 5.0
 
 _ON_TERMINAL = 'exec "$@" <>"$0" >&0 2>&0'
 """A leader of a session that opens a terminal has it as its own from then on."""
@@ -253,9 +258,31 @@ async def start_in_container(
 ) -> Program:
     """Start a process inside a container: with its user, its limits and its environment.
 
+    Cancelled, it still hangs up what the engine has begun to start.
+
     Raises:
         EngineRefused, EngineAway
     """
+    starting = asyncio.create_task(_start(engine, container_id, argv, env, terminal), name="start in a container")
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        in_background(_hang_up_once_started(starting), "hangs up what has just started")
+        raise
+
+
+async def _hang_up_once_started(starting: "asyncio.Task[_InContainer]") -> None:
+    with suppress(EngineRefused, EngineAway):  # it has not started
+        (await starting).hang_up()
+
+
+async def _start(
+    engine: ContainerEngine,
+    container_id: str,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    terminal: Terminal | None,
+) -> "_InContainer":
     made = await engine.call(
         "POST",
         f"/containers/{container_id}/exec",
@@ -276,6 +303,23 @@ async def start_in_container(
     if terminal is not None:
         await program.resize(terminal.columns, terminal.rows)
     return program
+
+
+def is_starting(state: Mapping[str, Any]) -> bool:
+    """Return whether a program in a container has neither a pid nor an end yet.
+
+    An engine passes output on before it knows the pid. It accepts a start before the program counts as running.
+
+    Args:
+        state: the engine's answer about the program.
+
+    Examples:
+        >>> is_starting({"Running": True, "Pid": 0, "ExitCode": None})
+        True
+        >>> is_starting({"Running": False, "Pid": 0, "ExitCode": 0})
+        False
+    """
+    return not state.get("Pid") and (bool(state.get("Running")) or state.get("ExitCode") is None)
 
 
 class _InContainer(Program):
@@ -343,7 +387,7 @@ class _InContainer(Program):
             await self._engine.call("POST", f"/exec/{self._id}/resize", query={"w": columns, "h": rows})
 
     def signal(self, name: str) -> None:
-        in_background(self._send(name), f"sends {name}")
+        in_background(self._send_until_done(name), f"sends {name}")
 
     async def wait(self) -> int:
         for _ in range(INSPECT_TRIES):
@@ -360,12 +404,18 @@ class _InContainer(Program):
     async def _hang_up(self) -> None:
         try:
             # First: an engine that finds the streams closed may take what still runs for ended, and forget its pid.
-            for _ in range(HANG_UP_TRIES):
-                if self._ended or await self._send("HUP"):
-                    break
-                await asyncio.sleep(HANG_UP_S)
+            async with asyncio.timeout(HANG_UP_TIMEOUT_S):
+                await self._send_until_done("HUP")
+        except TimeoutError:
+            log.warning("A program may still run that nobody waits for: the engine does not report its pid")
         finally:
             self._writer.close()
+
+    async def _send_until_done(self, name: str) -> None:
+        pause_s = FIRST_HANG_UP_S
+        while not self._ended and not await self._send(name):
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_HANG_UP_S)
 
     async def _send(self, name: str) -> bool:
         """To all of its session: it leads one. Only root of the host may, and where the host sees its processes.
@@ -374,6 +424,8 @@ class _InContainer(Program):
         """
         try:
             state = await self._engine.call("GET", f"/exec/{self._id}/json")
+            if is_starting(state):
+                return False
             pid = int(state.get("Pid") or 0)
             if state.get("Running") and pid > 1 and processes.is_grouped(pid, str(state["ContainerID"])):
                 os.killpg(os.getpgid(pid), signal.Signals[f"SIG{name}"])
