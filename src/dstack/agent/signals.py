@@ -15,6 +15,7 @@ _SET_BYTES = 128
 _TAKEN_BYTES = 128
 """What is read for each signal; its number comes first."""
 _TAKEN_MAX = 16
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def signal_descriptor(numbers: Collection[signal.Signals]) -> int:
@@ -23,9 +24,8 @@ def signal_descriptor(numbers: Collection[signal.Signals]) -> int:
     Raises:
         OSError: this system has none.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
     mask = sum(1 << (number - 1) for number in numbers).to_bytes(_SET_BYTES, sys.byteorder)
-    descriptor: int = libc.signalfd(-1, mask, os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor: int = _libc.signalfd(-1, mask, os.O_CLOEXEC | os.O_NONBLOCK)
     if descriptor < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return descriptor

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from dstack.agent import supervisor
 from dstack.agent.paths import JobFolder
+from dstack.agent.records import read_order
 from dstack.agent.signals import SIGNALS
 
 RECEIVE_BYTES = 1 << 16
@@ -99,6 +100,8 @@ def _answer(line: socket.socket, request: dict[str, object]) -> dict[str, object
 
 
 def _fork_supervisor(line: socket.socket, request: dict[str, object]) -> int:
+    folder = JobFolder(Path(str(request["folder"])))
+    order = read_order(folder)  # not in the fork: there, each page of memory that is touched is copied
     pid = os.fork()
     if pid != 0:
         return pid
@@ -106,9 +109,9 @@ def _fork_supervisor(line: socket.socket, request: dict[str, object]) -> int:
         line.close()
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        folder = JobFolder(Path(str(request["folder"])))
         _redirect(folder)
-        supervisor.supervise(folder, float(str(request["started_at"])))
+        if order is not None:  # a job without one is lost, as the agent finds
+            supervisor.supervise(folder, order, float(str(request["started_at"])))
     except BaseException:  # noqa: BLE001 - this fork must never go back into the spawner's loop
         traceback.print_exc()
     finally:

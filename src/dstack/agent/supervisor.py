@@ -21,7 +21,7 @@ from dstack.agent.environment import find_shell, job_environment, resolve_workin
 from dstack.agent.notes import note
 from dstack.agent.output import Output, lost_in_words
 from dstack.agent.paths import JobFolder, take_lock, write_json
-from dstack.agent.records import Ending, read_grace_s, read_order
+from dstack.agent.records import Ending, read_grace_s
 from dstack.agent.signals import SIGNALS, signal_descriptor, take_signals
 from dstack.errors import AgentRefused
 from dstack.kit.clock import Clock, SystemClock
@@ -33,9 +33,11 @@ SWEEP_S_MAX = 1.0
 GIVE_UP_S = 120.0
 """After so many seconds of SIGKILL, what is left cannot be killed (it hangs in the kernel, or is another user's)."""
 HELD_DESCRIPTOR_MIN = 200
+_SETTABLE = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
-def supervise(folder: JobFolder, started_at: float) -> None:
+def supervise(folder: JobFolder, order: JobOrder, started_at: float) -> None:
     """Live as the supervisor of a process job, or as the carrier of a container job, until the job has ended.
 
     Does nothing where a process job has, or had, a supervisor already, or the agent has given the job up meanwhile.
@@ -43,8 +45,6 @@ def supervise(folder: JobFolder, started_at: float) -> None:
     Args:
         started_at: seconds since the epoch, to be written down.
     """
-    if (order := read_order(folder)) is None:
-        return  # what has no order any more is lost, as the agent finds
     if order.container is not None:
         return carry(folder, started_at)
     if take_lock(folder.lock) is None or folder.pid.exists() or folder.end.exists():
@@ -52,7 +52,7 @@ def supervise(folder: JobFolder, started_at: float) -> None:
     held = confidential.hold_environment(order.env)
     write_json(folder.pid, {"pid": os.getpid(), "started_at": started_at, "environment": held})
     confidential.forget(folder)
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     clock = SystemClock(begin_s=started_at)
     ending = _Supervisor(folder, order, clock).run()
     write_json(folder.end, asdict(ending), durable=True)
@@ -198,7 +198,7 @@ def _become_job(folder: JobFolder, working_dir: Path, argv: list[str], env: dict
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.chdir(working_dir)
-        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        for number in _SETTABLE:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.execve(argv[0], argv, env)

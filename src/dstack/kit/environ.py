@@ -53,14 +53,26 @@ def foreign_path(path: str) -> str:
     takes the place of an empty one.
     """
     own = _own_programs()
-    entries = path.split(os.pathsep)
-    kept = [entry for entry in entries if own is None or os.path.realpath(entry or ".") != own]
+    kept = path.split(os.pathsep)
+    if own is not None:
+        kept = [entry for entry in kept if not _is_at(entry or ".", own)]
     return os.pathsep.join(kept) if any(kept) else os.defpath
 
 
-def _own_programs() -> str | None:
+def _is_at(path: str, place: os.stat_result) -> bool:
+    """Return whether a path leads to a place, by whatever name; finding its real name takes ten times longer."""
+    try:
+        return os.path.samestat(os.stat(path), place)
+    except (OSError, ValueError):
+        return False
+
+
+def _own_programs() -> os.stat_result | None:
     prefix = Path(sys.prefix)
     is_virtual = sys.prefix != sys.base_prefix
     # Conda's base environment, which has `condabin`, is as good as the system's Python.
     is_condas = (prefix / "conda-meta").is_dir() and not (prefix / "condabin").is_dir()
-    return os.path.realpath(prefix / "bin") if is_virtual or is_condas else None
+    try:
+        return os.stat(prefix / "bin") if is_virtual or is_condas else None
+    except OSError:
+        return None

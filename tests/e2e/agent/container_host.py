@@ -20,6 +20,7 @@ from dstack.agent.gpus.cards import Cards
 from dstack.agent.jobs import Jobs, Runtimes
 from dstack.agent.keeping import Bounds, Keeping
 from dstack.agent.paths import Home, JobFolder
+from dstack.agent.records import read_order
 from dstack.agent.runtimes.container import ContainerRuntime
 from dstack.agent.signals import SIGNALS
 from dstack.agent.supervisor import supervise
@@ -42,7 +43,9 @@ async def spawn(folder: JobFolder, started_at: float) -> None:
             if os.fork() == 0:
                 os.setsid()
                 signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-                supervise(folder, started_at)
+                order = read_order(folder)
+                assert order is not None
+                supervise(folder, order, started_at)
         finally:
             os._exit(0)
     await asyncio.to_thread(os.waitpid, pid, 0)

@@ -73,7 +73,8 @@ class Spawners:
     def supervise(self, folder: JobFolder) -> int:
         """Start a real supervisor, which is nobody's child that waits for it. Returns its pid."""
         program = "from dstack.agent.supervisor import supervise; from dstack.agent.paths import JobFolder\n"
-        program += f"from pathlib import Path; supervise(JobFolder(Path({str(folder.root)!r})), 1.0)"
+        program += "from dstack.agent.records import read_order; from pathlib import Path\n"
+        program += f"folder = JobFolder(Path({str(folder.root)!r})); supervise(folder, read_order(folder), 1.0)"
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         supervisor = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

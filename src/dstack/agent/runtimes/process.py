@@ -75,15 +75,18 @@ class ProcessRuntime(Runtime):
             note(folder, self._clock, f"made a virtual environment of {interpreter}")
 
     async def start(self, folder: JobFolder, order: JobOrder, started_at: float) -> None:
-        cards = await asyncio.to_thread(self._cards)
-        if visible := cards.visible(order.gpus):
-            write_json(folder.visible, visible)
-        await asyncio.to_thread(confidential.keep, folder, order)  # somebody may have cleaned up there
+        await asyncio.to_thread(self._write_down, folder, order)
         pid, is_the_only_one = await self._spawner.fork(folder, started_at)
         if is_the_only_one:
             self._open(folder, pid)
         if folder.job_id not in self._pidfds:
             await _watched(folder, pid)
+
+    def _write_down(self, folder: JobFolder, order: JobOrder) -> None:
+        """Write down what the supervisor reads beside the order. Blocks."""
+        if visible := self._cards().visible(order.gpus):
+            write_json(folder.visible, visible)
+        confidential.keep(folder, order)  # somebody may have cleaned up there
 
     def working_dir(self, folder: JobFolder, order: JobOrder) -> str:
         return os.path.normpath(folder.files.resolve() / order.working_dir)

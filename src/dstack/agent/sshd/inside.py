@@ -15,8 +15,9 @@ from dstack.agent.containers.api import ContainerEngine
 from dstack.agent.environment import find_shell, job_environment, resolve_working_dir
 from dstack.agent.paths import JobFolder
 from dstack.agent.records import read_container, read_order
+from dstack.agent.sshd.container_programs import start_in_container
 from dstack.agent.sshd.envoys import CONNECT, CONNECT_UNIX, FILES, LISTEN, LISTEN_UNIX, Envoys, Place
-from dstack.agent.sshd.programs import Program, Terminal, start_in_container, start_on_host
+from dstack.agent.sshd.programs import Program, Terminal, start_on_host
 from dstack.protocol.agent import JobOrder
 
 _COMMAND = 'command -v bash >/dev/null 2>&1 && exec bash -c "$1"; exec sh -c "$1"'
