@@ -32,7 +32,9 @@ ENGINE_AWAY = "does not answer"
 """Why the server refuses containers where there is no engine at this moment."""
 
 CUT_OFF = "the container engine of the machine died while it started it"
-"""The one end that an engine's death may bring: nothing of the job has run."""
+"""The one end that an engine's death may bring. A container that runs already may be one that its engine never knows:
+Docker takes a start for failed whose containerd dies in it. The agent then ends what runs, since its exit code is lost.
+"""
 
 CODE_LOST = (255, None)
 """The exit codes that an engine has for a container which ended while its containerd was away."""
@@ -262,7 +264,7 @@ def judged(plan: Plan, job: JobView, log: bytes, truth: Path, lost: set[str], *,
     wrong = [said for id, numbers in printed.items() if (said := _misprinted(id, numbers, _noted(truth / id)))]
     attempts = [*(attempt.id for attempt in job.earlier), job.id]
     wrong += [f"nothing is there of {id}" for id in attempts if id not in printed and _noted(truth / id)]
-    was_cut_off = plan.in_container and job.detail.endswith(CUT_OFF) and not printed.get(job.id)
+    was_cut_off = plan.in_container and job.detail.endswith(CUT_OFF)
     if not is_stopped and job.id not in lost and not was_cut_off:
         count = len(printed.get(job.id, []))
         codes = (plan.exit_code, *CODE_LOST) if plan.in_container else (plan.exit_code,)
