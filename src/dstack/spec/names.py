@@ -8,19 +8,25 @@ from dstack.errors import ConfigurationError
 from dstack.kit.text import shown
 
 NAME = re.compile(r"[a-z][a-z0-9-]{1,40}")
+HOSTS = frozenset(
+    ("localhost", "broadcasthost", "ip6-allnodes", "ip6-allrouters", "ip6-localhost", "ip6-loopback", "ip6-localnet")
+)
+"""What every machine calls itself and its networks: `ssh NAME` must go on meaning that."""
 
 
 def parse_name(value: str) -> str:
-    """A run's name.
+    """Return the name of a run.
 
     Raises:
-        ValueError: it is none.
+        ValueError: no run can have it.
     """
     if not NAME.fullmatch(value):
         raise ValueError(
             "expected a name of 2 to 41 lower-case letters, digits and `-`, beginning with a letter, "
             f"found {shown(value)}"
         )
+    if value in HOSTS:
+        raise ValueError(f"expected another name than that of a host, since `ssh {value}` leads there")
     return value
 
 

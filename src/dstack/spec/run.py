@@ -1,5 +1,6 @@
 """What all run types share: the fields of a job's image, environment and needs, and how commands become a script."""
 
+import re
 import shlex
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,13 +38,20 @@ def _words(value: str) -> str:
 
 
 PythonVersion = Annotated[Text, matching(r"[23]\.[0-9]{1,2}", "a version of Python such as `3.12`")]
-Image = Annotated[
-    str,
-    matching(
-        r"[a-zA-Z0-9][\w.\-]*(:[0-9]+(?=/))?(/[\w][\w.\-]*)*(:[\w.\-]+)?(@[a-z0-9]+:[0-9a-f]+)?",
-        "an image such as `ubuntu:24.04`",
-    ),
-]
+_LABEL = r"[a-zA-Z0-9][a-zA-Z0-9\-]*"
+_REGISTRY = rf"({_LABEL}(\.{_LABEL})+(:[0-9]+)?|{_LABEL}:[0-9]+|\[[0-9a-fA-F:]+\](:[0-9]+)?)"
+_NAME = r"[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(rf"({_REGISTRY}/)?{_NAME}(/{_NAME})*(:\w[\w.\-]{{0,127}})?(@[a-z0-9]+:[0-9a-f]+)?", re.ASCII)
+
+
+def _image(value: str) -> str:
+    if not _IMAGE.fullmatch(value):
+        advice = "; its name is in lower case" if _IMAGE.fullmatch(value.lower()) else ""
+        raise ValueError(f"expected an image such as `ubuntu:24.04`, found {shown(value)}{advice}")
+    return value
+
+
+Image = Annotated[str, AfterValidator(_image)]
 User = Annotated[Text, matching(r"[\w.-]+(:[\w.-]+)?", "a user such as `ubuntu` or `1000:1000`")]
 
 

@@ -257,6 +257,12 @@ def test_what_is_no_name_is_refused(name: str) -> None:
         check_name(name)
 
 
+@pytest.mark.parametrize("name", ["localhost", "ip6-loopback"])
+def test_name_of_every_machine_is_refused_for_a_run(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"another name than that of a host, since `ssh {name}` leads there"):
+        check_name(name)
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [

@@ -623,3 +623,41 @@ def test_assigning_a_field_is_checked_as_well() -> None:
     task = Task(commands=["x"])
     with pytest.raises(ValueError, match="less than or equal to 100"):
         task.priority = 101
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "ubuntu",
+        "pytorch/pytorch:2.5.1-cuda12.4-cudnn9-devel",
+        "ghcr.io/huggingface/text-generation-inference:3.0.1",
+        "localhost:5000/a/b_c/d--e:V1.0_x",
+        "[::1]:5000/a",
+        "GHCR.io/team/a",
+        "a@sha256:0123456789abcdef",
+        "nvcr.io/nim/meta/llama3-8b-instruct:latest@sha256:0123abcd",
+    ],
+)
+def test_image_is_read_as_registries_name_it(image: str) -> None:
+    assert parse_configuration(f"type: task\nimage: '{image}'\n", "t.yml").image == image
+
+
+@pytest.mark.parametrize(
+    ("image", "advice"),
+    [
+        ("Ubuntu", "; its name is in lower case"),
+        ("Team/a", "; its name is in lower case"),
+        ("ghcr.io/Team/a", "; its name is in lower case"),
+        ("ubuntu:", ""),
+        ("ubuntu:.1", ""),
+        ("a//b", ""),
+        ("a/-b", ""),
+        ("ubuntü", ""),
+        ("https://ghcr.io/a", ""),
+        ("a b", ""),
+    ],
+)
+def test_image_that_no_registry_can_have_is_refused(image: str, advice: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        parse_configuration(f"type: task\nimage: '{image}'\n", "t.yml")
+    assert refused.value.message == f"t.yml:2:1: expected an image such as `ubuntu:24.04`, found `{image}`{advice}"
