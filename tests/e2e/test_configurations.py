@@ -194,9 +194,9 @@ def test_what_cannot_be_made_yet_is_refused_by_name(home: Home) -> None:
 def test_projects_are_kept_in_the_configuration_file(home: Home) -> None:
     home.env = {name: value for name, value in home.env.items() if not name.startswith("DSTACK_")}
     assert "No project is set up" in home.cli("project", "list").stderr
-    add = ("project", "add", "--name", "main", "--url", "http://127.0.0.1:1", "--token", "s3cret")
+    add = ("project", "add", "--name", "main", "--url", "http://127.0.0.1:1", "--token", "s3cret", "--offline")
     assert home.cli(*add).returncode == 0
-    older = ("config", "--project", "other", "--url", "http://127.0.0.1:2", "--default")
+    older = ("config", "--project", "other", "--url", "http://127.0.0.1:2", "--default", "--offline")
     assert home.cli(*older, input="t2\n").returncode == 0
     path = home.path / ".dstack" / "config.yml"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

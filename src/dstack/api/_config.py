@@ -49,9 +49,9 @@ def find_target(
     if any(from_environ):
         url, token = from_environ
         return _explicit(("DSTACK_PROJECT", project), ("DSTACK_SERVER_URL", url), ("DSTACK_TOKEN", token))
-    path = config_file()
-    if path.exists():
-        return _of_file(path, project)
+    projects = projects_in_file()
+    if projects:
+        return _of_file(config_file(), projects, project)
     return Target(project or DEFAULT_PROJECT, None)
 
 
@@ -103,15 +103,15 @@ def checked_address(url: str, token: str, *, where: str, token_where: str) -> Ad
     return Address(url.rstrip("/"), token)
 
 
-def _of_file(path: Path, wanted: str | None) -> Target:
-    projects = {project["name"]: project for project in _projects(path)}
+def _of_file(path: Path, written: list[dict[str, Any]], wanted: str | None) -> Target:
+    projects = {project["name"]: project for project in written}
     if wanted is None:
         defaults = [project for project in projects.values() if project.get("default")]
         if len(defaults) != 1:
             what = "No project is" if not defaults else f"{len(defaults)} projects are"
             raise ConfigurationError(
                 f"{what} marked as default in `{path}`, which has {_names(projects)}",
-                hint="Name a project, or mark one with `default: true`",
+                hint="Name one with `--project`, or choose the default with `dstack project set-default NAME`",
             )
         project = defaults[0]
     elif wanted in projects:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dstack.api import _config, _places
-from dstack.errors import ConfigurationError
-from dstack.kit.text import is_segment
+from dstack.api._client import Client
+from dstack.api._servers import Address, FixedServer
+from dstack.errors import ConfigurationError, ServerUnreachableError, UnauthorizedError
+from dstack.kit.text import is_segment, listed
 
 if TYPE_CHECKING:
     import yaml
@@ -30,17 +32,38 @@ def known_projects() -> list[KnownProject]:
     return [KnownProject(one["name"], one["url"], bool(one.get("default"))) for one in _config.projects_in_file()]
 
 
+def check_project(name: str, url: str, token: str) -> None:
+    """Ask the server whether it knows the token and the project.
+
+    Raises:
+        ConfigurationError: the name, the URL or the token cannot be one, or the user has no such project there.
+        ServerUnreachableError: no server answers at the URL.
+        ServerError: the server does not know the token, or is not dstack's.
+    """
+    address = _checked(name, url, token)
+    client = Client(FixedServer(address), name)
+    try:
+        known = [project.name for project in client.projects()]
+    except UnauthorizedError as error:
+        raise UnauthorizedError(f"{error.message}: `{address.url}`", hint="Copy the token again") from error
+    except ServerUnreachableError as error:
+        raise ServerUnreachableError(error.message, hint="Correct the URL, or start the server first") from error
+    finally:
+        client.close()
+    if name not in known:
+        raise ConfigurationError(
+            f"This user has no project `{name}` at `{address.url}`, which has {listed(known) or 'none'}",
+            hint="Name one of the user's projects, or ask an admin of the server for it",
+        )
+
+
 def add_project(name: str, url: str, token: str, *, is_default: bool) -> None:
     """Add a project, in place of one of that name. The first one is the default.
 
     Raises:
-        ConfigurationError: the name, the URL or the token is none.
+        ConfigurationError: the name, the URL or the token cannot be one.
     """
-    if not is_segment(name):
-        raise ConfigurationError(
-            f"{name!a} cannot be a project's name", hint="Give the name that the project has on its server"
-        )
-    address = _config.checked_address(url, token, where="The URL", token_where="The token")
+    address = _checked(name, url, token)
 
     def change(projects: list[dict[str, Any]]) -> list[dict[str, Any]]:
         others = [one for one in projects if one["name"] != name]
@@ -54,13 +77,18 @@ def add_project(name: str, url: str, token: str, *, is_default: bool) -> None:
 
 
 def remove_project(name: str) -> None:
-    """Take a project out of the file.
+    """Remove a project from the file. Where one is left, that is the default.
 
     Raises:
         ConfigurationError: it is not there.
     """
     _check_known(name)
-    _rewrite(lambda projects: [one for one in projects if one["name"] != name])
+
+    def change(projects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        others = [one for one in projects if one["name"] != name]
+        return [{**others[0], "default": True}] if len(others) == 1 else others
+
+    _rewrite(change)
 
 
 def choose_default(name: str) -> None:
@@ -71,6 +99,14 @@ def choose_default(name: str) -> None:
     """
     _check_known(name)
     _rewrite(lambda projects: [{**one, "default": one["name"] == name} for one in projects])
+
+
+def _checked(name: str, url: str, token: str) -> Address:
+    if not is_segment(name):
+        raise ConfigurationError(
+            f"{name!a} cannot be a project's name", hint="Give the name that the project has on its server"
+        )
+    return _config.checked_address(url, token, where="The URL", token_where="The token")
 
 
 def _check_known(name: str) -> None:

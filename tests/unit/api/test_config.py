@@ -59,6 +59,12 @@ def test_arguments_win_over_the_environment_which_wins_over_the_file(
     assert find_target(**arguments, environ=environ) == expected
 
 
+@pytest.mark.parametrize("text", ["", "projects: []", "plugins: [one]"])
+def test_file_without_projects_is_as_no_file(home: Path, text: str) -> None:
+    write(home, text)
+    assert find_target() == Target("main", None)
+
+
 @pytest.mark.parametrize(
     ("text", "arguments", "environ", "says"),
     [
@@ -79,8 +85,6 @@ def test_arguments_win_over_the_environment_which_wins_over_the_file(
         ),
         (TWO, {"project_name": "nope"}, {}, "There is no project `nope` in `{path}`, which has `main`, `other`"),
         (TWO.replace(", default: true", ""), {}, {}, "No project is marked as default in `{path}`, which has `main`"),
-        ("projects: []", {}, {}, "No project is marked as default in `{path}`, which has none"),
-        ("", {}, {}, "which has none"),
         ("- a", {}, {}, "{path}: expected a mapping with a list of `projects`"),
         ("projects: 3", {}, {}, "{path}: expected a mapping with a list of `projects`"),
         ("projects: [3]", {}, {}, "{path}: project 1 is not a mapping"),

@@ -5,8 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dstack.api import ConfigurationError
-from dstack.api._projects import add_project, choose_default, known_projects, remove_project
+from dstack.api import ConfigurationError, ServerUnreachableError, UnauthorizedError
+from dstack.api._config import Target, find_target
+from dstack.api._projects import add_project, check_project, choose_default, known_projects, remove_project
+from dstack.protocol.views import Problem, ProjectList, ProjectView
+
+from .conftest import Answer, FakeServer
 
 WRITTEN = """\
 # Mine.
@@ -95,3 +99,48 @@ def test_a_name_that_no_project_can_have_is_refused(path: Path, name: str) -> No
     with pytest.raises(ConfigurationError, match="cannot be a project's name"):
         add(name)
     assert not path.exists()
+
+
+def test_after_the_last_project_is_removed_the_embedded_server_counts(path: Path) -> None:
+    add("main")
+    remove_project("main")
+    assert find_target() == Target("main", None)
+    assert find_target("other") == Target("other", None)
+
+
+def test_project_that_is_left_alone_is_the_default(path: Path) -> None:
+    add("main")
+    add("other")
+    remove_project("main")
+    assert [(one.name, one.is_default) for one in known_projects()] == [("other", True)]
+    assert find_target().project == "other"
+
+
+def projects_of(server: FakeServer, *names: str) -> None:
+    body = ProjectList(projects=[ProjectView(name=name, role="admin") for name in names]).model_dump_json()
+    server.answer = lambda asked: Answer(body=body.encode())
+
+
+def test_project_that_the_server_confirms_is_accepted(server: FakeServer) -> None:
+    projects_of(server, "main", "other")
+    check_project("other", server.url, "t1")
+    assert server.asked[0].headers["Authorization"] == "Bearer t1"
+
+
+def test_project_that_the_server_does_not_have_is_refused_with_those_it_has(server: FakeServer) -> None:
+    projects_of(server, "main", "other")
+    with pytest.raises(ConfigurationError, match="no project `mian` at .* which has `main`, `other`"):
+        check_project("mian", server.url, "t1")
+
+
+def test_token_that_the_server_does_not_know_is_refused(server: FakeServer) -> None:
+    body = Problem(title="", status=401, code="unauthorized", detail="The server does not know this token")
+    server.answer = lambda asked: Answer(status=401, body=body.model_dump_json().encode())
+    with pytest.raises(UnauthorizedError, match="does not know this token: `http://127"):
+        check_project("main", server.url, "t1")
+
+
+def test_url_at_which_no_server_answers_is_refused() -> None:
+    with pytest.raises(ServerUnreachableError) as refused:
+        check_project("main", "http://127.0.0.1:1", "t1")
+    assert refused.value.hint == "Correct the URL, or start the server first"

@@ -3,6 +3,7 @@
 import argparse
 
 HELP = "list, add and remove projects, and choose the default one"
+NONE_IS_LEFT = "No project is set up: a server for you alone starts by itself when it is needed"
 HEADERS = ("NAME", "URL", "DEFAULT")
 
 
@@ -25,10 +26,11 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", required=True, help="the server's URL")
     parser.add_argument("--token", help="the user's token; without it it is asked for, or read from stdin")
     parser.add_argument("--default", action="store_true", help="make it the default one")
+    parser.add_argument("--offline", action="store_true", help="do not try URL and token at the server first")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do it; no server is asked."""
+    """Do it; only `add` asks a server."""
     from dstack.api import _projects
     from dstack.cli import words
 
@@ -41,17 +43,20 @@ def run(arguments: argparse.Namespace) -> int:
         case "delete":
             _projects.remove_project(arguments.name)
             words.say(f"The project `{arguments.name}` is not in the file any more; on its server nothing has changed")
+            _say_what_counts_now()
         case _:
             _list(as_json=arguments.json)
     return 0
 
 
 def add_to_file(name: str, arguments: argparse.Namespace) -> None:
-    """Add a project to the file."""
+    """Add a project to the file, once its server has confirmed it."""
     from dstack.api import _projects
     from dstack.cli import words
 
     token = arguments.token if arguments.token is not None else words.asked_secret(f"Token for `{arguments.url}`")
+    if not arguments.offline:
+        _projects.check_project(name, arguments.url, token)
     _projects.add_project(name, arguments.url, token, is_default=arguments.default)
     words.say(f"The project `{name}` is in the file")
 
@@ -69,4 +74,17 @@ def _list(*, as_json: bool) -> None:
     elif found:
         words.show(words.table(HEADERS, [(one.name, one.url, "*" if one.is_default else "") for one in found]))
     else:
-        words.say("No project is set up: a server for you alone starts by itself when it is needed")
+        words.say(NONE_IS_LEFT)
+
+
+def _say_what_counts_now() -> None:
+    from dstack.api import _projects
+    from dstack.cli import words
+
+    left = _projects.known_projects()
+    if not left:
+        words.say(NONE_IS_LEFT)
+    elif (default := next((one for one in left if one.is_default), None)) is not None:
+        words.say(f"The default is `{default.name}` at {default.url}")
+    else:
+        words.say("No project is the default now; `dstack project set-default NAME` chooses one")
