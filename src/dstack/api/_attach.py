@@ -97,7 +97,8 @@ def open_attachment(wish: Wish) -> Attachment:
             undo.callback(claim.release)
             direct, sockets = _bind(wish, is_direct=access.hostname in LOCAL and access.shares_network)
             ports = {port: port for port in direct} | {port: one.getsockname()[1] for port, one in sockets.items()}
-            claim.write({"pid": os.getpid(), "ports": ports})
+            claim.write({"pid": os.getpid(), "ports": ports, "host": wish.host_name})
+            _forget_the_dead()
         attachment = Attachment(ports, wish.host_name, access.working_dir)
         name = _Name(wish, attachment)
         undo.callback(name.forget)
@@ -185,6 +186,17 @@ class _Claim:
     def forget(self) -> None:
         self._path.unlink(missing_ok=True)
         os.close(self._handle)
+
+
+def _forget_the_dead() -> None:
+    """Forget the names of jobs whose attached process was killed. Called under the folder's lock."""
+    names = set()
+    for path in _folder().glob("*.json"):
+        if _places.is_locked(path):
+            names.add(json.loads(path.read_bytes()).get("host", ""))
+        else:
+            path.unlink()
+    _ssh_config.keep_only(names)
 
 
 def _folder() -> Path:

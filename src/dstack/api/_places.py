@@ -59,13 +59,13 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def write_whole(path: Path, content: str, *, mode: int = 0o600) -> None:
-    """Replace a file in one step, so that nobody ever sees half of it."""
+def write_whole(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
+    """Replace a file in one step, so that nobody ever sees half of it. Text is written as UTF-8."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "wb") as file:
             os.fchmod(file.fileno(), mode)
-            file.write(content)
+            file.write(content if isinstance(content, bytes) else content.encode())
         os.replace(name, path)
     except BaseException:
         os.unlink(name)

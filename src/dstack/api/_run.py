@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from dstack.api import _connection, _exec, _ports
+from dstack.api import _connection, _exec, _ports, _ssh_config
 from dstack.api._attach import Wish, open_attachment
 from dstack.api._context import Context
 from dstack.api._keys import Identity, identity
@@ -203,7 +203,7 @@ class Run(RunFacts):
                 continue
             wish = Wish(
                 key=f"{self.id}-{replica_num}-{job_num}",
-                host_name=self.name if (replica_num, job_num) == (0, 0) else f"{self.name}-{replica_num}-{job_num}",
+                host_name=_ssh_config.host_name(self.name, replica_num, job_num),
                 wanted=job.ports | _ports.overrides(ports_overrides),
                 bind_address=bind_address,
                 is_explicit=bool(bind_address or ports_overrides),

@@ -3,14 +3,20 @@
 import logging
 import os
 import pwd
+from collections.abc import Collection
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 
 from dstack.api import _places
+from dstack.errors import ConfigurationError
 
 logger = logging.getLogger("dstack.api")
 
 INCLUDE = "Include ~/.dstack/ssh/config"
+HOSTS_FILE = Path("/etc/hosts")
+INCLUDES_MAX = 4
+"""How deep files include each other that are looked into."""
 CIPHERS = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr"
 """OpenSSH would take ChaCha20 first, by which a forward is half as fast."""
 
@@ -38,10 +44,10 @@ class Host:
             f"  HostName {self.hostname}\n"
             f"  Port {self.port}\n"
             f"  User {self.user}\n"
-            f'  IdentityFile "{self.identity_file}"\n'
+            f"  IdentityFile {_as_word(self.identity_file)}\n"
             "  IdentitiesOnly yes\n"
             f"  HostKeyAlias {self.alias}\n"
-            f'  UserKnownHostsFile "{_known_hosts()}"\n'
+            f"  UserKnownHostsFile {_as_word(_known_hosts())}\n"
             "  StrictHostKeyChecking yes\n"
             f"  Ciphers {CIPHERS}\n"
         )
@@ -54,7 +60,7 @@ def add(host: Host) -> None:
         _replace_known_host(host.alias, f"{host.alias} {host.host_key.strip()}\n")
     try:
         _include(_places.user_home() / ".ssh" / "config")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         logger.warning("`ssh %s` will not work: `~/.ssh/config` cannot be changed: %s", host.name, error)
 
 
@@ -64,6 +70,65 @@ def remove(host: Host) -> None:
         if host.block() in _blocks():
             _replace_block(host.name, "")
         _replace_known_host(host.alias, "")
+
+
+def keep_only(names: Collection[str]) -> None:
+    """Forget all hosts but these, such as those of a process that was killed."""
+    with _places.locked(_places.private_folder(_places.home() / "ssh") / "lock"):
+        for block in _blocks():
+            if (name := block.partition("\n")[0].removeprefix("Host ")) not in names:
+                _replace_block(name, "")
+        left = "".join(_blocks())
+        for alias in [line.partition(" ")[0] for line in _text(_known_hosts()).splitlines()]:
+            if f"  HostKeyAlias {alias}\n" not in left:
+                _replace_known_host(alias, "")
+
+
+def owner_of(name: str) -> Path | None:
+    """Return the file in which the user has a host of that name; None where there is none that could be shadowed."""
+    if any(name in line.partition("#")[0].split()[1:] for line in _lines(HOSTS_FILE)):
+        return HOSTS_FILE
+    return _owner_in(_places.user_home() / ".ssh" / "config", name, INCLUDES_MAX)
+
+
+def _owner_in(path: Path, name: str, depth: int) -> Path | None:
+    for line in _lines(path):
+        key, *words = line.replace("=", " ", 1).replace('"', " ").split() or [""]
+        if key.lower() == "host" and name in words:
+            return path
+        if key.lower() == "include" and depth and line.rstrip() != INCLUDE:
+            included = (one for word in words for one in glob(str(path.parent / Path(word).expanduser())))
+            found = (_owner_in(Path(one), name, depth - 1) for one in included)
+            if (owner := next(filter(None, found), None)) is not None:
+                return owner
+    return None
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of somebody else's file; none where it cannot be read."""
+    try:
+        return os.fsdecode(path.read_bytes()).splitlines()
+    except OSError:
+        return []
+
+
+def host_name(run_name: str, replica: int, node: int) -> str:
+    """Return what `ssh` calls a job: the name of its run where that is free, since another user may have chosen it."""
+    name = run_name if (replica, node) == (0, 0) else f"{run_name}-{replica}-{node}"
+    return name if owner_of(name) is None else f"{name}.dstack"
+
+
+def check_free(name: str) -> None:
+    """Refuse the name of a run where the user has a host of that name.
+
+    Raises:
+        ConfigurationError: `ssh NAME` would lead into the run instead; names the file that has the host.
+    """
+    if (owner := owner_of(name)) is not None:
+        raise ConfigurationError(
+            f"The run cannot be called `{name}`: `{owner}` has a host of that name, to which `ssh {name}` leads",
+            hint="Choose another name",
+        )
 
 
 def command(name: str) -> str:
@@ -86,11 +151,19 @@ def _known_hosts() -> Path:
     return _places.home() / "ssh" / "known_hosts"
 
 
+def _as_word(path: Path) -> str:
+    """Return a path as OpenSSH reads it: in quotes, with `%` doubled, since that begins a token."""
+    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
+
+
 def _text(path: Path) -> str:
-    return path.read_text("utf-8") if path.exists() else ""
+    """Return what is in one of our own files; a path in it may have bytes that are no text."""
+    return os.fsdecode(path.read_bytes()) if path.exists() else ""
 
 
 def _blocks() -> list[str]:
+    """Return the hosts in our configuration, each with the lines that belong to it."""
     blocks: list[str] = []
     for line in _text(_config()).splitlines(keepends=True):
         if line.startswith("Host ") or not blocks:
@@ -101,7 +174,7 @@ def _blocks() -> list[str]:
 
 def _replace_block(name: str, block: str) -> None:
     others = [other for other in _blocks() if not other.startswith(f"Host {name}\n")]
-    _places.write_whole(_config(), "".join([*others, block]))
+    _places.write_whole(_config(), os.fsencode("".join([*others, block])))
 
 
 def _replace_known_host(alias: str, line: str) -> None:
@@ -111,11 +184,16 @@ def _replace_known_host(alias: str, line: str) -> None:
 
 
 def _include(path: Path) -> None:
-    """Put our line first; further down it would belong to whatever `Host` stands above it."""
+    """Put our line first; further down it would belong to whatever `Host` stands above it.
+
+    The file is the user's: it keeps its bytes, its ends of lines and its mode.
+    """
     path.parent.mkdir(mode=0o700, exist_ok=True)
     real = Path(os.path.realpath(path))
-    text = _text(real)
-    if text.startswith(f"{INCLUDE}\n"):
+    content = real.read_bytes() if real.exists() else b""
+    first = content.splitlines(keepends=True)[0] if content else b""
+    if first.rstrip(b"\r\n") == INCLUDE.encode():
         return
     mode = real.stat().st_mode & 0o777 if real.exists() else 0o600
-    _places.write_whole(real, f"{INCLUDE}\n{text}", mode=mode)
+    end = b"\r\n" if first.endswith(b"\r\n") else b"\n"
+    _places.write_whole(real, INCLUDE.encode() + end + content, mode=mode)

@@ -96,6 +96,7 @@ def draft_of(configuration: "RunConfiguration", options: Options, environ: Mappi
     Raises:
         ConfigurationError: an option does not fit, a variable is missing, or the name is none.
     """
+    from dstack.api import _ssh_config
     from dstack.spec import env
     from dstack.spec.names import check_name
     from dstack.spec.parse import configuration_of, old_spellings, to_mapping
@@ -109,6 +110,7 @@ def draft_of(configuration: "RunConfiguration", options: Options, environ: Mappi
     profile = {name: value for name, value in said.pop("profile", {}).items() if name not in ("name", "default")}
     if run_name is not None:
         check_name(run_name)
+        _ssh_config.check_free(run_name)
     whole = configuration_of(over(over(profile, to_mapping(configuration)), said))
     mapping = to_mapping(whole)
     if whole.env:

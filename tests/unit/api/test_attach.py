@@ -204,6 +204,21 @@ def test_what_a_killed_process_has_left_is_not_in_the_way(job: Job, wish: Wish, 
     attachment.close()
 
 
+def test_names_that_a_killed_process_has_left_are_forgotten(job: Job, wish: Wish, home: Path) -> None:
+    living = replace(wish, key="r2-0-0", host_name="living")
+    other = open_attachment(living)
+    folder = home / ".dstack"
+    (folder / "attached" / "r3-0-0.json").write_text(json.dumps({"pid": 1, "ports": {}, "host": "killed"}))
+    with (folder / "ssh" / "config").open("a") as config:
+        config.write("Host killed\n  HostKeyAlias dstack-killed\n")
+    attachment = open_attachment(wish)
+    hosts = [line for line in (folder / "ssh" / "config").read_text().splitlines() if line.startswith("Host ")]
+    assert hosts == ["Host living", "Host hello"]
+    assert not (folder / "attached" / "r3-0-0.json").exists()
+    attachment.close()
+    other.close()
+
+
 def other_host_key(job: Job) -> AccessView:
     key = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
     return job.access().model_copy(update={"host_key": key})
