@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from dstack.cli import words
+from dstack.cli.process import output
 from dstack.errors import ClientError
 from dstack.protocol.statuses import RunStatus
 
@@ -62,8 +63,9 @@ def attach(
 def write_log(run: "Run", *, replica: int = 0, job: int = 0) -> None:
     """Write the log of one of the run's jobs to stdout, byte for byte, until the run has ended."""
     for chunk in run.logs(replica_num=replica, job_num=job):
-        sys.stdout.buffer.write(chunk)
-        sys.stdout.buffer.flush()
+        with output():
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
 
 
 def follow(run: "Run", *, shows_log: bool = True) -> int:

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any, Protocol, cast
 
 from dstack import __version__
-from dstack.cli import words
+from dstack.cli import process, words
 from dstack.errors import DstackError
 from dstack.kit.text import nearest
 
@@ -65,28 +65,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments; those of the process without it.
     """
-    given = sys.argv[1:] if argv is None else argv
+    process.prepare_streams()
     try:
-        arguments = parser(given).parse_args(given or ["--help"])
-        code: int = arguments.run(arguments)
-        sys.stdout.flush()
-        return code
+        with process.ended_in_good_order():
+            return _run(sys.argv[1:] if argv is None else argv)
     except DstackError as error:
-        if os.environ.get("DSTACK_DEBUG"):
-            raise
-        words.say_error(error)
-        return EXIT_ERROR
+        return _failed(error, error)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; what is still buffered must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        process.drop(sys.stdout)
         return EXIT_BROKEN_PIPE
+    except OSError as error:
+        return _failed(error, process.refusal_of(error))
     except Exception as error:  # the boundary: people get a sentence, not a traceback
-        if os.environ.get("DSTACK_DEBUG"):
-            raise
-        words.say_error(_bug(error))
-        return EXIT_ERROR
+        return _failed(error, _bug(error))
+
+
+def _run(given: Sequence[str]) -> int:
+    arguments = parser(given).parse_args(given or ["--help"])
+    code: int = arguments.run(arguments)
+    with process.output():
+        sys.stdout.flush()
+    return code
+
+
+def _failed(error: Exception, said: DstackError) -> int:
+    if os.environ.get("DSTACK_DEBUG"):
+        raise error
+    words.say_error(said)
+    return EXIT_ERROR
 
 
 def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:

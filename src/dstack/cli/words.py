@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TextIO
 
+from dstack.cli.process import drop, output
 from dstack.errors import ConfigurationError, DstackError
 from dstack.protocol.statuses import JobStatus, RunStatus, cause_text
 
@@ -43,9 +44,16 @@ def colored(text: str, color: str, file: TextIO) -> str:
 
 
 def say(text: str) -> None:
-    """A message for people, to stderr."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    """Write a message for people to stderr; where that takes nothing, the work goes on without it."""
+    _to_stderr(f"{text}\n")
+
+
+def _to_stderr(text: str) -> None:
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        drop(sys.stderr)
 
 
 def say_error(error: DstackError, label: str = "error") -> None:
@@ -87,8 +95,9 @@ def asked_secret(question: str) -> str:
 
 def show(text: str) -> None:
     """Data, to stdout."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    with output():
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
 
 
 def show_json(views: "Sequence[BaseModel]") -> None:
@@ -198,8 +207,7 @@ def confirmed(question: str) -> bool:
     if not sys.stdin.isatty():
         raise ConfigurationError(f"There is no terminal to ask: {question}", hint="Pass `-y` to answer yes beforehand")
     while True:
-        sys.stderr.write(f"{question} [y/n]: ")
-        sys.stderr.flush()
+        _to_stderr(f"{question} [y/n]: ")
         answer = sys.stdin.readline()
         if not answer or answer.strip().lower() in ("n", "no"):
             return False
@@ -220,8 +228,7 @@ class StatusLine:
 
     def __exit__(self, *error: object) -> None:
         if self.is_live and self._last:
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()
+            _to_stderr("\r\x1b[2K")
 
     def set(self, text: str, *, is_lasting: bool = True) -> None:
         """Show the text instead of what was there.
@@ -235,10 +242,9 @@ class StatusLine:
         self._last = text
         if self.is_live:
             # Written over and then cleared behind, it does not flicker; a line that wrapped could not be written over.
-            sys.stderr.write(f"\r{text[: _columns(sys.stderr) - 1]}\x1b[K")
+            _to_stderr(f"\r{text[: _columns(sys.stderr) - 1]}\x1b[K")
         else:
-            sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
+            _to_stderr(f"{text}\n")
 
 
 def _columns(terminal: TextIO) -> int:

@@ -118,7 +118,7 @@ CONFIGS = {
     "no default": (
         f"projects: [{{name: main, url: '{NOBODY}', token: t}}, {{name: other, url: '{NOBODY}', token: t}}]\n",
         "error: No project is marked as default in `~/.dstack/config.yml`, which has `main`, `other`\n"
-        "hint: Name a project, or mark one with `default: true`\n",
+        "hint: Name one with `--project`, or choose the default with `dstack project set-default NAME`\n",
     ),
     "a URL that is none": (
         "projects: [{name: main, url: 'localhost', token: t, default: true}]\n",

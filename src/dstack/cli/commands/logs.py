@@ -26,13 +26,15 @@ def run(arguments: argparse.Namespace) -> int:
     import sys
 
     from dstack.cli.clients import client_of, get_run
+    from dstack.cli.process import output
     from dstack.kit.clock import SystemClock
 
     since = since_of(arguments.since, SystemClock().now()) if arguments.since else None
     one = get_run(client_of(arguments), arguments.run_name)
     for chunk in one.logs(since, arguments.diagnose, arguments.replica, arguments.job):
-        sys.stdout.buffer.write(chunk)
-        sys.stdout.buffer.flush()
+        with output():
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
     return 0
 
 

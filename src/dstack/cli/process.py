@@ -1,0 +1,97 @@
+"""The process of a command: its three streams, and the signals that end it."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
+from types import FrameType
+from typing import TextIO
+
+from dstack.errors import ClientError, ConfigurationError, DstackError
+
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
+def prepare_streams() -> None:
+    """Have all three streams, also where the starter has closed one; read stdin as UTF-8, as files are.
+
+    A character that the terminal's encoding lacks is shown as its number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def ended_in_good_order() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end the command as an exception would, so that what it has opened is closed.
+
+    Whoever ignores one, such as `nohup`, goes on ignoring it. Further signals do not interrupt the clean-up.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for one in ENDING:
+            signal.signal(one, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {number: signal.getsignal(number) for number in ENDING}
+    for number, handler in former.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            if signal.getsignal(number) is end:
+                signal.signal(number, handler)
+
+
+@contextmanager
+def output() -> Iterator[None]:
+    """Write to stdout inside the `with`.
+
+    Raises:
+        ClientError: the system does not take it; says why.
+        BrokenPipeError: its reader has left.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop(sys.stdout)
+        raise ClientError(
+            f"The output cannot be written: {error.strerror}", hint="Send it to another file, or make room"
+        ) from error
+
+
+def drop(stream: TextIO) -> None:
+    """Drop what is still buffered and what follows: it must not fail again, nor at exit."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def refusal_of(error: OSError) -> DstackError:
+    """Return what the system refused, in words."""
+    try:
+        os.getcwd()
+    except OSError:
+        return ConfigurationError(
+            "The folder in which this command was started does not exist any more", hint="Change into another folder"
+        )
+    why = error.strerror or str(error) or type(error).__name__
+    if error.filename is None:
+        return ClientError(f"The system refuses what this command needs: {why}")
+    return ClientError(f"`{os.fsdecode(error.filename)}` cannot be used: {why}")
