@@ -10,15 +10,19 @@ import weakref
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from dstack.errors import ConfigurationError, PortUsedError
+from dstack.kit.addresses import reason_of
 from dstack.spec.ports import PortMapping
 
 LOOPBACK, LOOPBACK_6 = "127.0.0.1", "::1"
 NEXT_PORTS_TRIED = 100
+TAKEN = (errno.EADDRINUSE, errno.EACCES, errno.EPERM)
 
 
 def address_of(bind_address: str | None) -> str:
-    """Where to listen: `bind_address`, with loopback for None and `localhost`."""
-    return LOOPBACK if bind_address in (None, "", "localhost") else str(bind_address)
+    """Where to listen: `bind_address`, with loopback for None and `localhost`; brackets around it are left out."""
+    return (
+        LOOPBACK if bind_address in (None, "", "localhost") else str(bind_address).removeprefix("[").removesuffix("]")
+    )
 
 
 class Reservation:
@@ -107,14 +111,16 @@ def bind(host: str, port: int, container_port: int) -> socket.socket:
 def bind_alone(host: str, port: int, container_port: int | None = None) -> socket.socket:
     """The same, whoever listens at the other loopback."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound: socket.socket | None = None
     try:
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
         # With SO_REUSEADDR two sockets may share a port until one of them listens.
         bound.listen(0)
-    except OSError as error:
-        bound.close()
+    except (OSError, ValueError) as error:  # a host that is no name at all is a `ValueError`
+        if bound is not None:
+            bound.close()
         raise _port_error(host, port, container_port or port, error) from error
     return bound
 
@@ -124,9 +130,7 @@ def _check_other_loopback(port: int, container_port: int) -> None:
         bind_alone(LOOPBACK_6, port, container_port).close()
     except PortUsedError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE:
-            raise
-    except OSError:
-        pass  # this machine speaks no IPv6
+            raise  # any other refusal means that this machine does not speak IPv6
 
 
 def bind_next_free(host: str, container_port: int, taken: Collection[int] = ()) -> socket.socket:
@@ -136,8 +140,9 @@ def bind_next_free(host: str, container_port: int, taken: Collection[int] = ()) 
             continue
         try:
             return bind(host, port, container_port)
-        except PortUsedError:
-            continue
+        except PortUsedError as error:
+            if not (isinstance(error.__cause__, OSError) and error.__cause__.errno in TAKEN):
+                raise  # no other port would do either
     return bind(host, 0, container_port)
 
 
@@ -147,14 +152,16 @@ def _close_all(sockets: dict[int, socket.socket]) -> None:
     sockets.clear()
 
 
-def _port_error(host: str, port: int, container_port: int, error: OSError) -> PortUsedError:
+def _port_error(host: str, port: int, container_port: int, error: Exception) -> PortUsedError:
     other = port + 1 if 1024 <= port < 65535 else 8000 + port % 1000
     advice = f"Use another local port, such as `{other}:{container_port}`, or any with `*:{container_port}`"
-    if error.errno == errno.EADDRINUSE:
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EADDRINUSE:
         return PortUsedError(f"The local port {port} is in use on `{host}`", hint=advice)
-    if error.errno in (errno.EACCES, errno.EPERM):
+    if number in (errno.EACCES, errno.EPERM):
         return PortUsedError(f"The local port {port} may not be used by this user", hint=advice)
-    return PortUsedError(f"The local port {port} cannot be used on `{host}`: {error.strerror}", hint=advice)
+    advice = "Listen at an address of this machine, such as `127.0.0.1` or `::1`"
+    return PortUsedError(f"The local port {port} cannot be used on `{host}`: {reason_of(error)}", hint=advice)
 
 
 def overrides(ports: Sequence[PortMapping | str] | None) -> dict[int, int | None]:

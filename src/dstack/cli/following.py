@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dstack.cli import words
 from dstack.cli.process import output
 from dstack.errors import ClientError
+from dstack.kit.addresses import authority
 from dstack.protocol.statuses import RunStatus
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def attach(
     """Open the way in; tell where the ports are, and how an editor comes in."""
     run.attach(bind_address=bind_address, ports_overrides=ports, replica_num=replica, job_num=job)
     for container_port, local_port in (run.ports or {}).items():
-        words.say(f"Port {container_port} of `{run.name}` is at {bind_address or 'localhost'}:{local_port}")
+        words.say(f"Port {container_port} of `{run.name}` is at {authority(bind_address or 'localhost', local_port)}")
     if (link := run.editor_url) is not None:
         words.say(f"{EDITORS[link.partition(':')[0]]} opens it here: {link}")
 

@@ -69,17 +69,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with process.ended_in_good_order():
             return _run(sys.argv[1:] if argv is None else argv)
-    except DstackError as error:
-        return _failed(error, error)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         process.drop(sys.stdout)
         return EXIT_BROKEN_PIPE
-    except OSError as error:
-        return _failed(error, process.refusal_of(error))
     except Exception as error:  # the boundary: people get a sentence, not a traceback
-        return _failed(error, _bug(error))
+        if os.environ.get("DSTACK_DEBUG"):
+            raise
+        words.say_error(_in_words(error))
+        return EXIT_ERROR
 
 
 def _run(given: Sequence[str]) -> int:
@@ -88,13 +87,6 @@ def _run(given: Sequence[str]) -> int:
     with process.output():
         sys.stdout.flush()
     return code
-
-
-def _failed(error: Exception, said: DstackError) -> int:
-    if os.environ.get("DSTACK_DEBUG"):
-        raise error
-    words.say_error(said)
-    return EXIT_ERROR
 
 
 def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -113,8 +105,14 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     return root
 
 
-def _bug(error: Exception) -> DstackError:
-    return DstackError(
-        f"Something went wrong inside dstack: {type(error).__name__}: {error}",
-        hint="Set `DSTACK_DEBUG=1` to see where, and report it",
-    )
+def _in_words(error: Exception) -> DstackError:
+    match error:
+        case DstackError():
+            return error
+        case OSError():
+            return process.refusal_of(error)
+        case _:
+            return DstackError(
+                f"Something went wrong inside dstack: {type(error).__name__}: {error}",
+                hint="Set `DSTACK_DEBUG=1` to see where, and report it",
+            )

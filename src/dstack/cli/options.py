@@ -16,6 +16,7 @@ OVERRIDES = (
     *("working_dir", "priority", "creation_policy", "idle_duration", "fleets", "retry"),
 )
 
+PORT_MAX = 65_535
 NAMED_MAX = 5
 """How many configurations a hint names at most."""
 
@@ -55,6 +56,13 @@ def add_requirements(change: "argparse._ArgumentGroup | argparse.ArgumentParser"
         "-R", "--reuse", action="store_const", dest="creation_policy", const="reuse", help="make no new instance"
     )
     change.add_argument("--idle-duration", metavar="TIME", help="how long a new instance may stand idle")
+
+
+def port(text: str) -> int:
+    """Return the port that an argument names; 0 stands for any free one."""
+    if not (text.isascii() and text.isdigit() and int(text) <= PORT_MAX):
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to {PORT_MAX}, found `{text}`")
+    return int(text)
 
 
 def add_job(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from dstack import __version__
 from dstack.errors import ConfigurationError, DstackError
+from dstack.kit.addresses import authority, reason_of
 from dstack.kit.clock import SystemClock
 from dstack.kit.environ import conceal
 from dstack.kit.ids import RandomIds
@@ -78,7 +79,7 @@ class Server(uvicorn.Server):
         self._ready_fd = ready_fd
         former = owner.token() if owner is not None else None
         self._token = settings.admin_token or former or RandomIds(SystemClock()).new_token()
-        self.url = f"http://{settings.host}:{listener.getsockname()[1]}"
+        self.url = f"http://{authority(settings.host, listener.getsockname()[1])}"
         self._parts = Parts(outside)
         self._activity = Activity(create_app(settings, self._parts.context))
         config = uvicorn.Config(
@@ -189,15 +190,16 @@ def serve(
 
 def _listen(settings: Settings) -> socket.socket:
     # With its protocol named, asyncio sends small answers at once; otherwise each waits 40 ms for an acknowledgement.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((settings.host, settings.port))
         listener.listen(BACKLOG)
-    except OSError as error:
+    except (OSError, OverflowError, ValueError) as error:  # such as a port out of range, or a name that is no name
         listener.close()
         raise ConfigurationError(
-            f"The server cannot listen at {settings.host}:{settings.port}: {error.strerror}",
-            hint="Choose another port with `dstack server --port <port>`",
+            f"The server cannot listen at `{authority(settings.host, settings.port)}`: {reason_of(error)}",
+            hint="Choose another address with `dstack server --host ADDRESS --port PORT`",
         ) from error
     return listener

@@ -7,6 +7,7 @@ import pytest
 
 from dstack.api import _ports
 from dstack.errors import PortUsedError
+from tests.patience import PATIENCE_S
 
 
 def free_port() -> int:
@@ -94,3 +95,27 @@ def test_a_refused_port_says_that_this_user_may_not(monkeypatch: pytest.MonkeyPa
     with pytest.raises(PortUsedError, match="The local port 80 may not be used by this user") as caught:
         _ports.Reservation({80: 80})
     assert "`8080:80`" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("address", ["::1", "[::1]"])
+def test_loopback_of_ipv6_is_listened_at(address: str) -> None:
+    bound = _ports.listen_on(_ports.address_of(address), [(80, None)], None)
+    with socket.create_connection(("::1", bound[80].getsockname()[1]), timeout=PATIENCE_S):
+        pass
+    bound[80].close()
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "a..b", f"{'x' * 70}.example"])
+def test_address_that_is_not_this_machines_is_told_at_once(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    bind_alone = _ports.bind_alone
+
+    def counted(*where: object) -> socket.socket:
+        tried.append(where)
+        return bind_alone(*where)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(_ports, "bind_alone", counted)
+    with pytest.raises(PortUsedError, match=r"cannot be used on `") as refused:
+        _ports.listen_on(host, [(8000, None)], None)
+    assert refused.value.hint == "Listen at an address of this machine, such as `127.0.0.1` or `::1`"
+    assert len(tried) == 1

@@ -129,7 +129,7 @@ def test_project_that_the_server_confirms_is_accepted(server: FakeServer) -> Non
 
 def test_project_that_the_server_does_not_have_is_refused_with_those_it_has(server: FakeServer) -> None:
     projects_of(server, "main", "other")
-    with pytest.raises(ConfigurationError, match="no project `mian` at .* which has `main`, `other`"):
+    with pytest.raises(ConfigurationError, match=r"no project `mian` at .* which has `main`, `other`"):
         check_project("mian", server.url, "t1")
 
 

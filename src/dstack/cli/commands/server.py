@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dstack.cli import options
+
 if TYPE_CHECKING:
     from dstack.api._server_control import Running
 
@@ -21,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="show, stop or restart the server that runs; without a word one is started here",
     )
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=3000, help="the port to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=options.port, default=3000, help="the port to listen on (default: %(default)s)")
     parser.add_argument("--data-dir", type=Path, help="where the data is (default: `~/.dstack/server`)")
     parser.add_argument("--json", action="store_true", help="show the status as JSON")
 
