@@ -232,8 +232,9 @@ def _make_links(links: list[FileEntry], target: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(link.target)
     for link in links:
-        # Only now, since one link may lead through another.
-        if not f"{os.path.realpath(target / link.path)}/".startswith(f"{root}/"):
+        # An absolute link means the same place everywhere, and Git keeps such links. A relative one is judged only now,
+        # since it may lead through another.
+        if not os.path.isabs(link.target) and not f"{os.path.realpath(target / link.path)}/".startswith(f"{root}/"):
             raise AgentRefused(
                 f"The link `{link.path}` leads to `{link.target}`, outside the run's folder", hint="Leave it out"
             )

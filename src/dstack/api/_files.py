@@ -5,6 +5,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,11 @@ from dstack.protocol.views import MissingBlobs
 PARALLEL_UPLOADS = 4
 HASHES_A_QUESTION = 1000
 TRIES = 3
-LINKS_SHOWN = 3
+POINTER_BYTES_MAX = 1024
+NAMED_MAX = 3
+"""How many files an error names."""
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""The beginning of what Git LFS leaves in place of a file that it has not fetched."""
 
 Progress = Callable[[int, int], None]
 """Told the bytes that are there by now, and all bytes."""
@@ -34,6 +39,8 @@ class Item:
     """A file or link of this machine, or contents; None for what shall be taken away from a clone."""
     inside: Path | None = None
     """The folder that a link must not lead out of."""
+    is_tracked: bool = False
+    """Whether Git has it on record: its absolute links are sent as links, as a clone would have them."""
 
 
 class _Changed(Exception):
@@ -52,6 +59,29 @@ class _Source:
     file: Path | None = None
     offset: int = 0
     content: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unfit:
+    """Files that a job could not use."""
+
+    strays: list[Path] = field(default_factory=list)
+    """Links to what is not sent."""
+    pointers: list[Path] = field(default_factory=list)
+    """What Git LFS has in place of files."""
+
+    def check(self) -> None:
+        """Raise an error that names them, where there are any."""
+        if self.strays:
+            raise ConfigurationError(
+                f"Links point out of the folder that is sent, to what the job would not have: {_named(self.strays)}",
+                hint="Replace them by what they point to or by relative links, or name them in `.dstackignore`",
+            )
+        if self.pointers:
+            raise ConfigurationError(
+                f"Git LFS has only pointers here, not the files themselves: {_named(self.pointers)}",
+                hint="`git lfs pull` fetches them; name in `.dstackignore` those that the run does not need",
+            )
 
 
 @dataclass(slots=True)
@@ -79,6 +109,28 @@ class Package:
         return content
 
 
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much would be sent, of which nothing is read yet."""
+
+    files: int
+    bytes: int
+
+
+def measure(items: Iterable[Item]) -> Size:
+    """Return how many files there are to send, and how large they are; a file that is gone counts as one."""
+    sizes = {item.path: _size_of(item.source) for item in items}
+    return Size(len(sizes), sum(sizes.values()))
+
+
+def _size_of(source: Path | bytes | None) -> int:
+    if isinstance(source, Path):
+        with suppress(OSError):
+            return os.lstat(source).st_size
+        return 0
+    return len(source or b"")
+
+
 def upload(
     transport: Transport, project: str, list_items: Callable[[], Iterable[Item]], progress: Progress | None = None
 ) -> str:
@@ -103,7 +155,7 @@ def upload(
             if attempt == TRIES:
                 raise ConfigurationError(
                     f"`{error.file}` does not stop changing while it is read",
-                    hint="Stop what writes it, or name it in `.gitignore`",
+                    hint="Stop what writes it, or name it in `.dstackignore`",
                 ) from error
             attempt += 1
 
@@ -111,10 +163,9 @@ def upload(
 def pack(items: Iterable[Item]) -> Package:
     """Read files and name all of their blobs; the same files always give the same root."""
     package = Package()
-    strays: list[Path] = []
-    entries = {item.path: _entry(package, item, strays) for item in items}
-    if strays:
-        raise _strays_error(strays)
+    unfit = _Unfit()
+    entries = {item.path: _entry(package, item, unfit) for item in items}
+    unfit.check()
     for page in pages_of(entry for entry in entries.values() if entry is not None):
         chunks = [chunk for entry in entries_of(page) for chunk in entry.chunks]
         package.pages[_keep(package, page)] = chunks
@@ -122,7 +173,7 @@ def pack(items: Iterable[Item]) -> Package:
     return package
 
 
-def _entry(package: Package, item: Item, strays: list[Path]) -> FileEntry | None:
+def _entry(package: Package, item: Item, unfit: _Unfit) -> FileEntry | None:
     """What stands for the item in the manifest; None for what cannot travel, such as a pipe."""
     match item.source:
         case None:
@@ -133,21 +184,33 @@ def _entry(package: Package, item: Item, strays: list[Path]) -> FileEntry | None
             return FileEntry(item.path, "file", 0o644, len(content), chunks)
         case file:
             try:
-                return _entry_of_file(package, item, file, strays)
+                return _entry_of_file(package, item, file, unfit)
             except OSError as error:
                 raise ConfigurationError(
-                    f"`{file}` cannot be read: {error.strerror}", hint="Name it in `.gitignore` to leave it out"
+                    f"`{file}` cannot be read: {error.strerror}", hint="Name it in `.dstackignore` to leave it out"
                 ) from error
 
 
-def _entry_of_file(package: Package, item: Item, file: Path, strays: list[Path]) -> FileEntry | None:
+def _entry_of_file(package: Package, item: Item, file: Path, unfit: _Unfit) -> FileEntry | None:
     mode = os.lstat(file).st_mode
     if stat.S_ISLNK(mode):
         target = os.readlink(file)
-        if item.inside is not None and (os.path.isabs(target) or not _is_in(file, item.inside)):
-            strays.append(file)
+        if item.inside is not None and _strays(file, target, item.inside, is_tracked=item.is_tracked):
+            unfit.strays.append(file)
         return FileEntry(item.path, "link", 0o777, 0, (), target)
-    return _read(package, item.path, file) if stat.S_ISREG(mode) else None
+    if not stat.S_ISREG(mode):
+        return None
+    entry = _read(package, item.path, file)
+    if item.inside is not None and _is_pointer(file, entry.size_bytes):
+        unfit.pointers.append(file)
+    return entry
+
+
+def _is_pointer(file: Path, size_bytes: int) -> bool:
+    if not len(POINTER) < size_bytes < POINTER_BYTES_MAX:
+        return False
+    with file.open("rb") as start:
+        return start.read(len(POINTER)) == POINTER
 
 
 def _is_in(file: Path, folder: Path) -> bool:
@@ -155,13 +218,13 @@ def _is_in(file: Path, folder: Path) -> bool:
     return os.path.commonpath([os.path.realpath(file), inside]) == inside
 
 
-def _strays_error(strays: list[Path]) -> ConfigurationError:
-    names = ", ".join(f"`{file}`" for file in strays[:LINKS_SHOWN])
-    more = f" and {len(strays) - LINKS_SHOWN} more" if len(strays) > LINKS_SHOWN else ""
-    return ConfigurationError(
-        f"Links point out of the folder that is sent, to what the job would not have: {names}{more}",
-        hint="Replace them by what they point to or by relative links, or name them in `.gitignore`",
-    )
+def _strays(file: Path, target: str, folder: Path, *, is_tracked: bool) -> bool:
+    return not is_tracked if os.path.isabs(target) else not _is_in(file, folder)
+
+
+def _named(files: list[Path]) -> str:
+    more = f" and {len(files) - NAMED_MAX} more" if len(files) > NAMED_MAX else ""
+    return ", ".join(f"`{file}`" for file in files[:NAMED_MAX]) + more
 
 
 def _keep(package: Package, content: bytes) -> str:

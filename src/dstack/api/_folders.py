@@ -1,60 +1,116 @@
-"""Which files of a folder travel: what Git would keep. `.git` and what `.gitignore` names stay here.
+"""Which files of a folder travel: what Git would keep. `.git` and what `.gitignore` or `.dstackignore` name stay here.
 
 Git itself answers, also for a folder that is not under Git (with an empty repository made for the question), so that
-every rule of `.gitignore` means what it means to Git.
+every rule of both files means what it means to Git. `.dstackignore` counts for files that Git tracks, too.
 """
 
 import os
-import subprocess
+import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from dstack.api import _programs
 from dstack.api._files import Item
 from dstack.errors import ConfigurationError
 
-GIT_TIMEOUT_S = 60.0
+IGNORE = ".dstackignore"
 
 
-def files_in(folder: Path) -> list[str]:
-    """The paths of files and links, relative to the folder, sorted.
-
-    Raises:
-        ConfigurationError: Git cannot answer, or is not there though the folder has a `.gitignore`.
-    """
-    if not folder.is_dir():
-        raise ConfigurationError(f"There is no folder `{folder}`", hint="Name a folder that exists")
-    return sorted(set(_walk(folder, "")))
+@dataclass(frozen=True, slots=True)
+class _Found:
+    path: str
+    is_tracked: bool
 
 
 def items_in(folder: Path, prefix: str = "") -> list[Item]:
-    """The files and links of a folder as what a job shall find below `prefix` (with its `/`)."""
-    return [Item(f"{prefix}{path}", folder / path, folder) for path in files_in(folder)]
+    """Return the files and links of a folder, sorted, as what a job shall find below `prefix` (with its `/`).
+
+    Raises:
+        ConfigurationError: Git cannot answer, or is missing though the folder has rules for it; or a submodule is not
+            checked out.
+    """
+    if not folder.is_dir():
+        raise ConfigurationError(f"There is no folder `{folder}`", hint="Name a folder that exists")
+    found = {one.path: one.is_tracked for one in _walk(folder, "")}
+    return [Item(f"{prefix}{path}", folder / path, folder, is_tracked) for path, is_tracked in sorted(found.items())]
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[str]:
-    for path in _listed(folder):
-        whole = folder / path
-        if whole.is_dir() and not whole.is_symlink():  # a repository of its own inside this one
-            yield from _walk(whole, f"{prefix}{path.rstrip('/')}/")
-        elif os.path.lexists(whole):  # what Git tracks may be deleted
-            yield prefix + path
+def items_of_submodule(root: Path, path: str) -> list[Item]:
+    """Return the files of one of a checkout's submodules.
+
+    Raises:
+        ConfigurationError: it is not checked out; or as `items_in`.
+    """
+    if not os.path.lexists(root / path / ".git"):
+        raise ConfigurationError(
+            f"The submodule `{path}` of `{root}` is not checked out, so its files cannot be sent",
+            hint=f"`git submodule update --init --recursive {path}`, or name it in `{IGNORE}` to leave it out",
+        )
+    return items_in(root / path, f"{path}/")
 
 
-def _listed(folder: Path) -> list[str]:
-    if _git(folder, "--version") is None:
-        return _all_files(folder)
-    inside = _git(folder, "rev-parse", "--is-inside-work-tree")
-    if inside is not None and inside.strip() == b"true" and _git(folder, "check-ignore", "-q", ".") is None:
-        return _split(_git_or_fail(folder, "ls-files", "-co", "--exclude-standard", "-z"))
+def left_out(folder: Path, listed: list[str], *where: str) -> set[str]:
+    """Return the paths that a `.dstackignore` names, those of tracked files, too.
+
+    Args:
+        folder: the folder, in a checkout unless `where` says otherwise.
+        listed: the paths that Git lists in the folder.
+        where: Git's options that say where its repository is.
+    """
+    is_below = any(path.rpartition("/")[2] == IGNORE for path in listed)
+    if not is_below and not any((parent / IGNORE).exists() for parent in (folder, *folder.parents)):
+        return set()
+    kinds = ("-o",) if where else ("-c", "-o")
+    question = (*where, "ls-files", *kinds, "-i", f"--exclude-per-directory={IGNORE}", "-z")
+    return set(_programs.paths_of(_programs.git_or_refuse(folder, *question)))
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[_Found]:
+    for one in _listed(folder):
+        whole = folder / one.path
+        if not whole.is_dir() or whole.is_symlink():
+            if os.path.lexists(whole):  # what Git tracks may be deleted
+                yield _Found(prefix + one.path, one.is_tracked)
+        elif one.path.endswith("/"):  # a repository of its own inside this one
+            yield from _walk(whole, prefix + one.path)
+        elif _is_submodule(folder, one.path):
+            for item in items_of_submodule(folder, one.path):
+                yield _Found(prefix + item.path, item.is_tracked)
+
+
+def _is_submodule(folder: Path, path: str) -> bool:
+    """Whether Git has a submodule on record there, and not a file that a folder has replaced."""
+    return b"160000 " in _programs.git_or_refuse(folder, "ls-files", "-s", "-z", "--", f":(literal){path}")
+
+
+def _listed(folder: Path) -> list[_Found]:
+    if shutil.which("git") is None:
+        return [_Found(path, False) for path in _all_files(folder)]
+    root = _programs.root_of(folder)
+    if root is not None and not _is_ignored(folder):
+        return _asked(folder, "-co")
     with tempfile.TemporaryDirectory(prefix="dstack-git-") as empty:
-        _git_or_fail(folder, "init", "-q", "--bare", empty)
-        question = "--git-dir", empty, "--work-tree", ".", "ls-files", "-o", "--exclude-standard", "-z"
-        return _split(_git_or_fail(folder, *question))
+        _programs.git_or_refuse(folder, "init", "-q", "--bare", empty)
+        return _asked(folder, "-o", "--git-dir", empty, "--work-tree", ".")
 
 
-def _split(output: bytes) -> list[str]:
-    return [os.fsdecode(path) for path in output.split(b"\0") if path]
+def _asked(folder: Path, kinds: str, *where: str) -> list[_Found]:
+    question = (*where, "ls-files", "-t", kinds, "--exclude-standard", "-z")
+    lines = _programs.paths_of(_programs.git_or_refuse(folder, *question))
+    found = [_Found(line[2:], line[0] != "?") for line in lines]
+    stays = left_out(folder, [one.path for one in found], *where)
+    return [one for one in found if one.path not in stays]
+
+
+def _is_ignored(folder: Path) -> bool:
+    """Whether the repository around a folder ignores all of it."""
+    try:
+        _programs.git(folder, "check-ignore", "-q", ".")
+    except _programs.Failed:
+        return False
+    return True
 
 
 def _all_files(folder: Path) -> list[str]:
@@ -62,45 +118,12 @@ def _all_files(folder: Path) -> list[str]:
     for parent, folders, files in os.walk(folder):
         if ".git" in folders:
             folders.remove(".git")
-        if ".gitignore" in files:
-            raise ConfigurationError(
-                f"`{folder}` has a `.gitignore`, and `git` is not there to say what it leaves out", hint="Install `git`"
-            )
+        for rules in (".gitignore", IGNORE):
+            if rules in files:
+                raise ConfigurationError(
+                    f"`{folder}` has a `{rules}`, and `git` is missing, which knows what it leaves out",
+                    hint="Install `git`",
+                )
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         paths += [os.path.relpath(os.path.join(parent, name), folder) for name in (*files, *links)]
     return paths
-
-
-def _git(folder: Path, *arguments: str) -> bytes | None:
-    """What Git prints, or None where it is not there or says no."""
-    try:
-        return _run(folder, arguments).stdout
-    except (subprocess.CalledProcessError, FileNotFoundError):
-        return None
-
-
-def _git_or_fail(folder: Path, *arguments: str) -> bytes:
-    try:
-        return _run(folder, arguments).stdout
-    except subprocess.CalledProcessError as error:
-        words = os.fsdecode(error.stderr).strip().replace("\n", " ")
-        raise ConfigurationError(f"`git` cannot list `{folder}`: {words}") from error
-
-
-def _run(folder: Path, arguments: tuple[str, ...]) -> "subprocess.CompletedProcess[bytes]":
-    # fsmonitor would run a program that the folder names; GIT_DIR and its kin would speak of another folder.
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    try:
-        return subprocess.run(
-            ["git", "-c", "core.fsmonitor=false", *arguments],
-            cwd=folder,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=GIT_TIMEOUT_S,
-            check=True,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ConfigurationError(
-            f"`git` did not list `{folder}` within {GIT_TIMEOUT_S:.0f} s", hint="Send a smaller folder"
-        ) from error

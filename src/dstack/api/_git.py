@@ -2,20 +2,18 @@
 
 import os
 import re
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from dstack.api import _places
+from dstack.api import _places, _programs
 from dstack.api._files import Item
-from dstack.api._folders import files_in
+from dstack.api._folders import items_in, items_of_submodule, left_out
 from dstack.errors import ConfigurationError
 from dstack.kit.git import git_environment, is_remote
 
-TIMEOUT_S = 60.0
 NO_USER = "No user exists for uid"
 """What OpenSSH says to a user whom the system's list does not have."""
 USER_HINT = "Add the user to the system's list (`/etc/passwd`), or use a token and an `https` URL"
@@ -39,36 +37,50 @@ class Checkout:
     commit: str
 
 
-class _Failed(Exception):
-    """What `git` said when it failed."""
-
-
 def checkout_of(folder: Path) -> Checkout:
-    """The checkout around a folder.
+    """Return the checkout around a folder.
 
     Raises:
-        ConfigurationError: it is none, or has no remote, or none of its commits is known to be on the remote.
+        ConfigurationError: it is none, or has no remote, or none of its commits is known to be on the remote; or Git
+            cannot read it.
     """
-    try:
-        root = Path(_git(folder, "rev-parse", "--show-toplevel"))
-    except _Failed:
-        raise ConfigurationError(
-            f"`{folder}` is not under Git", hint="Send it as it is with `LocalRepo.from_dir`"
-        ) from None
-    branch = _asked(root, "symbolic-ref", "-q", "--short", "HEAD")
-    upstream = _asked(root, "rev-parse", "-q", "--verify", "--symbolic-full-name", "@{upstream}") if branch else None
-    if upstream is not None and not upstream.startswith("refs/remotes/"):  # a branch of this very checkout
-        upstream = None
-    remotes = (_asked(root, "remote") or "").split()
-    if not remotes:
+    root = _programs.root_of(folder)
+    if root is None:
+        raise ConfigurationError(f"`{folder}` is not under Git", hint="Send it as it is with `LocalRepo.from_dir`")
+    remote, upstream = _remote_of(root)
+    if remote is None:
         raise ConfigurationError(
             f"`{root}` has no remote",
             hint="Add one with `git remote add origin URL`, or send it with `LocalRepo.from_dir`",
         )
-    remote = upstream.split("/")[2] if upstream else "origin" if "origin" in remotes else remotes[0]
     commit = _newest_shared(root, remote, upstream)
-    remote_branch = upstream.removeprefix(f"refs/remotes/{remote}/") if upstream else branch
-    return Checkout(root, _git(root, "remote", "get-url", remote), remote_branch, commit)
+    branch = upstream.removeprefix(f"refs/remotes/{remote}/") if upstream else _branch_of(root)
+    return Checkout(root, _git(root, "remote", "get-url", remote), branch, commit)
+
+
+def remote_url_of(folder: Path) -> str | None:
+    """Return the URL of the remote that `checkout_of` takes; None where there is none.
+
+    Raises:
+        ConfigurationError: Git cannot read the checkout.
+    """
+    root = _programs.root_of(folder)
+    remote = None if root is None else _remote_of(root)[0]
+    return None if root is None or remote is None else _git(root, "remote", "get-url", remote)
+
+
+def _remote_of(root: Path) -> tuple[str | None, str | None]:
+    """Return the name of the checkout's remote, and the full name of its branch's upstream there."""
+    is_on_branch = _branch_of(root) is not None
+    upstream = is_on_branch and _asked(root, "rev-parse", "-q", "--verify", "--symbolic-full-name", "@{upstream}")
+    if upstream and upstream.startswith("refs/remotes/"):  # and not a branch of this very checkout
+        return upstream.split("/")[2], upstream
+    remotes = (_asked(root, "remote") or "").split()
+    return "origin" if "origin" in remotes else next(iter(remotes), None), None
+
+
+def _branch_of(root: Path) -> str | None:
+    return _asked(root, "symbolic-ref", "-q", "--short", "HEAD")
 
 
 def _newest_shared(root: Path, remote: str, upstream: str | None) -> str:
@@ -90,19 +102,48 @@ def _newest_shared(root: Path, remote: str, upstream: str | None) -> str:
 
 
 def changes_since(checkout: Checkout) -> Iterator[Item]:
-    """How the working folder differs from the commit: changed, new and untracked files, and those that are gone."""
+    """Yield how the working folder differs from a clone of the commit.
+
+    These are changed, new and untracked files, and those that are gone. The files of submodules and those in Git LFS
+    are among them, since a clone lacks them.
+
+    Raises:
+        ConfigurationError: Git cannot compare, or a submodule is not checked out.
+    """
     root = checkout.root
-    listed = _git(root, "diff", "--name-status", "--no-renames", "--ignore-submodules", "-z", checkout.commit, "--")
-    words = listed.split("\0")
+    untracked = _paths(root, "ls-files", "-o", "--exclude-standard", "-z")
+    tracked = [line.partition("\t") for line in _paths(root, "ls-files", "-s", "-z")]
+    stays = left_out(root, [*(path for *_, path in tracked), *untracked])
+    submodules = [path for about, _, path in tracked if about.startswith("160000 ")]
+    yield from (item for item in _compared(root, checkout.commit) if item.path not in stays)
+    yield from _untracked(root, [path for path in untracked if path not in stays])
+    yield from _parts(root, [path for path in submodules if path not in stays], stays)
+
+
+def _compared(root: Path, commit: str) -> Iterator[Item]:
+    words = _paths(root, "diff", "--name-status", "--no-renames", "--ignore-submodules", "-z", commit, "--")
     for status, path in zip(words[::2], words[1::2], strict=False):
         is_folder = (root / path).is_dir() and not (root / path).is_symlink()
         is_there = os.path.lexists(root / path) and not is_folder
-        yield Item(path, root / path if status != "D" and is_there else None, root)
-    for path in _git(root, "ls-files", "-o", "--exclude-standard", "-z").split("\0"):
+        yield Item(path, root / path if status != "D" and is_there else None, root, is_tracked=True)
+
+
+def _untracked(root: Path, paths: list[str]) -> Iterator[Item]:
+    for path in paths:
         if path.endswith("/"):  # a repository of its own inside this one
-            yield from (Item(f"{path}{name}", root / path / name, root) for name in files_in(root / path))
-        elif path:
+            yield from items_in(root / path, path)
+        else:
             yield Item(path, root / path, root)
+
+
+def _parts(root: Path, submodules: list[str], stays: set[str]) -> Iterator[Item]:
+    """Yield the files of submodules, and those in Git LFS, but for the paths that stay."""
+    for path in submodules:
+        if os.path.lexists(root / path):
+            yield from items_of_submodule(root, path)
+    for path in _paths(root, "ls-files", "-z", ":(attr:filter=lfs)"):
+        if path not in stays and os.path.lexists(root / path):
+            yield Item(path, root / path, root, is_tracked=True)
 
 
 def normal_url(url: str) -> tuple[str, str | None]:
@@ -185,8 +226,8 @@ def refs_of(url: str, credentials: Credentials) -> dict[str, str]:
     with tempfile.TemporaryDirectory(prefix="dstack-git-") as folder:
         env = git_environment(os.environ, Path(folder), url, credentials.private_key, credentials.token)
         try:
-            listed = _run(Path(folder), ("ls-remote", "--", url), env)
-        except _Failed as error:
+            listed = os.fsdecode(_programs.run(("git", "ls-remote", "--", url), Path(folder), env))
+        except _programs.Failed as error:
             raise ConfigurationError(f"`{url}` cannot be read: {error}") from None
     pairs = (line.split("\t", 1) for line in listed.splitlines() if "\t" in line)
     return {ref: commit for commit, ref in pairs}
@@ -232,8 +273,8 @@ def _candidates(url: str, given: Credentials) -> Iterator[tuple[str, str, Creden
 def _keys_for(host: str) -> list[Path]:
     """The keys that SSH would use for a host: those of `~/.ssh/config`, or the default ones."""
     try:
-        shown = _run_program(("ssh", "-G", "--", host))
-    except _Failed:
+        shown = os.fsdecode(_programs.run(("ssh", "-G", "--", host)))
+    except _programs.Failed:
         return []
     lines = (line.partition(" ") for line in shown.splitlines())
     return [path for name, _, value in lines if name == "identityfile" and (path := _places.expanded(value)).is_file()]
@@ -246,9 +287,9 @@ def read_key(path: Path) -> str | None:
         ConfigurationError: the file cannot be read.
     """
     try:
-        _run_program(("ssh-keygen", "-y", "-P", "", "-f", str(path)))
+        _programs.run(("ssh-keygen", "-y", "-P", "", "-f", str(path)))
         return path.read_text("utf-8")
-    except _Failed as error:
+    except _programs.Failed as error:
         if NO_USER in str(error):
             raise ConfigurationError(f"OpenSSH cannot be used: {error}", hint=USER_HINT) from None
         return None
@@ -258,40 +299,22 @@ def read_key(path: Path) -> str | None:
 
 def _token_of_gh(host: str) -> str | None:
     try:
-        return _run_program(("gh", "auth", "token", "--hostname", host)).strip() or None
-    except _Failed:
+        return os.fsdecode(_programs.run(("gh", "auth", "token", "--hostname", host))).strip() or None
+    except _programs.Failed:
         return None
 
 
 def _asked(folder: Path, *arguments: str) -> str | None:
     """What Git answers, or None where it says no."""
     try:
-        return _git(folder, *arguments) or None
-    except _Failed:
+        return os.fsdecode(_programs.git(folder, *arguments)).strip("\n") or None
+    except _programs.Failed:
         return None
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    return _run(folder, ("-c", "core.fsmonitor=false", *arguments), environ).strip("\n")
+    return os.fsdecode(_programs.git_or_refuse(folder, *arguments)).strip("\n")
 
 
-def _run(folder: Path, arguments: tuple[str, ...], env: dict[str, str]) -> str:
-    return _run_program(("git", *arguments), folder, env)
-
-
-def _run_program(command: tuple[str, ...], folder: Path | None = None, env: dict[str, str] | None = None) -> str:
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=True
-        )
-    except FileNotFoundError:
-        if command[0] == "git":
-            raise ConfigurationError("There is no `git` on this machine", hint="Install it") from None
-        raise _Failed(f"there is no `{command[0]}`") from None
-    except subprocess.TimeoutExpired:
-        raise _Failed(f"no answer within {TIMEOUT_S:.0f} s") from None
-    except subprocess.CalledProcessError as error:
-        words = os.fsdecode(error.stderr).strip().splitlines()
-        raise _Failed("; ".join(line.strip() for line in words if line.strip())[-500:] or "it failed") from None
-    return os.fsdecode(done.stdout)
+def _paths(folder: Path, *arguments: str) -> list[str]:
+    return _programs.paths_of(_programs.git_or_refuse(folder, *arguments))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from dstack.api import _files, _folders, _transport
 from dstack.api._files import pack, upload
+from dstack.api._repos import RemoteRepo
 from dstack.api._servers import Address, FixedServer
 from dstack.api._transport import Transport
 from dstack.errors import ConfigurationError, DstackError, ServerUnreachableError
@@ -39,6 +41,10 @@ def write(folder: Path, *paths: str) -> None:
 def entries(folder: Path) -> list[FileEntry]:
     package = pack(_folders.items_in(folder))
     return [entry for page in page_hashes_of(package.blob(package.root)) for entry in entries_of(package.blob(page))]
+
+
+def paths(folder: Path) -> list[str]:
+    return [item.path for item in _folders.items_in(folder)]
 
 
 HEADERS_BYTES = 500
@@ -112,7 +118,7 @@ def test_what_gitignore_names_and_git_itself_stay_here(folder: Path, under_git: 
         git(folder, "init", "-q")
     write(folder, "a.py", "sub/b.py", "sub/c.log", "build/x", "keep.log", "ü n.txt")
     (folder / ".gitignore").write_text("*.log\n!keep.log\n/build/\n")
-    assert _folders.files_in(folder) == [".gitignore", "a.py", "keep.log", "sub/b.py", "ü n.txt"]
+    assert paths(folder) == [".gitignore", "a.py", "keep.log", "sub/b.py", "ü n.txt"]
 
 
 def test_what_git_tracks_is_sent_as_it_is_now(folder: Path) -> None:
@@ -122,14 +128,91 @@ def test_what_git_tracks_is_sent_as_it_is_now(folder: Path) -> None:
     git(folder, "commit", "-qm", "x")
     (folder / ".gitignore").write_text("*.log\n")
     (folder / "gone.py").unlink()
-    assert _folders.files_in(folder) == [".gitignore", "tracked.log"]
+    assert paths(folder) == [".gitignore", "tracked.log"]
+
+
+@pytest.mark.parametrize("under_git", [True, False])
+def test_what_dstackignore_names_stays_here_by_the_grammar_of_gitignore(folder: Path, under_git: bool) -> None:
+    write(folder, "a.py", "data/x", "sub/b.log", "sub/keep.log", "sub/own/c", "sub/tracked.log")
+    (folder / ".gitignore").write_text("*.py\n")
+    (folder / ".dstackignore").write_text("*.log\n!keep.log\n/data/\n")
+    (folder / "sub" / ".dstackignore").write_text("own\n")
+    if under_git:
+        git(folder, "init", "-q")
+        git(folder, "add", "data", "sub/tracked.log")
+    assert paths(folder) == [".dstackignore", ".gitignore", "sub/.dstackignore", "sub/keep.log"]
+
+
+def test_a_dstackignore_above_the_folder_counts_in_a_checkout(folder: Path) -> None:
+    git(folder, "init", "-q")
+    write(folder, "part/a.py", "part/big.bin")
+    (folder / ".dstackignore").write_text("*.bin\n")
+    assert paths(folder / "part") == ["a.py"]
+
+
+def test_the_files_of_a_submodule_are_sent(folder: Path) -> None:
+    with_submodule(folder)
+    write(folder, "lib/changed", "lib/x.log")
+    (folder / "lib" / ".gitignore").write_text("*.log\n")
+    assert paths(folder) == [".gitmodules", "lib/.gitignore", "lib/changed", "lib/code.py"]
+
+
+def test_a_submodule_that_is_not_checked_out_is_refused_by_name(folder: Path) -> None:
+    with_submodule(folder)
+    git(folder, "submodule", "deinit", "-q", "-f", "lib")
+    with pytest.raises(ConfigurationError, match=r"submodule `lib` of .* is not checked out.*\n.*submodule update"):
+        paths(folder)
+    (folder / ".dstackignore").write_text("lib/\n")
+    assert paths(folder) == [".dstackignore", ".gitmodules"]
+
+
+def test_a_pointer_of_git_lfs_is_refused_by_name(folder: Path) -> None:
+    write(folder, "code.py")
+    (folder / "model.bin").write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12\n")
+    with pytest.raises(ConfigurationError, match=r"only pointers here.*: `.*/model\.bin`\n.*`git lfs pull`"):
+        entries(folder)
+    (folder / ".dstackignore").write_text("*.bin\n")
+    assert [entry.path for entry in entries(folder)] == [".dstackignore", "code.py"]
+
+
+def test_a_checkout_that_git_does_not_trust_is_refused_with_the_way_out(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(folder, "init", "-q")
+    program = tmp_path / "bin" / "git"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nGIT_TEST_ASSUME_DIFFERENT_OWNER=1 exec {shutil.which("git")} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    says = rf"Git cannot read `{folder}`: .*dubious ownership.*\n.*`git config .* safe.directory {folder}`"
+    for read in (_folders.items_in, RemoteRepo.from_dir):
+        with pytest.raises(ConfigurationError, match=says):
+            read(folder)
+
+
+def test_a_checkout_that_git_cannot_read_is_refused_in_gits_words(folder: Path) -> None:
+    git(folder, "init", "-q")
+    (folder / ".git" / "config").write_text("[core]\n\trepositoryformatversion = 99\n")
+    with pytest.raises(ConfigurationError, match=r"Git cannot read `.*work`: .*repo version.*99"):
+        paths(folder)
+
+
+def with_submodule(folder: Path) -> None:
+    """A checkout with a submodule at `lib`, of one file."""
+    library = folder.parent / "library"
+    write(library, "code.py")
+    git(library, "init", "-q")
+    git(library, "add", ".")
+    git(library, "commit", "-qm", "x")
+    git(folder, "init", "-q")
+    git(folder, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(library), "lib")
 
 
 def test_a_part_of_a_repository_follows_the_rules_above_it(folder: Path) -> None:
     git(folder, "init", "-q")
     write(folder, "part/a.py", "part/cache/x", "outside.py")
     (folder / ".gitignore").write_text("cache/\n")
-    assert _folders.files_in(folder / "part") == ["a.py"]
+    assert paths(folder / "part") == ["a.py"]
 
 
 def test_a_folder_that_the_repository_around_it_ignores_is_sent_all_the_same(folder: Path) -> None:
@@ -137,7 +220,7 @@ def test_a_folder_that_the_repository_around_it_ignores_is_sent_all_the_same(fol
     write(folder, "built/a.py", "built/b.log", "built/.gitignore")
     (folder / ".gitignore").write_text("built/\n")
     (folder / "built" / ".gitignore").write_text("*.log\n")
-    assert _folders.files_in(folder / "built") == [".gitignore", "a.py"]
+    assert paths(folder / "built") == [".gitignore", "a.py"]
 
 
 def test_a_repository_inside_the_folder_is_sent_with_its_own_rules(folder: Path) -> None:
@@ -145,16 +228,18 @@ def test_a_repository_inside_the_folder_is_sent_with_its_own_rules(folder: Path)
     write(folder, "a.py", "inner/b.py", "inner/c.log", "inner/.gitignore")
     git(folder / "inner", "init", "-q")
     (folder / "inner" / ".gitignore").write_text("*.log\n")
-    assert _folders.files_in(folder) == ["a.py", "inner/.gitignore", "inner/b.py"]
+    assert paths(folder) == ["a.py", "inner/.gitignore", "inner/b.py"]
 
 
-def test_without_git_a_gitignore_is_not_guessed_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_git_rules_of_what_to_ignore_are_not_guessed_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     write(folder, "a.py", "sub/b.py", ".git/config")
-    assert _folders.files_in(folder) == ["a.py", "sub/b.py"]
-    write(folder, ".gitignore")
-    with pytest.raises(ConfigurationError, match="Install `git`"):
-        _folders.files_in(folder)
+    assert paths(folder) == ["a.py", "sub/b.py"]
+    for rules in (".gitignore", ".dstackignore"):
+        write(folder, rules)
+        with pytest.raises(ConfigurationError, match=f"has a `{rules}`.*\n.*Install `git`"):
+            paths(folder)
+        (folder / rules).unlink()
 
 
 def test_the_same_files_give_the_same_root_and_another_byte_another(folder: Path, tmp_path: Path) -> None:
@@ -184,6 +269,17 @@ def test_a_link_out_of_the_folder_is_refused_by_name(folder: Path, target: str) 
     (folder / "stray").symlink_to(target)
     with pytest.raises(ConfigurationError, match=r"point out of the folder .*: `.*/stray`"):
         pack(_folders.items_in(folder))
+
+
+def test_an_absolute_link_that_git_tracks_is_sent_as_a_link(folder: Path) -> None:
+    git(folder, "init", "-q")
+    (folder / "data").symlink_to("/mnt/data")
+    git(folder, "add", "data")
+    (link,) = entries(folder)
+    assert (link.kind, link.target) == ("link", "/mnt/data")
+    (folder / "own").symlink_to("/mnt/own")
+    with pytest.raises(ConfigurationError, match=r"point out of the folder .*: `.*/own`"):
+        entries(folder)
 
 
 def test_a_pipe_is_left_out_and_does_not_hang(folder: Path) -> None:

@@ -1,0 +1,96 @@
+"""Programs of this machine that the client asks: Git above all."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from dstack.errors import ConfigurationError
+
+TIMEOUT_S = 60.0
+WORDS_MAX = 500
+NO_CHECKOUT = ("not a git repository", "must be run in a work tree")
+"""Git's words about a folder that is in no checkout."""
+HINTS = {
+    "dubious ownership": "`git config --global --add safe.directory {folder}` makes Git trust it",
+    "git-lfs": "Install `git-lfs`, or send the folder as it is: `--local` (`LocalRepo.from_dir`)",
+    "filter": "Install the filter's program, or send the folder as it is: `--local` (`LocalRepo.from_dir`)",
+    "config": "Correct the setting that Git names",
+}
+"""The way out, by a part of Git's words."""
+
+
+class Failed(Exception):
+    """The words of a program that failed."""
+
+
+def run(command: tuple[str, ...], folder: Path | None = None, env: dict[str, str] | None = None) -> bytes:
+    """Run a program to its end; returns what it printed.
+
+    Raises:
+        Failed: it is missing, reported a failure, or gave no answer in time.
+        ConfigurationError: the missing program is Git.
+    """
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=True
+        )
+    except FileNotFoundError:
+        if command[0] == "git":
+            raise ConfigurationError("There is no `git` on this machine", hint="Install it") from None
+        raise Failed(f"there is no `{command[0]}`") from None
+    except subprocess.TimeoutExpired:
+        raise Failed(f"no answer within {TIMEOUT_S:.0f} s") from None
+    except subprocess.CalledProcessError as error:
+        words = os.fsdecode(error.stderr).strip().splitlines()
+        raise Failed("; ".join(line.strip() for line in words if line.strip())[-WORDS_MAX:] or "it failed") from None
+    return done.stdout
+
+
+def git(folder: Path, *arguments: str) -> bytes:
+    """Ask Git about a folder of this machine, and about nothing else.
+
+    Raises:
+        Failed, ConfigurationError: as `run`.
+    """
+    # fsmonitor would run a program that the folder names; GIT_DIR and its kin would speak of another folder.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return run(("git", "-c", "core.fsmonitor=false", *arguments), folder, {**environ, "LC_ALL": "C.UTF-8"})
+
+
+def git_or_refuse(folder: Path, *arguments: str) -> bytes:
+    """Ask Git what it must be able to answer.
+
+    Raises:
+        ConfigurationError: it fails; has Git's words and a way out.
+    """
+    try:
+        return git(folder, *arguments)
+    except Failed as error:
+        raise _refusal(folder, str(error)) from None
+
+
+def root_of(folder: Path) -> Path | None:
+    """Return the root of the checkout around a folder; None where there is none.
+
+    Raises:
+        ConfigurationError: Git is missing, or cannot read the checkout.
+    """
+    try:
+        return Path(os.fsdecode(git(folder, "rev-parse", "--show-toplevel")).removesuffix("\n"))
+    except Failed as error:
+        if any(words in str(error) for words in NO_CHECKOUT):
+            return None
+        raise _refusal(folder, str(error)) from None
+
+
+def _refusal(folder: Path, said: str) -> ConfigurationError:
+    hint = next((hint for words, hint in HINTS.items() if words in said), "Correct what Git names")
+    return ConfigurationError(
+        f"Git cannot read `{folder}`: {said.partition('; To add an exception')[0]}",
+        hint=f"{hint.format(folder=folder)}; `--no-repo` leaves all files here",
+    )
+
+
+def paths_of(output: bytes) -> list[str]:
+    """Return the paths that Git printed with `-z`."""
+    return [os.fsdecode(path) for path in output.split(b"\0") if path]
