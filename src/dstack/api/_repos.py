@@ -194,6 +194,7 @@ class RemoteRepo:
             url=self.repo_url,
             branch=self.repo_branch,
             hash=self.repo_hash,
+            parts_sent=self.folder is not None,
         )
 
 

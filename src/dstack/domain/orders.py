@@ -119,7 +119,12 @@ def _git_of(repo: Mapping[str, Any], confidential: Confidential) -> GitSource | 
     if confidential.url is None:
         return None
     return GitSource(
-        confidential.url, repo.get("branch"), repo.get("hash"), confidential.private_key, confidential.token
+        confidential.url,
+        repo.get("branch"),
+        repo.get("hash"),
+        confidential.private_key,
+        confidential.token,
+        parts_sent=repo.get("parts_sent", False),
     )
 
 

@@ -39,6 +39,7 @@ def git_environment(
     kept = {name: value for name, value in environ.items() if not name.startswith("GIT_")}
     settings = [("core.hooksPath", os.devnull), ("core.fsmonitor", "false"), ("http.lowSpeedLimit", "1")]
     settings += [("http.lowSpeedTime", str(STALL_S)), ("protocol.ext.allow", "never"), ("credential.helper", "")]
+    settings += [(f"url.{there}.insteadOf", other) for there, other in _same_host(url)]
     ssh = list(_SSH)
     if private_key is not None:
         ssh += [
@@ -79,6 +80,17 @@ def is_remote(url: str) -> bool:
         return parts.scheme in ("https", "http", "ssh", "git", "git+ssh") and has_place and url.isprintable()
     host, colon, path = url.partition(":")
     return bool(colon and host and path) and "/" not in host and not host.startswith("-") and url.isprintable()
+
+
+def _same_host(url: str) -> list[tuple[str, str]]:
+    """Return other ways to begin a URL at this one's host, such as a submodule's, each with the way that is open."""
+    if "://" in url and urlsplit(url).scheme in ("http", "https"):
+        host = urlsplit(url).hostname
+        return [(_origin(url), f"git@{host}:"), (_origin(url), f"ssh://git@{host}/")]
+    if "://" in url:
+        return [(_origin(url), f"https://{urlsplit(url).hostname}/")]
+    place = url.partition(":")[0]
+    return [(f"{place}:", f"https://{place.rpartition('@')[2]}/")]
 
 
 def _origin(url: str) -> str:

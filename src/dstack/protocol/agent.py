@@ -64,9 +64,11 @@ class GitSource:
     url: str
     branch: str | None = None
     hash: str | None = None
-    """The newest commit of the branch without it."""
+    """Without it the newest commit of the branch, or of the tag of that name; without both, the remote's HEAD."""
     private_key: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
+    parts_sent: bool = False
+    """Whether submodules and files in Git LFS are among the files that lie over the clone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ class RepoRef(Request):
     """Of a remote repo."""
     branch: str | None = Field(default=None, pattern=r"^[^-\s][^\s]{0,250}$")
     hash: str | None = Field(default=None, pattern=r"^[0-9a-f]{7,64}$")
+    parts_sent: bool = False
+    """Whether submodules and files in Git LFS are among what was sent; else the job's machine fetches them."""
 
 
 class InitRepo(Request):
