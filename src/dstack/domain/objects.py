@@ -120,7 +120,7 @@ class Instance:
     ssh_host_key: str | None = None
     reason: InstanceReason | None = None
     detail: str = ""
-    """Why it ends; before that, why the last start there failed, where it did for the machine's own reasons."""
+    """Why it ends; before that, why its agent, or the last job there, could not start for the machine's own reasons."""
     finished_at: datetime | None = None
     version: int = 0
 

@@ -53,6 +53,8 @@ def store_welcome(tx: Tx, instance_id: str, welcome: Welcome) -> list[str]:
             _as_found(instance, welcome.resources),
             agent_seen_at=instance.agent_seen_at or tx.clock.now(),
             unreachable_since=None,
+            # Why its agent did not start is over; why jobs did not start there is not.
+            detail=instance.detail if instance.failed_starts or not instance.takes_jobs else "",
             ssh_port=welcome.ssh_port or instance.ssh_port,
             ssh_host_key=welcome.ssh_host_key or instance.ssh_host_key,
         )

@@ -71,6 +71,14 @@ class EngineInbox:
 
         await self._write(instance_id, lambda tx: facts.change_instance(tx, instance_id, note))
 
+    async def not_started(self, instance_id: str, why: str) -> None:
+        """Have people see why the agent does not answer, until it does."""
+
+        def note(instance: Instance, tx: Tx) -> Instance:
+            return replace(instance, detail=why) if instance.takes_jobs else instance
+
+        await self._write(instance_id, lambda tx: facts.change_instance(tx, instance_id, note))
+
     async def reported(self, instance_id: str, reports: list[JobReport]) -> None:
         """Store the latest truth about some jobs."""
         await self._write(instance_id, lambda tx: facts.store_reports(tx, instance_id, reports))

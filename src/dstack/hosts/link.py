@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
-from dstack.errors import AgentRefused, BackendError, HostUnreachable, error_of_code
+from dstack.errors import AgentRefused, BackendError, HostTrouble, HostUnreachable, error_of_code
 from dstack.kit.clock import Clock
 from dstack.protocol.agent import (
     FIRST_ORDER_FIELDS,
@@ -88,6 +88,9 @@ class Inbox(Protocol):
 
     async def disconnected(self, instance_id: str) -> None: ...
 
+    async def not_started(self, instance_id: str, why: str) -> None:
+        """The agent could not be started; it is tried again."""
+
     async def reported(self, instance_id: str, reports: list[JobReport]) -> None: ...
 
     async def logged(self, job_id: str, stream: str, offset: int, at: float, data: bytes) -> int:
@@ -112,7 +115,9 @@ class Inbox(Protocol):
 class Connector(Protocol):
     """Knows the way to one host's agent."""
 
-    async def connect(self) -> tuple[StreamReader, StreamWriter]: ...
+    async def connect(self) -> tuple[StreamReader, StreamWriter]:
+        """Open a connection; raises `HostTrouble` where the host cannot start the agent."""
+        ...
 
 
 class Link:
@@ -146,14 +151,16 @@ class Link:
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
         while True:
+            trouble = None
             try:
                 await self._connect_and_serve()
             except (OSError, BackendError, TimeoutError) as error:
                 log.info("No link to instance %s: %s", self.instance_id, error or type(error).__name__)
+                trouble = error.message if isinstance(error, HostTrouble) else None
             except Exception:  # the next connection hears everything again, whatever went wrong in this one
                 log.exception("The link to instance %s broke", self.instance_id)
                 self._delay = LONGEST_RETRY
-            await self._note_that_it_is_down()
+            await self._note_that_it_is_down(trouble)
             await self._clock.sleep(self._delay)
             self._delay = min(self._delay * 2, LONGEST_RETRY)
 
@@ -168,12 +175,13 @@ class Link:
         self._delay = FIRST_RETRY
         await self._serve(reader, writer)
 
-    async def _note_that_it_is_down(self) -> None:
-        if self._noted_down:
-            return
+    async def _note_that_it_is_down(self, trouble: str | None) -> None:
         try:
-            await self._inbox.disconnected(self.instance_id)
-            self._noted_down = True
+            if not self._noted_down:
+                await self._inbox.disconnected(self.instance_id)
+                self._noted_down = True
+            if trouble is not None:
+                await self._inbox.not_started(self.instance_id, trouble)
         except Exception:  # noted after the next attempt, should that fail too
             log.exception("That instance %s is not reached could not be noted", self.instance_id)
 

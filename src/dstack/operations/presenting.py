@@ -23,6 +23,8 @@ Why: TypeAlias = Callable[[str], str | None]
 """Says why the run of this id waits in the queue, where that is known."""
 
 
+NOT_UP = (InstanceStatus.PENDING, InstanceStatus.PROVISIONING)
+
 UNREADABLE = (DstackError, LookupError, TypeError, ValueError, AttributeError)
 """How a record shows that it is damaged, or was written by another version."""
 
@@ -160,12 +162,14 @@ def _waiting_for(run: Run, jobs: Sequence[Job], instances: Mapping[str, Instance
     if pulling:
         return pull_text(pulling)
     waiting = [instance for job in jobs if (instance := instances.get(job.instance_id or ""))]
-    unbought = [instance for instance in waiting if instance.status is InstanceStatus.PENDING and instance.detail]
-    if unbought and not run.status.is_finished():
-        return f"waits for its machine: {unbought[0].detail}"
+    not_up = [instance for instance in waiting if instance.status in NOT_UP and instance.detail]
+    if not_up and not run.status.is_finished():
+        return f"waits for its machine: {not_up[0].detail}"
     away = [instance for instance in waiting if instance.unreachable_since is not None]
     if away and not run.status.is_finished():
-        return f"the machine has not answered since {away[0].unreachable_since:%H:%M:%S} UTC; the job goes on there"
+        why = f" ({away[0].detail})" if away[0].detail else ""
+        goes_on = "; the job goes on there" if any(job.has_begun for job in jobs) else ""
+        return f"the machine has not answered since {away[0].unreachable_since:%H:%M:%S} UTC{why}{goes_on}"
     return ""
 
 

@@ -147,7 +147,7 @@ def _tell_who_cares(tx: Tx, new: Object, old: Object) -> None:
         case Job(), Job():
             _tell_of_job(tx, new, old)
         case Instance(), Instance():
-            _tell_of_instance(tx, new, moved=new.status != old.status)
+            _tell_of_instance(tx, new, old)
             if (new.offer, new.rests_until) != (old.offer, old.rests_until):  # who waits may fit now
                 wakes.add(tx, "scheduler", "placement")
 
@@ -184,15 +184,17 @@ def _move(tx: Tx, new: Job, old: Job) -> None:
         wakes.add(tx, "instance", new.instance_id)
 
 
-def _tell_of_instance(tx: Tx, instance: Instance, *, moved: bool) -> None:
-    """Its jobs, and the gangs that wait for it."""
+def _tell_of_instance(tx: Tx, instance: Instance, old: Instance) -> None:
+    """Its jobs, and the gangs that wait for it; those who follow a run see why its machine is not there yet."""
     tx.notices.instances.add(instance.id)
     tx.known.pop((ROOM, instance.id), None)
     for job in unfinished_jobs_on(tx, instance.id):
+        if instance.detail != old.detail:
+            tx.notices.changed.add(job.run_id)
         gang = jobs_of_run(tx, job.run_id) if job.nodes > 1 else [job]
         for node in gang:
             wakes.add(tx, "job", node.id)
-    if moved and instance.status is InstanceStatus.TERMINATED:
+    if instance.status != old.status and instance.status is InstanceStatus.TERMINATED:
         _remove(tx, (LIVE_INSTANCES, ""), instance.id)
         tx.known.pop((SOLD_OUT, ""), None)
         tx.known.pop((IN_USE, ""), None)

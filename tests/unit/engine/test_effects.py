@@ -26,6 +26,7 @@ from dstack.kit.signals import Signals
 from dstack.kit.vault import Vault
 from dstack.logs.bounded import BOUNDS, BoundedLogs
 from dstack.logs.files import LogFiles
+from dstack.operations.presenting import brief_view
 from dstack.protocol.agent import Gpu, HostResources, JobReport
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus
 from dstack.store import commits, intents, objects
@@ -172,6 +173,40 @@ async def test_a_launch_that_waits_says_why_on_its_instance(
         while await detail() != "this machine is cleaned up first":
             pass
     await outbox.close()
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        (
+            {"status": InstanceStatus.PROVISIONING, "agent_seen_at": None},
+            "waits for its machine: its agent does not start",
+        ),
+        ({"unreachable_since": NOW}, f"not answered since {NOW:%H:%M:%S} UTC (its agent does not start)"),
+    ],
+)
+async def test_agent_that_does_not_start_is_shown_until_it_answers(
+    db: Database, inbox: EngineInbox, fields: dict[str, Any], shown: str
+) -> None:
+    heard: set[str] = set()
+    await record(db, fields, {})
+    db.listen(lambda notices: heard.update(notices.changed))
+    await inbox.not_started("0-instance", "its agent does not start")
+    one = run()
+
+    def detail(tx: Tx) -> str:
+        return brief_view(tx, one).detail
+
+    assert (await db.read(detail)).endswith(shown) and heard == {one.id}
+    await inbox.welcomed("0-instance", welcome())
+    assert await db.read(detail) == ""
+
+
+async def test_why_jobs_do_not_start_outlives_a_break_of_the_link(db: Database, inbox: EngineInbox) -> None:
+    await record(db, {"failed_starts": 1, "detail": "no room"}, {})
+    await inbox.welcomed("0-instance", welcome())
+    machine = await db.read(lambda tx: objects.find_instance(tx, "0-instance"))
+    assert machine is not None and machine.detail == "no room"
 
 
 async def test_the_cards_of_a_machine_are_those_that_its_agent_tells_of(db: Database, inbox: EngineInbox) -> None:

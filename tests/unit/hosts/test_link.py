@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dstack.errors import BackendError
+from dstack.errors import BackendError, HostTrouble
 from dstack.hosts import link as links
 from dstack.hosts.link import Link, LogGap, Welcome
 from dstack.kit.clock import SystemClock
@@ -28,6 +28,7 @@ class Heard:
         self.logs: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
         self.points: asyncio.Queue[dict[str, list[Point]]] = asyncio.Queue()
         self.ports: asyncio.Queue[int] = asyncio.Queue()
+        self.troubles: asyncio.Queue[str] = asyncio.Queue()
         self.may_store = asyncio.Event()
         self.may_store.set()
         self.wanted: dict[tuple[str, str], int] = {}
@@ -42,6 +43,9 @@ class Heard:
 
     async def disconnected(self, instance_id: str) -> None:
         self._maybe_fail()
+
+    async def not_started(self, instance_id: str, why: str) -> None:
+        self.troubles.put_nowait(why)
 
     async def reported(self, instance_id: str, reports: list[JobReport]) -> None:
         self._maybe_fail()
@@ -345,3 +349,21 @@ async def test_agent_of_an_earlier_version_gets_an_order_that_it_understands(
     start = await agent.hear()
     assert {name: order[name] for name in order if name not in left_out} == start["order"]
     calling.cancel()
+
+
+async def test_agent_that_cannot_be_started_is_told_and_tried_again() -> None:
+    class Broken:
+        tries = 0
+
+        async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            self.tries += 1
+            raise HostTrouble("its agent does not start: SyntaxError") if self.tries < 3 else OSError("away")
+
+    heard, connector = Heard(), Broken()
+    task = asyncio.create_task(Link("i1", connector, heard, SystemClock(), 1).run())
+    async with asyncio.timeout(PATIENCE_S):
+        said = [await heard.troubles.get() for _ in range(2)]
+        while connector.tries < 4:  # noqa: ASYNC110 - from outside there is nothing to wait for
+            await asyncio.sleep(0.01)
+    task.cancel()
+    assert said == ["its agent does not start: SyntaxError"] * 2 and heard.troubles.empty()

@@ -19,5 +19,6 @@ def boot(view: InstanceView) -> Next:
         return Next((replace(view.instance, status=status, status_since=view.now),))
     if view.age >= BOOT_TIMEOUT:
         minutes = int(BOOT_TIMEOUT.total_seconds() // 60)
-        return end(view, InstanceReason.PROVISIONING_TIMEOUT, f"its agent did not answer within {minutes} minutes")
+        silent = f"its agent did not answer within {minutes} minutes"
+        return end(view, InstanceReason.PROVISIONING_TIMEOUT, ": ".join(filter(None, [silent, view.instance.detail])))
     return Next(again=BOOT_TIMEOUT - view.age)
