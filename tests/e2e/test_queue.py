@@ -118,7 +118,7 @@ def test_what_failed_once_is_tried_again_and_both_attempts_are_in_the_log(home: 
     for now in run.changes():
         if now.status == "pending":
             break
-    assert run.detail.startswith("attempt 1 ended with container_exited_with_error; the next one starts at ")
+    assert run.detail.startswith("attempt 1 failed (exit code 5); attempt 2 starts at ")
     wait_for("the second attempt, which nothing but its time holds up", lambda: home.runs()[0]["status"] == "done")
     assert b"".join(chunks) == b"second\n"
     run.refresh()

@@ -7,7 +7,7 @@ from dstack.api._transport import FIRST_DELAY_S, Patience, Query, Transport
 from dstack.errors import ServerUnreachableError
 from dstack.kit.text import size_text
 from dstack.protocol import routes
-from dstack.protocol.views import RunView
+from dstack.protocol.views import JobView, RunView
 
 IDLE_TIMEOUT_S = 60.0
 """A job may be silent for hours: then the stream is asked for again now and then, to learn of a dead connection."""
@@ -40,10 +40,12 @@ class LogReader:
     _is_inside_line: bool = False
 
     def follow(self, run: RunView) -> Iterator[bytes]:
-        """Yield the log as it grows until the run has ended; a line of our own in place of what is lost.
+        """Yield the log as it grows until the run, or the attempt in the query, has ended.
 
-        Once the run has ended, the log ends where the server says; a stream that ends earlier may have been cut short
-        by a server that stopped, or by a gap in the log.
+        A line of our own stands in place of what is lost.
+
+        Once all has ended, the log ends where the server says; a stream that ends earlier may have been cut short by a
+        server that stopped, or by a gap in the log.
 
         Raises:
             ServerUnreachableError: the server is away for minutes.
@@ -51,10 +53,13 @@ class LogReader:
         patience = Patience(self.transport)
         empty_answers = 0
         while True:
+            if not run.jobs and not run.status.is_finished():
+                run = self.changed(run)  # before its first start, a run has no jobs
+                continue
             known = self.offset
             try:
                 yield from self._read(patience)
-                if run.status.is_finished():
+                if self._is_over(run):
                     empty_answers = empty_answers + 1 if self.offset == known else 0
                     if (self.offset or 0) >= self._end or empty_answers >= EMPTY_ANSWERS_MAX:
                         return
@@ -63,8 +68,16 @@ class LogReader:
             except ServerUnreachableError as error:
                 patience.endure(error)
                 continue
-            if self.offset == known and not run.status.is_finished():
+            if self.offset == known and not self._is_over(run):
                 run = self._wait(run)
+
+    def _is_over(self, run: RunView) -> bool:
+        """Return whether nothing more can be printed to what is read: the run has ended, or the attempt."""
+        attempt = int(self.query.get("attempt") or 0)
+        jobs = self._jobs(run)
+        latest = max((job.attempt for job in jobs), default=0)
+        has_next = latest > attempt or all(job.status.is_finished() for job in jobs)
+        return run.status.is_finished() or (attempt > 0 and has_next)
 
     def _wait(self, run: RunView) -> RunView:
         """Wait for a reason to ask again, after an answer without a byte."""
@@ -75,10 +88,12 @@ class LogReader:
 
     def _has_ended_job(self, run: RunView) -> bool:
         """Whether the job has ended though the run has not, so that only a new attempt can print more."""
-        node = int(self.query["node"] or 0)
-        replica = int(self.query["replica"] or 0)
-        jobs = [job for job in run.jobs if (job.replica, job.node) == (replica, node)]
-        return all(job.status.is_finished() for job in jobs)
+        return all(job.status.is_finished() for job in self._jobs(run))
+
+    def _jobs(self, run: RunView) -> list[JobView]:
+        """Return the run's latest attempt of the job, in a list that is empty where the job is missing."""
+        which = (int(self.query["replica"] or 0), int(self.query["node"] or 0))
+        return [job for job in run.jobs if (job.replica, job.node) == which]
 
     def _read(self, patience: Patience) -> Iterator[bytes]:
         query = dict(self.query)

@@ -84,6 +84,7 @@ class Run(RunFacts):
         diagnose: bool = False,
         replica_num: int = 0,
         job_num: int = 0,
+        attempt: int | None = None,
     ) -> Iterator[bytes]:
         """Yield what the job prints, from the start (or `start_time`) and on until the run has ended.
 
@@ -96,10 +97,11 @@ class Run(RunFacts):
             diagnose: the agent's own log about the job instead.
             replica_num: which replica.
             job_num: which node of it.
+            attempt: only this attempt of the job, 1 being the first, until that one has ended; all of them without it.
 
         Raises:
             ConfigurationError: `start_time` is out of the calendar.
-            ResourceNotExistsError: the run has no such job, or was deleted.
+            ResourceNotExistsError: the run has no such job or attempt, or was deleted.
             ServerUnreachableError: the server is away for minutes.
 
         Examples:
@@ -111,6 +113,7 @@ class Run(RunFacts):
         query = {
             "replica": replica_num,
             "node": job_num,
+            "attempt": attempt,
             "stream": "agent" if diagnose else "job",
             "start_time": _instant(start_time),
         }
@@ -176,7 +179,8 @@ class Run(RunFacts):
             job_num: which node of it.
 
         Returns:
-            False where the run has finished without success; True otherwise, with `ports` filled while it runs.
+            True with `ports` filled while the job runs. Where the run has ended, or an attempt of the job was over
+            before the tunnel was open: whether that went well. `attach` may then be called for the next attempt.
 
         Raises:
             ResourceNotExistsError: the run has no such job.
@@ -196,27 +200,30 @@ class Run(RunFacts):
             return True
         _connection.preload()
         key = identity(ssh_identity_file or self._context.ssh_identity_file)
-
+        known = self._attempts_ended(replica_num, job_num)
+        missed: JobStatus | None = None
         for _ in self.changes():
             job = self._wanted_job(replica_num, job_num)
-            if job is None or job.status is not JobStatus.RUNNING:
-                continue
-            wish = Wish(
-                key=f"{self.id}-{replica_num}-{job_num}",
-                host_name=_ssh_config.host_name(self.name, replica_num, job_num),
-                wanted=job.ports | _ports.overrides(ports_overrides),
-                bind_address=bind_address,
-                is_explicit=bool(bind_address or ports_overrides),
-                same_machine=self._context.same_machine,
-                reserved=self._reserved,
-                identity=key,
-                grant=lambda: self._grant(key, replica_num, job_num),
-                await_job=lambda: self._runs_again(replica_num, job_num),
-            )
-            if self._open(wish, replica_num, job_num):
-                return True
+            if job is not None and job.status is JobStatus.RUNNING:
+                wish = Wish(
+                    key=f"{self.id}-{replica_num}-{job_num}",
+                    host_name=_ssh_config.host_name(self.name, replica_num, job_num),
+                    wanted=job.ports | _ports.overrides(ports_overrides),
+                    bind_address=bind_address,
+                    is_explicit=bool(bind_address or ports_overrides),
+                    same_machine=self._context.same_machine,
+                    reserved=self._reserved,
+                    identity=key,
+                    grant=lambda: self._grant(key, replica_num, job_num),
+                    await_job=lambda: self._runs_again(replica_num, job_num),
+                )
+                if self._open(wish, replica_num, job_num):
+                    return True
+            missed = self._own_end(replica_num, job_num, after=known)
+            if missed is not None:
+                break
         self._release()
-        return self.status is RunStatus.DONE
+        return self.status is RunStatus.DONE if missed is None else missed is JobStatus.DONE
 
     def exec(
         self,

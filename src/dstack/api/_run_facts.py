@@ -1,9 +1,14 @@
 """What a run is, as the server last said, and how this process is attached to it."""
 
 from dstack.api._attach import Attachment
-from dstack.protocol.statuses import RunStatus
-from dstack.protocol.views import InstanceView, JobView, RunView
+from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
+from dstack.protocol.views import AttemptView, InstanceView, JobView, RunView
 from dstack.spec.backends import BackendType
+
+MACHINE_REASONS = frozenset(
+    {JobReason.NO_CAPACITY, JobReason.INTERRUPTED, JobReason.INSTANCE_UNREACHABLE, JobReason.HOST_ERROR}
+)
+"""Why an attempt ends that its machine is to blame for, or the lack of one."""
 
 
 class RunFacts:
@@ -98,6 +103,27 @@ class RunFacts:
     def _instance(self) -> InstanceView | None:
         job = self._job(0, 0)
         return job.instance if job else None
+
+    def _attempts_ended(self, replica: int, node: int) -> int:
+        """Return how many attempts of a job have ended."""
+        job = self._job(replica, node)
+        return 0 if job is None else job.attempt - (not job.status.is_finished())
+
+    def _own_end(self, replica: int, node: int, *, after: int) -> JobStatus | None:
+        """Return the status of the latest attempt after number `after` that ended by itself; None where none has.
+
+        An attempt that its machine ended does not count: the next one takes its place.
+        """
+        job = self._job(replica, node)
+        attempts: list[JobView | AttemptView] = [] if job is None else [job, *reversed(job.earlier)]
+        return next(
+            (
+                one.status
+                for one in attempts
+                if one.attempt > after and one.status.is_finished() and one.reason not in MACHINE_REASONS
+            ),
+            None,
+        )
 
     def _job(self, replica: int, node: int) -> JobView | None:
         return next((job for job in self._view.jobs if (job.replica, job.node) == (replica, node)), None)

@@ -2,36 +2,159 @@
 
 import math
 import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from dstack.cli import words
 from dstack.cli.process import output
-from dstack.errors import ClientError
+from dstack.errors import ClientError, ResourceNotExistsError
 from dstack.kit.addresses import authority
-from dstack.protocol.statuses import RunStatus
+from dstack.kit.clock import SystemClock
+from dstack.protocol.statuses import JobStatus, RunStatus
 
 if TYPE_CHECKING:
     from dstack.api import Run
-    from dstack.protocol.views import PullView
+    from dstack.protocol.views import AttemptView, JobView, PullView
 
+WAITING = (JobStatus.SUBMITTED, JobStatus.PROVISIONING, JobStatus.PULLING)
+"""Before an attempt begins."""
 EDITORS = {"vscode": "VS Code", "cursor": "Cursor", "windsurf": "Windsurf"}
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
 
 
-def wait_until_running(run: "Run") -> None:
-    """Show what the run waits for, until it runs or has ended."""
+@dataclass(frozen=True, slots=True)
+class Which:
+    """One of a run's jobs, through all of its attempts."""
+
+    run: "Run"
+    replica: int = 0
+    node: int = 0
+
+    @property
+    def latest(self) -> "JobView | None":
+        """The job's latest attempt, as the run shows it; None before the run's first start.
+
+        Raises:
+            ResourceNotExistsError: the run has no such job.
+        """
+        jobs = self.run.view.jobs
+        found = next((one for one in jobs if (one.replica, one.node) == (self.replica, self.node)), None)
+        if found is None and (jobs or min(self.replica, self.node) < 0):
+            raise ResourceNotExistsError(f"The run `{self.run.name}` has no job {self.replica}/{self.node}")
+        return found
+
+    def attempt(self, number: int) -> "JobView | AttemptView | None":
+        """One attempt of the job, where it is known."""
+        latest = self.latest
+        known: list[JobView | AttemptView] = [] if latest is None else [*latest.earlier, latest]
+        return next((one for one in known if one.attempt == number), None)
+
+    def is_running(self, number: int) -> bool:
+        """Return whether just this attempt runs."""
+        latest = self.latest
+        return latest is not None and latest.attempt == number and latest.status is JobStatus.RUNNING
+
+    def has_begun(self, number: int) -> bool:
+        """Return whether an attempt may have printed something, or is over."""
+        latest = self.latest
+        if latest is None or latest.attempt < number:
+            return False
+        return latest.attempt > number or latest.status not in WAITING
+
+
+def go_along(
+    which: Which,
+    *,
+    shows_log: bool = True,
+    enter: Callable[[], None] | None = None,
+    since: datetime | None = None,
+    diagnose: bool = False,
+) -> None:
+    """Go along with a job until the run ends: the log of each attempt as it is printed, and a line for each.
+
+    Args:
+        which: the job.
+        shows_log: whether to show the log; else only the lines.
+        enter: opens the way into the job, as soon as an attempt of it runs.
+        since: leave out what was printed before.
+        diagnose: the agent's own log about the job instead.
+    """
+    run, number = which.run, _first_attempt(which, since)
+    while True:
+        wait_until_begun(which, number)
+        if which.attempt(number) is None:
+            return  # the run has ended before it
+        if which.is_running(number):
+            if enter is not None and run.ssh_host is None:
+                enter()
+            if shows_log:
+                again = f" again (attempt {number})" if number > 1 else ""
+                words.say(f"{run.name} is running{again}; its output follows")
+        if shows_log and _may_have_printed(which.attempt(number)):
+            write(run.logs(since, diagnose, which.replica, which.node, number))
+        if not _has_next(which, number):
+            return
+        number += 1
+
+
+def _first_attempt(which: Which, since: datetime | None) -> int:
+    """Return the number of the first attempt that was not over by then."""
+    latest = which.latest
+    over = [one for one in (latest.earlier if latest else ()) if since and one.finished_at and one.finished_at < since]
+    return 1 + len(over)
+
+
+def _may_have_printed(attempt: "JobView | AttemptView | None") -> bool:
+    """Return whether an attempt has, or may have, a log; many in a row may have failed without a machine."""
+    if attempt is None:
+        return False
+    return not attempt.status.is_finished() or attempt.started_at is not None or attempt.exit_code is not None
+
+
+def wait_until_begun(which: Which, number: int = 1) -> None:
+    """Show what an attempt waits for, until it has begun, or the run has ended."""
     told = -1
     with words.StatusLine() as line:
-        for now in run.changes():
-            if now.status is RunStatus.RUNNING or now.status.is_finished():
+        for now in which.run.changes():
+            if which.has_begun(number) or now.status.is_finished():
                 return
             if (pull := _pull_of(now)) is None:
-                line.set(f"{run.name}: {now.status}{f', {now.detail}' if now.detail else ''}")
+                is_told = number > 1 and now.status is RunStatus.PENDING  # by the line for the attempt before
+                line.set(_waiting_text(now, number), is_lasting=not is_told)
             else:
                 tenths = int(10 * pull.got_bytes / (pull.size_bytes or math.inf))
-                line.set(f"{run.name}: {pull_text(pull, with_bar=line.is_live)}", is_lasting=tenths > told)
+                line.set(f"{now.name}: {pull_text(pull, with_bar=line.is_live)}", is_lasting=tenths > told)
                 told = max(told, tenths)
+
+
+def _waiting_text(run: "Run", number: int) -> str:
+    if run.status is RunStatus.PENDING and (at := run.view.next_start_at) is not None:
+        return f"{run.name}: pending, attempt {number} starts at {words.clock(at, SystemClock().now())}"
+    return f"{run.name}: {run.status}{f', {run.detail}' if run.detail else ''}"
+
+
+def _has_next(which: Which, number: int) -> bool:
+    """Wait until another attempt follows this one, and write a line about how it ended; False where the run ends."""
+    for now in which.run.changes():
+        latest = which.latest
+        if (latest is not None and latest.attempt > number) or now.status is RunStatus.PENDING:
+            words.say(_attempt_text(which, number))
+            return True
+    return False
+
+
+def _attempt_text(which: Which, number: int) -> str:
+    run, tried = which.run, which.attempt(number)
+    if tried is None:
+        return f"{run.name}: attempt {number} ended"
+    why = words.why(tried.status, tried.reason, tried.detail)
+    at = run.view.next_start_at if run.status is RunStatus.PENDING else None
+    is_next = which.latest is not None and which.latest.attempt == number
+    then = f"; attempt {number + 1} starts at {words.clock(at, SystemClock().now())}" if at and is_next else ""
+    return f"{run.name}: attempt {number} {tried.status}{f' ({why})' if why else ''}{then}"
 
 
 def _pull_of(run: "Run") -> "PullView | None":
@@ -61,36 +184,41 @@ def attach(
         words.say(f"{EDITORS[link.partition(':')[0]]} opens it here: {link}")
 
 
-def write_log(run: "Run", *, replica: int = 0, job: int = 0) -> None:
-    """Write the log of one of the run's jobs to stdout, byte for byte, until the run has ended."""
-    for chunk in run.logs(replica_num=replica, job_num=job):
+def write(log: Iterable[bytes]) -> None:
+    """Write a log to stdout, byte for byte; on a terminal, what dstack prints next begins a line."""
+    last = b""
+    for chunk in log:
         with output():
             sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
+        last = chunk or last
+    if sys.stdout.isatty() and not last.endswith(b"\n") and last:
+        sys.stdout.buffer.write(b"\n")
+        sys.stdout.buffer.flush()
 
 
 def follow(run: "Run", *, shows_log: bool = True) -> int:
     """Go along with a run until it ends; returns the exit code for the command."""
-    from dstack.api import _ssh_config
-
     try:
-        wait_until_running(run)
-        try:
-            attach(run)
-            if run.editor_url is not None and run.ssh_host is not None:
-                way_in = _ssh_config.command(run.ssh_host)
-                words.say(f"`{way_in}` leads into it; later on, `dstack attach {run.name}` comes back to it")
-        except ClientError as error:  # the run goes on, and so can we, without its ports
-            words.say_error(error, label="warning")
-        if shows_log:
-            write_log(run)
-        else:
-            wait_until_ended(run)
+        go_along(Which(run), shows_log=shows_log, enter=lambda: _enter(run))
         return ended(run)
     except KeyboardInterrupt:
         return _interrupted(run)
     finally:
         run.detach()
+
+
+def _enter(run: "Run") -> None:
+    """Open the way into a run that was just submitted; a failure is a warning, since the run goes on without it."""
+    from dstack.api import _ssh_config
+
+    try:
+        attach(run)
+        if run.editor_url is not None and run.ssh_host is not None:
+            way_in = _ssh_config.command(run.ssh_host)
+            words.say(f"`{way_in}` leads into it; later on, `dstack attach {run.name}` comes back to it")
+    except ClientError as error:
+        words.say_error(error, label="warning")
 
 
 def wait_until_ended(run: "Run") -> None:

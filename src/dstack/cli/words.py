@@ -168,6 +168,12 @@ def age(then: datetime, now: datetime) -> str:
     return "now"
 
 
+def clock(then: datetime, now: datetime) -> str:
+    """Return a time as this machine's clock shows it, with its date where that is another day."""
+    here = then.astimezone()
+    return f"{here:%H:%M:%S}" if here.date() == now.astimezone().date() else f"{here:%Y-%m-%d %H:%M}"
+
+
 def why(status: RunStatus | JobStatus, reason: str | None, detail: str) -> str:
     """Why a run is as it is: what it waits for, or how it came to its end; nothing where all went well."""
     if status == RunStatus.DONE.value:

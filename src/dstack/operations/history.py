@@ -96,11 +96,14 @@ async def follow_events(
 
 @dataclass(frozen=True, slots=True)
 class LogCursor:
-    """Which log of which job, and from where. `offset` counts through all attempts of the job, one after the other."""
+    """Which log of which job, and from where. `offset` counts through all attempts of the job, one after the other,
+    or within the one that was asked for.
+    """
 
     run_id: str
     replica: int
     node: int
+    attempt: int | None
     stream: str
     offset: int
     """Of the first byte to be read that there is."""
@@ -121,24 +124,34 @@ class LogQuery:
     offset: int
     start: datetime | None
     """Instead of `offset`: skip what was printed before."""
+    attempt: int | None = None
+    """Only this attempt of the job; all of them without it."""
 
 
 async def open_log(context: Context, user: User, project: str, query: LogQuery) -> LogCursor:
     """Where to begin to read.
 
     Raises:
-        ResourceNotExistsError: there is no such run, or it has no such job.
+        ResourceNotExistsError: the run is missing, or it has no such job or attempt.
     """
 
     def read(tx: Tx) -> tuple[Run, list[str]]:
         run = get_run(tx, user, project, query.run)
-        return run, objects.attempts_of(tx, run.id, query.replica, query.node)[0]
+        return run, _attempts(tx, run.id, query.replica, query.node, query.attempt)[0]
 
     run, job_ids = await context.db.read(read)
     if not job_ids:
-        raise ResourceNotExistsError(f"The run `{run.name}` has no job {query.replica}/{query.node}")
+        attempt = "" if query.attempt is None else f" with an attempt {query.attempt}"
+        raise ResourceNotExistsError(f"The run `{run.name}` has no job {query.replica}/{query.node}{attempt}")
     offset, first, end = await asyncio.to_thread(_find, context, job_ids, query)
-    return LogCursor(run.id, query.replica, query.node, query.stream, first, first - offset, end)
+    return LogCursor(run.id, query.replica, query.node, query.attempt, query.stream, first, first - offset, end)
+
+
+def _attempts(tx: Tx, run_id: str, replica: int, node: int, attempt: int | None) -> tuple[list[str], bool]:
+    """Return the ids of the jobs whose logs are read, and whether nothing more can come."""
+    if attempt is None:
+        return objects.attempts_of(tx, run_id, replica, node)
+    return objects.attempt_of(tx, run_id, replica, node, attempt)
 
 
 def _find(context: Context, job_ids: list[str], query: LogQuery) -> tuple[int, int, int]:
@@ -162,27 +175,27 @@ def _offset_at(context: Context, job_ids: list[str], stream: str, start: datetim
 
 
 async def read_log(context: Context, cursor: LogCursor, *, follow: bool) -> AsyncIterator[Part]:
-    """The bytes from the cursor on; with `follow` until the run has ended and every byte of it has been given.
+    """Yield the bytes from the cursor on; with `follow` until the run, or the one attempt, has ended and all are given.
 
     What lies between the end of one part and the offset of the next is lost.
     """
-    offset, attempts, run_ended = cursor.offset, list[str](), False
+    offset, attempts, has_ended = cursor.offset, list[str](), False
     heard = {cursor.run_id}
 
     def attempts_of(tx: Tx) -> tuple[list[str], bool]:
-        return objects.attempts_of(tx, cursor.run_id, cursor.replica, cursor.node)
+        return _attempts(tx, cursor.run_id, cursor.replica, cursor.node, cursor.attempt)
 
     with context.signals.subscribe(cursor.run_id) as changes:
         while True:
             if cursor.run_id in heard:
-                attempts, run_ended = await context.db.read(attempts_of)
+                attempts, has_ended = await context.db.read(attempts_of)
                 if not attempts:
                     return  # the run was deleted meanwhile
                 changes.add(*attempts)
             while (part := await asyncio.to_thread(_read, context, attempts, cursor.stream, offset)) != (offset, b""):
                 offset = part.offset + len(part.data)
                 yield part
-            if run_ended or not follow:
+            if has_ended or not follow:
                 return
             await changes.wait()
             heard = changes.take()

@@ -144,6 +144,7 @@ def _run_view(
         status=run.status,
         reason=run.reason,
         detail=run.detail or _waiting_for(run, jobs, instances),
+        next_start_at=run.retry_at,
         type=run.type,
         spec=dict(run.spec),
         priority=run.priority,

@@ -243,6 +243,8 @@ class RunView(View):
     reason: JobReason | None
     detail: str
     """For people: why it ended, or what it waits for."""
+    next_start_at: datetime | None = None
+    """While it is pending: when its jobs start, for the first time or once more."""
     type: str
     spec: dict[str, Any]
     priority: int

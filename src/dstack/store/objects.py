@@ -147,7 +147,7 @@ def attempts_of_runs(tx: Tx, run_ids: Sequence[str]) -> dict[str, dict[tuple[int
 
 
 _ATTEMPTS = (
-    select(jobs.c.id, runs.c.finished_at)
+    select(jobs.c.id, jobs.c.attempt, jobs.c.finished_at.label("ended_at"), runs.c.finished_at)
     .join(runs, runs.c.id == jobs.c.run_id)
     .where(
         jobs.c.run_id == bindparam("run_id"),
@@ -162,6 +162,13 @@ def attempts_of(tx: Tx, run_id: str, replica: int, node: int) -> tuple[list[str]
     """The ids of all attempts of one job of a run, first to last, and whether the run has ended (or was deleted)."""
     rows = tx.select(_ATTEMPTS, {"run_id": run_id, "replica": replica, "node": node}).all()
     return [row.id for row in rows], not rows or rows[0].finished_at is not None
+
+
+def attempt_of(tx: Tx, run_id: str, replica: int, node: int, attempt: int) -> tuple[list[str], bool]:
+    """Return the id of one attempt of a job in a list, empty where it is missing, and whether it has ended."""
+    rows = tx.select(_ATTEMPTS, {"run_id": run_id, "replica": replica, "node": node}).all()
+    wanted = [row for row in rows if row.attempt == attempt]
+    return [row.id for row in wanted], all(row.ended_at is not None for row in wanted)
 
 
 def gang_of(tx: Tx, job: Job) -> list[Job]:

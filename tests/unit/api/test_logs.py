@@ -17,10 +17,10 @@ from .conftest import Answer, Asked, FakeServer
 LOG = bytes(range(256)) * 40 + b"no newline at the end"
 
 
-def run(status: str, job_status: str | None = None) -> RunView:
+def run(status: str, job_status: str | None = None, attempt: int = 1) -> RunView:
     at = "2030-01-01T00:00:00Z"
     job = dict.fromkeys(("reason", "exit_code", "signal", "started_at", "finished_at", "instance"))
-    job |= {"id": "1", "replica": 0, "node": 0, "attempt": 0, "status": job_status or status, "detail": ""}
+    job |= {"id": "1", "replica": 0, "node": 0, "attempt": attempt, "status": job_status or status, "detail": ""}
     view = dict.fromkeys(("reason", "started_at", "finished_at"))
     view |= {"id": "1", "name": "r", "project": "p", "user": "u", "status": status, "detail": "", "type": "task"}
     rest = {"spec": {}, "priority": 0, "submitted_at": at, "cursor": 7}
@@ -115,6 +115,20 @@ def test_a_new_attempt_is_waited_for_after_the_job_has_ended(server: FakeServer,
     views = [run("running", "failed"), run("running", "failed"), run("running"), run("done")]
     assert b"".join(reader(transport, *views).follow(run("running"))) == LOG
     assert [query.get("offset") for query in log.asked] == [None, "3000", "3000", str(len(LOG))]
+
+
+def test_log_of_one_attempt_ends_with_it_though_the_run_goes_on(server: FakeServer, transport: Transport) -> None:
+    log = Log(server, (3000, False))
+    views = [run("pending", "failed", attempt=2)]
+    assert b"".join(reader(transport, *views, attempt="2").follow(run("running", attempt=2))) == LOG
+    assert {query["attempt"] for query in log.asked} == {"2"}
+
+
+def test_log_of_a_run_without_jobs_waits_for_its_first_start(server: FakeServer, transport: Transport) -> None:
+    scheduled = run("pending", "submitted").model_copy(update={"jobs": []})
+    log = Log(server)
+    assert b"".join(reader(transport, run("done")).follow(scheduled)) == LOG
+    assert len(log.asked) == 1
 
 
 def test_a_server_that_stays_away_is_told_after_all_patience(

@@ -80,8 +80,11 @@ class OneRun:
         server.answer = self.answer
 
     def move(self, status: str, **changes: Any) -> None:
-        self.run["status"] = status
         self.jobs[0] |= {"status": status, **changes}
+        self.move_run(status)
+
+    def move_run(self, status: str) -> None:
+        self.run["status"] = status
         self.cursor += 1
         event = {
             "seq": self.cursor,
@@ -118,7 +121,7 @@ class OneRun:
 
 def job(number: int = 0, **changes: Any) -> dict[str, Any]:
     one = dict.fromkeys(("reason", "exit_code", "signal", "started_at", "finished_at", "instance"))
-    one |= {"id": f"{number}j", "replica": 0, "node": number, "attempt": 0, "status": "submitted", "detail": ""}
+    one |= {"id": f"{number}j", "replica": 0, "node": number, "attempt": 1, "status": "submitted", "detail": ""}
     return {**one, "submitted_at": AT, "ports": {}, **changes}
 
 
@@ -363,6 +366,42 @@ def test_attaching_to_what_ends_before_it_runs(client: Client, one: OneRun, stat
     assert run.ports is None
     run.detach()
     run.detach()
+
+
+@pytest.mark.parametrize(
+    ("ended", "reason", "expected"),
+    [
+        ("failed", "container_exited_with_error", False),
+        ("failed", "creating_container_error", False),
+        ("done", "exited", True),
+    ],
+)
+def test_attaching_returns_when_an_attempt_was_too_quick(
+    client: Client, one: OneRun, ended: str, reason: str, expected: bool
+) -> None:
+    run = found(client)
+    one.jobs[0] |= {"status": ended, "reason": reason}
+    threading.Thread(target=one.move_run, args=("pending",)).start()
+    assert run.attach() is expected
+    assert run.ports is None and run.status is RunStatus.PENDING
+
+
+def test_attaching_waits_for_the_next_attempt_where_no_machine_was_to_be_had(client: Client, one: OneRun) -> None:
+    run = found(client)
+    one.jobs[0] |= {"status": "failed", "reason": "no_capacity"}
+    one.move_run("pending")
+    one.jobs[0] = job(attempt=2, status="done", reason="exited", earlier=[one.jobs[0] | {"instance_id": None}])
+    one.move_run("pending")
+    assert run.attach() is True
+
+
+def test_attaching_anew_waits_for_an_attempt_that_is_new(client: Client, one: OneRun) -> None:
+    one.jobs[0] |= {"status": "failed", "reason": "container_exited_with_error", "attempt": 1}
+    one.move_run("pending")
+    run = found(client)
+    one.jobs[0] = job(attempt=2, status="done", reason="exited", earlier=[one.jobs[0] | {"instance_id": None}])
+    threading.Thread(target=one.move_run, args=("pending",)).start()
+    assert run.attach() is True
 
 
 def test_attaching_tells_what_the_server_refuses(client: Client, one: OneRun, server: FakeServer) -> None:

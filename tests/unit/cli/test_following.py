@@ -2,16 +2,16 @@
 
 import io
 from collections.abc import Iterator
-from types import SimpleNamespace
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
 
 from dstack.api import Run
-from dstack.cli import following
-from dstack.errors import SSHError
-from dstack.protocol.statuses import RunStatus
-from dstack.protocol.views import PullView
+from dstack.api._run_facts import RunFacts
+from dstack.cli import following, words
+from dstack.errors import ResourceNotExistsError, SSHError
+from dstack.protocol.views import PullView, RunView
 
 
 class Terminal(io.StringIO):
@@ -19,35 +19,59 @@ class Terminal(io.StringIO):
         return True
 
 
-class StandIn:
-    """A run of which a test says how it goes."""
+AT = "2030-01-01T00:00:00Z"
 
-    def __init__(self, status: str, exit_code: int | None = None, detail: str = "", reason: str | None = None) -> None:
-        self.name = "hello"
-        self.status = RunStatus(status)
-        self.exit_code = exit_code
-        self.detail = detail
-        self.reason = reason
-        self.ports: dict[int, int] | None = {80: 8000}
-        self.editor_url: str | None = None
-        self.ssh_host: str | None = "hello"
+
+def job(attempt: int = 1, status: str = "running", **changes: Any) -> dict[str, Any]:
+    one = dict.fromkeys(("reason", "exit_code", "signal", "started_at", "finished_at", "instance", "instance_id"))
+    one |= {"id": f"{attempt}j", "replica": 0, "node": 0, "attempt": attempt, "status": status, "detail": ""}
+    return {**one, "submitted_at": AT, "ports": {}, **changes}
+
+
+def failed(attempt: int) -> dict[str, Any]:
+    return job(attempt, "failed", reason="container_exited_with_error", detail="exit code 3", exit_code=3)
+
+
+def view(status: str, *tries: dict[str, Any], **changes: Any) -> RunView:
+    """A run with the tries of its only job, and how it is just now."""
+    jobs = [{**tries[-1], "earlier": list(tries[:-1])}] if tries else []
+    one: dict[str, Any] = dict.fromkeys(("reason", "started_at", "finished_at"))
+    one |= {"id": "1r", "name": "hello", "project": "main", "user": "me", "status": status, "detail": "", "cursor": 1}
+    rest = {"type": "task", "spec": {"configuration": {}}, "priority": 0, "submitted_at": AT, "jobs": jobs}
+    return RunView.model_validate({**one, **rest, **changes})
+
+
+class StandIn(RunFacts):
+    """A run of which a test gives all views, one after the other, and what each attempt prints."""
+
+    def __init__(self, *views: RunView, logs: tuple[bytes, ...] = (b"a line\n\xff",)) -> None:
+        super().__init__(views[0])
+        self.views = list(views[1:])
+        self.printed = logs
         self.done: list[str] = []
-        self.pulls: list[PullView] = []
         self.attach_error: Exception | None = None
         self.interrupts_log = False
 
     @property
-    def view(self) -> SimpleNamespace:
-        """With the image of its only job as far as it is just now."""
-        return SimpleNamespace(jobs=[SimpleNamespace(pull=self.pulls[0])])
+    def ports(self) -> dict[int, int] | None:
+        return {80: 8000}
+
+    @property
+    def ssh_host(self) -> str | None:
+        return "hello" if "attach" in self.done else None
+
+    @property
+    def editor_url(self) -> str | None:
+        return None
+
+    def move(self) -> None:
+        self._view = self.views.pop(0)
 
     def changes(self) -> Iterator["StandIn"]:
-        end, self.status = self.status, RunStatus.PROVISIONING
-        while self.pulls:
-            yield self
-            del self.pulls[0]
-        self.status = end
         yield self
+        while self.views:
+            self.move()
+            yield self
 
     def attach(self, **options: Any) -> bool:
         self.done.append("attach")
@@ -55,16 +79,24 @@ class StandIn:
             raise self.attach_error
         return True
 
-    def logs(self, **which: int) -> Iterator[bytes]:
-        yield b"a line\n\xff"
+    def logs(self, since: datetime | None, diagnose: bool, replica: int, node: int, attempt: int) -> Iterator[bytes]:
+        yield self.printed[attempt - 1]
         if self.interrupts_log:
             raise KeyboardInterrupt
+        while self.view.jobs[0].attempt == attempt and not self.view.jobs[0].status.is_finished() and self.views:
+            self.move()
 
     def stop(self) -> None:
         self.done.append("stop")
 
     def detach(self) -> None:
         self.done.append("detach")
+
+
+def running(status: str, code: int | None, detail: str = "", reason: str | None = None) -> StandIn:
+    """A run that runs when it is first seen, and then ends."""
+    end = view(status, job(status=status, exit_code=code), reason=reason, detail=detail)
+    return StandIn(view("running", job()), end)
 
 
 def follow(run: StandIn) -> int:
@@ -74,42 +106,99 @@ def follow(run: StandIn) -> int:
 @pytest.mark.parametrize(
     ("run", "code", "says"),
     [
-        (StandIn("done", 0), 0, "hello: done\n"),
-        (StandIn("failed", 3, "exit code 3", "executor_error"), 3, "hello: failed (executor error: exit code 3)\n"),
-        (StandIn("failed", 3, "exit code 3", "container_exited_with_error"), 3, "hello: failed (exit code 3)\n"),
-        (StandIn("failed", None, "", "no_capacity"), 1, "hello: failed (no capacity)\n"),
-        (
-            StandIn("terminated", 143, "", "stopped_by_user"),
-            143,
-            "hello: terminated (stopped by user)\n",
-        ),
-        (StandIn("terminated", 0, "", "stopped_by_user"), 1, "hello: terminated (stopped by user)\n"),
+        (running("done", 0), 0, "hello: done\n"),
+        (running("failed", 3, "exit code 3", "executor_error"), 3, "hello: failed (executor error: exit code 3)\n"),
+        (running("failed", 3, "exit code 3", "container_exited_with_error"), 3, "hello: failed (exit code 3)\n"),
+        (running("failed", None, "", "no_capacity"), 1, "hello: failed (no capacity)\n"),
+        (running("terminated", 143, "", "stopped_by_user"), 143, "hello: terminated (stopped by user)\n"),
+        (running("terminated", 0, "", "stopped_by_user"), 1, "hello: terminated (stopped by user)\n"),
     ],
 )
-def test_the_exit_code_is_the_jobs_and_the_end_is_told(
+def test_exit_code_is_the_jobs_and_the_end_is_reported(
     capfdbinary: pytest.CaptureFixture[bytes], run: StandIn, code: int, says: str
 ) -> None:
     assert follow(run) == code
     output = capfdbinary.readouterr()
     assert output.out == b"a line\n\xff"
-    assert output.err.decode() == f"Port 80 of `hello` is at localhost:8000\n{says}"
+    port = "Port 80 of `hello` is at localhost:8000\n"
+    assert output.err.decode() == f"{port}hello is running; its output follows\n{says}"
     assert run.done == ["attach", "detach"]
+
+
+NEXT = "2030-01-01T00:00:05Z"
+TWO_FAILURES = (
+    view("submitted", job(status="submitted")),
+    view("pending", failed(1), next_start_at=NEXT),
+    view("pending", failed(1), failed(2), next_start_at=NEXT),
+    view("done", failed(1), failed(2), job(3, "done", exit_code=0)),
+)
+
+
+def test_each_attempt_that_fails_at_once_has_its_output_and_a_line(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    run = StandIn(*TWO_FAILURES, logs=(b"one\n", b"two\n", b"three\n"))
+    assert follow(run) == 0
+    output = capfdbinary.readouterr()
+    assert output.out == b"one\ntwo\nthree\n"
+    at = words.clock(datetime.fromisoformat(NEXT), datetime.now(UTC))
+    assert output.err.decode() == (
+        "hello: submitted\n"
+        f"hello: attempt 1 failed (exit code 3); attempt 2 starts at {at}\n"
+        f"hello: attempt 2 failed (exit code 3); attempt 3 starts at {at}\n"
+        "hello: done\n"
+    )
+    assert run.done == ["detach"], "no attempt ran for long enough to be attached to"
+
+
+def test_log_of_a_finished_run_has_a_line_between_attempts(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    run = StandIn(
+        view("failed", failed(1), job(2, "failed", reason="no_capacity"), failed(3)), logs=(b"a\n", b"", b"c\n")
+    )
+    following.go_along(following.Which(cast(Run, run)))
+    output = capfdbinary.readouterr()
+    assert output.out == b"a\nc\n"
+    assert output.err.decode() == "hello: attempt 1 failed (exit code 3)\nhello: attempt 2 failed (no capacity)\n"
+
+
+def test_a_later_attempt_that_runs_is_attached_to(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    views = [
+        view("pending", failed(1), next_start_at=NEXT),
+        view("running", failed(1), job(2)),
+        view("failed", failed(1), failed(2)),
+    ]
+    run = StandIn(*views, logs=(b"one\n", b"two\n"))
+    assert follow(run) == 3
+    assert run.done == ["attach", "detach"]
+    assert "hello is running again (attempt 2); its output follows\n" in capfdbinary.readouterr().err.decode()
+
+
+def test_only_attempts_after_a_time_are_shown(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    tries = [failed(number) | {"finished_at": f"2030-01-01T00:0{number}:00Z"} for number in (1, 2)]
+    run = StandIn(view("failed", *tries), logs=(b"one\n", b"two\n"))
+    following.go_along(following.Which(cast(Run, run)), since=datetime(2030, 1, 1, 0, 1, 30, tzinfo=UTC))
+    assert capfdbinary.readouterr().out == b"two\n"
+
+
+def test_a_missing_job_is_reported_instead_of_awaited() -> None:
+    with pytest.raises(ResourceNotExistsError, match="The run `hello` has no job 0/7"):
+        following.go_along(following.Which(cast(Run, running("done", 0)), node=7))
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_a_pull_is_a_bar_on_one_line_and_elsewhere_a_line_for_each_tenth(
     monkeypatch: pytest.MonkeyPatch, is_terminal: bool
 ) -> None:
-    run = StandIn("running")
-    run.pulls = [
-        PullView(got_bytes=0, size_bytes=None, layers=3, layers_ready=1),
-        PullView(got_bytes=1_000_000, size_bytes=10_000_000, layers=3, layers_ready=1),
-        PullView(got_bytes=1_400_000, size_bytes=10_000_000, layers=3, layers_ready=1),
-        PullView(got_bytes=5_000_000, size_bytes=10_000_000, layers=3, layers_ready=2),
+    pulls = [(0, None, 1), (1_000_000, 10_000_000, 1), (1_400_000, 10_000_000, 1), (5_000_000, 10_000_000, 2)]
+    views = [
+        view(
+            "provisioning",
+            job(status="pulling", pull=PullView(got_bytes=got, size_bytes=size, layers=3, layers_ready=ready)),
+        )
+        for got, size, ready in pulls
     ]
+    run = StandIn(*views, view("running", job()))
     stream = Terminal() if is_terminal else io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
-    following.wait_until_running(cast(Run, run))
+    following.wait_until_begun(following.Which(cast(Run, run)))
     bar = "hello: pulling the image  [############------------]  50%  5.0 of 10.0 MB, 2 of 3 layers"
     if is_terminal:
         lines = stream.getvalue().split("\r")
@@ -124,11 +213,13 @@ def test_a_pull_is_a_bar_on_one_line_and_elsewhere_a_line_for_each_tenth(
 
 
 def test_a_tunnel_that_fails_is_a_warning_and_the_log_goes_on(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    run = StandIn("done", 0)
+    run = running("done", 0)
     run.attach_error = SSHError("The tunnel is gone", hint="Try again")
     assert follow(run) == 0
     output = capfdbinary.readouterr()
-    assert output.err.decode() == "warning: The tunnel is gone\nhint: Try again\nhello: done\n"
+    assert output.err.decode() == (
+        "warning: The tunnel is gone\nhint: Try again\nhello is running; its output follows\nhello: done\n"
+    )
     assert output.out == b"a line\n\xff"
 
 
@@ -144,7 +235,7 @@ def test_a_tunnel_that_fails_is_a_warning_and_the_log_goes_on(capfdbinary: pytes
 def test_ctrl_c_asks_where_there_is_a_terminal_and_stops_where_there_is_none(
     monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], stdin: io.StringIO, expected: list[str]
 ) -> None:
-    run = StandIn("running")
+    run = StandIn(view("running", job()))
     run.interrupts_log = True
     monkeypatch.setattr("sys.stdin", stdin)
     assert follow(run) == 130
@@ -159,7 +250,7 @@ def test_a_second_ctrl_c_leaves_the_run_running(monkeypatch: pytest.MonkeyPatch)
         def readline(self, *arguments: Any) -> str:
             raise KeyboardInterrupt
 
-    run = StandIn("running")
+    run = StandIn(view("running", job()))
     run.interrupts_log = True
     monkeypatch.setattr("sys.stdin", Impatient())
     assert follow(run) == 130

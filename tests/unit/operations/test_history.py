@@ -12,7 +12,7 @@ from dstack.logs.gaps import Gap
 from dstack.operations import history, runs
 from dstack.operations.context import Context
 from dstack.operations.history import LogCursor, LogQuery, Sign
-from dstack.protocol.statuses import RunStatus
+from dstack.protocol.statuses import JobStatus, RunStatus
 from dstack.server.http.history import bytes_of_log, sse_of_log
 from dstack.store import commits
 from dstack.store.tx import Tx
@@ -113,3 +113,20 @@ async def test_the_events_of_a_run_end_when_it_is_deleted(context: Context) -> N
     ending = asyncio.create_task(anext(events, None))
     await runs.delete(context, ADA, "main", "hello")
     assert await ending is None
+
+
+async def test_log_of_one_attempt_has_offsets_of_its_own_and_ends_with_it(context: Context) -> None:
+    def waiting(tx: Tx) -> None:
+        ended = job(id="1-job", attempt=1, status=JobStatus.FAILED, finished_at=NOW, version=0)
+        commits.add_run(tx, run(status=RunStatus.PENDING), [ended, job(id="2-job", attempt=2, version=0)], actor="ada")
+
+    await context.db.write(waiting)
+    context.logs.append("1-job", "job", 0, 10.0, b"first")
+    context.logs.append("2-job", "job", 0, 40.0, b"second")
+    for attempt, data in ((1, b"first"), (2, b"second")):
+        cursor = await history.open_log(context, ADA, "main", replace(QUERY, attempt=attempt))
+        assert (cursor.offset, cursor.end) == (0, len(data))
+        parts = [part async for part in history.read_log(context, cursor, follow=attempt == 1)]
+        assert parts == [Part(0, data)], "the first has ended, and is followed to its end though the run goes on"
+    with pytest.raises(ResourceNotExistsError, match="The run `hello` has no job 0/0 with an attempt 3"):
+        await history.open_log(context, ADA, "main", replace(QUERY, attempt=3))

@@ -115,9 +115,10 @@ class Run:
         diagnose: bool = False,
         replica_num: int = 0,
         job_num: int = 0,
+        attempt: int | None = None,
     ) -> AsyncIterator[bytes]:
         """Yield what the job prints, from the start (or `start_time`) and on until the run has ended."""
-        return self._threads.stream(self._run.logs(start_time, diagnose, replica_num, job_num))
+        return self._threads.stream(self._run.logs(start_time, diagnose, replica_num, job_num, attempt))
 
     async def metrics(
         self, start_time: datetime | None = None, replica_num: int = 0, job_num: int = 0

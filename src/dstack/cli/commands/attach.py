@@ -24,18 +24,19 @@ def run(arguments: argparse.Namespace) -> int:
     from dstack.cli import following, words
     from dstack.cli.clients import client_of, get_run
 
-    which = {"replica": arguments.replica, "job": arguments.job}
     one = get_run(client_of(arguments), arguments.run_name)
-    try:
-        following.wait_until_running(one)
-        following.attach(one, bind_address=arguments.host, ports=arguments.ports, **which)
+
+    def enter() -> None:
+        following.attach(
+            one, bind_address=arguments.host, ports=arguments.ports, replica=arguments.replica, job=arguments.job
+        )
         if one.ssh_host is not None:
             way_in = _ssh_config.command(one.ssh_host)
             words.say(f"Attached to `{one.name}`: `{way_in}` leads into it. Ctrl-C leaves, and the run goes on")
-        if arguments.logs:
-            following.write_log(one, **which)
-        else:
-            following.wait_until_ended(one)
+
+    try:
+        which = following.Which(one, arguments.replica, arguments.job)
+        following.go_along(which, shows_log=arguments.logs, enter=enter)
         return following.ended(one)
     except KeyboardInterrupt:
         words.say(f"\nDetached from `{one.name}`, which goes on")

@@ -23,18 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the log to stdout."""
-    import sys
-
+    from dstack.cli import following
     from dstack.cli.clients import client_of, get_run
-    from dstack.cli.process import output
     from dstack.kit.clock import SystemClock
 
     since = since_of(arguments.since, SystemClock().now()) if arguments.since else None
     one = get_run(client_of(arguments), arguments.run_name)
-    for chunk in one.logs(since, arguments.diagnose, arguments.replica, arguments.job):
-        with output():
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
+    which = following.Which(one, arguments.replica, arguments.job)
+    following.go_along(which, since=since, diagnose=arguments.diagnose)
     return 0
 
 

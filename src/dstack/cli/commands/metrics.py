@@ -31,11 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show what each job uses, once or until the run has ended."""
     from dstack.cli.clients import client_of, get_run
-    from dstack.cli.following import wait_until_running
+    from dstack.cli.following import Which, wait_until_begun
 
     one = get_run(client_of(arguments), arguments.run_name)
     if arguments.watch:
-        wait_until_running(one)
+        wait_until_begun(Which(one))
     while True:
         views = [one.metrics(replica_num=job.replica, job_num=job.node) for job in one.view.jobs]
         _show(one, views, arguments)

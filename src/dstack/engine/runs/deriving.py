@@ -6,7 +6,7 @@ from dstack.domain.objects import Job, Next, Run, RunView
 from dstack.domain.reasons import job_status_of
 from dstack.domain.retries import failing_since, retry_at
 from dstack.domain.specs import configuration_in, retry_policy_of
-from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
+from dstack.protocol.statuses import JobReason, JobStatus, RunStatus, cause_text
 
 _STARTING = (JobStatus.PROVISIONING, JobStatus.PULLING)
 
@@ -52,8 +52,8 @@ def _retry_or_end(view: RunView, failed: Job) -> Next:
     unfinished = [job for job in view.jobs if not job.status.is_finished()]
     if unfinished:
         return Next(tuple(_ask(job, JobReason.SERVER) for job in unfinished if job.stop_asked is None))
-    why = f" ({failed.detail})" if reason is JobReason.HOST_ERROR else ""
-    detail = f"attempt {failed.attempt} ended with {reason}{why}; the next one starts at {at:%H:%M:%S} UTC"
+    why = cause_text(reason, failed.detail)
+    detail = f"attempt {failed.attempt} failed ({why}); attempt {failed.attempt + 1} starts at {at:%H:%M:%S} UTC"
     pending = replace(
         run, status=RunStatus.PENDING, status_since=view.now, retry_at=at, failing_since=since, detail=detail
     )

@@ -7,7 +7,7 @@ from dstack.domain.reasons import run_status_of
 from dstack.domain.schedules import next_start
 from dstack.domain.specs import configuration_in
 from dstack.engine.runs.deriving import ask_to_stop
-from dstack.protocol.statuses import JobReason, RunStatus
+from dstack.protocol.statuses import JobReason, RunStatus, cause_text
 
 
 def wind_down(view: RunView) -> Next:
@@ -34,8 +34,8 @@ def _await_next_start(view: RunView) -> Next | None:
     at = next_start(schedule.cron, view.now) if schedule is not None and run.stop_asked is None else None
     if at is None:
         return None
-    before = "the last one went well" if run.reason is JobReason.EXITED else f"the last one ended with {run.reason}"
-    detail = f"the next start is at {at:%Y-%m-%d %H:%M} UTC; {before}"
+    before = "was done" if run.reason is JobReason.EXITED else f"ended ({cause_text(run.reason, run.detail)})"
+    detail = f"the last attempt {before}; the next one starts at {at:%Y-%m-%d %H:%M} UTC"
     pending = replace(
         run,
         status=RunStatus.PENDING,

@@ -62,6 +62,7 @@ class LogParams(BaseModel):
 
     replica: Count = 0
     node: Count = 0
+    attempt: Annotated[int, Field(ge=1, le=COUNT_MAX)] | None = None
     stream: Literal["job", "agent"] = "job"
     offset: Count = 0
     start_time: AwareDatetime | None = None
@@ -81,7 +82,7 @@ async def read_logs(
     """Log bytes, from a cursor on."""
     offset = last_event_id or params.offset
     start = None if last_event_id else params.start_time
-    query = LogQuery(run, params.replica, params.node, params.stream, offset, start)
+    query = LogQuery(run, params.replica, params.node, params.stream, offset, start, params.attempt)
     cursor = await history.open_log(context, user, project, query)
     headers = {
         "Dstack-Log-Offset": str(cursor.offset),
