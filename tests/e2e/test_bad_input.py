@@ -75,7 +75,9 @@ def test_impossible_resources_are_refused_with_what_is_asked_and_what_this_machi
     size = r"[\d.]+[MGT]B"
     lacks = re.escape(lacks).replace(r"\{memory\}", size).replace(r"\{disk\}", size)
     lacks = lacks.replace(r"\{cpus\}", str(home.cpus())).replace(r"\{gpus\}", ".+")
-    assert re.fullmatch(f"{pattern}{lacks}\nhint: Ask for less, or allow other backends\n", result.stderr)
+    plan, mark, error = result.stderr.partition("error: ")
+    assert "\nResources " in plan
+    assert re.fullmatch(f"{pattern}{lacks}\nhint: Ask for less, or allow other backends\n", mark + error)
     assert home.runs() == []
 
 

@@ -1,8 +1,10 @@
 """The client that a command speaks through."""
 
 import argparse
+from collections.abc import Iterable
 
 from dstack.api import Client, Run
+from dstack.cli import words
 from dstack.errors import ResourceNotExistsError
 from dstack.kit.text import nearest
 
@@ -10,6 +12,20 @@ from dstack.kit.text import nearest
 def client_of(arguments: argparse.Namespace) -> Client:
     """The client for the project that was asked for."""
     return Client.from_config(project_name=getattr(arguments, "project", None))
+
+
+def get_runs(client: Client, names: Iterable[str]) -> tuple[list[Run], int]:
+    """Return the latest runs of those names, each once, and how many are missing; those are reported on the way."""
+    found: dict[str, Run] = {}
+    missing = 0
+    for name in names:
+        try:
+            run = get_run(client, name)
+            found.setdefault(run.id, run)
+        except ResourceNotExistsError as error:
+            words.say_error(error)
+            missing += 1
+    return list(found.values()), missing
 
 
 def get_run(client: Client, name: str) -> Run:

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from dstack import __version__
 from dstack.cli import process, words
@@ -16,6 +16,15 @@ COMMANDS = (
     *("apply", "attach", "audit", "config", "delete", "event", "exec", "init", "logs", "metrics", "offer"),
     *("pool", "project", "ps", "run", "schema", "secret", "server", "stop"),
 )
+
+PLANNED = {
+    "fleet": "`dstack pool` shows the machines there are",
+    "gateway": "`dstack attach RUN` forwards the port of a service to this machine",
+    "volume": "`volumes` of a configuration may name folders of the machine",
+    "login": "`dstack project add` adds a server with a token",
+    "completion": "`dstack --help` shows all commands",
+}
+"""Commands that later versions have, and what to use until then."""
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
@@ -30,7 +39,17 @@ class Command(Protocol):
     run: Callable[[argparse.Namespace], int]
 
 
-class _One(argparse.ArgumentParser):
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors break between words on a terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        """Write the usage and the error, and exit with 2."""
+        self.print_usage(sys.stderr)
+        words.say(f"{self.prog}: error: {message}")
+        self.exit(2)
+
+
+class _One(_Parser):
     """The arguments of one command; what it does not know is answered with its own usage and the nearest option."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -49,10 +68,13 @@ class _One(argparse.ArgumentParser):
         return f"there is no option `{word}`{advice} `{self.prog} --help` shows all"
 
 
-class _Root(argparse.ArgumentParser):
+class _Root(_Parser):
     """A word that is no command is answered with the nearest one, and not with all of them."""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
+        planned = next((word for word in (value, value.removesuffix("s")) if word in PLANNED), None)
+        if planned is not None and value not in COMMANDS:
+            self.error(f"`dstack {value}` is not in this version yet; until then, {PLANNED[planned]}")
         if action.choices is not None and value not in COMMANDS:
             guess = nearest(value, COMMANDS)
             advice = f"; did you mean `{guess}`?" if guess else "."

@@ -17,19 +17,18 @@ if TYPE_CHECKING:
 
     from dstack.protocol.views import OfferView
 
-RED, GREEN, YELLOW, BOLD = "31", "32", "33", "1"
+RED, GREEN, YELLOW, BLUE, BOLD = "31", "32", "33", "36", "1"
 COLUMNS = 80
-"""How wide a terminal is that does not say so."""
-LAST_CELL_MIN = 24
-"""How much is shown of a table's last cell at least, if need be on a second line."""
+"""How wide a terminal is that does not report its width."""
 CELL_MIN = 12
-"""How much is shown at least of another cell that is cut for it."""
+"""The characters that a cell keeps at least when its column is made narrower."""
+INDENT = "    "
+"""Before a table's last cell where it has lines of its own."""
 STATUS_COLORS = {
-    "running": GREEN,
-    "done": GREEN,
-    "failed": RED,
-    "terminated": YELLOW,
-    "terminating": YELLOW,
+    **dict.fromkeys(("running", "done", "busy", "idle", "claimed"), GREEN),
+    **dict.fromkeys(("failed", "aborted", "orphan", "duplicate", "missing"), RED),
+    **dict.fromkeys(("terminated", "terminating"), YELLOW),
+    **dict.fromkeys(("pending", "submitted", "provisioning", "pulling"), BLUE),
 }
 
 
@@ -44,8 +43,8 @@ def colored(text: str, color: str, file: TextIO) -> str:
 
 
 def say(text: str) -> None:
-    """Write a message for people to stderr; where that takes nothing, the work goes on without it."""
-    _to_stderr(f"{text}\n")
+    """Write a message for people to stderr, broken between words on a terminal; a failure to write is ignored."""
+    _to_stderr(f"{wrapped(text, sys.stderr)}\n")
 
 
 def _to_stderr(text: str) -> None:
@@ -57,15 +56,59 @@ def _to_stderr(text: str) -> None:
 
 
 def say_error(error: DstackError, label: str = "error") -> None:
-    """What went wrong and what to do next, to stderr."""
-    say(f"{colored(label, RED, sys.stderr)}: {error.message}")
+    """Write to stderr what went wrong and what to do next."""
+    _say_labelled(label, error.message, RED)
     if error.hint:
-        say(f"{colored('hint', BOLD, sys.stderr)}: {error.hint}")
+        _say_labelled("hint", error.hint, BOLD)
 
 
 def say_warning(text: str) -> None:
-    """What works, and should be done otherwise, to stderr."""
-    say(f"{colored('warning', YELLOW, sys.stderr)}: {text}")
+    """Write to stderr what works, and should be done otherwise."""
+    _say_labelled("warning", text, YELLOW)
+
+
+def _say_labelled(label: str, text: str, color: str) -> None:
+    shown = wrapped(f"{label}: {text}", sys.stderr)
+    _to_stderr(f"{colored(label, color, sys.stderr)}{shown.removeprefix(label)}\n")
+
+
+def wrapped(text: str, file: TextIO, indent: str = "") -> str:
+    """Return the text with breaks between words where a terminal's lines end; unchanged for other files.
+
+    Args:
+        text: one line or more.
+        file: where it is to be shown.
+        indent: what each line after a break begins with.
+    """
+    if not file.isatty():
+        return text
+    columns = columns_of(file)
+    return "\n".join(
+        line if len(line) <= columns else "\n".join(lines_within(line, columns, indent)) for line in text.split("\n")
+    )
+
+
+def lines_within(text: str, columns: int, indent: str = "") -> list[str]:
+    """Return a line as several that fit, broken between words, and not inside a command in backticks that fits.
+
+    Examples:
+        >>> lines_within("first `dstack ps -a`, then look", 16)
+        ['first', '`dstack ps -a`,', 'then look']
+    """
+    import re
+    import textwrap
+
+    whole = re.sub(r"`[^`]*`", lambda code: code[0].replace(" ", "\0"), text)
+    lines = textwrap.wrap(
+        whole,
+        columns,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+        drop_whitespace=True,
+    )
+    return [line.replace("\0", " ") for line in lines]
 
 
 def bar(done: float, whole: float, width: int = 24) -> str:
@@ -111,46 +154,71 @@ def cut(text: str, width: int) -> str:
 
 
 def table(
-    headers: Sequence[str], rows: Iterable[Sequence[str]], *, file: TextIO | None = None, is_cut: bool = False
+    headers: Sequence[str], rows: Iterable[Sequence[str]], *, file: TextIO | None = None, is_fitted: bool = False
 ) -> str:
-    """Aligned columns, two spaces apart, with the header in bold and statuses in colour where colours make sense.
+    """Return aligned columns, two spaces apart, with the header in bold and statuses in colour on a terminal.
 
     Args:
         headers: the first line.
         rows: the others.
         file: where it is to be shown; stdout without it.
-        is_cut: whether lines end where a terminal does: the last column is cut to fit, and where next to nothing would
-            be left of it, the widest of the others but the first.
+        is_fitted: whether lines end where a terminal does. Columns between the first and the last are cut to fit or
+            left out; a last cell that is too long has lines of its own below its row.
     """
     file = file or sys.stdout
     lines = [tuple(headers), *(tuple(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
-    if is_cut and file.isatty():
-        widths = _fitting(widths, _columns(file))
-        lines = [tuple(map(cut, line, widths)) for line in lines]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    text[0] = colored(text[0], BOLD, file)
-    for row, line in enumerate(lines[1:], start=1):
-        for cell in line:
-            if cell in STATUS_COLORS:
-                text[row] = text[row].replace(f" {cell}", f" {colored(cell, STATUS_COLORS[cell], file)}", 1)
-    return "\n".join(text)
+    *widths, last = [max(len(line[column]) for line in lines) for column in range(len(headers))]
+    columns = columns_of(file) if is_fitted and file.isatty() else sys.maxsize
+    if sum(widths) + 2 * len(widths) + last > columns:
+        widths = _fitting(widths, columns)
+    header, *texts = [_row(line, widths, columns, file, is_header=line is lines[0]) for line in lines]
+    return "\n".join([colored(header, BOLD, file), *texts])
 
 
-def _fitting(widths: list[int], columns: int) -> list[int]:
-    """Return the widths with which a table's lines fit a terminal, where that can be.
+def _row(cells: Sequence[str], widths: Sequence[int], columns: int, file: TextIO, *, is_header: bool) -> str:
+    *others, last = cells
+    shown = [(_cut_between_words(cell, width), width) for cell, width in zip(others, widths, strict=True) if width]
+    first, *rest = [(cell, " " * (width - len(cell))) for cell, width in shown] or [("", "")]
+    texts = ["".join(first), *(f"{_with_color(cell, file)}{blanks}" for cell, blanks in rest)][: len(shown)]
+    taken = sum(width + 2 for _, width in shown)
+    if taken + len(last) <= columns:
+        return "  ".join([*texts, _with_color(last, file)]).rstrip()
+    line = "  ".join(texts).rstrip()
+    below = [] if is_header else lines_within(last, columns - len(INDENT))
+    return "\n".join([line, *(f"{INDENT}{part}" for part in below)])
+
+
+def _with_color(cell: str, file: TextIO) -> str:
+    return colored(cell, STATUS_COLORS[cell], file) if cell in STATUS_COLORS else cell
+
+
+def _cut_between_words(text: str, width: int) -> str:
+    if len(text) <= width:
+        return text
+    words, _, _ = text[:width].rpartition(" ")
+    return f"{words.rstrip(',')}…" if words else cut(text, width)
+
+
+def _fitting(widths: Sequence[int], columns: int) -> list[int]:
+    """Return the widths with which all columns but the last fit a terminal; 0 for those that are left out.
+
+    The widest are made narrower first, then the leftmost are left out; the first column stays as it is.
 
     Examples:
-        >>> _fitting([5, 20, 4, 90], 80), _fitting([5, 28, 28, 40], 80), _fitting([75, 15], 80)
-        ([5, 20, 4, 45], [5, 17, 28, 24], [75, 15])
+        >>> _fitting([5, 20, 4], 80), _fitting([5, 28, 28], 50), _fitting([30, 15, 15, 15], 70)
+        ([5, 20, 4], [5, 13, 28], [30, 0, 12, 12])
     """
-    *others, last = widths
-    room = columns - sum(width + 2 for width in others)
-    if room < (least := min(last, LAST_CELL_MIN)) and len(others) > 1:
-        at = max(range(1, len(others)), key=others.__getitem__)
-        others[at] = max(others[at] - least + room, min(others[at], CELL_MIN))
-        room = columns - sum(width + 2 for width in others)
-    return [*others, min(last, max(room, least))]
+    fitted = list(widths)
+
+    def excess() -> int:
+        return sum(width + 2 for width in fitted if width) - 2 - columns
+
+    for at in sorted(range(1, len(fitted)), key=fitted.__getitem__, reverse=True):
+        fitted[at] = max(fitted[at] - max(excess(), 0), min(fitted[at], CELL_MIN))
+    for at in range(1, len(fitted)):
+        if excess() > 0:
+            fitted[at] = 0
+    return fitted
 
 
 def price(dollars_an_hour: float) -> str:
@@ -200,7 +268,7 @@ def offers_table(offers: "Sequence[OfferView]", total: int, max_price: float | N
     most = f", the dearest at {price(max_price)} an hour" if max_price is not None and total > 1 else ""
     shown = f"Shown {len(offers)} of {total} {'offer' if total == 1 else 'offers'}{most}"
     columns = len(headers) if any(row[-1] for row in rows) else len(headers) - 1
-    text = table(headers[:columns], (row[:columns] for row in rows), file=sys.stderr)
+    text = table(headers[:columns], (row[:columns] for row in rows), file=sys.stderr, is_fitted=True)
     return f"{text}\n{shown}"
 
 
@@ -248,12 +316,12 @@ class StatusLine:
         self._last = text
         if self.is_live:
             # Written over and then cleared behind, it does not flicker; a line that wrapped could not be written over.
-            _to_stderr(f"\r{text[: _columns(sys.stderr) - 1]}\x1b[K")
+            _to_stderr(f"\r{text[: columns_of(sys.stderr) - 1]}\x1b[K")
         else:
             _to_stderr(f"{text}\n")
 
 
-def _columns(terminal: TextIO) -> int:
+def columns_of(terminal: TextIO) -> int:
     """How wide it is: of stdout and stderr, one may be a file meanwhile."""
     with suppress(OSError, ValueError):
         return os.get_terminal_size(terminal.fileno()).columns

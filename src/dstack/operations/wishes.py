@@ -73,13 +73,10 @@ def changes_of(run: Run, wish: Wish) -> list[Change]:
 
 
 def refusals_of(demand: Demand, offers: Sequence[Offer]) -> list[str]:
-    """Why each offer that does not fit does not, and what it is."""
-    refusals = []
-    for offer in offers:
-        if reasons := list(misfits(demand, offer)):
-            what = f"{offer.title} ({describe(offer.resources)})"
-            refusals.append(f"{what}: {'; '.join(reasons)}")
-    return refusals[:OFFERS_SHOWN_MAX]
+    """Return why offers do not fit, and what they are: those that lack least first, and of these the cheapest."""
+    lacking = [(offer, reasons) for offer in offers if (reasons := list(misfits(demand, offer)))]
+    nearest = sorted(lacking, key=lambda one: (len(one[1]), one[0].price))[:OFFERS_SHOWN_MAX]
+    return [f"{offer.title} ({describe(offer.resources)}): {'; '.join(reasons)}" for offer, reasons in nearest]
 
 
 def fitting(demand: Demand, offers: Sequence[Offer]) -> list[Offer]:

@@ -63,7 +63,7 @@ def _title(thing: Run | Job | Instance) -> str:
         case Job():
             return f"job {thing.replica}/{thing.node}" + (f" attempt {thing.attempt}" if thing.attempt > 1 else "")
         case Instance():
-            return f"instance {thing.offer.instance_type} in {thing.offer.backend}"
+            return f"instance {thing.offer.title}"
 
 
 _OF_PROJECT = (

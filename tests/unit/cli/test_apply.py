@@ -188,3 +188,15 @@ def test_a_plan_without_an_offer_tells_why() -> None:
     refusals = ["`local` has 4 CPUs, and 64 were asked for"]
     with pytest.raises(NoCapacityError, match="No machine fits: `local` has 4 CPUs, and 64 were asked for"):
         apply.check(plan(offers=[], offers_total=0, refusals=refusals))
+
+
+def test_several_misfits_are_listed_with_the_nearest_first() -> None:
+    refusals = ["local (2xCPU): cpu: asked 4, has 2", "aws m5 (8xCPU): gpu: asked 1, has none"]
+    with pytest.raises(NoCapacityError) as caught:
+        apply.check(plan(offers=[], offers_total=0, refusals=refusals))
+    assert caught.value.message == "No machine fits. The nearest:\n  " + "\n  ".join(refusals)
+
+
+def test_plan_without_an_offer_shows_what_was_asked() -> None:
+    lines = apply.plan_text(plan(offers=[], offers_total=0)).splitlines()
+    assert any(line.startswith("Resources ") for line in lines) and not any("offers" in line for line in lines)

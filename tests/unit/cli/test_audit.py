@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dstack.api import Client
-from dstack.cli.commands.audit import rows_of
+from dstack.cli.commands.audit import rows_of, table_of
 from dstack.protocol.views import AuditView, MachineView
 from tests.unit.cli.conftest import Cli
 
@@ -79,6 +79,7 @@ def test_on_a_terminal_long_names_are_shortened_to_what_tells_them_apart() -> No
     name = "01a21594-0000-7000-8000-123456789abc"
     one = machine(machine_id=f"/home/me/.dstack/server/machines/{name}", instance_id=name)
     found = AuditView(machines=[one], silent=[])
-    assert [row[1:3] for row in rows_of(found, is_short=True)] == [("…0-8000-123456789abc",) * 2]
+    assert [row[1:3] for row in rows_of(found, is_short=True)] == [("…123456789abc",) * 2]
     assert [row[1:3] for row in rows_of(found)] == [(one.machine_id, name)]
+    assert "INSTANCE" not in table_of(found, is_short=True) and "INSTANCE" in table_of(found, is_short=False)
     assert rows_of(AuditView(machines=[machine()], silent=[]), is_short=True)[0][1] == "i-0a1"

@@ -39,6 +39,12 @@ def test_a_mistyped_command_is_answered_with_the_nearest(cli: Cli) -> None:
     assert cli("xyz") == usage + "dstack: error: there is no command `xyz`. `dstack --help` shows all\n"
 
 
+@pytest.mark.parametrize("word", ["fleet", "fleets", "volume", "gateway", "login"])
+def test_planned_command_is_reported_as_not_there_yet(cli: Cli, word: str) -> None:
+    said = f"dstack: error: `dstack {word}` is not in this version yet; until then, `"
+    assert said in cli(word, "list") and cli(word).startswith("exit 2\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -44,20 +44,52 @@ def test_a_terminal_gets_colours_unless_it_asks_for_none(monkeypatch: pytest.Mon
     assert "\x1b" not in words.table(("NAME", "STATUS"), [("done", "failed")], file=Terminal())
 
 
-def test_lines_end_where_a_terminal_does_and_are_whole_elsewhere() -> None:
-    rows = [("one", "x" * 200), ("two", "short")]
-    _, long, short = words.table(("NAME", "WHY"), rows, file=Terminal(), is_cut=True).splitlines()
-    assert (long, short) == (f"one   {'x' * 73}…", "two   short")
-    narrow = words.table(("NAME", "WHY"), [("n" * 75, "stopped by user")], file=Terminal(), is_cut=True)
-    assert narrow.endswith("stopped by user"), "it rather wraps than says nothing"
-    assert "x" * 200 in words.table(("NAME", "WHY"), rows, file=io.StringIO(), is_cut=True)
+def test_last_cell_that_is_too_long_has_lines_below_its_row() -> None:
+    rows = [("one", "lost " * 20), ("two", "short")]
+    text = words.table(("NAME", "WHY"), rows, file=Terminal(), is_fitted=True)
+    below = ["    " + " ".join(["lost"] * 15), "    " + " ".join(["lost"] * 5)]
+    assert text.splitlines()[1:] == ["one", *below, "two   short"]
+    assert (
+        words.table(("NAME", "WHY"), rows, file=io.StringIO(), is_fitted=True)
+        .splitlines()[1]
+        .endswith("lost " * 19 + "lost")
+    )
 
 
-def test_line_fits_a_narrow_terminal_and_its_first_cell_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("train", "train   local    2xCPU, 23.5GB, 76.3GB (disk)  $0     terminated  13 mins ago"),
+        ("train-on-cards", "train-on-cards  local    2xCPU, 23.5GB, 76.3GB…  $0     terminated  13 mins ago"),
+        ("t" * 41, f"{'t' * 41}  $0     terminated  13 mins ago"),
+    ],
+)
+def test_row_fits_a_narrow_terminal_and_its_name_is_whole(
+    monkeypatch: pytest.MonkeyPatch, name: str, shown: str
+) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    row = ("train", "2xCPU, 23.5GB, 76.3GB (disk)", "terminated", "x" * 20, "stopped by user")
-    line = words.table(("NAME", "B", "C", "D", "WHY"), [row], file=Terminal(), is_cut=True).splitlines()[1]
-    assert len(line) <= words.COLUMNS and line.startswith("train  2xCPU") and line.endswith("  stopped by user")
+    headers = ("NAME", "BACKEND", "RESOURCES", "PRICE", "STATUS", "SUBMITTED", "WHY")
+    row = (
+        name,
+        "local",
+        "2xCPU, 23.5GB, 76.3GB (disk)",
+        "$0",
+        "terminated",
+        "13 mins ago",
+        "attempt 9 failed (exit code 3)",
+    )
+    lines = words.table(headers, [row], file=Terminal(), is_fitted=True).splitlines()
+    assert all(len(line) <= words.COLUMNS for line in lines)
+    assert " ".join(lines[1].split()) == " ".join(shown.split())
+    assert lines[2] == "    attempt 9 failed (exit code 3)"
+
+
+def test_message_breaks_between_words_on_a_terminal_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "error: " + "word " * 13 + "`dstack ps -a` shows all"
+    for stream, expected in ((Terminal(), text.replace(" `dstack", "\n`dstack")), (io.StringIO(), text)):
+        monkeypatch.setattr("sys.stderr", stream)
+        words.say(text)
+        assert stream.getvalue() == f"{expected}\n"
 
 
 def test_offers() -> None:

@@ -64,7 +64,11 @@ def _planned(
     repo: "LocalRepo | RemoteRepo | None",
     arguments: argparse.Namespace,
 ) -> "RunPlan":
-    """The plan, shown; refused where no machine fits."""
+    """Return the plan, once it is shown.
+
+    Raises:
+        NoCapacityError: no machine fits.
+    """
     from dstack.cli import words
 
     plan = client.runs.get_plan(
@@ -74,9 +78,9 @@ def _planned(
         run_name=arguments.name,
         profile=options.find_profile(arguments.profile),
     )
-    check(plan)
     if not arguments.json:
         words.say(plan_text(plan))
+    check(plan)
     return plan
 
 
@@ -170,6 +174,8 @@ def _stop(client: "Client", run_id: str) -> None:
 
 def plan_text(plan: "RunPlan") -> str:
     """What the run would be, and what it could run on."""
+    import sys
+
     from dstack.cli import words
 
     spec = plan.draft.request.configuration
@@ -190,7 +196,12 @@ def plan_text(plan: "RunPlan") -> str:
     if spec.get("schedule"):
         shown["Schedule"] = ", ".join(spec["schedule"]["cron"])
     width = max(map(len, shown))
-    properties = "\n".join(f"{name.ljust(width)}  {value}" for name, value in shown.items())
+    properties = "\n".join(
+        words.wrapped(f"{name.ljust(width)}  {value}", sys.stderr, indent=" " * (width + 2))
+        for name, value in shown.items()
+    )
+    if not plan.view.offers_total:
+        return f"{properties}\n"
     offers = words.offers_table(plan.offers, plan.view.offers_total, plan.view.max_price)
     is_new = plan.view.current is None
     waits = f"\nIt would wait in the queue: {plan.view.waits}\n" if plan.view.waits and is_new else ""
@@ -238,9 +249,9 @@ def check(plan: "RunPlan") -> None:
 
     if not plan.view.offers_total:
         refusals = plan.view.refusals
-        raise NoCapacityError(
-            f"No machine fits: {'; '.join(refusals) or 'no backend offers anything'}", hint=_way_out(refusals)
-        )
+        nearest = "\n  ".join([". The nearest:", *refusals])
+        reason = nearest if len(refusals) > 1 else f": {next(iter(refusals), 'no backend offers anything')}"
+        raise NoCapacityError(f"No machine fits{reason}", hint=_way_out(refusals))
 
 
 def _way_out(refusals: Sequence[str]) -> str:

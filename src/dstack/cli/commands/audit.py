@@ -9,7 +9,9 @@ if TYPE_CHECKING:
 HELP = "compare what backends have with what is on record; exits with 1 where they differ"
 HEADERS = ("BACKEND", "MACHINE", "INSTANCE", "PRICE", "STATE", "DETAIL")
 SHOWN_MAX = 20
-"""How many characters of a name a terminal has room for."""
+"""The longest name that a terminal shows in full."""
+ENDING = 12
+"""The characters at the end of an identifier that tell it apart from others."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,13 +31,24 @@ def run(arguments: argparse.Namespace) -> int:
         words.show(found.model_dump_json(indent=2))
     else:
         if found.machines:
-            words.show(words.table(HEADERS, rows_of(found, is_short=sys.stdout.isatty())))
+            words.show(table_of(found, is_short=sys.stdout.isatty()))
         words.show(summary_of(found))
     return int(bool(found.silent) or any(machine.state != "claimed" for machine in found.machines))
 
 
+def table_of(found: "AuditView", *, is_short: bool) -> str:
+    """Return the table; on a terminal without a column that would repeat the machines' names."""
+    from dstack.cli import words
+
+    rows = rows_of(found, is_short=is_short)
+    is_same = is_short and all(machine == instance for _, machine, instance, *_ in rows)
+    shown = [column for column in range(len(HEADERS)) if not (is_same and HEADERS[column] == "INSTANCE")]
+    picked = ([row[column] for column in shown] for row in rows)
+    return words.table([HEADERS[column] for column in shown], picked, is_fitted=True)
+
+
 def rows_of(found: "AuditView", *, is_short: bool = False) -> list[tuple[str, ...]]:
-    """The table's rows; what differs comes first. `is_short` leaves of names what tells them apart: their ends."""
+    """Return the table's rows; differences come first. `is_short` leaves the ends of names, which tell them apart."""
     from dstack.cli import words
 
     machines = sorted(found.machines, key=lambda one: (one.state == "claimed", one.backend, one.machine_id))
@@ -53,7 +66,7 @@ def rows_of(found: "AuditView", *, is_short: bool = False) -> list[tuple[str, ..
 
 
 def _end_of(name: str) -> str:
-    return name if len(name) <= SHOWN_MAX else f"…{name[1 - SHOWN_MAX :]}"
+    return name if len(name) <= SHOWN_MAX else f"…{name[-ENDING:]}"
 
 
 def summary_of(found: "AuditView") -> str:

@@ -12,17 +12,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Delete the runs, or none of them where one has not ended."""
+    """Delete the runs, or none of them where one has not ended; returns 1 where one is missing."""
     from dstack.cli import words
-    from dstack.cli.clients import client_of, get_run
+    from dstack.cli.clients import client_of, get_runs
     from dstack.errors import InvalidRequestError
     from dstack.kit.text import listed
 
     client = client_of(arguments)
-    runs = [get_run(client, name) for name in arguments.run_names]
+    runs, missing = get_runs(client, arguments.run_names)
     for one in runs:
         if not one.status.is_finished():
             raise InvalidRequestError(f"The run `{one.name}` is {one.status}", hint=f"First: `dstack stop {one.name}`")
+    if not runs:
+        return 1
     whose = "its" if len(runs) == 1 else "their"
     if not arguments.yes and not words.confirmed(
         f"Delete {listed(one.name for one in runs)} with {whose} events and logs?"
@@ -31,4 +33,4 @@ def run(arguments: argparse.Namespace) -> int:
     for one in runs:
         client.runs.delete(one.id)
         words.say(f"{one.name}: deleted")
-    return 0
+    return int(missing > 0)

@@ -1,8 +1,15 @@
 """`dstack event`: what has happened."""
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dstack.protocol.views import EventView
 
 HELP = "show what has happened"
+TIME_WIDTH = len("2030-01-31 12:00:00  ")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,16 +21,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the events, oldest first, once or until Ctrl-C."""
+    import sys
+
     from dstack.cli import words
     from dstack.cli.clients import client_of, get_run
 
     client = client_of(arguments)
     run_id = get_run(client, arguments.run_name).id if arguments.run_name else None
-    stream = client.events.follow(run_id) if arguments.follow else client.events.list(run_id)
+    stream: Iterable[EventView] = client.events.follow(run_id) if arguments.follow else client.events.list(run_id)
     for event in stream:
         if arguments.json:
             words.show(event.model_dump_json())
         else:
-            subject = event.run_name or "-"
-            words.show(f"{event.at.astimezone():%Y-%m-%d %H:%M:%S}  {subject:<20}  {event.kind:<24}  {event.message}")
+            words.show(words.wrapped(text_of(event), sys.stdout, indent=" " * TIME_WIDTH))
     return 0
+
+
+def text_of(event: "EventView") -> str:
+    """Return an event as one line: when it happened, and what; the run is named once."""
+    is_named = event.run_name is None or event.run_name in event.message.split()
+    message = event.message if is_named else f"{event.run_name}: {event.message}"
+    return f"{event.at.astimezone():%Y-%m-%d %H:%M:%S}  {message}"

@@ -74,5 +74,5 @@ def _show(client: "Client", arguments: argparse.Namespace) -> int:
         if arguments.watch and sys.stdout.isatty():
             sys.stdout.write("\x1b[2J\x1b[H")
         rows = rows_of(views, SystemClock().now(), verbose=arguments.verbose)
-        words.show(words.table(HEADERS, rows, is_cut=True))
+        words.show(words.table(HEADERS, rows, is_fitted=True))
     return max((view.cursor for view in views), default=0)

@@ -14,13 +14,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Stop the runs that have not finished."""
+    """Stop the runs that have not finished; returns 1 where one is missing, and stops the others."""
     from dstack.cli import words
-    from dstack.cli.clients import client_of, get_run
+    from dstack.cli.clients import client_of, get_runs
     from dstack.kit.text import listed
 
     client = client_of(arguments)
-    runs = [get_run(client, name) for name in arguments.run_names]
+    runs, missing = get_runs(client, arguments.run_names)
     active = [one for one in runs if not one.status.is_finished()]
     for one in runs:
         if one not in active:
@@ -32,4 +32,4 @@ def run(arguments: argparse.Namespace) -> int:
         words.say(f"{one.name}: {'aborting' if arguments.abort else 'stopping'}")
     if arguments.json:
         words.show_json([one.view for one in runs])
-    return 0
+    return int(missing > 0)

@@ -1,0 +1,22 @@
+"""How `dstack event` writes what has happened."""
+
+import pytest
+
+from dstack.cli.commands.event import text_of
+from dstack.protocol.views import EventView
+
+
+@pytest.mark.parametrize(
+    ("run_name", "message", "shown"),
+    [
+        ("train", "ada submitted train", "ada submitted train"),
+        ("train", "run train is terminated (stopped by user)", "run train is terminated (stopped by user)"),
+        ("train", "job 0/0 is running", "train: job 0/0 is running"),
+        (None, "instance local is busy", "instance local is busy"),
+    ],
+)
+def test_event_names_its_run_once(run_name: str | None, message: str, shown: str) -> None:
+    unknown = dict.fromkeys(("project", "run_id", "job_id", "instance_id", "status"))
+    about = {"seq": 1, "at": "2030-01-01T00:00:00Z", "actor": "engine", "kind": "run.x", "message": message}
+    event = EventView.model_validate({**unknown, **about, "run_name": run_name})
+    assert text_of(event) == f"{event.at.astimezone():%Y-%m-%d %H:%M:%S}  {shown}"
