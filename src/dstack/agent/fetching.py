@@ -11,6 +11,22 @@ from dstack.kit.clock import Clock
 from dstack.protocol.agent import JobOrder
 
 
+def work_of(order: JobOrder) -> str:
+    """Return for people what a job needs before it starts.
+
+    Examples:
+        >>> work_of(JobOrder("1", "train", "true", files_root="0" * 64, python="3.12"))
+        'fetching its files, making an environment with Python 3.12'
+    """
+    parts = (
+        order.git and f"cloning {order.git.url}",
+        order.files_root and "fetching its files",
+        order.python and f"making an environment with Python {order.python}",
+        order.container and f"fetching the image {order.container.image}",
+    )
+    return ", ".join(part for part in parts if part) or "getting ready"
+
+
 async def fetch_files(cache: BlobCache, clock: Clock, folder: JobFolder, order: JobOrder) -> None:
     """Put all files of a job in place, anew.
 

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from dstack.agent.admission import accept, let_in, note_alone
 from dstack.agent.endings import ending_of, why_lost
+from dstack.agent.fetching import work_of
 from dstack.agent.forgotten import Forgotten, Trash
 from dstack.agent.keeping import JobLog, Keeping
 from dstack.agent.notes import note
@@ -27,6 +28,8 @@ MOVES = {PREPARING: (RUNNING, ENDED), RUNNING: (ENDED,), ENDED: ()}
 PREPARE_AT_ONCE = 8
 TELL_EVERY_S = 0.5
 """How often at most the progress of a pull is told, but for layers that are complete."""
+SLOW_AFTER_S = 2.0
+"""A preparation that takes longer is reported."""
 SWEEP_EVERY = timedelta(hours=1)
 CLEAN_UP_TIMEOUT_S = 20.0
 LOOK_AGAIN_S = 1.0
@@ -277,7 +280,9 @@ class Jobs:
     def _report_start(self, job: Job, started_at: float) -> None:
         place = job.runtime.working_dir(job.folder, job.order)
         alone_since = None if job.report.guests else started_at
-        self._report(job, state=RUNNING, started_at=started_at, working_dir=place, alone_since=alone_since, layers=())
+        self._report(
+            job, state=RUNNING, started_at=started_at, working_dir=place, alone_since=alone_since, layers=(), message=""
+        )
 
     async def _live(self, job: Job, lost: str) -> None:
         with job.runtime.holding_output(job.folder, is_new=job.report.state == PREPARING):
@@ -329,6 +334,8 @@ class Jobs:
         if job.folder.stop.exists():
             raise _Stopped
         job.preparing = asyncio.create_task(self._fetch(job), name=f"what {job.order.job_id} needs")
+        loop = asyncio.get_running_loop()
+        slow = loop.call_later(SLOW_AFTER_S, lambda: self._report(job, message=work_of(job.order)))
         try:
             await job.preparing
         except asyncio.CancelledError:
@@ -336,6 +343,7 @@ class Jobs:
                 raise _Stopped from None
             raise
         finally:
+            slow.cancel()
             job.preparing = None
 
     async def _fetch(self, job: Job) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -22,6 +23,8 @@ COLUMNS = 80
 """How wide a terminal is that does not report its width."""
 CELL_MIN = 12
 """The characters that a cell keeps at least when its column is made narrower."""
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+"""What sets a colour, and takes no room."""
 INDENT = "    "
 """Before a table's last cell where it has lines of its own."""
 STATUS_COLORS = {
@@ -84,7 +87,8 @@ def wrapped(text: str, file: TextIO, indent: str = "") -> str:
         return text
     columns = columns_of(file)
     return "\n".join(
-        line if len(line) <= columns else "\n".join(lines_within(line, columns, indent)) for line in text.split("\n")
+        line if len(ESCAPES.sub("", line)) <= columns else "\n".join(lines_within(line, columns, indent))
+        for line in text.split("\n")
     )
 
 
@@ -95,7 +99,6 @@ def lines_within(text: str, columns: int, indent: str = "") -> list[str]:
         >>> lines_within("first `dstack ps -a`, then look", 16)
         ['first', '`dstack ps -a`,', 'then look']
     """
-    import re
     import textwrap
 
     whole = re.sub(r"`[^`]*`", lambda code: code[0].replace(" ", "\0"), text)

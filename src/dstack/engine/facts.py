@@ -88,8 +88,8 @@ def store_reports(tx: Tx, instance_id: str, reports: list[JobReport]) -> None:
         elif job.finished_at is None and job.report != report:
             commits.record(tx, replace(job, report=report, lost_at=None))
             _say_layers(tx, job, report)
-            if report.layers:
-                # Who follows the run sees its image come, byte by byte and not only layer by layer.
+            if report.layers or (report.state == "preparing" and report.message):
+                # Clients that follow the run see how far the preparation is.
                 tx.notices.changed.add(job.run_id)
 
 

@@ -162,6 +162,9 @@ def _waiting_for(run: Run, jobs: Sequence[Job], instances: Mapping[str, Instance
     pulling = next((job.report.layers for job in jobs if job.status is JobStatus.PULLING and job.report), ())
     if pulling:
         return pull_text(pulling)
+    preparing = [job.report.message for job in jobs if job.report and job.report.state == "preparing"]
+    if any(preparing):
+        return next(filter(None, preparing))
     waiting = [instance for job in jobs if (instance := instances.get(job.instance_id or ""))]
     not_up = [instance for instance in waiting if instance.status in NOT_UP and instance.detail]
     if not_up and not run.status.is_finished():

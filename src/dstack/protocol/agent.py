@@ -172,7 +172,7 @@ class JobReport:
     """0..255; 128 + n after signal n; None where nobody knows."""
     signal: int | None = None
     message: str = ""
-    """For people: what went wrong, where something did."""
+    """For people: what went wrong, where something did; before the start, what takes its time."""
     log_bytes: int | None = None
     """All bytes the job ever printed; known once it has ended."""
     logged: bool = False

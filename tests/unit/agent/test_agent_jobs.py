@@ -17,7 +17,7 @@ from dstack.agent.paths import Home, JobFolder, write_json
 from dstack.agent.records import Ending
 from dstack.agent.runtimes.base import Runtime
 from dstack.kit.clock import SystemClock
-from dstack.protocol.agent import LOG_STREAMS, JobOrder, to_json
+from dstack.protocol.agent import LOG_STREAMS, JobOrder, JobReport, to_json
 from tests.making import HandClock
 
 
@@ -174,3 +174,56 @@ def test_line_that_cannot_be_written_is_left_out(tmp_path: Path) -> None:
     folder = JobFolder(tmp_path / "0-job")
     folder.log("agent").mkdir(parents=True)
     note(folder, SystemClock(), "something")
+
+
+class Slow(Started):
+    """A runtime that prepares a job for as long as a test wants."""
+
+    def __init__(self) -> None:
+        self.is_ready = asyncio.Event()
+
+    def was_started(self, folder: JobFolder) -> bool:
+        return False
+
+    @contextmanager
+    def holding_output(self, folder: JobFolder, *, is_new: bool) -> Iterator[None]:
+        yield
+
+    async def prepare(self, folder: JobFolder, order: JobOrder, tell: object) -> None:
+        await self.is_ready.wait()
+
+    async def start(self, folder: JobFolder, order: JobOrder, started_at: float) -> None:
+        pass
+
+
+async def test_slow_preparation_is_reported_until_the_job_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fetch_nothing(folder: JobFolder, order: JobOrder) -> None:
+        pass
+
+    monkeypatch.setattr("dstack.agent.jobs.SLOW_AFTER_S", 0.0)
+    agents = Agents(tmp_path)
+    write_json(agents.folder.order, to_json(JobOrder("0-job", "hello", "true", python="3.12")))
+    runtime = Slow()
+    jobs = Jobs(
+        agents.home,
+        Runtimes(cast(Runtime, runtime), cast(Runtime, runtime)),
+        fetch_nothing,
+        Keeping(agents.home.jobs, Bounds(1 << 30)),
+        agents.clock,
+    )
+    reports: list[tuple[str, str]] = []
+    has_news = asyncio.Event()
+
+    def hear(report: JobReport) -> None:
+        reports.append((report.state, report.message))
+        has_news.set()
+
+    jobs.on_change = hear
+    jobs.recover()
+    preparing = ("preparing", "making an environment with Python 3.12")
+    for wanted in (preparing, ("running", "")):
+        while reports[-1:] != [wanted]:
+            has_news.clear()
+            await has_news.wait()
+        runtime.is_ready.set()
+    await jobs.close()

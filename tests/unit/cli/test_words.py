@@ -84,6 +84,13 @@ def test_row_fits_a_narrow_terminal_and_its_name_is_whole(
     assert lines[2] == "    attempt 9 failed (exit code 3)"
 
 
+def test_colours_of_a_line_take_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    line = "x" * 70 + "  " + words.colored("running", words.GREEN, Terminal())
+    assert words.wrapped(line, Terminal()) == line
+
+
 def test_message_breaks_between_words_on_a_terminal_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "error: " + "word " * 13 + "`dstack ps -a` shows all"
     for stream, expected in ((Terminal(), text.replace(" `dstack", "\n`dstack")), (io.StringIO(), text)):

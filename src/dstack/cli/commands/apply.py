@@ -278,7 +278,7 @@ def _detached(run: "Run") -> int:
     from dstack.cli import words
 
     words.say(f"{run.name}: {run.status}{f', {run.detail}' if run.detail else ''}")
-    words.say(f"`dstack attach --logs {run.name}` goes along with it, `dstack stop {run.name}` ends it")
+    words.say(f"`dstack attach --logs {run.name}` follows it, `dstack stop {run.name}` ends it")
     return 0
 
 
