@@ -175,17 +175,15 @@ class Run(RunFacts):
             ssh_identity_file: an ed25519 private key; the client's own without it.
             bind_address: where to listen for the forwarded ports; `localhost` without it.
             ports_overrides: other local ports, such as `["8001:80"]`.
-            replica_num: which replica.
-            job_num: which node of it.
+            replica_num, job_num: which replica, and which node of it.
 
         Returns:
-            True with `ports` filled while the job runs. Where the run has ended, or an attempt of the job was over
-            before the tunnel was open: whether that went well. `attach` may then be called for the next attempt.
+            True with `ports` filled while the job runs. Else whether the run went well, or the attempt that was over
+            before the tunnel was open; `attach` may then be called for the next one.
 
         Raises:
             ResourceNotExistsError: the run has no such job.
-            PortUsedError: a local port is in use, or may not be used.
-            SSHError: the tunnel could not be opened; says why.
+            PortUsedError, SSHError: a local port cannot be used, or the tunnel could not be opened; says why.
 
         Examples:
             >>> from dstack.api import Client, Task
@@ -219,8 +217,7 @@ class Run(RunFacts):
                 )
                 if self._open(wish, replica_num, job_num):
                     return True
-            missed = self._own_end(replica_num, job_num, after=known)
-            if missed is not None:
+            if (missed := self._own_end(replica_num, job_num, after=known)) is not None:
                 break
         self._release()
         return self.status is RunStatus.DONE if missed is None else missed is JobStatus.DONE

@@ -72,8 +72,8 @@ def go_along(
     enter: Callable[[], None] | None = None,
     since: datetime | None = None,
     diagnose: bool = False,
-) -> None:
-    """Go along with a job until the run ends: the log of each attempt as it is printed, and a line for each.
+) -> int:
+    """Follow a job until the run ends: the log of each attempt as it is printed, and a line for each but the last.
 
     Args:
         which: the job.
@@ -81,12 +81,15 @@ def go_along(
         enter: opens the way into the job, as soon as an attempt of it runs.
         since: leave out what was printed before.
         diagnose: the agent's own log about the job instead.
+
+    Returns:
+        The number of the last attempt.
     """
-    run, number = which.run, _first_attempt(which, since)
+    run, number = which.run, _first_attempt(which, since, shows_log=shows_log)
     while True:
         wait_until_begun(which, number)
         if which.attempt(number) is None:
-            return  # the run has ended before it
+            return number - 1  # the run has ended before it
         if which.is_running(number):
             if enter is not None and run.ssh_host is None:
                 enter()
@@ -96,13 +99,15 @@ def go_along(
         if shows_log and _may_have_printed(which.attempt(number)):
             write(run.logs(since, diagnose, which.replica, which.node, number))
         if not _has_next(which, number):
-            return
+            return number
         number += 1
 
 
-def _first_attempt(which: Which, since: datetime | None) -> int:
-    """Return the number of the first attempt that was not over by then."""
+def _first_attempt(which: Which, since: datetime | None, *, shows_log: bool) -> int:
+    """Return the number of the first attempt that was not over by then; of the latest one where no log is shown."""
     latest = which.latest
+    if not shows_log:
+        return latest.attempt if latest else 1
     over = [one for one in (latest.earlier if latest else ()) if since and one.finished_at and one.finished_at < since]
     return 1 + len(over)
 
@@ -141,12 +146,13 @@ def _has_next(which: Which, number: int) -> bool:
     for now in which.run.changes():
         latest = which.latest
         if (latest is not None and latest.attempt > number) or now.status is RunStatus.PENDING:
-            words.say(_attempt_text(which, number))
+            words.say(attempt_text(which, number))
             return True
     return False
 
 
-def _attempt_text(which: Which, number: int) -> str:
+def attempt_text(which: Which, number: int) -> str:
+    """Return how an attempt ended, and when the next one starts where that is known."""
     run, tried = which.run, which.attempt(number)
     if tried is None:
         return f"{run.name}: attempt {number} ended"

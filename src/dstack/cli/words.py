@@ -199,7 +199,7 @@ def _cut_between_words(text: str, width: int) -> str:
     if len(text) <= width:
         return text
     words, _, _ = text[:width].rpartition(" ")
-    return f"{words.rstrip(',')}…" if words else cut(text, width)
+    return f"{words.rstrip(', ')}…" if words else cut(text, width)
 
 
 def _fitting(widths: Sequence[int], columns: int) -> list[int]:
@@ -252,8 +252,8 @@ def why(status: RunStatus | JobStatus, reason: str | None, detail: str) -> str:
     return cause_text(reason, detail)
 
 
-def offers_table(offers: "Sequence[OfferView]", total: int, max_price: float | None) -> str:
-    """The best offers, and how many more there are."""
+def offers_table(offers: "Sequence[OfferView]", total: int, max_price: float | None, file: TextIO) -> str:
+    """Return the best offers, as they are shown in a file, and how many more there are."""
     headers = ("#", "BACKEND", "REGION", "INSTANCE", "RESOURCES", "SPOT", "PRICE", "STATE")
     rows = [
         (
@@ -271,7 +271,7 @@ def offers_table(offers: "Sequence[OfferView]", total: int, max_price: float | N
     most = f", the dearest at {price(max_price)} an hour" if max_price is not None and total > 1 else ""
     shown = f"Shown {len(offers)} of {total} {'offer' if total == 1 else 'offers'}{most}"
     columns = len(headers) if any(row[-1] for row in rows) else len(headers) - 1
-    text = table(headers[:columns], (row[:columns] for row in rows), file=sys.stderr, is_fitted=True)
+    text = table(headers[:columns], (row[:columns] for row in rows), file=file, is_fitted=True)
     return f"{text}\n{shown}"
 
 
@@ -319,7 +319,7 @@ class StatusLine:
         self._last = text
         if self.is_live:
             # Written over and then cleared behind, it does not flicker; a line that wrapped could not be written over.
-            _to_stderr(f"\r{text[: columns_of(sys.stderr) - 1]}\x1b[K")
+            _to_stderr(f"\r{_cut_between_words(text, columns_of(sys.stderr) - 1)}\x1b[K")
         else:
             _to_stderr(f"{text}\n")
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import bindparam, delete, func, select
 
 from dstack.domain.objects import Instance, Job, Run
-from dstack.protocol.statuses import JobStatus, cause_text
+from dstack.protocol.statuses import JobReason, JobStatus, cause_text
 from dstack.store.tables import events, runs
 from dstack.store.tx import Tx
 
@@ -51,7 +51,7 @@ def add_about_machine(tx: Tx, *, kind: str, message: str) -> None:
 def add_move(tx: Tx, thing: Run | Job | Instance, *, actor: str) -> None:
     """Write the line about an object's new status."""
     name = type(thing).__name__.lower()
-    why = cause_text(thing.reason, thing.detail)
+    why = "" if thing.reason is JobReason.EXITED else cause_text(thing.reason, thing.detail)
     status = "failed" if thing.status == JobStatus.FAILED.value else f"is {thing.status}"
     message = f"{_title(thing)} {status}" + (f" ({why})" if why else "")
     add(tx, thing, actor=actor, kind=f"{name}.{thing.status}", message=message)

@@ -178,6 +178,14 @@ def test_only_attempts_after_a_time_are_shown(capfdbinary: pytest.CaptureFixture
     assert capfdbinary.readouterr().out == b"two\n"
 
 
+def test_without_the_log_only_the_latest_attempt_is_followed(capfd: pytest.CaptureFixture[str]) -> None:
+    tries = [failed(number) for number in (1, 2, 3)]
+    run = StandIn(view("pending", *tries, next_start_at=NEXT), view("done", *tries, job(4, "done")))
+    assert following.go_along(following.Which(cast(Run, run)), shows_log=False) == 4
+    at = words.clock(datetime.fromisoformat(NEXT), datetime.now(UTC))
+    assert capfd.readouterr() == ("", f"hello: attempt 3 failed (exit code 3); attempt 4 starts at {at}\n")
+
+
 def test_a_missing_job_is_reported_instead_of_awaited() -> None:
     with pytest.raises(ResourceNotExistsError, match="The run `hello` has no job 0/7"):
         following.go_along(following.Which(cast(Run, running("done", 0)), node=7))
@@ -202,7 +210,7 @@ def test_a_pull_is_a_bar_on_one_line_and_elsewhere_a_line_for_each_tenth(
     bar = "hello: pulling the image  [############------------]  50%  5.0 of 10.0 MB, 2 of 3 layers"
     if is_terminal:
         lines = stream.getvalue().split("\r")
-        assert (len(lines), lines[-2]) == (6, f"{bar[:79]}\x1b[K"), "cut where the terminal ends"
+        assert (len(lines), lines[-2]) == (6, f"{bar[:76]}…\x1b[K"), "cut where the terminal ends"
         assert "\n" not in stream.getvalue()
     else:
         assert stream.getvalue() == (

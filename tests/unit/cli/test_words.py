@@ -100,14 +100,14 @@ def test_message_breaks_between_words_on_a_terminal_and_nowhere_else(monkeypatch
 
 
 def test_offers() -> None:
-    text = words.offers_table([offer(0), offer(0.35, "busy", spot=True)], total=24, max_price=32.8)
+    text = words.offers_table([offer(0), offer(0.35, "busy", spot=True)], total=24, max_price=32.8, file=io.StringIO())
     assert text == (
         "#  BACKEND  REGION  INSTANCE  RESOURCES                 SPOT  PRICE  STATE\n"
         "1  local    -       laptop    4xCPU, 8GB, 100GB (disk)  no    $0\n"
         "2  local    -       laptop    4xCPU, 8GB, 100GB (disk)  yes   $0.35  busy\n"
         "Shown 2 of 24 offers, the dearest at $32.8 an hour"
     )
-    assert words.offers_table([offer(0)], total=1, max_price=0.0).endswith("\nShown 1 of 1 offer")
+    assert words.offers_table([offer(0)], total=1, max_price=0.0, file=io.StringIO()).endswith("\nShown 1 of 1 offer")
 
 
 @pytest.mark.parametrize(

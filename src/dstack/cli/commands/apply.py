@@ -202,7 +202,7 @@ def plan_text(plan: "RunPlan") -> str:
     )
     if not plan.view.offers_total:
         return f"{properties}\n"
-    offers = words.offers_table(plan.offers, plan.view.offers_total, plan.view.max_price)
+    offers = words.offers_table(plan.offers, plan.view.offers_total, plan.view.max_price, sys.stderr)
     is_new = plan.view.current is None
     waits = f"\nIt would wait in the queue: {plan.view.waits}\n" if plan.view.waits and is_new else ""
     return f"{properties}\n\n{offers}\n{waits}"

@@ -23,14 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the log to stdout."""
-    from dstack.cli import following
+    from dstack.cli import following, words
     from dstack.cli.clients import client_of, get_run
     from dstack.kit.clock import SystemClock
 
     since = since_of(arguments.since, SystemClock().now()) if arguments.since else None
     one = get_run(client_of(arguments), arguments.run_name)
     which = following.Which(one, arguments.replica, arguments.job)
-    following.go_along(which, since=since, diagnose=arguments.diagnose)
+    last = following.go_along(which, since=since, diagnose=arguments.diagnose)
+    if last > 1:
+        words.say(following.attempt_text(which, last))
     return 0
 
 

@@ -17,6 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the offers; 1 where there is none."""
+    import sys
+
     from dstack.api import Task
     from dstack.cli import words
     from dstack.cli.clients import client_of
@@ -28,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         words.show(plan.view.model_dump_json(indent=2, include={"offers", "offers_total", "max_price", "refusals"}))
     elif plan.offers:
-        words.show(words.offers_table(plan.offers, plan.view.offers_total, plan.view.max_price))
+        words.show(words.offers_table(plan.offers, plan.view.offers_total, plan.view.max_price, sys.stdout))
     for refusal in plan.view.refusals if not arguments.json else ():
         words.say(f"Does not fit: {refusal}")
     return 0 if plan.offers else 1

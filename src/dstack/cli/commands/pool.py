@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
             ("default", one.backend, one.region, one.instance_type, one.resources, one.status, words.price(one.price))
             for one in found
         ]
-        words.show(words.table(HEADERS, rows))
+        words.show(words.table(HEADERS, rows, is_fitted=True))
         for one in found:
             if one.detail:
                 words.say(one.detail)
