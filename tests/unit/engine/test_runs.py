@@ -64,6 +64,18 @@ def test_a_retry_never_starts_beside_what_is_left_of_the_last_attempt() -> None:
     assert (told.id, told.stop_asked) == ("1-job", JobReason.SERVER)
 
 
+def test_node_that_was_ended_with_a_failed_one_is_not_the_reason() -> None:
+    """The other node may be over before the last log bytes of the failed one have come."""
+    ended = placed_job(nodes=2, status=JobStatus.TERMINATED, reason=JobReason.SERVER, stop_asked=JobReason.SERVER)
+    reason = JobReason.CONTAINER_EXITED_WITH_ERROR
+    late = NOW + timedelta(seconds=1)
+    failed = placed_job(id="1-job", node=1, nodes=2, status=JobStatus.FAILED, reason=reason, status_since=late)
+    (waiting,) = derive(run_view(run(spec=RETRYING, status=RunStatus.RUNNING), ended, failed, now=late)).write
+    assert waiting.status is RunStatus.PENDING
+    ending, *_ = derive(run_view(run(status=RunStatus.RUNNING), ended, failed, now=late)).write
+    assert ending.reason is reason
+
+
 def test_a_run_is_not_retried_beyond_its_duration() -> None:
     failed = placed_job(status=JobStatus.FAILED, reason=JobReason.CONTAINER_EXITED_WITH_ERROR, finished_at=NOW)
     late = NOW + timedelta(hours=1)

@@ -18,7 +18,8 @@ def derive(view: RunView) -> Next:
         return end(view, run.stop_asked, "")
     bad = [job for job in view.jobs if job.reason is not None and job.reason is not JobReason.EXITED]
     if bad:
-        return _retry_or_end(view, min(bad, key=lambda job: job.status_since))
+        # A job that the run itself ended is no reason, though it may be over before the one that failed.
+        return _retry_or_end(view, min(bad, key=lambda job: (job.stop_asked is not None, job.status_since)))
     if all(job.status is JobStatus.DONE for job in view.jobs) or _master_is_done(view):
         return end(view, JobReason.EXITED, "")
     status = _status_of(view.jobs)
