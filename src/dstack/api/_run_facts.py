@@ -87,7 +87,14 @@ class RunFacts:
         failed = [job for job in self._view.jobs if job.exit_code]
         if not failed:
             return None
-        return min(failed, key=lambda job: (job.finished_at is None, job.finished_at, job.replica, job.node)).exit_code
+
+        def rank(job: JobView) -> tuple[object, ...]:
+            was_ended = (
+                job.reason is JobReason.SERVER
+            )  # with the one that failed, and maybe before its last output came
+            return was_ended, job.finished_at is None, job.finished_at, job.replica, job.node
+
+        return min(failed, key=rank).exit_code
 
     @property
     def reason(self) -> str | None:

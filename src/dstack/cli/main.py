@@ -39,18 +39,14 @@ class Command(Protocol):
     run: Callable[[argparse.Namespace], int]
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors break between words on a terminal."""
+class _One(argparse.ArgumentParser):
+    """The arguments of one command; an unknown one is answered with its own usage and the nearest option."""
 
     def error(self, message: str) -> NoReturn:
         """Write the usage and the error, and exit with 2."""
         self.print_usage(sys.stderr)
         words.say(f"{self.prog}: error: {message}")
         self.exit(2)
-
-
-class _One(_Parser):
-    """The arguments of one command; what it does not know is answered with its own usage and the nearest option."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse the arguments, all of which have to be known."""
@@ -68,7 +64,7 @@ class _One(_Parser):
         return f"there is no option `{word}`{advice} `{self.prog} --help` shows all"
 
 
-class _Root(_Parser):
+class _Root(_One):
     """A word that is no command is answered with the nearest one, and not with all of them."""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

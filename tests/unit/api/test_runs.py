@@ -345,6 +345,13 @@ def found(client: Client) -> Run:
     return run
 
 
+def test_exit_code_is_that_of_the_failed_job_and_not_of_one_ended_with_it(client: Client, one: OneRun) -> None:
+    one.run["status"] = "failed"
+    ended = job(0, exit_code=143, reason="server", finished_at=AT)
+    one.jobs = [ended, job(1, exit_code=4, reason="container_exited_with_error", finished_at=AT.replace("00Z", "09Z"))]
+    assert found(client).exit_code == 4
+
+
 def test_changes_follow_the_events_to_the_end(client: Client, one: OneRun) -> None:
     one.move("provisioning")
     seen = []

@@ -52,6 +52,7 @@ def test_planned_command_is_reported_as_not_there_yet(cli: Cli, word: str) -> No
         (("apply", "--memry=2GB"), "dstack apply: error: there is no option `--memry`; did you mean `--memory`?"),
         (("secret", "list", "--jsn"), "dstack secret list: error: there is no option `--jsn`; did you mean `--json`?"),
         (("ps", "-z"), "dstack ps: error: there is no option `-z`. `dstack ps --help` shows all"),
+        (("--prject=x", "ps"), "dstack: error: there is no option `--prject`; did you mean `--project`?"),
         (("ps", "train"), "dstack ps: error: there is one word too many: `train`"),
         (
             ("exec", "one", "--jb", "1", "--", "ls"),
