@@ -64,6 +64,14 @@ def test_a_retry_never_starts_beside_what_is_left_of_the_last_attempt() -> None:
     assert (told.id, told.stop_asked) == ("1-job", JobReason.SERVER)
 
 
+def test_failed_node_whose_output_still_comes_is_not_asked_to_end() -> None:
+    reason = JobReason.CONTAINER_EXITED_WITH_ERROR
+    failed = placed_job(nodes=2, status=JobStatus.TERMINATING, reason=reason)
+    left = placed_job(id="1-job", node=1, nodes=2, status=JobStatus.RUNNING)
+    (told,) = derive(run_view(run(spec=RETRYING, status=RunStatus.RUNNING), failed, left)).write
+    assert told.id == "1-job", "else it could not be told from those that were ended with it"
+
+
 def test_node_that_was_ended_with_a_failed_one_is_not_the_reason() -> None:
     """The other node may be over before the last log bytes of the failed one have come."""
     ended = placed_job(nodes=2, status=JobStatus.TERMINATED, reason=JobReason.SERVER, stop_asked=JobReason.SERVER)

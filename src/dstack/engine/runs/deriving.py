@@ -52,7 +52,8 @@ def _retry_or_end(view: RunView, failed: Job) -> Next:
         return end(view, reason, failed.detail)
     unfinished = [job for job in view.jobs if not job.status.is_finished()]
     if unfinished:
-        return Next(tuple(_ask(job, JobReason.SERVER) for job in unfinished if job.stop_asked is None))
+        running = [job for job in unfinished if job.reason is None and job.stop_asked is None]
+        return Next(tuple(_ask(job, JobReason.SERVER) for job in running))
     why = cause_text(reason, failed.detail)
     detail = f"attempt {failed.attempt} failed ({why}); attempt {failed.attempt + 1} starts at {at:%H:%M:%S} UTC"
     pending = replace(
