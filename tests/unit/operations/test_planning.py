@@ -1,9 +1,14 @@
 """What a plan promises: it says what a submit would do now, and does nothing."""
 
+from dataclasses import replace
+
+from dstack.domain.offers import Bounds
 from dstack.operations import planning, submitting
 from dstack.operations.context import Context
+from dstack.operations.wishes import refusals_of
 from dstack.store import objects, queue
 from dstack.store.db import Database
+from tests.making import CLOUD, DEMAND
 from tests.unit.operations.test_runs import ADA, wish
 
 
@@ -19,3 +24,15 @@ async def test_a_plan_says_why_a_run_would_wait_and_changes_nothing(context: Con
     assert ahead.waits is None
     assert len(await db.read(lambda tx: objects.list_runs(tx, "0-project", limit=10)[0])) == 1
     assert len(await db.read(lambda tx: queue.ahead_of(tx, 0))) == 1
+
+
+def test_refusals_begin_with_the_offer_that_lacks_least_and_of_these_with_the_cheapest() -> None:
+    wanted = replace(DEMAND, cpus=Bounds(64, None, True), memory_mib=Bounds(1 << 20, None, True))
+    large = replace(CLOUD.resources, memory_mib=2 << 20)
+    offers = [
+        replace(CLOUD, instance_type="small", price=1.0),
+        replace(CLOUD, instance_type="dear", price=9.0, resources=large),
+        replace(CLOUD, instance_type="cheap", price=2.0, resources=large),
+    ]
+    nearest = [refusal.partition(" (")[0] for refusal in refusals_of(wanted, offers)]
+    assert nearest == [f"{CLOUD.backend} {name}" for name in ("cheap", "dear", "small")]
