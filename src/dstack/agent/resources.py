@@ -1,6 +1,7 @@
 """What this host really has: after affinity and control groups, not what the machine around it has."""
 
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from dstack.agent.pythons import find_pythons, versions_of
 from dstack.protocol.agent import HostResources
 
 MIB = 1 << 20
+_ARCHITECTURES = {"x86_64": "x86", "amd64": "x86", "aarch64": "arm", "arm64": "arm"}
+"""What configurations call the machines of `uname -m`."""
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
@@ -28,6 +31,7 @@ def probe(home: Path) -> HostResources:
         gpus=detect_gpus(),
         engine=None if isinstance(engine, str) else engine,
         engine_problem=engine if isinstance(engine, str) else "",
+        arch=_ARCHITECTURES.get(platform.machine(), platform.machine()),
         pythons=versions_of(find_pythons()),
     )
 

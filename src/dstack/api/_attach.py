@@ -67,6 +67,8 @@ class Attachment:
             >>> Attachment({}, "desk", "/workflow").editor_url("vscode")
             'vscode://vscode-remote/ssh-remote+desk/workflow'
         """
+        if scheme == "zed":
+            return f"zed://ssh/{self.host_name}{quote(self.working_dir)}"
         return f"{scheme}://vscode-remote/ssh-remote+{self.host_name}{quote(self.working_dir)}"
 
     def keep(self, undo: contextlib.ExitStack) -> None:

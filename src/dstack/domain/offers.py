@@ -111,6 +111,8 @@ class Demand:
     cpus: Bounds
     memory_mib: Bounds
     disk_mib: Bounds
+    arch: str | None = None
+    """The architecture of processors: `x86` or `arm`."""
     gpu: GpuDemand | None = None
     backends: tuple[str, ...] = ()
     regions: tuple[str, ...] = ()
@@ -125,6 +127,8 @@ class Demand:
     """Whether no machine may be bought for it."""
     container: tuple[str, ...] = ()
     """What only a container engine can grant, each as `field: asked value`."""
+    container_optional: bool = False
+    """Whether it asks for something that a container engine can grant, and that it can do without."""
     python: str | None = None
     """The version of Python it asks for, which a process can have as well as a container."""
     idle_duration_s: float | None = 300.0
@@ -159,6 +163,7 @@ def demand_of_json(body: dict[str, Any]) -> Demand:
         cpus=Bounds(**body["cpus"]),
         memory_mib=Bounds(**body["memory_mib"]),
         disk_mib=Bounds(**body["disk_mib"]),
+        arch=body.get("arch"),
         gpu=None if gpu is None else _gpu_demand_of_json(gpu),
         backends=tuple(body["backends"]),
         regions=tuple(body["regions"]),
@@ -170,6 +175,7 @@ def demand_of_json(body: dict[str, Any]) -> Demand:
         instance_name=body["instance_name"],
         reuse_only=body["reuse_only"],
         container=tuple(body["container"]),
+        container_optional=body.get("container_optional", False),
         python=body.get("python"),
         idle_duration_s=body["idle_duration_s"],
     )
@@ -203,6 +209,8 @@ def misfits(demand: Demand, offer: Offer) -> Iterator[str]:
     ):
         if not (_of_shared(bounds) if offer.shared else bounds).holds(value):
             yield f"{name}: asked {_show(bounds, show)}, has {show(value)}"
+    if demand.arch is not None and demand.arch != has.arch:
+        yield f"cpu: asked {demand.arch}, is {has.arch or 'of an unknown architecture'}"
     if demand.gpu is not None:
         yield from _gpu_misfits(demand, demand.gpu, offer)
     if offer.is_here and has.engine is None and (wishes := container_wishes(demand, has)):
@@ -294,7 +302,7 @@ def share_of(demand: Demand, offer: Offer) -> Share:
     once as there are cores.
     """
     has = offer.resources
-    container = bool(container_wishes(demand, has))
+    container = bool(container_wishes(demand, has)) or (demand.container_optional and has.engine is not None)
     if not offer.shared:
         cards = tuple(index for index, gpu in enumerate(has.gpus) if not gpu.gone)
         return Share(has.cpus, has.memory_mib, cards, container)

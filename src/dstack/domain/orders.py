@@ -5,17 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dstack.domain.default_images import default_image, image_env, preparation_of
 from dstack.domain.objects import Instance, Job, Run
 from dstack.domain.offers import Offer
 from dstack.domain.specs import configuration_in
 from dstack.protocol.agent import Container, GitSource, JobOrder, Mount
 from dstack.spec.env import check_variable, check_whole
 from dstack.spec.parse import RunConfiguration
-from dstack.spec.secrets import filled
+from dstack.spec.secrets import filled, filled_env
 
 MIB = 1 << 20
-DEFAULT_PYTHON = "3.12"
-NVCC_IMAGE = "nvidia/cuda:12.8.1-devel-ubuntu24.04"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,40 +47,47 @@ def order_of(
     key = run.spec.get("ssh_public_key")
     host = instances[job.instance_id or ""].offer
     is_process = not job.share.container
+    env = filled_env(_present(configuration.env), confidential.secrets)
     return JobOrder(
         job_id=job.id,
         run_name=run.name,
-        script=node.script,
+        script=node.script if is_process else preparation_of(configuration) + node.script,
         shell=configuration.shell,
-        env=_whole(_filled(configuration.env, confidential.secrets), _environment(run, job, gang, instances)),
+        env=_whole({**image_env(configuration), **env}, _environment(run, job, gang, instances)),
         working_dir=configuration.working_dir or ".",
         files_root=repo.get("root"),
         git=_git_of(repo, confidential),
         max_duration_s=job.max_duration_s,
         stop_grace_s=job.stop_grace_s,
         authorized_keys=(key,) if key else (),
-        container=None if is_process else _container_of(configuration, job, host, confidential.secrets),
+        container=None if is_process else _container_of(configuration, job, host, confidential.secrets, env),
         gpus=job.share.gpus,
         path=run.spec.get("path") if is_process and host.is_here else None,
         python=configuration.python if is_process else None,
     )
 
 
-def _container_of(configuration: RunConfiguration, job: Job, host: Offer, secrets: Mapping[str, str]) -> Container:
-    """The container to run in."""
+def _container_of(
+    configuration: RunConfiguration, job: Job, host: Offer, secrets: Mapping[str, str], env: Mapping[str, str]
+) -> Container:
+    """Return the container to run in."""
     auth, resources = configuration.registry_auth, configuration.resources
     cpus, memory_mib = job.demand.cpus, job.demand.memory_mib
     shm_size = resources.shm_size
     entrypoint = configuration.entrypoint
     return Container(
         image=configuration.image or default_image(configuration),
-        username=None if auth is None else filled(auth.username, secrets),
-        password=None if auth is None else filled(auth.password, secrets),
+        username=None if auth is None else filled(auth.username, secrets, env),
+        password=None if auth is None else filled(auth.password, secrets, env),
         entrypoint=None if entrypoint is None else tuple(shlex.split(entrypoint)),
         user=configuration.user,
         privileged=configuration.privileged,
         shm_bytes=None if shm_size is None else int(shm_size.mib * MIB),
-        mounts=tuple(Mount(volume.source, volume.path) for volume in configuration.volumes if volume.is_on_instance),
+        mounts=tuple(
+            Mount(volume.source, volume.path, volume.read_only, volume.optional)
+            for volume in configuration.volumes
+            if volume.is_on_instance
+        ),
         files=tuple(file.path for file in configuration.files if file.path.startswith("/")),
         host_network=not host.shared,
         cpus=cpus.max if cpus.written else None,
@@ -89,21 +95,8 @@ def _container_of(configuration: RunConfiguration, job: Job, host: Offer, secret
     )
 
 
-def default_image(configuration: RunConfiguration) -> str:
-    """The image of a configuration that names none: Python's own, or NVIDIA's with the CUDA compiler.
-
-    Examples:
-        >>> from dstack.spec.task import Task
-        >>> default_image(Task(commands=["true"], python="3.11"))
-        'python:3.11'
-    """
-    if configuration.nvcc:
-        return NVCC_IMAGE
-    return f"python:{configuration.python or DEFAULT_PYTHON}"
-
-
-def _filled(env: Mapping[str, str | None], secrets: Mapping[str, str]) -> dict[str, str]:
-    return {name: filled(value, secrets) for name, value in env.items() if value is not None}
+def _present(env: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if value is not None}
 
 
 def _whole(written: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:

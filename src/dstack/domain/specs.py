@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from posixpath import isabs
 from typing import Any
 
 from dstack.domain.offers import Bounds, Demand, GpuDemand
@@ -38,6 +39,7 @@ def demand_of(configuration: RunConfiguration) -> Demand:
         cpus=_bounds(resources.cpu, "cpu" in written),
         memory_mib=_memory(resources.memory, "memory" in written),
         disk_mib=_memory(resources.disk.size if resources.disk else None, "disk" in written),
+        arch=resources.cpu.arch and str(resources.cpu.arch),
         gpu=None if resources.gpu is None or resources.gpu.count.max == 0 else _gpu_demand_of(resources.gpu),
         backends=tuple(str(backend) for backend in configuration.backends or ()),
         regions=tuple(configuration.regions or ()),
@@ -49,6 +51,7 @@ def demand_of(configuration: RunConfiguration) -> Demand:
         instance_name=configuration.instance_name,
         reuse_only=configuration.creation_policy is CreationPolicy.REUSE,
         container=_container_wishes(configuration, resources),
+        container_optional=any(volume.optional for volume in configuration.volumes),
         python=configuration.python,
         idle_duration_s=_idle_duration_s(configuration),
     )
@@ -63,7 +66,8 @@ def _container_wishes(configuration: RunConfiguration, resources: Resources) -> 
         "user": configuration.user,
         "privileged": configuration.privileged and "true",
         "nvcc": configuration.nvcc and "true",
-        "volumes": ", ".join(str(volume) for volume in configuration.volumes if volume.is_on_instance),
+        "volumes": ", ".join(str(one) for one in configuration.volumes if one.is_on_instance and not one.optional),
+        "working_dir": configuration.working_dir if isabs(configuration.working_dir or "") else None,
         "shm_size": resources.shm_size,
         "files": ", ".join(file.path for file in configuration.files if file.path.startswith("/")),
     }
@@ -123,16 +127,26 @@ def inactivity_duration_of(spec: Mapping[str, Any]) -> int | None:
 
 
 def not_built_yet(configuration: RunConfiguration) -> Iterator[str]:
-    """What a configuration asks for that no part of dstack can do yet: it is refused, never ignored."""
+    """Yield what a configuration asks for that no part of dstack can do yet: it is refused, never ignored."""
     network_volumes = [str(volume) for volume in configuration.volumes if not volume.is_on_instance]
-    if network_volumes:
-        yield f"attach network volumes (`volumes: {network_volumes[0]}`)"
-    if configuration.nvcc and configuration.python:
-        yield "choose a version of Python for the default image with `nvcc`"
-    if isinstance(configuration, DevEnvironment) and configuration.version is not None:
-        yield "install the server of a given version of the editor (`version`); the editor brings its own"
-    if isinstance(configuration, Service):
-        yield from _not_built_of_services(configuration)
+    foreign_fleets = [name for name in configuration.fleets or () if "/" in name]
+    asked = {
+        f"attach network volumes (`volumes: {', '.join(network_volumes)}`)": network_volumes,
+        "run Docker inside a job (`docker: true`)": configuration.docker,
+        "choose availability zones (`availability_zones`)": configuration.availability_zones,
+        "choose instances by a list (`instances`)": configuration.instances,
+        f"use fleets of other projects (`fleets: {', '.join(foreign_fleets)}`)": foreign_fleets,
+        "fetch repositories that the configuration names (`repos`); `dstack init` or `--repo` brings one": (
+            configuration.repos
+        ),
+        "clone a single branch (`single_branch`)": configuration.single_branch,
+    }
+    yield from (text for text, is_asked in asked.items() if is_asked)
+    match configuration:
+        case DevEnvironment(ide=ide, version=str()) if ide != "vscode":
+            yield f"install the server of a given version of {ide or 'no editor'} (`version`)"
+        case Service():
+            yield from _not_built_of_services(configuration)
 
 
 def _not_built_of_services(service: Service) -> Iterator[str]:
@@ -146,5 +160,7 @@ def _not_built_of_services(service: Service) -> Iterator[str]:
         yield "start replicas when a request comes (`replicas: 0`)"
     if service.probes:
         yield "probe replicas (`probes`)"
+    if service.router is not None:
+        yield "route requests by their content (`router`)"
     if service.rate_limits:
         yield "limit requests (`rate_limits`)"

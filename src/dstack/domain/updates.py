@@ -53,6 +53,8 @@ def _meaning(configuration: RunConfiguration) -> dict[str, Any]:
         meant["idle_duration"] = "off"
     if "working_dir" in meant and (folder := PurePosixPath(meant.pop("working_dir"))).parts:
         meant["working_dir"] = str(folder)
+    for name in configuration.without_effect:
+        meant.pop(name, None)
     if resources := _needs(configuration):
         meant["resources"] = resources
     return meant

@@ -18,6 +18,25 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
     return known[found[0]] if found else None
 
 
+NEAREST_MAX = 5
+
+
+def nearest_listed(word: str, words: Iterable[str]) -> str:
+    """Return advice about an unknown word: the known one that it resembles, or else the five nearest.
+
+    Examples:
+        >>> nearest_listed("comands", ["commands", "ports"]), nearest_listed("x", ["commands", "ports"])
+        ('did you mean `commands`?', 'known are `ports`, `commands`')
+    """
+    from difflib import get_close_matches
+
+    known = list(words)
+    if (guess := nearest(word, known)) is not None:
+        return f"did you mean `{guess}`?"
+    found = get_close_matches(word.lower(), known, n=NEAREST_MAX, cutoff=0)
+    return f"{'known are' if len(known) <= NEAREST_MAX else 'the nearest are'} {listed(found)}"
+
+
 def listed(words: Iterable[str]) -> str:
     """Literals in a sentence: `a`, `b`, `c`."""
     return ", ".join(f"`{word}`" for word in words)

@@ -76,12 +76,12 @@ class Memory(float):
         return {"anyOf": [{"type": "string"}, {"type": "number"}], "examples": ["8GB"]}
 
 
-def parsed_schema(parse: Any) -> "CoreSchema":
-    """How Pydantic reads and writes a value with a grammar of its own: `parse` to read it, `str` to write it."""
+def parsed_schema(parse: Any, write: Any = str) -> "CoreSchema":
+    """Return how Pydantic handles a value with a grammar of its own: `parse` reads it, `write` makes JSON of it."""
     from pydantic_core import core_schema
 
     return core_schema.no_info_plain_validator_function(
-        parse, serialization=core_schema.to_string_ser_schema(when_used="json")
+        parse, serialization=core_schema.plain_serializer_function_ser_schema(write, when_used="json")
     )
 
 

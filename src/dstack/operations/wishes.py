@@ -1,8 +1,9 @@
 """A submit, understood: what is asked for, and which offers cannot give it."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dstack.domain.objects import Run
 from dstack.domain.offers import Demand, Offer, describe, misfits
@@ -17,7 +18,7 @@ from dstack.errors import (
 from dstack.protocol.requests import SubmitRun
 from dstack.spec.names import check_name
 from dstack.spec.parse import RunConfiguration, configuration_of
-from dstack.spec.secrets import names_in, texts_with_secrets
+from dstack.spec.secrets import check_variables, names_in, texts_with_secrets
 
 CONFIGURATION_BYTES_MAX = 512 << 10
 """As JSON; what an agent is told of a job must fit into one line of its connection (`protocol.frames`)."""
@@ -59,12 +60,21 @@ def understand(request: SubmitRun) -> Wish:
         configuration = configuration_of(request.configuration)
         if missing := list(not_built_yet(configuration)):
             raise ConfigurationError(f"This version of dstack cannot yet: {'; '.join(missing)}", hint="Leave it out")
+        _check_references(request.configuration)
         wish = Wish(request, configuration, demand_of(configuration))
         if wish.name is not None:
             check_name(wish.name)
     except ConfigurationError as error:
         raise InvalidRequestError(error.message, hint=error.hint) from error
     return wish
+
+
+def _check_references(configuration: Mapping[str, Any]) -> None:
+    """Raise `ConfigurationError` where `${{ env.X }}` refers to nothing."""
+    try:
+        check_variables(configuration)
+    except ValueError as error:
+        raise ConfigurationError(f"{error}", hint="Add it to `env`: `- NAME` passes yours on") from None
 
 
 def changes_of(run: Run, wish: Wish) -> list[Change]:

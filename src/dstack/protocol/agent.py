@@ -79,6 +79,9 @@ class Mount:
     """Absolute, on the host; made where it does not exist."""
     path: str
     """Absolute, in the container."""
+    read_only: bool = False
+    optional: bool = False
+    """Whether the job runs without it where the folder cannot be made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,7 @@ class JobOrder:
     """`bash`, `sh`, or None for bash where there is one and sh where not."""
     env: dict[str, str] = field(default_factory=dict)
     working_dir: str = "."
-    """Relative to the job's folder of files; never outside it."""
+    """Relative to the job's folder of files and never outside it; or absolute, in a container."""
     files_root: str | None = None
     """The hash of the root manifest (`protocol.files`), or None for none."""
     git: GitSource | None = None
@@ -248,13 +251,20 @@ class HostResources:
     engine: Engine | None = None
     engine_problem: str = ""
     """Why there is no container engine, for people."""
+    arch: str = ""
+    """The architecture of its processors: `x86`, `arm`, another one's own name, or nothing where it is not known."""
     pythons: tuple[str, ...] = ()
     """The versions of Python, such as `3.12`, of which virtual environments can be made for processes."""
 
 
 def to_json(value: JobOrder | JobReport | HostResources) -> dict[str, Any]:
-    """A message part as it crosses the wire."""
+    """Return a message part as it crosses the wire. Flags of mounts that are not set are left out: an agent of an
+    earlier version does not know them."""
     plain: dict[str, Any] = to_plain(value)
+    if container := plain.get("container"):
+        container["mounts"] = [
+            {name: part for name, part in mount.items() if part is not False} for mount in container["mounts"]
+        ]
     return plain
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from dstack.kit.text import listed, nearest, shown
+from dstack.kit.text import nearest, nearest_listed, shown
 
 if TYPE_CHECKING:
     from pydantic import GetJsonSchemaHandler
@@ -64,6 +64,8 @@ class Spec(BaseModel):
 
     renamed: ClassVar[Mapping[str, str]] = {}
     """Old spellings that still work, and what to write instead."""
+    without_effect: ClassVar[Mapping[str, str]] = {}
+    """Old fields that are accepted and ignored, and what to do instead."""
 
     def written(self) -> dict[str, Any]:
         """What was written of the whole tree: what was set, and what was changed in place."""
@@ -137,9 +139,7 @@ def _detail(error: Any, fields: tuple[str, ...]) -> InitErrorDetails:
     """One mistake, with the words of an unknown field made helpful."""
     kind, loc, said = error["type"], error["loc"], error["msg"]
     if kind == "extra_forbidden" and len(loc) == 1:
-        guess = nearest(str(loc[0]), fields)
-        advice = f"did you mean `{guess}`?" if guess else f"known are {listed(fields)}"
-        kind, said = "unknown_field", f"unknown field `{loc[0]}`; {advice}"
+        kind, said = "unknown_field", f"unknown field {shown(loc[0])}; {nearest_listed(str(loc[0]), fields)}"
     elif kind == "value_error" and "error" in error.get("ctx", {}):
         said = str(error["ctx"]["error"])
     elif kind not in ("value_error", "unknown_field"):

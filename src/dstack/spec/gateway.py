@@ -9,6 +9,7 @@ from dstack.kit.text import shown
 from dstack.spec.backends import BackendType
 from dstack.spec.base import Conflict, Spec, matching
 from dstack.spec.profile import Name, Tags
+from dstack.spec.service import REPLICAS_MAX, Router
 
 DOMAIN = r"(?=.{1,253}$)(\*\.)?([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.)+[a-zA-Z]{2,63}"
 
@@ -72,6 +73,10 @@ class Gateway(Spec):
     """The type of its machine, by the backend's own name; a small one where unset"""
     domain: Annotated[str, matching(DOMAIN, "a domain such as `example.com`")] | None = None
     """The domain below which services get their names; its records point to the gateway"""
+    replicas: Annotated[int, Field(ge=1, le=REPLICAS_MAX, strict=True)] = 1
+    """How many machines publish services"""
+    router: Router | None = None
+    """What spreads requests over the replicas of services by their content"""
     public_ip: bool = True
     """Whether it has a public address"""
     certificate: Annotated[LetsEncryptCertificate | ACMCertificate | None, BeforeValidator(_certificate)] = Field(

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from dstack.kit.text import nearest, shown
+from dstack.kit.text import nearest, nearest_listed, shown
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -34,6 +34,8 @@ _EXPECTED = {
     "model_attributes_type": "a mapping of fields",
     "tuple_type": "a list",
 }
+CHOICES_MAX = 8
+"""As many known words fit into a sentence."""
 _LENGTHS = {"too_short": ("at least", "min_length"), "too_long": ("at most", "max_length")}
 _LIMITS = {
     "greater_than": ("more than", "gt"),
@@ -77,7 +79,11 @@ def _text(error: ErrorDetails) -> str:
         return f"expected a field `{error['loc'][-1]}`, found none"
     if kind in ("enum", "literal_error"):
         known = str(context["expected"]).replace("'", "`")
-        guess = nearest(str(error["input"]), [word.strip(" `") for word in known.replace(" or ", ",").split(",")])
+        choices = [word.strip(" `") for word in known.replace(" or ", ",").split(",")]
+        if len(choices) > CHOICES_MAX:
+            advice = nearest_listed(str(error["input"]), choices)
+            return f"expected one of {len(choices)} words, found {found}; {advice}"
+        guess = nearest(str(error["input"]), choices)
         return f"expected one of {known}, found {found}" + (f"; did you mean `{guess}`?" if guess else "")
     if kind in _LIMITS:
         words, key = _LIMITS[kind]

@@ -2,10 +2,11 @@
 
 import posixpath
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dstack.kit.text import shown
+from dstack.kit.text import listed, shown
 from dstack.kit.units import parsed_schema
 
 if TYPE_CHECKING:
@@ -13,60 +14,109 @@ if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
     from pydantic_core import CoreSchema
 
-_VOLUME = r"[a-z][a-z0-9-]{1,40}"
-_MOUNT = re.compile(rf"(/[^:\0]*|{_VOLUME}):(/[^:\0]*)")
+_VOLUME = r"(?:[a-z0-9-]|\$\{\{[^{}]*\}\})+"
+_MOUNT = re.compile(rf"(/[^:\0]*|{_VOLUME}):(/[^:\0]*)(?::(ro|rw))?")
+_NAME = re.compile(r"[a-z][a-z0-9-]{1,40}")
+_EXPECTED = "expected a mount such as `my-volume:/data` or `/mnt/disk:/data`"
 
 
 @dataclass(frozen=True, slots=True)
 class MountPoint:
-    """A volume, or a folder of the instance, and where a job finds it.
+    """A volume, or a folder of the instance, and its path in a job.
 
     Examples:
         >>> MountPoint.parse("my-volume:/data").is_on_instance, str(MountPoint("/mnt/disk", "/data"))
         (False, '/mnt/disk:/data')
+        >>> MountPoint.parse({"instance_path": "/mnt/cache", "path": "/cache", "optional": True}).optional
+        True
     """
 
     source: str
     """The name of a network volume, or an absolute path on the instance."""
     path: str
     """Absolute, inside the container."""
+    read_only: bool = False
+    """Whether the job may only read there."""
+    optional: bool = False
+    """Whether the job may run without it, where it cannot be mounted."""
+    others: tuple[str, ...] = ()
+    """Further names of network volumes, of which one is taken for each node."""
 
     @classmethod
     def parse(cls, value: object) -> "MountPoint":
-        """Read `name:/path`, `/path/on/instance:/path`, or a mapping with `name` or `instance_path`, and `path`.
+        """Read `name:/path`, `/path/on/instance:/path`, either with `:ro`, or a mapping.
+
+        A mapping has `path`, and `name` (also a list of names) or `instance_path`; `optional` and `read_only` may be
+        `true`.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is none of these.
         """
         match value:
             case MountPoint():
                 return value
-            case {"name": str() as source, "path": str() as path, **rest} if not rest:
-                text = f"{source}:{path}"
-            case {"instance_path": str() as source, "path": str() as path, **rest} if not rest:
-                text = f"{source}:{path}"
+            case dict():
+                return cls._of_mapping(value)
+            case str() if (found := _MOUNT.fullmatch(value)) is not None and _is_source(found[1]):
+                return cls(found[1], found[2], found[3] == "ro")
             case _:
-                text = str(value)
-        found = _MOUNT.fullmatch(text) if not isinstance(value, (bool, int)) else None
-        if found is None:
-            raise ValueError(f"expected a mount such as `my-volume:/data` or `/mnt/disk:/data`, found {shown(value)}")
-        return cls(found[1], found[2])
+                raise ValueError(f"{_EXPECTED}, found {shown(value)}")
+
+    @classmethod
+    def _of_mapping(cls, fields: Mapping[str, object]) -> "MountPoint":
+        if unknown := sorted(map(str, fields.keys() - _FIELDS)):
+            raise ValueError(f"unknown field {shown(unknown[0])}; known are {listed(_FIELDS)}")
+        names = fields.get("name", fields.get("instance_path"))
+        sources = names if isinstance(names, list) and "name" in fields else [names]
+        if not sources or ("name" in fields) == ("instance_path" in fields) or not isinstance(fields.get("path"), str):
+            raise ValueError("expected `path`, and one of `name` and `instance_path`")
+        flags = {flag: fields.get(flag, False) for flag in ("read_only", "optional")}
+        for flag, value in flags.items():
+            if not isinstance(value, bool):
+                raise ValueError(f"expected `true` or `false` for `{flag}`, found {shown(value)}")
+        if flags["optional"] and "name" in fields:
+            raise ValueError("expected `optional` beside `instance_path` only, found it beside `name`")
+        mounts = [cls.parse(f"{source}:{fields['path']}") for source in sources]
+        if any(mount.is_on_instance != ("instance_path" in fields) for mount in mounts):
+            raise ValueError("expected a volume's name as `name` and an absolute path as `instance_path`")
+        first, *others = mounts
+        read_only = bool(flags["read_only"]) or first.read_only
+        return cls(first.source, first.path, read_only, bool(flags["optional"]), tuple(one.source for one in others))
 
     @property
     def is_on_instance(self) -> bool:
         """Whether it is a folder of the instance, and no network volume."""
         return self.source.startswith("/")
 
+    def written(self) -> str | dict[str, object]:
+        """Return the mount as JSON: as text where text has a form for it."""
+        if not self.optional and not self.others:
+            return str(self)
+        source = {"instance_path": self.source} if self.is_on_instance else {"name": [self.source, *self.others]}
+        flags = {"optional": self.optional, "read_only": self.read_only}
+        return {**source, "path": self.path, **{name: True for name, is_set in flags.items() if is_set}}
+
     def __str__(self) -> str:
-        return f"{self.source}:{self.path}"
+        source = ",".join((self.source, *self.others))
+        return f"{source}:{self.path}:ro" if self.read_only else f"{source}:{self.path}"
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: "GetCoreSchemaHandler") -> "CoreSchema":
-        return parsed_schema(cls.parse)
+        return parsed_schema(cls.parse, cls.written)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, _schema: "CoreSchema", _handler: "GetJsonSchemaHandler") -> "JsonSchemaValue":
-        return {"anyOf": [{"type": "string"}, {"type": "object"}], "examples": ["my-volume:/data"]}
+        return {
+            "anyOf": [{"type": "string"}, {"type": "object"}],
+            "examples": ["my-volume:/data", "/mnt/disk:/data:ro"],
+        }
+
+
+_FIELDS = ("name", "instance_path", "path", "optional", "read_only")
+
+
+def _is_source(text: str) -> bool:
+    return text.startswith("/") or "${{" in text or _NAME.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +137,21 @@ class FileMapping:
     def parse(cls, value: object) -> "FileMapping":
         """Read `local:path`, `local`, or a mapping with `local_path` and `path`.
 
+        Without a path the file keeps its own, less what leads out of a folder: `../x` and `~/x` become `x`.
+
         Raises:
-            ValueError: it is none, or the path in the job leaves its folder.
+            ValueError: it is none of these, or the path in the job leaves its folder.
         """
         match value:
             case FileMapping():
                 return value
             case {"local_path": str() as local_path, "path": str() as path, **rest} if not rest:
                 pass
+            case {"local_path": str() as local_path, **rest} if not rest:
+                path = _inside(local_path)
             case str():
                 local_path, colon, path = value.partition(":")
-                path = path if colon else local_path
+                path = path if colon else _inside(local_path)
             case _:
                 local_path = path = ""
         if not local_path or not path or "\0" in f"{local_path}{path}" or ":" in path:
@@ -119,3 +173,13 @@ class FileMapping:
     @classmethod
     def __get_pydantic_json_schema__(cls, _schema: "CoreSchema", _handler: "GetJsonSchemaHandler") -> "JsonSchemaValue":
         return {"anyOf": [{"type": "string"}, {"type": "object"}], "examples": ["setup.sh", "~/.vimrc:home/.vimrc"]}
+
+
+def _inside(local_path: str) -> str:
+    """Return a path without the parts that lead out of a folder."""
+    if local_path.startswith("/"):
+        return local_path
+    normal = posixpath.normpath(local_path)
+    parts = normal.split("/")
+    start = 1 if parts[0] == "~" else next((index for index, part in enumerate(parts) if part != ".."), len(parts))
+    return "/".join(parts[start:])

@@ -193,6 +193,9 @@ def _old_spellings(configuration: Configuration, data: object) -> Iterator[Mista
     for old, new in configuration.renamed.items():
         if old in written:
             yield Mistake((old,), f"`{old}` is the old name of `{new}`: write `{new}` instead")
+    for old, advice in configuration.without_effect.items():
+        if old in written:
+            yield Mistake((old,), f"`{old}` has no effect any more: {advice}")
     if written.get("termination_policy") == "dont-destroy":
         yield Mistake(("termination_policy",), "`termination_policy` is old: write `idle_duration: off` instead")
     elif "termination_policy" in written:

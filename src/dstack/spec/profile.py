@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
-from dstack.kit.text import shown
+from dstack.kit.text import listed, shown
 from dstack.kit.units import duration_text, parse_duration
 from dstack.spec.backends import BackendType
 from dstack.spec.base import TEXT, TRUTH, Also, Conflict, Spec, Text
@@ -98,6 +98,18 @@ Limit = Annotated[
 Name = Annotated[str, AfterValidator(parse_name)]
 
 
+def _fleet_name(value: str) -> str:
+    project, slash, name = value.rpartition("/")
+    parse_name(name)
+    if slash and not project:
+        raise ValueError(f"expected a fleet such as `team` or `project/team`, found {shown(value)}")
+    return value
+
+
+FleetName = Annotated[str, AfterValidator(_fleet_name)]
+"""The name of a fleet, or `project/name` for one of another project."""
+
+
 class Retry(Spec):
     """When a run is submitted again after it has failed.
 
@@ -113,24 +125,47 @@ class Retry(Spec):
 
 
 def _retry(value: object) -> object:
+    if isinstance(value, dict) and isinstance(value.get("retry"), bool):
+        return _old_retry(value)
     return {True: {}, False: None}.get(value, value) if isinstance(value, bool) else value
+
+
+def _old_retry(value: Mapping[str, object]) -> object:
+    """Return the policy of `retry: true` beside `duration` (or `limit`), which meant a lack of capacity alone."""
+    rest = {"duration" if name == "limit" else name: part for name, part in value.items() if name != "retry"}
+    return {"on_events": [RetryEvent.NO_CAPACITY], **rest} if value["retry"] else None
 
 
 RetryOrNot = Annotated[Retry | None, BeforeValidator(_retry), Also((TRUTH,))]
 """`true` for all events within an hour, `false` for never, or a `Retry`."""
 
 
+CRON_PARTS = 5
+_CRON_NAMES = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+
+
 def _cron(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _check_cron(line: str) -> str:
+def _check_cron(text: str) -> str:
+    line = _CRON_NAMES.get(text.strip().lower(), text)
+    if (found := len(line.split())) != CRON_PARTS:
+        if line.startswith("@"):
+            raise ValueError(f"expected one of {listed(_CRON_NAMES)}, found {shown(line)}")
+        raise ValueError(f"expected five parts such as `0 8 * * mon-fri`, found {found} in {shown(line)}")
     try:
         CronSim(line, _ANY_TIME)
     except CronSimError as error:
-        raise ValueError(
-            f"expected a cron expression of five parts such as `0 8 * * mon-fri`, found {shown(line)}: {error}"
-        ) from None
+        raise ValueError(f"expected five parts such as `0 8 * * mon-fri`, found {shown(line)}: {error}") from None
     return line
 
 
@@ -188,6 +223,8 @@ class ProfileFields(Spec):
     """Which backends may be used, such as `[aws, gcp]`; any where unset"""
     regions: list[str] | None = None
     """Which regions of those backends may be used, such as `[eu-west-1, us-west4]`; any where unset"""
+    availability_zones: list[str] | None = None
+    """Which availability zones of those regions may be used, such as `[eu-west-1a]`; any where unset"""
     instance_types: list[str] | None = None
     """Which instance types may be used, by the backends' own names, such as `[p3.8xlarge]`; any where unset"""
     reservation: str | None = None
@@ -204,10 +241,12 @@ class ProfileFields(Spec):
     """How long a job that is stopped may take to end by itself, in seconds or as `1m`. 10 seconds where unset"""
     max_price: Price | None = None
     """The highest price of an instance, in US dollars an hour"""
-    fleets: list[Name] | None = None
+    fleets: list[FleetName] | None = None
     """In which fleets instances are sought and made; any where unset"""
     pool_name: str | None = None
     """One fleet in which instances are sought and made; *pool* is an older word for fleet"""
+    instances: list[Text | dict[str, Text]] | None = None
+    """On which instances it may run, by their names; any where unset"""
     instance_name: str | None = None
     """The one instance to run on, by its name"""
     creation_policy: CreationPolicy = CreationPolicy.REUSE_OR_CREATE
@@ -248,8 +287,8 @@ class Profile(ProfileFields):
         'cheap'
     """
 
-    name: Name
-    """What the profile is called"""
+    name: Annotated[Text, Field(min_length=1)]
+    """The profile's name, of any characters"""
     default: bool = False
     """Whether it counts where no profile is named"""
 

@@ -24,8 +24,11 @@ class GPUVendor(StrEnum):
     NVIDIA = "nvidia"
     AMD = "amd"
     GOOGLE = "google"
+    INTEL = "intel"
+    TENSTORRENT = "tenstorrent"
 
 
+CPU_MIN = 2
 _VENDOR_ALIASES = {"tpu": "google"}
 _NAME = re.compile(r"[^\W\d_][^:,]*")
 
@@ -36,6 +39,86 @@ def _in_any_case(word: str) -> str:
 
 
 _VENDOR_TEXT = {"type": "string", "pattern": f"^({'|'.join(map(_in_any_case, [*GPUVendor, *_VENDOR_ALIASES]))})$"}
+
+
+class CPUArchitecture(StrEnum):
+    """The instruction set of a machine's processors."""
+
+    X86 = "x86"
+    ARM = "arm"
+
+
+_ARCHITECTURE_ALIASES = {"x86_64": "x86", "amd64": "x86", "arm64": "arm", "aarch64": "arm"}
+
+
+class CPU(Range[int]):
+    """The number of CPU cores, and of which architecture where that matters.
+
+    Examples:
+        >>> CPU.read("x86:4..").arch.value, str(CPU.read("arm:4")), CPU.read("2..8").arch
+        ('x86', 'arm:4', None)
+    """
+
+    __slots__ = ("_arch",)
+
+    def __init__(self, min: int | None = None, max: int | None = None, arch: CPUArchitecture | None = None) -> None:
+        super().__init__(min, max)
+        self._arch = arch
+
+    @property
+    def arch(self) -> CPUArchitecture | None:
+        """The architecture; None for any."""
+        return self._arch
+
+    @classmethod
+    def read(cls, value: object) -> "CPU":
+        """Read a count or a range, also behind `x86:` or `arm:`, or a mapping with `arch` and `count`.
+
+        Raises:
+            ValueError: it is none of these.
+        """
+        match value:
+            case CPU():
+                return value
+            case {"arch": arch, "count": count, **rest} if not rest:
+                pass
+            case {"arch": arch, **rest} if not rest:
+                count = f"{CPU_MIN}.."
+            case {"count": count, **rest} if not rest:
+                arch = None
+            case str() if ":" in value or _architecture(value) is not None:
+                first, _, last = (part.strip() for part in value.partition(":"))
+                arch, count = (last, first) if _architecture(last) is not None else (first, last or f"{CPU_MIN}..")
+            case _:
+                arch, count = None, value
+        known = None if arch is None else _architecture(arch)
+        if arch is not None and known is None:
+            raise ValueError(f"expected `x86` or `arm` and a count, as in `x86:4..`, found {shown(value)}")
+        range = Range.parse(count, parse_count)
+        return cls(range.min, range.max, known)
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(other) and getattr(other, "arch", None) == self.arch
+
+    def __hash__(self) -> int:
+        return hash((self.min, self.max, self.arch))
+
+    def __str__(self) -> str:
+        return super().__str__() if self.arch is None else f"{self.arch}:{super().__str__()}"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: "GetCoreSchemaHandler") -> "CoreSchema":
+        return parsed_schema(cls.read)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: "CoreSchema", _handler: "GetJsonSchemaHandler") -> "JsonSchemaValue":
+        return {"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "object"}], "examples": ["4..", "arm:4"]}
+
+
+def _architecture(value: object) -> CPUArchitecture | None:
+    word = value.lower() if isinstance(value, str) else ""
+    known = _ARCHITECTURE_ALIASES.get(word, word)
+    return CPUArchitecture(known) if known in CPUArchitecture.__members__.values() else None
 
 
 class ComputeCapability(tuple[int, int]):
@@ -104,7 +187,8 @@ GPUName = Annotated[str, BeforeValidator(_gpu_name)]
 class GPU(Spec):
     """The GPU requirements.
 
-    A string holds `:`-separated tokens in any order: vendor, name or names, memory, count.
+    A string holds `:`-separated tokens in any order: vendor, name or names, memory, count. `any` is a GPU of any kind,
+    and `none` no GPU.
 
     Examples:
         >>> gpu = GPU.model_validate("A100:40GB:2")
@@ -113,7 +197,7 @@ class GPU(Spec):
     """
 
     vendor: Annotated[GPUVendor | None, BeforeValidator(_vendor), Also((_VENDOR_TEXT,))] = None
-    """The vendor of the GPU/accelerator, one of: `nvidia`, `amd`, `google` (alias: `tpu`)"""
+    """The vendor of the GPU/accelerator, one of: `nvidia`, `amd`, `google` (alias: `tpu`), `intel`, `tenstorrent`"""
     name: Annotated[list[GPUName] | None, BeforeValidator(_names), Also((TEXT,))] = None
     """The name of the GPU (e.g., `A100` or `H100`), or several of which one will do"""
     count: Range[int] = Range(1, 1)
@@ -145,7 +229,9 @@ def parse_gpu(text: str) -> dict[str, object]:
         ValueError: a token is of no kind, or two are of the same.
     """
     fields: dict[str, object] = {}
-    for token in (part.strip() for part in text.split(":")):
+    if text.strip().lower() == "none":
+        return {"count": 0}
+    for token in (part.strip() for part in text.split(":") if part.strip().lower() != "any"):
         kind = _kind_of(token)
         if kind is None:
             raise ValueError(f"expected vendor, name, memory or count in {shown(text)}, found {shown(token)}")
@@ -207,8 +293,8 @@ class Resources(Spec):
         (4, 16384, 'A100:2')
     """
 
-    cpu: Range[int] = Range(2, None)
-    """The number of CPU cores"""
+    cpu: CPU = CPU(CPU_MIN)
+    """The number of CPU cores, also with an architecture: `4..`, `x86:4..`, `arm:4`"""
     memory: Range[Memory] = Range(Memory(8), None)
     """The RAM size (e.g., `8GB`)"""
     shm_size: Memory | None = None
@@ -231,7 +317,7 @@ def describe(resources: Resources) -> str:
         parts.append(f"{resources.shm_size} (shared memory)")
     if resources.disk is not None:
         parts.append(f"{resources.disk.size} (disk)")
-    return ", ".join(parts if resources.gpu is None else [*parts, *_gpu_parts(resources.gpu)])
+    return ", ".join([*parts, *_gpu_parts(resources.gpu)] if resources.gpu and resources.gpu.count.max != 0 else parts)
 
 
 def _gpu_parts(gpu: GPU) -> list[str]:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -16,17 +16,24 @@ from dstack.spec.env import parse_env
 from dstack.spec.mounts import FileMapping, MountPoint
 from dstack.spec.ports import PortMapping
 from dstack.spec.profile import Name, ProfileFields
+from dstack.spec.repos import Repo
 from dstack.spec.resources import Resources
 
 LINES = {"type": "array", "items": {"type": ["string", "boolean"]}}
 Env = Annotated[dict[str, Text | None], BeforeValidator(parse_env), Also((LINES,))]
 
 
-def _inside(value: str) -> str:
+FILES = "/workflow"
+"""The folder of a run's files, as a container sees it."""
+
+
+def _folder(value: str) -> str:
     path = PurePosixPath(value)
-    if path.is_absolute() or ".." in path.parts or "\0" in value:
-        raise ValueError(f"expected a path inside the folder of the run's files, found {shown(value)}")
-    return value
+    if ".." in path.parts or "\0" in value:
+        raise ValueError(
+            f"expected an absolute path, or one inside the folder of the run's files, found {shown(value)}"
+        )
+    return str(path.relative_to(FILES)) if path.is_relative_to(FILES) else value
 
 
 def _words(value: str) -> str:
@@ -104,32 +111,48 @@ class RunFields(ProfileFields):
     """Whether the container may do what the host's root may"""
     entrypoint: Annotated[str, AfterValidator(_words)] | None = None
     """What the container starts instead of the image's own entrypoint, in the words of a shell"""
-    working_dir: Annotated[str, AfterValidator(_inside)] | None = None
-    """Where the commands start: a path inside the folder of the run's files (`/workflow`). That folder where unset"""
+    working_dir: Annotated[str, AfterValidator(_folder)] | None = None
+    """Where the commands start: a path inside the folder of the run's files (`/workflow`), which is where they start
+    where unset; or an absolute path, in a container"""
     registry_auth: RegistryAuth | None = None
     """Who pulls a private image"""
     python: PythonVersion | None = None
     """The version of Python, such as `3.12`: the machine's own, or the default image's. Not beside `image`"""
     nvcc: bool | None = None
     """Whether the default image has NVIDIA's CUDA compiler. Not beside `image`"""
+    docker: bool | None = None
+    """Whether the job can run Docker itself. Not beside `image`"""
     env: Env = {}
     """Environment variables: a mapping, or a list of `NAME=value` and of `NAME` for those of the submitter"""
     resources: Resources = Field(default_factory=Resources.model_construct)
     """What the job needs of a machine"""
     volumes: list[MountPoint] = []
-    """What is mounted: `name:/path` of a network volume, or `/path/on/instance:/path`"""
+    """What is mounted: `name:/path` of a network volume, or `/path/on/instance:/path`; `:ro` after it to read only"""
     files: list[FileMapping] = []
     """Files and folders of this machine that travel with the run: `local`, or `local:path/in/the/job`"""
+    repos: Annotated[list[Repo], Field(max_length=1)] = []
+    """The folder or Git repository that the run brings along: `.`, a URL, or a mapping"""
+    single_branch: bool | None = None
+    """Whether only the one branch of the repository is cloned"""
+    setup: list[Text] = []
+    """An old field without effect"""
+    home_dir: str | None = None
+    """An old field without effect"""
     priority: Annotated[int, Field(ge=0, le=100, strict=True)] = 0
     """Who goes first when not all fit: 0 to 100"""
     shell: Literal["bash", "sh"] | None = None
     """The shell that runs the commands: `bash` or `sh`. `bash` where there is one, where unset"""
 
+    without_effect: ClassVar[Mapping[str, str]] = {
+        "setup": "write its commands at the beginning of `commands`, or of `init`",
+        "home_dir": "leave it out; `working_dir` sets where commands start",
+    }
+
     @classmethod
     def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
         """As `Spec.conflicts`."""
         yield from super().conflicts(written)
-        for field in ("python", "nvcc"):
+        for field in ("python", "nvcc", "docker"):
             if written.get("image") is not None and written.get(field) not in (None, False):
                 yield Conflict(field, f"expected `image` or `{field}`, found both; the image brings its own")
 

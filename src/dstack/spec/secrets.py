@@ -1,14 +1,15 @@
-"""Secrets in a configuration: `${{ secrets.NAME }}` in values of `env` and in `registry_auth`.
+"""References in a configuration: `${{ secrets.NAME }}` and `${{ env.NAME }}` in `env` and in `registry_auth`.
 
 One more `$` before it makes it plain text: `$${{ any }}` stands for `${{ any }}`.
 """
 
 import re
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from dstack.errors import InvalidRequestError
-from dstack.kit.text import nearest, shown
+from dstack.kit.text import listed, nearest, shown
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 _REFERENCE = re.compile(r"(\$?)\$\{\{(.*?)\}\}", re.DOTALL)
@@ -23,26 +24,46 @@ def check_name(name: str) -> None:
 
 
 def names_in(text: str) -> list[str]:
-    """The secrets that a text refers to.
+    """Return the secrets that a text refers to.
 
     Raises:
-        ValueError: it refers to something else.
+        ValueError: it refers to something else than secrets and variables.
 
     Examples:
-        >>> names_in("Bearer ${{ secrets.TOKEN }}"), names_in("no $HOME")
+        >>> names_in("Bearer ${{ secrets.TOKEN }} of ${{ env.USER }}"), names_in("no $HOME")
         (['TOKEN'], [])
     """
+    return [name for kind, name in _names_in(text) if kind == "secrets"]
+
+
+def variables_in(text: str) -> list[str]:
+    """Return the variables of `env` that a text refers to; raises as `names_in`.
+
+    Examples:
+        >>> variables_in("${{ env.USER }}@${{ secrets.HOST }}")
+        ['USER']
+    """
+    return [name for kind, name in _names_in(text) if kind == "env"]
+
+
+def _names_in(text: str) -> list[tuple[str, str]]:
     names = []
     for inside in _references_in(text):
         kind, dot, name = inside.partition(".")
-        if kind != "secrets" or not dot or not NAME.fullmatch(name):
-            raise ValueError(f"expected a secret such as `${{{{ secrets.TOKEN }}}}`, found {shown(inside)}")
-        names.append(name)
+        if kind not in ("secrets", "env") or not dot or not NAME.fullmatch(name):
+            expected = "expected `${{ secrets.NAME }}` or `${{ env.NAME }}`"
+            raise ValueError(f"{expected}, found {shown(inside)}")
+        names.append((kind, name))
     return names
 
 
-def filled(text: str, secrets: Mapping[str, str]) -> str:
-    """The text with its secrets in place.
+def filled(text: str, secrets: Mapping[str, str], env: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return the text with its secrets and variables in place.
+
+    Args:
+        text: in which `${{ secrets.NAME }}` and `${{ env.NAME }}` may stand.
+        secrets: the values of secrets by name.
+        env: the values of variables by name, which are filled already.
 
     Raises:
         ValueError: one is not known; names it and the nearest.
@@ -51,11 +72,57 @@ def filled(text: str, secrets: Mapping[str, str]) -> str:
         >>> filled("Bearer ${{ secrets.TOKEN }}", {"TOKEN": "123"})
         'Bearer 123'
     """
-    for name in names_in(text):
-        if name not in secrets:
-            guess = nearest(name, secrets)
-            raise ValueError(f"there is no secret `{name}`" + (f"; did you mean `{guess}`?" if guess else ""))
-    return _REFERENCE.sub(lambda found: found[0][1:] if found[1] else secrets[found[2].strip().partition(".")[2]], text)
+    values = {"secrets": secrets, "env": env}
+    for kind, name in _names_in(text):
+        if name not in values[kind]:
+            guess = nearest(name, values[kind])
+            what = "secret" if kind == "secrets" else "variable in `env`"
+            raise ValueError(f"there is no {what} `{name}`" + (f"; did you mean `{guess}`?" if guess else ""))
+
+    def value(found: "re.Match[str]") -> str:
+        kind, _, name = found[2].strip().partition(".")
+        return found[0][1:] if found[1] else values[kind][name]
+
+    return _REFERENCE.sub(value, text)
+
+
+def filled_env(env: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables with secrets and each other in place.
+
+    Raises:
+        ValueError: a secret or variable is not known, or variables refer to each other in a circle.
+
+    Examples:
+        >>> filled_env({"URL": "https://${{ env.HOST }}", "HOST": "example.com"}, {})["URL"]
+        'https://example.com'
+    """
+    whole: dict[str, str] = {}
+    todo = dict(env)
+    while todo:
+        ready = [name for name, text in todo.items() if todo.keys().isdisjoint(variables_in(text))]
+        if not ready:
+            raise ValueError(f"the variables {listed(todo)} refer to each other in a circle")
+        whole |= {name: filled(todo[name], secrets, whole) for name in ready}
+        for name in ready:
+            del todo[name]
+    return whole
+
+
+def check_variables(configuration: Mapping[str, Any]) -> None:
+    """Raise `ValueError` where a reference to a variable cannot be filled.
+
+    Args:
+        configuration: as a JSON object, whose `env` is a mapping with all values.
+    """
+    texts = dict(texts_with_secrets(configuration))
+    known = {str(path[1]): text for path, text in texts.items() if path[0] == "env"}
+    for path, text in texts.items():
+        for name in variables_in(text):
+            if name not in known:
+                where = ".".join(map(str, path))
+                raise ValueError(f"`{where}` refers to the variable `{name}`, which `env` does not have")
+    stand_ins = {name: "" for text in texts.values() for name in names_in(text)}
+    filled_env(known, stand_ins)
 
 
 def as_it_stands(text: str) -> str:

@@ -128,6 +128,24 @@ class Probe(Spec):
     """How long to wait between two requests, in seconds"""
     ready_after: Annotated[int, Field(ge=1, strict=True)] = 1
     """After how many good answers in a row the replica is ready"""
+    until_ready: bool = False
+    """Whether to stop asking once the replica is ready"""
+
+
+class Router(Spec):
+    """A router of requests to replicas that share a model.
+
+    Examples:
+        >>> Router(type="sglang").policy
+        'cache_aware'
+    """
+
+    type: Literal["sglang"]
+    """The router: `sglang`"""
+    policy: Literal["random", "round_robin", "cache_aware", "power_of_two"] = "cache_aware"
+    """How a replica is chosen"""
+    pd_disaggregation: bool = False
+    """Whether prefill and decode run on replicas of their own"""
 
 
 class IPAddressKey(Spec):
@@ -190,6 +208,8 @@ def _port(value: object) -> PortMapping:
 
 
 def _replicas(value: object) -> "Range[int]":
+    if isinstance(value, list):
+        raise ValueError("groups of replicas (a list) cannot run yet; expected a number or a range such as `1..8`")
     replicas = Range.parse(value, parse_count)
     if replicas.max is None:
         raise ValueError(f"expected how many replicas there may be at most, as in `1..8`, found {shown(value)}")
@@ -225,14 +245,16 @@ class Service(RunFields):
     """The name of the gateway that publishes it, `false` for none; the project's default one where unset"""
     model: Annotated[AnyModel | None, BeforeValidator(_model), Also((TEXT,))] = None
     """The model behind the service, for the OpenAI-shaped endpoint: its name, or how it speaks"""
-    https: bool = True
-    """Whether a gateway publishes it by HTTPS"""
+    https: bool | Literal["auto"] = True
+    """Whether a gateway publishes it by HTTPS; `auto` for as the gateway does"""
     auth: bool = True
     """Whether callers need a token of a member of the project"""
     replicas: Annotated[Range[int], BeforeValidator(_replicas)] = Range(1, 1)
     """How many replicas there are: a number, or a range such as `0..4`, which needs `scaling`"""
     scaling: Scaling | None = None
     """How the number of replicas follows the traffic; needed where `replicas` is a range"""
+    router: Router | None = None
+    """What spreads requests over the replicas by their content"""
     strip_prefix: bool = True
     """Whether the service sees paths without the part that leads to it"""
     probes: list[Probe] = []

@@ -1,5 +1,6 @@
 """YAML with places: plain data, and for each part of it the line and column where it stands."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from dstack.spec.mistakes import Mistake, Path
 NODES_MAX = 100_000
 _TEXT_ONLY = frozenset(("env", "commands", "init", "python", "user", "version", "tags", "registry_auth"))
 """Values at and below these keys are text as it is written: `python: 3.10` is no number, and `FLAG: on` no truth."""
+_MERGE_TAG = "tag:yaml.org,2002:merge"
+_DECIMAL = re.compile(r"[-+]?0[0-9]+")
+"""A number with zeros before it: octal to YAML 1.1, but `cpu: 010` means ten to people."""
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
@@ -87,9 +91,7 @@ class _Reader:
         return ConfigurationError(f"{self._filename}:{line}:{column}: {text}", hint="Correct the file and try again")
 
     def plain(self, node: yaml.Node, path: Path) -> object:
-        self._nodes += 1
-        if self._nodes > NODES_MAX:
-            raise self.refuse(node.start_mark, f"this has more than {NODES_MAX} parts")
+        self._count(node)
         if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN_TAGS:
             raise self.refuse(node.start_mark, f"expected a plain list or mapping, found the tag `{node.tag}`")
         self.places.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
@@ -103,17 +105,36 @@ class _Reader:
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, object]:
         data: dict[str, object] = {}
-        for key_node, value_node in node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
-            if not isinstance(key, str):
-                raise self.refuse(key_node.start_mark, "expected a field's name, found a list or a mapping")
-            if key == "<<":
-                raise self.refuse(key_node.start_mark, "expected fields written out, found the merge key `<<`")
-            if key in data:
-                raise self.refuse(key_node.start_mark, f"the field `{key}` is written twice")
+        for key, (key_node, value_node) in self._fields(node).items():
             self.places[(*path, key)] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             data[key] = self.plain(value_node, (*path, key))
         return data
+
+    def _fields(self, node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        """Return the nodes of each field's name and value. A field of its own wins over those of merge keys."""
+        fields: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        sources: list[yaml.Node] = []
+        for key_node, value_node in node.value:
+            key = key_node.value
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise self.refuse(key_node.start_mark, "expected a field's name, found a list or a mapping")
+            if key_node.tag == _MERGE_TAG:
+                sources += value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+            elif key in fields:
+                raise self.refuse(key_node.start_mark, f"the field `{key}` is written twice")
+            else:
+                fields[key] = key_node, value_node
+        for source in sources:
+            if not isinstance(source, yaml.MappingNode):
+                raise self.refuse(source.start_mark, "expected a mapping for the merge key `<<`, such as `*common`")
+            self._count(source, 1 + len(source.value))
+            fields = {**self._fields(source), **fields}
+        return fields
+
+    def _count(self, node: yaml.Node, parts: int = 1) -> None:
+        self._nodes += parts
+        if self._nodes > NODES_MAX:
+            raise self.refuse(node.start_mark, f"this has more than {NODES_MAX} parts")
 
     def _scalar(self, node: yaml.Node, path: Path) -> object:
         text: str = node.value
@@ -132,6 +153,8 @@ class _Reader:
 
 
 def _number_or_truth(kind: str, text: str) -> object:
+    if kind == "int" and _DECIMAL.fullmatch(text):
+        return int(text)
     loader = yaml.SafeLoader("")
     node = yaml.ScalarNode(f"tag:yaml.org,2002:{kind}", text)
     try:

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from dstack.domain.births import first_jobs
+from dstack.domain.default_images import NVCC_IMAGE
 from dstack.domain.objects import Job, Run
 from dstack.domain.offers import Offer, container_wishes, misfits
 from dstack.domain.orders import Confidential, order_of
 from dstack.domain.placement import place
-from dstack.protocol.agent import Engine, JobOrder
+from dstack.protocol.agent import Engine, JobOrder, Mount, to_json
+from dstack.protocol.agent import order_of as order_from_json
 from tests.making import CLOUD, HERE, NOW, instance, run
 
 HERE_WITH_PYTHON = replace(HERE, resources=replace(HERE.resources, pythons=("3.9", "3.12")))
@@ -47,6 +49,44 @@ def test_a_version_of_python_is_an_interpreter_of_the_machine_or_else_an_image(
 ) -> None:
     found = order(offer, **fields)
     assert (found.container and found.container.image, found.python) == (image, python)
+
+
+def test_references_in_a_login_and_in_variables_are_filled() -> None:
+    found = order(
+        HERE_WITH_ENGINE,
+        image="x",
+        env={"HOST": "r.example.com", "URL": "https://${{ env.USER }}@${{ env.HOST }}", "USER": "me", "A": "$${{ b }}"},
+        registry_auth={"username": "${{ env.USER }}", "password": "${{ env.URL }}"},
+    )
+    assert found.env["URL"] == "https://me@r.example.com" and found.env["A"] == "${{ b }}"
+    assert found.container is not None
+    assert (found.container.username, found.container.password) == ("me", found.env["URL"])
+
+
+def test_options_of_volumes_reach_the_agent_and_plain_ones_look_as_before() -> None:
+    found = order(
+        HERE_WITH_ENGINE,
+        volumes=["/a:/b", "/c:/d:ro", {"instance_path": "/e", "path": "/f", "optional": True}],
+    )
+    assert found.container is not None
+    assert found.container.mounts == (
+        Mount("/a", "/b"),
+        Mount("/c", "/d", read_only=True),
+        Mount("/e", "/f", optional=True),
+    )
+    body = to_json(found)
+    assert body["container"]["mounts"][0] == {"source": "/a", "path": "/b"}, "an older agent knows no options"
+    assert order_from_json(body) == found
+
+
+def test_image_with_the_cuda_compiler_gets_the_python_that_is_asked_for() -> None:
+    with_python = order(HERE_WITH_ENGINE, nvcc=True, python="3.11", env={"A": "1"})
+    assert with_python.container is not None and with_python.container.image == NVCC_IMAGE
+    assert "uv venv -q --seed --python 3.11 /opt/python" in with_python.script
+    assert with_python.script.endswith(order(HERE).script) and with_python.env["PATH"].startswith("/opt/python/bin:")
+    alone = order(HERE_WITH_ENGINE, nvcc=True)
+    assert alone.script == order(HERE).script and "PATH" not in alone.env
+    assert order(HERE_WITH_ENGINE, nvcc=True, python="3.11", env={"PATH": "/mine"}).env["PATH"] == "/mine"
 
 
 def test_only_processes_of_this_machine_get_the_submitters_path() -> None:

@@ -1,16 +1,20 @@
 """What a configuration asks for reaches the engine, or the machines that cannot give it say so."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from dstack.domain.offers import Demand, misfits
+from dstack.domain.offers import Demand, demand_of_json, demand_to_json, misfits, share_of
 from dstack.domain.retries import RetryPolicy
-from dstack.domain.specs import demand_of, retry_policy_of
+from dstack.domain.specs import demand_of, not_built_yet, retry_policy_of
+from dstack.protocol.agent import Engine
 from dstack.spec.parse import configuration_of
 from dstack.spec.task import Task
 from tests.making import HERE
+
+HERE_X86 = replace(HERE, resources=replace(HERE.resources, arch="x86"))
 
 
 def asked(**fields: Any) -> Demand:
@@ -22,6 +26,11 @@ def asked(**fields: Any) -> Demand:
     [
         ({"image": "ubuntu"}, "image: asked ubuntu, has no container engine"),
         ({"volumes": ["/a:/b"]}, "volumes: asked /a:/b, has no container engine"),
+        ({"volumes": ["/a:/b:ro"]}, "volumes: asked /a:/b:ro, has no container engine"),
+        ({"working_dir": "/app"}, "working_dir: asked /app, has no container engine"),
+        ({"resources": {"cpu": "arm:2"}}, "cpu: asked arm, is x86"),
+        ({"resources": {"cpu": "x86:64"}}, "cpu: asked 64, has 4"),
+        ({"backends": ["vultr"]}, "backends: asked vultr, is local"),
         ({"privileged": True}, "privileged: asked true, has no container engine"),
         ({"user": "1000"}, "user: asked 1000, has no container engine"),
         ({"entrypoint": "sh -c"}, "entrypoint: asked sh -c, has no container engine"),
@@ -46,7 +55,7 @@ def asked(**fields: Any) -> Demand:
     ],
 )
 def test_what_this_machine_cannot_give_is_refused_and_never_ignored(fields: dict[str, Any], reason: str) -> None:
-    assert list(misfits(asked(**fields), HERE)) == [reason]
+    assert list(misfits(asked(**fields), HERE_X86)) == [reason]
 
 
 @pytest.mark.parametrize(
@@ -58,12 +67,68 @@ def test_what_this_machine_cannot_give_is_refused_and_never_ignored(fields: dict
         {"nodes": 3},
         {"spot_policy": "auto", "max_price": 0.01},
         {"resources": {"gpu": 0}},
+        {"resources": {"gpu": "none", "cpu": "x86:4"}},
+        {"working_dir": "/workflow/src"},
+        {"volumes": [{"instance_path": "/a", "path": "/b", "optional": True}]},
         {"resources": {"gpu": "..2"}},
         {"resources": {"disk": None}},
     ],
 )
 def test_what_this_machine_can_give_fits(fields: dict[str, Any]) -> None:
-    assert list(misfits(asked(**fields), HERE)) == []
+    assert list(misfits(asked(**fields), HERE_X86)) == []
+
+
+def test_machine_of_unknown_architecture_is_no_machine_of_a_wanted_one() -> None:
+    assert list(misfits(asked(resources={"cpu": "arm:2"}), HERE)) == ["cpu: asked arm, is of an unknown architecture"]
+
+
+@pytest.mark.parametrize(("engine", "container"), [(None, False), (Engine("docker", "28", "x86_64"), True)])
+def test_optional_volume_is_mounted_where_an_engine_can_and_left_out_elsewhere(
+    engine: Engine | None, container: bool
+) -> None:
+    demand = asked(volumes=[{"instance_path": "/a", "path": "/b", "optional": True}])
+    offer = replace(HERE, resources=replace(HERE.resources, engine=engine))
+    assert share_of(demand, offer).container is container
+    assert demand_of_json(demand_to_json(demand)) == demand
+
+
+@pytest.mark.parametrize(
+    ("configuration", "words"),
+    [
+        ({"volumes": ["data:/data"]}, "attach network volumes (`volumes: data:/data`)"),
+        ({"volumes": [{"name": ["ab", "cd"], "path": "/x"}]}, "attach network volumes (`volumes: ab,cd:/x`)"),
+        (
+            {"volumes": ["v-${{ dstack.node_rank }}:/x"]},
+            "attach network volumes (`volumes: v-${{ dstack.node_rank }}:/x`)",
+        ),
+        ({"docker": True}, "run Docker inside a job (`docker: true`)"),
+        ({"availability_zones": ["eu-west-1a"]}, "choose availability zones (`availability_zones`)"),
+        ({"instances": ["one"]}, "choose instances by a list (`instances`)"),
+        ({"fleets": ["main/team"]}, "use fleets of other projects (`fleets: main/team`)"),
+        ({"single_branch": True}, "clone a single branch (`single_branch`)"),
+        (
+            {"type": "dev-environment", "ide": "cursor", "version": "1.2"},
+            "install the server of a given version of cursor (`version`)",
+        ),
+        ({"type": "service", "port": 80, "router": {"type": "sglang"}}, "route requests by their content (`router`)"),
+    ],
+)
+def test_field_that_needs_a_missing_part_is_refused_by_name(configuration: dict[str, Any], words: str) -> None:
+    body = {"type": "task", **configuration}
+    commands = {} if body["type"] == "dev-environment" else {"commands": ["true"]}
+    assert list(not_built_yet(configuration_of({**body, **commands}))) == [words]
+
+
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        {"type": "task", "commands": ["true"], "docker": False, "setup": ["x"], "home_dir": "/root"},
+        {"type": "task", "commands": ["true"], "nvcc": True, "python": "3.11"},
+        {"type": "dev-environment", "ide": "vscode", "version": "1.96.0"},
+    ],
+)
+def test_field_that_works_or_has_no_effect_is_not_refused(configuration: dict[str, Any]) -> None:
+    assert list(not_built_yet(configuration_of(configuration))) == []
 
 
 def test_reusing_machines_and_no_gpu_at_all_are_demands_too() -> None:
@@ -117,6 +182,8 @@ def test_every_field_of_a_task_has_been_thought_of() -> None:
     """A new field fails here until somebody decides what it does, or that machines without it refuse it."""
     refused = {"image", "volumes", "privileged", "user", "entrypoint", "registry_auth", "python", "nvcc"}
     refused |= {"reservation", "instance_name", "pool_name", "fleets"}
+    refused |= {"docker", "availability_zones", "instances", "repos", "single_branch"}
+    without_effect = {"setup", "home_dir"}
     placed = {"backends", "regions", "instance_types", "spot_policy", "max_price", "resources", "creation_policy"}
     kept = {"termination_policy", "termination_idle_time", "idle_duration", "retry", "retry_policy"}
     run = {"type", "name", "commands", "env", "ports", "nodes", "working_dir", "shell", "priority"}
@@ -130,4 +197,4 @@ def test_every_field_of_a_task_has_been_thought_of() -> None:
         "stop_criteria",
         "utilization_policy",
     }
-    assert set(Task.model_fields) == refused | placed | kept | run
+    assert set(Task.model_fields) == refused | placed | kept | run | without_effect

@@ -266,11 +266,11 @@ def test_name_of_every_machine_is_refused_for_a_run(name: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"working_dir": "/tmp"}, "`working_dir`: expected a path inside the folder of the run's files, found `/tmp`"),
-        ({"working_dir": "a/../.."}, "expected a path inside the folder of the run's files, found `a/../..`"),
+        ({"working_dir": "a/../.."}, "inside the folder of the run's files, found `a/../..`"),
+        ({"working_dir": "/a/../b"}, "inside the folder of the run's files, found `/a/../b`"),
         ({"volumes": ["data"]}, "`volumes.0`: expected a mount such as `my-volume:/data` or `/mnt/disk:/data`"),
         ({"volumes": ["a:b"]}, "`volumes.0`: expected a mount"),
-        ({"volumes": ["/a:/b:ro"]}, "`volumes.0`: expected a mount"),
+        ({"volumes": ["/a:/b:rx"]}, "`volumes.0`: expected a mount"),
         ({"user": "a b"}, "`user`: expected a user such as `ubuntu` or `1000:1000`, found `a b`"),
         ({"user": "a:b:c"}, "`user`: expected a user"),
         ({"user": 1000}, "`user`: expected text, found `1000`; put it in quotes"),

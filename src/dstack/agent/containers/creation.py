@@ -92,7 +92,11 @@ def creation(
         _bind(launcher, LAUNCHER, read_only=True),
         _bind(folder.pipe if folder.pipe.exists() else folder.log("job"), LOG),
         _bind(folder.files, FILES),
-        *(_bind(Path(mount.source), mount.path) for mount in container.mounts),
+        *(
+            _bind(Path(mount.source), mount.path, read_only=mount.read_only)
+            for mount in container.mounts
+            if not (mount.optional and not os.path.exists(mount.source))
+        ),
     ]
     mounts += [_bind(folder.absolute / path.lstrip("/"), path) for path in container.files]
     if order.script:
@@ -169,10 +173,10 @@ def processes_max(cpus: float) -> int:
 
 
 def working_dir_of(order: JobOrder, image: Image) -> str:
-    """Where the job starts: in its files, but for an image that runs as it is, which knows its own place."""
+    """Return where the job starts: in its files, or at an absolute path. An image that runs as it is keeps its own."""
     if not order.script and order.working_dir == "." and order.files_root is None and order.git is None:
         return image.working_dir or "/"
-    return posixpath.normpath(f"{FILES}/{order.working_dir}")
+    return posixpath.normpath(posixpath.join(FILES, order.working_dir))
 
 
 def _container(order: JobOrder) -> Container:

@@ -30,7 +30,8 @@ def lay_out(folder: JobFolder, order: JobOrder, program: Path) -> None:
     Raises:
         AgentRefused: a folder cannot be made.
     """
-    resolve_working_dir(folder.files, order.working_dir).mkdir(parents=True, exist_ok=True)
+    if not os.path.isabs(order.working_dir):  # an absolute one is the container's own: its engine makes it
+        resolve_working_dir(folder.files, order.working_dir).mkdir(parents=True, exist_ok=True)
     if (elsewhere := folder.files / ABSOLUTE).is_dir():
         # An earlier agent may have come as far, and died before the job's container was written down.
         remove_tree(folder.absolute)
@@ -39,7 +40,7 @@ def lay_out(folder: JobFolder, order: JobOrder, program: Path) -> None:
     folder.script.write_text(script_text(order))
     folder.script.chmod(0o644)
     for mount in order.container.mounts if order.container else ():
-        _make_source(folder, Path(mount.source))
+        _make_source(folder, Path(mount.source), optional=mount.optional)
     code = launcher(platform.machine())
     if not program.is_file() or program.read_bytes() != code:  # or it was damaged, or an older version made it
         draft = program.with_name(f".{program.name}.{os.getpid()}.{get_ident()}")
@@ -48,14 +49,16 @@ def lay_out(folder: JobFolder, order: JobOrder, program: Path) -> None:
         draft.rename(program)
 
 
-def _make_source(folder: JobFolder, source: Path) -> None:
-    """Make a folder of the host that is mounted, where it is missing, and remember that it is the job's."""
+def _make_source(folder: JobFolder, source: Path, *, optional: bool) -> None:
+    """Make a missing folder of the host that is mounted, and record that it is the job's."""
     try:
         if not source.exists():
             # First: an agent that takes over in between must know whose it is.
             write_json(folder.made, {"folders": [*made_for(folder), str(source)]})
             source.mkdir(parents=True, exist_ok=True)  # another job may be first
     except OSError as error:
+        if optional:
+            return
         raise AgentRefused(
             f"The folder `{source}` cannot be mounted: {error.strerror}", hint="Correct `volumes`"
         ) from None

@@ -15,7 +15,7 @@ from dstack.agent.gpus.nvidia import Nvidia
 from dstack.agent.gpus.tpu import Google
 from dstack.agent.paths import Home, JobFolder
 from dstack.errors import AgentRefused
-from dstack.protocol.agent import Container, Gpu, JobOrder
+from dstack.protocol.agent import Container, Gpu, JobOrder, Mount
 
 IMAGE = Image("sha256:1", "x86_64", (), (), "", "/", "/bin")
 
@@ -76,3 +76,25 @@ def test_processes_of_a_container_are_bounded_by_its_cpus() -> None:
     assert made["HostConfig"]["PidsLimit"] == 32768
     small: Any = body(NOTHING)
     assert small["HostConfig"]["PidsLimit"] >= 4096, "of a container that may use all CPUs, too"
+
+
+def test_volumes_are_mounted_as_their_options_say(tmp_path: Path) -> None:
+    mounts = (
+        Mount(str(tmp_path), "/a"),
+        Mount(str(tmp_path), "/b", read_only=True),
+        Mount(str(tmp_path), "/c", optional=True),
+        Mount(str(tmp_path / "missing"), "/d", optional=True),
+    )
+    order = JobOrder("j", "r", "true", container=Container("x", mounts=mounts))
+    made: Any = creation(order, IMAGE, JobFolder(Path("/home/jobs/j")), {}, Path("/launch"), NOTHING)
+    found = {one["Target"]: one["ReadOnly"] for one in made["HostConfig"]["Mounts"] if len(one["Target"]) == 2}
+    assert found == {"/a": False, "/b": True, "/c": False}
+
+
+@pytest.mark.parametrize(
+    ("working_dir", "place"), [(".", "/workflow"), ("src/../lib", "/workflow/lib"), ("/app/x", "/app/x"), ("/", "/")]
+)
+def test_commands_start_in_the_files_or_at_an_absolute_path(working_dir: str, place: str) -> None:
+    order = JobOrder("j", "r", "true", working_dir=working_dir, container=Container("x"))
+    made: Any = creation(order, IMAGE, JobFolder(Path("/home/jobs/j")), {}, Path("/launch"), NOTHING)
+    assert made["WorkingDir"] == place and f"DSTACK_WORKING_DIR={place}" in made["Env"]

@@ -11,6 +11,7 @@ from dstack.agent.containers import mounted
 from dstack.agent.containers.mounted import lay_out, made_for
 from dstack.agent.files import make_empty
 from dstack.agent.paths import JobFolder
+from dstack.errors import AgentRefused
 from dstack.protocol.agent import Container, JobOrder, Mount
 from dstack.protocol.files import ABSOLUTE
 
@@ -52,6 +53,28 @@ def test_a_missing_folder_that_two_jobs_mount_may_be_made_by_the_other(
     container = Container("image", mounts=(Mount(str(source), "/data"),))
     lay_out(folder, replace(ORDER, container=container), tmp_path / "launch")
     assert made_for(folder) == [str(source)]
+
+
+def test_volume_that_cannot_be_made_is_refused_unless_it_is_optional(tmp_path: Path) -> None:
+    folder, in_a_file = JobFolder(tmp_path / "job"), tmp_path / "file" / "data"
+    folder.files.mkdir(parents=True)
+    in_a_file.parent.touch()
+    for optional in (True, False):
+        container = Container("image", mounts=(Mount(str(in_a_file), "/data", optional=optional),))
+        if optional:
+            lay_out(folder, replace(ORDER, container=container), tmp_path / "launch")
+            assert not in_a_file.parent.is_dir()
+        else:
+            with pytest.raises(AgentRefused, match="cannot be mounted: Not a directory"):
+                lay_out(folder, replace(ORDER, container=container), tmp_path / "launch")
+
+
+def test_absolute_working_directory_is_not_made_on_the_host(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path / "job")
+    folder.files.mkdir(parents=True)
+    place = tmp_path / "outside"
+    lay_out(folder, replace(ORDER, working_dir=str(place)), tmp_path / "launch")
+    assert not place.exists()
 
 
 def test_jobs_that_start_at_once_in_a_new_home_share_one_launcher(tmp_path: Path) -> None:
