@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # for type checkers and editors; the real imports happen on f
     from dstack.api._run import Run as Run
     from dstack.api._runs import RunCollection as RunCollection
     from dstack.api._secrets import SecretCollection as SecretCollection
+    from dstack.api._submissions import JobPlan as JobPlan
     from dstack.api._submissions import RunPlan as RunPlan
     from dstack.errors import BackendInvalidCredentialsError as BackendInvalidCredentialsError
     from dstack.errors import ClientError as ClientError
@@ -82,6 +83,7 @@ _HOME = {
     "Gateway": "dstack.spec.gateway",
     "GatewayError": "dstack.errors",
     "InvalidRequestError": "dstack.errors",
+    "JobPlan": "dstack.api._submissions",
     "LocalRepo": "dstack.api._repos",
     "Memory": "dstack.kit.units",
     "NoCapacityError": "dstack.errors",

@@ -20,18 +20,34 @@ if TYPE_CHECKING:
 LONGEST_REPO_ID = 200
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class LocalRepo:
     """A folder of this machine, sent with a run.
 
+    Args:
+        repo_dir: the folder, as for `from_dir`.
+
+    Raises:
+        ConfigurationError: there is no such folder.
+
     Examples:
-        >>> repo = LocalRepo.from_dir(".")
-        >>> repo.repo_id.startswith("local-")
+        >>> LocalRepo(repo_dir=".") == LocalRepo.from_dir(".")
         True
     """
 
     folder: Path
     """The folder, absolute."""
+
+    def __init__(self, repo_dir: str | os.PathLike[str]) -> None:
+        folder = _places.expanded(repo_dir).resolve()
+        if not folder.is_dir():
+            raise ConfigurationError(f"There is no folder `{repo_dir}`", hint="Name a folder that exists")
+        object.__setattr__(self, "folder", folder)
+
+    @property
+    def repo_id(self) -> str:
+        """The same for the same folder, without its path."""
+        return f"local-{hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]}"
 
     @staticmethod
     def from_dir(repo_dir: str | os.PathLike[str]) -> "LocalRepo":
@@ -47,22 +63,13 @@ class LocalRepo:
             >>> LocalRepo.from_dir(".").folder.is_absolute()
             True
         """
-        folder = _places.expanded(repo_dir).resolve()
-        if not folder.is_dir():
-            raise ConfigurationError(f"There is no folder `{repo_dir}`", hint="Name a folder that exists")
-        return LocalRepo(folder)
-
-    @property
-    def repo_id(self) -> str:
-        """The same for the same folder, without telling its path."""
-        return f"local-{hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]}"
+        return LocalRepo(repo_dir)
 
     def items(self) -> "Iterable[Item]":
         """The files to send.
 
         Examples:
-            >>> from pathlib import Path
-            >>> any(item.path.endswith("/x") for item in LocalRepo(Path("/nowhere")).items())
+            >>> LocalRepo("/nowhere")
             Traceback (most recent call last):
             dstack.errors.ConfigurationError: There is no folder `/nowhere`
             hint: Name a folder that exists

@@ -1,10 +1,15 @@
 """What a run is, as the server last said, and how this process is attached to it."""
 
+from collections.abc import Iterator
+from datetime import datetime
+
 from dstack.api._attach import Attachment
+from dstack.kit.clock import SystemClock
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
 from dstack.protocol.views import AttemptView, InstanceView, JobView, RunView
 from dstack.spec.backends import BackendType
 
+HOUR_S = 3600
 MACHINE_REASONS = frozenset(
     {JobReason.NO_CAPACITY, JobReason.INTERRUPTED, JobReason.INSTANCE_UNREACHABLE, JobReason.HOST_ERROR}
 )
@@ -107,6 +112,21 @@ class RunFacts:
         return self._view.detail
 
     @property
+    def cost(self) -> float:
+        """The price of what its jobs used so far, in US dollars: all attempts, each from its start to its end."""
+        now = SystemClock().now()
+        return sum(
+            price * ((finished_at or now) - started_at).total_seconds() / HOUR_S
+            for started_at, finished_at, price in map(_use_of, self._attempts())
+            if started_at is not None and price is not None
+        )
+
+    def _attempts(self) -> Iterator[JobView | AttemptView]:
+        for job in self._view.jobs:
+            yield from job.earlier
+            yield job
+
+    @property
     def _instance(self) -> InstanceView | None:
         job = self._job(0, 0)
         return job.instance if job else None
@@ -134,3 +154,11 @@ class RunFacts:
 
     def _job(self, replica: int, node: int) -> JobView | None:
         return next((job for job in self._view.jobs if (job.replica, job.node) == (replica, node)), None)
+
+
+def _use_of(attempt: JobView | AttemptView) -> tuple[datetime | None, datetime | None, float | None]:
+    """Return from when to when an attempt ran, and the price of its instance by the hour."""
+    if isinstance(attempt, AttemptView):
+        return attempt.started_at, attempt.finished_at, attempt.price
+    price = None if attempt.instance is None else attempt.instance.price
+    return attempt.started_at, attempt.finished_at, price

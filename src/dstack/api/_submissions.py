@@ -58,6 +58,26 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
+class JobPlan:
+    """What one job of a plan could run on.
+
+    Examples:
+        >>> from dstack.api import Client, Task
+        >>> plan = Client.from_config().runs.get_plan(Task(commands=["echo hello"]))
+        >>> [job.offers[0].backend for job in plan.job_plans]
+        ['local']
+    """
+
+    replica: int
+    node: int
+    offers: list[OfferView]
+    """The best offers, cheapest first."""
+    total_offers: int
+    max_price: float | None
+    """The highest price among all fitting offers, in dollars an hour."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunPlan:
     """What a submit would do: pass it to `RunCollection.exec_plan`.
 
@@ -81,6 +101,15 @@ class RunPlan:
     def offers(self) -> list[OfferView]:
         """The best offers, cheapest first."""
         return self.view.offers
+
+    @property
+    def job_plans(self) -> list[JobPlan]:
+        """The jobs of the run, each with its offers. All jobs of a run ask for the same."""
+        from dstack.spec.parse import configuration_of
+
+        view = self.view
+        jobs = configuration_of(self.draft.request.configuration).jobs()
+        return [JobPlan(job.replica, job.node, view.offers, view.offers_total, view.max_price) for job in jobs]
 
     @property
     def is_in_place(self) -> bool:

@@ -74,12 +74,15 @@ def _with_all(tx: Tx, runs: Sequence[Run], why: Why) -> list[RunView]:
     attempts = objects.attempts_of_runs(tx, [run.id for run in runs])
     jobs = {run_id: [tries[-1] for tries in of_run.values()] for run_id, of_run in attempts.items()}
     earlier = {tries[-1].id: tries[:-1] for of_run in attempts.values() for tries in of_run.values()}
+    used = objects.instances_by_id(
+        tx, {job.instance_id for some in earlier.values() for job in some if job.instance_id}
+    )
     queued = any(job.status is JobStatus.SUBMITTED for of_run in jobs.values() for job in of_run)
     places = queue.places(tx) if queued else {}
     views = [
         view.model_copy(
             update={
-                "jobs": [_with_history(job, earlier[job.id]) for job in view.jobs],
+                "jobs": [_with_history(job, earlier[job.id], used) for job in view.jobs],
                 **(_queued(view, places[view.id], len(places), why) if view.id in places else {}),
             }
         )
@@ -105,11 +108,11 @@ def _queued(view: RunView, place: int, length: int, why: Why) -> dict[str, objec
     return {"queue_place": place, "queue_length": length, "detail": detail}
 
 
-def _with_history(view: JobView, earlier: Sequence[Job]) -> JobView:
-    return view.model_copy(update={"earlier": [_attempt_view(job) for job in earlier]})
+def _with_history(view: JobView, earlier: Sequence[Job], used: Mapping[str, Instance]) -> JobView:
+    return view.model_copy(update={"earlier": [_attempt_view(job, used.get(job.instance_id or "")) for job in earlier]})
 
 
-def _attempt_view(job: Job) -> AttemptView:
+def _attempt_view(job: Job, instance: Instance | None) -> AttemptView:
     return AttemptView(
         id=job.id,
         attempt=job.attempt,
@@ -121,6 +124,7 @@ def _attempt_view(job: Job) -> AttemptView:
         started_at=job.started_at,
         finished_at=job.finished_at,
         instance_id=job.instance_id,
+        price=None if instance is None else instance.offer.price,
     )
 
 

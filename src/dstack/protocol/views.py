@@ -195,6 +195,8 @@ class AttemptView(View):
     started_at: datetime | None
     finished_at: datetime | None
     instance_id: str | None
+    price: float | None = None
+    """Of its instance, in US dollars an hour."""
 
 
 class PullView(View):

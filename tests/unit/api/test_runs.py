@@ -154,6 +154,41 @@ def test_a_submit_sends_what_was_written_and_a_key_that_makes_it_safe_to_repeat(
     )
 
 
+def test_cost_adds_up_all_attempts_by_the_price_of_their_instances(client: Client, one: OneRun) -> None:
+    run = client.runs.submit(Task(commands=["x"]), run_name="hello")
+    assert (run.cost, run.reason) == (0, None)
+    hour = {"started_at": "2030-01-01T00:00:00Z", "finished_at": "2030-01-01T01:00:00Z"}
+    gone = {key: one.jobs[0][key] for key in ("id", "attempt", "reason", "detail", "exit_code", "submitted_at")}
+    earlier = [
+        {**gone, **hour, "status": "failed", "instance_id": "1i", "price": 2.0},
+        {**gone, "started_at": None, "finished_at": None, "status": "failed", "instance_id": None, "price": None},
+    ]
+    finished = {**hour, "finished_at": "2030-01-01T00:30:00Z", "instance": {**INSTANCE, "price": 1.0}}
+    one.run["reason"] = "stopped_by_user"
+    one.move("terminated", earlier=earlier, **finished)
+    run.refresh()
+    assert (run.cost, run.reason) == (2.5, "stopped_by_user")
+
+
+def test_local_repo_is_made_by_its_constructor_too(tmp_path: Path) -> None:
+    repo = LocalRepo(repo_dir=tmp_path)
+    assert repo == LocalRepo.from_dir(tmp_path) and repo.folder == tmp_path
+    with pytest.raises(ConfigurationError, match="There is no folder"):
+        LocalRepo(str(tmp_path / "missing"))
+
+
+def test_plan_lists_the_offers_of_each_job(client: Client, server: FakeServer, one: OneRun) -> None:
+    offer = {key: INSTANCE[key] for key in ("backend", "region", "instance_type", "resources")}
+    offer |= {"spot": False, "price": 0.5, "availability": "available"}
+    plan = {"project": "main", "user": "me", "run_name": None, "spec": {}, "offers": [offer], "offers_total": 3}
+    body = json.dumps({**plan, "max_price": 4.0, "refusals": []}).encode()
+    former = server.answer
+    server.answer = lambda asked: Answer(body=body) if asked.path.endswith("/plan") else former(asked)
+    found = client.runs.get_plan(Task(commands=["x"], nodes=2)).job_plans
+    assert [(job.replica, job.node, job.total_offers, job.max_price) for job in found] == [(0, 0, 3, 4), (0, 1, 3, 4)]
+    assert found[1].offers[0].price == 0.5 and found[0].offers[0].instance_type == "laptop"
+
+
 def test_a_server_of_this_user_here_is_told_the_path_of_the_submitter_and_no_other_is(
     client: Client, server: FakeServer, one: OneRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

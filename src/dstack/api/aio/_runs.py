@@ -96,6 +96,11 @@ class Run:
         return self._run.reason
 
     @property
+    def cost(self) -> float:
+        """As `dstack.api.Run.cost`."""
+        return self._run.cost
+
+    @property
     def detail(self) -> str:
         """For people: why it ended, or what it waits for."""
         return self._run.detail

@@ -1,6 +1,7 @@
 """`dstack server`: serve in the foreground; see, stop and restart the server that runs."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=options.port, default=3000, help="the port to listen on (default: %(default)s)")
     parser.add_argument("--data-dir", type=Path, help="where the data is (default: `~/.dstack/server`)")
+    parser.add_argument("--token", help="the admin's token (default: `DSTACK_SERVER_ADMIN_TOKEN`, or a random one)")
+    parser.add_argument("-y", "--yes", action="store_true", help="ask nothing, which is so anyway")
     parser.add_argument("--json", action="store_true", help="show the status as JSON")
 
 
@@ -34,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     data_dir = (arguments.data_dir or _places.server_folder()).absolute()
     if arguments.action is None:
+        if arguments.token:
+            os.environ["DSTACK_SERVER_ADMIN_TOKEN"] = arguments.token
         from dstack.server.app import serve
 
         return serve(arguments.host, arguments.port, data_dir, embedded=False, ready_fd=None)
