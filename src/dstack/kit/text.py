@@ -113,7 +113,7 @@ def memory_text(mib: float) -> str:
     return f"{mib:.1f}MB" if 0 < mib < 10 else f"{mib:.0f}MB"
 
 
-SHOWN_MAX_CHARACTERS = 100
+SHOWN_MAX_CHARACTERS = 80
 
 
 def shown(value: object) -> str:

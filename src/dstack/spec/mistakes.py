@@ -91,7 +91,8 @@ def _text(error: ErrorDetails) -> str:
         return f"expected {words} {f'{limit:g}' if isinstance(limit, float) else limit}, found {found}"
     if kind in _LENGTHS:
         words, key = _LENGTHS[kind]
-        return f"expected {words} {context[key]} entries, found {context['actual_length']}"
+        entries = "entry" if context[key] == 1 else "entries"
+        return f"expected {words} {context[key]} {entries}, found {context['actual_length']}"
     if kind in _EXPECTED:
         quotes = (
             "; put it in quotes" if kind == "string_type" and isinstance(error["input"], (bool, int, float)) else ""

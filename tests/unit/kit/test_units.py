@@ -59,7 +59,7 @@ def test_memory_and_ranges_are_made_of_text_too() -> None:
         (None, "nothing"),
         (["8GB"], "a list"),
         (float("nan"), "`nan`"),
-        ("x" * 200, f"`{'x' * 100}…`"),
+        ("x" * 200, f"`{'x' * 80}…`"),
     ],
 )
 def test_what_is_no_size_is_named(written: object, shown: str) -> None:
@@ -178,7 +178,7 @@ def test_a_range_has_two_ends_either_of_which_may_be_open(
         ({"min": 1, "mox": 2}, "expected a whole number or a range such as `2..8`, found a mapping"),
         ([1, 2], "expected a whole number or a range such as `2..8`, found a list"),
         ("²", "expected a whole number or a range such as `2..8`, found `²`"),
-        ("9" * 5000, f"expected a whole number or a range such as `2..8`, found `{'9' * 100}…`"),
+        ("9" * 5000, f"expected a whole number or a range such as `2..8`, found `{'9' * 80}…`"),
         pytest.param(
             1 << 20_000, "expected a whole number or a range such as `2..8`, found a very large number", id="very large"
         ),
