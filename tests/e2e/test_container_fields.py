@@ -1,5 +1,6 @@
 """Every field of a configuration that shapes a job's container, with a real engine."""
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,28 @@ def test_a_privileged_container_may_do_what_others_may_not(home: Home, engine: D
         assert "could not be started" in run(home, mount, privileged=True)[2], "it was asked for all the same"
         refused(f"no privileged container can start here: {probe.stderr.strip()[-300:]}")
     assert printed(home, mount, privileged=True) == "mounted\n"
+
+
+def test_options_of_volumes_an_absolute_folder_and_references_have_their_effect(home: Home) -> None:
+    home.write("there/file.txt", "there\n")
+    home.write("no-folder", "")
+    volumes: list[object] = [
+        f"{home.path}/there:/there:ro",
+        {"instance_path": f"{home.path}/made/cache", "path": "/cache", "optional": True},
+        {"instance_path": f"{home.path}/no-folder/deep", "path": "/left-out", "optional": True},
+    ]
+    commands = (
+        "pwd; cat /there/file.txt; touch /there/new 2>/dev/null || echo read only",
+        "echo kept > /cache/file; [ -e /left-out ] || echo left out; echo $GREETING",
+    )
+    env = {"GREETING": "hello ${{ env.NAME }}", "NAME": "me"}
+    needs = {"cpu": f"{'arm' if platform.machine() == 'aarch64' else 'x86'}:1", "gpu": "none"}
+    said = printed(home, *commands, volumes=volumes, working_dir="/app/src", env=env, resources=needs)
+    assert said == "/app/src\nthere\nread only\nleft out\nhello me\n"
+    assert (home.path / "made/cache/file").read_text() == "kept\n"
+
+
+def test_volume_that_may_be_missing_makes_a_container_of_a_job_without_image(home: Home, engine: DockerEngine) -> None:
+    derive(engine, "python:3.12")
+    volumes = [{"instance_path": f"{home.path}/cache", "path": "/cache", "optional": True}]
+    assert printed(home, "ls -d /cache", image=None, volumes=volumes) == "/cache\n"

@@ -8,7 +8,7 @@ from dstack.spec.ports import PortMapping
 from dstack.spec.profile import Limit
 from dstack.spec.run import JobSpec, RunFields, port_conflicts, script_of
 
-_WAIT = "while :; do sleep 86400; done"
+FOR_EVER = "while :; do sleep 86400; done"
 
 _FETCH_EDITOR = """\
 (
@@ -62,7 +62,7 @@ class DevEnvironment(RunFields):
 
     def jobs(self) -> tuple[JobSpec, ...]:
         """Return one job that fetches the editor's server, runs `init` and waits."""
-        return (JobSpec(0, 0, 1, script_of([*self._editor(), *self.init, _WAIT])),)
+        return (JobSpec(0, 0, 1, script_of([*self._editor(), *self.init, FOR_EVER])),)
 
     def _editor(self) -> list[str]:
         if self.version is None or self.ide != "vscode":
