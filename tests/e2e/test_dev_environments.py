@@ -69,11 +69,11 @@ def test_apply_shows_the_link_once_ssh_works_and_init_as_log_and_exec_needs_no_a
     assert home.client().runs.list()[0].editor_url is None
 
 
-def test_a_version_of_the_editor_is_refused_by_name(home: Home) -> None:
-    home.write(".dstack.yml", "type: dev-environment\nide: vscode\nversion: 1.96.0\n")
+def test_version_of_an_editor_that_is_not_installed_in_advance_is_refused_by_name(home: Home) -> None:
+    home.write(".dstack.yml", "type: dev-environment\nide: cursor\nversion: 1.96.0\n")
     refused = home.cli("apply", "-y")
     assert refused.returncode == 1
-    assert "(`version`); the editor brings its own" in refused.stderr
+    assert "install the server of a given version of cursor (`version`)" in refused.stderr
 
 
 @pytest.mark.server("own")
