@@ -177,7 +177,7 @@ def test_a_remote_that_is_not_initialized_is_refused_by_name(home: Home, public:
 
 def test_a_branch_that_is_not_there_is_told_with_those_that_are(home: Home, public: GitOverHttp) -> None:
     repo = RemoteRepo.from_url(public.url_of("project.git"), "mian")
-    with pytest.raises(ConfigurationError, match="has no branch `mian`; it has `main`"):
+    with pytest.raises(ConfigurationError, match="has no branch or tag `mian`; it has `main`"):
         home.client().repos.init(repo)
 
 

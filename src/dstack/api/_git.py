@@ -86,7 +86,9 @@ def _branch_of(root: Path) -> str | None:
 def _newest_shared(root: Path, remote: str, upstream: str | None) -> str:
     """The newest commit of HEAD that the remote had when Git last heard of it."""
     if _asked(root, "rev-parse", "-q", "--verify", "HEAD") is None:
-        raise ConfigurationError(f"`{root}` has no commit yet", hint="Commit and push first")
+        raise ConfigurationError(
+            f"`{root}` has no commit yet", hint="Commit and push first, or send it as it is: `--local`"
+        )
     refs = (
         [upstream]
         if upstream
@@ -95,7 +97,8 @@ def _newest_shared(root: Path, remote: str, upstream: str | None) -> str:
     bases = [base for ref in refs if (base := _asked(root, "merge-base", "HEAD", ref))]
     if not bases:
         raise ConfigurationError(
-            f"None of the commits of `{root}` is known to be on its remote `{remote}`", hint="`git push` first"
+            f"None of the commits of `{root}` is known to be on its remote `{remote}`",
+            hint="`git push` first, or send it as it is: `--local`",
         )
     newest = _asked(root, "rev-list", "--topo-order", "--max-count=1", *dict.fromkeys(bases))
     return newest or bases[0]

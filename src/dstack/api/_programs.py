@@ -19,6 +19,10 @@ HINTS = {
 """The way out, by a part of Git's words."""
 
 
+class Unreadable(ConfigurationError):
+    """A checkout that Git itself cannot read, so that nothing of it can be sent."""
+
+
 class Failed(Exception):
     """The words of a program that failed."""
 
@@ -61,7 +65,7 @@ def git_or_refuse(folder: Path, *arguments: str) -> bytes:
     """Ask Git what it must be able to answer.
 
     Raises:
-        ConfigurationError: it fails; has Git's words and a way out.
+        Unreadable: it fails; has Git's words and a way out.
     """
     try:
         return git(folder, *arguments)
@@ -73,7 +77,8 @@ def root_of(folder: Path) -> Path | None:
     """Return the root of the checkout around a folder; None where there is none.
 
     Raises:
-        ConfigurationError: Git is missing, or cannot read the checkout.
+        Unreadable: Git cannot read the checkout.
+        ConfigurationError: Git is missing.
     """
     try:
         return Path(os.fsdecode(git(folder, "rev-parse", "--show-toplevel")).removesuffix("\n"))
@@ -83,9 +88,9 @@ def root_of(folder: Path) -> Path | None:
         raise _refusal(folder, str(error)) from None
 
 
-def _refusal(folder: Path, said: str) -> ConfigurationError:
+def _refusal(folder: Path, said: str) -> Unreadable:
     hint = next((hint for words, hint in HINTS.items() if words in said), "Correct what Git names")
-    return ConfigurationError(
+    return Unreadable(
         f"Git cannot read `{folder}`: {said.partition('; To add an exception')[0]}",
         hint=f"{hint.format(folder=folder)}; `--no-repo` leaves all files here",
     )

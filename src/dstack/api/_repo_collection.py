@@ -1,6 +1,7 @@
 """Operations with repos: initialize them, find them again, send their files."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,18 +121,57 @@ class RepoCollection:
             >>> type(Client.from_config().repos.load(".", local=True, init=True)).__name__
             'LocalRepo'
         """
-        here = LocalRepo.from_dir(repo_dir)
-        known = {one.id for one in self.list()}
-        if not known and not init:
-            raise self._not_initialized(repo_dir)
-        choices = _choices(here, local=local)
-        for repo in choices:
-            if repo.repo_id in known:
-                return repo
+        found = self.find([repo_dir], local=local)
+        if found is not None:
+            return found
         if not init:
             raise self._not_initialized(repo_dir)
-        self.init(choices[0], git_identity_file, oauth_token)
-        return choices[0]
+        new = LocalRepo.from_dir(repo_dir) if local else _new(repo_dir)
+        self.init(new, git_identity_file, oauth_token)
+        return new
+
+    def find(self, repo_dirs: "Iterable[str | os.PathLike[str]]", local: bool = False) -> LocalRepo | RemoteRepo | None:
+        """Return what the first of some folders that is initialized was initialized as; None where none is.
+
+        In a checkout that is its remote, or the nearest folder up to the checkout's root.
+
+        Args:
+            repo_dirs: the folders.
+            local: take the folder as it is, also where it was initialized as its remote.
+
+        Raises:
+            ConfigurationError: a folder is initialized as its remote, which has none of its commits; or Git cannot
+                read it.
+
+        Examples:
+            >>> from dstack.api import Client
+            >>> Client.from_config().repos.find(["/"]) is None
+            True
+        """
+        folders = [LocalRepo.from_dir(repo_dir) for repo_dir in repo_dirs]
+        known = {one.id for one in self.list()}
+        found = (_known_as(here, known, local=local) for here in folders) if known else ()
+        return next((repo for repo in found if repo is not None), None)
+
+    def check(self, repo: Repo | None) -> None:
+        """Refuse a branch or tag that the remote lacks, where this machine can ask the remote.
+
+        Raises:
+            ConfigurationError: the remote has neither; names some that it has.
+
+        Examples:
+            >>> from dstack.api import Client
+            >>> Client.from_config().repos.check(None)
+        """
+        from dstack.api import _git
+
+        if not isinstance(repo, RemoteRepo) or repo.folder or repo.repo_hash or not repo.repo_branch:
+            return
+        try:
+            *_, refs = _git.find_credentials(repo.repo_url, _git.Credentials(token=repo.token))
+        except ConfigurationError:  # the server's credentials may open it
+            return
+        _check_branch(repo, refs)
 
     def _not_initialized(self, repo_dir: str | os.PathLike[str]) -> RepoDoesNotExistError:
         return RepoDoesNotExistError(
@@ -182,14 +222,40 @@ class RepoCollection:
         return _ref(repo, None if list_items is None else pack(list_items()).root)
 
 
-def _choices(here: LocalRepo, *, local: bool) -> list[LocalRepo | RemoteRepo]:
-    """What a folder may be, the likeliest first."""
-    if local:
-        return [here]
+def _known_as(here: LocalRepo, known: set[str], *, local: bool) -> LocalRepo | RemoteRepo | None:
+    """Return what a folder was initialized as: its remote, or the nearest folder up to the checkout's root."""
+    from dstack.api import _git, _programs
+    from dstack.kit.git import is_remote
+
+    has_git = shutil.which("git") is not None
+    root = _programs.root_of(here.folder) if has_git else None
+    url = _git.remote_url_of(here.folder) if root is not None else None
+    is_known = url is not None and is_remote(url) and RemoteRepo(_git.normal_url(url)[0]).repo_id in known
+    if is_known and not local:
+        return RemoteRepo.from_dir(here.folder)
+    around = [folder for folder in here.folder.parents if root is not None and folder.is_relative_to(root)]
+    folders = [here, *map(LocalRepo, around)]
+    return next((one for one in folders if one.repo_id in known), folders[-1] if is_known else None)
+
+
+def _new(repo_dir: str | os.PathLike[str]) -> LocalRepo | RemoteRepo:
+    from dstack.api._programs import Unreadable
+
     try:
-        return [RemoteRepo.from_dir(here.folder), here]
+        return RemoteRepo.from_dir(repo_dir)
+    except Unreadable:
+        raise
     except ConfigurationError:
-        return [here]
+        return LocalRepo.from_dir(repo_dir)
+
+
+def _check_branch(repo: RemoteRepo, refs: "Iterable[str]") -> None:
+    names = [name for kind in ("refs/heads/", "refs/tags/") for ref in refs if (name := ref.removeprefix(kind)) != ref]
+    if repo.repo_branch and repo.repo_branch not in names:
+        raise ConfigurationError(
+            f"`{repo.repo_url}` has no branch or tag `{repo.repo_branch}`; it has {listed(names[:10]) or 'none'}",
+            hint="Name one of those",
+        )
 
 
 def _opened(repo: RemoteRepo, key_file: str | os.PathLike[str] | None, token: str | None) -> "InitRepo":
@@ -206,16 +272,17 @@ def _opened(repo: RemoteRepo, key_file: str | os.PathLike[str] | None, token: st
         raise ConfigurationError("The token for the remote has characters that no token has", hint="Copy it again")
     given = _git.Credentials(key, token or repo.token)
     url, credentials, refs = _git.find_credentials(repo.repo_url, given)
-    branches = [ref.removeprefix("refs/heads/") for ref in refs if ref.startswith("refs/heads/")]
-    if repo.repo_branch and repo.repo_hash is None and repo.repo_branch not in branches:
-        raise ConfigurationError(
-            f"`{repo.repo_url}` has no branch `{repo.repo_branch}`; it has {listed(branches[:10]) or 'none'}",
-            hint="Name one of those",
-        )
+    if repo.repo_hash is None:
+        _check_branch(repo, refs)
     return InitRepo(kind="remote", url=url, private_key=credentials.private_key, token=credentials.token)
 
 
-def _items_of(mapping: "FileMapping", folder: Path) -> "Iterable[Item]":
+def items_of(mapping: "FileMapping", folder: Path) -> "Iterable[Item]":
+    """Return what one entry of `files` sends.
+
+    Raises:
+        ConfigurationError: there is no such file or folder.
+    """
     from dstack.api._files import Item
     from dstack.api._folders import items_in
     from dstack.protocol.files import ABSOLUTE
@@ -238,7 +305,7 @@ def _items_beside(repo: Repo | None, files: "list[FileMapping]", folder: Path) -
     def items() -> "Iterable[Item]":
         yield from repo.items() if repo is not None else ()
         for mapping in files:
-            yield from _items_of(mapping, folder)
+            yield from items_of(mapping, folder)
 
     return items
 

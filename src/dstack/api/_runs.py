@@ -116,7 +116,7 @@ class RunCollection:
             working_dir=working_dir,
             run_name=run_name,
         )
-        return self._submit(draft_of(configuration, options), repo, reserve_ports=reserve_ports)
+        return self._submit(self._draft(configuration, options, repo), repo, reserve_ports=reserve_ports)
 
     def get_plan(
         self, configuration: "RunConfiguration", repo: "Repo | None" = None, **options: Unpack[Options]
@@ -139,7 +139,7 @@ class RunCollection:
             >>> plan.offers[0].backend
             'local'
         """
-        draft = draft_of(configuration, options)
+        draft = self._draft(configuration, options, repo)
         view: PlanView = self._context.transport.call(routes.PLAN_RUN, draft.request, project=self._context.project)
         return RunPlan(draft, repo, view, [*view.changes, *self._changed_files(draft, repo, view.current)])
 
@@ -253,6 +253,11 @@ class RunCollection:
             return []
         return [ChangeView(field="files", old=_of_files(old), new=_of_files(new), in_place=False)]
 
+    def _draft(self, configuration: "RunConfiguration", options: Options, repo: "Repo | None") -> Draft:
+        draft = draft_of(configuration, options)
+        self._context.repos.check(repo)
+        return draft
+
     def _submit(
         self,
         draft: Draft,
@@ -307,6 +312,6 @@ def _of_files(repo: Mapping[str, Any]) -> str | None:
     """Which files a run has, for people."""
     if not repo:
         return None
-    commit = f"{repo['url']} at {repo.get('hash') or repo.get('branch')}" if repo.get("url") else ""
+    commit = f"{repo['url']} at {repo.get('hash') or repo.get('branch') or 'HEAD'}" if repo.get("url") else ""
     sent = f"upload {repo['root'][:12]}" if repo.get("root") else ""
     return " with ".join(filter(None, [commit, sent])) or str(repo.get("id"))

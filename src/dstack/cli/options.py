@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dstack.api import Client, LocalRepo, RemoteRepo
+    from dstack.api import RemoteRepo
     from dstack.spec.parse import RunConfiguration
     from dstack.spec.profile import Profile
 
@@ -80,7 +80,9 @@ def add_repo(parser: argparse.ArgumentParser) -> None:
     )
     which.add_argument("--no-repo", action="store_true", help="none")
     files.add_argument("--local", action="store_true", help="the folder as it is, also where it has a remote")
-    files.add_argument("--branch", metavar="NAME", help="of a remote that is given by its URL")
+    files.add_argument(
+        "--branch", metavar="NAME", help="or tag, of a remote that is given by its URL (default: its HEAD)"
+    )
     files.add_argument("--hash", metavar="COMMIT", help="of a remote that is given by its URL")
 
 
@@ -216,25 +218,6 @@ def find_profile(name: str | None) -> "Profile | None":
     )
 
 
-def find_repo(client: "Client", arguments: argparse.Namespace) -> "LocalRepo | RemoteRepo | None":
-    """The files that go along: those that were asked for, or this folder's where it was initialized.
-
-    Raises:
-        ConfigurationError: it is no folder, and no remote.
-        RepoDoesNotExistError: it is a remote that is not initialized.
-    """
-    from dstack.api import LocalRepo
-    from dstack.errors import RepoDoesNotExistError
-
-    remote = find_remote(arguments.repo, arguments.branch, arguments.hash)
-    if remote is not None or arguments.no_repo:
-        return remote
-    try:
-        return client.repos.load(arguments.repo or ".", local=arguments.local)
-    except RepoDoesNotExistError:
-        return LocalRepo.from_dir(arguments.repo) if arguments.repo is not None else None
-
-
 def find_remote(where: str | None, branch: str | None, commit: str | None) -> "RemoteRepo | None":
     """The remote of a URL; None where it is no URL but a folder, or nothing.
 
@@ -246,7 +229,12 @@ def find_remote(where: str | None, branch: str | None, commit: str | None) -> "R
     from dstack.kit.git import is_remote
 
     if where is not None and ("://" in where or is_remote(where)):
-        return RemoteRepo.from_url(where, branch or (None if commit else "main"), commit)
+        if branch is None and commit is None:  # the remote's HEAD
+            from dstack.api._git import normal_url
+
+            url, token = normal_url(where)
+            return RemoteRepo(url, token=token)
+        return RemoteRepo.from_url(where, branch, commit)
     if branch is not None or commit is not None:
         raise ConfigurationError(
             "`--branch` and `--hash` are for a remote that is given by its URL",

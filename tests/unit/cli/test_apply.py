@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from dstack.api import Client, LocalRepo, RunPlan, Task
+from dstack.api import Client, LocalRepo, RemoteRepo, RunPlan, Task
 from dstack.api._submissions import Draft
 from dstack.cli import options
 from dstack.cli.commands import apply
@@ -15,6 +15,7 @@ from dstack.cli.main import parser
 from dstack.errors import NoCapacityError
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import OfferView, PlanView
+from dstack.spec.mounts import FileMapping
 from dstack.spec.parse import to_mapping
 
 from .conftest import Cli
@@ -157,11 +158,20 @@ def test_a_plan_says_of_what_nothing_was_asked(asked: dict[str, object], said: s
     assert f"Resources      {said}" in apply.plan_text(one).splitlines()
 
 
-def test_plan_without_a_repo_names_the_command_that_adds_the_folder() -> None:
-    hint = "Repo           none; `dstack init` lets runs use this folder's files"
-    assert hint in apply.plan_text(plan()).splitlines()
-    sent = replace(plan(), repo=LocalRepo.from_dir("."))
-    assert "Repo" not in apply.plan_text(sent)
+def test_a_plan_names_the_files_that_go_along_or_the_command_that_adds_them(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("a" * 1500)
+    (tmp_path / "b.py").write_text("b")
+    named = Draft(plan().draft.request, {}, [FileMapping(local_path="b.py", path="b.py")], tmp_path)
+    url = "https://example.com/a/b"
+
+    def line(one: RunPlan) -> str:
+        return next(line for line in apply.plan_text(one).splitlines() if line.startswith("Files "))
+
+    assert line(plan()) == "Files          none; `dstack init` lets runs use this folder's files"
+    assert line(replace(plan(), repo=LocalRepo.from_dir(tmp_path))) == f"Files          2 files (1.5 KB) of {tmp_path}"
+    assert line(replace(plan(), repo=RemoteRepo(url))) == f"Files          {url} at its HEAD"
+    assert line(replace(plan(), repo=RemoteRepo(url, "v1"))) == f"Files          {url} at v1"
+    assert line(replace(plan(), draft=named)) == "Files          1 file (1 bytes) named in `files`"
 
 
 @pytest.mark.parametrize(("said", "takes_ports"), [([], True), (["-d"], False)])

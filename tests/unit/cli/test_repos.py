@@ -30,13 +30,13 @@ def test_a_branch_or_commit_of_a_folder_is_refused(
 @pytest.mark.parametrize(
     ("branch", "commit", "expected"),
     [
-        (None, None, ("main", None)),
+        (None, None, (None, None)),
         ("next", None, ("next", None)),
         (None, "0a1b2c3", (None, "0a1b2c3")),
         ("next", "0a1b2c3", ("next", "0a1b2c3")),
     ],
 )
-def test_a_url_is_a_remote_at_its_main_branch_or_what_is_named(
+def test_a_url_is_a_remote_at_its_head_or_what_is_named(
     branch: str | None, commit: str | None, expected: tuple[str | None, str | None]
 ) -> None:
     found = options.find_remote("https://example.com/a/b", branch, commit)

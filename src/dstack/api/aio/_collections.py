@@ -103,6 +103,16 @@ class RepoCollection:
         """The repo that a folder was initialized as."""
         return await self._threads.call(self._repos.load, repo_dir, local, init, git_identity_file, oauth_token)
 
+    async def find(
+        self, repo_dirs: "Iterable[str | os.PathLike[str]]", local: bool = False
+    ) -> "api.LocalRepo | api.RemoteRepo | None":
+        """Return what the first of some folders that is initialized was initialized as."""
+        return await self._threads.call(self._repos.find, repo_dirs, local)
+
+    async def check(self, repo: "Repo | None") -> None:
+        """Refuse a branch or tag that the remote lacks."""
+        await self._threads.call(self._repos.check, repo)
+
     async def upload(
         self,
         repo: "Repo | None",

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dstack.cli import options
+from dstack.cli import files, options
 
 if TYPE_CHECKING:
     from dstack.api import Client, LocalRepo, RemoteRepo, Run, RunPlan
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     configuration = options.changed(options.read_run(arguments.file), arguments)
     options.check_here(configuration, arguments.name)
     client = client_of(arguments)
-    repo = options.find_repo(client, arguments)
+    repo = files.find_repo(client, arguments)
     plan = _planned(client, configuration, repo, arguments)
     if plan.view.current is not None:
         return _apply_to_active(client, plan, configuration, repo, arguments)
@@ -106,6 +106,8 @@ def _submit(
     code = _detached(one) if arguments.detach else following.follow(one, shows_log=not arguments.json)
     if arguments.json:
         words.show(one.view.model_dump_json(indent=2))
+    if code and plan.repo is None and (hint := files.missing_text(one)) is not None:
+        words.say(hint)
     return code
 
 
@@ -189,8 +191,7 @@ def plan_text(plan: "RunPlan") -> str:
         "Max price": words.price(spec["max_price"]) if spec.get("max_price") else "off",
         "Max duration": str(spec.get("max_duration") or "off"),
     }
-    if plan.repo is None:
-        shown["Repo"] = "none; `dstack init` lets runs use this folder's files"
+    shown["Files"] = files.plan_text(plan)
     if spec.get("type") == "dev-environment":
         shown["Inactivity"] = str(spec.get("inactivity_duration") or "off")
     if spec.get("schedule"):

@@ -9,7 +9,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which repo, and what opens it."""
     parser.add_argument("repo", nargs="?", default=".", metavar="DIR|URL", help="default: this folder")
     parser.add_argument("--local", action="store_true", help="the folder as it is, also where it has a remote")
-    parser.add_argument("--branch", metavar="NAME", help="of a remote that is given by its URL (default: main)")
+    parser.add_argument(
+        "--branch", metavar="NAME", help="or tag, of a remote that is given by its URL (default: its HEAD)"
+    )
     parser.add_argument("--hash", metavar="COMMIT", help="of a remote that is given by its URL")
     parser.add_argument("-i", "--git-identity", metavar="FILE", help="the private key for the remote")
     parser.add_argument("-t", "--token", metavar="TOKEN", help="the token for the remote")
@@ -18,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Find credentials that work, and keep them in the project."""
     from dstack.api import LocalRepo, RemoteRepo
+    from dstack.api._programs import Unreadable
     from dstack.cli import options, words
     from dstack.cli.clients import client_of
     from dstack.errors import ConfigurationError
@@ -31,6 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         try:
             repo = RemoteRepo.from_dir(arguments.repo)
+        except Unreadable:
+            raise
         except ConfigurationError as error:
             repo = LocalRepo.from_dir(arguments.repo)
             words.say(f"{error.message}: its files are sent as they are")

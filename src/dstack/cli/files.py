@@ -1,0 +1,109 @@
+"""Which files go along with a run, and what the command line says of them."""
+
+import argparse
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from dstack.kit.text import size_text
+from dstack.protocol.statuses import RunStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from dstack.api import Client, LocalRepo, RemoteRepo, Run, RunPlan
+    from dstack.api._files import Item
+
+NONE = "none; `dstack init` lets runs use this folder's files"
+MISSING = re.compile(rb"no such file or directory|can't open file|cannot find module|no module named|not found", re.I)
+"""A program's words about a file that it lacks."""
+READ_S = 5.0
+"""How much of a failed run's output is searched for them: what was printed last."""
+READ_BYTES_MAX = 1 << 20
+
+
+def find_repo(client: "Client", arguments: argparse.Namespace) -> "LocalRepo | RemoteRepo | None":
+    """Return the files that go along: those that were asked for, or those of an initialized folder.
+
+    That is this folder, or else the one of the configuration.
+
+    Raises:
+        ConfigurationError: it is no folder, and no remote; or Git cannot read it.
+    """
+    from pathlib import Path
+
+    from dstack.api import LocalRepo
+    from dstack.cli import options
+
+    remote = options.find_remote(arguments.repo, arguments.branch, arguments.hash)
+    if remote is not None or arguments.no_repo:
+        return remote
+    if arguments.repo is not None:
+        return client.repos.find([arguments.repo], arguments.local) or LocalRepo.from_dir(arguments.repo)
+    beside = [] if arguments.file == "-" else [Path(arguments.file).parent]
+    return client.repos.find([Path(), *beside], arguments.local)
+
+
+def plan_text(plan: "RunPlan") -> str:
+    """Return what goes along, how much, and from where.
+
+    Raises:
+        ConfigurationError: some of it cannot be sent.
+    """
+    from dstack.api._repo_collection import items_of
+
+    parts = [_repo_text(plan)] if plan.repo is not None else []
+    if plan.draft.files:
+        named = [item for one in plan.draft.files for item in items_of(one, plan.draft.folder)]
+        parts.append(f"{_amount(named)} named in `files`")
+    return " and ".join(parts) or NONE
+
+
+def _repo_text(plan: "RunPlan") -> str:
+    from dstack.api import LocalRepo, RemoteRepo
+
+    match plan.repo:
+        case LocalRepo(folder=folder) as repo:
+            return f"{_amount(repo.items())} of {_shown(folder)}"
+        case RemoteRepo(folder=None) as repo:
+            return f"{repo.repo_url} at {repo.repo_hash or repo.repo_branch or 'its HEAD'}"
+        case RemoteRepo(folder=folder) as repo if folder is not None:
+            commit = f"{repo.repo_url} at {(repo.repo_hash or '')[:9]}"
+            items = list(repo.items())
+            return f"{commit}, {'with' if items else 'as'} {_amount(items) + ' of' if items else 'in'} {_shown(folder)}"
+        case other:
+            return _amount(other.items()) if other is not None else NONE
+
+
+def _amount(items: "Iterable[Item]") -> str:
+    from dstack.api._files import measure
+
+    size = measure(items)
+    return f"{size.files} file{'' if size.files == 1 else 's'} ({size_text(size.bytes)})"
+
+
+def _shown(folder: "Path") -> str:
+    from dstack.api._places import user_home
+
+    home = user_home()
+    return f"~/{folder.relative_to(home)}" if folder != home and folder.is_relative_to(home) else str(folder)
+
+
+def missing_text(run: "Run") -> str | None:
+    """Return a hint where a run without files failed, and its last output is about a missing file."""
+    if run.status is not RunStatus.FAILED or not run.exit_code or not run.view.finished_at or run.view.spec.get("repo"):
+        return None
+    last = b""
+    read_bytes = 0
+    for chunk in run.logs(start_time=run.view.finished_at - timedelta(seconds=READ_S)):
+        last = (last + chunk)[-READ_BYTES_MAX:]
+        read_bytes += len(chunk)
+        if read_bytes > READ_BYTES_MAX:
+            break
+    if MISSING.search(last) is None:
+        return None
+    return (
+        "The run had no files of this machine. `dstack init` in their folder lets runs use them; "
+        "`--repo DIR` sends a folder once"
+    )
