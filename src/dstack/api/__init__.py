@@ -3,6 +3,9 @@
 Everything loads at its first use, so that `import dstack.api` costs next to nothing.
 """
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +131,24 @@ __all__ = sorted(_HOME)
 def __getattr__(name: str) -> Any:  # whatever the name stands for
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    with _without_collections():
+        return getattr(import_module(_HOME[name]), name)
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Look for no garbage meanwhile, nor among what was made: an import makes many objects, and all of them stay."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not gc.get_freeze_count():
+            gc.freeze()  # both together make all objects old
+            gc.unfreeze()
+        gc.enable()
 
 
 def __dir__() -> list[str]:

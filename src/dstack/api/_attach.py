@@ -6,17 +6,24 @@ import fcntl
 import json
 import os
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from dstack.api import _places, _ports, _ssh_config
 from dstack.api._connection import LOCAL, check_way
 from dstack.api._keys import Identity
-from dstack.api._tunnel import Tunnel, Way
 from dstack.errors import PortUsedError
 from dstack.protocol.views import AccessView, RunView
+
+if TYPE_CHECKING:
+    from dstack.api._tunnel import Tunnel
+
+UNUSED_DELAY_S = 2.0
+"""How long a job runs before it gets a tunnel through which no port leads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +111,7 @@ def open_attachment(wish: Wish) -> Attachment:
         attachment = Attachment(ports, wish.host_name, access.working_dir)
         name = _Name(wish, attachment)
         undo.callback(name.forget)
-        tunnel = Tunnel(Way(wish.grant, wish.identity, sockets, direct, wish.await_job, name.lead_to))
+        tunnel = _Tunnel(wish, sockets, direct, name.lead_to)
         undo.callback(tunnel.close)
         name.lead_to(access)
         tunnel.open(access)
@@ -127,6 +134,57 @@ def _attached_ports(key: str) -> set[int]:
             return set(_ports_in(claim.read()).values())
         claim.forget()
     return set()
+
+
+class _Tunnel:
+    """The tunnel of an attachment. One that no port needs only notices that the job moves, and is opened later: most
+    jobs are over before it would be.
+    """
+
+    def __init__(
+        self,
+        wish: Wish,
+        sockets: dict[int, socket.socket],
+        direct: set[int],
+        moved: Callable[[AccessView], None],
+    ) -> None:
+        self._wish = wish
+        self._sockets = sockets
+        self._direct = direct
+        self._moved = moved
+        self._tunnel: Tunnel | None = None
+        self._later: threading.Timer | None = None
+
+    def open(self, access: AccessView) -> None:
+        """Open it now, where it is needed now.
+
+        Raises:
+            SSHError: it could not be opened; says why.
+        """
+        if self._sockets or self._direct:
+            self._open(access)
+        else:
+            self._later = threading.Timer(UNUSED_DELAY_S, self._open, (access,))
+            self._later.name = "dstack-later-tunnel"
+            self._later.daemon = True
+            self._later.start()
+
+    def _open(self, access: AccessView) -> None:
+        from dstack.api._tunnel import Tunnel, Way
+
+        wish = self._wish
+        way = Way(wish.grant, wish.identity, self._sockets, self._direct, wish.await_job, self._moved)
+        self._tunnel = Tunnel(way)
+        self._tunnel.open(access)
+
+    def close(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later.join()
+        if self._tunnel is not None:
+            self._tunnel.close()
+        for one in self._sockets.values():
+            one.close()
 
 
 class _Name:

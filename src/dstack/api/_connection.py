@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import sys
 import threading
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ def preload() -> None:
 
     No daemon: an interpreter that ends in the middle of importing compiled code would abort.
     """
+    if "asyncssh" in sys.modules:
+        return
     threading.Thread(target=import_module, args=("asyncssh",), name="dstack-preload").start()
 
 

@@ -8,7 +8,6 @@ import json
 import os
 import select
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -83,6 +82,8 @@ class EmbeddedServer:
             return self._running() or self._start()
 
     def _start(self) -> Address:
+        import subprocess  # seldom needed, and commands start often
+
         path = self._folder / "server.log"
         if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
             path.rename(path.with_suffix(".log.old"))

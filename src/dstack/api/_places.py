@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +60,8 @@ def private_folder(path: Path) -> Path:
 
 def write_whole(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
     """Replace a file in one step, so that nobody ever sees half of it. Text is written as UTF-8."""
+    import tempfile  # seldom needed, and commands start often
+
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

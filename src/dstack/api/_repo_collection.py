@@ -202,11 +202,12 @@ class RepoCollection:
             >>> Client.from_config().repos.upload(None) is None
             True
         """
+        list_items = _items_beside(repo, list(files), folder or Path.cwd())
+        if list_items is None:
+            return _ref(repo, None)
         from dstack.api._files import upload
 
-        list_items = _items_beside(repo, list(files), folder or Path.cwd())
-        root = None if list_items is None else upload(self._transport, self._project, list_items, progress)
-        return _ref(repo, root)
+        return _ref(repo, upload(self._transport, self._project, list_items, progress))
 
     def planned(self, repo: Repo | None, files: "Iterable[FileMapping]", folder: Path) -> "RepoRef | None":
         """What `upload` with the same arguments would return; nothing is sent.
@@ -216,10 +217,12 @@ class RepoCollection:
             >>> Client.from_config().repos.planned(None, [], Path()) is None
             True
         """
+        list_items = _items_beside(repo, list(files), folder)
+        if list_items is None:
+            return _ref(repo, None)
         from dstack.api._files import pack
 
-        list_items = _items_beside(repo, list(files), folder)
-        return _ref(repo, None if list_items is None else pack(list_items()).root)
+        return _ref(repo, pack(list_items()).root)
 
 
 def _known_as(here: LocalRepo, known: set[str], *, local: bool) -> LocalRepo | RemoteRepo | None:

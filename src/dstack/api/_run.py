@@ -4,9 +4,9 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from dstack.api import _connection, _exec, _ports, _ssh_config
-from dstack.api._attach import Wish, open_attachment
+from dstack.api import _ports
 from dstack.api._context import Context
 from dstack.api._keys import Identity, identity
 from dstack.api._logs import LogReader
@@ -24,6 +24,9 @@ from dstack.protocol.requests import GrantAccess, StopRun
 from dstack.protocol.statuses import JobStatus, RunStatus
 from dstack.protocol.views import AccessView, JobView, MetricsView, RunView
 from dstack.spec.ports import PortMapping
+
+if TYPE_CHECKING:
+    from dstack.api._attach import Wish
 
 
 class Run(RunFacts):
@@ -196,27 +199,18 @@ class Run(RunFacts):
         """
         if self._attachment is not None:
             return True
-        _connection.preload()
+        from dstack.api import _connection
+
         key = identity(ssh_identity_file or self._context.ssh_identity_file)
         known = self._attempts_ended(replica_num, job_num)
         missed: JobStatus | None = None
         for _ in self.changes():
             job = self._wanted_job(replica_num, job_num)
             if job is not None and job.status is JobStatus.RUNNING:
-                wish = Wish(
-                    key=f"{self.id}-{replica_num}-{job_num}",
-                    host_name=_ssh_config.host_name(self.name, replica_num, job_num),
-                    wanted=job.ports | _ports.overrides(ports_overrides),
-                    bind_address=bind_address,
-                    is_explicit=bool(bind_address or ports_overrides),
-                    same_machine=self._context.same_machine,
-                    reserved=self._reserved,
-                    identity=key,
-                    grant=lambda: self._grant(key, replica_num, job_num),
-                    await_job=lambda: self._runs_again(replica_num, job_num),
-                )
-                if self._open(wish, replica_num, job_num):
+                if self._open(self._wish(job, key, bind_address, ports_overrides), replica_num, job_num):
                     return True
+            elif not self.status.is_finished():
+                _connection.preload()
             if (missed := self._own_end(replica_num, job_num, after=known)) is not None:
                 break
         self._release()
@@ -256,6 +250,8 @@ class Run(RunFacts):
             3
             >>> run.stop(abort=True)
         """
+        from dstack.api import _connection, _exec
+
         _connection.preload()
         key = identity(ssh_identity_file or self._context.ssh_identity_file)
         self._fetch()
@@ -320,12 +316,38 @@ class Run(RunFacts):
                 return True
         return False
 
-    def _open(self, wish: Wish, replica: int, node: int) -> bool:
+    def _wish(
+        self,
+        job: JobView,
+        key: Identity,
+        bind_address: str | None,
+        ports_overrides: Sequence[PortMapping | str] | None,
+    ) -> "Wish":
+        from dstack.api import _ssh_config
+        from dstack.api._attach import Wish
+
+        replica, node = job.replica, job.node
+        return Wish(
+            key=f"{self.id}-{replica}-{node}",
+            host_name=_ssh_config.host_name(self.name, replica, node),
+            wanted=job.ports | _ports.overrides(ports_overrides),
+            bind_address=bind_address,
+            is_explicit=bool(bind_address or ports_overrides),
+            same_machine=self._context.same_machine,
+            reserved=self._reserved,
+            identity=key,
+            grant=lambda: self._grant(key, replica, node),
+            await_job=lambda: self._runs_again(replica, node),
+        )
+
+    def _open(self, wish: "Wish", replica: int, node: int) -> bool:
         """Whether the way in is open; False where the job ended before it was.
 
         The host knows of the end a moment before the server does, so who is refused while the job seems to run asks
         once more.
         """
+        from dstack.api._attach import open_attachment
+
         for is_last in (False, True):
             try:
                 self._attachment = open_attachment(wish)

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from dstack.api._attach import Attachment
 from dstack.kit.clock import SystemClock
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
 from dstack.protocol.views import AttemptView, InstanceView, JobView, RunView
 from dstack.spec.backends import BackendType
+
+if TYPE_CHECKING:
+    from dstack.api._attach import Attachment
 
 HOUR_S = 3600
 MACHINE_REASONS = frozenset(

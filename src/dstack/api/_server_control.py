@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from dstack.api import _places
 from dstack.api._embedded import COMMAND, EmbeddedServer
-from dstack.errors import ConfigurationError, ServerUnreachableError
+from dstack.api._servers import Address, FixedServer
+from dstack.api._transport import Transport
+from dstack.errors import ConfigurationError, DstackError, ServerUnreachableError
 from dstack.protocol import routes
 from dstack.protocol.views import ProjectList, RunPage, RunView
 
@@ -71,26 +71,26 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _active_runs(url: str, token: str) -> list[RunView] | None:
-    headers = {"Authorization": f"Bearer {token}"}
+    transport = Transport(FixedServer(Address(url, token)), tries=1, reply_timeout_s=ASK_TIMEOUT_S)
     try:
-        with httpx.Client(base_url=url, headers=headers, timeout=ASK_TIMEOUT_S, trust_env=False) as client:
-            projects = ProjectList.model_validate_json(client.get(routes.LIST_PROJECTS.path).raise_for_status().content)
-            return [run for project in projects.projects for run in _runs_of(client, project.name)]
-    except (httpx.HTTPError, ValueError):
+        projects: ProjectList = transport.call(routes.LIST_PROJECTS)
+        return [run for project in projects.projects for run in _runs_of(transport, project.name)]
+    except DstackError:
         return None
+    finally:
+        transport.close()
 
 
-def _runs_of(client: httpx.Client, project: str) -> Iterator[RunView]:
+def _runs_of(transport: Transport, project: str) -> Iterator[RunView]:
     """The unfinished runs of a project."""
-    before: dict[str, str] = {}
+    before = None
     while True:
-        query = {"limit": str(RUNS_PER_PAGE), **before}
-        answer = client.get(routes.LIST_RUNS.path.format(project=project), params=query).raise_for_status()
-        page = RunPage.model_validate_json(answer.content)
+        query = {"limit": RUNS_PER_PAGE, "before": before}
+        page: RunPage = transport.call(routes.LIST_RUNS, query=query, project=project)
         yield from (run for run in page.runs if not run.status.is_finished())
-        if page.next is None:
+        before = page.next
+        if before is None:
             return
-        before = {"before": page.next}
 
 
 def stop(running: Running) -> None:

@@ -1,21 +1,21 @@
-"""How the client speaks to the server: one HTTP client driven by `protocol.routes`, and one place where replies and
-failures become views and errors. httpx is imported at the first request, so that importing the API stays cheap.
+"""How the client speaks to the server: requests driven by `protocol.routes`, and one place where replies and failures
+become views and errors.
 """
 
-import secrets
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from typing import Any
+from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from dstack import __version__
-from dstack.api._servers import Server, is_loopback
+from dstack.api._http import Answer, Connections, unreachable
+from dstack.api._servers import Server
 from dstack.errors import (
     ConfigurationError,
     DstackError,
@@ -29,10 +29,6 @@ from dstack.kit.text import is_segment
 from dstack.protocol.routes import Route
 from dstack.protocol.views import Problem
 
-if TYPE_CHECKING:
-    import httpx
-
-CONNECT_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 30.0
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
@@ -46,28 +42,15 @@ Query = Mapping[str, str | int | bool | None]
 
 def jittered(delay_s: float) -> float:
     """The delay, 50 % to 100 % of it, so that many clients of one server do not come back in step."""
-    return delay_s * (0.5 + secrets.randbelow(1 << 16) / (1 << 17))
+    return delay_s * (0.5 + int.from_bytes(os.urandom(2)) / (1 << 17))
 
 
 class Reply:
     """An answer that is still arriving: its headers, and its bytes as they come."""
 
-    def __init__(self, response: "httpx.Response") -> None:
-        self._response = response
-        self.headers: Mapping[str, str] = response.headers
-
-    def chunks(self) -> Iterator[bytes]:
-        """The bytes as they come, until the server has sent all.
-
-        Raises:
-            ServerUnreachableError: the connection broke, or was silent for longer than the stream's time-out.
-        """
-        import httpx
-
-        try:
-            yield from self._response.iter_raw()
-        except httpx.TransportError as error:
-            raise _unreachable(str(self._response.url), error) from error
+    def __init__(self, answer: Answer) -> None:
+        self.headers = answer.headers
+        self.chunks = answer.chunks
 
     def lines(self) -> Iterator[str]:
         """The text line by line, split at line feeds only (`str.splitlines` splits at more, which JSON may contain)."""
@@ -85,13 +68,15 @@ class Transport:
     May be used from several threads.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, *, tries: int = TRIES, reply_timeout_s: float = REPLY_TIMEOUT_S) -> None:
         self.when_away: Callable[[str], None] = lambda line: None
         """Told, in one line, that a call waits for a server that is away."""
         self._server = server
+        self._tries = tries
+        self._reply_timeout_s = reply_timeout_s
         self._has_answered = False
         self._closing = threading.Event()
-        self._lock = threading.Lock()
+        self._connections = Connections()
 
     @property
     def url(self) -> str:
@@ -125,13 +110,13 @@ class Transport:
             ServerUnreachableError: nobody answers.
             ServerError: the server refused or failed; the class tells which.
         """
-        response = self._send(route, body, query, headers, path, stream=False)
+        answer = self._send(route, body, query, headers, path, stream=False)
         if route.view is None:
             return None
         try:
-            return route.view.model_validate_json(response.content)
+            return route.view.model_validate_json(answer.read())
         except ValidationError as error:
-            raise _not_ours(response) from error
+            raise _not_ours(answer) from error
 
     def outlast(
         self,
@@ -176,39 +161,21 @@ class Transport:
         Raises:
             ServerUnreachableError, ServerError: as `call`.
         """
-        headers = {"Accept": accept, "Accept-Encoding": "identity"}
-        response = self._send(route, None, query, headers, path, stream=True, reply_timeout_s=idle_timeout_s)
+        headers = {"Accept": accept}
+        answer = self._send(route, None, query, headers, path, stream=True, silence_s=idle_timeout_s)
         try:
-            yield Reply(response)
+            yield Reply(answer)
         finally:
-            response.close()
+            answer.close()
 
     def close(self) -> None:
         """Close all connections and end waiting repeats."""
         self._closing.set()
-        with self._lock:
-            if "_http" in self.__dict__:
-                self._http.close()
-            if "_http_loopback" in self.__dict__:
-                self._http_loopback.close()
+        self._connections.close()
 
     def pause(self, delay_s: float) -> bool:
         """Wait; returns False where the transport was closed meanwhile."""
         return not self._closing.wait(delay_s)
-
-    @cached_property
-    def _http(self) -> "httpx.Client":
-        return _http_client(trust_env=True)
-
-    @cached_property
-    def _http_loopback(self) -> "httpx.Client":
-        return _http_client(trust_env=False)
-
-    def _client_for(self, url: str) -> "httpx.Client":
-        with self._lock:
-            if self._closing.is_set():
-                raise client_closed()
-            return self._http_loopback if is_loopback(url) else self._http
 
     def _send(
         self,
@@ -219,49 +186,52 @@ class Transport:
         path: Mapping[str, str],
         *,
         stream: bool,
-        reply_timeout_s: float = REPLY_TIMEOUT_S,
-    ) -> "httpx.Response":
-        import httpx
-
+        silence_s: float | None = None,
+    ) -> Answer:
         content, content_type = _content_of(body)
-        params = {name: _text(name, value) for name, value in (query or {}).items() if value is not None}
+        params = urlencode({name: _text(name, value) for name, value in (query or {}).items() if value is not None})
         where = route.path.format_map({name: _segment(name, value) for name, value in path.items()})
+        target = f"{where}?{params}" if params else where
         attempt = 0
         while True:
             attempt += 1
             address = self._server.find()
-            http = self._client_for(address.url)
-            is_last = attempt == TRIES or self._closing.is_set()
+            if self._closing.is_set():
+                raise client_closed()
+            is_last = attempt == self._tries
             try:
-                request = http.build_request(
+                answer = self._connections.send(
                     route.method,
-                    address.url + where,
-                    content=content,
-                    params=params,
-                    headers={"Authorization": f"Bearer {address.token}", **content_type, **(headers or {})},
-                    timeout=httpx.Timeout(REPLY_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, read=reply_timeout_s),
+                    address.url,
+                    target,
+                    body=content,
+                    headers={
+                        "User-Agent": f"dstack/{__version__}",
+                        "Authorization": f"Bearer {address.token}",
+                        **content_type,
+                        **(headers or {}),
+                    },
+                    timeout_s=silence_s or self._reply_timeout_s,
                 )
-                response = http.send(request, stream=stream)
-                self._has_answered = True
-                if is_last or response.status_code not in TRANSIENT_STATUSES:
-                    return _checked(response)
-                response.close()
-                delay_s = _asked_delay_s(response)
-            except (httpx.InvalidURL, UnicodeError) as error:
-                raise ConfigurationError(
-                    f"No server can have the URL `{address.url}`: {error}", hint="Write it like `http://127.0.0.1:3000`"
-                ) from error
-            except httpx.TransportError as error:
+                if not stream:
+                    answer.read()
+            except ServerUnreachableError:
                 self._server.lost(address)
-                if is_last:
-                    raise _unreachable(address.url, error) from error
+                if is_last or self._closing.is_set():
+                    raise
                 delay_s = 0.0
+            else:
+                self._has_answered = True
+                if is_last or answer.status not in TRANSIENT_STATUSES:
+                    return _checked(answer)
+                answer.close()
+                delay_s = _asked_delay_s(answer)
             self.pause(max(delay_s, jittered(FIRST_DELAY_S * 2 ** (attempt - 1))))
 
 
-def _asked_delay_s(response: "httpx.Response") -> float:
+def _asked_delay_s(answer: Answer) -> float:
     """How long the server asks to wait before the next try."""
-    asked = response.headers.get("retry-after", "")
+    asked = answer.headers.get("Retry-After", "")
     return min(float(asked), LONGEST_DELAY_S) if asked.isascii() and asked.isdigit() else 0.0
 
 
@@ -286,13 +256,6 @@ class Patience:
         self._delay_s = min(self._delay_s * 2, LONGEST_DELAY_S)
         if not goes_on or now - self._failing_since > self._limit_s:
             raise error
-
-
-def _http_client(*, trust_env: bool) -> "httpx.Client":
-    import httpx
-
-    limits = httpx.Limits(max_connections=32, max_keepalive_connections=8)
-    return httpx.Client(headers={"User-Agent": f"dstack/{__version__}"}, limits=limits, trust_env=trust_env)
 
 
 def _content_of(body: BaseModel | bytes | None) -> tuple[bytes | None, dict[str, str]]:
@@ -327,45 +290,35 @@ def _text(name: str, value: str | int | bool | None) -> str:
     return text
 
 
-def _checked(response: "httpx.Response") -> "httpx.Response":
-    """The response where it is a success; raises what it says where it is not."""
-    if response.is_success:
-        return response
+def _checked(answer: Answer) -> Answer:
+    """The answer where it is a success; raises what it says where it is not."""
+    if answer.is_success:
+        return answer
     try:
-        response.read()
-        raise _error_of(response)
+        raise _error_of(answer)
     finally:
-        response.close()
+        answer.close()
 
 
-def _error_of(response: "httpx.Response") -> DstackError:
-    if response.is_redirect:
-        target = response.headers.get("location", "")
+def _error_of(answer: Answer) -> DstackError:
+    if answer.is_redirect:
+        target = answer.headers["Location"]
         return ServerError(
-            f"`{response.url}` redirects to `{target}`", hint="Use the URL at which the server itself answers"
+            f"`{answer.url}` redirects to `{target}`", hint="Use the URL at which the server itself answers"
         )
     with suppress(ValidationError):
-        problem = Problem.model_validate_json(response.content)
+        problem = Problem.model_validate_json(answer.read())
         error = error_of_code(problem.code, problem.detail, problem.hint)
         if isinstance(error, UnauthorizedError) and error.hint is None:
             error.hint = "Check the token in `~/.dstack/config.yml` or `DSTACK_TOKEN`"
         return error
-    return _not_ours(response)
+    return _not_ours(answer)
 
 
-def _not_ours(response: "httpx.Response") -> DstackError:
-    if response.status_code in TRANSIENT_STATUSES:
-        return _unreachable(str(response.url), f"status {response.status_code}")
+def _not_ours(answer: Answer) -> DstackError:
+    if answer.status in TRANSIENT_STATUSES:
+        return unreachable(answer.url, f"status {answer.status}")
     return ServerError(
-        f"`{response.url}` gave an answer (status {response.status_code}) that is not of a dstack server",
+        f"`{answer.url}` gave an answer (status {answer.status}) that is not of a dstack server",
         hint="Check the server's URL, and what stands between here and the server",
-    )
-
-
-def _unreachable(url: str, cause: Exception | str) -> ServerUnreachableError:
-    parts = urlsplit(url)
-    reason = str(cause) or type(cause).__name__
-    return ServerUnreachableError(
-        f"No server answers at `{parts.scheme}://{parts.netloc}` ({reason})",
-        hint="Start one with `dstack server`, or correct the URL in `~/.dstack/config.yml` or `DSTACK_SERVER_URL`",
     )

@@ -1,7 +1,7 @@
 """A real SSH connection to a job, in a thread with a loop of its own, and the local ports that lead through it.
 
-The listening sockets are ours and outlive the connection: when that breaks, it is made again, and who connects
-meanwhile waits a moment.
+The listening sockets are ours and outlive the connection: when that breaks, it is made again, and a client that
+connects meanwhile waits a moment. Without any, the connection only notices that the job has moved.
 """
 
 import asyncio
@@ -61,10 +61,10 @@ class Tunnel:
         self._thread.start()
 
     def open(self, access: AccessView) -> None:
-        """Connect and serve the local ports.
+        """Connect and serve the local ports; without ports, connect in the background.
 
         Raises:
-            SSHError: the connection could not be made; says why.
+            SSHError: the connection for the ports could not be made; says why.
         """
         try:
             self._do(self._open(access))
@@ -90,9 +90,10 @@ class Tunnel:
             future.cancel()
 
     async def _open(self, access: AccessView) -> None:
-        self._link = await connect(access, self._way.identity)
+        if self._way.sockets:
+            self._link = await connect(access, self._way.identity)
+            self._up.set()
         self._access = access
-        self._up.set()
         self._servers = [
             await asyncio.start_server(self._splicer(port), sock=bound) for port, bound in self._way.sockets.items()
         ]

@@ -2,6 +2,6 @@
 
 import sys
 
-from dstack.cli.main import main
+from dstack.cli.main import program
 
-sys.exit(main())
+sys.exit(program())

@@ -2,13 +2,12 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from dstack.cli import words
-from dstack.cli.process import output
 from dstack.errors import ClientError, ResourceNotExistsError
 from dstack.kit.addresses import authority
 from dstack.kit.clock import SystemClock
@@ -97,7 +96,7 @@ def go_along(
                 again = f" again (attempt {number})" if number > 1 else ""
                 words.say(f"{run.name} is running{again}; its output follows")
         if shows_log and _may_have_printed(which.attempt(number)):
-            write(run.logs(since, diagnose, which.replica, which.node, number))
+            words.show_bytes(run.logs(since, diagnose, which.replica, which.node, number))
         if not _has_next(which, number):
             return number
         number += 1
@@ -188,19 +187,6 @@ def attach(
         words.say(f"Port {container_port} of `{run.name}` is at {authority(bind_address or 'localhost', local_port)}")
     if (link := run.editor_url) is not None:
         words.say(f"{EDITORS[link.partition(':')[0]]} opens it here: {link}")
-
-
-def write(log: Iterable[bytes]) -> None:
-    """Write a log to stdout, byte for byte; on a terminal, what dstack prints next begins a line."""
-    last = b""
-    for chunk in log:
-        with output():
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
-        last = chunk or last
-    if sys.stdout.isatty() and not last.endswith(b"\n") and last:
-        sys.stdout.buffer.write(b"\n")
-        sys.stdout.buffer.flush()
 
 
 def follow(run: "Run", *, shows_log: bool = True) -> int:

@@ -1,6 +1,5 @@
 """What the command says: messages to stderr, data to stdout, and how tables, ages and prices are written."""
 
-import json
 import os
 import re
 import sys
@@ -146,8 +145,28 @@ def show(text: str) -> None:
         sys.stdout.flush()
 
 
+def show_bytes(chunks: Iterable[bytes]) -> None:
+    """Write what a job prints to stdout, byte for byte and as it comes.
+
+    On a terminal, the next line of dstack's own begins a line.
+    """
+    with output():
+        sys.stdout.flush()
+    last = b""
+    for chunk in chunks:
+        rest = memoryview(chunk)
+        while rest:  # a pipe may take a part of it
+            with output():
+                rest = rest[os.write(sys.stdout.fileno(), rest) :]
+        last = chunk or last
+    if last and not last.endswith(b"\n") and sys.stdout.isatty():
+        show("")
+
+
 def show_json(views: "Sequence[BaseModel]") -> None:
     """A list of objects as JSON, to stdout."""
+    import json  # seldom needed, and commands start often
+
     show(json.dumps([view.model_dump(mode="json") for view in views], indent=2))
 
 

@@ -1,6 +1,5 @@
 """What the environment of a process holds: settings, and the way to programs."""
 
-import ctypes
 import os
 import sys
 from collections.abc import Collection
@@ -27,6 +26,8 @@ def conceal(names: Collection[str]) -> None:
     `os.environ` goes on showing them to this program. Where the system does not say where the block of variables lies,
     only children do not have them.
     """
+    import ctypes  # clients have no use for it, and start often
+
     for name in names:
         os.unsetenv(name)
     try:

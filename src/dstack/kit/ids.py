@@ -1,10 +1,12 @@
 """Identifiers as a dependency, so that a simulation names the same things the same way."""
 
 import os
-import random
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dstack.kit.clock import Clock
+
+if TYPE_CHECKING:
+    import random
 
 
 class Ids(Protocol):
@@ -14,7 +16,7 @@ class Ids(Protocol):
 
     def new_token(self) -> str: ...
 
-    def random(self) -> random.Random: ...
+    def random(self) -> "random.Random": ...
 
 
 class RandomIds:
@@ -36,5 +38,7 @@ class RandomIds:
     def new_token(self) -> str:
         return os.urandom(24).hex()
 
-    def random(self) -> random.Random:
+    def random(self) -> "random.Random":
+        import random
+
         return random.SystemRandom()

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
-from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from dstack.kit.text import listed, shown
@@ -157,6 +156,8 @@ def _cron(value: object) -> object:
 
 
 def _check_cron(text: str) -> str:
+    from cronsim import CronSim, CronSimError
+
     line = _CRON_NAMES.get(text.strip().lower(), text)
     if (found := len(line.split())) != CRON_PARTS:
         if line.startswith("@"):

@@ -15,7 +15,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from dstack.api import _ports
+from dstack.api import _attach, _ports
 from dstack.api._attach import Wish, open_attachment
 from dstack.api._keys import Identity, identity
 from dstack.errors import InvalidRequestError, PortUsedError, ResourceNotExistsError, SSHError
@@ -334,3 +334,25 @@ print((Path.home() / ".dstack/ssh/config").read_text())
     )
     assert (done.returncode, done.stderr) == (0, "") and "Host hello" in done.stdout
     assert (home / ".dstack" / "ssh" / "config").read_text() == ""
+
+
+def test_a_job_without_ports_has_its_name_at_once_and_a_connection_later(
+    job: Job, wish: Wish, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = home / ".dstack" / "ssh" / "config"
+    attachment = open_attachment(replace(wish, wanted={}))
+    assert "Host hello\n" in config.read_text() and attachment.ports == {}
+    attachment.close()
+    assert job.connections == [] and "Host hello\n" not in config.read_text()
+    assert list((home / ".dstack" / "attached").glob("*.json")) == []
+
+    monkeypatch.setattr(_attach, "UNUSED_DELAY_S", 0.0)
+    moved = {"ssh_user": "j2"}
+    accesses = iter([{}, moved])
+    attachment = open_attachment(
+        replace(wish, wanted={}, grant=lambda: job.access().model_copy(update=next(accesses, moved)))
+    )
+    while "User j2" not in config.read_text():
+        threading.Event().wait(0.01)
+    attachment.close()
+    assert job.connections != []

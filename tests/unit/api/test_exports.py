@@ -39,9 +39,15 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 @pytest.mark.parametrize(
     ("statement", "unwanted"),
     [
-        ("import dstack.api", {"pydantic", "httpx", "yaml", "asyncssh", "rich", "asyncio", "cryptography"}),
-        ("from dstack.api import Client, Task, Resources", {"httpx", "yaml", "asyncssh", "rich", "cryptography"}),
-        ("from dstack.cli.main import parser; parser()", {"pydantic", "httpx", "yaml", "asyncssh", "rich", "asyncio"}),
+        ("import dstack.api", {"pydantic", "http", "yaml", "asyncssh", "rich", "asyncio", "cryptography"}),
+        (
+            "from dstack.api import Client, Task, Resources",
+            {"http", "yaml", "asyncssh", "rich", "cryptography", "asyncio", "cronsim"},
+        ),
+        (
+            "from dstack.cli.main import parser; parser()",
+            {"pydantic", "http", "yaml", "asyncssh", "rich", "asyncio", "dataclasses", "pathlib", "json"},
+        ),
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_used(statement: str, unwanted: set[str]) -> None:

@@ -57,7 +57,7 @@ def test_what_is_not_utf8_is_refused_before_anything_is_sent_and_is_not_shown_wh
     assert server.asked == []
 
 
-@pytest.mark.parametrize("url", ["http://xn--a", "http://a..b", f"http://{'x' * 70}"])
+@pytest.mark.parametrize("url", ["a..b", "http://", "ftp://a", "http://a:b", "http://a..b", f"http://{'x' * 70}"])
 def test_a_url_that_no_server_can_have_is_told(url: str) -> None:
     with pytest.raises(errors.ConfigurationError, match=f"No server can have the URL `{url}`: "):
         Transport(FixedServer(Address(url, "t"))).call(routes.HEALTH)

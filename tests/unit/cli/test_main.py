@@ -169,6 +169,25 @@ sys.exit(main(["ps"]))
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.parametrize("ends", ["return 3", "raise DstackError('It is late')"])
+def test_what_was_written_arrives_however_the_program_ends(ends: str) -> None:
+    code = f"""
+import sys
+from dstack.cli.commands import ps
+from dstack.cli.main import program
+from dstack.errors import DstackError
+def run(arguments):
+    sys.stdout.write("written")
+    {ends}
+ps.run = run
+sys.argv = ["dstack", "ps"]
+sys.exit(program())
+"""
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == ((3, "written") if "3" in ends else (1, "written"))
+
+
 def test_a_secrets_name_is_looked_at_before_its_value_is_asked_for(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dstack.cli.words.asked_secret", lambda question: pytest.fail(question))
     assert cli("secret", "set", "bad name") == (

@@ -2,7 +2,6 @@
 
 import argparse
 
-from dstack.api._config import DEFAULT_PROJECT
 from dstack.cli.commands import project
 
 HELP = "the older spelling of `project add`"
@@ -15,5 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """As `project add`."""
+    from dstack.api._config import DEFAULT_PROJECT
+
     project.add_to_file(getattr(arguments, "project", None) or DEFAULT_PROJECT, arguments)
     return 0

@@ -2,15 +2,18 @@
 
 import argparse
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dstack.cli import options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dstack.api._server_control import Running
 
 HELP = "start a server; see, stop and restart the one that runs"
+OBJECTS_BETWEEN_COLLECTIONS = (700, 10, 10)
+"""Python's own: a server, unlike other commands, lives long."""
 NOT_RUNNING = 3
 """The exit code where there is no server to show, to stop or to restart."""
 
@@ -25,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=options.port, default=3000, help="the port to listen on (default: %(default)s)")
-    parser.add_argument("--data-dir", type=Path, help="where the data is (default: `~/.dstack/server`)")
+    parser.add_argument("--data-dir", metavar="DIR", help="where the data is (default: `~/.dstack/server`)")
     parser.add_argument("--token", help="the admin's token (default: `DSTACK_SERVER_ADMIN_TOKEN`, or a random one)")
     parser.add_argument("-y", "--yes", action="store_true", help="ask nothing, which is so anyway")
     parser.add_argument("--json", action="store_true", help="show the status as JSON")
@@ -33,19 +36,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to end, or do what is asked about the server that runs."""
+    from pathlib import Path
+
     from dstack.api import _places
 
-    data_dir = (arguments.data_dir or _places.server_folder()).absolute()
+    data_dir = Path(arguments.data_dir or _places.server_folder()).absolute()
     if arguments.action is None:
+        import gc
+
         if arguments.token:
             os.environ["DSTACK_SERVER_ADMIN_TOKEN"] = arguments.token
         from dstack.server.app import serve
 
+        gc.set_threshold(*OBJECTS_BETWEEN_COLLECTIONS)
         return serve(arguments.host, arguments.port, data_dir, embedded=False, ready_fd=None)
     return _act(arguments.action, data_dir, as_json=arguments.json)
 
 
-def _act(action: str, data_dir: Path, *, as_json: bool) -> int:
+def _act(action: str, data_dir: "Path", *, as_json: bool) -> int:
     from dstack.api import _server_control as control
     from dstack.cli import words
 
@@ -105,7 +113,7 @@ def _going_on(running: "Running") -> str:
             return f"{count} jobs go on without it"
 
 
-def _show_json(running: "Running | None", data_dir: Path) -> None:
+def _show_json(running: "Running | None", data_dir: "Path") -> None:
     import json
     from dataclasses import asdict
 
