@@ -30,15 +30,20 @@ def measure_log_throughput(client: Client) -> list[Figure]:
 
 
 def _round(client: Client) -> tuple[float, float]:
-    times = PRINTED_BYTES // (len(LINE) * LINES_AT_ONCE)
-    program = f"import sys\nfor _ in range({times}): sys.stdout.buffer.write({LINE!r} * {LINES_AT_ONCE})"
     started = time.perf_counter()
-    run = client.runs.submit(Task(commands=[f"{sys.executable} - <<'END'\n{program}\nEND"]))
+    run = submit_printer(client)
     for _ in run.changes():
         pass
     stored_s = time.perf_counter() - started
     read_s = timed(lambda: _read(run))()
     return PRINTED_BYTES / stored_s / 1e6, PRINTED_BYTES / read_s / 1e6
+
+
+def submit_printer(client: Client) -> Run:
+    """Submit a run that prints `PRINTED_BYTES`."""
+    times = PRINTED_BYTES // (len(LINE) * LINES_AT_ONCE)
+    program = f"import sys\nfor _ in range({times}): sys.stdout.buffer.write({LINE!r} * {LINES_AT_ONCE})"
+    return client.runs.submit(Task(commands=[f"{sys.executable} - <<'END'\n{program}\nEND"]))
 
 
 def _read(run: Run) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.engines import DockerEngine
 
+from bench.commands import measure_apply, measure_logs, measure_ps
 from bench.containers import (
     SSHD,
     NoEngineError,
@@ -61,9 +62,12 @@ class Group:
 GROUPS = {
     "help": Group(lambda bench: measure_help()),
     "import": Group(lambda bench: measure_imports()),
+    "ps": Group(lambda bench: measure_ps(bench.client)),
+    "apply": Group(lambda bench: measure_apply(bench.client)),
     "server_start": Group(lambda bench: measure_server_start()),
     "submit_to_first_line": Group(lambda bench: measure_submit_to_first_line(bench.client)),
     "log_throughput": Group(lambda bench: measure_log_throughput(bench.client)),
+    "logs": Group(lambda bench: measure_logs(bench.client)),
     "lifecycles": Group(lambda bench: measure_lifecycles(bench.client)),
     "metrics": Group(lambda bench: measure_metrics()),
     "docker": Group(lambda bench: measure_docker_submit_to_first_line(bench.client, bench.docker), in_containers=True),

@@ -17,21 +17,21 @@ SERVER_ROUNDS = 7
 ANSWER_TIMEOUT_S = 30.0
 
 BARE = (sys.executable, "-c", "pass")
-COMMAND = (str(Path(sys.executable).with_name("dstack")), "--help")
+DSTACK = str(Path(sys.executable).with_name("dstack"))
 IMPORT_PACKAGE = (sys.executable, "-c", "import dstack.api")
 IMPORT_API = (sys.executable, "-c", "from dstack.api import Client, Task, Resources")
 
 
 def measure_help() -> list[Figure]:
     """`dstack --help`."""
-    return [_compared("help", COMMAND, Goal(8, "x"))]
+    return [compared("help", (DSTACK, "--help"), Goal(5, "x"))]
 
 
 def measure_imports() -> list[Figure]:
     """The package alone, and with the names that most programs use."""
     return [
-        _compared("import_package", IMPORT_PACKAGE, Goal(8, "x")),
-        _compared("import_api", IMPORT_API, Goal(15, "x")),
+        compared("import_package", IMPORT_PACKAGE, Goal(8, "x")),
+        compared("import_api", IMPORT_API, Goal(10, "x")),
     ]
 
 
@@ -74,10 +74,13 @@ def ask_health(url: str) -> None:
 
 
 def run(command: tuple[str, ...]) -> None:
-    """Run a program to its end, unseen."""
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    """Run a program to its end, unseen; what it imports is compiled at its first run, as an installer does it."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    silent = subprocess.DEVNULL
+    subprocess.run(command, check=True, env=environment, stdin=silent, stdout=silent, stderr=silent)
 
 
-def _compared(name: str, command: tuple[str, ...], goal: Goal) -> Figure:
+def compared(name: str, command: tuple[str, ...], goal: Goal) -> Figure:
+    """Measure a command by turns with a bare Python."""
     value, baseline = medians_ms(timed(partial(run, command)), timed(partial(run, BARE)), ROUNDS)
     return Figure(name, value, "ms", goal, baseline)
