@@ -96,7 +96,7 @@ def go_along(
                 again = f" again (attempt {number})" if number > 1 else ""
                 words.say(f"{run.name} is running{again}; its output follows")
         if shows_log and _may_have_printed(which.attempt(number)):
-            words.show_bytes(run.logs(since, diagnose, which.replica, which.node, number))
+            words.show_bytes(run.attempt_logs(number, since, diagnose, which.replica, which.node))
         if not _has_next(which, number):
             return number
         number += 1

@@ -184,7 +184,7 @@ API = {
     "a working folder outside": (
         {"working_dir": "../up"},
         ConfigurationError,
-        "`working_dir`: expected a path inside the folder of the run's files, found `../up`",
+        "`working_dir`: expected an absolute path, or one inside the folder of the run's files, found `../up`",
     ),
     "a price of nothing": (
         {"max_price": 0},

@@ -79,7 +79,9 @@ class StandIn(RunFacts):
             raise self.attach_error
         return True
 
-    def logs(self, since: datetime | None, diagnose: bool, replica: int, node: int, attempt: int) -> Iterator[bytes]:
+    def attempt_logs(
+        self, attempt: int, since: datetime | None, diagnose: bool, replica: int, node: int
+    ) -> Iterator[bytes]:
         yield self.printed[attempt - 1]
         if self.interrupts_log:
             raise KeyboardInterrupt

@@ -120,10 +120,20 @@ class Run:
         diagnose: bool = False,
         replica_num: int = 0,
         job_num: int = 0,
-        attempt: int | None = None,
     ) -> AsyncIterator[bytes]:
         """Yield what the job prints, from the start (or `start_time`) and on until the run has ended."""
-        return self._threads.stream(self._run.logs(start_time, diagnose, replica_num, job_num, attempt))
+        return self._threads.stream(self._run.logs(start_time, diagnose, replica_num, job_num))
+
+    def attempt_logs(
+        self,
+        attempt: int,
+        start_time: datetime | None = None,
+        diagnose: bool = False,
+        replica_num: int = 0,
+        job_num: int = 0,
+    ) -> AsyncIterator[bytes]:
+        """Yield what one attempt of the job prints, until that attempt has ended."""
+        return self._threads.stream(self._run.attempt_logs(attempt, start_time, diagnose, replica_num, job_num))
 
     async def metrics(
         self, start_time: datetime | None = None, replica_num: int = 0, job_num: int = 0
