@@ -121,10 +121,19 @@ def test_a_server_whose_port_is_taken_says_so(home: Home) -> None:
     port = first.stdout.readline().strip().rpartition(":")[2]
     second = home.cli("server", "--port", port, "--data-dir", "other")
     assert (second.stderr, second.stdout, second.returncode) == (
-        f"error: The server cannot listen at 127.0.0.1:{port}: Address already in use\n"
-        "hint: Choose another port with `dstack server --port <port>`\n",
+        f"error: The server cannot listen at `127.0.0.1:{port}`: Address already in use\n"
+        "hint: Choose another address with `dstack server --host ADDRESS --port PORT`\n",
         "",
         1,
+    )
+
+
+def test_address_that_no_server_can_have_is_one_sentence(home: Home) -> None:
+    result = home.cli("server", "--host", "192.0.2.1", "--port", "0")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        "error: The server cannot listen at `192.0.2.1:0`: Cannot assign requested address\n"
+        "hint: Choose another address with `dstack server --host ADDRESS --port PORT`\n"
     )
 
 
@@ -138,7 +147,10 @@ def test_a_server_ends_cleanly_while_a_log_is_followed_which_then_goes_on(home: 
     os.kill(pid, signal.SIGTERM)
     wait_for("the end of the server", lambda: home.server_pid() != pid)
     home.open_gate()
-    assert following.communicate(timeout=PATIENCE_S) == ("open\nlast\n", "")
+    assert following.communicate(timeout=PATIENCE_S) == (
+        "open\nlast\n",
+        "waiting is running; its output follows\n",
+    )
     assert following.returncode == 0
     assert "Traceback" not in home.server_log()
     assert "ERROR" not in home.server_log()

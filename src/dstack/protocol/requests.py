@@ -12,7 +12,7 @@ class Request(BaseModel):
     """The base of every body the API takes."""
 
     # What somebody wrote may be a secret, and no error is to show it.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class RepoRef(Request):

@@ -203,12 +203,3 @@ def test_port_out_of_range_is_told_with_the_usage(cli: Cli, port: str) -> None:
     text = cli("server", f"--port={port}")
     assert text.startswith("exit 2\nstderr:\nusage: dstack server ")
     assert text.endswith(f"dstack server: error: argument --port: expected a port from 0 to 65535, found `{port}`\n")
-
-
-def test_address_that_no_server_can_have_is_one_sentence(cli: Cli) -> None:
-    assert cli("server", "--host", "192.0.2.1", "--port", "0") == (
-        "exit 1\n"
-        "stderr:\n"
-        "error: The server cannot listen at `192.0.2.1:0`: Cannot assign requested address\n"
-        "hint: Choose another address with `dstack server --host ADDRESS --port PORT`\n"
-    )
