@@ -1,4 +1,4 @@
-"""What commands take, as multiples of a bare Python, and how fast one writes a log."""
+"""Durations of commands, as multiples of a bare Python, and the rate at which one writes a log."""
 
 import tempfile
 from pathlib import Path

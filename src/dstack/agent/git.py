@@ -8,16 +8,14 @@ from pathlib import Path
 from dstack.agent.commands import run_command
 from dstack.agent.paths import make_private_folder
 from dstack.errors import AgentRefused
-from dstack.kit.git import git_environment, is_remote
+from dstack.kit.git import git_environment, is_lfs_pointer, is_remote
+from dstack.kit.text import first_of
 from dstack.protocol.agent import GitSource
 
 _ALL = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
 
-
 NO_REF = "couldn't find remote ref"
 LFS = ":(attr:filter=lfs)"
-POINTER = b"version https://git-lfs.github.com/spec/"
-NAMED_MAX = 3
 SEND_CHECKOUT = "Send a checkout that has them all: `dstack apply --repo DIR` (`RemoteRepo.from_dir`)"
 
 
@@ -88,7 +86,7 @@ async def _fetch_newest(target: Path, env: dict[str, str], name: str | None) -> 
 
 
 async def _fetch_submodules(url: str, target: Path, env: dict[str, str]) -> None:
-    if not await asyncio.to_thread((target / ".gitmodules").is_file):
+    if not await _has_submodules(target):
         return
     update = ("submodule", "update", "-q", "--init", "--recursive")
     try:
@@ -98,6 +96,10 @@ async def _fetch_submodules(url: str, target: Path, env: dict[str, str]) -> None
             await _git(target, env, *update)
     except _Failed as error:
         raise AgentRefused(f"A submodule of `{url}` could not be cloned: {error}", hint=SEND_CHECKOUT) from None
+
+
+async def _has_submodules(target: Path) -> bool:
+    return await asyncio.to_thread((target / ".gitmodules").is_file)
 
 
 async def _fetch_lfs(url: str, target: Path, env: dict[str, str]) -> None:
@@ -115,27 +117,21 @@ async def _fetch_lfs(url: str, target: Path, env: dict[str, str]) -> None:
             said = str(error)
         pointers = await _pointers(target, env)
     if pointers:
-        names = ", ".join(f"`{path}`" for path in pointers[:NAMED_MAX])
-        more = f" and {len(pointers) - NAMED_MAX} more" if len(pointers) > NAMED_MAX else ""
-        raise AgentRefused(f"Files of `{url}` are in Git LFS, {names}{more}: {said}", hint=SEND_CHECKOUT)
+        raise AgentRefused(f"Files of `{url}` are in Git LFS, {first_of(pointers)}: {said}", hint=SEND_CHECKOUT)
 
 
 async def _pointers(target: Path, env: dict[str, str]) -> list[str]:
     """Return the files of the clone and of its submodules that are pointers of Git LFS."""
     ask = ("-c", "core.quotePath=false")
     listed = await _git(target, env, *ask, "ls-files", LFS)
-    named = (
-        f"git -c core.quotePath=false ls-files '{LFS}' | while IFS= read -r path; do echo \"$displaypath/$path\"; done"
-    )
-    listed += await _git(target, env, "submodule", "-q", "foreach", "--recursive", named)
+    if await _has_submodules(target):
+        named = f"git {' '.join(ask)} ls-files '{LFS}' | while IFS= read -r path; do echo \"$displaypath/$path\"; done"
+        listed += await _git(target, env, "submodule", "-q", "foreach", "--recursive", named)
     return await asyncio.to_thread(lambda: [path for path in listed.splitlines() if _is_pointer(target / path)])
 
 
 def _is_pointer(file: Path) -> bool:
-    if file.is_symlink() or not file.is_file():
-        return False
-    with file.open("rb") as start:
-        return start.read(len(POINTER)) == POINTER
+    return file.is_file() and not file.is_symlink() and is_lfs_pointer(file)
 
 
 async def _git(folder: Path, env: dict[str, str], *arguments: str) -> str:

@@ -183,8 +183,6 @@ class _Tunnel:
             self._later.join()
         if self._tunnel is not None:
             self._tunnel.close()
-        for one in self._sockets.values():
-            one.close()
 
 
 class _Name:

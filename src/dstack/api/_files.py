@@ -11,6 +11,8 @@ from pathlib import Path
 
 from dstack.api._transport import Transport
 from dstack.errors import ConfigurationError
+from dstack.kit.git import is_lfs_pointer
+from dstack.kit.text import first_of
 from dstack.protocol import routes
 from dstack.protocol.files import CHUNK_BYTES, FileEntry, entries_of, hash_of, pages_of, root_of
 from dstack.protocol.requests import BlobHashes
@@ -20,10 +22,6 @@ PARALLEL_UPLOADS = 4
 HASHES_A_QUESTION = 1000
 TRIES = 3
 POINTER_BYTES_MAX = 1024
-NAMED_MAX = 3
-"""How many files an error names."""
-POINTER = b"version https://git-lfs.github.com/spec/"
-"""The beginning of what Git LFS leaves in place of a file that it has not fetched."""
 
 Progress = Callable[[int, int], None]
 """Told the bytes that are there by now, and all bytes."""
@@ -74,12 +72,12 @@ class _Unfit:
         """Raise an error that names them, where there are any."""
         if self.strays:
             raise ConfigurationError(
-                f"Links point out of the folder that is sent, to what the job would not have: {_named(self.strays)}",
+                f"Links point out of the folder that is sent, to what the job would not have: {first_of(self.strays)}",
                 hint="Replace them by what they point to or by relative links, or name them in `.dstackignore`",
             )
         if self.pointers:
             raise ConfigurationError(
-                f"Git LFS has only pointers here, not the files themselves: {_named(self.pointers)}",
+                f"Git LFS has only pointers here, not the files themselves: {first_of(self.pointers)}",
                 hint="`git lfs pull` fetches them; name in `.dstackignore` those that the run does not need",
             )
 
@@ -201,16 +199,9 @@ def _entry_of_file(package: Package, item: Item, file: Path, unfit: _Unfit) -> F
     if not stat.S_ISREG(mode):
         return None
     entry = _read(package, item.path, file)
-    if item.inside is not None and _is_pointer(file, entry.size_bytes):
+    if item.inside is not None and entry.size_bytes < POINTER_BYTES_MAX and is_lfs_pointer(file):
         unfit.pointers.append(file)
     return entry
-
-
-def _is_pointer(file: Path, size_bytes: int) -> bool:
-    if not len(POINTER) < size_bytes < POINTER_BYTES_MAX:
-        return False
-    with file.open("rb") as start:
-        return start.read(len(POINTER)) == POINTER
 
 
 def _is_in(file: Path, folder: Path) -> bool:
@@ -220,11 +211,6 @@ def _is_in(file: Path, folder: Path) -> bool:
 
 def _strays(file: Path, target: str, folder: Path, *, is_tracked: bool) -> bool:
     return not is_tracked if os.path.isabs(target) else not _is_in(file, folder)
-
-
-def _named(files: list[Path]) -> str:
-    more = f" and {len(files) - NAMED_MAX} more" if len(files) > NAMED_MAX else ""
-    return ", ".join(f"`{file}`" for file in files[:NAMED_MAX]) + more
 
 
 def _keep(package: Package, content: bytes) -> str:

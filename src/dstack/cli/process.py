@@ -61,9 +61,10 @@ def end_by_signals() -> None:
 
     Supervisors such as systemd take that for a clean end, and an exit code of 143 for a failure.
     """
-    for number in ENDING:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
+    if threading.current_thread() is threading.main_thread():
+        for number in ENDING:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager

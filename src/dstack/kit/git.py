@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 STALL_S = 60
 """How long a transfer may stand still."""
 CONNECT_S = 20
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 _SSH = (
     *("ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new"),
@@ -67,6 +68,15 @@ def git_environment(
         "GIT_SSH_COMMAND": shlex.join(ssh),
         "LC_ALL": "C.UTF-8",
     }
+
+
+def is_lfs_pointer(file: Path) -> bool:
+    """Return whether a regular file is what Git LFS leaves in place of one that it has not fetched. Blocks.
+
+    The form: <https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md>.
+    """
+    with file.open("rb") as start:
+        return start.read(len(_LFS_POINTER)) == _LFS_POINTER
 
 
 def is_remote(url: str) -> bool:

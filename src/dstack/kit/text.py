@@ -1,6 +1,6 @@
 """Words for people."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -40,6 +40,17 @@ def nearest_listed(word: str, words: Iterable[str]) -> str:
 def listed(words: Iterable[str]) -> str:
     """Literals in a sentence: `a`, `b`, `c`."""
     return ", ".join(f"`{word}`" for word in words)
+
+
+def first_of(words: Sequence[object], most: int = 3) -> str:
+    """Return the first of some literals, and how many more there are.
+
+    Examples:
+        >>> first_of(["a", "b", "c", "d", "e"]), first_of(["a"])
+        ('`a`, `b`, `c` and 2 more', '`a`')
+    """
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return listed(map(str, words[:most])) + more
 
 
 def is_segment(text: str) -> bool:

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import threading
 from typing import TYPE_CHECKING
 
 from dstack.cli import options, process
@@ -50,8 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         from dstack.server.app import serve
 
         gc.set_threshold(*OBJECTS_BETWEEN_COLLECTIONS)
-        if threading.current_thread() is threading.main_thread():
-            process.end_by_signals()
+        process.end_by_signals()
         return serve(arguments.host, arguments.port, data_dir, embedded=False, ready_fd=None)
     return _act(arguments.action, data_dir, as_json=arguments.json)
 
