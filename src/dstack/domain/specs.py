@@ -22,13 +22,19 @@ _READ: dict[int, tuple[Mapping[str, Any], RunConfiguration]] = {}
 
 
 def configuration_in(spec: Mapping[str, Any]) -> RunConfiguration:
-    """The configuration of a run's spec. Read once for each: it is asked for again and again, and never changes."""
+    """Return the configuration of a run's spec, read once: it is needed again and again, and never changes."""
     known = _READ.get(id(spec))
     if known is None or known[0] is not spec:
-        if len(_READ) >= READ_MAX:
-            _READ.clear()
-        known = _READ[id(spec)] = spec, configuration_of(spec["configuration"])
+        return remember(spec, configuration_of(spec["configuration"]))
     return known[1]
+
+
+def remember(spec: Mapping[str, Any], configuration: RunConfiguration) -> RunConfiguration:
+    """Keep the configuration that a spec was made of, so that it is not read again; returns it."""
+    if len(_READ) >= READ_MAX:
+        _READ.clear()
+    _READ[id(spec)] = spec, configuration
+    return configuration
 
 
 def demand_of(configuration: RunConfiguration) -> Demand:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, get_args
 
 from dstack.kit.text import shown
 from dstack.kit.units import parsed_schema
@@ -50,6 +50,9 @@ class Range(Generic[T]):
 
     def __hash__(self) -> int:
         return hash((self.min, self.max))
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self  # it does not change, and Pydantic copies every default
 
     def __repr__(self) -> str:
         return f"Range({self.min!r}, {self.max!r})"
