@@ -68,6 +68,7 @@ def go_along(
     which: Which,
     *,
     shows_log: bool = True,
+    says_running: bool = True,
     enter: Callable[[], None] | None = None,
     since: datetime | None = None,
     diagnose: bool = False,
@@ -77,6 +78,7 @@ def go_along(
     Args:
         which: the job.
         shows_log: whether to show the log; else only the lines.
+        says_running: whether a line before the log reports that the attempt runs: its job may be silent.
         enter: opens the way into the job, as soon as an attempt of it runs.
         since: leave out what was printed before.
         diagnose: the agent's own log about the job instead.
@@ -92,7 +94,7 @@ def go_along(
         if which.is_running(number):
             if enter is not None and run.ssh_host is None:
                 enter()
-            if shows_log:
+            if shows_log and says_running:
                 again = f" again (attempt {number})" if number > 1 else ""
                 words.say(f"{run.name} is running{again}; its output follows")
         if shows_log and _may_have_printed(which.attempt(number)):

@@ -1,6 +1,7 @@
 """Going along with a run: what is said, what Ctrl-C does, and the exit code."""
 
 import io
+from argparse import Namespace
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -9,7 +10,8 @@ import pytest
 
 from dstack.api import Run
 from dstack.api._run_facts import RunFacts
-from dstack.cli import following, words
+from dstack.cli import clients, following, words
+from dstack.cli.commands import logs
 from dstack.errors import ResourceNotExistsError, SSHError
 from dstack.protocol.views import PullView, RunView
 
@@ -171,6 +173,16 @@ def test_a_later_attempt_that_runs_is_attached_to(capfdbinary: pytest.CaptureFix
     assert follow(run) == 3
     assert run.done == ["attach", "detach"]
     assert "hello is running again (attempt 2); its output follows\n" in capfdbinary.readouterr().err.decode()
+
+
+def test_log_in_a_pipe_has_no_line_about_the_job(
+    capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = running("done", 0)
+    monkeypatch.setattr(clients, "client_of", lambda _: None)
+    monkeypatch.setattr(clients, "get_run", lambda *_: run)
+    logs.run(Namespace(run_name="hello", replica=0, job=0, since=None, diagnose=False))
+    assert capfdbinary.readouterr() == (b"a line\n\xff", b"")
 
 
 def test_only_attempts_after_a_time_are_shown(capfdbinary: pytest.CaptureFixture[bytes]) -> None:

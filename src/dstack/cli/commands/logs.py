@@ -1,6 +1,7 @@
 """`dstack logs`: what a job prints."""
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from dstack.cli import options
@@ -30,7 +31,9 @@ def run(arguments: argparse.Namespace) -> int:
     since = since_of(arguments.since, SystemClock().now()) if arguments.since else None
     one = get_run(client_of(arguments), arguments.run_name)
     which = following.Which(one, arguments.replica, arguments.job)
-    last = following.go_along(which, since=since, diagnose=arguments.diagnose)
+    # A script that reads stderr has no use for it, and would find it only where the job still runs.
+    says_running = sys.stderr.isatty()
+    last = following.go_along(which, says_running=says_running, since=since, diagnose=arguments.diagnose)
     if last > 1:
         words.say(following.attempt_text(which, last))
     return 0
