@@ -25,8 +25,8 @@ class Catalog:
         self._offers: dict[str, Sequence[Offer]] = {}
         self._asked_at: dict[str, datetime] = {}
         self._asking = asyncio.Lock()
-        self.silent: set[str] = set()
-        """The backends that did not answer when they were last asked; they are asked again at once."""
+        self.silent: frozenset[str] = frozenset()
+        """The backends that failed to answer their last question. One that is being asked keeps what it was."""
 
     def snapshot(self) -> Sequence[Offer]:
         """What is known now."""
@@ -44,15 +44,15 @@ class Catalog:
 
     async def _ask(self, name: str) -> None:
         try:
-            self.silent.add(name)
-            self._asked_at.pop(name, None)
             self._offers[name] = await self._backends.call(name, _offers_of, timeout_s=BACKEND_TIMEOUT_S)
             self._asked_at[name] = self._clock.now()
-            self.silent.discard(name)
+            self.silent -= {name}
         except (DstackError, OSError) as error:
-            log.warning("The backend %s does not say what it offers: %s", name, error)
+            self.silent |= {name}
+            log.warning("The backend %s does not list its offers: %s", name, error)
         except Exception:  # a driver's bug must not keep the other backends from being used
-            log.exception("The backend %s does not say what it offers", name)
+            self.silent |= {name}
+            log.exception("The backend %s does not list its offers", name)
 
 
 def _offers_of(backend: Backend) -> Sequence[Offer]:

@@ -40,7 +40,7 @@ def _plan(
         offers=_offer_views(tx, best[:OFFERS_SHOWN_MAX]),
         offers_total=len(best),
         max_price=max((offer.price for offer in best), default=None),
-        refusals=refusals_of(wish.demand, offers),
+        refusals=refusals_of(wish.demand, offers, context.catalog.silent),
         current=brief_view(tx, current) if current is not None and active else None,
         changes=[change_view(one) for one in changes_of(current, wish)] if current is not None and active else [],
         waits=_why_it_would_wait(tx, context, caller, wish, offers) if best else None,

@@ -82,11 +82,19 @@ def changes_of(run: Run, wish: Wish) -> list[Change]:
     return changes(configuration_in(run.spec), wish.configuration)
 
 
-def refusals_of(demand: Demand, offers: Sequence[Offer]) -> list[str]:
-    """Return why offers do not fit, and what they are: those that lack least first, and of these the cheapest."""
+def refusals_of(demand: Demand, offers: Sequence[Offer], silent: Collection[str] = ()) -> list[str]:
+    """Return why offers do not fit, and what they are: those that lack least first, and of these the cheapest.
+
+    Args:
+        silent: the backends that do not answer; they come last.
+    """
     lacking = [(offer, reasons) for offer in offers if (reasons := list(misfits(demand, offer)))]
     nearest = sorted(lacking, key=lambda one: (len(one[1]), one[0].price))[:OFFERS_SHOWN_MAX]
-    return [f"{offer.title} ({describe(offer.resources)}): {'; '.join(reasons)}" for offer, reasons in nearest]
+    unanswered = [f"{name}: the backend does not answer" for name in sorted(silent)]
+    return [
+        *(f"{offer.title} ({describe(offer.resources)}): {'; '.join(reasons)}" for offer, reasons in nearest),
+        *unanswered,
+    ]
 
 
 def fitting(demand: Demand, offers: Sequence[Offer]) -> list[Offer]:
@@ -98,13 +106,12 @@ def check_offers(demand: Demand, offers: Sequence[Offer], silent: Collection[str
     """Raise unless some offer fits.
 
     Args:
-        silent: the backends that do not answer just now.
+        silent: the backends that do not answer.
 
     Raises:
         NoCapacityError: says what each offer lacks.
     """
     if any(next(misfits(demand, offer), None) is None for offer in offers):
         return
-    unheard = [f"the backend {name} does not answer just now" for name in sorted(silent)]
-    reasons = "; ".join(refusals_of(demand, offers) + unheard) or "no backend offers anything"
+    reasons = "; ".join(refusals_of(demand, offers, silent)) or "no backend offers anything"
     raise NoCapacityError(f"No machine fits: {reasons}", hint="Ask for less, or add a backend that has it")

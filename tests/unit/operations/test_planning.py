@@ -2,7 +2,10 @@
 
 from dataclasses import replace
 
+import pytest
+
 from dstack.domain.offers import Bounds
+from dstack.errors import NoCapacityError
 from dstack.operations import planning, submitting
 from dstack.operations.context import Context
 from dstack.operations.wishes import refusals_of
@@ -36,3 +39,17 @@ def test_refusals_begin_with_the_offer_that_lacks_least_and_of_these_with_the_ch
     ]
     nearest = [refusal.partition(" (")[0] for refusal in refusals_of(wanted, offers)]
     assert nearest == [f"{CLOUD.backend} {name}" for name in ("cheap", "dear", "small")]
+
+
+async def test_plan_names_backends_that_do_not_answer_after_the_offers_that_do_not_fit(context: Context) -> None:
+    context.catalog.silent = frozenset({"aws"})
+    fits = await planning.plan(context, ADA, "main", wish())
+    assert fits.offers_total == 1 and fits.refusals == ["aws: the backend does not answer"]
+    large = await planning.plan(context, ADA, "main", wish(resources={"cpu": "1000.."}))
+    assert len(large.refusals) == 2 and large.refusals[1] == "aws: the backend does not answer"
+
+
+async def test_submit_that_fits_nowhere_names_backends_that_do_not_answer(context: Context) -> None:
+    context.catalog.silent = frozenset({"aws"})
+    with pytest.raises(NoCapacityError, match="; aws: the backend does not answer"):
+        await submitting.submit(context, ADA, "main", wish(resources={"cpu": "1000.."}), key=None)
