@@ -1,6 +1,6 @@
-"""The Python API: what this package exports is promised, and nothing else is.
+"""The Python API. The names that this package exports are stable; all other names may change.
 
-Everything loads at its first use, so that `import dstack.api` costs next to nothing.
+Each name loads at its first use, so `import dstack.api` costs next to nothing.
 """
 
 import gc
@@ -128,7 +128,7 @@ _HOME = {
 __all__ = sorted(_HOME)
 
 
-def __getattr__(name: str) -> Any:  # whatever the name stands for
+def __getattr__(name: str) -> Any:  # the type depends on the name
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     with _without_collections():
@@ -137,7 +137,7 @@ def __getattr__(name: str) -> Any:  # whatever the name stands for
 
 @contextmanager
 def _without_collections() -> Iterator[None]:
-    """Look for no garbage meanwhile, nor among what was made: an import makes many objects, and all of them stay."""
+    """Pause garbage collection during an import: it makes many objects, and all of them stay."""
     if not gc.isenabled():
         yield
         return
@@ -146,7 +146,7 @@ def _without_collections() -> Iterator[None]:
         yield
     finally:
         if not gc.get_freeze_count():
-            gc.freeze()  # both together make all objects old
+            gc.freeze()  # freeze and unfreeze together move all objects to the oldest generation
             gc.unfreeze()
         gc.enable()
 

@@ -1,4 +1,4 @@
-"""Being attached to a job: local ports, the tunnel behind them, and `ssh <run>`. One process a job; others join it."""
+"""Attachment to a job: local ports, the tunnel behind them, and `ssh <run>`. One process a job; others join it."""
 
 import atexit
 import contextlib
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     from dstack.api._tunnel import Tunnel
 
 UNUSED_DELAY_S = 2.0
-"""How long a job runs before it gets a tunnel through which no port leads."""
+"""How long a job runs before it gets a tunnel that forwards no port, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What to attach to, and how.
+    """The request to attach to a job.
 
     Args:
-        key: names the job among all, also as a file name.
-        host_name: what `ssh` shall call it.
+        key: the job's unique key, also a file name.
+        host_name: the job's name for `ssh`.
         wanted: container port to local port; None stands for any free one.
-        bind_address: where to listen; None for loopback.
-        is_explicit: whether the caller chose ports or address, so that ports of another process would not do.
+        bind_address: the local address to listen at; None for loopback.
+        is_explicit: whether the caller chose ports or address, so that the ports of another process do not fit.
         same_machine: whether the server is on this machine.
-        reserved: sockets that are held already.
-        identity: the key to open the way with.
-        grant: asks the server to let the key in.
-        await_job: waits until the job runs, perhaps in another attempt; False where it is over for good.
+        reserved: local ports that are bound already.
+        identity: the SSH key.
+        grant: asks the server to authorize the key.
+        await_job: waits until the job runs, in this or a later attempt; returns False if it will not run again.
     """
 
     key: str
@@ -57,18 +57,18 @@ class Wish:
 
 @dataclass(slots=True)
 class Attachment:
-    """A way into one job that is open now. `close` undoes all of it."""
+    """An open attachment to one job. `close` undoes all of it."""
 
     ports: dict[int, int]
     """Container port to local port."""
     host_name: str
-    """What `ssh` calls it."""
+    """The job's name for `ssh`."""
     working_dir: str
-    """Where the job's commands start: absolute, as those see it who are inside."""
+    """The folder in which the job's commands start: an absolute path inside the job."""
     _undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def editor_url(self, scheme: str) -> str:
-        """The link that opens the job's folder in an editor.
+        """Return the link that opens the job's folder in an editor.
 
         Examples:
             >>> Attachment({}, "desk", "/workflow").editor_url("vscode")
@@ -79,22 +79,22 @@ class Attachment:
         return f"{scheme}://vscode-remote/ssh-remote+{self.host_name}{quote(self.working_dir)}"
 
     def keep(self, undo: contextlib.ExitStack) -> None:
-        """Hold this open, until it is closed or the interpreter ends."""
+        """Keep the attachment open until `close` or the end of the interpreter."""
         self._undo = undo
         atexit.register(self.close)
 
     def close(self) -> None:
-        """Undo all; harmless where it is undone already."""
+        """Close the attachment. Does nothing if it is closed already."""
         self._undo.close()
         atexit.unregister(self.close)
 
 
 def open_attachment(wish: Wish) -> Attachment:
-    """Open the way in, or join the process of this user that has it open.
+    """Attach to a job, or join the process of this user that is attached to it.
 
     Raises:
-        PortUsedError: a local port cannot be had, or another process is attached with other ports.
-        SSHError: the tunnel could not be opened; says why.
+        PortUsedError: a local port cannot be bound, or another process is attached with other ports.
+        SSHError: the tunnel could not be opened.
     """
     access = wish.grant()
     check_way(access, same_machine=wish.same_machine)
@@ -120,8 +120,8 @@ def open_attachment(wish: Wish) -> Attachment:
 
 
 def ports_freed_by(run: RunView) -> set[int]:
-    """The local ports that become free when a run ends: those at which its jobs listen themselves, on this machine, and
-    those at which some process is attached to it.
+    """Return the local ports that become free when a run ends: those at which its jobs listen on this machine, and
+    those of processes that are attached to it.
     """
     direct = {port for job in run.jobs if job.instance and job.instance.hostname in LOCAL for port in job.ports}
     return direct.union(*(_attached_ports(f"{run.id}-{job.replica}-{job.node}") for job in run.jobs))
@@ -137,8 +137,8 @@ def _attached_ports(key: str) -> set[int]:
 
 
 class _Tunnel:
-    """The tunnel of an attachment. One that no port needs only notices that the job moves, and is opened later: most
-    jobs are over before it would be.
+    """The tunnel of an attachment. Without ports, it only detects that the job moves, and is opened later: most jobs
+    end before.
     """
 
     def __init__(
@@ -156,10 +156,10 @@ class _Tunnel:
         self._later: threading.Timer | None = None
 
     def open(self, access: AccessView) -> None:
-        """Open it now, where it is needed now.
+        """Open the tunnel now if ports need it; otherwise later.
 
         Raises:
-            SSHError: it could not be opened; says why.
+            SSHError: the tunnel could not be opened.
         """
         if self._sockets or self._direct:
             self._open(access)
@@ -186,7 +186,7 @@ class _Tunnel:
 
 
 class _Name:
-    """What `ssh` knows the job by while this process is attached."""
+    """The entry for the job in OpenSSH's configuration while this process is attached."""
 
     def __init__(self, wish: Wish, attachment: Attachment) -> None:
         self._wish = wish
@@ -194,7 +194,7 @@ class _Name:
         self._host: _ssh_config.Host | None = None
 
     def lead_to(self, access: AccessView) -> None:
-        """From now on the job is found there."""
+        """Write the entry for the job's current address."""
         self.forget()
         self._host = _ssh_config.Host(
             self._wish.host_name,
@@ -214,9 +214,9 @@ class _Name:
 
 
 class _Claim:
-    """A file that says who is attached to a job, locked for as long as that process is.
+    """A file that names the process attached to a job, and is locked by that process.
 
-    Made, taken and removed only under the folder's lock, so that nobody holds a file that is removed already.
+    It is created, locked and removed only under the folder's lock, so that no process holds a removed file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -247,7 +247,7 @@ class _Claim:
 
 
 def _forget_the_dead() -> None:
-    """Forget the names of jobs whose attached process was killed. Called under the folder's lock."""
+    """Remove the names of jobs whose attached process was killed. Called under the folder's lock."""
     names = set()
     for path in _folder().glob("*.json"):
         if _places.is_locked(path):
@@ -262,7 +262,7 @@ def _folder() -> Path:
 
 
 def _joined(wish: Wish, access: AccessView, state: dict[str, object]) -> Attachment:
-    """What another process (or another `Run` in this one) has open already; closing it closes nothing."""
+    """Return the attachment of another process, or of another `Run` in this one. Closing it closes nothing."""
     if wish.is_explicit:
         raise PortUsedError(
             f"The run `{wish.host_name}` is attached by process {state['pid']} already, with other ports or address",
@@ -280,10 +280,10 @@ def _ports_in(state: dict[str, object]) -> dict[int, int]:
 
 
 def _bind(wish: Wish, *, is_direct: bool) -> tuple[set[int], dict[int, socket.socket]]:
-    """The container ports that need no forward, and the local sockets of those that need one.
+    """Return the container ports that need no forward, and the local sockets of the others.
 
-    Where the job's ports are this machine's, `8000:8000` needs none: the job itself listens there, and must find the
-    port free. Nor may `*:8000` take it.
+    If the job's ports are this machine's, `8000:8000` needs no forward: the job itself listens at that port, which
+    must stay free. So `*:8000` may not take it either.
     """
     host = _ports.address_of(wish.bind_address)
     direct = {port for port, local in wish.wanted.items() if is_direct and local == port and host == _ports.LOOPBACK}

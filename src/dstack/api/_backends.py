@@ -1,4 +1,4 @@
-"""Where machines come from."""
+"""Backends: the sources of machines."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One source of machines of a project.
+    """A source of machines of a project.
 
     Examples:
         >>> Backend("local", is_silent=False).name
@@ -17,13 +17,13 @@ class Backend:
     """
 
     name: str
-    """Its name, such as `aws`: the value of a `BackendType`."""
+    """The backend's name, such as `aws`: the value of a `BackendType`."""
     is_silent: bool
-    """Whether it does not answer just now."""
+    """Whether the backend failed to answer the server's last question. A backend not asked yet is not silent."""
 
 
 class BackendCollection:
-    """Operations with backends.
+    """The backends of one project.
 
     Examples:
         >>> from dstack.api import Client
@@ -36,7 +36,10 @@ class BackendCollection:
         self._project = project
 
     def list(self) -> list[Backend]:
-        """All backends of the project.
+        """Return all backends of the project.
+
+        Raises:
+            ServerUnreachableError: no server answers.
 
         Examples:
             >>> from dstack.api import Client

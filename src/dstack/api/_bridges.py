@@ -1,4 +1,4 @@
-"""Ports at which a job listens itself on this machine: where it does so at `::1` alone, `127.0.0.1` leads there too."""
+"""Bridges for jobs on this machine that listen at `::1` only: `127.0.0.1` leads to the same port."""
 
 import asyncio
 import logging
@@ -18,13 +18,13 @@ logger = logging.getLogger("dstack.api")
 LOOK_EVERY_S = 0.5
 COPY_BYTES = 64 << 10
 LISTENS = "0A"
-"""How the kernel's tables write it."""
+"""The kernel's code for a listening socket."""
 _LOOPBACK_4, _ANY_4 = "0100007F", "0" * 8
 _LOOPBACK_6, _ANY_6 = "0" * 24 + "01000000", "0" * 32
 
 
 class Bridge:
-    """One port that is bridged while it has to be."""
+    """A bridge for one port, open while the job listens at `::1` only."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -32,7 +32,7 @@ class Bridge:
         self._splices: set[asyncio.Task[None]] = set()
 
     async def keep(self) -> None:
-        """Look again and again, until cancelled; a server that listens at both has a moment to do so."""
+        """Open and close the bridge as needed, until cancelled. Waits once: a server may listen at both soon."""
         was_alone = False
         try:
             while True:
@@ -50,7 +50,7 @@ class Bridge:
             await asyncio.gather(*self._splices, return_exceptions=True)
 
     async def _open(self) -> None:
-        with suppress(PortUsedError):  # `::` takes what comes for 127.0.0.1 too, where it was not told otherwise
+        with suppress(PortUsedError):  # by default `::` also accepts connections to 127.0.0.1
             bound = _ports.bind_alone(_ports.LOOPBACK, self._port)
             self._server = await asyncio.start_server(self._splice, sock=bound)
             logger.info("Port %d of the job listens at ::1 alone; 127.0.0.1 leads there", self._port)
@@ -78,10 +78,11 @@ class Bridge:
 
 
 def listens_at_6_alone(port: int, *, is_bridged: bool = False) -> bool:
-    """Whether a server of this machine is reached at `::1` and, as far as its addresses tell, not at `127.0.0.1`.
+    """Whether a server on this machine listens at `::1` and not at `127.0.0.1`.
 
     Args:
-        is_bridged: whether the listener at `127.0.0.1` is our own.
+        port: the port.
+        is_bridged: whether the listener at `127.0.0.1` is the bridge.
     """
     if not {_LOOPBACK_6, _ANY_6} & _listening("tcp6", port):
         return False
@@ -89,7 +90,7 @@ def listens_at_6_alone(port: int, *, is_bridged: bool = False) -> bool:
 
 
 def _listening(table: str, port: int) -> set[str]:
-    """The addresses at which the port is listened at, as the kernel writes them; none where there is no such table."""
+    """Return the addresses at which a process listens at the port, in the kernel's form; none without the table."""
     ending, found = f":{port:04X}", set()
     with suppress(OSError), Path(f"/proc/net/{table}").open() as lines:
         for line in lines:
@@ -103,7 +104,7 @@ async def copy(
     reader: "asyncio.StreamReader | asyncssh.SSHReader[bytes]",
     writer: "asyncio.StreamWriter | asyncssh.SSHWriter[bytes]",
 ) -> None:
-    """Carry bytes until there are no more, and say so."""
+    """Copy bytes until the end, and pass the end on."""
     while chunk := await reader.read(COPY_BYTES):
         writer.write(chunk)
         await writer.drain()

@@ -1,4 +1,4 @@
-"""The client: one project of one server. What it is made of is imported when it is first used."""
+"""The client of one project of one server. Each part is imported at its first use."""
 
 import os
 from functools import cached_property
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 
 class Client:
-    """Speaks to a dstack server for one project.
+    """A client of a dstack server, for one project.
+
+    Programs make one with `Client.from_config`.
 
     Args:
-        server: where the server is; programs use `from_config` instead.
+        server: the object that finds the server's URL and token.
         project: the project's name.
-        ssh_identity_file: an ed25519 private key for tunnels; the client's own without it.
+        ssh_identity_file: an ed25519 private key for tunnels; by default the client's own key.
 
     Examples:
         >>> from dstack.api import Client
@@ -44,18 +46,19 @@ class Client:
         user_token: str | None = None,
         ssh_identity_file: str | os.PathLike[str] | None = None,
     ) -> "Client":
-        """The client that arguments, environment and `~/.dstack/config.yml` name, without asking any server.
+        """Return a client configured by arguments, environment variables or `~/.dstack/config.yml`, in that order.
 
-        Where nothing is configured it uses this user's embedded server, which starts by itself at the first request.
+        Sends no request. Without any configuration, the client uses this user's embedded server.
+        The embedded server starts by itself at the first request.
 
         Args:
-            project_name: the project; needed where `server_url` and `user_token` are given.
-            server_url: such as `http://127.0.0.1:3000`.
-            user_token: the user's token.
-            ssh_identity_file: an ed25519 private key for tunnels; the client's own without it.
+            project_name: the project; required with `server_url` and `user_token`. Variable: `DSTACK_PROJECT`.
+            server_url: the server's URL, such as `http://127.0.0.1:3000`. Variable: `DSTACK_SERVER_URL`.
+            user_token: the user's token. Variable: `DSTACK_TOKEN`.
+            ssh_identity_file: an ed25519 private key for tunnels; by default the client's own key.
 
         Raises:
-            ConfigurationError: something is missing, damaged or unknown.
+            ConfigurationError: a setting is missing, malformed or unknown.
 
         Examples:
             >>> from dstack.api import Client
@@ -73,7 +76,7 @@ class Client:
 
     @cached_property
     def runs(self) -> "RunCollection":
-        """Operations with runs."""
+        """The runs of the project."""
         from dstack.api._context import Context
         from dstack.api._runs import RunCollection
 
@@ -82,37 +85,42 @@ class Client:
 
     @cached_property
     def repos(self) -> "RepoCollection":
-        """Operations with repos."""
+        """The repos of the project."""
         from dstack.api._repo_collection import RepoCollection
 
         return RepoCollection(self._transport, self.project)
 
     @cached_property
     def backends(self) -> "BackendCollection":
-        """Operations with backends."""
+        """The backends of the project."""
         from dstack.api._backends import BackendCollection
 
         return BackendCollection(self._transport, self.project)
 
     @cached_property
     def secrets(self) -> "SecretCollection":
-        """Operations with secrets."""
+        """The secrets of the project."""
         from dstack.api._secrets import SecretCollection
 
         return SecretCollection(self._transport, self.project)
 
     @cached_property
     def events(self) -> "EventCollection":
-        """What has happened, and what happens."""
+        """The events of the project."""
         from dstack.api._events import EventCollection
 
         return EventCollection(self._transport, self.project)
 
     def audit(self) -> "AuditView":
-        """What every backend has, and who claims it. Takes as long as the slowest backend, half a minute at most.
+        """Ask every backend for its machines and compare them with the server's records.
+
+        Takes as long as the slowest backend, at most half a minute.
+
+        Returns:
+            `machines`: each machine with its owner; `silent`: the backends that did not answer.
 
         Raises:
-            ForbiddenError: the user is no admin of the server.
+            ForbiddenError: the user is not an admin of the server.
 
         Examples:
             >>> from dstack.api import Client
@@ -125,7 +133,7 @@ class Client:
         return found
 
     def projects(self) -> "list[ProjectView]":
-        """The projects that the user may use on this server, and what the user is in each.
+        """Return the projects that the user may use on this server, with the user's role in each.
 
         Examples:
             >>> from dstack.api import Client
@@ -138,7 +146,7 @@ class Client:
         return found.projects
 
     def instances(self) -> "list[InstanceView]":
-        """The machines that the project uses, or may use.
+        """Return the instances that the project uses or may use.
 
         Examples:
             >>> from dstack.api import Client
@@ -151,10 +159,10 @@ class Client:
         return found.instances
 
     def when_away(self, tell: "Callable[[str], None]") -> None:
-        """Have `tell` called with one line while an upload or a submit waits for a server that is away.
+        """Set the function that reports that an upload or a submit waits for an unreachable server.
 
         Args:
-            tell: called from any thread, again at each try.
+            tell: called with one line of text at each try, from any thread.
 
         Examples:
             >>> from dstack.api import Client
@@ -163,7 +171,7 @@ class Client:
         self._transport.when_away = tell
 
     def close(self) -> None:
-        """Close its connections; what follows logs or events in other threads ends.
+        """Close the client's connections. Iterators over logs or events in other threads end.
 
         Examples:
             >>> from dstack.api import Client

@@ -1,5 +1,5 @@
-"""Which server and which project: arguments, then the environment, then `~/.dstack/config.yml`, then the embedded
-server. Nothing here touches the network.
+"""The choice of server and project: arguments, then the environment, then `~/.dstack/config.yml`, then the embedded
+server. Sends no request.
 """
 
 import os
@@ -14,7 +14,7 @@ from dstack.errors import ConfigurationError
 
 DEFAULT_PROJECT = "main"
 LONGEST_LABEL = 63
-"""Of a part of a host's name."""
+"""The longest part of a host's name, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +31,16 @@ def find_target(
     user_token: str | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Target:
-    """What `Client.from_config` was asked for.
+    """Return the project and server for the arguments of `Client.from_config`.
 
     Args:
-        project_name: wins over `DSTACK_PROJECT` and over the default project.
-        server_url: needs `user_token` and a project beside it.
-        user_token: needs `server_url` and a project beside it.
+        project_name: overrides `DSTACK_PROJECT` and the default project.
+        server_url: requires `user_token` and a project.
+        user_token: requires `server_url` and a project.
         environ: the environment.
 
     Raises:
-        ConfigurationError: something is missing, damaged or unknown; says what and where.
+        ConfigurationError: a setting is missing, malformed or unknown.
     """
     project = project_name or environ.get("DSTACK_PROJECT") or None
     if server_url or user_token:
@@ -67,22 +67,32 @@ def _explicit(*fields: tuple[str, str | None]) -> Target:
 
 
 def config_file() -> Path:
-    """`~/.dstack/config.yml`."""
+    """Return the path of the configuration file, `~/.dstack/config.yml`."""
     return _places.home() / "config.yml"
 
 
 def projects_in_file() -> list[dict[str, Any]]:
-    """The projects of the file as it has them; none where there is no file.
+    """Return the projects as written in the file; none without a file.
 
     Raises:
-        ConfigurationError: it is damaged; says where.
+        ConfigurationError: the file is malformed.
     """
     path = config_file()
     return _projects(path) if path.exists() else []
 
 
 def checked_address(url: str, token: str, *, where: str, token_where: str) -> Address:
-    """The address, unless URL or token cannot be one; raises `ConfigurationError` then."""
+    """Return the address of a URL and a token.
+
+    Args:
+        url: the server's URL.
+        token: the user's token.
+        where: the name of the URL's setting, for errors.
+        token_where: the name of the token's setting, for errors.
+
+    Raises:
+        ConfigurationError: the URL or the token is malformed.
+    """
     from urllib.parse import urlsplit
 
     try:
@@ -163,5 +173,5 @@ def _load(path: Path) -> object:
         problem = getattr(error, "problem", None) or "not YAML"
         raise ConfigurationError(f"{place}: {problem}", hint="Correct the file or remove it") from error
     except (ValueError, LookupError, AttributeError, RecursionError) as error:
-        # A value that is not what it looks like, such as the date `2024-99-99`, or nesting without end.
+        # A value that YAML cannot convert, such as the date `2024-99-99`, or endless nesting.
         raise ConfigurationError(f"{path}: {error}", hint="Correct the file or remove it") from error

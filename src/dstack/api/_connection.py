@@ -1,4 +1,4 @@
-"""One SSH connection into a job: with this user's key, to the host key that the server names, and to no other."""
+"""An SSH connection to a job, with this user's key. Only the host key that the server names is accepted."""
 
 import getpass
 import os
@@ -21,9 +21,9 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def preload() -> None:
-    """Import what a connection needs, in the background; it takes longer than many a job takes to start.
+    """Import asyncssh in the background. The import takes longer than the start of many jobs.
 
-    No daemon: an interpreter that ends in the middle of importing compiled code would abort.
+    The thread is not a daemon: an interpreter that ends while it imports compiled code aborts.
     """
     if "asyncssh" in sys.modules:
         return
@@ -31,13 +31,14 @@ def preload() -> None:
 
 
 def check_way(access: AccessView, *, same_machine: bool) -> None:
-    """Make sure that the job can be reached from here.
+    """Check that this machine can reach the job.
 
     Args:
+        access: the job's address.
         same_machine: whether the server is on this machine.
 
     Raises:
-        SSHError: it cannot.
+        SSHError: the job runs on the server's machine, which is another one.
     """
     if access.hostname in LOCAL and not same_machine:
         raise SSHError(
@@ -50,7 +51,7 @@ async def connect(access: AccessView, identity: Identity) -> "asyncssh.SSHClient
     """Connect to the SSH server of a job.
 
     Raises:
-        SSHError: the connection could not be made; says why.
+        SSHError: the connection could not be opened. Contains the reason.
     """
     import asyncssh
 
@@ -81,7 +82,7 @@ async def connect(access: AccessView, identity: Identity) -> "asyncssh.SSHClient
 
 
 def _name_this_user() -> None:
-    """Have a name for this user: asyncssh asks for it, and a user whom the system's list does not have has none."""
+    """Set `LOGNAME` for a user that is missing in the system's list: asyncssh requires a user name."""
     try:
         getpass.getuser()
     except (KeyError, OSError):
@@ -89,5 +90,5 @@ def _name_this_user() -> None:
 
 
 def cause(error: Exception) -> str:
-    """What an error says, or what it is where it says nothing."""
+    """Return an error's message, or its type if it has none."""
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""What every part of the client needs to know of the others."""
+"""The parts of a client that its other parts use."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from dstack.protocol.views import EventView
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One project of one server, as one user sees it."""
+    """The connection, project and collections of one client."""
 
     transport: Transport
     project: str
@@ -24,7 +24,7 @@ class Context:
     ssh_identity_file: str | os.PathLike[str] | None
 
     def news(self, run_id: str, after: int) -> Iterator[EventView | None]:
-        """A run's events after one of them, and None whenever something else about it is new."""
+        """Yield a run's events after one of them, and None after each change that has no event."""
         return news(self.transport, self.project, run_id, after)
 
     @property
@@ -33,9 +33,9 @@ class Context:
         return is_loopback(self.transport.url)
 
     def path(self) -> str | None:
-        """Return this process's `PATH` for its jobs on this machine; None where the server is not this user's own.
+        """Return this process's `PATH` for its jobs on this machine; None if the server is not this user's own.
 
-        Another machine, or another user, has no use for it.
+        The `PATH` is of no use on another machine or for another user.
         """
         path = os.environ.get("PATH")
         if path is None or not self.transport.is_own():

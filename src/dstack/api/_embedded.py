@@ -1,7 +1,7 @@
-"""The embedded server: this user's own, on this machine, started in the background by whoever needs it first.
+"""The embedded server: this user's server on this machine, started in the background by the first command.
 
-The server writes `server.json` when it serves; whoever reads that knows where it is. Starting takes a file lock, so
-that two commands at once start one server.
+A running server writes its address to `server.json`. Starting takes a file lock, so two commands at once start one
+server.
 """
 
 import json
@@ -22,19 +22,19 @@ START_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 2.0
 LOG_LINES_SHOWN = 10
 LOG_BYTES_MAX = 8 << 20
-"""A longer log is put aside at the next start; one such is kept."""
+"""The size above which a start renames the log. One old log is kept."""
 MESSAGE_BYTES_MAX = 64 << 10
 COMMAND = (sys.executable, "-P", "-m", "dstack.server")
 NOT_THE_SERVERS = frozenset(("DSTACK_JOB_ID",))
-"""By which an agent knows what a job has left behind, to end it: a server that is started in a job is no part of it."""
+"""Variables that mark the processes of a job for the agent, which ends them with the job. A server is not marked."""
 
 
 class EmbeddedServer:
-    """Finds this user's server, or starts it.
+    """This user's embedded server. `find` starts it if it does not run.
 
     Args:
-        folder: where the server keeps its data.
-        command: what starts a server; `--embedded --data-dir DIR --ready-fd N` is added.
+        folder: the server's data folder.
+        command: the command that starts a server; `--embedded --data-dir DIR --ready-fd N` is added.
     """
 
     def __init__(self, folder: Path, command: tuple[str, ...] = COMMAND) -> None:
@@ -44,10 +44,10 @@ class EmbeddedServer:
         self._address: Address | None = None
 
     def find(self) -> Address:
-        """The server's address; starts the server where none is listening.
+        """Return the server's address. Starts the server if none is listening.
 
         Raises:
-            ServerUnreachableError: it does not start; says why, or shows the end of its log.
+            ServerUnreachableError: the server does not start. Contains the reason, or the end of the server's log.
         """
         with self._lock:
             if self._address is None:
@@ -55,7 +55,7 @@ class EmbeddedServer:
             return self._address
 
     def lost(self, address: Address) -> bool:
-        """Look for the server again, at the next `find`."""
+        """Forget the address, so that the next `find` looks for the server again."""
         with self._lock:
             if self._address == address:
                 self._address = None
@@ -65,7 +65,7 @@ class EmbeddedServer:
         return True
 
     def _running(self) -> Address | None:
-        """The address in `server.json`, where something listens there."""
+        """Return the address in `server.json`; None if no process listens there."""
         address = announced(self._folder)
         try:
             parts = urlsplit(address.url) if address is not None else None
@@ -82,7 +82,7 @@ class EmbeddedServer:
             return self._running() or self._start()
 
     def _start(self) -> Address:
-        import subprocess  # seldom needed, and commands start often
+        import subprocess  # rarely needed, and slow to import
 
         path = self._folder / "server.log"
         if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
@@ -100,7 +100,7 @@ class EmbeddedServer:
                 start_new_session=True,
                 env={name: value for name, value in os.environ.items() if name not in NOT_THE_SERVERS},
             )
-            # Nobody else waits for the server, and it may end long before this process does.
+            # Reap the server's process, which may end long before this one.
             threading.Thread(target=process.wait, name="dstack-embedded-server", daemon=True).start()
             os.close(ready_there)
             ready_there = -1
@@ -111,7 +111,7 @@ class EmbeddedServer:
                     os.close(handle)
 
     def _address_in(self, line: bytes) -> Address:
-        """The address that a starting server has announced."""
+        """Return the address in the line that a starting server wrote."""
         try:
             message = json.loads(line)
             if "error" in message:
@@ -130,7 +130,7 @@ class EmbeddedServer:
 
 
 def _read_line(handle: int, timeout_s: float) -> bytes:
-    """One line from a pipe; what there is of it where the pipe is closed or the time is over."""
+    """Return one line from a pipe; a part of it if the pipe is closed or the time expires."""
     deadline = time.monotonic() + timeout_s
     poll = select.poll()
     poll.register(handle, select.POLLIN)

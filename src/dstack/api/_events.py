@@ -1,4 +1,4 @@
-"""History: what happened, as a list or as it happens. Following is one open stream, never polling."""
+"""Events: the history of a project, as a list or as a live stream. Following never polls."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from dstack.protocol import routes
 from dstack.protocol.views import EventPage, EventView
 
 IDLE_TIMEOUT_S = 45.0
-"""Three times the server's sign of life."""
+"""Three times the interval of the server's keep-alive lines."""
 PAGE_EVENTS = 1000
 
 
@@ -28,11 +28,14 @@ class EventCollection:
         self._project = project
 
     def list(self, run: str | None = None, after: int = 0) -> Iterator[EventView]:
-        """What has happened so far, page by page.
+        """Yield the events so far, oldest first. Fetches 1,000 events a request.
 
         Args:
-            run: a run's name or id, to see only its events.
-            after: the number of the last event known already.
+            run: a run's name or id, to get only its events.
+            after: the number of the last known event; later events are yielded.
+
+        Raises:
+            ResourceNotExistsError: the run is missing.
 
         Examples:
             >>> from dstack.api import Client, Task
@@ -50,11 +53,15 @@ class EventCollection:
             after = page.cursor
 
     def follow(self, run: str | None = None, after: int = 0) -> Iterator[EventView]:
-        """What happens after event `after`, as it happens, without end; missing and repeating nothing.
+        """Yield events after number `after` as they happen, without end. No event is missed or repeated.
+
+        Args:
+            run: a run's name or id, to get only its events.
+            after: the number of the last known event; later events are yielded.
 
         Raises:
-            ServerUnreachableError: the server is away for minutes.
-            ResourceNotExistsError: there is no such run.
+            ServerUnreachableError: the server did not answer for five minutes.
+            ResourceNotExistsError: the run is missing.
 
         Examples:
             >>> from dstack.api import Client, Task
@@ -67,7 +74,7 @@ class EventCollection:
 
 
 def news(transport: Transport, project: str, run: str | None, after: int) -> Iterator[EventView | None]:
-    """What `EventCollection.follow` yields; with `run` also None, when something about it is new without an event."""
+    """Yield the events of `EventCollection.follow`; with `run` also None after each change that has no event."""
     patience = Patience(transport)
     while True:
         try:

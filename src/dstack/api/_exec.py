@@ -1,4 +1,4 @@
-"""Running one command inside a job, with this process's own input and output: bytes as they are, and as they come."""
+"""Run one command inside a job, with this process's input and output. Bytes pass unchanged and at once."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ DEFAULT_SIZE = os.terminal_size((80, 24))
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """Where a command's bytes come from and go to, as descriptors of this process."""
+    """The descriptors of this process for a command's input and output."""
 
     input: int = 0
     output: int = 1
@@ -35,18 +35,21 @@ class Ends:
 
 
 def execute(access: AccessView, identity: Identity, command: str, ends: Ends, *, has_terminal: bool) -> int:
-    """Run a command inside a job until it ends. Returns its exit code; 128 + n after signal n.
+    """Run a command inside a job until it ends, and return its exit code: 128 + n after signal n.
 
-    Signals to end that this process gets meanwhile go to the command, where this is the main thread.
+    In the main thread, SIGINT and SIGTERM are sent to the command.
 
     Args:
-        command: for the job's shell.
-        has_terminal: whether the command gets a terminal; that of `ends` is then in its hands.
+        access: the job's address.
+        identity: the SSH key.
+        command: a command for the job's shell.
+        ends: the descriptors for the command's input and output.
+        has_terminal: whether the command gets a terminal; the terminal of `ends` is then in raw mode.
 
     Raises:
-        SSHError: the connection could not be made, or was lost.
-        KeyboardInterrupt: somebody pressed Ctrl-C again, since the command did not end.
-        BrokenPipeError: nobody reads its output any more.
+        SSHError: the connection could not be opened, or was lost.
+        KeyboardInterrupt: a second SIGINT arrived before the command ended.
+        BrokenPipeError: the reader of the command's output has closed it.
     """
     with _in_its_hands(ends.input if has_terminal else None):
         try:
@@ -106,7 +109,7 @@ async def _feed(source: int, far: "asyncssh.SSHWriter[bytes]") -> None:
 
 
 async def _read(source: int) -> bytes:
-    """What can be read now; nothing at the end, and where there is no input at all."""
+    """Return the bytes that can be read now; none at the end, and without any input."""
     while True:
         await _readable(source)
         try:
@@ -122,7 +125,7 @@ async def _readable(descriptor: int) -> None:
     readable = asyncio.Event()
     try:
         loop.add_reader(descriptor, readable.set)
-    except OSError:  # a file, or nothing: nobody has to wait for it
+    except OSError:  # a file, or no input: always readable
         return
     try:
         await readable.wait()
@@ -140,13 +143,13 @@ def _write(target: int, data: bytes) -> None:
     while left:
         try:
             left = left[os.write(target, left) :]
-        except BlockingIOError:  # whoever shares it with us wants no waiting
+        except BlockingIOError:  # another process that shares the descriptor has made it non-blocking
             select.select([], [target], [])
 
 
 @contextmanager
 def _signals_to(process: "asyncssh.SSHClientProcess[bytes]") -> Iterator[None]:
-    """The first goes to the command, and so do those that follow; but a second Ctrl-C ends the wait for it."""
+    """Send SIGINT and SIGTERM to the command. A second SIGINT ends the wait for it."""
     loop, waiting, interrupts = asyncio.get_running_loop(), asyncio.current_task(), 0
 
     def pass_on(number: signal.Signals) -> None:
@@ -163,7 +166,7 @@ def _signals_to(process: "asyncssh.SSHClientProcess[bytes]") -> Iterator[None]:
 
 @contextmanager
 def _size_of(ends: Ends, process: "asyncssh.SSHClientProcess[bytes]", *, has_terminal: bool) -> Iterator[None]:
-    """The command's terminal changes its size with ours."""
+    """Pass size changes of this process's terminal on to the command's terminal."""
 
     def change() -> None:
         process.change_terminal_size(*_size(ends))
@@ -190,13 +193,13 @@ def _handlers(handlers: dict[signal.Signals, Any], loop: asyncio.AbstractEventLo
 
 @contextmanager
 def _in_its_hands(terminal: int | None) -> Iterator[None]:
-    """Every key goes to the command, Ctrl-C too; afterwards the terminal is as it was."""
+    """Put the terminal into raw mode, so that all keys go to the command; restore it afterwards."""
     if terminal is None or not os.isatty(terminal):
         yield
         return
     before = termios.tcgetattr(terminal)
     try:
-        tty.setraw(terminal, termios.TCSADRAIN)  # what was typed ahead is for the command
+        tty.setraw(terminal, termios.TCSADRAIN)  # keep keys that were typed ahead for the command
         yield
     finally:
         termios.tcsetattr(terminal, termios.TCSADRAIN, before)

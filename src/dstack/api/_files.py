@@ -1,4 +1,4 @@
-"""How files reach the server: as `protocol.files` says, only what is not there yet, with bounded memory."""
+"""The upload of files in the form of `protocol.files`: only blobs that the server lacks, with bounded memory."""
 
 import os
 import stat
@@ -24,25 +24,25 @@ TRIES = 3
 POINTER_BYTES_MAX = 1024
 
 Progress = Callable[[int, int], None]
-"""Told the bytes that are there by now, and all bytes."""
+"""A function that is called with the number of bytes on the server so far and the number of all bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing that a job shall find among its files, or not find."""
+    """One file, link or deletion among a job's files."""
 
     path: str
-    """Where in the job's folder."""
+    """The path in the job's folder."""
     source: Path | bytes | None
-    """A file or link of this machine, or contents; None for what shall be taken away from a clone."""
+    """A local file or link, or contents; None to delete the path from a clone."""
     inside: Path | None = None
-    """The folder that a link must not lead out of."""
+    """The folder that a link must not leave."""
     is_tracked: bool = False
-    """Whether Git has it on record: its absolute links are sent as links, as a clone would have them."""
+    """Whether Git tracks the path: absolute links are then sent as links, as a clone has them."""
 
 
 class _Changed(Exception):
-    """A file was not the same at its second reading."""
+    """The error for a file that changed between two readings."""
 
     def __init__(self, file: Path) -> None:
         super().__init__(file)
@@ -51,7 +51,7 @@ class _Changed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where a blob's bytes are: a part of a file, or in memory."""
+    """The place of a blob's bytes: a part of a file, or memory."""
 
     size_bytes: int
     file: Path | None = None
@@ -61,15 +61,15 @@ class _Source:
 
 @dataclass(frozen=True, slots=True)
 class _Unfit:
-    """Files that a job could not use."""
+    """Files that a job cannot use."""
 
     strays: list[Path] = field(default_factory=list)
-    """Links to what is not sent."""
+    """Links to files that are not sent."""
     pointers: list[Path] = field(default_factory=list)
-    """What Git LFS has in place of files."""
+    """Pointers of Git LFS instead of the files themselves."""
 
     def check(self) -> None:
-        """Raise an error that names them, where there are any."""
+        """Raise `ConfigurationError` with their names, if there are any."""
         if self.strays:
             raise ConfigurationError(
                 f"Links point out of the folder that is sent, to what the job would not have: {first_of(self.strays)}",
@@ -84,7 +84,7 @@ class _Unfit:
 
 @dataclass(slots=True)
 class Package:
-    """Items read once: the hash of their root, and where each blob's bytes are."""
+    """The result of reading items once: the hash of their root, and the place of each blob's bytes."""
 
     root: str = ""
     pages: dict[str, list[str]] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Package:
     sources: dict[str, _Source] = field(default_factory=dict)
 
     def blob(self, name: str) -> bytes:
-        """The bytes under a hash, read again where they are in a file."""
+        """Return the bytes of a hash; bytes in a file are read again."""
         source = self.sources[name]
         if source.file is None:
             return source.content
@@ -109,14 +109,14 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much would be sent, of which nothing is read yet."""
+    """The number and total size of files, before any of them is read."""
 
     files: int
     bytes: int
 
 
 def measure(items: Iterable[Item]) -> Size:
-    """Return how many files there are to send, and how large they are; a file that is gone counts as one."""
+    """Return the number and total size of the files to send; a deleted file counts as a file of 0 bytes."""
     sizes = {item.path: _size_of(item.source) for item in items}
     return Size(len(sizes), sum(sizes.values()))
 
@@ -132,16 +132,16 @@ def _size_of(source: Path | bytes | None) -> int:
 def upload(
     transport: Transport, project: str, list_items: Callable[[], Iterable[Item]], progress: Progress | None = None
 ) -> str:
-    """Send files; returns the hash of their root.
+    """Send files, and return the hash of their root.
 
     Args:
-        transport: the way to the server.
-        project: whose blobs they become.
-        list_items: says what to send; asked again where a file has changed under way.
-        progress: told how far it is.
+        transport: the connection to the server.
+        project: the project that gets the blobs.
+        list_items: returns the items to send; called again if a file changed during the upload.
+        progress: called with the number of bytes on the server so far and the number of all bytes.
 
     Raises:
-        ConfigurationError: a link points out of its folder, a file cannot be read or does not stop changing.
+        ConfigurationError: a link leaves its folder, or a file cannot be read or does not stop changing.
     """
     attempt = 1
     while True:
@@ -159,7 +159,7 @@ def upload(
 
 
 def pack(items: Iterable[Item]) -> Package:
-    """Read files and name all of their blobs; the same files always give the same root."""
+    """Read files and compute the hashes of their blobs. The same files always have the same root."""
     package = Package()
     unfit = _Unfit()
     entries = {item.path: _entry(package, item, unfit) for item in items}
@@ -172,7 +172,7 @@ def pack(items: Iterable[Item]) -> Package:
 
 
 def _entry(package: Package, item: Item, unfit: _Unfit) -> FileEntry | None:
-    """What stands for the item in the manifest; None for what cannot travel, such as a pipe."""
+    """Return the item's entry in the manifest; None for what cannot be sent, such as a pipe."""
     match item.source:
         case None:
             return FileEntry(item.path, "gone", 0, 0, ())
@@ -235,9 +235,9 @@ def _read(package: Package, path: str, source: Path) -> FileEntry:
 
 
 def _send(transport: Transport, project: str, package: Package, progress: Progress) -> None:
-    """Ask what is missing and send that: chunks first, then the pages that name them, then the root.
+    """Send the blobs that the server lacks: chunks first, then the pages that name them, then the root.
 
-    The server looks after the chunks of the pages that it has: only those of new pages are asked for by name.
+    The server checks the chunks of the pages that it has. So only the chunks of new pages are asked for by name.
     """
     todo = _missing(transport, project, [package.root], list(package.pages))
     new_chunks = [chunk for page, chunks in package.pages.items() if page in todo for chunk in chunks]
@@ -264,7 +264,7 @@ def _send(transport: Transport, project: str, package: Package, progress: Progre
 
 
 def _missing(transport: Transport, project: str, hashes: list[str], pages: list[str]) -> set[str]:
-    """Those of the blobs that the server lacks, and the chunks it lacks of the pages that it has."""
+    """Return the blobs that the server lacks, and the missing chunks of the pages that it has."""
     missing: set[str] = set()
     for start in range(0, max(len(hashes), len(pages)), HASHES_A_QUESTION):
         part = slice(start, start + HASHES_A_QUESTION)

@@ -1,7 +1,7 @@
-"""Which files of a folder travel: what Git would keep. `.git` and what `.gitignore` or `.dstackignore` name stay here.
+"""The files of a folder that are sent: all but `.git` and the files that `.gitignore` or `.dstackignore` name.
 
-Git itself answers, also for a folder that is not under Git (with an empty repository made for the question), so that
-every rule of both files means what it means to Git. `.dstackignore` counts for files that Git tracks, too.
+Git itself applies the rules of both files. For a folder outside Git, it does so with an empty temporary repository.
+`.dstackignore` applies to tracked files too.
 """
 
 import os
@@ -25,11 +25,15 @@ class _Found:
 
 
 def items_in(folder: Path, prefix: str = "") -> list[Item]:
-    """Return the files and links of a folder, sorted, as what a job shall find below `prefix` (with its `/`).
+    """Return the files and links of a folder, sorted.
+
+    Args:
+        folder: the folder.
+        prefix: the path in the job, with a `/` at its end, that goes before each path.
 
     Raises:
-        ConfigurationError: Git cannot answer, or is missing though the folder has rules for it; or a submodule is not
-            checked out.
+        ConfigurationError: Git fails, or is missing and the folder has ignore rules; or a submodule is not checked
+            out.
     """
     if not folder.is_dir():
         raise ConfigurationError(f"There is no folder `{folder}`", hint="Name a folder that exists")
@@ -38,10 +42,10 @@ def items_in(folder: Path, prefix: str = "") -> list[Item]:
 
 
 def items_of_submodule(root: Path, path: str) -> list[Item]:
-    """Return the files of one of a checkout's submodules.
+    """Return the files of a submodule of a checkout.
 
     Raises:
-        ConfigurationError: it is not checked out; or as `items_in`.
+        ConfigurationError: the submodule is not checked out; or as for `items_in`.
     """
     if not os.path.lexists(root / path / ".git"):
         raise ConfigurationError(
@@ -52,12 +56,12 @@ def items_of_submodule(root: Path, path: str) -> list[Item]:
 
 
 def left_out(folder: Path, listed: list[str], *where: str) -> set[str]:
-    """Return the paths that a `.dstackignore` names, those of tracked files, too.
+    """Return the paths that a `.dstackignore` names, including those of tracked files.
 
     Args:
-        folder: the folder, in a checkout unless `where` says otherwise.
+        folder: the folder; it is in a checkout unless `where` is given.
         listed: the paths that Git lists in the folder.
-        where: Git's options that say where its repository is.
+        where: Git's options that name its repository.
     """
     is_below = any(path.rpartition("/")[2] == IGNORE for path in listed)
     if not is_below and not any((parent / IGNORE).exists() for parent in (folder, *folder.parents)):
@@ -71,9 +75,9 @@ def _walk(folder: Path, prefix: str) -> Iterator[_Found]:
     for one in _listed(folder):
         whole = folder / one.path
         if not whole.is_dir() or whole.is_symlink():
-            if os.path.lexists(whole):  # what Git tracks may be deleted
+            if os.path.lexists(whole):  # a tracked file may be deleted
                 yield _Found(prefix + one.path, one.is_tracked)
-        elif one.path.endswith("/"):  # a repository of its own inside this one
+        elif one.path.endswith("/"):  # another repository inside this one
             yield from _walk(whole, prefix + one.path)
         elif _is_submodule(folder, one.path):
             for item in items_of_submodule(folder, one.path):
@@ -81,7 +85,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[_Found]:
 
 
 def _is_submodule(folder: Path, path: str) -> bool:
-    """Whether Git has a submodule on record there, and not a file that a folder has replaced."""
+    """Whether Git records a submodule at the path, and not a file that a folder has replaced."""
     return b"160000 " in _programs.git_or_refuse(folder, "ls-files", "-s", "-z", "--", f":(literal){path}")
 
 
@@ -105,7 +109,7 @@ def _asked(folder: Path, kinds: str, *where: str) -> list[_Found]:
 
 
 def _is_ignored(folder: Path) -> bool:
-    """Whether the repository around a folder ignores all of it."""
+    """Whether the repository around a folder ignores the folder."""
     try:
         _programs.git(folder, "check-ignore", "-q", ".")
     except _programs.Failed:

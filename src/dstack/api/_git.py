@@ -1,4 +1,4 @@
-"""What Git knows: of a checkout of this machine, and of a remote, asked with each of the credentials there are."""
+"""Questions to Git: about a local checkout, and about a remote with each of the available credentials."""
 
 import os
 import re
@@ -15,13 +15,13 @@ from dstack.errors import ConfigurationError
 from dstack.kit.git import git_environment, is_remote
 
 NO_USER = "No user exists for uid"
-"""What OpenSSH says to a user whom the system's list does not have."""
+"""OpenSSH's message for a user that is missing in the system's list."""
 USER_HINT = "Add the user to the system's list (`/etc/passwd`), or use a token and an `https` URL"
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What opens a remote; neither for a public one."""
+    """The credentials of a remote; both None for a public one."""
 
     private_key: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
@@ -29,7 +29,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """A folder under Git, and the newest of its commits that its remote has."""
+    """A folder under Git, and its newest commit that the remote has too."""
 
     root: Path
     url: str
@@ -41,8 +41,8 @@ def checkout_of(folder: Path) -> Checkout:
     """Return the checkout around a folder.
 
     Raises:
-        ConfigurationError: it is none, or has no remote, or none of its commits is known to be on the remote; or Git
-            cannot read it.
+        ConfigurationError: the folder is not in a checkout, the checkout has no remote or cannot be read, or none of
+            its commits is known to be on the remote.
     """
     root = _programs.root_of(folder)
     if root is None:
@@ -59,7 +59,7 @@ def checkout_of(folder: Path) -> Checkout:
 
 
 def remote_url_of(folder: Path) -> str | None:
-    """Return the URL of the remote that `checkout_of` takes; None where there is none.
+    """Return the URL of the remote that `checkout_of` uses; None without one.
 
     Raises:
         ConfigurationError: Git cannot read the checkout.
@@ -73,7 +73,7 @@ def _remote_of(root: Path) -> tuple[str | None, str | None]:
     """Return the name of the checkout's remote, and the full name of its branch's upstream there."""
     is_on_branch = _branch_of(root) is not None
     upstream = is_on_branch and _asked(root, "rev-parse", "-q", "--verify", "--symbolic-full-name", "@{upstream}")
-    if upstream and upstream.startswith("refs/remotes/"):  # and not a branch of this very checkout
+    if upstream and upstream.startswith("refs/remotes/"):  # and not a local branch
         return upstream.split("/")[2], upstream
     remotes = (_asked(root, "remote") or "").split()
     return "origin" if "origin" in remotes else next(iter(remotes), None), None
@@ -84,7 +84,7 @@ def _branch_of(root: Path) -> str | None:
 
 
 def _newest_shared(root: Path, remote: str, upstream: str | None) -> str:
-    """The newest commit of HEAD that the remote had when Git last heard of it."""
+    """Return the newest commit of HEAD that the remote had at the last fetch or push."""
     if _asked(root, "rev-parse", "-q", "--verify", "HEAD") is None:
         raise ConfigurationError(
             f"`{root}` has no commit yet", hint="Commit and push first, or send it as it is: `--local`"
@@ -105,10 +105,10 @@ def _newest_shared(root: Path, remote: str, upstream: str | None) -> str:
 
 
 def changes_since(checkout: Checkout) -> Iterator[Item]:
-    """Yield how the working folder differs from a clone of the commit.
+    """Yield the differences of the working folder from a clone of the commit.
 
-    These are changed, new and untracked files, and those that are gone. The files of submodules and those in Git LFS
-    are among them, since a clone lacks them.
+    These are changed, new, untracked and deleted files. The files of submodules and in Git LFS are included, since a
+    clone lacks them.
 
     Raises:
         ConfigurationError: Git cannot compare, or a submodule is not checked out.
@@ -133,14 +133,14 @@ def _compared(root: Path, commit: str) -> Iterator[Item]:
 
 def _untracked(root: Path, paths: list[str]) -> Iterator[Item]:
     for path in paths:
-        if path.endswith("/"):  # a repository of its own inside this one
+        if path.endswith("/"):  # another repository inside this one
             yield from items_in(root / path, path)
         else:
             yield Item(path, root / path, root)
 
 
 def _parts(root: Path, submodules: list[str], stays: set[str]) -> Iterator[Item]:
-    """Yield the files of submodules, and those in Git LFS, but for the paths that stay."""
+    """Yield the files of submodules and those in Git LFS, without the paths in `stays`."""
     for path in submodules:
         if os.path.lexists(root / path):
             yield from items_of_submodule(root, path)
@@ -150,10 +150,10 @@ def _parts(root: Path, submodules: list[str], stays: set[str]) -> Iterator[Item]
 
 
 def normal_url(url: str) -> tuple[str, str | None]:
-    """A remote's URL without user and password of HTTP, and that password, which is a token.
+    """Return a remote's URL without an HTTP user and password, and that password: a token, or None.
 
     Raises:
-        ConfigurationError: it leads to no other machine.
+        ConfigurationError: the URL is not the URL of a remote.
 
     Examples:
         >>> normal_url("https://me:s3cret@example.com/a/b.git")
@@ -171,10 +171,10 @@ def normal_url(url: str) -> tuple[str, str | None]:
 
 
 def check_revision(branch: str | None, commit: str | None) -> None:
-    """Make sure that there can be such a branch and such a commit.
+    """Check the form of a branch's name and of a commit's hash.
 
     Raises:
-        ConfigurationError: there cannot.
+        ConfigurationError: one of them is malformed.
     """
     if branch and not (branch.isprintable() and " " not in branch and branch[0] != "-" and len(branch) <= 250):
         raise ConfigurationError(f"{branch!a} can be no branch", hint="Name one such as `main`")
@@ -185,7 +185,7 @@ def check_revision(branch: str | None, commit: str | None) -> None:
 
 
 def identity_of(url: str) -> str:
-    """The same for every way to spell the remote: by HTTPS or SSH, with and without `.git`.
+    """Return host and path of a remote, the same for HTTPS and SSH, with and without `.git`.
 
     Examples:
         >>> identity_of("git@example.com:a/b.git") == identity_of("https://example.com/a/b")
@@ -196,7 +196,7 @@ def identity_of(url: str) -> str:
 
 
 def with_ssh(url: str) -> str:
-    """The URL of the same repository for SSH."""
+    """Return the SSH URL of the same repository."""
     parts = urlsplit(url) if "://" in url else None
     if parts is None or parts.scheme not in ("http", "https"):
         return url
@@ -204,7 +204,7 @@ def with_ssh(url: str) -> str:
 
 
 def with_https(url: str) -> str:
-    """The URL of the same repository for HTTPS."""
+    """Return the HTTPS URL of the same repository."""
     if "://" in url and urlsplit(url).scheme in ("http", "https"):
         return url
     place, path = _place_of(url)
@@ -221,10 +221,10 @@ def _place_of(url: str) -> tuple[str, str]:
 
 
 def refs_of(url: str, credentials: Credentials) -> dict[str, str]:
-    """The refs of a remote, with the commit of each.
+    """Return the refs of a remote, with the commit of each.
 
     Raises:
-        ConfigurationError: it does not answer, or not with these credentials; says what Git said.
+        ConfigurationError: the remote cannot be read with these credentials. Contains Git's message.
     """
     with tempfile.TemporaryDirectory(prefix="dstack-git-") as folder:
         env = git_environment(os.environ, Path(folder), url, credentials.private_key, credentials.token)
@@ -237,12 +237,12 @@ def refs_of(url: str, credentials: Credentials) -> dict[str, str]:
 
 
 def find_credentials(url: str, given: Credentials) -> tuple[str, Credentials, dict[str, str]]:
-    """The first credentials that open the remote, the URL that they open, and its refs.
+    """Return the URL that opens the remote, the first credentials that work, and the remote's refs.
 
-    Tried are: none; those given; the keys that SSH has for the host; the token of `gh`; the default keys.
+    In this order: no credentials; the given ones; the keys that SSH has for the host; the token of `gh`.
 
     Raises:
-        ConfigurationError: none opens it; says what Git said to each.
+        ConfigurationError: no credentials open the remote. Contains Git's message for each.
     """
     said: dict[str, list[str]] = {}
     for name, at, credentials in _candidates(url, given):
@@ -274,7 +274,7 @@ def _candidates(url: str, given: Credentials) -> Iterator[tuple[str, str, Creden
 
 
 def _keys_for(host: str) -> list[Path]:
-    """The keys that SSH would use for a host: those of `~/.ssh/config`, or the default ones."""
+    """Return the keys that SSH uses for a host: those of `~/.ssh/config`, or the default ones."""
     try:
         shown = os.fsdecode(_programs.run(("ssh", "-G", "--", host)))
     except _programs.Failed:
@@ -284,7 +284,7 @@ def _keys_for(host: str) -> list[Path]:
 
 
 def read_key(path: Path) -> str | None:
-    """A private key; None where it has a passphrase, or is none.
+    """Return a private key; None if it has a passphrase, or the file is not a private key.
 
     Raises:
         ConfigurationError: the file cannot be read.
@@ -308,7 +308,7 @@ def _token_of_gh(host: str) -> str | None:
 
 
 def _asked(folder: Path, *arguments: str) -> str | None:
-    """What Git answers, or None where it says no."""
+    """Return Git's answer; None if Git fails or answers nothing."""
     try:
         return os.fsdecode(_programs.git(folder, *arguments)).strip("\n") or None
     except _programs.Failed:

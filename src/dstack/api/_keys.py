@@ -1,4 +1,4 @@
-"""The SSH key that lets this user into their jobs: ed25519, made at first use, or one that the user names."""
+"""The SSH key of this user for jobs: the client's own ed25519 key, made at its first use, or a named one."""
 
 import os
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from dstack.api import _places
 from dstack.errors import ConfigurationError
 
 KIND = "ssh-ed25519 "
-"""How the public key begins."""
+"""The beginning of the public key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A private key's file, and its public key as OpenSSH writes it."""
+    """The file of a private key, and its public key in OpenSSH's format."""
 
     path: Path
     public_key: str
 
 
 def identity(path: str | os.PathLike[str] | None) -> Identity:
-    """The key in `path`, or the client's own.
+    """Return the key in `path`; the client's own key for None.
 
     Raises:
         ConfigurationError: the file cannot be read, needs a passphrase, or is not an ed25519 key.
@@ -49,7 +49,7 @@ def _make(path: Path) -> None:
 
 
 def _given(path: Path, *, is_ours: bool = False) -> Identity:
-    """The key in a file. One that we made has no passphrase, so that its public key alone is read."""
+    """Return the key in a file. The client's own key has no passphrase, so only its public key is read."""
     try:
         private = path.read_bytes()
         public_file = path.with_name(f"{path.name}.pub")

@@ -1,4 +1,4 @@
-"""The bytes that a job prints, every one once and in order, whatever happens to connections and servers meanwhile."""
+"""The log of a job: each byte once and in order, across broken connections and server restarts."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,22 +10,22 @@ from dstack.protocol import routes
 from dstack.protocol.views import JobView, RunView
 
 IDLE_TIMEOUT_S = 60.0
-"""A job may be silent for hours: then the stream is asked for again now and then, to learn of a dead connection."""
+"""The silence after which the stream is requested again, to detect a dead connection. A job may be silent for hours."""
 
 EMPTY_ANSWERS_MAX = 3
-"""In a row, of a run that has ended: what is missing then will not come any more."""
+"""After this many empty answers in a row, the missing end of an ended run's log is lost."""
 
 
 @dataclass(slots=True)
 class LogReader:
-    """Follows one log of one job, resuming by offset.
+    """A reader of one log of one job, which resumes by offset.
 
     Args:
-        transport: the way to the server.
+        transport: the connection to the server.
         path: the path parameters of `READ_LOGS`.
-        query: its query; `offset` is added.
+        query: the query of `READ_LOGS`; the reader adds `offset`.
         refresh: fetches the run.
-        changed: waits until the run is not as in the view any more, and fetches it.
+        changed: waits until the run differs from a view, and fetches it.
     """
 
     transport: Transport
@@ -34,21 +34,21 @@ class LogReader:
     refresh: Callable[[], RunView]
     changed: Callable[[RunView], RunView]
     offset: int | None = None
-    """Of the next byte; None until the server has said where `start_time` is."""
+    """The offset of the next byte; None until the server has located `start_time`."""
     _end: int = 0
-    """Where the log ended when the server last began an answer."""
+    """The end of the log when the server began its last answer."""
     _is_inside_line: bool = False
 
     def follow(self, run: RunView) -> Iterator[bytes]:
         """Yield the log as it grows until the run, or the attempt in the query, has ended.
 
-        A line of our own stands in place of what is lost.
+        A line of dstack's own replaces lost output.
 
-        Once all has ended, the log ends where the server says; a stream that ends earlier may have been cut short by a
-        server that stopped, or by a gap in the log.
+        After the end, the log is complete at the offset that the server reports. A stream that ends before was cut
+        short by a stopping server, or by a gap in the log.
 
         Raises:
-            ServerUnreachableError: the server is away for minutes.
+            ServerUnreachableError: the server did not answer for five minutes.
         """
         patience = Patience(self.transport)
         empty_answers = 0
@@ -80,14 +80,14 @@ class LogReader:
         return run.status.is_finished() or (attempt > 0 and has_next)
 
     def _wait(self, run: RunView) -> RunView:
-        """Wait for a reason to ask again, after an answer without a byte."""
+        """Wait for a reason to ask again, after an empty answer."""
         if self._has_ended_job(run):
             return self.changed(run)
         self.transport.pause(FIRST_DELAY_S)
         return run
 
     def _has_ended_job(self, run: RunView) -> bool:
-        """Whether the job has ended though the run has not, so that only a new attempt can print more."""
+        """Whether the job has ended before its run, so that only a new attempt can print more."""
         return all(job.status.is_finished() for job in self._jobs(run))
 
     def _jobs(self, run: RunView) -> list[JobView]:

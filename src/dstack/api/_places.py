@@ -1,4 +1,4 @@
-"""Where the client keeps its own things: folders and files under `~/.dstack`."""
+"""The client's own folders and files, under `~/.dstack`."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ OTHER_HOME = "Set `HOME` to a folder that this user may write"
 
 
 def user_home() -> Path:
-    """This user's home folder.
+    """Return this user's home folder.
 
     Raises:
         ConfigurationError: neither `HOME` nor the system's list of users names one.
@@ -25,10 +25,10 @@ def user_home() -> Path:
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """The path, with `~` as this user's home folder.
+    """Return the path with `~` replaced by this user's home folder.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: the user has no home folder.
     """
     if os.fspath(path).partition(os.sep)[0] == "~":
         user_home()
@@ -36,20 +36,20 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def home() -> Path:
-    """`~/.dstack`."""
+    """Return the path of `~/.dstack`."""
     return user_home() / ".dstack"
 
 
 def server_folder() -> Path:
-    """Where this user's own server keeps its data: `DSTACK_SERVER_DIR`, or `~/.dstack/server`."""
+    """Return the data folder of this user's server: `DSTACK_SERVER_DIR`, or `~/.dstack/server`."""
     return expanded(os.environ.get("DSTACK_SERVER_DIR") or home() / "server").absolute()
 
 
 def private_folder(path: Path) -> Path:
-    """Return the folder, made where it is missing, readable for this user alone, as is `~/.dstack` around it.
+    """Create a folder if it is missing, and return it. Only this user can read it, and `~/.dstack` around it.
 
     Raises:
-        ConfigurationError: it cannot be made.
+        ConfigurationError: the folder cannot be created.
     """
     try:
         make_private(path, within=home())
@@ -59,8 +59,8 @@ def private_folder(path: Path) -> Path:
 
 
 def write_whole(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
-    """Replace a file in one step, so that nobody ever sees half of it. Text is written as UTF-8."""
-    import tempfile  # seldom needed, and commands start often
+    """Replace a file atomically. Text is written as UTF-8."""
+    import tempfile  # rarely needed, and slow to import
 
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -74,7 +74,7 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a living process holds a lock; none where there is no such file."""
+    """Whether a process holds the lock of a file. A missing file is not locked."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -90,7 +90,7 @@ def is_locked(path: Path) -> bool:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock among all processes of this user; the kernel frees it when its holder dies."""
+    """Hold an exclusive lock among all processes of this user. The kernel releases it when its holder dies."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -1,7 +1,7 @@
-"""Local ports: taken before a run is made, so that a port in use is known before anything is created.
+"""Local ports: bound before a submit, so that a port in use is found before anything is created.
 
-A port that differs from the container's is bound at once and held until `attach` serves it. `8000:8000` is only looked
-at: where the job runs on this very machine, the job itself must be able to take it. `*:80` waits until `attach`.
+A port that differs from the container's is bound at once and held until `attach` serves it. `8000:8000` is only
+checked: a job on this machine must be able to bind it. `*:80` is bound by `attach`.
 """
 
 import errno
@@ -19,23 +19,23 @@ TAKEN = (errno.EADDRINUSE, errno.EACCES, errno.EPERM)
 
 
 def address_of(bind_address: str | None) -> str:
-    """Where to listen: `bind_address`, with loopback for None and `localhost`; brackets around it are left out."""
+    """Return the address to listen at: `bind_address` without brackets; loopback for None and `localhost`."""
     return (
         LOOPBACK if bind_address in (None, "", "localhost") else str(bind_address).removeprefix("[").removesuffix("]")
     )
 
 
 class Reservation:
-    """Local ports of one run: container port to a bound socket, or to None where none is held yet."""
+    """The local ports of one run. Ports that can be bound before `attach` are held."""
 
     def __init__(self, wanted: Mapping[int, int | None]) -> None:
-        """Take or check each port on loopback.
+        """Bind or check each port on loopback.
 
         Args:
             wanted: container port to local port; None stands for any.
 
         Raises:
-            PortUsedError: a port is in use, or this user may not use it; nothing is held then.
+            PortUsedError: a port is in use or not permitted; no port is held then.
         """
         self.wanted = dict(wanted)
         self._held: dict[int, socket.socket] = {}
@@ -53,7 +53,7 @@ class Reservation:
             raise
 
     def take(self, container_port: int, host: str) -> socket.socket | None:
-        """Hand over the socket held for the port, where one is held on that host."""
+        """Return the socket that is held for the port on that host; None without one."""
         held = self._held.pop(container_port, None)
         if held is None or host == LOOPBACK:
             return held
@@ -61,23 +61,23 @@ class Reservation:
         return None
 
     def release(self) -> None:
-        """Let go of all that was not handed over."""
+        """Close all sockets that `take` has not returned."""
         _close_all(self._held)
 
 
 def listen_on(
     host: str, wanted: Iterable[tuple[int, int | None]], held: Reservation | None, taken: Collection[int] = ()
 ) -> dict[int, socket.socket]:
-    """Bind a local port for each container port.
+    """Bind a local port for each container port, and return container port to socket.
 
     Args:
-        host: the address to listen on.
+        host: the address to listen at.
         wanted: pairs of container port and local port; None stands for the container's own port or the next free one.
-        held: sockets that were bound before.
-        taken: local ports that somebody else is going to need, which are left alone where any other will do.
+        held: ports that were bound before.
+        taken: local ports that are needed otherwise, and not used for None.
 
     Raises:
-        PortUsedError: a port is in use, or this user may not use it; nothing is bound then.
+        PortUsedError: a port is in use or not permitted; no port is bound then.
     """
     bound: dict[int, socket.socket] = {}
     try:
@@ -96,12 +96,12 @@ def listen_on(
 
 
 def bind(host: str, port: int, container_port: int) -> socket.socket:
-    """A socket that listens on the port; whoever connects waits until it is served.
+    """Return a socket that listens at the port. Connections wait until the socket is served.
 
-    Nobody else may listen at the other loopback: `localhost` stands for both, and would lead there.
+    The port must be free at the other loopback address too: `localhost` stands for both.
 
     Raises:
-        PortUsedError: says which port, why, and what to do.
+        PortUsedError: the port is in use or not permitted.
     """
     if host == LOOPBACK and port:
         _check_other_loopback(port, container_port)
@@ -109,7 +109,11 @@ def bind(host: str, port: int, container_port: int) -> socket.socket:
 
 
 def bind_alone(host: str, port: int, container_port: int | None = None) -> socket.socket:
-    """The same, whoever listens at the other loopback."""
+    """Return a socket that listens at the port, without a check of the other loopback address.
+
+    Raises:
+        PortUsedError: the port is in use or not permitted.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound: socket.socket | None = None
     try:
@@ -118,7 +122,7 @@ def bind_alone(host: str, port: int, container_port: int | None = None) -> socke
         bound.bind((host, port))
         # With SO_REUSEADDR two sockets may share a port until one of them listens.
         bound.listen(0)
-    except (OSError, ValueError) as error:  # a host that is no name at all is a `ValueError`
+    except (OSError, ValueError) as error:  # a malformed host raises `ValueError`
         if bound is not None:
             bound.close()
         raise _port_error(host, port, container_port or port, error) from error
@@ -130,11 +134,11 @@ def _check_other_loopback(port: int, container_port: int) -> None:
         bind_alone(LOOPBACK_6, port, container_port).close()
     except PortUsedError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE:
-            raise  # any other refusal means that this machine does not speak IPv6
+            raise  # any other error means that this machine has no IPv6
 
 
 def bind_next_free(host: str, container_port: int, taken: Collection[int] = ()) -> socket.socket:
-    """A socket bound to the container's port or the next free one, or any where this user may use none of those."""
+    """Return a socket that listens at the container's port, the next free one, or any if none of those is free."""
     for port in range(max(container_port, 1024), min(container_port + NEXT_PORTS_TRIED, 65536)):
         if port in taken:
             continue
@@ -142,7 +146,7 @@ def bind_next_free(host: str, container_port: int, taken: Collection[int] = ()) 
             return bind(host, port, container_port)
         except PortUsedError as error:
             if not (isinstance(error.__cause__, OSError) and error.__cause__.errno in TAKEN):
-                raise  # no other port would do either
+                raise  # other ports would fail too
     return bind(host, 0, container_port)
 
 
@@ -165,10 +169,10 @@ def _port_error(host: str, port: int, container_port: int, error: Exception) -> 
 
 
 def overrides(ports: Sequence[PortMapping | str] | None) -> dict[int, int | None]:
-    """Container port to the local port that the caller wants for it, None for any.
+    """Return container port to local port, None for any, of port mappings such as `8001:80`.
 
     Raises:
-        ConfigurationError: a port cannot be understood.
+        ConfigurationError: a mapping is malformed.
     """
     try:
         mappings = [PortMapping.parse(port) for port in ports or ()]

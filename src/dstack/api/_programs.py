@@ -1,4 +1,4 @@
-"""Programs of this machine that the client asks: Git above all."""
+"""Local programs that the client runs, above all Git."""
 
 import os
 import subprocess
@@ -9,30 +9,30 @@ from dstack.errors import ConfigurationError
 TIMEOUT_S = 60.0
 WORDS_MAX = 500
 NO_CHECKOUT = ("not a git repository", "must be run in a work tree")
-"""Git's words about a folder that is in no checkout."""
+"""Git's messages for a folder outside any checkout."""
 HINTS = {
     "dubious ownership": "`git config --global --add safe.directory {folder}` makes Git trust it",
     "git-lfs": "Install `git-lfs`, or send the folder as it is: `--local` (`LocalRepo.from_dir`)",
     "filter": "Install the filter's program, or send the folder as it is: `--local` (`LocalRepo.from_dir`)",
     "config": "Correct the setting that Git names",
 }
-"""The way out, by a part of Git's words."""
+"""Hints, by a part of Git's message."""
 
 
 class Unreadable(ConfigurationError):
-    """A checkout that Git itself cannot read, so that nothing of it can be sent."""
+    """The error for a checkout that Git cannot read, so that none of it can be sent."""
 
 
 class Failed(Exception):
-    """The words of a program that failed."""
+    """The error of a program that failed, with its message."""
 
 
 def run(command: tuple[str, ...], folder: Path | None = None, env: dict[str, str] | None = None) -> bytes:
-    """Run a program to its end; returns what it printed.
+    """Run a program to its end, and return its output.
 
     Raises:
-        Failed: it is missing, reported a failure, or gave no answer in time.
-        ConfigurationError: the missing program is Git.
+        Failed: the program is missing, failed, or did not end within a minute.
+        ConfigurationError: the program is Git and is missing.
     """
     try:
         done = subprocess.run(
@@ -51,21 +51,21 @@ def run(command: tuple[str, ...], folder: Path | None = None, env: dict[str, str
 
 
 def git(folder: Path, *arguments: str) -> bytes:
-    """Ask Git about a folder of this machine, and about nothing else.
+    """Run Git in a local folder, without the effects of `GIT_*` variables, and return its output.
 
     Raises:
-        Failed, ConfigurationError: as `run`.
+        Failed, ConfigurationError: as for `run`.
     """
-    # fsmonitor would run a program that the folder names; GIT_DIR and its kin would speak of another folder.
+    # fsmonitor would run a program that the folder names; GIT_DIR and similar variables name another folder.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     return run(("git", "-c", "core.fsmonitor=false", *arguments), folder, {**environ, "LC_ALL": "C.UTF-8"})
 
 
 def git_or_refuse(folder: Path, *arguments: str) -> bytes:
-    """Ask Git what it must be able to answer.
+    """Run Git in a local folder, and return its output.
 
     Raises:
-        Unreadable: it fails; has Git's words and a way out.
+        Unreadable: Git failed. Contains Git's message and a hint.
     """
     try:
         return git(folder, *arguments)
@@ -74,7 +74,7 @@ def git_or_refuse(folder: Path, *arguments: str) -> bytes:
 
 
 def root_of(folder: Path) -> Path | None:
-    """Return the root of the checkout around a folder; None where there is none.
+    """Return the root of the checkout around a folder; None outside a checkout.
 
     Raises:
         Unreadable: Git cannot read the checkout.

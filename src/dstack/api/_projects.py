@@ -1,4 +1,4 @@
-"""The projects in `~/.dstack/config.yml`: list, add, remove, and choose the default."""
+"""The projects in `~/.dstack/config.yml`: list, add and remove them, and choose the default."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class KnownProject:
-    """One project of one server, as the file has it."""
+    """One project of one server, as written in the configuration file."""
 
     name: str
     url: str
@@ -24,21 +24,22 @@ class KnownProject:
 
 
 def known_projects() -> list[KnownProject]:
-    """All projects in the file, without tokens.
+    """Return all projects in the file, without tokens.
 
     Raises:
-        ConfigurationError: the file is damaged.
+        ConfigurationError: the file is malformed.
     """
     return [KnownProject(one["name"], one["url"], bool(one.get("default"))) for one in _config.projects_in_file()]
 
 
 def check_project(name: str, url: str, token: str) -> None:
-    """Ask the server whether it knows the token and the project.
+    """Check with the server that the token is valid and the user has the project.
 
     Raises:
-        ConfigurationError: the name, the URL or the token cannot be one, or the user has no such project there.
+        ConfigurationError: the name, the URL or the token is malformed, or the user has no such project.
         ServerUnreachableError: no server answers at the URL.
-        ServerError: the server does not know the token, or is not dstack's.
+        UnauthorizedError: the server does not accept the token.
+        ServerError: the server at the URL is not a dstack server.
     """
     address = _checked(name, url, token)
     client = Client(FixedServer(address), name)
@@ -58,10 +59,10 @@ def check_project(name: str, url: str, token: str) -> None:
 
 
 def add_project(name: str, url: str, token: str, *, is_default: bool) -> None:
-    """Add a project, in place of one of that name. The first one is the default.
+    """Add a project to the file, or replace the project of that name. The first project becomes the default.
 
     Raises:
-        ConfigurationError: the name, the URL or the token cannot be one.
+        ConfigurationError: the name, the URL or the token is malformed.
     """
     address = _checked(name, url, token)
 
@@ -77,10 +78,10 @@ def add_project(name: str, url: str, token: str, *, is_default: bool) -> None:
 
 
 def remove_project(name: str) -> None:
-    """Remove a project from the file. Where one is left, that is the default.
+    """Remove a project from the file. If one project remains, it becomes the default.
 
     Raises:
-        ConfigurationError: it is not there.
+        ConfigurationError: the file has no such project.
     """
     _check_known(name)
 
@@ -92,10 +93,10 @@ def remove_project(name: str) -> None:
 
 
 def choose_default(name: str) -> None:
-    """Make a project the one that counts where none is named.
+    """Make a project the default.
 
     Raises:
-        ConfigurationError: it is not in the file.
+        ConfigurationError: the file has no such project.
     """
     _check_known(name)
     _rewrite(lambda projects: [{**one, "default": one["name"] == name} for one in projects])
@@ -129,7 +130,7 @@ def _rewrite(change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> 
 
 
 def _with_projects(text: str, projects: list[dict[str, Any]]) -> str:
-    """The file with other projects. What else is in it stays, with its comments where it is written line by line."""
+    """Return the file's text with other projects. The rest of the text and its comments stay where possible."""
     import yaml
 
     wanted = {**(yaml.safe_load(text) or {}), "projects": projects}
@@ -141,12 +142,12 @@ def _with_projects(text: str, projects: list[dict[str, Any]]) -> str:
         if yaml.safe_load(whole) == wanted:
             return whole
     except yaml.YAMLError:
-        pass  # such as where something refers to what stood in the projects
+        pass  # for example, an alias refers to an anchor that stood in the old projects
     return yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True)
 
 
 def _place_of_projects(root: "yaml.Node | None", size: int) -> tuple[int, int]:
-    """Where in the text the key and its value begin and end; at the very end where they are not there."""
+    """Return where the key `projects` begins and its value ends; the end of the text if the key is missing."""
     pairs: list[tuple[yaml.Node, yaml.Node]] = root.value if root is not None else []
     for key, value in pairs:
         if key.value == "projects":
@@ -155,7 +156,7 @@ def _place_of_projects(root: "yaml.Node | None", size: int) -> tuple[int, int]:
 
 
 def _end_of(node: "yaml.Node") -> int:
-    """Where a value ends, without the comments that follow it."""
+    """Return where a value ends, before the comments that follow it."""
     if isinstance(node.value, str) or getattr(node, "flow_style", True) or not node.value:
         return node.end_mark.index
     last = node.value[-1]

@@ -1,4 +1,4 @@
-"""Operations with repos: initialize them, find them again, send their files."""
+"""The repos of a project: initialize them, find them, and send their files."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ from dstack.api._repos import LocalRepo, RemoteRepo, Repo
 
 
 class RepoCollection:
-    """Operations with repos.
+    """The repos of one project.
 
     Examples:
         >>> from dstack.api import Client
@@ -40,10 +40,10 @@ class RepoCollection:
         git_identity_file: str | os.PathLike[str] | None = None,
         oauth_token: str | None = None,
     ) -> None:
-        """Prepare a repo for runs. A remote one needs it once: the credentials are found, tried and kept encrypted.
+        """Initialize a repo in the project, so that runs can use it.
 
-        Tried are, in this order: none; the key and the token that are given; the keys that SSH has for the host; the
-        token of `gh`.
+        For a remote repo, credentials are found, tested and stored encrypted on the server. In this order: no
+        credentials; the given key; the given token; the keys that SSH has for the host; the token of `gh`.
 
         Args:
             repo: the repo.
@@ -51,7 +51,8 @@ class RepoCollection:
             oauth_token: a token, for a remote repo.
 
         Raises:
-            ConfigurationError: no credentials open the remote, it lacks the branch, or they are given for a folder.
+            ConfigurationError: no credentials open the remote, the remote lacks the branch, or credentials are given
+                for a repo that is not remote.
 
         Examples:
             >>> from dstack.api import Client, VirtualRepo
@@ -72,7 +73,10 @@ class RepoCollection:
         self._transport.call(routes.INIT_REPO, request, project=self._project, repo=repo.ref(None).id)
 
     def is_initialized(self, repo: Repo) -> bool:
-        """Whether the caller has initialized the repo in the project.
+        """Return whether the user has initialized the repo in the project.
+
+        Args:
+            repo: the repo.
 
         Examples:
             >>> from dstack.api import Client, VirtualRepo
@@ -82,7 +86,7 @@ class RepoCollection:
         return any(one.id == repo.ref(None).id for one in self.list())
 
     def list(self) -> "list[RepoView]":
-        """All repos that the caller has initialized in the project, without credentials.
+        """Return all repos that the user has initialized in the project, without credentials.
 
         Examples:
             >>> from dstack.api import Client
@@ -103,18 +107,18 @@ class RepoCollection:
         git_identity_file: str | os.PathLike[str] | None = None,
         oauth_token: str | None = None,
     ) -> LocalRepo | RemoteRepo:
-        """The repo that a folder was initialized as.
+        """Return the repo as which a folder was initialized.
 
         Args:
             repo_dir: the folder.
-            local: take the folder as it is, also where it has a remote.
-            init: initialize it where it is not.
-            git_identity_file: as for `init`.
-            oauth_token: as for `init`.
+            local: whether to use the folder itself even if it has a remote.
+            init: whether to initialize a folder that is not initialized.
+            git_identity_file: a private key without a passphrase, as for `init`.
+            oauth_token: a token, as for `init`.
 
         Raises:
-            RepoDoesNotExistError: it is not initialized.
-            ConfigurationError: as for `init`.
+            RepoDoesNotExistError: the folder is not initialized.
+            ConfigurationError: the folder is missing, or as for `init`.
 
         Examples:
             >>> from dstack.api import Client
@@ -131,17 +135,16 @@ class RepoCollection:
         return new
 
     def find(self, repo_dirs: "Iterable[str | os.PathLike[str]]", local: bool = False) -> LocalRepo | RemoteRepo | None:
-        """Return what the first of some folders that is initialized was initialized as; None where none is.
+        """Return the repo of the first of some folders that is initialized; None without one.
 
-        In a checkout that is its remote, or the nearest folder up to the checkout's root.
+        In a checkout, this is its remote, or the nearest initialized folder up to the checkout's root.
 
         Args:
             repo_dirs: the folders.
-            local: take the folder as it is, also where it was initialized as its remote.
+            local: whether to use the folder itself even if it was initialized as its remote.
 
         Raises:
-            ConfigurationError: a folder is initialized as its remote, which has none of its commits; or Git cannot
-                read it.
+            ConfigurationError: a folder is missing, Git cannot read it, or its remote has none of its commits.
 
         Examples:
             >>> from dstack.api import Client
@@ -154,10 +157,13 @@ class RepoCollection:
         return next((repo for repo in found if repo is not None), None)
 
     def check(self, repo: Repo | None) -> None:
-        """Refuse a branch or tag that the remote lacks, where this machine can ask the remote.
+        """Check that the remote has the repo's branch or tag. Passes if this machine cannot read the remote.
+
+        Args:
+            repo: the repo; None passes.
 
         Raises:
-            ConfigurationError: the remote has neither; names some that it has.
+            ConfigurationError: the remote has no such branch or tag.
 
         Examples:
             >>> from dstack.api import Client
@@ -169,7 +175,7 @@ class RepoCollection:
             return
         try:
             *_, refs = _git.find_credentials(repo.repo_url, _git.Credentials(token=repo.token))
-        except ConfigurationError:  # the server's credentials may open it
+        except ConfigurationError:  # the server's credentials may open the remote
             return
         _check_branch(repo, refs)
 
@@ -186,16 +192,19 @@ class RepoCollection:
         folder: Path | None = None,
         progress: "Progress | None" = None,
     ) -> "RepoRef | None":
-        """Send what a run needs of this machine, and return how it refers to it; None where that is nothing.
+        """Send a run's files to the server. Files that the server has already are not sent again.
 
         Args:
-            repo: the repo.
-            files: single files and folders beside it.
-            folder: what their paths are relative to; the working folder without it.
-            progress: told the bytes that are there by now, and all bytes.
+            repo: the repo; None for none.
+            files: files and folders to send with the repo.
+            folder: the folder to which their paths are relative; by default the current folder.
+            progress: called with the number of bytes on the server so far and the number of all bytes.
+
+        Returns:
+            The run's reference to the files; None if there are none.
 
         Raises:
-            ConfigurationError: something cannot be sent; says which file and why.
+            ConfigurationError: a file cannot be sent, with the file and the reason.
 
         Examples:
             >>> from dstack.api import Client
@@ -210,7 +219,15 @@ class RepoCollection:
         return _ref(repo, upload(self._transport, self._project, list_items, progress))
 
     def planned(self, repo: Repo | None, files: "Iterable[FileMapping]", folder: Path) -> "RepoRef | None":
-        """What `upload` with the same arguments would return; nothing is sent.
+        """Return the result of `upload` with the same arguments, without sending anything.
+
+        Args:
+            repo: the repo; None for none.
+            files: files and folders to send with the repo.
+            folder: the folder to which their paths are relative.
+
+        Raises:
+            ConfigurationError: a file cannot be read.
 
         Examples:
             >>> from dstack.api import Client
@@ -226,7 +243,7 @@ class RepoCollection:
 
 
 def _known_as(here: LocalRepo, known: set[str], *, local: bool) -> LocalRepo | RemoteRepo | None:
-    """Return what a folder was initialized as: its remote, or the nearest folder up to the checkout's root."""
+    """Return the repo as which a folder was initialized: its remote, or the nearest folder up to the root."""
     from dstack.api import _git, _programs
     from dstack.kit.git import is_remote
 
@@ -281,10 +298,10 @@ def _opened(repo: RemoteRepo, key_file: str | os.PathLike[str] | None, token: st
 
 
 def items_of(mapping: "FileMapping", folder: Path) -> "Iterable[Item]":
-    """Return what one entry of `files` sends.
+    """Return the files that one entry of `files` sends.
 
     Raises:
-        ConfigurationError: there is no such file or folder.
+        ConfigurationError: the file or folder is missing.
     """
     from dstack.api._files import Item
     from dstack.api._folders import items_in
@@ -301,7 +318,7 @@ def items_of(mapping: "FileMapping", folder: Path) -> "Iterable[Item]":
 
 
 def _items_beside(repo: Repo | None, files: "list[FileMapping]", folder: Path) -> "Callable[[], Iterable[Item]] | None":
-    """Says what to send of a repo and of single files; None where there can be nothing."""
+    """Return a function that lists the files of a repo and of `files`; None if there can be none."""
     if not files and (repo is None or (isinstance(repo, RemoteRepo) and repo.folder is None)):
         return None
 

@@ -1,4 +1,4 @@
-"""Where the files of a run come from: a folder, a Git remote, or a program."""
+"""Repos: the sources of a run's files. A repo is a folder, a Git remote, or files made by a program."""
 
 import hashlib
 import os
@@ -25,10 +25,10 @@ class LocalRepo:
     """A folder of this machine, sent with a run.
 
     Args:
-        repo_dir: the folder, as for `from_dir`.
+        repo_dir: the folder.
 
     Raises:
-        ConfigurationError: there is no such folder.
+        ConfigurationError: the folder is missing.
 
     Examples:
         >>> LocalRepo(repo_dir=".") == LocalRepo.from_dir(".")
@@ -36,7 +36,7 @@ class LocalRepo:
     """
 
     folder: Path
-    """The folder, absolute."""
+    """The absolute path of the folder."""
 
     def __init__(self, repo_dir: str | os.PathLike[str]) -> None:
         folder = _places.expanded(repo_dir).resolve()
@@ -46,18 +46,21 @@ class LocalRepo:
 
     @property
     def repo_id(self) -> str:
-        """The same for the same folder, without its path."""
+        """The repo's id: a hash of the folder's path, the same for each run."""
         return f"local-{hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]}"
 
     @staticmethod
     def from_dir(repo_dir: str | os.PathLike[str]) -> "LocalRepo":
-        """The repo of a folder; its files, without `.git` and what `.gitignore` names, land in the job's folder.
+        """Return the repo of a folder.
+
+        A job finds the folder's files in its working folder, without `.git` and the files that `.gitignore` or
+        `.dstackignore` name.
 
         Args:
             repo_dir: the folder.
 
         Raises:
-            ConfigurationError: there is no such folder.
+            ConfigurationError: the folder is missing.
 
         Examples:
             >>> LocalRepo.from_dir(".").folder.is_absolute()
@@ -66,7 +69,10 @@ class LocalRepo:
         return LocalRepo(repo_dir)
 
     def items(self) -> "Iterable[Item]":
-        """The files to send.
+        """Return the files to send.
+
+        Raises:
+            ConfigurationError: Git cannot read the folder, or a submodule is not checked out.
 
         Examples:
             >>> LocalRepo("/nowhere")
@@ -79,7 +85,10 @@ class LocalRepo:
         return items_in(self.folder)
 
     def ref(self, root: str | None) -> "RepoRef":
-        """How a run refers to the repo, once the files with this root are sent.
+        """Return a run's reference to the repo.
+
+        Args:
+            root: the hash of the sent files; None if no files were sent.
 
         Examples:
             >>> LocalRepo.from_dir(".").ref(None).kind
@@ -92,9 +101,9 @@ class LocalRepo:
 
 @dataclass(frozen=True, slots=True)
 class RemoteRepo:
-    """A Git repository elsewhere, cloned by the job's machine; with `from_dir` also what is not pushed yet.
+    """A Git remote, cloned by the job's machine. With `from_dir`, changes that are not pushed are sent too.
 
-    Initialize it once in a project before runs use it: `client.repos.init(repo)`.
+    Initialize the repo once in a project before runs use it: `client.repos.init(repo)`.
 
     Examples:
         >>> repo = RemoteRepo.from_url("https://example.com/team/project.git", repo_branch="main")
@@ -105,25 +114,25 @@ class RemoteRepo:
     repo_url: str
     """The remote's URL, without credentials."""
     repo_branch: str | None = None
-    """The branch."""
+    """The branch or tag; by default the remote's default branch."""
     repo_hash: str | None = None
-    """The commit; the newest of the branch without it."""
+    """The commit; by default the newest commit of the branch."""
     folder: Path | None = None
-    """The checkout of this machine, whose differences travel with the run."""
+    """The local checkout whose differences are sent with the run; None without one."""
     token: str | None = field(default=None, repr=False)
-    """What the URL had as its password."""
+    """The password that the URL contained; None without one."""
 
     @staticmethod
     def from_dir(repo_dir: str | os.PathLike[str]) -> "RemoteRepo":
-        """The remote of a checkout of this machine, at the newest of its commits that the remote has.
+        """Return the remote of a local checkout, at the newest commit that the remote has too.
 
-        What differs from that commit is sent with the run: commits that are not pushed, changed and untracked files.
+        Differences from that commit are sent with the run: unpushed commits, changed and untracked files.
 
         Args:
             repo_dir: a folder in the checkout.
 
         Raises:
-            ConfigurationError: it is no checkout, or none of its commits is known to be on its remote.
+            ConfigurationError: the folder is missing or not in a checkout, or no commit is known to be on the remote.
 
         Examples:
             >>> RemoteRepo.from_dir("/")
@@ -142,16 +151,16 @@ class RemoteRepo:
 
     @staticmethod
     def from_url(repo_url: str, repo_branch: str | None = None, repo_hash: str | None = None) -> "RemoteRepo":
-        """A remote by its URL.
+        """Return a remote by its URL.
 
         Args:
             repo_url: such as `https://example.com/team/project` or `git@example.com:team/project.git`.
-            repo_branch: the branch; its newest commit is used where no hash is given.
-            repo_hash: the commit.
+            repo_branch: the branch or tag; without `repo_hash`, its newest commit is used.
+            repo_hash: the commit: 7 to 64 hexadecimal digits.
 
         Raises:
             ValueError: neither branch nor hash is given.
-            ConfigurationError: the URL leads to no other machine, or branch or hash can be none.
+            ConfigurationError: the URL is not the URL of a remote, or the branch or hash is malformed.
 
         Examples:
             >>> RemoteRepo.from_url("git@example.com:team/project.git", repo_hash="0a1b2c3").repo_hash
@@ -167,13 +176,16 @@ class RemoteRepo:
 
     @property
     def repo_id(self) -> str:
-        """The same for every way to spell the remote's URL."""
+        """The repo's id: a hash of the remote's URL, the same for every spelling of it."""
         from dstack.api._git import identity_of
 
         return f"remote-{hashlib.sha256(identity_of(self.repo_url).encode()).hexdigest()[:16]}"
 
     def items(self) -> "Iterable[Item]":
-        """What differs in the checkout of this machine.
+        """Return the differences of the local checkout from the commit; none without a checkout.
+
+        Raises:
+            ConfigurationError: Git cannot compare them, or a submodule is not checked out.
 
         Examples:
             >>> list(RemoteRepo.from_url("https://example.com/team/project", "main").items())
@@ -186,7 +198,10 @@ class RemoteRepo:
         return _git.changes_since(_git.Checkout(self.folder, self.repo_url, self.repo_branch, self.repo_hash))
 
     def ref(self, root: str | None) -> "RepoRef":
-        """How a run refers to the repo, once the files with this root are sent.
+        """Return a run's reference to the repo.
+
+        Args:
+            root: the hash of the sent files; None if no files were sent.
 
         Examples:
             >>> RemoteRepo.from_url("https://example.com/team/project", "main").ref(None).branch
@@ -206,11 +221,11 @@ class RemoteRepo:
 
 
 class VirtualRepo:
-    """Files that a program makes, sent with a run.
+    """Files made by a program and sent with a run.
 
     Args:
-        repo_id: what tells it from others, such as `my-files`. Where it cannot stand in a URL, as `team/x`, or is long,
-            a hash of it goes to the server instead.
+        repo_id: a name for the repo, such as `my-files`. An id that does not fit in a URL, such as `team/x`, or is
+            longer than 200 characters is sent to the server as a hash.
 
     Examples:
         >>> repo = VirtualRepo(repo_id="my-files")
@@ -221,20 +236,20 @@ class VirtualRepo:
 
     def __init__(self, repo_id: str) -> None:
         self.repo_id = repo_id
-        """What tells it from others."""
+        """The repo's id."""
         self._files: dict[str, bytes] = {}
         self._folders: set[str] = set()
 
     def add_file(self, path: str, content: bytes | bytearray | memoryview) -> None:
-        """Add a file, in place of one of that path.
+        """Add a file, or replace the file of that path.
 
         Args:
-            path: where in the job's folder; relative, and never out of it.
+            path: the file's path, relative to the job's working folder and inside it.
             content: the file's bytes.
 
         Raises:
-            ValueError: the path is absolute, leads out of the folder, or cannot be a file beside those added before.
-            TypeError: the content is no bytes.
+            ValueError: the path is absolute, leaves the folder, or conflicts with a file added before.
+            TypeError: the content is not bytes.
 
         Examples:
             >>> VirtualRepo("x").add_file("../out", b"")
@@ -261,10 +276,10 @@ class VirtualRepo:
 
         Args:
             package: the package, or its name.
-            path: the file, relative to the package's folder.
+            path: the file's path, relative to the package's folder.
 
         Raises:
-            ValueError: the path leads out of the package, or there is no such file.
+            ValueError: the path leaves the package, or the file is missing.
 
         Examples:
             >>> repo = VirtualRepo("x")
@@ -285,7 +300,7 @@ class VirtualRepo:
         self.add_file(path, source.read_bytes())
 
     def items(self) -> "Iterable[Item]":
-        """The files to send.
+        """Return the files to send.
 
         Examples:
             >>> list(VirtualRepo("x").items())
@@ -296,7 +311,10 @@ class VirtualRepo:
         return [Item(path, content) for path, content in self._files.items()]
 
     def ref(self, root: str | None) -> "RepoRef":
-        """How a run refers to the repo, once the files with this root are sent.
+        """Return a run's reference to the repo.
+
+        Args:
+            root: the hash of the sent files; None if no files were sent.
 
         Examples:
             >>> VirtualRepo("x").ref(None).id

@@ -1,4 +1,4 @@
-"""One run, and what can be done with it."""
+"""One run, and the operations on it."""
 
 import os
 import shlex
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Run(RunReadings):
-    """One run. What it shows is as of the last `refresh`, `attach` or `logs`.
+    """One run. Its properties are as of the last `refresh`, `attach` or `logs`.
 
     Examples:
         >>> from dstack.api import Client, Task
@@ -45,7 +45,7 @@ class Run(RunReadings):
         self._reserved = reserved
 
     def refresh(self) -> None:
-        """Fetch what the server knows now.
+        """Fetch the run's current state from the server.
 
         Raises:
             ResourceNotExistsError: the run was deleted.
@@ -58,7 +58,11 @@ class Run(RunReadings):
         self._fetch()
 
     def changes(self) -> Iterator["Run"]:
-        """Yield this run now and after each change, until it has ended. Waits on the server's events, never polls.
+        """Yield this run now and after each change, until it has ended. Waits for the server's events and never polls.
+
+        Raises:
+            ResourceNotExistsError: the run was deleted.
+            ServerUnreachableError: the server did not answer for five minutes.
 
         Examples:
             >>> from dstack.api import Client, Task
@@ -87,19 +91,20 @@ class Run(RunReadings):
         """Wait until the job runs, then open an SSH tunnel, forward its ports and make `ssh <run>` work.
 
         Args:
-            ssh_identity_file: an ed25519 private key; the client's own without it.
-            bind_address: where to listen for the forwarded ports; `localhost` without it.
-            ports_overrides: other local ports, such as `["8001:80"]`.
-            replica_num, job_num: which replica, and which node of it.
+            ssh_identity_file: an ed25519 private key; by default the client's own key.
+            bind_address: the local address of the forwarded ports; by default `localhost`.
+            ports_overrides: local ports that replace those of the configuration, such as `["8001:80"]`.
+            replica_num: the number of the replica, from 0.
+            job_num: the number of the node in that replica, from 0.
 
         Returns:
-            True with `ports` filled while the job runs. Else whether the run went well, or the attempt that was over
-            before the tunnel was open; `attach` may then be called for the next one.
+            True once the tunnel is open; `ports` is then set. If the run or the attempt ended first: whether that
+            one succeeded. After an attempt that ended, call `attach` again for the next one.
 
         Raises:
             ResourceNotExistsError: the run has no such job.
-            PortUsedError: a local port cannot be used; says why.
-            SSHError: the tunnel could not be opened; says why.
+            PortUsedError: a local port is in use or not permitted.
+            SSHError: the tunnel could not be opened.
 
         Examples:
             >>> from dstack.api import Client, Task
@@ -140,19 +145,23 @@ class Run(RunReadings):
     ) -> int:
         """Run a command inside a running job, with this process's standard input, output and error output.
 
-        It needs no `attach`. In the main thread, SIGINT and SIGTERM go to the command, and a second SIGINT leaves it.
+        Works without `attach`. In the main thread, SIGINT and SIGTERM are sent to the command. A second SIGINT ends
+        the wait for it.
 
         Args:
-            command: the program and its arguments, which arrive just so; `["sh", "-c", "…"]` for a shell's line.
-            has_terminal: whether the command gets a terminal: this process's own, where it has one.
-            ssh_identity_file, replica_num, job_num: as for `attach`.
+            command: the program and its arguments, passed on unchanged; use `["sh", "-c", "…"]` for a shell command.
+            has_terminal: whether the command gets a terminal: this process's own terminal if it has one.
+            ssh_identity_file: an ed25519 private key; by default the client's own key.
+            replica_num: the number of the replica, from 0.
+            job_num: the number of the node in that replica, from 0.
 
         Returns:
-            The command's exit code: 127 where there is no such program, 128 + n after signal n.
+            The command's exit code: 127 if the program is missing, 128 + n after signal n.
 
         Raises:
-            ResourceNotExistsError, ClientError: there is no such job, or it does not run.
-            SSHError: there is no connection to it; says why.
+            ResourceNotExistsError: the run has no such job.
+            ClientError: the job does not run.
+            SSHError: the connection could not be opened, or was lost.
 
         Examples:
             >>> from dstack.api import Client, Task
@@ -178,7 +187,7 @@ class Run(RunReadings):
         return _exec.execute(access, key, shlex.join(command), _exec.Ends(), has_terminal=has_terminal)
 
     def detach(self) -> None:
-        """Close the tunnel and undo what `attach` did; harmless where nothing is attached.
+        """Close the tunnel and undo the other effects of `attach`. Does nothing if the run is not attached.
 
         Examples:
             >>> from dstack.api import Client, Task
@@ -194,10 +203,13 @@ class Run(RunReadings):
             attachment.close()
 
     def stop(self, abort: bool = False) -> None:
-        """End the run, and detach.
+        """Stop the run and detach. Returns before the run has ended.
 
         Args:
-            abort: end it at once, without the time to clean up that SIGTERM gives.
+            abort: whether to end the run at once, without a grace period after SIGTERM.
+
+        Raises:
+            ResourceNotExistsError: the run was deleted.
 
         Examples:
             >>> from dstack.api import Client, Task
@@ -212,7 +224,7 @@ class Run(RunReadings):
         self.detach()
 
     def _grant(self, key: Identity, replica: int, node: int) -> AccessView:
-        """Have the job's machine let the key in."""
+        """Authorize the key for the job."""
         body = GrantAccess(public_key=key.public_key, replica=replica, node=node)
         access: AccessView = self._context.transport.call(
             routes.GRANT_ACCESS, body, project=self._context.project, run=self.id
@@ -220,8 +232,8 @@ class Run(RunReadings):
         return access
 
     def _runs_again(self, replica: int, node: int) -> bool:
-        """Wait until the job runs, perhaps in another attempt; False where the run has ended before."""
-        here = Run(self._context, self._view)  # this one may be followed in another thread
+        """Wait until the job runs, in this or a later attempt; return False if the run has ended."""
+        here = Run(self._context, self._view)  # another thread may follow this object
         here._fetch()
         for _ in here.changes():
             job = here._job(replica, node)
@@ -254,10 +266,9 @@ class Run(RunReadings):
         )
 
     def _open(self, wish: "Wish", replica: int, node: int) -> bool:
-        """Whether the way in is open; False where the job ended before it was.
+        """Open the tunnel; return False if the job ended first.
 
-        The host knows of the end a moment before the server does, so who is refused while the job seems to run asks
-        once more.
+        The host knows of the job's end before the server. So a refusal is retried once if the job seems to run.
         """
         from dstack.api._attach import open_attachment
 

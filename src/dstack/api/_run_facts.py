@@ -1,4 +1,4 @@
-"""What a run is, as the server last said, and how this process is attached to it."""
+"""The state of a run as last fetched, and of this process's attachment to it."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -16,11 +16,11 @@ HOUR_S = 3600
 MACHINE_REASONS = frozenset(
     {JobReason.NO_CAPACITY, JobReason.INTERRUPTED, JobReason.INSTANCE_UNREACHABLE, JobReason.HOST_ERROR}
 )
-"""Why an attempt ends that its machine is to blame for, or the lack of one."""
+"""Reasons for which a machine, or the lack of one, ends an attempt."""
 
 
 class RunFacts:
-    """All that a run shows without asking the server."""
+    """The properties of a run, read without a request."""
 
     def __init__(self, view: RunView) -> None:
         self._view = view
@@ -31,7 +31,7 @@ class RunFacts:
 
     @property
     def id(self) -> str:
-        """Unique for ever, while a name may be used again."""
+        """The run's id. It is unique, while a name may be used again."""
         return self._view.id
 
     @property
@@ -41,56 +41,59 @@ class RunFacts:
 
     @property
     def view(self) -> RunView:
-        """All that the server says about the run."""
+        """The run as the server last returned it, with all jobs and attempts."""
         return self._view
 
     @property
     def status(self) -> RunStatus:
-        """Where the run is in its life."""
+        """The run's status."""
         return self._view.status
 
     @property
     def backend(self) -> BackendType | None:
-        """Where it runs; None before it is known."""
+        """The backend of the run's first job; None before the job has an instance."""
         return BackendType(self._instance.backend) if self._instance else None
 
     @property
     def hostname(self) -> str | None:
-        """The host it runs on; None before it is known."""
+        """The name or address of the first job's host; None before it is known."""
         return self._instance.hostname if self._instance else None
 
     @property
     def ports(self) -> dict[int, int] | None:
-        """Container port to local port while attached, else None."""
+        """Container port to local port while attached; otherwise None."""
         return dict(self._attachment.ports) if self._attachment else None
 
     @property
     def ssh_host(self) -> str | None:
-        """What `ssh` calls the job while attached, else None."""
+        """The name of the job for `ssh` while attached; otherwise None."""
         return self._attachment.host_name if self._attachment else None
 
     @property
     def editor_url(self) -> str | None:
-        """While attached to a dev environment: the link that opens it in its editor, else None."""
+        """The link that opens a dev environment in its editor while attached; otherwise None."""
         ide = self._view.spec["configuration"].get("ide")
         return self._attachment.editor_url(ide) if self._attachment and ide else None
 
     @property
     def service_url(self) -> str | None:
-        """Where a service is published; None while it is not."""
+        """The URL of a service; None while the service is not published."""
         return self._view.service_url
 
     @property
     def service_model(self) -> str | None:
-        """What the model behind a service is named by; None where there is none."""
+        """The name of the service's model; None for a service without a model."""
         return self._view.service_model
 
     @property
     def exit_code(self) -> int | None:
-        """0 where all went well, else that of the job that failed first; None before the end and where nobody knows."""
+        """0 if all jobs succeeded, otherwise the exit code of the first job that failed.
+
+        None before the end of the run, and if no exit code is known.
+        """
         if not self.status.is_finished():
             return None
-        if self.status is RunStatus.DONE:  # jobs that were ended with it may have other codes
+        if self.status is RunStatus.DONE:  # jobs that ended because the run was done may have other codes
             return 0
         failed = [job for job in self._view.jobs if job.exit_code]
         if not failed:
@@ -99,24 +102,27 @@ class RunFacts:
         def rank(job: JobView) -> tuple[object, ...]:
             was_ended = (
                 job.reason is JobReason.SERVER
-            )  # with the one that failed, and maybe before its last output came
+            )  # the server ended it because of the failed job, perhaps before that job's last output was stored
             return was_ended, job.finished_at is None, job.finished_at, job.replica, job.node
 
         return min(failed, key=rank).exit_code
 
     @property
     def reason(self) -> str | None:
-        """Why it is ending or has ended, as a word such as `stopped_by_user`."""
+        """The reason why the run is ending or has ended, such as `stopped_by_user`; None before."""
         return self._view.reason
 
     @property
     def detail(self) -> str:
-        """For people: why it ended, or what it waits for."""
+        """A text for people: why the run ended, or what it waits for."""
         return self._view.detail
 
     @property
     def cost(self) -> float:
-        """The price of what its jobs used so far, in US dollars: all attempts, each from its start to its end."""
+        """The cost of the run so far, in US dollars.
+
+        Sums all attempts of all jobs: each costs its instance's price from its start to its end.
+        """
         now = SystemClock().now()
         return sum(
             price * ((finished_at or now) - started_at).total_seconds() / HOUR_S
@@ -140,9 +146,9 @@ class RunFacts:
         return 0 if job is None else job.attempt - (not job.status.is_finished())
 
     def _own_end(self, replica: int, node: int, *, after: int) -> JobStatus | None:
-        """Return the status of the latest attempt after number `after` that ended by itself; None where none has.
+        """Return the status of the latest attempt after number `after` that ended by itself; None without one.
 
-        An attempt that its machine ended does not count: the next one takes its place.
+        An attempt that ended because of its machine does not count: the next attempt replaces it.
         """
         job = self._job(replica, node)
         attempts: list[JobView | AttemptView] = [] if job is None else [job, *reversed(job.earlier)]
@@ -160,7 +166,7 @@ class RunFacts:
 
 
 def _use_of(attempt: JobView | AttemptView) -> tuple[datetime | None, datetime | None, float | None]:
-    """Return from when to when an attempt ran, and the price of its instance by the hour."""
+    """Return the start and end of an attempt, and the price of its instance in US dollars an hour."""
     if isinstance(attempt, AttemptView):
         return attempt.started_at, attempt.finished_at, attempt.price
     price = None if attempt.instance is None else attempt.instance.price

@@ -1,4 +1,4 @@
-"""What a run prints and uses, read from the server."""
+"""The logs and metrics of a run, read from the server."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from dstack.protocol.views import JobView, MetricsView, RunView
 
 
 class RunReadings(RunFacts):
-    """What a run prints and uses, read from the server."""
+    """The part of `Run` that reads logs and metrics from the server."""
 
     def __init__(self, context: Context, view: RunView) -> None:
         super().__init__(view)
@@ -25,22 +25,25 @@ class RunReadings(RunFacts):
         replica_num: int = 0,
         job_num: int = 0,
     ) -> Iterator[bytes]:
-        """Yield what the job prints, from the start (or `start_time`) and on until the run has ended.
+        """Yield the job's output from the start (or `start_time`) until the run has ended.
 
-        Every byte comes once and in order, across broken connections and restarts of the server. Where a job has
-        printed more than is kept (10 GB, unless the server's settings say otherwise), the oldest output is lost, and a
-        line `[dstack: … of output before this line are lost: …]` stands in its place.
+        Every byte comes once and in order, across broken connections and restarts of the server. The server keeps
+        10 GB of output a job, unless its settings differ. If a job prints more, the oldest output is dropped, and a
+        line that begins with `[dstack:` reports the dropped amount.
 
         Args:
-            start_time: leave out what was printed before; without a time zone it is local time.
-            diagnose: the agent's own log about the job instead.
-            replica_num: which replica.
-            job_num: which node of it.
+            start_time: leave out output printed before this time; without a time zone it is local time.
+            diagnose: whether to read the agent's log about the job instead of the job's output.
+            replica_num: the number of the replica, from 0.
+            job_num: the number of the node in that replica, from 0.
+
+        Returns:
+            An iterator of chunks of any size, in bytes as the job printed them.
 
         Raises:
-            ConfigurationError: `start_time` is out of the calendar.
+            ConfigurationError: `start_time` is outside the calendar.
             ResourceNotExistsError: the run has no such job, or was deleted.
-            ServerUnreachableError: the server is away for minutes.
+            ServerUnreachableError: the server did not answer for five minutes.
 
         Examples:
             >>> from dstack.api import Client, Task
@@ -58,16 +61,19 @@ class RunReadings(RunFacts):
         replica_num: int = 0,
         job_num: int = 0,
     ) -> Iterator[bytes]:
-        """Yield what one attempt of the job prints, until that attempt has ended.
+        """Yield the output of one attempt of the job, until that attempt has ended.
 
         Args:
-            attempt: 1 is the first.
-            start_time, diagnose, replica_num, job_num: as for `logs`.
+            attempt: the number of the attempt, from 1.
+            start_time: leave out output printed before this time; without a time zone it is local time.
+            diagnose: whether to read the agent's log about the job instead of the job's output.
+            replica_num: the number of the replica, from 0.
+            job_num: the number of the node in that replica, from 0.
 
         Raises:
-            ConfigurationError: `start_time` is out of the calendar.
+            ConfigurationError: `start_time` is outside the calendar.
             ResourceNotExistsError: the run has no such job or attempt, or was deleted.
-            ServerUnreachableError: the server is away for minutes.
+            ServerUnreachableError: the server did not answer for five minutes.
 
         Examples:
             >>> from dstack.api import Client, Task
@@ -92,21 +98,22 @@ class RunReadings(RunFacts):
         return self._log(reader, replica_num, job_num)
 
     def metrics(self, start_time: datetime | None = None, replica_num: int = 0, job_num: int = 0) -> MetricsView:
-        """What a job of the run used: CPU, memory and its GPUs, a point each ten seconds and the first ones sooner.
+        """Return the CPU, memory and GPU usage of a job: a point every ten seconds, and more often at first.
 
-        The last hour of a job is kept, and seven days longer once it has ended. A job that was tried again is shown as
-        of its latest attempt.
+        The server keeps the last hour of a job, for seven days after its end. After a retry, the points are those of
+        the latest attempt.
 
         Args:
-            start_time: only what came later; without a time zone it is local time.
-            replica_num: which replica.
-            job_num: which node of it.
+            start_time: leave out points before this time; without a time zone it is local time.
+            replica_num: the number of the replica, from 0.
+            job_num: the number of the node in that replica, from 0.
 
         Returns:
-            `points`, in order, each with `at`, `cpu_cores`, `memory_mib` and `gpus`; and as `cpu_cores`, `memory_mib`
-            and `gpus` what the job can use at most. What cannot be told is None.
+            `points`, in order, each with `at`, `cpu_cores`, `memory_mib` and `gpus`. The view's own `cpu_cores`,
+            `memory_mib` and `gpus` are the job's limits. Unknown values are None.
 
         Raises:
+            ConfigurationError: `start_time` is outside the calendar.
             ResourceNotExistsError: the run has no such job, or was deleted.
 
         Examples:
@@ -136,7 +143,7 @@ class RunReadings(RunFacts):
         yield from reader.follow(self._view)
 
     def _check_job(self, replica: int, node: int) -> None:
-        """Raise where the run has no such job, by what the server says now if need be; replicas come and go."""
+        """Raise if the run has no such job. Fetches the run before: the number of replicas may have changed."""
         if self._view.jobs and self._job(replica, node) is None:
             self._fetch()
         self._wanted_job(replica, node)

@@ -1,4 +1,4 @@
-"""Runs: planning, submitting and finding them."""
+"""The runs of a project: plan, submit, find and delete them."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ PAGE_RUNS = 100
 
 
 class RunCollection:
-    """Operations with runs.
+    """The runs of one project.
 
     Examples:
         >>> from dstack.api import Client
@@ -40,7 +40,10 @@ class RunCollection:
         self._context = context
 
     def get(self, run_name: str) -> Run | None:
-        """The latest run of that name (or the run of that id), or None.
+        """Return a run, or None if it is missing.
+
+        Args:
+            run_name: the run's name, or its id. Of several runs with one name, the latest is returned.
 
         Examples:
             >>> from dstack.api import Client, Task
@@ -74,23 +77,26 @@ class RunCollection:
         run_name: str | None = None,
         reserve_ports: bool = True,
     ) -> Run:
-        """Submit a run and return at once. An argument wins over the same field of the configuration.
+        """Submit a run and return at once. An argument overrides the same field of the configuration.
 
         Args:
-            configuration: what to run.
-            configuration_path: the file it comes from, for people to see.
-            repo: the files it needs; None for none.
-            backends: where it may run.
-            regions: in which regions.
-            instance_types: on which types of instances.
-            resources: what it needs.
+            configuration: a task, service or dev environment.
+            configuration_path: the path of the configuration's file, shown with the run.
+            repo: the run's files; by default the run has none.
+            backends: the backends that may be used; by default any.
+            regions: the regions that may be used; by default any.
+            instance_types: the instance types that may be used; by default any.
+            resources: the required CPUs, memory, disk and GPUs.
             spot_policy: `spot`, `on-demand` or `auto`.
-            retry_policy: when to try again.
-            max_duration: the longest time it may run, in seconds or as `2h`.
-            max_price: the highest price, in dollars an hour.
-            working_dir: where in the files its commands start.
-            run_name: its name; without it the configuration's, or a random one.
-            reserve_ports: take the local ports first, so that one in use is known before anything is created.
+            retry_policy: when to submit a failed run again; True for all events within an hour.
+            max_duration: the longest time that a job may run, in seconds or as `2h`.
+            max_price: the highest price of an instance, in US dollars an hour.
+            working_dir: the folder in which the commands start, relative to the run's files.
+            run_name: the run's name; by default the configuration's name, or a random one.
+            reserve_ports: whether to bind the local ports first, so that a port in use is found before the run exists.
+
+        Returns:
+            The submitted run.
 
         Examples:
             >>> from dstack.api import Client, Task
@@ -99,9 +105,11 @@ class RunCollection:
             b'hello\\n'
 
         Raises:
-            ConfigurationError: something in it cannot work.
-            PortUsedError: a local port cannot be had; nothing was created.
+            ConfigurationError: the configuration or an argument is invalid.
+            PortUsedError: a local port is in use or not permitted; nothing was created.
             ResourceExistsError: a run of that name is active.
+            NoCapacityError: no machine fits, with the reasons.
+            RepoDoesNotExistError: the remote repo is not initialized in the project.
         """
         options = Options(
             configuration_path=configuration_path,
@@ -121,17 +129,18 @@ class RunCollection:
     def get_plan(
         self, configuration: "RunConfiguration", repo: "Repo | None" = None, **options: Unpack[Options]
     ) -> RunPlan:
-        """What `submit` with the same arguments would do: the offers, best first, and why other machines do not fit.
+        """Return the plan of a submit: the offers that fit, cheapest first, and why other machines do not fit.
 
-        Where a run of that name is active, also what differs from it.
+        If a run of that name is active, the plan also has the differences from it. Nothing is created.
 
         Args:
-            configuration: what to run.
-            repo: the files it needs.
-            options: as for `submit`, and `profile`, which counts where neither they nor the configuration say anything.
+            configuration: a task, service or dev environment.
+            repo: the run's files; by default the run has none.
+            options: as for `submit`; also `profile`, whose fields apply where neither options nor configuration set
+                them.
 
         Raises:
-            ConfigurationError: something in it cannot work.
+            ConfigurationError: the configuration or an option is invalid.
 
         Examples:
             >>> from dstack.api import Client, Task
@@ -150,17 +159,20 @@ class RunCollection:
         reserve_ports: "bool | _ports.Reservation" = True,
         progress: "Progress | None" = None,
     ) -> Run:
-        """Do what was planned: submit the run, or change the active one where that can be done while it goes on.
+        """Execute a plan: submit the run, or update the active run if all changes can be made in place.
 
         Args:
-            plan: what `get_plan` gave.
-            repo: the files it needs, where the plan was made without.
-            reserve_ports: take the local ports first; or those that are taken already.
-            progress: told the bytes of the files that are there by now, and all bytes.
+            plan: the plan from `get_plan`.
+            repo: the run's files, if the plan was made without them.
+            reserve_ports: whether to bind the local ports first; or ports that are bound already.
+            progress: called with the number of bytes on the server so far and the number of all bytes.
+
+        Returns:
+            The submitted or updated run.
 
         Raises:
-            ConfigurationError, PortUsedError: as `submit`.
-            ResourceExistsError: the run of that name is active and cannot go on with the changes.
+            ConfigurationError, PortUsedError, NoCapacityError: as for `submit`.
+            ResourceExistsError: a run of that name is active, and a change needs a new start.
 
         Examples:
             >>> from dstack.api import Client, Task
@@ -184,7 +196,16 @@ class RunCollection:
         profile: "Profile | None" = None,
         configuration_path: str | os.PathLike[str] | None = None,
     ) -> RunPlan:
-        """The later spelling of `get_plan`.
+        """Return the plan of a submit; a later spelling of `get_plan`.
+
+        Args:
+            configuration: a task, service or dev environment.
+            repo: the run's files; by default the run has none.
+            profile: fields that apply where the configuration does not set them.
+            configuration_path: the path of the configuration's file, shown with the run.
+
+        Raises:
+            ConfigurationError: as for `get_plan`.
 
         Examples:
             >>> from dstack.api import Client, Task
@@ -194,7 +215,15 @@ class RunCollection:
         return self.get_plan(configuration, repo, profile=profile, configuration_path=configuration_path)
 
     def apply_plan(self, run_plan: RunPlan, repo: "Repo | None" = None, reserve_ports: bool = True) -> Run:
-        """The later spelling of `exec_plan`.
+        """Execute a plan; a later spelling of `exec_plan`.
+
+        Args:
+            run_plan: the plan from `get_run_plan`.
+            repo: the run's files, if the plan was made without them.
+            reserve_ports: whether to bind the local ports first.
+
+        Raises:
+            ConfigurationError, PortUsedError, NoCapacityError, ResourceExistsError: as for `exec_plan`.
 
         Examples:
             >>> from dstack.api import Client, Task
@@ -212,7 +241,17 @@ class RunCollection:
         configuration_path: str | os.PathLike[str] | None = None,
         reserve_ports: bool = True,
     ) -> Run:
-        """`get_run_plan` and `apply_plan` in one.
+        """Plan a run and execute the plan: `get_run_plan` and `apply_plan` in one call.
+
+        Args:
+            configuration: a task, service or dev environment.
+            repo: the run's files; by default the run has none.
+            profile: fields that apply where the configuration does not set them.
+            configuration_path: the path of the configuration's file, shown with the run.
+            reserve_ports: whether to bind the local ports first.
+
+        Raises:
+            ConfigurationError, PortUsedError, NoCapacityError, ResourceExistsError: as for `exec_plan`.
 
         Examples:
             >>> from dstack.api import Client, Task
@@ -225,9 +264,12 @@ class RunCollection:
     def delete(self, run_name: str) -> None:
         """Delete a finished run with its events and logs.
 
+        Args:
+            run_name: the run's name or id.
+
         Raises:
-            ResourceNotExistsError: there is no such run.
-            InvalidRequestError: it has not finished.
+            ResourceNotExistsError: the run is missing.
+            InvalidRequestError: the run has not finished.
 
         Examples:
             >>> from dstack.api import Client, Task
@@ -242,7 +284,7 @@ class RunCollection:
         self._context.transport.call(routes.DELETE_RUN, project=self._context.project, run=run_name)
 
     def _changed_files(self, draft: Draft, repo: "Repo | None", current: RunView | None) -> list[ChangeView]:
-        """Whether the active run has other files."""
+        """Return the change of files against the active run, in a list that is empty without one."""
         if current is None:
             return []
         asked = self._context.repos.planned(repo, draft.files, draft.folder)
@@ -288,7 +330,10 @@ class RunCollection:
         return Run(self._context, view, reserved)
 
     def list(self, all: bool = False) -> list[Run]:
-        """Unfinished runs, newest first, or the last finished one where there are none; with `all` every run.
+        """Return the unfinished runs, newest first; if all have finished, the last one.
+
+        Args:
+            all: whether to return finished runs too.
 
         Examples:
             >>> from dstack.api import Client, Task
@@ -309,7 +354,7 @@ class RunCollection:
 
 
 def _of_files(repo: Mapping[str, Any]) -> str | None:
-    """Which files a run has, for people."""
+    """Describe the files of a run for people; None if it has none."""
     if not repo:
         return None
     commit = f"{repo['url']} at {repo.get('hash') or repo.get('branch') or 'HEAD'}" if repo.get("url") else ""

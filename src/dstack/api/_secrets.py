@@ -1,4 +1,4 @@
-"""Secrets of a project, to which configurations refer as `${{ secrets.NAME }}`."""
+"""Secrets of a project. Configurations refer to them as `${{ secrets.NAME }}`."""
 
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 class SecretCollection:
-    """Operations with secrets. Values are kept encrypted, and given to jobs alone.
+    """The secrets of one project. The server stores their values encrypted.
 
     Examples:
         >>> from dstack.api import Client
@@ -24,15 +24,15 @@ class SecretCollection:
         self._project = project
 
     def set(self, name: str, value: str) -> None:
-        """Keep a secret, in place of an earlier one of that name.
+        """Store a secret. Replaces the secret of that name, if there is one.
 
         Args:
-            name: letters, digits, `-` and `_`, no digit first.
-            value: any text.
+            name: the secret's name: letters, digits, `-` and `_`, beginning with a letter or `_`.
+            value: a text of at most 50,000 characters.
 
         Raises:
-            InvalidRequestError: the name is none.
-            ConfigurationError: the value is no text, or too long. The value is not shown.
+            InvalidRequestError: the name is invalid.
+            ConfigurationError: the value is not text, or too long. The message does not show the value.
 
         Examples:
             >>> from dstack.api import Client
@@ -54,11 +54,14 @@ class SecretCollection:
         self._transport.call(routes.SET_SECRET, request, project=self._project, secret=name)
 
     def get(self, name: str) -> str:
-        """The value of a secret. For admins and managers of the project.
+        """Return the value of a secret. Only admins and managers of the project may read it.
+
+        Args:
+            name: the secret's name.
 
         Raises:
-            ResourceNotExistsError: there is none of that name.
-            ForbiddenError: the caller may not see it.
+            ResourceNotExistsError: the secret is missing.
+            ForbiddenError: the caller is neither an admin nor a manager of the project.
 
         Examples:
             >>> from dstack.api import Client
@@ -74,7 +77,7 @@ class SecretCollection:
         return reply.value or ""
 
     def list(self) -> "list[SecretView]":
-        """The names of all secrets, and when each was last set.
+        """Return all secrets of the project, without values: `name`, and `updated_at`, the time of the last change.
 
         Examples:
             >>> from dstack.api import Client
@@ -90,10 +93,13 @@ class SecretCollection:
         return reply.secrets
 
     def delete(self, name: str) -> None:
-        """Forget a secret.
+        """Delete a secret.
+
+        Args:
+            name: the secret's name.
 
         Raises:
-            ResourceNotExistsError: there is none of that name.
+            ResourceNotExistsError: the secret is missing.
 
         Examples:
             >>> from dstack.api import Client

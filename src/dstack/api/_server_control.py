@@ -1,4 +1,4 @@
-"""The server of a data folder, from outside: whether it runs, how to end it, and how to start it again."""
+"""Control of a data folder's server from another process: find it, stop it, restart it."""
 
 import json
 import os
@@ -25,28 +25,28 @@ RUNS_PER_PAGE = 100
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that lives."""
+    """A running server."""
 
     pid: int
     data_dir: Path
     embedded: bool
-    """Whether it was started in the background by a command that needed it."""
+    """Whether a command that needed it started it in the background."""
     url: str | None
-    """None for one that is only starting."""
+    """The server's URL; None while it starts."""
     version: str | None
     since: datetime | None
     active_runs: int | None
-    """None where the server does not answer."""
+    """The number of unfinished runs; None if the server does not answer."""
     active_jobs: int | None
 
 
 def find(data_dir: Path) -> Running | None:
-    """The server that serves a data folder; None where none does. Takes seconds where it does not answer."""
+    """Return the server of a data folder; None if none runs. Takes up to 5 seconds if the server does not answer."""
     holder, about = _read(data_dir / "server.lock"), _read(data_dir / "server.json")
     pid = holder.get("pid")
     if not _places.is_locked(data_dir / "server.lock") or not isinstance(pid, int):
         return None
-    if about.get("pid") != pid:  # of the one before it
+    if about.get("pid") != pid:  # the file is the previous server's
         return Running(pid, data_dir, bool(holder.get("embedded")), None, None, None, None, None)
     runs = _active_runs(str(about["url"]), str(about["token"]))
     jobs = None if runs is None else sum(not job.status.is_finished() for run in runs for job in run.jobs)
@@ -82,7 +82,7 @@ def _active_runs(url: str, token: str) -> list[RunView] | None:
 
 
 def _runs_of(transport: Transport, project: str) -> Iterator[RunView]:
-    """The unfinished runs of a project."""
+    """Yield the unfinished runs of a project."""
     before = None
     while True:
         query = {"limit": RUNS_PER_PAGE, "before": before}
@@ -94,10 +94,10 @@ def _runs_of(transport: Transport, project: str) -> Iterator[RunView]:
 
 
 def stop(running: Running) -> None:
-    """End a server in good order, and wait until it has ended. Its jobs go on.
+    """Shut a server down, and wait until it has ended. Its jobs keep running.
 
     Raises:
-        ConfigurationError: it is another user's, or does not end.
+        ConfigurationError: the server belongs to another user, or does not end within a minute.
     """
     try:
         handle = os.pidfd_open(running.pid)
@@ -124,11 +124,11 @@ def stop(running: Running) -> None:
 
 
 def restart(running: Running) -> None:
-    """End an embedded server and start it again, at the same port where that is still free.
+    """Stop an embedded server and start it again, at the same port if that is still free.
 
     Raises:
-        ConfigurationError: it was started by hand, and stays as it is; or it does not end.
-        ServerUnreachableError: it does not start again; says why.
+        ConfigurationError: the server was started by hand and is left running; or it does not end.
+        ServerUnreachableError: the server does not start again.
     """
     if not running.embedded:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Where the server is: an address that was given, or the embedded server, which is started where it is missing."""
+"""The address of the server: a configured one, or that of the embedded server."""
 
 import json
 from dataclasses import dataclass, field
@@ -12,41 +12,41 @@ LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def is_loopback(url: str) -> bool:
-    """Whether the URL is of this very machine."""
+    """Whether the URL's host is this machine."""
     return urlsplit(url).hostname in LOOPBACK_HOSTS
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A server's URL, without a slash at its end, and the token that it knows this user by."""
+    """A server's URL, without a slash at its end, and this user's token."""
 
     url: str
     token: str = field(repr=False)
 
 
 class Server(Protocol):
-    """What a transport asks for an address."""
+    """The interface by which a transport finds a server's address."""
 
     def find(self) -> Address:
-        """The server's address, good to send a request to.
+        """Return the server's address.
 
         Raises:
-            ServerUnreachableError: there is none, and none could be started.
+            ServerUnreachableError: no server runs, and none could be started.
         """
         ...
 
     def is_own(self) -> bool:
-        """Whether it is a server of this very user, on this machine."""
+        """Return whether the server is this user's own, on this machine."""
         ...
 
     def lost(self, address: Address) -> bool:
-        """Told that nobody answers at `address`; returns whether `find` may now have a better answer."""
+        """Record that no server answers at `address`. Returns whether `find` may now return another address."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FixedServer:
-    """A server that somebody else runs, at an address from an argument, the environment or the configuration file."""
+    """A server at an address from an argument, the environment or the configuration file."""
 
     address: Address
 
@@ -54,7 +54,7 @@ class FixedServer:
         return self.address
 
     def is_own(self) -> bool:
-        # A loopback address may be a tunnel's: another machine's, which knows nothing of the folders of this one.
+        # A loopback address may be a tunnel to another machine, which has none of this machine's folders.
         own = announced(_places.server_folder())
         return own is not None and is_loopback(self.address.url) and _port(own.url) == _port(self.address.url)
 
@@ -63,10 +63,10 @@ class FixedServer:
 
 
 def announced(folder: Path) -> Address | None:
-    """Return what the server that owns a data folder of this user says of itself; None where none lives there."""
+    """Return the address that a data folder's server has written there; None if no server runs."""
     try:
         if not _places.is_locked(folder / "server.lock"):
-            return None  # its process may be another program's by now, and so may its port
+            return None  # by now, its process id and its port may be another program's
         state = json.loads((folder / "server.json").read_text(encoding="utf-8"))
         return Address(state["url"], state["token"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""What makes a plain `ssh <run>` work: one line in `~/.ssh/config`, the rest in our own files in `~/.dstack/ssh`."""
+"""The OpenSSH configuration for `ssh <run>`: one line in `~/.ssh/config`, the rest in files in `~/.dstack/ssh`."""
 
 import logging
 import os
@@ -16,14 +16,14 @@ logger = logging.getLogger("dstack.api")
 INCLUDE = "Include ~/.dstack/ssh/config"
 HOSTS_FILE = Path("/etc/hosts")
 INCLUDES_MAX = 4
-"""How deep files include each other that are looked into."""
+"""The deepest level of included files that is searched."""
 CIPHERS = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr"
-"""OpenSSH would take ChaCha20 first, by which a forward is half as fast."""
+"""AES first: OpenSSH prefers ChaCha20, with which a forward is half as fast."""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One way in, as OpenSSH's client is told of it."""
+    """An entry for one job in OpenSSH's configuration."""
 
     name: str
     hostname: str
@@ -34,11 +34,11 @@ class Host:
 
     @property
     def alias(self) -> str:
-        """The name under which the host key is known; ports are used again by other hosts, this is not."""
+        """The name of the host key. Unlike a port, it is never used again by another host."""
         return f"dstack-{self.user}"
 
     def block(self) -> str:
-        """The lines in the configuration file."""
+        """Return the lines for the configuration file."""
         return (
             f"Host {self.name}\n"
             f"  HostName {self.hostname}\n"
@@ -54,7 +54,7 @@ class Host:
 
 
 def add(host: Host) -> None:
-    """Make `ssh <name>` work, replacing what there was of that name."""
+    """Write a host's entry, so that `ssh <name>` works. Replaces the entry of that name."""
     with _places.locked(_places.private_folder(_places.home() / "ssh") / "lock"):
         _replace_block(host.name, host.block())
         _replace_known_host(host.alias, f"{host.alias} {host.host_key.strip()}\n")
@@ -65,7 +65,7 @@ def add(host: Host) -> None:
 
 
 def remove(host: Host) -> None:
-    """Forget the host, if it is still the one of its name."""
+    """Remove a host's entry, unless another host has replaced it."""
     with _places.locked(_places.private_folder(_places.home() / "ssh") / "lock"):
         if host.block() in _blocks():
             _replace_block(host.name, "")
@@ -73,7 +73,7 @@ def remove(host: Host) -> None:
 
 
 def keep_only(names: Collection[str]) -> None:
-    """Forget all hosts but these, such as those of a process that was killed."""
+    """Remove all entries but those with these names, such as the entries of a killed process."""
     with _places.locked(_places.private_folder(_places.home() / "ssh") / "lock"):
         for block in _blocks():
             if (name := block.partition("\n")[0].removeprefix("Host ")) not in names:
@@ -85,7 +85,7 @@ def keep_only(names: Collection[str]) -> None:
 
 
 def owner_of(name: str) -> Path | None:
-    """Return the file in which the user has a host of that name; None where there is none that could be shadowed."""
+    """Return the user's file that has a host of that name; None without one."""
     if any(name in line.partition("#")[0].split()[1:] for line in _lines(HOSTS_FILE)):
         return HOSTS_FILE
     return _owner_in(_places.user_home() / ".ssh" / "config", name, INCLUDES_MAX)
@@ -105,7 +105,7 @@ def _owner_in(path: Path, name: str, depth: int) -> Path | None:
 
 
 def _lines(path: Path) -> list[str]:
-    """Return the lines of somebody else's file; none where it cannot be read."""
+    """Return the lines of a user's file; none if it cannot be read."""
     try:
         return os.fsdecode(path.read_bytes()).splitlines()
     except OSError:
@@ -113,16 +113,19 @@ def _lines(path: Path) -> list[str]:
 
 
 def host_name(run_name: str, replica: int, node: int) -> str:
-    """Return what `ssh` calls a job: the name of its run where that is free, since another user may have chosen it."""
+    """Return a job's name for `ssh`: its run's name, or with `.dstack` at its end if the user has such a host.
+
+    Another user may have chosen the run's name.
+    """
     name = run_name if (replica, node) == (0, 0) else f"{run_name}-{replica}-{node}"
     return name if owner_of(name) is None else f"{name}.dstack"
 
 
 def check_free(name: str) -> None:
-    """Refuse the name of a run where the user has a host of that name.
+    """Check that the user has no host with the name of a run.
 
     Raises:
-        ConfigurationError: `ssh NAME` would lead into the run instead; names the file that has the host.
+        ConfigurationError: a file has such a host, to which `ssh NAME` leads.
     """
     if (owner := owner_of(name)) is not None:
         raise ConfigurationError(
@@ -132,9 +135,9 @@ def check_free(name: str) -> None:
 
 
 def command(name: str) -> str:
-    """Return the command that leads into the host of that name.
+    """Return the `ssh` command for the host of that name.
 
-    OpenSSH reads the home folder of the system's list of users, and not the one that `HOME` names.
+    OpenSSH uses the home folder in the system's list of users, and ignores `HOME`.
     """
     try:
         is_found = _places.user_home().samefile(pwd.getpwuid(os.getuid()).pw_dir)
@@ -152,18 +155,18 @@ def _known_hosts() -> Path:
 
 
 def _as_word(path: Path) -> str:
-    """Return a path as OpenSSH reads it: in quotes, with `%` doubled, since that begins a token."""
+    """Return a path in OpenSSH's syntax: in quotes, with `%` doubled, since `%` begins a token."""
     escaped = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'
 
 
 def _text(path: Path) -> str:
-    """Return what is in one of our own files; a path in it may have bytes that are no text."""
+    """Return the content of one of the client's files; a path in it may have bytes that are not text."""
     return os.fsdecode(path.read_bytes()) if path.exists() else ""
 
 
 def _blocks() -> list[str]:
-    """Return the hosts in our configuration, each with the lines that belong to it."""
+    """Return the entries in the client's configuration file, each with its lines."""
     blocks: list[str] = []
     for line in _text(_config()).splitlines(keepends=True):
         if line.startswith("Host ") or not blocks:
@@ -184,9 +187,9 @@ def _replace_known_host(alias: str, line: str) -> None:
 
 
 def _include(path: Path) -> None:
-    """Put our line first; further down it would belong to whatever `Host` stands above it.
+    """Put the `Include` line first; further down it would belong to the `Host` above it.
 
-    The file is the user's: it keeps its bytes, its ends of lines and its mode.
+    The file is the user's: the rest of its bytes, its line ends and its mode stay.
     """
     path.parent.mkdir(mode=0o700, exist_ok=True)
     real = Path(os.path.realpath(path))

@@ -1,4 +1,4 @@
-"""From a configuration and what was said beside it to the request that the server takes."""
+"""Turn a configuration and options into the request that the server accepts."""
 
 import os
 import sys
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 _NO_CALLERS = frozenset(("dstack", "concurrent", "threading"))
-"""Packages on a stack that are not who called: this one, and those that threads begin in."""
+"""Packages whose stack frames are not the caller's: this one, and those in which threads begin."""
 _WARNED: dict[Any, Any] = {}
-"""What the whole program has been warned of, as `warnings` keeps it; as many as there are old spellings."""
+"""Warnings that the whole program has got, as `warnings` keeps them; at most one for each old spelling."""
 
 
 class Options(TypedDict, total=False):
-    """What may be said beside a configuration; it wins over the configuration. See `RunCollection.submit`."""
+    """Options of a run, which override its configuration. See `RunCollection.submit`."""
 
     configuration_path: str | os.PathLike[str] | None
     backends: "Sequence[BackendType | str] | None"
@@ -41,25 +41,25 @@ class Options(TypedDict, total=False):
     working_dir: str | None
     run_name: str | None
     profile: "Profile | None"
-    """Counts where neither an argument nor the configuration says anything."""
+    """Fields that apply where neither an option nor the configuration sets them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A request that lacks only the files, and the local ports to take before it is sent."""
+    """A request without its files, and the local ports to bind before it is sent."""
 
     request: SubmitRun
     ports: Mapping[int, int | None]
     """Container port to local port; None stands for any."""
     files: "Sequence[FileMapping]" = ()
-    """What to send beside the repo."""
+    """Files and folders to send with the repo."""
     folder: Path = Path()
-    """What the paths of `files` are relative to."""
+    """The folder to which the paths of `files` are relative."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobPlan:
-    """What one job of a plan could run on.
+    """The offers for one job of a plan.
 
     Examples:
         >>> from dstack.api import Client, Task
@@ -74,12 +74,12 @@ class JobPlan:
     """The best offers, cheapest first."""
     total_offers: int
     max_price: float | None
-    """The highest price among all fitting offers, in dollars an hour."""
+    """The highest price among all fitting offers, in US dollars an hour."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What a submit would do: pass it to `RunCollection.exec_plan`.
+    """The effect of a submit before it happens. Pass it to `RunCollection.exec_plan`.
 
     Examples:
         >>> from dstack.api import Client, Task
@@ -89,13 +89,13 @@ class RunPlan:
     """
 
     draft: Draft
-    """What would be submitted."""
+    """The request to submit."""
     repo: "Repo | None"
-    """The files that would be sent."""
+    """The run's files; None if it has none."""
     view: PlanView
-    """All that the server says of it."""
+    """The plan as the server returned it."""
     changes: list[ChangeView]
-    """What is not as it is in the active run of this name, where there is one."""
+    """Differences from the active run of this name; empty if no such run is active."""
 
     @property
     def offers(self) -> list[OfferView]:
@@ -104,7 +104,7 @@ class RunPlan:
 
     @property
     def job_plans(self) -> list[JobPlan]:
-        """The jobs of the run, each with its offers. All jobs of a run ask for the same."""
+        """The jobs of the run, each with its offers. All jobs of a run have the same requirements."""
         from dstack.spec.parse import configuration_of
 
         view = self.view
@@ -113,17 +113,22 @@ class RunPlan:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the active run of this name can go on with all of the changes."""
+        """Whether a run of this name is active, and all changes can be made while it runs."""
         return self.view.current is not None and all(change.in_place for change in self.changes)
 
 
 def draft_of(configuration: "RunConfiguration", options: Options, environ: Mapping[str, str] = os.environ) -> Draft:
-    """The request for a configuration, with variables taken from this environment filled in.
+    """Return the request for a configuration, with variables filled in from this environment.
 
-    What is said beside the configuration wins over it, and it wins over the profile.
+    Options override the configuration, and the configuration overrides the profile.
+
+    Args:
+        configuration: a task, service or dev environment.
+        options: options of `RunCollection.submit`, and a profile.
+        environ: the environment from which `env` passes variables on.
 
     Raises:
-        ConfigurationError: an option does not fit, a variable is missing, or the name is none.
+        ConfigurationError: an option or the name is invalid, or a variable is missing.
     """
     from dstack.api import _ssh_config
     from dstack.spec import env
@@ -153,9 +158,9 @@ def draft_of(configuration: "RunConfiguration", options: Options, environ: Mappi
 
 
 def _warn_caller(text: str) -> None:
-    """Warn of something old in the line of the program that led here, wherever in this package it came in.
+    """Warn of an old spelling at the program's line that called this package.
 
-    A thread (`dstack.api.aio` uses some) does not know that line: then the whole program is warned.
+    In a thread (such as those of `dstack.api.aio`) that line is unknown: then the whole program is warned once.
     """
     frame, level = sys._getframe(), 1
     while frame.f_globals.get("__name__", "").partition(".")[0] in _NO_CALLERS:
@@ -168,11 +173,11 @@ def _warn_caller(text: str) -> None:
 
 
 def _readable(path: str | os.PathLike[str]) -> str:
-    """For people: bytes of a file's name that are no text become `?`."""
+    """Return a path for people: bytes that are not text become `?`."""
     return os.fspath(path).encode(errors="replace").decode()
 
 
-def _plain(value: object) -> Any:  # JSON, of whatever shape
+def _plain(value: object) -> Any:  # JSON of any shape
     from dstack.spec.base import Spec
     from dstack.spec.parse import to_mapping
 

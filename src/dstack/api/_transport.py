@@ -1,6 +1,4 @@
-"""How the client speaks to the server: requests driven by `protocol.routes`, and one place where replies and failures
-become views and errors.
-"""
+"""Requests to the server, as `protocol.routes` defines them. Replies become views, and failures become errors."""
 
 import os
 import threading
@@ -35,25 +33,25 @@ LONGEST_DELAY_S = 5.0
 TRIES = 4
 TRANSIENT_STATUSES = (502, 503, 504)
 PATIENCE_S = 300.0
-"""How long something that follows (a log, the events) goes on while the server is away."""
+"""How long the readers of logs and events retry while the server is unreachable, in seconds."""
 
 Query = Mapping[str, str | int | bool | None]
 
 
 def jittered(delay_s: float) -> float:
-    """The delay, 50 % to 100 % of it, so that many clients of one server do not come back in step."""
+    """Return 50 % to 100 % of a delay, so that the clients of one server do not retry in step."""
     return delay_s * (0.5 + int.from_bytes(os.urandom(2)) / (1 << 17))
 
 
 class Reply:
-    """An answer that is still arriving: its headers, and its bytes as they come."""
+    """A reply that is still arriving: its headers, and its bytes as they come."""
 
     def __init__(self, answer: Answer) -> None:
         self.headers = answer.headers
         self.chunks = answer.chunks
 
     def lines(self) -> Iterator[str]:
-        """The text line by line, split at line feeds only (`str.splitlines` splits at more, which JSON may contain)."""
+        """Yield the text line by line, split at line feeds only. JSON may contain other separators of `splitlines`."""
         rest = b""
         for chunk in self.chunks():
             *lines, rest = (rest + chunk).split(b"\n")
@@ -62,15 +60,15 @@ class Reply:
 
 
 class Transport:
-    """Sends requests to one server, repeats those that a broken connection cut off, and raises what the server says.
+    """A sender of requests to one server. Retries after a broken connection, and raises the server's errors.
 
-    Every request of the API may be repeated: those that are not so by nature carry an `Idempotency-Key`.
-    May be used from several threads.
+    Every request of the API may be repeated: those that are not idempotent carry an `Idempotency-Key`.
+    Several threads may use one transport.
     """
 
     def __init__(self, server: Server, *, tries: int = TRIES, reply_timeout_s: float = REPLY_TIMEOUT_S) -> None:
         self.when_away: Callable[[str], None] = lambda line: None
-        """Told, in one line, that a call waits for a server that is away."""
+        """Called with one line of text at each try while a call waits for an unreachable server."""
         self._server = server
         self._tries = tries
         self._reply_timeout_s = reply_timeout_s
@@ -80,11 +78,11 @@ class Transport:
 
     @property
     def url(self) -> str:
-        """The server's URL; starts the embedded server where that is the one."""
+        """The server's URL. Starts the embedded server if it is used and does not run."""
         return self._server.find().url
 
     def is_own(self) -> bool:
-        """Whether the server is this very user's, on this machine."""
+        """Return whether the server is this user's own, on this machine."""
         return self._server.is_own()
 
     def call(
@@ -95,20 +93,20 @@ class Transport:
         query: Query | None = None,
         headers: Mapping[str, str] | None = None,
         **path: str,
-    ) -> Any:  # the route's view, which only the caller knows statically
-        """Send one request and return the route's view, or None where it has none.
+    ) -> Any:  # the route's view, whose type only the caller knows
+        """Send one request and return the route's view, or None if the route has none.
 
         Args:
-            route: which endpoint.
+            route: the endpoint.
             body: the route's request, or raw bytes.
             query: parameters after the `?`; those that are None are left out.
             headers: more headers.
-            path: what stands in the braces of the route's path.
+            path: values for the names in braces in the route's path.
 
         Raises:
-            ConfigurationError: what was given cannot be sent.
-            ServerUnreachableError: nobody answers.
-            ServerError: the server refused or failed; the class tells which.
+            ConfigurationError: an argument cannot be sent.
+            ServerUnreachableError: no server answers.
+            ServerError: the server refused the request or failed; subclasses name the reason.
         """
         answer = self._send(route, body, query, headers, path, stream=False)
         if route.view is None:
@@ -127,13 +125,17 @@ class Transport:
         given_up: threading.Event | None = None,
         **path: str,
     ) -> Any:
-        """Do as `call`, and go on for minutes where a server that has answered before is away: it comes back.
+        """Send one request as `call`, and retry for five minutes if a server that has answered before is unreachable.
 
         Args:
-            given_up: set where nobody waits for the answer any more.
+            route: the endpoint.
+            body: the route's request, or raw bytes.
+            headers: more headers.
+            given_up: an event that ends the retries when it is set.
+            path: values for the names in braces in the route's path.
 
         Raises:
-            ServerUnreachableError, ServerError: as `call`.
+            ServerUnreachableError, ServerError: as for `call`.
         """
         patience = Patience(self)
         while True:
@@ -152,14 +154,14 @@ class Transport:
         """Send one request and read its reply as it comes.
 
         Args:
-            route: which endpoint.
+            route: the endpoint.
             query: parameters after the `?`.
-            accept: the media type wanted.
-            idle_timeout_s: the longest silence, in seconds.
-            path: what stands in the braces of the route's path.
+            accept: the media type of the reply.
+            idle_timeout_s: the longest time without a byte, in seconds.
+            path: values for the names in braces in the route's path.
 
         Raises:
-            ServerUnreachableError, ServerError: as `call`.
+            ServerUnreachableError, ServerError: as for `call`.
         """
         headers = {"Accept": accept}
         answer = self._send(route, None, query, headers, path, stream=True, silence_s=idle_timeout_s)
@@ -169,12 +171,16 @@ class Transport:
             answer.close()
 
     def close(self) -> None:
-        """Close all connections and end waiting repeats."""
+        """Close all connections and end waiting retries."""
         self._closing.set()
         self._connections.close()
 
     def pause(self, delay_s: float) -> bool:
-        """Wait; returns False where the transport was closed meanwhile."""
+        """Wait, and return whether the transport is still open.
+
+        Args:
+            delay_s: how long to wait, in seconds.
+        """
         return not self._closing.wait(delay_s)
 
     def _send(
@@ -230,13 +236,13 @@ class Transport:
 
 
 def _asked_delay_s(answer: Answer) -> float:
-    """How long the server asks to wait before the next try."""
+    """Return the delay in seconds that the server asks for before the next try."""
     asked = answer.headers.get("Retry-After", "")
     return min(float(asked), LONGEST_DELAY_S) if asked.isascii() and asked.isdigit() else 0.0
 
 
 class Patience:
-    """How long to go on while the server is away: waits longer each time, and gives up after `limit_s` seconds."""
+    """The delays between retries while the server is unreachable: each is longer, up to `limit_s` seconds in all."""
 
     def __init__(self, transport: Transport, limit_s: float = PATIENCE_S) -> None:
         self._transport = transport
@@ -244,12 +250,12 @@ class Patience:
         self.renew()
 
     def renew(self) -> None:
-        """The server answered: start afresh."""
+        """Reset the delays after an answer of the server."""
         self._delay_s = FIRST_DELAY_S
         self._failing_since: float | None = None
 
     def endure(self, error: ServerUnreachableError) -> None:
-        """Wait a while; raises `error` where patience is used up or the transport was closed."""
+        """Wait before the next try. Raises `error` after the limit, or if the transport was closed."""
         now = time.monotonic()
         self._failing_since = self._failing_since or now
         goes_on = self._transport.pause(jittered(self._delay_s))
@@ -266,14 +272,14 @@ def _content_of(body: BaseModel | bytes | None) -> tuple[bytes | None, dict[str,
     try:
         return body.model_dump_json(exclude_unset=True).encode(), {"Content-Type": "application/json"}
     except PydanticSerializationError:
-        # Its words, and those of its cause, may hold a secret.
+        # The message of this error and of its cause may contain a secret.
         raise ConfigurationError(
             "Something that was given is not UTF-8 text", hint="Correct it, or leave it out"
         ) from None
 
 
 def _segment(what: str, name: str) -> str:
-    """What stands for a name in a URL; raises `ConfigurationError` where nothing can."""
+    """Return a name in URL encoding; raises `ConfigurationError` if the name cannot stand in a path."""
     if not is_segment(name):
         raise ConfigurationError(
             f"`{name}` cannot be a {what}'s name", hint="Use a name of letters, digits and `-`, such as `my-name`"
@@ -291,7 +297,7 @@ def _text(name: str, value: str | int | bool | None) -> str:
 
 
 def _checked(answer: Answer) -> Answer:
-    """The answer where it is a success; raises what it says where it is not."""
+    """Return a successful answer; raises the error of any other."""
     if answer.is_success:
         return answer
     try:

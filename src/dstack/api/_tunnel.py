@@ -1,7 +1,7 @@
-"""A real SSH connection to a job, in a thread with a loop of its own, and the local ports that lead through it.
+"""An SSH connection to a job, in a thread with its own event loop, and the local ports that it forwards.
 
-The listening sockets are ours and outlive the connection: when that breaks, it is made again, and a client that
-connects meanwhile waits a moment. Without any, the connection only notices that the job has moved.
+The listening sockets outlive the connection: a broken connection is opened again, and local clients wait until then.
+Without sockets, the connection only detects that the job has moved.
 """
 
 import asyncio
@@ -30,22 +30,22 @@ RECONNECT_WAIT_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How to reach one job: who opens the way, with which key, and which local sockets lead where."""
+    """The way to one job: its access, the key, and the local sockets with the ports they lead to."""
 
     grant: Callable[[], AccessView]
     identity: Identity
     sockets: Mapping[int, socket.socket]
     """Container port to listening socket."""
     direct: Collection[int]
-    """The ports at which the job listens itself on this machine."""
+    """The ports at which the job itself listens on this machine."""
     await_job: Callable[[], bool]
-    """Waits until the job runs, perhaps in another attempt. False where it is over for good."""
+    """Waits until the job runs, in this or a later attempt; returns False if it will not run again."""
     moved: Callable[[AccessView], None]
-    """Told where the job is to be found now, where that is elsewhere than before; must not take long."""
+    """Called with the job's new address after it has moved; must not take long."""
 
 
 class Tunnel:
-    """One SSH connection, kept up until it is closed."""
+    """One SSH connection, opened again after each loss until it is closed."""
 
     def __init__(self, way: Way) -> None:
         self._way = way
@@ -64,7 +64,7 @@ class Tunnel:
         """Connect and serve the local ports; without ports, connect in the background.
 
         Raises:
-            SSHError: the connection for the ports could not be made; says why.
+            SSHError: the connection for the ports could not be opened.
         """
         try:
             self._do(self._open(access))
@@ -73,7 +73,7 @@ class Tunnel:
             raise
 
     def close(self) -> None:
-        """Close everything; harmless where it is closed already."""
+        """Close the connection and the sockets. Does nothing if they are closed already."""
         if self._thread.is_alive():
             self._do(self._close())
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -114,9 +114,9 @@ class Tunnel:
             await self._link.wait_closed()
 
     async def _keep(self) -> None:
-        """Connect again whenever the connection is lost, until the server says that the job is over.
+        """Connect again after each loss of the connection, until the server reports that the job has ended.
 
-        After a retry that is another attempt, perhaps on another machine.
+        After a retry, the connection leads to the next attempt, perhaps on another machine.
         """
         delay_s = FIRST_DELAY_S
         while True:
@@ -143,7 +143,7 @@ class Tunnel:
             try:
                 self._way.moved(access)
                 self._access = access
-            except OSError as error:  # OpenSSH does not find the job; who comes by the ports does
+            except OSError as error:  # OpenSSH does not find the job, but the forwarded ports lead to it
                 logger.warning("Where the job is now could not be written down: %s", error)
 
     async def _job_comes_back(self) -> bool:

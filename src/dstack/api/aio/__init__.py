@@ -1,4 +1,4 @@
-"""The Python API for asyncio: the same names as `dstack.api`, with `await` where something may take time.
+"""The Python API for asyncio: the names of `dstack.api`, with `await` for each call that may take time.
 
 Example:
     >>> import asyncio
@@ -38,7 +38,7 @@ _OWN = {
 __all__ = sorted(api.__all__)
 
 
-def __getattr__(name: str) -> Any:  # whatever the name stands for
+def __getattr__(name: str) -> Any:  # the type depends on the name
     if name in _OWN:
         return getattr(import_module(_OWN[name]), name)
     if name in api.__all__:

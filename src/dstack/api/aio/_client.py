@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Client:
-    """Speaks to a dstack server for one project, for asyncio.
+    """A client of a dstack server, for one project and for asyncio. As a context manager it closes itself.
 
     Examples:
         >>> from dstack.api.aio import Client
@@ -37,10 +37,10 @@ class Client:
         user_token: str | None = None,
         ssh_identity_file: str | os.PathLike[str] | None = None,
     ) -> "Client":
-        """As `dstack.api.Client.from_config`; asks no server, and so needs no `await`.
+        """Return a client, as `dstack.api.Client.from_config`. Sends no request, and needs no `await`.
 
         Raises:
-            ConfigurationError: something is missing, damaged or unknown.
+            ConfigurationError: a setting is missing, malformed or unknown.
 
         Examples:
             >>> from dstack.api.aio import Client
@@ -64,56 +64,60 @@ class Client:
 
     @cached_property
     def runs(self) -> "RunCollection":
-        """Operations with runs."""
+        """The runs of the project."""
         from dstack.api.aio._runs import RunCollection
 
         return RunCollection(self._client.runs, self._threads)
 
     @cached_property
     def repos(self) -> "RepoCollection":
-        """Operations with repos."""
+        """The repos of the project."""
         from dstack.api.aio._collections import RepoCollection
 
         return RepoCollection(self._client.repos, self._threads)
 
     @cached_property
     def backends(self) -> "BackendCollection":
-        """Operations with backends."""
+        """The backends of the project."""
         from dstack.api.aio._collections import BackendCollection
 
         return BackendCollection(self._client.backends, self._threads)
 
     @cached_property
     def secrets(self) -> "SecretCollection":
-        """Operations with secrets."""
+        """The secrets of the project."""
         from dstack.api.aio._collections import SecretCollection
 
         return SecretCollection(self._client.secrets, self._threads)
 
     @cached_property
     def events(self) -> "EventCollection":
-        """What has happened, and what happens."""
+        """The events of the project."""
         from dstack.api.aio._collections import EventCollection
 
         return EventCollection(self._client.events, self._threads)
 
     async def projects(self) -> "list[ProjectView]":
-        """As `dstack.api.Client.projects`."""
+        """Return the user's projects, as `dstack.api.Client.projects`."""
         return await self._threads.call(self._client.projects)
 
     async def instances(self) -> "list[InstanceView]":
-        """As `dstack.api.Client.instances`."""
+        """Return the project's instances, as `dstack.api.Client.instances`."""
         return await self._threads.call(self._client.instances)
 
     async def audit(self) -> "AuditView":
-        """As `dstack.api.Client.audit`."""
+        """Ask every backend for its machines, as `dstack.api.Client.audit`."""
         return await self._threads.call(self._client.audit)
 
     async def when_away(self, tell: "Callable[[str], None]") -> None:
-        """As `dstack.api.Client.when_away`; `tell` is called from another thread."""
+        """Set the function that reports an unreachable server, as `dstack.api.Client.when_away`.
+
+        Args:
+            tell: called with one line of text at each try, from another thread.
+        """
         self._client.when_away(tell)
 
     async def close(self) -> None:
-        """As `dstack.api.Client.close`."""
+        """Close the client's connections, as `dstack.api.Client.close`. Iterators over logs or events end."""
         await self._threads.wait(self._client.close)
         self._threads.close()

@@ -1,4 +1,4 @@
-"""What a client holds, for asyncio."""
+"""The collections of a client, for asyncio."""
 
 import os
 from collections.abc import AsyncIterator, Iterable
@@ -17,38 +17,38 @@ if TYPE_CHECKING:
 
 
 class BackendCollection:
-    """Operations with backends, as `dstack.api.BackendCollection`."""
+    """The backends of one project, as `dstack.api.BackendCollection`."""
 
     def __init__(self, backends: "api.BackendCollection", threads: Threads) -> None:
         self._backends = backends
         self._threads = threads
 
     async def list(self) -> "list[api.Backend]":
-        """All backends of the project."""
+        """Return all backends of the project."""
         return await self._threads.call(self._backends.list)
 
 
 class SecretCollection:
-    """Operations with secrets, as `dstack.api.SecretCollection`."""
+    """The secrets of one project, as `dstack.api.SecretCollection`."""
 
     def __init__(self, secrets: "api.SecretCollection", threads: Threads) -> None:
         self._secrets = secrets
         self._threads = threads
 
     async def set(self, name: str, value: str) -> None:
-        """Keep a secret, in place of an earlier one of that name."""
+        """Store a secret. Replaces the secret of that name, if there is one."""
         await self._threads.call(self._secrets.set, name, value)
 
     async def get(self, name: str) -> str:
-        """The value of a secret. For admins and managers of the project."""
+        """Return the value of a secret. Only admins and managers of the project may read it."""
         return await self._threads.call(self._secrets.get, name)
 
     async def list(self) -> "list[SecretView]":
-        """The names of all secrets, and when each was last set."""
+        """Return all secrets of the project, without values."""
         return await self._threads.call(self._secrets.list)
 
     async def delete(self, name: str) -> None:
-        """Forget a secret."""
+        """Delete a secret."""
         await self._threads.call(self._secrets.delete, name)
 
 
@@ -60,16 +60,16 @@ class EventCollection:
         self._threads = threads
 
     def list(self, run: str | None = None, after: int = 0) -> "AsyncIterator[EventView]":
-        """What has happened so far."""
+        """Yield the events so far, oldest first."""
         return self._threads.stream(self._events.list(run, after))
 
     def follow(self, run: str | None = None, after: int = 0) -> "AsyncIterator[EventView]":
-        """What happens after event `after`, as it happens, without end."""
+        """Yield events after number `after` as they happen, without end."""
         return self._threads.stream(self._events.follow(run, after))
 
 
 class RepoCollection:
-    """Operations with repos, as `dstack.api.RepoCollection`."""
+    """The repos of one project, as `dstack.api.RepoCollection`."""
 
     def __init__(self, repos: "api.RepoCollection", threads: Threads) -> None:
         self._repos = repos
@@ -81,15 +81,15 @@ class RepoCollection:
         git_identity_file: str | os.PathLike[str] | None = None,
         oauth_token: str | None = None,
     ) -> None:
-        """Prepare a repo for runs."""
+        """Initialize a repo in the project, so that runs can use it."""
         await self._threads.call(self._repos.init, repo, git_identity_file, oauth_token)
 
     async def is_initialized(self, repo: "Repo") -> bool:
-        """Whether the caller has initialized the repo in the project."""
+        """Return whether the user has initialized the repo in the project."""
         return await self._threads.call(self._repos.is_initialized, repo)
 
     async def list(self) -> "list[RepoView]":
-        """All repos that the caller has initialized in the project."""
+        """Return all repos that the user has initialized in the project."""
         return await self._threads.call(self._repos.list)
 
     async def load(
@@ -100,17 +100,17 @@ class RepoCollection:
         git_identity_file: str | os.PathLike[str] | None = None,
         oauth_token: str | None = None,
     ) -> "api.LocalRepo | api.RemoteRepo":
-        """The repo that a folder was initialized as."""
+        """Return the repo as which a folder was initialized."""
         return await self._threads.call(self._repos.load, repo_dir, local, init, git_identity_file, oauth_token)
 
     async def find(
         self, repo_dirs: "Iterable[str | os.PathLike[str]]", local: bool = False
     ) -> "api.LocalRepo | api.RemoteRepo | None":
-        """Return what the first of some folders that is initialized was initialized as."""
+        """Return the repo of the first of some folders that is initialized; None without one."""
         return await self._threads.call(self._repos.find, repo_dirs, local)
 
     async def check(self, repo: "Repo | None") -> None:
-        """Refuse a branch or tag that the remote lacks."""
+        """Check that the remote has the repo's branch or tag."""
         await self._threads.call(self._repos.check, repo)
 
     async def upload(
@@ -120,9 +120,9 @@ class RepoCollection:
         folder: Path | None = None,
         progress: "Progress | None" = None,
     ) -> "RepoRef | None":
-        """Send what a run needs of this machine."""
+        """Send a run's files to the server, and return the run's reference to them; None for no files."""
         return await self._threads.call(self._repos.upload, repo, files, folder, progress)
 
     async def planned(self, repo: "Repo | None", files: "Iterable[FileMapping]", folder: Path) -> "RepoRef | None":
-        """What `upload` with the same arguments would return; nothing is sent."""
+        """Return the result of `upload` with the same arguments, without sending anything."""
         return await self._threads.call(self._repos.planned, repo, files, folder)

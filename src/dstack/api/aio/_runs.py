@@ -1,4 +1,4 @@
-"""Runs, for asyncio."""
+"""The runs of a project, for asyncio."""
 
 import os
 from collections.abc import AsyncIterator, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """One run, as `dstack.api.Run`. What it shows is as of the last `refresh`, `attach` or `logs`."""
+    """One run, as `dstack.api.Run`. Its properties are as of the last `refresh`, `attach` or `logs`."""
 
     def __init__(self, run: "api.Run", threads: Threads) -> None:
         self._run = run
@@ -32,7 +32,7 @@ class Run:
 
     @property
     def id(self) -> str:
-        """Unique for ever, while a name may be used again."""
+        """The run's id. It is unique, while a name may be used again."""
         return self._run.id
 
     @property
@@ -42,71 +42,71 @@ class Run:
 
     @property
     def view(self) -> "RunView":
-        """All that the server says about the run."""
+        """The run as the server last returned it, with all jobs and attempts."""
         return self._run.view
 
     @property
     def status(self) -> "api.RunStatus":
-        """Where the run is in its life."""
+        """The run's status."""
         return self._run.status
 
     @property
     def backend(self) -> "api.BackendType | None":
-        """Where it runs; None before it is known."""
+        """The backend of the run's first job; None before the job has an instance."""
         return self._run.backend
 
     @property
     def hostname(self) -> str | None:
-        """The host it runs on; None before it is known."""
+        """The name or address of the first job's host; None before it is known."""
         return self._run.hostname
 
     @property
     def ports(self) -> dict[int, int] | None:
-        """Container port to local port while attached, else None."""
+        """Container port to local port while attached; otherwise None."""
         return self._run.ports
 
     @property
     def ssh_host(self) -> str | None:
-        """What `ssh` calls the job while attached, else None."""
+        """The name of the job for `ssh` while attached; otherwise None."""
         return self._run.ssh_host
 
     @property
     def editor_url(self) -> str | None:
-        """While attached to a dev environment: the link that opens it in its editor, else None."""
+        """The link that opens a dev environment in its editor while attached; otherwise None."""
         return self._run.editor_url
 
     @property
     def service_url(self) -> str | None:
-        """Where a service is published; None while it is not."""
+        """The URL of a service; None while the service is not published."""
         return self._run.service_url
 
     @property
     def service_model(self) -> str | None:
-        """What the model behind a service is named by; None where there is none."""
+        """The name of the service's model; None for a service without a model."""
         return self._run.service_model
 
     @property
     def exit_code(self) -> int | None:
-        """As `dstack.api.Run.exit_code`."""
+        """The exit code of the run, as `dstack.api.Run.exit_code`."""
         return self._run.exit_code
 
     @property
     def reason(self) -> str | None:
-        """Why it is ending or has ended, as a word such as `stopped_by_user`."""
+        """The reason why the run is ending or has ended, such as `stopped_by_user`; None before."""
         return self._run.reason
 
     @property
     def cost(self) -> float:
-        """As `dstack.api.Run.cost`."""
+        """The cost of the run so far, in US dollars, as `dstack.api.Run.cost`."""
         return self._run.cost
 
     @property
     def detail(self) -> str:
-        """For people: why it ended, or what it waits for."""
+        """A text for people: why the run ended, or what it waits for."""
         return self._run.detail
 
     async def refresh(self) -> None:
-        """Fetch what the server knows now."""
+        """Fetch the run's current state from the server."""
         await self._threads.call(self._run.refresh)
 
     async def changes(self) -> "AsyncIterator[Run]":
@@ -121,7 +121,7 @@ class Run:
         replica_num: int = 0,
         job_num: int = 0,
     ) -> AsyncIterator[bytes]:
-        """Yield what the job prints, from the start (or `start_time`) and on until the run has ended."""
+        """Yield the job's output from the start (or `start_time`) until the run has ended."""
         return self._threads.stream(self._run.logs(start_time, diagnose, replica_num, job_num))
 
     def attempt_logs(
@@ -132,13 +132,13 @@ class Run:
         replica_num: int = 0,
         job_num: int = 0,
     ) -> AsyncIterator[bytes]:
-        """Yield what one attempt of the job prints, until that attempt has ended."""
+        """Yield the output of one attempt of the job, until that attempt has ended."""
         return self._threads.stream(self._run.attempt_logs(attempt, start_time, diagnose, replica_num, job_num))
 
     async def metrics(
         self, start_time: datetime | None = None, replica_num: int = 0, job_num: int = 0
     ) -> "MetricsView":
-        """What a job of the run used: CPU, memory and its GPUs, a point each ten seconds and the first ones sooner."""
+        """Return the CPU, memory and GPU usage of a job: a point every ten seconds, and more often at first."""
         return await self._threads.call(self._run.metrics, start_time, replica_num, job_num)
 
     async def attach(
@@ -152,8 +152,9 @@ class Run:
         """Wait until the job runs, then open an SSH tunnel, forward its ports and make `ssh <run>` work.
 
         Raises:
-            PortUsedError: a local port is in use, or may not be used.
-            SSHError: the tunnel could not be opened; says why.
+            ResourceNotExistsError: the run has no such job.
+            PortUsedError: a local port is in use or not permitted.
+            SSHError: the tunnel could not be opened.
         """
         return await self._threads.wait(
             self._run.attach, ssh_identity_file, bind_address, ports_overrides, replica_num, job_num
@@ -171,8 +172,9 @@ class Run:
         """Run a command inside a running job, with this process's standard input, output and error output.
 
         Raises:
+            ResourceNotExistsError: the run has no such job.
             ClientError: the job does not run.
-            SSHError: there is no connection to it; says why.
+            SSHError: the connection could not be opened, or was lost.
         """
         run = partial(
             self._run.exec,
@@ -185,23 +187,23 @@ class Run:
         return await self._threads.wait(run)
 
     async def detach(self) -> None:
-        """Close the tunnel and undo what `attach` did; harmless where nothing is attached."""
+        """Close the tunnel and undo the other effects of `attach`. Does nothing if the run is not attached."""
         await self._threads.call(self._run.detach)
 
     async def stop(self, abort: bool = False) -> None:
-        """End the run, and detach."""
+        """Stop the run and detach. Returns before the run has ended."""
         await self._threads.call(self._run.stop, abort)
 
 
 class RunCollection:
-    """Operations with runs, as `dstack.api.RunCollection`."""
+    """The runs of one project, as `dstack.api.RunCollection`."""
 
     def __init__(self, runs: "api.RunCollection", threads: Threads) -> None:
         self._runs = runs
         self._threads = threads
 
     async def get(self, run_name: str) -> Run | None:
-        """The latest run of that name (or the run of that id), or None."""
+        """Return the latest run of that name, or the run of that id; None if it is missing."""
         found = await self._threads.call(self._runs.get, run_name)
         return None if found is None else Run(found, self._threads)
 
@@ -247,7 +249,7 @@ class RunCollection:
     async def get_plan(
         self, configuration: "RunConfiguration", repo: "Repo | None" = None, **options: "Unpack[Options]"
     ) -> "api.RunPlan":
-        """What `submit` with the same arguments would do."""
+        """Return the plan of a submit. Nothing is created."""
         return await self._threads.call(self._runs.get_plan, configuration, repo, **options)
 
     async def exec_plan(
@@ -257,7 +259,7 @@ class RunCollection:
         reserve_ports: "bool | Reservation" = True,
         progress: "Progress | None" = None,
     ) -> Run:
-        """Do what was planned."""
+        """Execute a plan: submit the run, or update the active run if all changes can be made in place."""
         return Run(await self._threads.call(self._runs.exec_plan, plan, repo, reserve_ports, progress), self._threads)
 
     async def get_run_plan(
@@ -267,11 +269,11 @@ class RunCollection:
         profile: "api.Profile | None" = None,
         configuration_path: str | os.PathLike[str] | None = None,
     ) -> "api.RunPlan":
-        """The later spelling of `get_plan`."""
+        """Return the plan of a submit; a later spelling of `get_plan`."""
         return await self._threads.call(self._runs.get_run_plan, configuration, repo, profile, configuration_path)
 
     async def apply_plan(self, run_plan: "api.RunPlan", repo: "Repo | None" = None, reserve_ports: bool = True) -> Run:
-        """The later spelling of `exec_plan`."""
+        """Execute a plan; a later spelling of `exec_plan`."""
         return await self.exec_plan(run_plan, repo, reserve_ports)
 
     async def apply_configuration(
@@ -282,12 +284,12 @@ class RunCollection:
         configuration_path: str | os.PathLike[str] | None = None,
         reserve_ports: bool = True,
     ) -> Run:
-        """`get_run_plan` and `apply_plan` in one."""
+        """Plan a run and execute the plan: `get_run_plan` and `apply_plan` in one call."""
         plan = await self.get_run_plan(configuration, repo, profile, configuration_path)
         return await self.apply_plan(plan, repo, reserve_ports)
 
     async def list(self, all: bool = False) -> "list[Run]":
-        """Unfinished runs, newest first, or the last finished one where there are none; with `all` every run."""
+        """Return the unfinished runs, newest first; if all have finished, the last one. With `all` every run."""
         return [Run(one, self._threads) for one in await self._threads.call(self._runs.list, all)]
 
     async def delete(self, run_name: str) -> None:

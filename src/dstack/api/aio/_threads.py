@@ -1,4 +1,4 @@
-"""Blocking calls beside an event loop: short ones in a bounded pool, long waits each in a thread of its own."""
+"""Blocking calls for an event loop: short calls share a bounded pool, and each long wait has its own thread."""
 
 import asyncio
 import contextlib
@@ -17,13 +17,13 @@ T = TypeVar("T")
 CALLS_AT_ONCE = 32
 WAITS_AT_ONCE = 1000
 WAIT = "dstack-wait"
-"""The name of their threads."""
+"""The name of the threads of long waits."""
 CHUNKS_AHEAD = 16
-"""How much of a stream may lie ready that nobody has taken yet."""
+"""The number of items of a stream that are buffered before the reader takes them."""
 
 
 class Threads:
-    """Where a client's blocking calls run."""
+    """The threads of a client's blocking calls."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="dstack-call")
@@ -31,7 +31,7 @@ class Threads:
         self._waits = threading.BoundedSemaphore(WAITS_AT_ONCE)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of a call that takes moments.
+        """Return the result of a short call.
 
         Raises:
             ServerUnreachableError: the client is closed.
@@ -41,11 +41,11 @@ class Threads:
         return await asyncio.get_running_loop().run_in_executor(self._pool, partial(function, *args, **kwargs))
 
     async def wait(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of a call that may take hours; who stops waiting for it leaves it to end by itself."""
+        """Return the result of a call that may take hours. A cancelled wait leaves the call to end by itself."""
         return await apart(self._counted(partial(function, *args, **kwargs)), WAIT)
 
     async def stream(self, source: Iterator[T]) -> AsyncIterator[T]:
-        """What a blocking iterator yields, as it comes."""
+        """Yield the items of a blocking iterator as they come."""
         stream = _Stream(source, asyncio.get_running_loop())
         self._start(stream.pump)
         try:
@@ -60,7 +60,7 @@ class Threads:
             stream.close()
 
     def close(self) -> None:
-        """Begin no more calls."""
+        """Refuse further calls, and drop calls that have not begun."""
         self._is_closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -68,7 +68,7 @@ class Threads:
         threading.Thread(target=self._counted(run), name=WAIT, daemon=True).start()
 
     def _counted(self, run: Callable[[], T]) -> Callable[[], T]:
-        """One of the waits that there may be at once, until it has ended."""
+        """Return `run` with one of the `WAITS_AT_ONCE` places, which its end frees. Raises if all are taken."""
         if not self._waits.acquire(blocking=False):
             raise RuntimeError(f"More than {WAITS_AT_ONCE} waits at once: use one client for each part of them")
 
@@ -82,14 +82,14 @@ class Threads:
 
 
 class _End:
-    """The last thing in a stream."""
+    """The last item of a stream, with the error that ended it."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
 
 class _Stream(Generic[T]):
-    """Carries items from a thread to a loop; the thread waits where too much lies ready."""
+    """A bounded buffer between a thread and an event loop. The thread waits while the buffer is full."""
 
     def __init__(self, source: Iterator[T], loop: asyncio.AbstractEventLoop) -> None:
         self._source = source
@@ -105,9 +105,9 @@ class _Stream(Generic[T]):
         return item
 
     def close(self) -> None:
-        """Nobody takes any more: the thread ends with the next item at the latest."""
+        """Stop reading. The thread ends with the next item at the latest."""
         self._closed = True
-        with contextlib.suppress(ValueError):  # there was room already
+        with contextlib.suppress(ValueError):  # the buffer was not full
             self._room.release()
 
     def pump(self) -> None:
@@ -118,7 +118,7 @@ class _Stream(Generic[T]):
                 if self._closed:
                     return
                 self._put(item)
-        except BaseException as error:  # noqa: BLE001 - it is raised where the stream is read
+        except BaseException as error:  # noqa: BLE001 - the reader of the stream raises it
             end = _End(error)
         self._put(end)
 
@@ -126,4 +126,4 @@ class _Stream(Generic[T]):
         try:
             self._loop.call_soon_threadsafe(self._ready.put_nowait, item)
         except RuntimeError:
-            self._closed = True  # the loop is gone, and with it whoever read this
+            self._closed = True  # the loop has ended, and the reader with it
