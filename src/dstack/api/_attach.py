@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dstack.api._tunnel import Tunnel
 
 UNUSED_DELAY_S = 2.0
-"""How long a job runs before it gets a tunnel that forwards no port, in seconds."""
+"""The time that a job runs before it gets a tunnel that forwards no port, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -224,8 +224,8 @@ class VirtualRepo:
     """Files made by a program and sent with a run.
 
     Args:
-        repo_id: a name for the repo, such as `my-files`. An id that does not fit in a URL, such as `team/x`, or is
-            longer than 200 characters is sent to the server as a hash.
+        repo_id: a name for the repo, such as `my-files`. An id of more than 200 characters, or with characters such
+            as `/`, is sent to the server as a hash.
 
     Examples:
         >>> repo = VirtualRepo(repo_id="my-files")

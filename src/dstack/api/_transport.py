@@ -33,7 +33,7 @@ LONGEST_DELAY_S = 5.0
 TRIES = 4
 TRANSIENT_STATUSES = (502, 503, 504)
 PATIENCE_S = 300.0
-"""How long the readers of logs and events retry while the server is unreachable, in seconds."""
+"""The time that readers of logs and events retry while the server is unreachable, in seconds."""
 
 Query = Mapping[str, str | int | bool | None]
 

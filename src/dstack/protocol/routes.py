@@ -1,6 +1,7 @@
-"""Every endpoint: method, path, request, view. Server and client both read this, so they cannot disagree.
+"""All endpoints: method, path, request and view. Server and client both use this module, so they cannot disagree.
 
-`{run}` is a run's name (the latest run of that name) or its id (ids start with a digit, names with a letter).
+`{run}` is the name of a run or its id. A name stands for the latest run of that name. An id starts with a digit, and a
+name with a letter.
 """
 
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from dstack.protocol import requests, views
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One endpoint. `view` is None where it answers with bytes or with nothing; `errors` are statuses that not every
-    endpoint of its kind answers with."""
+    """One endpoint. `view` is None if the answer is bytes or empty. `errors` are the statuses that other endpoints of
+    this kind do not have."""
 
     method: str
     path: str
@@ -22,32 +23,37 @@ class Route:
     status: int = 200
     errors: tuple[int, ...] = ()
     media_types: tuple[str, ...] = ()
-    """What it may answer with instead of a view."""
+    """The media types of an answer that is not a view."""
     takes_bytes: bool = False
-    """Whether its body is bytes instead of a request."""
+    """Whether the request's body is bytes."""
     needs_token: bool = True
 
 
 HEALTH = Route("GET", "/api/health", None, views.HealthView, needs_token=False)
+"""Return the server's version. Needs no token."""
 
 AUDIT = Route("GET", "/api/audit", None, views.AuditView, errors=(403,))
-"""For admins of the server: asks all backends what they have."""
+"""Ask all backends for their machines and compare them with the server's records. For admins of the server."""
 
 PLAN_RUN = Route("POST", "/api/projects/{project}/runs/plan", requests.SubmitRun, views.PlanView)
+"""Return the effect of a submit. Creates nothing."""
 SUBMIT_RUN = Route("POST", "/api/projects/{project}/runs", requests.SubmitRun, views.RunView, 201, (409,))
-"""Header `Idempotency-Key`: the same key gives the same run."""
+"""Submit a run. Header `Idempotency-Key`: requests with the same key return the same run."""
 LIST_RUNS = Route("GET", "/api/projects/{project}/runs", None, views.RunPage)
-"""Query `all` (finished ones too; without it: unfinished runs, or the last finished one where there are none), `limit`
+"""Return the unfinished runs, or the last finished one if all have finished. Query `all` (finished runs too), `limit`
 (at most 100), `before` (a run's id)."""
 GET_RUN = Route("GET", "/api/projects/{project}/runs/{run}", None, views.RunView)
+"""Return a run."""
 STOP_RUN = Route("POST", "/api/projects/{project}/runs/{run}/stop", requests.StopRun, views.RunView)
+"""Stop a run. Returns before the run has ended."""
 DELETE_RUN = Route("DELETE", "/api/projects/{project}/runs/{run}", None, None, 204, (400,))
-"""Finished runs only: the run, its events and its logs."""
+"""Delete a finished run with its events and logs."""
 UPDATE_RUN = Route("POST", "/api/projects/{project}/runs/{run}/update", requests.SubmitRun, views.RunView)
-"""Unfinished runs only, and only what can be changed while they go on: `ChangeView.in_place`."""
+"""Change an unfinished run while it is active. Only changes with `ChangeView.in_place` are accepted."""
 GRANT_ACCESS = Route(
     "POST", "/api/projects/{project}/runs/{run}/access", requests.GrantAccess, views.AccessView, errors=(502,)
 )
+"""Authorize an SSH key for a job, and return the job's SSH address."""
 READ_LOGS = Route(
     "GET",
     "/api/projects/{project}/runs/{run}/logs",
@@ -55,36 +61,49 @@ READ_LOGS = Route(
     None,
     media_types=("application/octet-stream", "text/event-stream"),
 )
-"""Query `replica`, `node`, `stream` (`job` or `agent`), `offset` (bytes) or `start_time` (ISO 8601), `follow`.
+"""Return the log of a job from an offset. Query `replica`, `node`, `attempt`, `stream` (`job` or `agent`), `offset`
+(bytes) or `start_time` (ISO 8601), `follow`.
 
-Answers `application/octet-stream`: the bytes from there on, as they come, until the job has ended where `follow` is
-set. The header `Dstack-Log-Offset` is the offset of the first byte, and `Dstack-Log-Lost` says how many bytes before
-it, of those that were asked for, are lost (more was printed than is kept). A stream that ends cleanly is to be asked
-again from the next offset while the run is unfinished (the server stopped), or where it ends before `Dstack-Log-End`,
-the end of the log when the answer began (the next bytes are lost, as the next answer says). With `Accept:
-text/event-stream` the same as SSE: `id` is the next offset, `data` is base64, `event: gap` has the number of lost
-bytes as its data, and `event: end` closes the log.
+The answer is `application/octet-stream`. With `follow`, it continues with new bytes until the job has ended. The header
+`Dstack-Log-Offset` is the offset of the first byte. `Dstack-Log-Lost` is the number of requested bytes before it that
+were dropped because the log exceeded its size limit. `Dstack-Log-End` is the end of the log when the answer began.
+
+Request the log again from the next offset in two cases: the stream ended while the run is unfinished (the server
+stopped), or it ended before `Dstack-Log-End` (the next bytes were dropped).
+
+With `Accept: text/event-stream`, the answer is server-sent events: `id` is the next offset and `data` is base64;
+`event: gap` has the number of dropped bytes as its data, and `event: end` closes the log.
 """
 READ_METRICS = Route("GET", "/api/projects/{project}/runs/{run}/metrics", None, views.MetricsView)
-"""Query `replica`, `node`, `start_time` (ISO 8601). Of the latest attempt of that job: all of its last hour (of a job
-that has ended: its last hour, for seven days), or what came after `start_time`."""
+"""Return the metrics of the latest attempt of a job. Query `replica`, `node`, `start_time` (ISO 8601). The answer has
+the last hour of the job, or the points after `start_time`. They are kept for seven days after the job's end."""
 LIST_EVENTS = Route("GET", "/api/projects/{project}/events", None, views.EventPage, media_types=("text/event-stream",))
-"""Query `run` (name or id), `after` (cursor), `limit` (at most 1000). With `Accept: text/event-stream`: SSE without
-end, `id` is the cursor, `data` an `EventView`; a comment line every 15 s keeps the connection known to be alive.
-With `run`, the comment `CHANGED` tells that something about the run is new that is not worth an event, such as how far
-its image is."""
+"""Return the events of a project, oldest first. Query `run` (name or id), `after` (cursor), `limit` (at most 1000).
+
+With `Accept: text/event-stream`, the answer is server-sent events without end: `id` is the cursor and `data` an
+`EventView`. A comment line every 15 s shows that the connection works. With `run`, the comment `CHANGED` reports a
+change that has no event, such as the progress of pulling an image."""
 CHANGED = ": changed"
 MISSING_BLOBS = Route("POST", "/api/projects/{project}/blobs/missing", requests.BlobHashes, views.MissingBlobs)
+"""Return the blobs that the server lacks."""
 PUT_BLOB = Route("PUT", "/api/projects/{project}/blobs/{hash}", None, None, 204, takes_bytes=True)
+"""Store a blob under its hash. The body is the blob's bytes."""
 
 LIST_PROJECTS = Route("GET", "/api/projects", None, views.ProjectList)
+"""Return the projects that the user may use."""
 LIST_BACKENDS = Route("GET", "/api/projects/{project}/backends", None, views.BackendList)
+"""Return the backends of a project."""
 LIST_INSTANCES = Route("GET", "/api/projects/{project}/instances", None, views.InstanceList)
+"""Return the instances that a project uses or may use."""
 LIST_SECRETS = Route("GET", "/api/projects/{project}/secrets", None, views.SecretList)
+"""Return the secrets of a project, without their values."""
 GET_SECRET = Route("GET", "/api/projects/{project}/secrets/{secret}", None, views.SecretView, errors=(400, 403))
-"""With its value. For admins and managers of the project."""
+"""Return a secret with its value. For admins and managers of the project."""
 SET_SECRET = Route("PUT", "/api/projects/{project}/secrets/{secret}", requests.SetSecret, None, 204)
+"""Store a secret. Replaces the secret of that name."""
 DELETE_SECRET = Route("DELETE", "/api/projects/{project}/secrets/{secret}", None, None, 204)
+"""Delete a secret."""
 LIST_REPOS = Route("GET", "/api/projects/{project}/repos", None, views.RepoList)
+"""Return the repos that the user has initialized in a project."""
 INIT_REPO = Route("PUT", "/api/projects/{project}/repos/{repo}", requests.InitRepo, None, 204)
-"""The credentials are checked by whoever sends them; they replace earlier ones."""
+"""Initialize a repo with its credentials, which replace earlier ones. The client must test the credentials before."""

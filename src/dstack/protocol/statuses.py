@@ -1,10 +1,10 @@
-"""Every status and every reason of every object: the wire strings, never renamed, never removed."""
+"""All statuses and reasons of all objects. These strings of the API are never renamed or removed."""
 
 from enum import StrEnum
 
 
 class RunStatus(StrEnum):
-    """Where a run is in its life.
+    """The status of a run.
 
     Examples:
         >>> RunStatus("done").is_finished()
@@ -21,12 +21,12 @@ class RunStatus(StrEnum):
     DONE = "done"
 
     def is_finished(self) -> bool:
-        """Whether the run has ended and will not change any more."""
+        """Return whether the run has ended. A finished run never changes again."""
         return self in (RunStatus.TERMINATED, RunStatus.FAILED, RunStatus.DONE)
 
 
 class JobStatus(StrEnum):
-    """Where one attempt of a job is in its life."""
+    """The status of one attempt of a job."""
 
     SUBMITTED = "submitted"
     PROVISIONING = "provisioning"
@@ -39,12 +39,12 @@ class JobStatus(StrEnum):
     DONE = "done"
 
     def is_finished(self) -> bool:
-        """Whether the job has ended and will not change any more."""
+        """Return whether the attempt has ended. A finished attempt never changes again."""
         return self in (JobStatus.TERMINATED, JobStatus.ABORTED, JobStatus.FAILED, JobStatus.DONE)
 
 
 class JobReason(StrEnum):
-    """Why a job is ending."""
+    """The reason why a job ends."""
 
     # done
     EXITED = "exited"
@@ -70,7 +70,7 @@ class JobReason(StrEnum):
 
 
 class InstanceStatus(StrEnum):
-    """Where an instance is in its life."""
+    """The status of an instance."""
 
     PENDING = "pending"
     PROVISIONING = "provisioning"
@@ -81,7 +81,7 @@ class InstanceStatus(StrEnum):
 
 
 class InstanceReason(StrEnum):
-    """Why an instance is ending."""
+    """The reason why an instance ends."""
 
     USER = "user"
     IDLE_TIMEOUT = "idle_timeout"
@@ -94,11 +94,11 @@ class InstanceReason(StrEnum):
 
 
 def cause_text(reason: str | None, detail: str) -> str:
-    """Return for people why something ended; empty where neither a reason nor a detail is known.
+    """Return a text for people about the end of a run or job; empty if neither reason nor detail is known.
 
     Args:
-        reason: the wire string.
-        detail: what is known beyond it.
+        reason: the reason's string, such as `no_capacity`.
+        detail: details of the reason.
 
     Examples:
         >>> cause_text("no_capacity", "asked 64"), cause_text("container_exited_with_error", "exit code 3")

@@ -1,4 +1,4 @@
-"""REST objects out: what the API shows. Unknown fields are ignored, so that a newer server may say more."""
+"""The objects that the API returns. Clients ignore unknown fields, so that a newer server may add some."""
 
 from datetime import datetime
 from typing import Any
@@ -9,13 +9,13 @@ from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus, RunSt
 
 
 class View(BaseModel):
-    """The base of every object the API shows."""
+    """The base of every object that the API returns."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
 
 class Problem(View):
-    """An error as it crosses the wire (RFC 9457, `application/problem+json`)."""
+    """An error (RFC 9457, `application/problem+json`)."""
 
     type: str = "about:blank"
     title: str
@@ -23,86 +23,91 @@ class Problem(View):
     code: str
     """The `code` of a class in `dstack.errors`."""
     detail: str
+    """A message for people: the error and its cause."""
     hint: str | None = None
+    """The next step, for people."""
 
 
 class HealthView(View):
-    """That the server is there."""
+    """A sign of life of the server."""
 
     status: str = "ok"
     version: str
     embedded: bool
+    """Whether a command that needed the server started it in the background."""
 
 
 class OfferView(View):
-    """One thing that can be bought, and whether it can be had now."""
+    """A type of machine in a region, with its price and availability."""
 
     backend: str
     region: str
     instance_type: str
     resources: str
-    """For people: `2xCPU, 8GB, 100GB (disk), 1xA100 (40GB)`."""
+    """A text for people, such as `2xCPU, 8GB, 100GB (disk), 1xA100 (40GB)`."""
     spot: bool
     price: float
-    """US dollars an hour."""
+    """The price in US dollars an hour."""
     availability: str
-    """`available`, `idle` (an instance of ours that fits), `busy` (fits once it is free) or `not_available`."""
+    """`available` to create, or the status of the existing instance, such as `idle` or `busy`."""
 
 
 class MachineView(View):
-    """A machine at a backend, or one that should be there."""
+    """A machine at a backend, or one that is missing there."""
 
     backend: str
     machine_id: str
     instance_id: str
-    """The instance that claims it, or for which it was bought."""
+    """The instance to which the machine belongs, or for which it was created."""
     state: str
-    """`claimed`; `orphan` (nobody claims it), `duplicate` (its instance has another) or `missing` (it is claimed, and
-    the backend does not have it)."""
+    """`claimed`: an instance owns the machine. `orphan`: no instance owns it. `duplicate`: its instance has another
+    machine. `missing`: an instance owns it, and the backend does not list it."""
     detail: str
     price: float | None
-    """US dollars an hour, where it is known."""
+    """The price in US dollars an hour; None if it is unknown."""
 
 
 class AuditView(View):
-    """What all backends have."""
+    """The machines of all backends, compared with the server's records."""
 
     machines: list[MachineView]
     silent: list[str]
-    """The backends that did not answer."""
+    """The names of the backends that did not answer."""
 
 
 class ChangeView(View):
-    """One field of a configuration that is not as it is in the run of the same name."""
+    """One field of a configuration that differs from the active run of that name."""
 
     field: str
     old: str | None
-    """As it is written there; None where it is not."""
+    """The value of the active run; None if the field is not set."""
     new: str | None
+    """The value of the configuration; None if the field is not set."""
     in_place: bool
-    """Whether the run can go on with it; if not, it has to be stopped and submitted anew."""
+    """Whether the change can be made while the run is active. If not, stop the run and submit it again."""
 
 
 class PlanView(View):
-    """What a submit would do."""
+    """The effect of a submit before it happens."""
 
     project: str
     user: str
     run_name: str | None
     spec: dict[str, Any]
     offers: list[OfferView]
-    """The best of them, cheapest first."""
+    """The best fitting offers, cheapest first."""
     offers_total: int
+    """The number of all fitting offers."""
     max_price: float | None
-    """The highest price among all fitting offers, in dollars an hour."""
+    """The highest price among all fitting offers, in US dollars an hour."""
     refusals: list[str]
-    """Why other machines do not fit, one sentence each, with what was asked and what there is."""
+    """The reasons why other machines do not fit, nearest first, and the backends that do not answer."""
     current: "RunView | None" = None
-    """The active run of this name, where there is one."""
+    """The active run of this name; None without one."""
     changes: list[ChangeView] = []
-    """What is not as it is in that run."""
+    """The differences from that run."""
     waits: str | None = None
-    """Why it would wait in the queue, were it submitted now; None where there is room for it."""
+    """The reason why the run would wait in the queue; None if it would start at once."""
 
 
 class SecretView(View):
@@ -111,7 +116,7 @@ class SecretView(View):
     name: str
     updated_at: datetime
     value: str | None = None
-    """Only where it was asked for."""
+    """The value; None in lists."""
 
 
 class SecretList(View):
@@ -121,7 +126,7 @@ class SecretList(View):
 
 
 class RepoView(View):
-    """A repo that the caller has initialized."""
+    """A repo that the user has initialized in a project."""
 
     id: str
     kind: str
@@ -129,17 +134,17 @@ class RepoView(View):
 
 
 class RepoList(View):
-    """All repos that the caller has initialized in a project."""
+    """All repos that the user has initialized in a project."""
 
     repos: list[RepoView]
 
 
 class BackendView(View):
-    """Where machines may come from."""
+    """A source of machines of a project."""
 
     name: str
     silent: bool
-    """Whether it does not answer just now."""
+    """Whether the backend failed to answer the server's last question. A backend not asked yet is not silent."""
 
 
 class BackendList(View):
@@ -149,20 +154,21 @@ class BackendList(View):
 
 
 class ProjectView(View):
-    """A project, and what the caller is in it."""
+    """A project, and the user's role in it."""
 
     name: str
     role: str
+    """`admin`, `manager` or `user`."""
 
 
 class ProjectList(View):
-    """The projects that the caller may use."""
+    """The projects that the user may use."""
 
     projects: list[ProjectView]
 
 
 class InstanceView(View):
-    """One machine of ours."""
+    """An instance: the server's record of one machine."""
 
     id: str
     backend: str
@@ -170,20 +176,23 @@ class InstanceView(View):
     instance_type: str
     status: InstanceStatus
     hostname: str | None
+    """The machine's name or address; None until it is known."""
     price: float
+    """The price in US dollars an hour."""
     resources: str
+    """A text for people, such as `2xCPU, 8GB, 100GB (disk), 1xA100 (40GB)`."""
     detail: str = ""
-    """Why it takes no jobs just now; nothing where it does."""
+    """The reason why the instance takes no jobs; empty if it takes jobs."""
 
 
 class InstanceList(View):
-    """The machines that a project uses or may use."""
+    """The instances that a project uses or may use."""
 
     instances: list[InstanceView]
 
 
 class AttemptView(View):
-    """One try of a job that is over."""
+    """A finished attempt of a job."""
 
     id: str
     attempt: int
@@ -196,22 +205,22 @@ class AttemptView(View):
     finished_at: datetime | None
     instance_id: str | None
     price: float | None = None
-    """Of its instance, in US dollars an hour."""
+    """The price of its instance, in US dollars an hour."""
 
 
 class PullView(View):
-    """How far the image of a job is."""
+    """The progress of pulling a job's image."""
 
     got_bytes: int
     size_bytes: int | None
-    """What there will be: layers of unknown size count as much as the others on average. None while none is known."""
+    """The estimated size of all layers: a layer of unknown size counts as the average. None while no size is known."""
     layers: int
     layers_ready: int
-    """Those that are unpacked."""
+    """The number of layers that are unpacked."""
 
 
 class JobView(View):
-    """One attempt of one job of a run."""
+    """The latest attempt of one job of a run."""
 
     id: str
     replica: int
@@ -227,11 +236,11 @@ class JobView(View):
     finished_at: datetime | None
     instance: InstanceView | None
     earlier: list[AttemptView] = []
-    """The attempts before this one, the first one first. Not in the answer to a submit or stop."""
+    """The earlier attempts, oldest first. Empty in the answer to a submit or stop."""
     ports: dict[int, int | None]
-    """Container port to wanted local port; None stands for any free one (`*:80`)."""
+    """Container port to local port; None stands for any free one (`*:80`)."""
     pull: PullView | None = None
-    """While its image is being pulled."""
+    """The progress of pulling the image; None at other times."""
 
 
 class RunView(View):
@@ -244,9 +253,9 @@ class RunView(View):
     status: RunStatus
     reason: JobReason | None
     detail: str
-    """For people: why it ended, or what it waits for."""
+    """A text for people: why the run ended, or what it waits for."""
     next_start_at: datetime | None = None
-    """While it is pending: when its jobs start, for the first time or once more."""
+    """The time of the next start of a pending run, by its schedule or by a retry; None at other times."""
     type: str
     spec: dict[str, Any]
     priority: int
@@ -254,29 +263,31 @@ class RunView(View):
     started_at: datetime | None
     finished_at: datetime | None
     service_url: str | None = None
-    """Where a service is published; None while it is not."""
+    """The URL of a service; None while the service is not published."""
     service_model: str | None = None
-    """What the model behind a service is named by; None where there is none."""
+    """The name of the service's model; None for a service without a model."""
     queue_place: int | None = None
-    """While it waits in the queue: 1 is the next. Not in the answer to a submit or stop."""
+    """The run's position in the queue, from 1; None outside the queue, and in the answer to a submit or stop."""
     queue_length: int | None = None
+    """The number of runs in the queue; None as for `queue_place`."""
     jobs: list[JobView]
     cursor: int
-    """The number of the last event this view includes: follow events from here and nothing is missed."""
+    """The number of the last event that this view includes. Follow events after it to miss none."""
 
 
 class RunPage(View):
-    """Some runs, newest first."""
+    """A page of runs, newest first."""
 
     runs: list[RunView]
     next: str | None
-    """Pass it as `before` to get the next page; None at the end."""
+    """The value of `before` for the next page; None on the last page."""
 
 
 class EventView(View):
-    """One line of history."""
+    """An event in the history of a project."""
 
     seq: int
+    """The number of the event; later events have higher numbers."""
     at: datetime
     project: str | None
     run_id: str | None
@@ -286,81 +297,81 @@ class EventView(View):
     actor: str
     """`user <name>`, `engine` or `agent`."""
     kind: str
-    """`<object>.<what>`, such as `run.submitted`, `job.running`, `instance.terminated`."""
+    """The object and the event, such as `run.submitted`, `job.running`, `instance.terminated`."""
     status: str | None
-    """The status the object has from now on, where it changed."""
+    """The object's new status; None if the status did not change."""
     message: str
 
 
 class EventPage(View):
-    """Some events in the order they happened."""
+    """A page of events, oldest first."""
 
     events: list[EventView]
     cursor: int
-    """Pass it as `after` to get the next ones."""
+    """The value of `after` for the next page."""
 
 
 class AccessView(View):
-    """The way into one job: how to reach the SSH server beside its agent."""
+    """The SSH access to one job, by the SSH server of its agent."""
 
     job_id: str
     hostname: str
-    """The host where the job runs; `127.0.0.1` where it is the server's own machine."""
+    """The job's host; `127.0.0.1` stands for the server's machine."""
     ssh_port: int
-    """The agent's SSH port, on the loopback of the job's host."""
+    """The agent's SSH port, on the loopback address of the job's host."""
     ssh_user: str
     shares_network: bool = True
-    """Whether the ports of the job are those of its host; a container may have its own."""
+    """Whether the job's ports are those of its host. A container may have its own."""
     working_dir: str = "/"
-    """Where the job's commands start: absolute, as those see it who are inside. `/` where that is not known."""
+    """The absolute path inside the job of the folder in which its commands start; `/` if it is unknown."""
     host_key: str
-    """The OpenSSH public key by which the agent's SSH server is known."""
+    """The public key of the agent's SSH server, in OpenSSH's format."""
 
 
 class GpuMetricsView(View):
-    """How one of a job's cards was used at one time; None for what it does not tell."""
+    """The usage of one GPU of a job at one time. Unknown values are None."""
 
     utilization_percent: float | None
     memory_mib: float | None
 
 
 class MetricsPointView(View):
-    """What a job used at one time; None for what cannot be told."""
+    """The usage of a job at one time. Unknown values are None."""
 
     at: datetime
-    """By the clock of the job's machine."""
+    """The time by the clock of the job's machine."""
     cpu_cores: float | None
-    """How many cores were busy for it, on average since the point before."""
+    """The number of busy cores, on average since the previous point."""
     memory_mib: float | None
-    """What it has in memory, without files that could be read again."""
+    """The memory in use, in MiB, without cached files."""
     gpus: list[GpuMetricsView]
-    """Of each of its cards."""
+    """The usage of each GPU."""
 
 
 class CardView(View):
-    """One of a job's graphics cards."""
+    """A GPU of a job."""
 
     name: str
     memory_mib: int
 
 
 class MetricsView(View):
-    """What one job used: a point each ten seconds, and the first ones sooner."""
+    """The usage of one job: a point every ten seconds, and more often at first."""
 
     job_id: str
     replica: int
     node: int
     attempt: int
     cpu_cores: float | None
-    """How many cores it can use at most; None before it has a machine."""
+    """The job's limit of cores; None before the job has a machine."""
     memory_mib: float | None
-    """How much memory it can use at most."""
+    """The job's limit of memory, in MiB; None if it is unknown."""
     gpus: list[CardView]
-    """Its cards, in the order in which each point tells of them."""
+    """The job's GPUs, in the order of each point's `gpus`."""
     points: list[MetricsPointView]
 
 
 class MissingBlobs(View):
-    """The blobs that the server does not have yet, and the chunks it lacks of the pages that it has."""
+    """The blobs that the server lacks, and the missing chunks of the pages that it has."""
 
     missing: list[str]

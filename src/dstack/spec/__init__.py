@@ -1,4 +1,4 @@
-"""What users ask for: YAML, REST and the Python API, defined once. No I/O, no clock, no chance.
+"""Configurations, defined once for YAML, REST and the Python API. No I/O, no clock, no chance.
 
-What comes of a configuration (who runs it, where, when) does not belong here.
+The placement and execution of a configuration do not belong here.
 """

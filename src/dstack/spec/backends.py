@@ -1,10 +1,10 @@
-"""The backends that dstack knows by name. One member here and one module in `dstack.backends` make a backend."""
+"""The names of the backends. A backend is one member here and one module in `dstack.backends`."""
 
 from enum import StrEnum
 
 
 class BackendType(StrEnum):
-    """Where machines come from.
+    """A source of machines: a cloud, the user's own hosts, or the server's machine.
 
     Examples:
         >>> BackendType("aws") is BackendType.AWS
@@ -44,11 +44,11 @@ class BackendType(StrEnum):
     OCI = "oci"
     """Oracle Cloud Infrastructure"""
     REMOTE = "remote"
-    """The later name of `ssh` in listings: hosts of one's own"""
+    """The later name of `ssh` in listings: the user's own hosts"""
     RUNPOD = "runpod"
     """Runpod Cloud"""
     SSH = "ssh"
-    """Hosts of one's own that are reached by SSH"""
+    """The user's own hosts, reached by SSH"""
     TENSORDOCK = "tensordock"
     """TensorDock Marketplace"""
     VASTAI = "vastai"

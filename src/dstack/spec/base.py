@@ -1,4 +1,4 @@
-"""What all specs share: an unknown field is told with the nearest known one, and all mistakes at once."""
+"""The base of all specs. It reports all mistakes at once, and an unknown field with the nearest known ones."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Fields that do not go together: the one to point at (None for the whole), and what is wrong."""
+    """A conflict between fields: the field to report (None for the whole spec), and the mistake."""
 
     field: str | None
     text: str
     index: int | None = None
-    """Which entry of the field, where it is a list."""
+    """The number of the entry, if the field is a list."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Also:
-    """In an annotation: other JSON Schemas that the field's validator takes beside the field's own type."""
+    """An annotation with other JSON Schemas that the field's validator accepts besides the field's own type."""
 
     forms: tuple[Mapping[str, Any], ...]
 
@@ -42,11 +42,16 @@ NUMBER = {"type": "number"}
 
 
 Text = Annotated[str, Also((NUMBER, TRUTH))]
-"""Text of which the reader of files takes every word as it is written, also `3.10` and `on` (`spec.yaml`)."""
+"""Text that stays as written in YAML, even `3.10` and `on` (see `spec.yaml`)."""
 
 
 def matching(pattern: str, expected: str) -> AfterValidator:
-    """In an annotation: text of one form, which `expected` describes with an example."""
+    """Return a validator for an annotation: text that matches a pattern.
+
+    Args:
+        pattern: a regular expression for the whole text.
+        expected: a description of the form with an example, for errors.
+    """
     form = re.compile(pattern)
 
     def check(value: str) -> str:
@@ -58,17 +63,17 @@ def matching(pattern: str, expected: str) -> AfterValidator:
 
 
 class Spec(BaseModel):
-    """The base of everything a user writes."""
+    """The base of all configurations and their parts."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, defer_build=True, hide_input_in_errors=True)
 
     renamed: ClassVar[Mapping[str, str]] = {}
-    """Old spellings that still work, and what to write instead."""
+    """Old names of fields that still work, and their new names."""
     without_effect: ClassVar[Mapping[str, str]] = {}
-    """Old fields that are accepted and ignored, and what to do instead."""
+    """Old fields that are accepted and ignored, and the advice that replaces them."""
 
     def written(self) -> dict[str, Any]:
-        """What was written of the whole tree: what was set, and what was changed in place."""
+        """Return the fields that were set or changed in place, of the whole tree."""
         now = {name: _written(value) for name, value in self}
         return {name: value for name, value in now.items() if self._is_written(name, value)}
 
@@ -80,10 +85,10 @@ class Spec(BaseModel):
 
     @classmethod
     def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
-        """Which of the written fields do not go together, whether or not each is right by itself.
+        """Yield the conflicts between the written fields, even if single fields are invalid.
 
         Args:
-            written: the fields as they were written, or as they are by now.
+            written: the fields as written, or their current values.
         """
         for old, new in cls.renamed.items():
             if written.get(old) is not None and written.get(new) is not None:
@@ -98,7 +103,7 @@ class Spec(BaseModel):
             built = build(value)
         except ValidationError as error:
             found = error.errors(include_url=False)
-        # What is missing may well be what is misspelled: then one mistake is enough.
+        # A missing field is probably the misspelled one: then one mistake is enough.
         misspelled = [one["loc"][0] for one in found if one["type"] == "extra_forbidden" and len(one["loc"]) == 1]
         guesses = {nearest(str(name), cls.model_fields) for name in misspelled}
         details = [
@@ -136,7 +141,7 @@ def _told(conflict: Conflict, written: Mapping[str, Any]) -> InitErrorDetails:
 
 
 def _detail(error: Any, fields: tuple[str, ...]) -> InitErrorDetails:
-    """One mistake, with the words of an unknown field made helpful."""
+    """Return one mistake; for an unknown field, with the nearest known ones."""
     kind, loc, said = error["type"], error["loc"], error["msg"]
     if kind == "extra_forbidden" and len(loc) == 1:
         kind, said = "unknown_field", f"unknown field {shown(loc[0])}; {nearest_listed(str(loc[0]), fields)}"

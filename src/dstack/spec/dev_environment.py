@@ -1,4 +1,4 @@
-"""A dev environment: a machine to work on with one's own editor."""
+"""A dev environment: a machine to work on with a local editor."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -25,15 +25,15 @@ echo '[dstack: the server of VS Code {version} cannot be downloaded; the editor 
 fi
 rm -rf "$draft"
 ) &"""
-"""Beside `init`, so that no one waits for it: an editor that finds its server there connects sooner."""
+"""Installs the editor's server in the background, parallel to `init`, so that the editor connects sooner."""
 _COMMIT_CHARACTERS = 40
 
 
 class DevEnvironment(RunFields):
-    """A run that lasts until it is stopped, to be worked in with an editor over SSH.
+    """A run for work with an editor over SSH, until it is stopped.
 
     Raises:
-        pydantic.ValidationError: fields do not fit; names each, with what was expected.
+        pydantic.ValidationError: fields are invalid. Lists each, with the expected form.
 
     Examples:
         >>> workplace = DevEnvironment(ide="vscode", init=["pip install -r requirements.txt"])
@@ -42,26 +42,26 @@ class DevEnvironment(RunFields):
     """
 
     type: Literal["dev-environment"] = "dev-environment"
-    """What kind of configuration it is"""
+    """The type of the configuration: `dev-environment`"""
     ide: Literal["vscode", "cursor", "windsurf", "zed"] | None = None
-    """The editor: `vscode`, `cursor`, `windsurf` or `zed`. None where unset: it is reached by SSH alone"""
+    """The editor: `vscode`, `cursor`, `windsurf` or `zed`. By default none: SSH only"""
     version: Annotated[Text, matching(r"[\w.-]+", "a version such as `1.96.0`")] | None = None
-    """The version of the editor's server that is installed in advance (`vscode` alone), or its commit"""
+    """The version or commit of the editor's server to install in advance. Only for `vscode`"""
     init: list[Text] = []
-    """What the shell runs at the start"""
+    """The shell commands to run at the start"""
     ports: list[PortMapping] = []
-    """The job's ports that are forwarded here: `80`, `8000:80` (local:job), `*:80` for any local one"""
+    """The job's ports to forward: `80`, `8000:80` (local port:job's port), `*:80` for any free local port"""
     inactivity_duration: Limit = None
-    """How long nobody may be connected before it is stopped, in seconds or as `2h`. `off` where unset"""
+    """The time without a connected user after which the run is stopped, in seconds or as `2h`. `off` by default"""
 
     @classmethod
     def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
-        """As `Spec.conflicts`."""
+        """Yield the conflicts between the written fields, as `Spec.conflicts`."""
         yield from super().conflicts(written)
         yield from port_conflicts(written)
 
     def jobs(self) -> tuple[JobSpec, ...]:
-        """Return one job that fetches the editor's server, runs `init` and waits."""
+        """Return one job that installs the editor's server, runs `init` and waits."""
         return (JobSpec(0, 0, 1, script_of([*self._editor(), *self.init, FOR_EVER])),)
 
     def _editor(self) -> list[str]:
@@ -71,5 +71,5 @@ class DevEnvironment(RunFields):
         return [_FETCH_EDITOR.format(version=f"commit:{self.version}" if is_commit else self.version)]
 
     def port_mappings(self) -> tuple[PortMapping, ...]:
-        """As the configuration says."""
+        """Return the ports of the configuration."""
         return tuple(self.ports)

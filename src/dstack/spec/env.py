@@ -1,4 +1,4 @@
-"""Environment variables: a mapping, or a list of `K=V`, `K=` and `K`."""
+"""Environment variables of a configuration: a mapping, or a list of `NAME=value`, `NAME=` and `NAME`."""
 
 import re
 from collections.abc import Mapping
@@ -9,24 +9,24 @@ from dstack.spec.mistakes import MISPRINT, Mistake, refusal_of
 from dstack.spec.secrets import as_it_stands
 
 VARIABLE_BYTES_MAX = (128 << 10) - 2
-"""Of a name and its value: Linux takes 128 KiB for both with `=` between them and an end."""
+"""The largest name and value. Linux accepts 128 KiB for both, including `=` and the end."""
 ENV_BYTES_MAX = 3 << 19
-"""Of all variables: Linux takes 2 MiB, of which a program's arguments and what a host adds are a part."""
+"""The size of all variables together. Linux accepts 2 MiB, including a program's arguments and the host's additions."""
 _KEY = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
 def parse_env(value: object) -> dict[str, str | None]:
-    """Read env; None stands for a variable that is taken from the submitter's environment.
+    """Read environment variables. None stands for a value from the submitter's environment.
 
     Raises:
-        ValueError: names are none, or values are neither text nor numbers; tells each with its place.
+        ValueError: names are malformed, or values are neither text nor numbers. Lists each with its place.
 
     Examples:
         >>> parse_env(["A=1", "B=", "C"])
         {'A': '1', 'B': '', 'C': None}
     """
     if not isinstance(value, Mapping | list):
-        raise ValueError("expected a mapping or a list of `NAME=value`")  # what was found may be a secret
+        raise ValueError("expected a mapping or a list of `NAME=value`")  # the value may be a secret
     env: dict[str, str | None] = {}
     mistakes = []
     for place, part in value.items() if isinstance(value, Mapping) else enumerate(value):
@@ -44,7 +44,7 @@ def parse_env(value: object) -> dict[str, str | None]:
 
 
 def check_variable(name: str, value: str | None) -> None:
-    """Raise `ValueError` for a variable that no program can be given; names it, and not its value."""
+    """Raise `ValueError` for a variable that is too large for a program. The error does not show the value."""
     size = len(f"{name}{value or ''}".encode("utf-8", "surrogatepass"))
     if size > VARIABLE_BYTES_MAX:
         raise ValueError(
@@ -54,7 +54,7 @@ def check_variable(name: str, value: str | None) -> None:
 
 
 def check_whole(env: Mapping[str, str | None]) -> None:
-    """Raise `ValueError` for more variables than a program can be given; names the largest."""
+    """Raise `ValueError` if all variables together are too large for a program. Names the largest."""
     sizes = {name: len(f"{name}{value or ''}".encode("utf-8", "surrogatepass")) + 10 for name, value in env.items()}
     if sum(sizes.values()) > ENV_BYTES_MAX:
         largest = max(sizes, key=sizes.__getitem__)
@@ -66,7 +66,7 @@ def check_whole(env: Mapping[str, str | None]) -> None:
 
 def _pair(line: object) -> tuple[str, str | None]:
     if not isinstance(line, str):
-        raise ValueError("expected `NAME=value` or `NAME`")  # what was found may be a secret
+        raise ValueError("expected `NAME=value` or `NAME`")  # the value may be a secret
     key, equals, text = line.partition("=")
     return key, text if equals else None
 
@@ -88,11 +88,14 @@ def _text(key: object, value: object) -> str | None:
 
 
 def resolve(env: Mapping[str, str | None], environ: Mapping[str, str]) -> dict[str, str]:
-    """All values, those of passed-through variables from `environ`: what looks like a secret's name there is none.
+    """Return all variables with their values. Values from `environ` are escaped: they contain no references.
+
+    Args:
+        env: the variables; None stands for a value from `environ`.
+        environ: the submitter's environment.
 
     Raises:
-        ConfigurationError: variables that are to be passed through are not set, are no text, or are too large; names
-            them.
+        ConfigurationError: variables are missing in `environ`, are not text, or are too large.
     """
     passed = [key for key, value in env.items() if value is None]
     if missing := [key for key in passed if key not in environ]:

@@ -1,4 +1,4 @@
-"""A fleet: machines under one name, of one's own or bought."""
+"""A fleet: machines under one name. They are the user's own hosts, or instances of clouds."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -26,7 +26,7 @@ Blocks = Annotated[int | Literal["auto"], BeforeValidator(_blocks)]
 
 
 class ProxyJump(Spec):
-    """A host through which others are reached.
+    """A jump host, through which other hosts are reached.
 
     Examples:
         >>> ProxyJump(hostname="jump.example.com", user="me", identity_file="~/.ssh/id_ed25519").port is None
@@ -34,17 +34,17 @@ class ProxyJump(Spec):
     """
 
     hostname: str
-    """Its name or address"""
+    """The host's name or address"""
     port: Port | None = None
-    """The port of its SSH server; 22 where unset"""
+    """The port of the host's SSH server. 22 by default"""
     user: Text
-    """The user there"""
+    """The user on the host"""
     identity_file: str
-    """The private key to log in with"""
+    """The file of the private SSH key"""
 
 
 class SSHHost(Spec):
-    """One host of one's own.
+    """One of the user's own hosts.
 
     Examples:
         >>> SSHHost(hostname="10.0.0.1", user="ubuntu").blocks
@@ -52,19 +52,19 @@ class SSHHost(Spec):
     """
 
     hostname: str
-    """Its name or address"""
+    """The host's name or address"""
     port: Port | None = None
-    """The port of its SSH server; that of all hosts where unset"""
+    """The port of the host's SSH server. The port of all hosts by default"""
     user: Text | None = None
-    """The user there; that of all hosts where unset"""
+    """The user on the host. The user of all hosts by default"""
     identity_file: str | None = None
-    """The private key to log in with; that of all hosts where unset"""
+    """The file of the private SSH key. The key of all hosts by default"""
     proxy_jump: ProxyJump | None = None
-    """A host through which it is reached; that of all hosts where unset"""
+    """The jump host. The jump host of all hosts by default"""
     internal_ip: str | None = None
-    """Its address among the hosts"""
+    """The host's address in the network among the hosts"""
     blocks: Blocks = 1
-    """Into how many parts it is divided, each for one job; `auto` for as many as it has GPUs"""
+    """The number of parts of the host, each for one job; `auto` for one part a GPU"""
 
 
 def _host(value: object) -> object:
@@ -72,7 +72,7 @@ def _host(value: object) -> object:
 
 
 class SSHConfig(Spec):
-    """Hosts of one's own, and how they are reached.
+    """The user's own hosts, and the SSH access to them.
 
     Examples:
         >>> SSHConfig(user="ubuntu", identity_file="~/.ssh/id_ed25519", hosts=["10.0.0.1"]).hosts[0].hostname
@@ -82,19 +82,19 @@ class SSHConfig(Spec):
     user: Text | None = None
     """The user on all hosts"""
     port: Port | None = None
-    """The port of their SSH servers; 22 where unset"""
+    """The port of the SSH servers. 22 by default"""
     identity_file: str | None = None
-    """The private key to log in with"""
+    """The file of the private SSH key"""
     proxy_jump: ProxyJump | None = None
-    """A host through which all are reached"""
+    """The jump host of all hosts"""
     hosts: Annotated[list[Annotated[SSHHost, BeforeValidator(_host), Also((TEXT,))]], Field(min_length=1)]
-    """The hosts: addresses, or more about each"""
+    """The hosts: names or addresses, or a mapping for each"""
     network: str | None = None
     """The network among the hosts, such as `10.0.0.0/24`"""
 
 
 class FleetNodes(Spec):
-    """How many machines a fleet has.
+    """The number of machines of a fleet.
 
     Examples:
         >>> FleetNodes(min=0, max=4).target is None
@@ -104,13 +104,13 @@ class FleetNodes(Spec):
     min: Annotated[int, Field(ge=0, strict=True)] = 0
     """The least number"""
     target: Annotated[int, Field(ge=0, strict=True)] | None = None
-    """How many are made at first; the least number where unset"""
+    """The number of instances to create at first. `min` by default"""
     max: Annotated[int, Field(ge=1, strict=True)] | None = None
-    """The greatest number; no limit where unset"""
+    """The greatest number. No limit by default"""
 
     @classmethod
     def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
-        """As `Spec.conflicts`."""
+        """Yield the conflict of numbers in a wrong order, as `Spec.conflicts`."""
         ends = [number if isinstance(number := written.get(end), int) else None for end in ("min", "target", "max")]
         known = [end for end in ends if end is not None]
         if known != sorted(known):
@@ -125,10 +125,10 @@ def _nodes(value: object) -> object:
 
 
 class Fleet(Spec):
-    """Machines under one name: hosts of one's own, or instances of clouds.
+    """Machines under one name: the user's own hosts, or instances of clouds.
 
     Raises:
-        pydantic.ValidationError: fields do not fit; names each, with what was expected.
+        pydantic.ValidationError: fields are invalid. Lists each, with the expected form.
 
     Examples:
         >>> Fleet(name="team", nodes="0..4", resources={"gpu": "A100"}).nodes.max
@@ -136,51 +136,51 @@ class Fleet(Spec):
     """
 
     type: Literal["fleet"] = "fleet"
-    """What kind of configuration it is"""
+    """The type of the configuration: `fleet`"""
     name: Name | None = None
-    """The fleet's name; a random one where unset"""
+    """The fleet's name. A random name by default"""
     env: Env = {}
-    """Environment variables for what sets the hosts up"""
+    """Environment variables for the setup of the hosts"""
     ssh_config: SSHConfig | None = None
-    """Hosts of one's own. Not beside `nodes`"""
+    """The user's own hosts. Not with `nodes`"""
     nodes: Annotated[FleetNodes | None, BeforeValidator(_nodes), Also((TEXT, NUMBER))] = None
-    """How many instances: a number, a range such as `0..4`, or `min`, `target`, `max`"""
+    """The number of instances: a number, a range such as `0..4`, or a mapping of `min`, `target` and `max`"""
     placement: Literal["any", "cluster"] = "any"
-    """Whether the machines must be near each other with a fast network (`cluster`)"""
+    """The placement of the machines: `any`, or `cluster` for machines near each other with a fast network"""
     blocks: Blocks = 1
-    """Into how many parts each machine is divided, each for one job; `auto` for as many as it has GPUs"""
+    """The number of parts of each machine, each for one job; `auto` for one part a GPU"""
     resources: Resources = Field(default_factory=Resources.model_construct)
-    """What each instance must have"""
+    """The required CPUs, memory, disk and GPUs of each instance"""
     backends: list[BackendType] | None = None
-    """Which backends may be used; any where unset"""
+    """The backends that may be used. Any by default"""
     regions: list[str] | None = None
-    """Which regions may be used; any where unset"""
+    """The regions that may be used. Any by default"""
     availability_zones: list[str] | None = None
-    """Which availability zones may be used; any where unset"""
+    """The availability zones that may be used. Any by default"""
     instance_types: list[str] | None = None
-    """Which instance types may be used, by the backends' own names; any where unset"""
+    """The instance types that may be used, by the backends' own names. Any by default"""
     spot_policy: SpotPolicy = SpotPolicy.ONDEMAND
-    """Whether spot instances are used: `spot`, `on-demand` or `auto` for both"""
+    """The use of spot instances: `spot`, `on-demand` or `auto` for both"""
     retry: RetryOrNot = None
-    """Whether and when instances that could not be made are tried again. Never where unset"""
+    """Whether and when to retry instances that could not be created. No retry by default"""
     max_price: Price | None = None
     """The highest price of an instance, in US dollars an hour"""
     reservation: str | None = None
-    """A reservation at the cloud, from which instances are taken"""
+    """The reservation at the cloud from which to take instances"""
     idle_duration: Limit = 3 * 86_400
-    """How long an instance may stand without jobs before it is ended, in seconds or as `1h`. `3d` where unset"""
+    """The time without jobs after which an instance is terminated, in seconds or as `1h`. `3d` by default"""
     termination_policy: TerminationPolicy = TerminationPolicy.DESTROY_AFTER_IDLE
-    """What becomes of an instance without jobs: `destroy-after-idle` or `dont-destroy`"""
+    """The handling of an instance without jobs: `destroy-after-idle` or `dont-destroy`"""
     termination_idle_time: Limit = 3 * 86_400
     """The old name of `idle_duration`"""
     tags: Tags = {}
-    """Words that are kept with what is made for it at a cloud"""
+    """Tags of all that is created for the fleet at a cloud: up to 50 names with values"""
 
     renamed = {"termination_idle_time": "idle_duration"}
 
     @classmethod
     def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
-        """As `Spec.conflicts`."""
+        """Yield the conflicts between the written fields, as `Spec.conflicts`."""
         yield from super().conflicts(written)
         yield from idle_conflicts(written)
         own, bought = written.get("ssh_config") is not None, written.get("nodes") is not None

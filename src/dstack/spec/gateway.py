@@ -1,4 +1,4 @@
-"""A gateway: a small machine with a public address, behind which services are published."""
+"""A gateway: a small machine with a public address that publishes services."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -15,7 +15,7 @@ DOMAIN = r"(?=.{1,253}$)(\*\.)?([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.)+[
 
 
 class LetsEncryptCertificate(Spec):
-    """A certificate from Let's Encrypt, asked for and renewed by the gateway.
+    """A certificate from Let's Encrypt, requested and renewed by the gateway.
 
     Examples:
         >>> LetsEncryptCertificate(type="lets-encrypt").type
@@ -23,11 +23,11 @@ class LetsEncryptCertificate(Spec):
     """
 
     type: Literal["lets-encrypt"]
-    """Where the certificate comes from: `lets-encrypt`"""
+    """The source of the certificate: `lets-encrypt`"""
 
 
 class ACMCertificate(Spec):
-    """A certificate that AWS keeps, for a load balancer before the gateway.
+    """A certificate in AWS Certificate Manager, for a load balancer in front of the gateway.
 
     Examples:
         >>> ACMCertificate(type="acm", arn="arn:aws:acm:eu-west-1:1:certificate/1").type
@@ -35,9 +35,9 @@ class ACMCertificate(Spec):
     """
 
     type: Literal["acm"]
-    """Where the certificate comes from: `acm`"""
+    """The source of the certificate: `acm`"""
     arn: Annotated[str, matching(r"arn:\S+", "a name such as `arn:aws:acm:…`")]
-    """The certificate's name at AWS"""
+    """The certificate's ARN"""
 
 
 def _certificate(value: object) -> object:
@@ -49,10 +49,10 @@ def _certificate(value: object) -> object:
 
 
 class Gateway(Spec):
-    """What publishes services under a domain.
+    """A machine that publishes services under a domain.
 
     Raises:
-        pydantic.ValidationError: fields do not fit; names each, with what was expected.
+        pydantic.ValidationError: fields are invalid. Lists each, with the expected form.
 
     Examples:
         >>> Gateway(name="front", backend="aws", region="eu-west-1", domain="example.com").domain
@@ -60,35 +60,35 @@ class Gateway(Spec):
     """
 
     type: Literal["gateway"] = "gateway"
-    """What kind of configuration it is"""
+    """The type of the configuration: `gateway`"""
     name: Name | None = None
-    """The gateway's name; a random one where unset"""
+    """The gateway's name. A random name by default"""
     default: bool = False
-    """Whether services that name no gateway are published by it"""
+    """Whether the gateway publishes services that name no gateway"""
     backend: BackendType
-    """Where its machine is made"""
+    """The backend of the gateway's machine"""
     region: str
-    """In which region"""
+    """The region of the gateway's machine"""
     instance_type: str | None = None
-    """The type of its machine, by the backend's own name; a small one where unset"""
+    """The instance type of the machine, by the backend's own name. A small one by default"""
     domain: Annotated[str, matching(DOMAIN, "a domain such as `example.com`")] | None = None
-    """The domain below which services get their names; its records point to the gateway"""
+    """The domain of the services' names. Its DNS records must point to the gateway"""
     replicas: Annotated[int, Field(ge=1, le=REPLICAS_MAX, strict=True)] = 1
-    """How many machines publish services"""
+    """The number of machines of the gateway"""
     router: Router | None = None
-    """What spreads requests over the replicas of services by their content"""
+    """The router that distributes requests to the replicas of services by their content"""
     public_ip: bool = True
-    """Whether it has a public address"""
+    """Whether the gateway has a public address"""
     certificate: Annotated[LetsEncryptCertificate | ACMCertificate | None, BeforeValidator(_certificate)] = Field(
         default_factory=lambda: LetsEncryptCertificate(type="lets-encrypt")
     )
-    """Where its certificate comes from; `null` for none"""
+    """The source of the certificate; `null` for no certificate"""
     tags: Tags = {}
-    """Words that are kept with what is made for it at a cloud"""
+    """Tags of all that is created for the gateway at a cloud: up to 50 names with values"""
 
     @classmethod
     def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
-        """As `Spec.conflicts`."""
+        """Yield the conflicts between the written fields, as `Spec.conflicts`."""
         yield from super().conflicts(written)
         certificate = written.get("certificate")
         kind = certificate.get("type") if isinstance(certificate, dict) else getattr(certificate, "type", None)

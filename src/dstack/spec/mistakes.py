@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in plain words."""
+"""The mistakes in a configuration, with plain messages."""
 
 import re
 from collections.abc import Iterable
@@ -13,10 +13,10 @@ from dstack.kit.text import nearest, nearest_listed, shown
 Path: TypeAlias = tuple[str | int, ...]
 
 MISPRINT = re.compile("[\0\ud800-\udfff]")
-"""Characters that neither a file nor a program's argument can hold."""
+"""Characters that neither a file nor a program's argument can contain."""
 
 SECRET = "registry_auth"
-"""What stands below this field is never shown."""
+"""A field whose values are never shown."""
 
 _EXPECTED = {
     "string_type": "text",
@@ -35,7 +35,7 @@ _EXPECTED = {
     "tuple_type": "a list",
 }
 CHOICES_MAX = 8
-"""As many known words fit into a sentence."""
+"""The number of known words that a message lists."""
 _LENGTHS = {"too_short": ("at least", "min_length"), "too_long": ("at most", "max_length")}
 _LIMITS = {
     "greater_than": ("more than", "gt"),
@@ -47,18 +47,18 @@ _LIMITS = {
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One thing that is wrong, and where."""
+    """One mistake: its path and its message."""
 
     path: Path
     text: str
 
     def with_path(self) -> str:
-        """The mistake with the field it is in."""
+        """Return the message with its field."""
         return f"`{'.'.join(map(str, self.path))}`: {self.text}" if self.path else self.text
 
 
 def refusal_of(mistakes: Iterable[Mistake]) -> ValidationError:
-    """What a validator raises that has found several mistakes; their paths begin below its field."""
+    """Return the error for a validator that found several mistakes. Their paths begin below its field."""
     details = [
         InitErrorDetails(
             type=PydanticCustomError("value_error", "{said}", {"said": one.text}), loc=one.path, input=None
@@ -69,7 +69,7 @@ def refusal_of(mistakes: Iterable[Mistake]) -> ValidationError:
 
 
 def mistakes_in(error: ValidationError) -> list[Mistake]:
-    """Everything that is wrong."""
+    """Return all mistakes in a validation error."""
     return [Mistake(tuple(one["loc"]), _text(one)) for one in error.errors(include_url=False)]
 
 

@@ -1,4 +1,4 @@
-"""What a job finds on its disk beside its repo: volumes, and single files of the submitter."""
+"""The mounts of a job: volumes, and single files of the submitter."""
 
 import posixpath
 import re
@@ -22,7 +22,7 @@ _EXPECTED = "expected a mount such as `my-volume:/data` or `/mnt/disk:/data`"
 
 @dataclass(frozen=True, slots=True)
 class MountPoint:
-    """A volume, or a folder of the instance, and its path in a job.
+    """A mount: a network volume or a folder of the instance, and its path in the job.
 
     Examples:
         >>> MountPoint.parse("my-volume:/data").is_on_instance, str(MountPoint("/mnt/disk", "/data"))
@@ -34,23 +34,23 @@ class MountPoint:
     source: str
     """The name of a network volume, or an absolute path on the instance."""
     path: str
-    """Absolute, inside the container."""
+    """The absolute path inside the container."""
     read_only: bool = False
-    """Whether the job may only read there."""
+    """Whether the mount is read-only."""
     optional: bool = False
-    """Whether the job may run without it, where it cannot be mounted."""
+    """Whether the job runs without the mount if it cannot be mounted."""
     others: tuple[str, ...] = ()
-    """Further names of network volumes, of which one is taken for each node."""
+    """More names of network volumes; each node mounts one of all names."""
 
     @classmethod
     def parse(cls, value: object) -> "MountPoint":
         """Read `name:/path`, `/path/on/instance:/path`, either with `:ro`, or a mapping.
 
-        A mapping has `path`, and `name` (also a list of names) or `instance_path`; `optional` and `read_only` may be
-        `true`.
+        A mapping has `path`, and either `name` (also a list of names) or `instance_path`; and optionally `optional`
+        and `read_only`.
 
         Raises:
-            ValueError: it is none of these.
+            ValueError: the value has another form.
         """
         match value:
             case MountPoint():
@@ -85,11 +85,11 @@ class MountPoint:
 
     @property
     def is_on_instance(self) -> bool:
-        """Whether it is a folder of the instance, and no network volume."""
+        """Whether the source is a folder of the instance, and not a network volume."""
         return self.source.startswith("/")
 
     def written(self) -> str | dict[str, object]:
-        """Return the mount as JSON: as text where text has a form for it."""
+        """Return the mount as JSON: as text if text can express it."""
         if not self.optional and not self.others:
             return str(self)
         source = {"instance_path": self.source} if self.is_on_instance else {"name": [self.source, *self.others]}
@@ -121,7 +121,7 @@ def _is_source(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class FileMapping:
-    """A file or folder of the submitter's machine, and where a job finds it.
+    """A file or folder of the submitter's machine, and its path in the job.
 
     Examples:
         >>> FileMapping.parse("setup.sh").path, str(FileMapping.parse("~/.vimrc:home/.vimrc"))
@@ -129,18 +129,18 @@ class FileMapping:
     """
 
     local_path: str
-    """Relative to the folder of the configuration's file, absolute, or beginning with `~`."""
+    """The local path: relative to the folder of the configuration's file, absolute, or beginning with `~`."""
     path: str
-    """Relative to the folder of the run's files, or absolute inside the container."""
+    """The path in the job: relative to the folder of the run's files, or absolute inside the container."""
 
     @classmethod
     def parse(cls, value: object) -> "FileMapping":
         """Read `local:path`, `local`, or a mapping with `local_path` and `path`.
 
-        Without a path the file keeps its own, less what leads out of a folder: `../x` and `~/x` become `x`.
+        Without a path, the file keeps its own path, inside the folder: `../x` and `~/x` become `x`.
 
         Raises:
-            ValueError: it is none of these, or the path in the job leaves its folder.
+            ValueError: the value has another form, or the path in the job leaves its folder.
         """
         match value:
             case FileMapping():
@@ -176,7 +176,7 @@ class FileMapping:
 
 
 def _inside(local_path: str) -> str:
-    """Return a path without the parts that lead out of a folder."""
+    """Return a path without the leading `..` and `~`."""
     if local_path.startswith("/"):
         return local_path
     normal = posixpath.normpath(local_path)

@@ -1,4 +1,4 @@
-"""Names of runs: what one may look like, and one by chance."""
+"""Names of runs: their form, and random ones."""
 
 import re
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ NAME = re.compile(r"[a-z][a-z0-9-]{1,40}")
 HOSTS = frozenset(
     ("localhost", "broadcasthost", "ip6-allnodes", "ip6-allrouters", "ip6-localhost", "ip6-loopback", "ip6-localnet")
 )
-"""What every machine calls itself and its networks: `ssh NAME` must go on meaning that."""
+"""Names of every machine's own hosts and networks. `ssh NAME` must keep its meaning for them."""
 
 
 def parse_name(value: str) -> str:
-    """Return the name of a run.
+    """Return a run's name unchanged.
 
     Raises:
-        ValueError: no run can have it.
+        ValueError: the name is malformed, or is the name of a host such as `localhost`.
     """
     if not NAME.fullmatch(value):
         raise ValueError(
@@ -31,7 +31,7 @@ def parse_name(value: str) -> str:
 
 
 def check_name(name: str) -> None:
-    """Raise `ConfigurationError` unless it may be the name of a run."""
+    """Raise `ConfigurationError` unless a run may have the name."""
     try:
         parse_name(name)
     except ValueError as error:
@@ -41,7 +41,7 @@ def check_name(name: str) -> None:
 
 
 class Chance(Protocol):
-    """Where random choices come from."""
+    """A source of random choices."""
 
     def choice(self, seq: Sequence[str], /) -> str: ...
 
@@ -65,5 +65,5 @@ _ANIMALS = (
 
 
 def random_name(chance: Chance) -> str:
-    """A name such as `swift-otter-7`."""
+    """Return a random name such as `swift-otter-7`."""
     return f"{chance.choice(_ADJECTIVES)}-{chance.choice(_ANIMALS)}-{chance.randrange(100)}"

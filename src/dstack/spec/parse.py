@@ -1,4 +1,4 @@
-"""From text or JSON to a configuration, and back. Every mistake is named with its place, all at once."""
+"""Conversion of text and JSON to configurations, and back. All mistakes are reported at once, with their places."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,27 +26,28 @@ RunConfiguration: TypeAlias = Task | Service | DevEnvironment
 Configuration: TypeAlias = RunConfiguration | Fleet | Gateway | Volume
 
 RUN_TYPES: dict[str, type[RunConfiguration]] = {"task": Task, "service": Service, "dev-environment": DevEnvironment}
-"""Every run type by its `type`. A new one is a file and an entry here."""
+"""Every run type by its `type`. A new run type needs a module and an entry here."""
 
 TYPES: dict[str, type[Configuration]] = {**RUN_TYPES, "fleet": Fleet, "gateway": Gateway, "volume": Volume}
-"""Every configuration by its `type`."""
+"""Every class of configurations by its `type`."""
 
 _AnySpec = TypeVar("_AnySpec", bound=Spec)
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A configuration as it stands in a text, and what its writer should know: `file:line:column: words`."""
+    """A configuration from a text, and notes for its author, each as `file:line:column: note`."""
 
     configuration: Configuration
     notes: tuple[str, ...]
 
 
 def read_configuration(text: str, filename: str) -> Written:
-    """The configuration in a YAML text, and which spellings in it are old.
+    """Return the configuration in a YAML text, with notes about old spellings.
 
     Args:
-        filename: what to call the text in errors.
+        text: the YAML text.
+        filename: the name of the text in errors.
 
     Raises:
         ConfigurationError: lists every mistake as `file:line:column: what was expected and found`.
@@ -58,30 +59,30 @@ def read_configuration(text: str, filename: str) -> Written:
 
 
 def parse_configuration(text: str, filename: str) -> Configuration:
-    """The configuration in a YAML text; raises as `read_configuration`."""
+    """Return the configuration in a YAML text. Raises as `read_configuration`."""
     return read_configuration(text, filename).configuration
 
 
 def parse_profiles(text: str, filename: str) -> Profiles:
-    """The profiles in a YAML text; raises as `read_configuration`."""
+    """Return the profiles in a YAML text. Raises as `read_configuration`."""
     document = _document(text, filename)
     return _placed(document, lambda: _validated(Profiles, document.data))
 
 
 def configuration_of(mapping: Mapping[str, Any]) -> RunConfiguration:
-    """The configuration of a run in a JSON object.
+    """Return the run configuration in a JSON object.
 
     Raises:
-        ConfigurationError: lists every mistake with the field it is in.
+        ConfigurationError: lists every mistake with its field.
     """
     return _named(lambda: _build(dict(mapping), RUN_TYPES))
 
 
 def to_mapping(spec: Spec) -> dict[str, Any]:
-    """A configuration as a JSON object that holds only what was written.
+    """Return a configuration as a JSON object with only the fields that were set or changed.
 
     Raises:
-        ConfigurationError: a list or a mapping in it was changed to something else than it may be.
+        ConfigurationError: a list or mapping was changed in place to an invalid value.
     """
     checked = _named(lambda: _validated(type(spec), spec.written()))
     written = checked.model_dump(mode="json", exclude_unset=True)
@@ -90,7 +91,7 @@ def to_mapping(spec: Spec) -> dict[str, Any]:
 
 
 def old_spellings(configuration: Configuration) -> list[str]:
-    """What to write instead of each old spelling in a configuration."""
+    """Return a note for each old spelling in a configuration, with the new one."""
     return [one.text for one in _old_spellings(configuration, configuration.written())]
 
 
@@ -101,13 +102,13 @@ class _Mistaken(Exception):
 
 
 def _document(text: str, filename: str) -> "Document":
-    from dstack.spec.yaml import read_yaml  # YAML takes long to import, and the Python API does without
+    from dstack.spec.yaml import read_yaml  # slow to import, and the Python API does not need it
 
     return read_yaml(text, filename)
 
 
 def _named(build: Callable[[], _AnySpec]) -> _AnySpec:
-    """What `build` makes; mistakes are told with their fields."""
+    """Return the result of `build`; raises its mistakes with their fields."""
     try:
         return build()
     except _Mistaken as error:
@@ -115,7 +116,7 @@ def _named(build: Callable[[], _AnySpec]) -> _AnySpec:
 
 
 def _placed(document: "Document", build: Callable[[], _AnySpec]) -> _AnySpec:
-    """What `build` makes of the document; mistakes are told with their places."""
+    """Return the result of `build`; raises its mistakes with their places in the document."""
     try:
         return build()
     except _Mistaken as error:
@@ -176,7 +177,7 @@ def _misprints_in(data: object) -> Iterator[Mistake]:
 
 
 def _texts_in(data: object) -> Iterator[tuple[Path, str]]:
-    """Every text, with its path; that of a field's name is the path of what the field is in."""
+    """Yield every text with its path. The path of a field's name is that of its mapping."""
     todo: list[tuple[Path, object]] = [((), data)]
     while todo:
         path, part = todo.pop()

@@ -1,4 +1,4 @@
-"""Ports of a job and the local ports they are reached at: `80`, `8000:80`, `*:80`."""
+"""Ports of a job and the local ports that lead to them: `80`, `8000:80`, `*:80`."""
 
 import re
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _MAPPING = re.compile(r"(?:([0-9]{1,5}|\*):)?([0-9]{1,5})")
 
 @dataclass(frozen=True, slots=True)
 class PortMapping:
-    """One port of a job.
+    """A port of a job, and the local port that leads to it.
 
     Examples:
         >>> PortMapping.parse("8000:80"), str(PortMapping.parse(80)), str(PortMapping(None, 80))
@@ -25,15 +25,16 @@ class PortMapping:
     """
 
     local_port: int | None
-    """None for any free one."""
+    """The local port, 1 to 65535; None for any free one."""
     container_port: int
+    """The job's port, 1 to 65535."""
 
     @classmethod
     def parse(cls, value: object) -> "PortMapping":
-        """Read a port.
+        """Read a port such as `80`, `8000:80` or `*:80`.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the value has another form.
         """
         if isinstance(value, PortMapping):
             return value

@@ -1,4 +1,4 @@
-"""How and where to run: the fields that a profile may hold, shared by all run types."""
+"""The fields of a profile, shared by all run types: where to run, for how long, and at which price."""
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class SpotPolicy(StrEnum):
-    """Whether spot instances are used.
+    """The use of spot instances.
 
     Examples:
         >>> SpotPolicy("auto") is SpotPolicy.AUTO
@@ -32,21 +32,21 @@ class SpotPolicy(StrEnum):
 
 
 class CreationPolicy(StrEnum):
-    """Whether instances are made, or only those used that there are."""
+    """Whether a run may create instances, or only use existing ones."""
 
     REUSE = "reuse"
     REUSE_OR_CREATE = "reuse-or-create"
 
 
 class TerminationPolicy(StrEnum):
-    """What becomes of an instance without jobs."""
+    """The handling of an instance without jobs."""
 
     DONT_DESTROY = "dont-destroy"
     DESTROY_AFTER_IDLE = "destroy-after-idle"
 
 
 class RetryEvent(StrEnum):
-    """What may start a run again."""
+    """An event after which a run may be submitted again."""
 
     NO_CAPACITY = "no-capacity"
     INTERRUPTION = "interruption"
@@ -84,7 +84,7 @@ def _stop_duration(value: object) -> object:
 
 
 Duration = Annotated[int, BeforeValidator(_duration), PlainSerializer(duration_text, when_used="json"), Also((TEXT,))]
-"""Seconds; written `90s`, `15m`, `2h`, `1d` or as a number."""
+"""A time in seconds; written as a number, or as `90s`, `15m`, `2h`, `1d`."""
 
 Limit = Annotated[
     int | None,
@@ -92,7 +92,7 @@ Limit = Annotated[
     PlainSerializer(_limit_text, when_used="json"),
     Also((TEXT, {"const": False})),
 ]
-"""Seconds, or None for no limit, written `off`."""
+"""A time in seconds, or None for no limit, written `off`."""
 
 Name = Annotated[str, AfterValidator(parse_name)]
 
@@ -110,7 +110,7 @@ FleetName = Annotated[str, AfterValidator(_fleet_name)]
 
 
 class Retry(Spec):
-    """When a run is submitted again after it has failed.
+    """The policy by which a failed run is submitted again.
 
     Examples:
         >>> Retry(on_events=["interruption"], duration="2h").duration
@@ -118,9 +118,10 @@ class Retry(Spec):
     """
 
     on_events: list[RetryEvent] = list(RetryEvent)
-    """After which events: `no-capacity`, `interruption`, `error`. All of them where unset"""
+    """The events that lead to a retry: `no-capacity`, `interruption`, `error`. All of them by default"""
     duration: Limit = HOUR_S
-    """For how long a row of failures is tried again, in seconds or as `2h`. `1h` where unset, `off` for ever"""
+    """The time after the first of several failures in which to retry, in seconds or as `2h`; `off` for no limit.
+    `1h` by default"""
 
 
 def _retry(value: object) -> object:
@@ -130,13 +131,13 @@ def _retry(value: object) -> object:
 
 
 def _old_retry(value: Mapping[str, object]) -> object:
-    """Return the policy of `retry: true` beside `duration` (or `limit`), which meant a lack of capacity alone."""
+    """Return the policy of the old form `retry: true` with `duration` (or `limit`): retry only on lack of capacity."""
     rest = {"duration" if name == "limit" else name: part for name, part in value.items() if name != "retry"}
     return {"on_events": [RetryEvent.NO_CAPACITY], **rest} if value["retry"] else None
 
 
 RetryOrNot = Annotated[Retry | None, BeforeValidator(_retry), Also((TRUTH,))]
-"""`true` for all events within an hour, `false` for never, or a `Retry`."""
+"""`true` for all events within an hour, `false` for no retry, or a `Retry`."""
 
 
 CRON_PARTS = 5
@@ -180,7 +181,7 @@ CronLine = Annotated[str, AfterValidator(_check_cron)]
 
 
 class Schedule(Spec):
-    """When a run starts by itself, again and again.
+    """The times at which a run starts by itself.
 
     Examples:
         >>> Schedule(cron="0 8 * * mon-fri").cron
@@ -188,11 +189,11 @@ class Schedule(Spec):
     """
 
     cron: Annotated[list[CronLine], BeforeValidator(_cron), AfterValidator(_check_any), Also((TEXT,))]
-    """A cron expression in UTC, or several"""
+    """A cron expression in UTC, such as `0 8 * * mon-fri`, or a list of them"""
 
 
 class UtilizationPolicy(Spec):
-    """Ends a run that does not use the GPUs it holds.
+    """The policy that ends a run with idle GPUs.
 
     Examples:
         >>> UtilizationPolicy(min_gpu_utilization=10, time_window="1h").time_window
@@ -200,13 +201,13 @@ class UtilizationPolicy(Spec):
     """
 
     min_gpu_utilization: Annotated[int, Field(ge=0, le=100, strict=True)]
-    """How busy each GPU must be at some time in the window, in percent"""
+    """The utilization that each GPU must reach at least once within the window, in percent"""
     time_window: Annotated[Duration, Field(ge=300)]
-    """How long a GPU may be less busy, in seconds or as `1h`; at least `5m`"""
+    """The window, in seconds or as `1h`; at least `5m`"""
 
 
 def idle_conflicts(written: Mapping[str, Any]) -> Iterator[Conflict]:
-    """An instance without jobs that is kept, by the one field, and ended after a time, by the other."""
+    """Yield the conflict of an idle instance that one field keeps and another ends after a time."""
     ends = not _is_off(written.get("idle_duration"))
     if ends and written.get("termination_policy") == TerminationPolicy.DONT_DESTROY:
         told = "expected one of `idle_duration` and `termination_policy: dont-destroy`, found both"
@@ -218,62 +219,62 @@ Tags = Annotated[dict[str, Text], Field(max_length=50)]
 
 
 class ProfileFields(Spec):
-    """How and where to run."""
+    """The fields that profiles and run configurations share."""
 
     backends: list[BackendType] | None = None
-    """Which backends may be used, such as `[aws, gcp]`; any where unset"""
+    """The backends that may be used, such as `[aws, gcp]`. Any by default"""
     regions: list[str] | None = None
-    """Which regions of those backends may be used, such as `[eu-west-1, us-west4]`; any where unset"""
+    """The regions that may be used, such as `[eu-west-1, us-west4]`. Any by default"""
     availability_zones: list[str] | None = None
-    """Which availability zones of those regions may be used, such as `[eu-west-1a]`; any where unset"""
+    """The availability zones that may be used, such as `[eu-west-1a]`. Any by default"""
     instance_types: list[str] | None = None
-    """Which instance types may be used, by the backends' own names, such as `[p3.8xlarge]`; any where unset"""
+    """The instance types that may be used, by the backends' own names, such as `[p3.8xlarge]`. Any by default"""
     reservation: str | None = None
-    """A reservation at the cloud, from which instances are taken"""
+    """The reservation at the cloud from which to take instances"""
     spot_policy: SpotPolicy = SpotPolicy.ONDEMAND
-    """Whether spot instances are used: `spot`, `on-demand` or `auto` for both"""
+    """The use of spot instances: `spot`, `on-demand` or `auto` for both"""
     retry: RetryOrNot = None
-    """Whether and when a run that failed is submitted again. Never where unset"""
+    """Whether and when to submit a failed run again: `true`, `false` or a mapping. No retry by default"""
     retry_policy: RetryOrNot = None
     """The old name of `retry`"""
     max_duration: Annotated[Limit, BeforeValidator(_max_duration)] = None
-    """The longest time a job may run, in seconds or as `2h`; then it is stopped. `off` (no limit) where unset"""
+    """The longest time that a job may run before it is stopped, in seconds or as `2h`. `off` (no limit) by default"""
     stop_duration: Annotated[Duration | None, BeforeValidator(_stop_duration)] = None
-    """How long a job that is stopped may take to end by itself, in seconds or as `1m`. 10 seconds where unset"""
+    """The grace period of a stopped job before it is killed, in seconds or as `1m`. 10 seconds by default"""
     max_price: Price | None = None
     """The highest price of an instance, in US dollars an hour"""
     fleets: list[FleetName] | None = None
-    """In which fleets instances are sought and made; any where unset"""
+    """The fleets in which to find or create instances. Any by default"""
     pool_name: str | None = None
-    """One fleet in which instances are sought and made; *pool* is an older word for fleet"""
+    """The fleet in which to find or create instances; *pool* is an old word for fleet"""
     instances: list[Text | dict[str, Text]] | None = None
-    """On which instances it may run, by their names; any where unset"""
+    """The instances on which to run, by name. Any by default"""
     instance_name: str | None = None
-    """The one instance to run on, by its name"""
+    """The one instance on which to run, by name"""
     creation_policy: CreationPolicy = CreationPolicy.REUSE_OR_CREATE
-    """Whether instances may be made: `reuse-or-create`, or `reuse` for those only that there are"""
+    """Whether instances may be created: `reuse-or-create`, or `reuse` for existing instances only"""
     termination_policy: TerminationPolicy = TerminationPolicy.DESTROY_AFTER_IDLE
-    """What becomes of an instance without jobs: `destroy-after-idle` or `dont-destroy`"""
+    """The handling of an instance without jobs: `destroy-after-idle` or `dont-destroy`"""
     termination_idle_time: Limit = IDLE_S
     """The old name of `idle_duration`"""
     idle_duration: Limit = IDLE_S
-    """How long an instance may stand without jobs before it is ended, in seconds or as `1h`. `5m` where unset"""
+    """The time without jobs after which an instance is terminated, in seconds or as `1h`. `5m` by default"""
     schedule: Schedule | None = None
-    """When the run starts by itself, again and again"""
+    """The times at which the run starts by itself"""
     startup_order: Literal["any", "master-first", "workers-first"] = "any"
-    """Which nodes start first: `any`, `master-first` or `workers-first`"""
+    """The order in which nodes start: `any`, `master-first` or `workers-first`"""
     stop_criteria: Literal["all-done", "master-done"] = "all-done"
-    """When a run of several nodes is done: with all of them (`all-done`), or with node 0 (`master-done`)"""
+    """The end of a run of several nodes: once all are done (`all-done`), or once node 0 is done (`master-done`)"""
     utilization_policy: UtilizationPolicy | None = None
-    """Ends the run when its GPUs stand idle"""
+    """The policy that ends the run if its GPUs are idle"""
     tags: Tags = {}
-    """Words that are kept with the run, and with what is made for it at a cloud"""
+    """Tags of the run, and of all that is created for it at a cloud: up to 50 names with values"""
 
     renamed: ClassVar[Mapping[str, str]] = {"retry_policy": "retry", "termination_idle_time": "idle_duration"}
 
     @classmethod
     def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
-        """As `Spec.conflicts`."""
+        """Yield the conflicts between the written fields, as `Spec.conflicts`."""
         yield from super().conflicts(written)
         yield from idle_conflicts(written)
         if written.get("pool_name") is not None and written.get("fleets") is not None:
@@ -281,7 +282,7 @@ class ProfileFields(Spec):
 
 
 class Profile(ProfileFields):
-    """Fields that several configurations share, under a name.
+    """A named set of fields that several configurations share.
 
     Examples:
         >>> Profile(name="cheap", spot_policy="auto", max_price=1.5).name
@@ -289,9 +290,9 @@ class Profile(ProfileFields):
     """
 
     name: Annotated[Text, Field(min_length=1)]
-    """The profile's name, of any characters"""
+    """The profile's name; any characters"""
     default: bool = False
-    """Whether it counts where no profile is named"""
+    """Whether the profile applies when none is named"""
 
 
 class Profiles(Spec):
@@ -307,7 +308,7 @@ class Profiles(Spec):
 
     @classmethod
     def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
-        """As `Spec.conflicts`."""
+        """Yield the conflicts between the profiles, as `Spec.conflicts`."""
         found = written.get("profiles")
         profiles = found if isinstance(found, list) else []
         names = [name for one in profiles if isinstance(name := _read(one, "name"), str)]
@@ -317,7 +318,7 @@ class Profiles(Spec):
             yield Conflict("profiles", "expected one profile with `default: true`, found more")
 
     def chosen(self, name: str | None) -> Profile | None:
-        """The profile of that name, or the default one for None; None where there is none."""
+        """Return the profile of that name, or the default profile for None; None without one."""
         return next((one for one in self.profiles if (one.default if name is None else one.name == name)), None)
 
 

@@ -1,4 +1,4 @@
-"""`repos` of a configuration: which Git repository or folder lands in a job."""
+"""The `repos` of a configuration: the Git repository or folder with the run's files."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ _REMOTE = re.compile(r"([a-z][a-z0-9+]*://[^/\s]+/[^:\s]*|[\w.-]+@[\w.-]+:[^:\s]
 
 
 class RepoSource(Spec):
-    """A repository that a run brings along.
+    """The Git repository or folder with a run's files.
 
     Examples:
         >>> RepoSource.model_validate("https://github.com/team/project").url
@@ -23,17 +23,17 @@ class RepoSource(Spec):
     """
 
     local_path: Text | None = None
-    """A folder of this machine, relative to the folder of the configuration's file"""
+    """The path of a local folder, relative to the folder of the configuration's file"""
     url: Text | None = None
     """The URL of a Git remote"""
     branch: Text | None = None
-    """The branch of the remote; its default branch where unset"""
+    """The branch of the remote. The default branch by default"""
     hash: Annotated[Text, matching(r"[0-9a-f]{7,64}", "a commit such as `0a1b2c3`")] | None = None
-    """The commit of the remote; the branch's newest one where unset"""
+    """The commit of the remote. The branch's newest commit by default"""
     path: Text = "."
-    """The path in the job; the folder of the run's files where unset"""
+    """The path in the job. The folder of the run's files by default"""
     if_exists: Literal["error", "skip"] = "error"
-    """What happens where the path has files already: `error` or `skip`"""
+    """The handling of files that exist at the path: `error` or `skip`"""
 
     @model_validator(mode="before")
     @classmethod
@@ -42,7 +42,7 @@ class RepoSource(Spec):
 
     @classmethod
     def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
-        """As `Spec.conflicts`."""
+        """Yield the conflicts between the written fields, as `Spec.conflicts`."""
         yield from super().conflicts(written)
         if (written.get("local_path") is None) == (written.get("url") is None):
             yield Conflict(None, "expected one of `local_path` and `url`")

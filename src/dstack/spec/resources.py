@@ -1,4 +1,4 @@
-"""What a job needs of a machine: CPUs, memory, disk, GPUs."""
+"""The resources that a job requires of a machine: CPUs, memory, disk, GPUs."""
 
 import re
 from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class GPUVendor(StrEnum):
-    """Who makes the accelerator."""
+    """The vendor of an accelerator."""
 
     NVIDIA = "nvidia"
     AMD = "amd"
@@ -34,7 +34,7 @@ _NAME = re.compile(r"[^\W\d_][^:,]*")
 
 
 def _in_any_case(word: str) -> str:
-    """A pattern for it; those of JSON Schema have no flag for that."""
+    """Return a pattern for a word in any case; patterns of JSON Schema have no flag for that."""
     return "".join(f"[{letter}{letter.upper()}]" for letter in word)
 
 
@@ -52,7 +52,7 @@ _ARCHITECTURE_ALIASES = {"x86_64": "x86", "amd64": "x86", "arm64": "arm", "aarch
 
 
 class CPU(Range[int]):
-    """The number of CPU cores, and of which architecture where that matters.
+    """The number of CPU cores, and optionally their architecture.
 
     Examples:
         >>> CPU.read("x86:4..").arch.value, str(CPU.read("arm:4")), CPU.read("2..8").arch
@@ -72,10 +72,10 @@ class CPU(Range[int]):
 
     @classmethod
     def read(cls, value: object) -> "CPU":
-        """Read a count or a range, also behind `x86:` or `arm:`, or a mapping with `arch` and `count`.
+        """Read a count or a range, optionally after `x86:` or `arm:`; or a mapping with `arch` and `count`.
 
         Raises:
-            ValueError: it is none of these.
+            ValueError: the value has another form.
         """
         match value:
             case CPU():
@@ -122,7 +122,7 @@ def _architecture(value: object) -> CPUArchitecture | None:
 
 
 class ComputeCapability(tuple[int, int]):
-    """What generation of instructions an NVIDIA GPU understands, as major and minor number.
+    """The compute capability of an NVIDIA GPU, as major and minor number.
 
     Examples:
         >>> ComputeCapability.parse("7.5") < ComputeCapability.parse((8, 0)), str(ComputeCapability.parse(7.5))
@@ -134,7 +134,7 @@ class ComputeCapability(tuple[int, int]):
         """Read `7.5`, `"7.5"` or `(7, 5)`.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the value has another form.
         """
         parts = value if isinstance(value, (tuple, list)) else str(value).split(".")
         numbers = [str(part) for part in parts]
@@ -185,10 +185,10 @@ GPUName = Annotated[str, BeforeValidator(_gpu_name)]
 
 
 class GPU(Spec):
-    """The GPU requirements.
+    """The required GPUs.
 
-    A string holds `:`-separated tokens in any order: vendor, name or names, memory, count. `any` is a GPU of any kind,
-    and `none` no GPU.
+    A string has tokens separated by `:` in any order: vendor, name or names, memory, count. `any` stands for a GPU of
+    any kind, and `none` for no GPU.
 
     Examples:
         >>> gpu = GPU.model_validate("A100:40GB:2")
@@ -197,17 +197,17 @@ class GPU(Spec):
     """
 
     vendor: Annotated[GPUVendor | None, BeforeValidator(_vendor), Also((_VENDOR_TEXT,))] = None
-    """The vendor of the GPU/accelerator, one of: `nvidia`, `amd`, `google` (alias: `tpu`), `intel`, `tenstorrent`"""
+    """The vendor of the GPU: `nvidia`, `amd`, `google` (or `tpu`), `intel` or `tenstorrent`. Any by default"""
     name: Annotated[list[GPUName] | None, BeforeValidator(_names), Also((TEXT,))] = None
-    """The name of the GPU (e.g., `A100` or `H100`), or several of which one will do"""
+    """The name of the GPU, such as `A100`, or a list of acceptable names. Any by default"""
     count: Range[int] = Range(1, 1)
-    """The number of GPUs"""
+    """The number of GPUs: a number, or a range such as `2..4`"""
     memory: Range[Memory] | None = None
-    """The RAM size of each (e.g., `16GB`), or a range"""
+    """The memory of each GPU, such as `16GB`, or a range such as `16GB..80GB`. Any by default"""
     total_memory: Range[Memory] | None = None
-    """The RAM size of all together (e.g., `32GB`), or a range"""
+    """The memory of all GPUs together, such as `32GB`, or a range. Any by default"""
     compute_capability: ComputeCapability | None = None
-    """The minimum compute capability (e.g., `7.5`)"""
+    """The least compute capability, such as `7.5`. Any by default"""
 
     @model_validator(mode="before")
     @classmethod
@@ -223,10 +223,10 @@ class GPU(Spec):
 
 
 def parse_gpu(text: str) -> dict[str, object]:
-    """The fields in a GPU's short form.
+    """Return the fields in a GPU's short form, such as `A100:40GB:2`.
 
     Raises:
-        ValueError: a token is of no kind, or two are of the same.
+        ValueError: a token is unknown, or two tokens are of one kind.
     """
     fields: dict[str, object] = {}
     if text.strip().lower() == "none":
@@ -264,7 +264,7 @@ def _parses(parse: Callable[[], object]) -> bool:
 
 
 class Disk(Spec):
-    """The disk resources.
+    """The required disk.
 
     Examples:
         >>> str(Disk(size="200GB..").size)
@@ -272,7 +272,7 @@ class Disk(Spec):
     """
 
     size: Range[Memory]
-    """Disk size"""
+    """The size of the disk, such as `200GB`, or a range such as `200GB..`"""
 
     @model_validator(mode="before")
     @classmethod
@@ -285,7 +285,7 @@ def _any_disk_of_100_gb() -> Disk:
 
 
 class Resources(Spec):
-    """The resources requirements to run the configuration.
+    """The required CPUs, memory, disk and GPUs of a job's machine.
 
     Examples:
         >>> needs = Resources(cpu="4..", memory="16GB", gpu="A100:2")
@@ -294,19 +294,19 @@ class Resources(Spec):
     """
 
     cpu: CPU = CPU(CPU_MIN)
-    """The number of CPU cores, also with an architecture: `4..`, `x86:4..`, `arm:4`"""
+    """The number of CPU cores, optionally with an architecture: `4..`, `x86:4..`, `arm:4`"""
     memory: Range[Memory] = Range(Memory(8), None)
-    """The RAM size (e.g., `8GB`)"""
+    """The memory, such as `16GB`, or a range such as `16GB..64GB`"""
     shm_size: Memory | None = None
-    """The size of shared memory (e.g., `8GB`), for processes that exchange data, such as data loaders"""
+    """The size of shared memory, such as `8GB`, for processes that exchange data, such as data loaders"""
     gpu: Annotated[GPU | None, Also((TEXT, NUMBER))] = None
-    """The GPU requirements"""
+    """The GPUs: a short form such as `A100:2`, a number, or a mapping. None by default"""
     disk: Annotated[Disk | None, Also((TEXT, NUMBER))] = Field(default_factory=_any_disk_of_100_gb)
-    """The disk resources"""
+    """The size of the disk, such as `200GB`, or a range such as `200GB..`"""
 
 
 def describe(resources: Resources) -> str:
-    """Requirements on one line, none left out.
+    """Return all requirements on one line.
 
     Examples:
         >>> describe(Resources(gpu="A100:40GB:2", shm_size="1GB"))
@@ -321,7 +321,7 @@ def describe(resources: Resources) -> str:
 
 
 def _gpu_parts(gpu: GPU) -> list[str]:
-    """The short form, and after it what the short form has no token for."""
+    """Return the short form of a GPU, followed by the fields that it does not contain."""
     parts = [str(gpu) if gpu.vendor or gpu.name or gpu.memory else f"{gpu.count}xGPU"]
     if gpu.total_memory is not None:
         parts.append(f"{gpu.total_memory} (GPU memory in all)")

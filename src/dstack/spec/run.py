@@ -1,4 +1,4 @@
-"""What all run types share: the fields of a job's image, environment and needs, and how commands become a script."""
+"""The fields that all run types share: image, environment, resources and files; and the script of the commands."""
 
 import re
 import shlex
@@ -24,7 +24,7 @@ Env = Annotated[dict[str, Text | None], BeforeValidator(parse_env), Also((LINES,
 
 
 FILES = "/workflow"
-"""The folder of a run's files, as a container sees it."""
+"""The folder of a run's files inside a container."""
 
 
 def _folder(value: str) -> str:
@@ -66,17 +66,18 @@ _COMMAND_STATUS = 'dstack_status=$?; [ "$dstack_status" -eq 0 ] || exit "$dstack
 
 
 def script_of(commands: Sequence[str]) -> str:
-    """One shell script of all commands: the first that fails ends it with its exit code.
+    """Return one shell script of all commands. The first command that fails ends it with its exit code.
 
-    A line of its own follows each command, so that a command may end in `&`, a comment or a here-document; the empty
-    line before it takes up a backslash. `set -e` would not do: it looks away in conditions and pipelines.
+    The check of the exit code is on a separate line, so that a command may end in `&`, a comment or a here-document.
+    The empty line before it ends a command with a trailing backslash. `set -e` is not enough: it ignores failures in
+    conditions and pipelines.
     """
     return "".join(f"{command}\n\n{_COMMAND_STATUS}\n" for command in commands)
 
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """One job that a configuration means."""
+    """One job of a run."""
 
     replica: int
     node: int
@@ -85,7 +86,7 @@ class JobSpec:
 
 
 class RegistryAuth(Spec):
-    """Who pulls a private image.
+    """The credentials for a private image.
 
     Examples:
         >>> RegistryAuth(username="me", password="…").username
@@ -93,55 +94,55 @@ class RegistryAuth(Spec):
     """
 
     username: Text
-    """The user's name at the registry"""
+    """The user name at the registry"""
     password: Text = Field(repr=False)
-    """The user's password, or an access token"""
+    """The password or access token"""
 
 
 class RunFields(ProfileFields):
     """The fields of every run type."""
 
     name: Name | None = None
-    """The run's name; a random one where unset"""
+    """The run's name. A random name by default"""
     image: Image | None = None
-    """The container image to run"""
+    """The container image, such as `ubuntu:24.04`"""
     user: User | None = None
-    """Who the job is inside its container: `name_or_id[:group_name_or_id]`, such as `ubuntu` or `1000:1000`"""
+    """The user inside the container: `name_or_id[:group_name_or_id]`, such as `ubuntu` or `1000:1000`"""
     privileged: bool = False
-    """Whether the container may do what the host's root may"""
+    """Whether the container runs in privileged mode, with the rights of the host's root"""
     entrypoint: Annotated[str, AfterValidator(_words)] | None = None
-    """What the container starts instead of the image's own entrypoint, in the words of a shell"""
+    """The container's entrypoint, in shell syntax. The image's own by default"""
     working_dir: Annotated[str, AfterValidator(_folder)] | None = None
-    """Where the commands start: a path inside the folder of the run's files (`/workflow`), which is where they start
-    where unset; or an absolute path, in a container"""
+    """The folder in which the commands start: a path relative to the run's files (`/workflow`), or an absolute path
+    in a container. The folder of the run's files by default"""
     registry_auth: RegistryAuth | None = None
-    """Who pulls a private image"""
+    """The credentials for a private image"""
     python: PythonVersion | None = None
-    """The version of Python, such as `3.12`: the machine's own, or the default image's. Not beside `image`"""
+    """The version of Python, such as `3.12`, of the machine or of the default image. Not with `image`"""
     nvcc: bool | None = None
-    """Whether the default image has NVIDIA's CUDA compiler. Not beside `image`"""
+    """Whether the default image includes NVIDIA's CUDA compiler. Not with `image`"""
     docker: bool | None = None
-    """Whether the job can run Docker itself. Not beside `image`"""
+    """Whether the job can use Docker. Not with `image`"""
     env: Env = {}
-    """Environment variables: a mapping, or a list of `NAME=value` and of `NAME` for those of the submitter"""
+    """Environment variables: a mapping, or a list of `NAME=value`, and of `NAME` to pass the submitter's value on"""
     resources: Resources = Field(default_factory=Resources.model_construct)
-    """What the job needs of a machine"""
+    """The required CPUs, memory, disk and GPUs"""
     volumes: list[MountPoint] = []
-    """What is mounted: `name:/path` of a network volume, or `/path/on/instance:/path`; `:ro` after it to read only"""
+    """Volumes to mount: `name:/path` for a network volume, or `/path/on/instance:/path`; with `:ro` read-only"""
     files: list[FileMapping] = []
-    """Files and folders of this machine that travel with the run: `local`, or `local:path/in/the/job`"""
+    """Local files and folders to send with the run: `local`, or `local:path/in/the/job`"""
     repos: Annotated[list[Repo], Field(max_length=1)] = []
-    """The folder or Git repository that the run brings along: `.`, a URL, or a mapping"""
+    """The folder or Git repository with the run's files: `.`, a URL, or a mapping"""
     single_branch: bool | None = None
-    """Whether only the one branch of the repository is cloned"""
+    """Whether to clone only one branch of the repository"""
     setup: list[Text] = []
     """An old field without effect"""
     home_dir: str | None = None
     """An old field without effect"""
     priority: Annotated[int, Field(ge=0, le=100, strict=True)] = 0
-    """Who goes first when not all fit: 0 to 100"""
+    """The priority of the run in the queue: 0 to 100, higher first"""
     shell: Literal["bash", "sh"] | None = None
-    """The shell that runs the commands: `bash` or `sh`. `bash` where there is one, where unset"""
+    """The shell that runs the commands: `bash` or `sh`. By default `bash` if it is installed"""
 
     without_effect: ClassVar[Mapping[str, str]] = {
         "setup": "write its commands at the beginning of `commands`, or of `init`",
@@ -150,7 +151,7 @@ class RunFields(ProfileFields):
 
     @classmethod
     def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
-        """As `Spec.conflicts`."""
+        """Yield the conflicts between the written fields, as `Spec.conflicts`."""
         yield from super().conflicts(written)
         for field in ("python", "nvcc", "docker"):
             if written.get("image") is not None and written.get(field) not in (None, False):
@@ -158,15 +159,15 @@ class RunFields(ProfileFields):
 
     @abstractmethod
     def jobs(self) -> tuple[JobSpec, ...]:
-        """The jobs of the run, by replica and node."""
+        """Return the jobs of the run, by replica and node."""
 
     @abstractmethod
     def port_mappings(self) -> tuple[PortMapping, ...]:
-        """The ports of a job that `attach` forwards."""
+        """Return the ports of a job that `attach` forwards."""
 
 
 def port_conflicts(written: Mapping[str, Any]) -> Iterator[Conflict]:
-    """Ports of the job that are forwarded once more."""
+    """Yield a conflict for each port of the job that is listed twice."""
     seen: set[int] = set()
     ports = written.get("ports")
     for index, port in enumerate(ports if isinstance(ports, list) else ()):

@@ -1,4 +1,4 @@
-"""The JSON Schema of configuration files, by which editors complete and check them."""
+"""The JSON Schema of configuration files, for completion and checks in editors."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def configuration_schema() -> dict[str, Any]:
-    """Of `.dstack.yml` files: which fields each type has.
+    """Return the JSON Schema of `.dstack.yml` files.
 
     Examples:
         >>> sorted(configuration_schema()["discriminator"]["mapping"])
@@ -37,7 +37,7 @@ def configuration_schema() -> dict[str, Any]:
 
 
 def profiles_schema() -> dict[str, Any]:
-    """Of `profiles.yml` files.
+    """Return the JSON Schema of `profiles.yml` files.
 
     Examples:
         >>> profiles_schema()["title"]

@@ -1,6 +1,6 @@
 """References in a configuration: `${{ secrets.NAME }}` and `${{ env.NAME }}` in `env` and in `registry_auth`.
 
-One more `$` before it makes it plain text: `$${{ any }}` stands for `${{ any }}`.
+A second `$` escapes a reference: `$${{ any }}` stands for the text `${{ any }}`.
 """
 
 import re
@@ -16,7 +16,7 @@ _REFERENCE = re.compile(r"(\$?)\$\{\{(.*?)\}\}", re.DOTALL)
 
 
 def check_name(name: str) -> None:
-    """Raise `InvalidRequestError` unless it may be the name of a secret."""
+    """Raise `InvalidRequestError` unless a secret may have the name."""
     if not NAME.fullmatch(name):
         raise InvalidRequestError(
             f"`{name[:100]}` cannot be a secret's name", hint="Use letters, digits, `-` and `_`, no digit first"
@@ -24,10 +24,10 @@ def check_name(name: str) -> None:
 
 
 def names_in(text: str) -> list[str]:
-    """Return the secrets that a text refers to.
+    """Return the names of the secrets to which a text refers.
 
     Raises:
-        ValueError: it refers to something else than secrets and variables.
+        ValueError: a reference is neither to a secret nor to a variable.
 
     Examples:
         >>> names_in("Bearer ${{ secrets.TOKEN }} of ${{ env.USER }}"), names_in("no $HOME")
@@ -37,7 +37,7 @@ def names_in(text: str) -> list[str]:
 
 
 def variables_in(text: str) -> list[str]:
-    """Return the variables of `env` that a text refers to; raises as `names_in`.
+    """Return the names of the variables of `env` to which a text refers. Raises as `names_in`.
 
     Examples:
         >>> variables_in("${{ env.USER }}@${{ secrets.HOST }}")
@@ -58,15 +58,15 @@ def _names_in(text: str) -> list[tuple[str, str]]:
 
 
 def filled(text: str, secrets: Mapping[str, str], env: Mapping[str, str] = MappingProxyType({})) -> str:
-    """Return the text with its secrets and variables in place.
+    """Return a text with its references replaced by their values.
 
     Args:
-        text: in which `${{ secrets.NAME }}` and `${{ env.NAME }}` may stand.
+        text: a text that may contain `${{ secrets.NAME }}` and `${{ env.NAME }}`.
         secrets: the values of secrets by name.
-        env: the values of variables by name, which are filled already.
+        env: the values of variables by name, without references.
 
     Raises:
-        ValueError: one is not known; names it and the nearest.
+        ValueError: a secret or variable is unknown. Names it and the nearest known one.
 
     Examples:
         >>> filled("Bearer ${{ secrets.TOKEN }}", {"TOKEN": "123"})
@@ -87,10 +87,10 @@ def filled(text: str, secrets: Mapping[str, str], env: Mapping[str, str] = Mappi
 
 
 def filled_env(env: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables with secrets and each other in place.
+    """Return variables with their references to secrets and to each other replaced by the values.
 
     Raises:
-        ValueError: a secret or variable is not known, or variables refer to each other in a circle.
+        ValueError: a secret or variable is unknown, or variables refer to each other in a circle.
 
     Examples:
         >>> filled_env({"URL": "https://${{ env.HOST }}", "HOST": "example.com"}, {})["URL"]
@@ -109,10 +109,10 @@ def filled_env(env: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, 
 
 
 def check_variables(configuration: Mapping[str, Any]) -> None:
-    """Raise `ValueError` where a reference to a variable cannot be filled.
+    """Raise `ValueError` if a reference to a variable has no value.
 
     Args:
-        configuration: as a JSON object, whose `env` is a mapping with all values.
+        configuration: a configuration as a JSON object. Its `env` is a mapping with all values.
     """
     texts = dict(texts_with_secrets(configuration))
     known = {str(path[1]): text for path, text in texts.items() if path[0] == "env"}
@@ -126,7 +126,7 @@ def check_variables(configuration: Mapping[str, Any]) -> None:
 
 
 def as_it_stands(text: str) -> str:
-    """What `filled` makes the text of.
+    """Return the escaped text: `filled` turns it into the given text.
 
     Examples:
         >>> as_it_stands("a ${{ b }}")
@@ -140,11 +140,11 @@ def _references_in(text: str) -> Iterator[str]:
 
 
 FIELDS = ("env", "registry_auth")
-"""Where secrets are filled in."""
+"""The fields that may contain references."""
 
 
 def texts_with_secrets(configuration: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """The texts of a configuration (as a JSON object) in which secrets may stand, with their paths."""
+    """Yield the texts of a configuration (a JSON object) that may contain references, with their paths."""
     for field in FIELDS:
         part = configuration.get(field)
         pairs = part.items() if isinstance(part, Mapping) else enumerate(part) if isinstance(part, list) else ()
@@ -154,7 +154,7 @@ def texts_with_secrets(configuration: Mapping[str, Any]) -> Iterator[tuple[tuple
 
 
 def refers_to_secret(text: str) -> bool:
-    """Whether a secret is meant to stand in the text.
+    """Whether a text contains a reference to a secret.
 
     Examples:
         >>> refers_to_secret("echo ${{ secrets.TOKEN }}"), refers_to_secret("echo ${{ matrix.os }}")

@@ -1,4 +1,4 @@
-"""A service: commands that listen on a port, in as many replicas as the traffic needs."""
+"""A service: commands that listen at a port, with a number of replicas that follows the traffic."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
@@ -19,7 +19,7 @@ UrlPath = Annotated[str, matching(r"/[!-~]*", "a path such as `/health`")]
 
 
 class Scaling(Spec):
-    """How the number of replicas follows the traffic.
+    """The rules by which the number of replicas follows the traffic.
 
     Examples:
         >>> Scaling(metric="rps", target=10).scale_up_delay
@@ -27,19 +27,19 @@ class Scaling(Spec):
     """
 
     metric: Literal["rps"]
-    """What is measured: `rps`, requests a second"""
+    """The metric: `rps`, requests a second"""
     target: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    """How much of it each replica should have"""
+    """The target value of the metric for each replica"""
     scale_up_delay: Duration = 300
-    """How long to wait after a change before replicas are added, in seconds"""
+    """The delay after a change before replicas are added, in seconds or as `5m`"""
     scale_down_delay: Duration = 600
-    """How long to wait after a change before replicas are taken away, in seconds"""
+    """The delay after a change before replicas are removed, in seconds or as `10m`"""
     window: Duration | None = None
-    """Over which time the metric is averaged, in seconds. One minute where unset"""
+    """The time over which the metric is averaged, in seconds or as `1m`. One minute by default"""
 
 
 class OpenAIChatModel(Spec):
-    """A model whose service speaks the OpenAI API by itself.
+    """A model behind a service that has the OpenAI API itself.
 
     Examples:
         >>> OpenAIChatModel(name="llama", format="openai").prefix
@@ -47,17 +47,17 @@ class OpenAIChatModel(Spec):
     """
 
     type: Literal["chat"] = "chat"
-    """What the model does"""
+    """The task of the model: `chat`"""
     name: str
-    """What callers name it by"""
+    """The name of the model in requests"""
     format: Literal["openai"]
-    """How the service speaks"""
+    """The API of the service: `openai`"""
     prefix: str = "/v1"
-    """The path below which the service has the API"""
+    """The path prefix of the API"""
 
 
 class TGIChatModel(Spec):
-    """A model behind Text Generation Inference, whose chats are rendered to prompts on the way.
+    """A model behind Text Generation Inference. Chats are converted to prompts.
 
     Examples:
         >>> TGIChatModel(name="llama", format="tgi", eos_token="</s>").chat_template is None
@@ -65,15 +65,15 @@ class TGIChatModel(Spec):
     """
 
     type: Literal["chat"] = "chat"
-    """What the model does"""
+    """The task of the model: `chat`"""
     name: str
-    """What callers name it by"""
+    """The name of the model in requests"""
     format: Literal["tgi"]
-    """How the service speaks"""
+    """The API of the service: `tgi`"""
     chat_template: str | None = None
-    """The Jinja template that makes a prompt of a chat; the model's own where unset"""
+    """The Jinja template that converts a chat to a prompt. The model's own by default"""
     eos_token: str | None = None
-    """The token that ends an answer; the model's own where unset"""
+    """The token that ends an answer. The model's own by default"""
 
 
 AnyModel: TypeAlias = OpenAIChatModel | TGIChatModel
@@ -99,13 +99,13 @@ class HTTPHeader(Spec):
     """
 
     name: HeaderName
-    """Its name"""
+    """The header's name"""
     value: str
-    """Its value"""
+    """The header's value"""
 
 
 class Probe(Spec):
-    """A request that tells whether a replica is ready.
+    """A request that checks whether a replica is ready.
 
     Examples:
         >>> Probe(type="http", url="/health").interval
@@ -113,9 +113,9 @@ class Probe(Spec):
     """
 
     type: Literal["http"]
-    """How is asked: `http`"""
+    """The type of the probe: `http`"""
     url: UrlPath = "/"
-    """The path that is asked for"""
+    """The request's path"""
     method: Literal["get", "post", "put", "delete", "head", "patch"] = "get"
     """The request's method"""
     headers: list[HTTPHeader] = []
@@ -123,17 +123,17 @@ class Probe(Spec):
     body: str | None = None
     """The request's body"""
     timeout: Annotated[Duration, Field(ge=1)] = 10
-    """How long an answer may take, in seconds"""
+    """The time-out of the request, in seconds or as `10s`"""
     interval: Annotated[Duration, Field(ge=1)] = 15
-    """How long to wait between two requests, in seconds"""
+    """The time between two requests, in seconds or as `15s`"""
     ready_after: Annotated[int, Field(ge=1, strict=True)] = 1
-    """After how many good answers in a row the replica is ready"""
+    """The number of successful answers in a row after which the replica is ready"""
     until_ready: bool = False
-    """Whether to stop asking once the replica is ready"""
+    """Whether the probe stops once the replica is ready"""
 
 
 class Router(Spec):
-    """A router of requests to replicas that share a model.
+    """A router that distributes requests to the replicas of a model by their content.
 
     Examples:
         >>> Router(type="sglang").policy
@@ -143,13 +143,13 @@ class Router(Spec):
     type: Literal["sglang"]
     """The router: `sglang`"""
     policy: Literal["random", "round_robin", "cache_aware", "power_of_two"] = "cache_aware"
-    """How a replica is chosen"""
+    """The policy that chooses a replica: `random`, `round_robin`, `cache_aware` or `power_of_two`"""
     pd_disaggregation: bool = False
-    """Whether prefill and decode run on replicas of their own"""
+    """Whether prefill and decode run on separate replicas"""
 
 
 class IPAddressKey(Spec):
-    """Each caller's address has a limit of its own.
+    """A separate limit for each client address.
 
     Examples:
         >>> IPAddressKey(type="ip_address").type
@@ -157,11 +157,11 @@ class IPAddressKey(Spec):
     """
 
     type: Literal["ip_address"]
-    """What tells callers apart: `ip_address`"""
+    """The type of the key: `ip_address`"""
 
 
 class HeaderKey(Spec):
-    """Each value of a header has a limit of its own.
+    """A separate limit for each value of a header.
 
     Examples:
         >>> HeaderKey(type="header", header="Authorization").header
@@ -169,7 +169,7 @@ class HeaderKey(Spec):
     """
 
     type: Literal["header"]
-    """What tells callers apart: `header`"""
+    """The type of the key: `header`"""
     header: HeaderName
     """The header's name"""
 
@@ -183,7 +183,7 @@ def _key(value: object) -> object:
 
 
 class RateLimit(Spec):
-    """How many requests a second are let through.
+    """A limit of requests a second.
 
     Examples:
         >>> RateLimit(rps=4, prefix="/api/").burst
@@ -191,15 +191,15 @@ class RateLimit(Spec):
     """
 
     prefix: UrlPath = "/"
-    """For which paths: those that begin so"""
+    """The path prefix to which the limit applies"""
     key: Annotated[IPAddressKey | HeaderKey, BeforeValidator(_key)] = Field(
         default_factory=lambda: IPAddressKey(type="ip_address")
     )
-    """What tells callers apart"""
+    """The key by which clients are counted: the client's address by default, or a header"""
     rps: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    """Requests a second"""
+    """The limit, in requests a second"""
     burst: Annotated[int, Field(ge=0, strict=True)] = 0
-    """How many more may come at once"""
+    """The number of requests that may exceed the limit at once"""
 
 
 def _port(value: object) -> PortMapping:
@@ -225,10 +225,10 @@ def _gateway(value: object) -> object:
 
 
 class Service(RunFields):
-    """A run that answers requests, until it is stopped.
+    """A run that answers requests until it is stopped: model serving, web applications.
 
     Raises:
-        pydantic.ValidationError: fields do not fit; names each, with what was expected.
+        pydantic.ValidationError: fields are invalid. Lists each, with the expected form.
 
     Examples:
         >>> service = Service(port=8000, commands=["python -m http.server 8000"], replicas="1..4",
@@ -238,35 +238,35 @@ class Service(RunFields):
     """
 
     type: Literal["service"] = "service"
-    """What kind of configuration it is"""
+    """The type of the configuration: `service`"""
     port: Annotated[PortMapping, BeforeValidator(_port)]
-    """The port that the job listens on, or `outside:job`; `8000` means `80:8000`"""
+    """The port at which the job listens, or `public port:job's port`; `8000` means `80:8000`"""
     gateway: Annotated[str | Literal[False] | None, BeforeValidator(_gateway)] = None
-    """The name of the gateway that publishes it, `false` for none; the project's default one where unset"""
+    """The name of the gateway that publishes the service, `false` for none. The project's default gateway by default"""
     model: Annotated[AnyModel | None, BeforeValidator(_model), Also((TEXT,))] = None
-    """The model behind the service, for the OpenAI-shaped endpoint: its name, or how it speaks"""
+    """The model behind the service, for the OpenAI-compatible endpoint: its name, or a mapping with its API"""
     https: bool | Literal["auto"] = True
-    """Whether a gateway publishes it by HTTPS; `auto` for as the gateway does"""
+    """Whether the gateway publishes the service by HTTPS; `auto` uses the gateway's setting"""
     auth: bool = True
-    """Whether callers need a token of a member of the project"""
+    """Whether requests need a token of a project member"""
     replicas: Annotated[Range[int], BeforeValidator(_replicas)] = Range(1, 1)
-    """How many replicas there are: a number, or a range such as `0..4`, which needs `scaling`"""
+    """The number of replicas, or a range such as `0..4`, which requires `scaling`"""
     scaling: Scaling | None = None
-    """How the number of replicas follows the traffic; needed where `replicas` is a range"""
+    """The rules by which the number of replicas follows the traffic. Required if `replicas` is a range"""
     router: Router | None = None
-    """What spreads requests over the replicas by their content"""
+    """The router that distributes requests to the replicas by their content"""
     strip_prefix: bool = True
-    """Whether the service sees paths without the part that leads to it"""
+    """Whether to remove the service's path prefix from requests"""
     probes: list[Probe] = []
-    """What tells whether a replica is ready"""
+    """Requests that check whether a replica is ready"""
     rate_limits: list[RateLimit] = []
-    """How many requests are let through"""
+    """Limits of requests a second"""
     commands: list[Text] = []
-    """What the shell runs, one after the other"""
+    """The shell commands, run in order"""
 
     @classmethod
     def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
-        """As `Spec.conflicts`."""
+        """Yield the conflicts between the written fields, as `Spec.conflicts`."""
         yield from super().conflicts(written)
         if not written.get("commands") and written.get("image") is None:
             yield Conflict(None, "expected `commands` or `image`, found neither: there is nothing to run")
@@ -274,12 +274,12 @@ class Service(RunFields):
             yield Conflict("replicas", "expected `scaling` beside a range of replicas, found none")
 
     def jobs(self) -> tuple[JobSpec, ...]:
-        """One job for each replica of the least number."""
+        """Return one job for each replica of the least number."""
         script = script_of(self.commands)
         return tuple(JobSpec(replica, 0, 1, script) for replica in range(self.replicas.min or 0))
 
     def port_mappings(self) -> tuple[PortMapping, ...]:
-        """The service's port, at any local one."""
+        """Return the service's port, forwarded to any free local port."""
         return (PortMapping(None, self.port.container_port),)
 
 

@@ -1,4 +1,4 @@
-"""Fields that say the same in other words, and which of them counts where two sources have their say."""
+"""Fields with the same meaning, and the precedence between two sources that set them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +8,11 @@ TWINS = (
     frozenset(("idle_duration", "termination_idle_time", "termination_policy")),
     frozenset(("fleets", "pool_name")),
 )
-"""Whoever writes one of these fields means it instead of the others."""
+"""Groups of fields of which a source that sets one replaces the others."""
 
 
 def over(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of both, where `upper` wins, also over what says the same in other words.
+    """Return the fields of both sources. `upper` overrides `lower`, also for fields with the same meaning.
 
     Examples:
         >>> over({"nodes": 2, "retry_policy": True}, {"retry": False})

@@ -1,4 +1,4 @@
-"""A task: commands that run to their end, on one machine or on several at once."""
+"""A task: commands that run to their end, on one machine or on several machines at once."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -13,10 +13,10 @@ NODES_MAX = 1000
 
 
 class Task(RunFields):
-    """A run that ends when its commands have ended.
+    """A run that ends with its commands: training, batch jobs, tests.
 
     Raises:
-        pydantic.ValidationError: fields do not fit; names each, with what was expected.
+        pydantic.ValidationError: fields are invalid. Lists each, with the expected form.
 
     Examples:
         >>> task = Task(commands=["python train.py"], ports=["8000:80"], env={"A": "1"})
@@ -25,27 +25,27 @@ class Task(RunFields):
     """
 
     type: Literal["task"] = "task"
-    """What kind of configuration it is"""
+    """The type of the configuration: `task`"""
     nodes: Annotated[int, Field(ge=1, le=NODES_MAX, strict=True)] = 1
-    """How many machines run the commands at once"""
+    """The number of machines that run the commands at once"""
     ports: list[PortMapping] = []
-    """The job's ports that are forwarded here: `80`, `8000:80` (local:job), `*:80` for any local one"""
+    """The job's ports to forward: `80`, `8000:80` (local port:job's port), `*:80` for any free local port"""
     commands: list[Text] = []
-    """What the shell runs, one after the other; the first that fails ends the job with its exit code"""
+    """The shell commands, run in order. The first that fails ends the job with its exit code"""
 
     @classmethod
     def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
-        """As `Spec.conflicts`."""
+        """Yield the conflicts between the written fields, as `Spec.conflicts`."""
         yield from super().conflicts(written)
         yield from port_conflicts(written)
         if not written.get("commands") and written.get("image") is None:
             yield Conflict(None, "expected `commands` or `image`, found neither: there is nothing to run")
 
     def jobs(self) -> tuple[JobSpec, ...]:
-        """One job for each node, all with the same script."""
+        """Return one job for each node, all with the same script."""
         script = script_of(self.commands)
         return tuple(JobSpec(0, node, self.nodes, script) for node in range(self.nodes))
 
     def port_mappings(self) -> tuple[PortMapping, ...]:
-        """As the configuration says."""
+        """Return the ports of the configuration."""
         return tuple(self.ports)

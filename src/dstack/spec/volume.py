@@ -10,10 +10,10 @@ from dstack.spec.profile import Limit, Name, Tags
 
 
 class Volume(Spec):
-    """A network disk, new or one that there is already.
+    """A network disk: a new one, or an existing one.
 
     Raises:
-        pydantic.ValidationError: fields do not fit; names each, with what was expected.
+        pydantic.ValidationError: fields are invalid. Lists each, with the expected form.
 
     Examples:
         >>> str(Volume(name="data", backend="aws", region="eu-west-1", size="100GB").size)
@@ -21,27 +21,27 @@ class Volume(Spec):
     """
 
     type: Literal["volume"] = "volume"
-    """What kind of configuration it is"""
+    """The type of the configuration: `volume`"""
     name: Name | None = None
-    """The volume's name; a random one where unset"""
+    """The volume's name. A random name by default"""
     backend: BackendType
-    """Where it is"""
+    """The backend of the disk"""
     region: str
-    """In which region"""
+    """The region of the disk"""
     availability_zone: str | None = None
-    """In which availability zone; any where unset"""
+    """The availability zone of the disk. Any by default"""
     size: Memory | None = None
-    """How large a new one is, such as `100GB`"""
+    """The size of a new disk, such as `100GB`"""
     volume_id: str | None = None
-    """The backend's own name of one that there is already"""
+    """The backend's id of an existing disk"""
     auto_cleanup_duration: Limit = None
-    """How long it may be unused before it is deleted, in seconds or as `7d`. `off` where unset"""
+    """The time without use after which the volume is deleted, in seconds or as `7d`. `off` by default"""
     tags: Tags = {}
-    """Words that are kept with it at the cloud"""
+    """Tags of the disk at the cloud: up to 50 names with values"""
 
     @classmethod
     def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
-        """As `Spec.conflicts`."""
+        """Yield the conflicts between the written fields, as `Spec.conflicts`."""
         yield from super().conflicts(written)
         if written.get("size") is None and written.get("volume_id") is None:
             yield Conflict(None, "expected `size` or `volume_id`, found neither")

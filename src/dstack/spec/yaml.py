@@ -1,4 +1,4 @@
-"""YAML with places: plain data, and for each part of it the line and column where it stands."""
+"""A reader of YAML: plain data, with the line and column of each part."""
 
 import re
 from collections.abc import Iterable
@@ -12,28 +12,28 @@ from dstack.spec.mistakes import Mistake, Path
 
 NODES_MAX = 100_000
 _TEXT_ONLY = frozenset(("env", "commands", "init", "python", "user", "version", "tags", "registry_auth"))
-"""Values at and below these keys are text as it is written: `python: 3.10` is no number, and `FLAG: on` no truth."""
+"""Keys whose values stay text as written: `python: 3.10` is not a number, and `FLAG: on` not a boolean."""
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 _DECIMAL = re.compile(r"[-+]?0[0-9]+")
-"""A number with zeros before it: octal to YAML 1.1, but `cpu: 010` means ten to people."""
+"""A number with leading zeros: octal in YAML 1.1, but to people `cpu: 010` means ten."""
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a YAML text says, and where."""
+    """The data of a YAML text, with the place of each part."""
 
     filename: str
     data: object
     places: dict[Path, tuple[int, int]]
 
     def place_of(self, path: Path) -> str:
-        """`file:line:column` of a part, or of the nearest part around it."""
+        """Return the `file:line:column` of a part, or of the nearest part around it."""
         line, column = self._position_of(path)
         return f"{self.filename}:{line}:{column}"
 
     def in_order(self, mistakes: Iterable[Mistake]) -> list[Mistake]:
-        """Mistakes as a reader meets them."""
+        """Return mistakes in the order of their places."""
         return sorted(mistakes, key=lambda mistake: self._position_of(mistake.path))
 
     def _position_of(self, path: Path) -> tuple[int, int]:
@@ -43,10 +43,10 @@ class Document:
 
 
 def read_yaml(text: str, filename: str) -> Document:
-    """The one document in a YAML text.
+    """Return the document in a YAML text.
 
     Raises:
-        ConfigurationError: it is no YAML, or uses what a configuration has no need for; says where.
+        ConfigurationError: the text is not YAML, has several documents, or uses tags. Contains the place.
     """
     reader = _Reader(filename)
     try:
@@ -67,7 +67,7 @@ def read_yaml(text: str, filename: str) -> Document:
 
 
 def _mark(error: yaml.YAMLError, text: str) -> "yaml.Mark | None":
-    if isinstance(error, ReaderError):  # of a character; knows its index alone
+    if isinstance(error, ReaderError):  # for a bad character, with its index only
         before = text[: error.position]
         return yaml.Mark("", error.position, before.count("\n"), len(before) - before.rfind("\n") - 1, None, 0)
     return getattr(error, "problem_mark", None)
@@ -111,7 +111,7 @@ class _Reader:
         return data
 
     def _fields(self, node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-        """Return the nodes of each field's name and value. A field of its own wins over those of merge keys."""
+        """Return the nodes of each field's name and value. A mapping's own fields override those of merge keys."""
         fields: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         sources: list[yaml.Node] = []
         for key_node, value_node in node.value:
@@ -144,7 +144,7 @@ class _Reader:
             case "str" | "timestamp" | "value" | "merge":
                 return text
             case "bool" | "int" | "float" as kind:
-                # `8000:22` is a number to YAML, to the base of 60; to people it is two ports.
+                # In YAML `8000:22` is a number to the base of 60; to people it means two ports.
                 if not _TEXT_ONLY.isdisjoint(path) or ":" in text:
                     return text
                 return _number_or_truth(kind, text)
@@ -160,6 +160,6 @@ def _number_or_truth(kind: str, text: str) -> object:
     try:
         return loader.construct_object(node)
     except (ValueError, KeyError, IndexError):
-        return text  # a tag that was written by hand and does not fit, such as `!!int x`
+        return text  # an explicit tag that does not fit the value, such as `!!int x`
     finally:
         loader.dispose()
