@@ -83,9 +83,7 @@ class RunCollection:
             configuration: a task, service or dev environment.
             configuration_path: the path of the configuration's file, shown with the run.
             repo: the run's files; by default the run has none.
-            backends: the backends that may be used; by default any.
-            regions: the regions that may be used; by default any.
-            instance_types: the instance types that may be used; by default any.
+            backends, regions, instance_types: those that may be used; by default any.
             resources: the required CPUs, memory, disk and GPUs.
             spot_policy: `spot`, `on-demand` or `auto`.
             retry_policy: when to submit a failed run again; True for all events within an hour.
@@ -94,9 +92,6 @@ class RunCollection:
             working_dir: the folder in which the commands start, relative to the run's files.
             run_name: the run's name; by default the configuration's name, or a random one.
             reserve_ports: whether to bind the local ports first, so that a port in use is found before the run exists.
-
-        Returns:
-            The submitted run.
 
         Examples:
             >>> from dstack.api import Client, Task
