@@ -8,7 +8,7 @@ from typing import Any
 from dstack.domain.objects import Run
 from dstack.domain.offers import Demand, Offer, describe, misfits
 from dstack.domain.placement import fits
-from dstack.domain.specs import configuration_in, demand_of, not_built_yet
+from dstack.domain.specs import configuration_in, demand_of, not_built_yet, remember
 from dstack.domain.updates import Change, changes
 from dstack.errors import (
     ConfigurationError,
@@ -42,6 +42,12 @@ class Wish:
     @property
     def name(self) -> str | None:
         return self.request.run_name or self.configuration.name
+
+    def spec(self, name: str) -> Mapping[str, Any]:
+        """Return the spec of a run of that name."""
+        spec = {**self.request.model_dump(mode="json"), "run_name": name}
+        remember(spec, self.configuration)
+        return spec
 
 
 def understand(request: SubmitRun) -> Wish:
