@@ -169,10 +169,10 @@ class RepoCollection:
             >>> from dstack.api import Client
             >>> Client.from_config().repos.check(None)
         """
-        from dstack.api import _git
-
         if not isinstance(repo, RemoteRepo) or repo.folder or repo.repo_hash or not repo.repo_branch:
             return
+        from dstack.api import _git
+
         try:
             *_, refs = _git.find_credentials(repo.repo_url, _git.Credentials(token=repo.token))
         except ConfigurationError:  # the server's credentials may open the remote

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dstack.api._files import Progress
     from dstack.api._repos import Repo
     from dstack.spec.backends import BackendType
-    from dstack.spec.parse import RunConfiguration
+    from dstack.spec.configurations import RunConfiguration
     from dstack.spec.profile import Profile, Retry, SpotPolicy
     from dstack.spec.resources import Resources
 

@@ -14,8 +14,8 @@ from dstack.protocol.views import ChangeView, OfferView, PlanView
 if TYPE_CHECKING:
     from dstack.api._repos import Repo
     from dstack.spec.backends import BackendType
+    from dstack.spec.configurations import RunConfiguration
     from dstack.spec.mounts import FileMapping
-    from dstack.spec.parse import RunConfiguration
     from dstack.spec.profile import Profile, Retry, SpotPolicy
     from dstack.spec.resources import Resources
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dstack.api import RemoteRepo
-    from dstack.spec.parse import RunConfiguration
+    from dstack.spec.configurations import RunConfiguration
     from dstack.spec.profile import Profile
 
 OVERRIDES = (
@@ -137,23 +137,19 @@ def read_run(file: str) -> "RunConfiguration":
 
     from dstack.cli import words
     from dstack.errors import ConfigurationError
-    from dstack.spec.dev_environment import DevEnvironment
     from dstack.spec.parse import read_configuration
-    from dstack.spec.service import Service
-    from dstack.spec.task import Task
+    from dstack.spec.run import RunFields
 
     written = read_configuration(text_of(file), "stdin" if file == "-" else file)
     for note in written.notes:
         words.say_warning(note)
         warnings.simplefilter("ignore", DeprecationWarning)  # the Python API would tell it again, without the place
-    match written.configuration:
-        case Task() | Service() | DevEnvironment() as configuration:
-            return configuration
-        case other:
-            raise ConfigurationError(
-                f"`{file}` is a {other.type}, which this version of dstack cannot make yet",
-                hint="It can run tasks, services and dev environments",
-            )
+    if isinstance(written.configuration, RunFields):
+        return written.configuration
+    raise ConfigurationError(
+        f"`{file}` is a {written.configuration.type}, which this version of dstack cannot make yet",
+        hint="It can run tasks, services and dev environments",
+    )
 
 
 def text_of(file: str) -> str:

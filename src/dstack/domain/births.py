@@ -9,7 +9,7 @@ from dstack.domain.objects import Job, Run
 from dstack.domain.schedules import next_start
 from dstack.domain.specs import STOP_GRACE_S, configuration_in, demand_of
 from dstack.protocol.statuses import JobStatus, RunStatus
-from dstack.spec.parse import RunConfiguration
+from dstack.spec.configurations import RunConfiguration
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The image of a job that names none, and how it gets the Python that its job asks for."""
 
-from dstack.spec.parse import RunConfiguration
+from dstack.spec.configurations import RunConfiguration
 from dstack.spec.run import script_of
 
 DEFAULT_PYTHON = "3.12"

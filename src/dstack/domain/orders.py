@@ -10,8 +10,8 @@ from dstack.domain.objects import Instance, Job, Run
 from dstack.domain.offers import Offer
 from dstack.domain.specs import configuration_in
 from dstack.protocol.agent import Container, GitSource, JobOrder, Mount
+from dstack.spec.configurations import RunConfiguration
 from dstack.spec.env import check_variable, check_whole
-from dstack.spec.parse import RunConfiguration
 from dstack.spec.secrets import filled, filled_env
 
 MIB = 1 << 20

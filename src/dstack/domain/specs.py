@@ -9,8 +9,9 @@ from dstack.domain.offers import Bounds, Demand, GpuDemand
 from dstack.domain.retries import RetryPolicy
 from dstack.kit.ranges import Range
 from dstack.kit.units import Memory
+from dstack.spec.configurations import RunConfiguration
 from dstack.spec.dev_environment import DevEnvironment
-from dstack.spec.parse import RunConfiguration, configuration_of
+from dstack.spec.parse import configuration_of
 from dstack.spec.profile import CreationPolicy, TerminationPolicy
 from dstack.spec.resources import GPU, Resources
 from dstack.spec.service import Service

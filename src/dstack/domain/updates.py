@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from dstack.spec.parse import RunConfiguration
+from dstack.spec.configurations import RunConfiguration
 from dstack.spec.profile import TerminationPolicy
 
 IN_PLACE = frozenset(("inactivity_duration", "priority", "retry", "stop_duration", "tags"))

@@ -16,8 +16,9 @@ from dstack.errors import (
     NoCapacityError,
 )
 from dstack.protocol.requests import SubmitRun
+from dstack.spec.configurations import RunConfiguration
 from dstack.spec.names import check_name
-from dstack.spec.parse import RunConfiguration, configuration_of
+from dstack.spec.parse import configuration_of
 from dstack.spec.secrets import check_variables, names_in, texts_with_secrets
 
 CONFIGURATION_BYTES_MAX = 512 << 10

@@ -2,43 +2,69 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
 from dstack.errors import ConfigurationError
 from dstack.kit.text import listed, nearest, shown
 from dstack.spec.base import Spec
-from dstack.spec.dev_environment import DevEnvironment
-from dstack.spec.fleet import Fleet
-from dstack.spec.gateway import Gateway
 from dstack.spec.mistakes import MISPRINT, Mistake, Path, mistakes_in
-from dstack.spec.profile import Profiles
 from dstack.spec.secrets import FIELDS, names_in, refers_to_secret, texts_with_secrets
-from dstack.spec.service import Service
-from dstack.spec.task import Task
-from dstack.spec.volume import Volume
 
 if TYPE_CHECKING:
+    from dstack.spec.configurations import Configuration, RunConfiguration
+    from dstack.spec.profile import Profiles
     from dstack.spec.yaml import Document
 
-RunConfiguration: TypeAlias = Task | Service | DevEnvironment
-Configuration: TypeAlias = RunConfiguration | Fleet | Gateway | Volume
-
-RUN_TYPES: dict[str, type[RunConfiguration]] = {"task": Task, "service": Service, "dev-environment": DevEnvironment}
-"""Every run type by its `type`. A new run type needs a module and an entry here."""
-
-TYPES: dict[str, type[Configuration]] = {**RUN_TYPES, "fleet": Fleet, "gateway": Gateway, "volume": Volume}
-"""Every class of configurations by its `type`."""
-
 _AnySpec = TypeVar("_AnySpec", bound=Spec)
+
+
+class Kinds(Mapping[str, type[_AnySpec]], Generic[_AnySpec]):
+    """Classes of configurations by their `type`. Each is imported at its first use: most programs use one."""
+
+    def __init__(self, homes: Mapping[str, tuple[str, str]]) -> None:
+        self._homes = homes
+
+    def __getitem__(self, kind: str) -> type[_AnySpec]:
+        module, name = self._homes[kind]
+        found: type[_AnySpec] = getattr(import_module(module), name)
+        return found
+
+    def __contains__(self, kind: object) -> bool:
+        return kind in self._homes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._homes)
+
+    def __len__(self) -> int:
+        return len(self._homes)
+
+
+_RUNS = {
+    "task": ("dstack.spec.task", "Task"),
+    "service": ("dstack.spec.service", "Service"),
+    "dev-environment": ("dstack.spec.dev_environment", "DevEnvironment"),
+}
+_OTHERS = {
+    "fleet": ("dstack.spec.fleet", "Fleet"),
+    "gateway": ("dstack.spec.gateway", "Gateway"),
+    "volume": ("dstack.spec.volume", "Volume"),
+}
+
+RUN_TYPES: "Kinds[RunConfiguration]" = Kinds(_RUNS)
+"""Every run type by its `type`. A new run type needs a module and an entry in `_RUNS`."""
+
+TYPES: "Kinds[Configuration]" = Kinds({**_RUNS, **_OTHERS})
+"""Every class of configurations by its `type`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
     """A configuration from a text, and notes for its author, each as `file:line:column: note`."""
 
-    configuration: Configuration
+    configuration: "Configuration"
     notes: tuple[str, ...]
 
 
@@ -58,18 +84,20 @@ def read_configuration(text: str, filename: str) -> Written:
     return Written(configuration, tuple(f"{document.place_of(one.path)}: {one.text}" for one in old))
 
 
-def parse_configuration(text: str, filename: str) -> Configuration:
+def parse_configuration(text: str, filename: str) -> "Configuration":
     """Return the configuration in a YAML text. Raises as `read_configuration`."""
     return read_configuration(text, filename).configuration
 
 
-def parse_profiles(text: str, filename: str) -> Profiles:
+def parse_profiles(text: str, filename: str) -> "Profiles":
     """Return the profiles in a YAML text. Raises as `read_configuration`."""
+    from dstack.spec.profile import Profiles
+
     document = _document(text, filename)
     return _placed(document, lambda: _validated(Profiles, document.data))
 
 
-def configuration_of(mapping: Mapping[str, Any]) -> RunConfiguration:
+def configuration_of(mapping: Mapping[str, Any]) -> "RunConfiguration":
     """Return the run configuration in a JSON object.
 
     Raises:
@@ -90,7 +118,7 @@ def to_mapping(spec: Spec) -> dict[str, Any]:
     return written if kind is None else {"type": kind, **written}
 
 
-def old_spellings(configuration: Configuration) -> list[str]:
+def old_spellings(configuration: "Configuration") -> list[str]:
     """Return a note for each old spelling in a configuration, with the new one."""
     return [one.text for one in _old_spellings(configuration, configuration.written())]
 
@@ -189,7 +217,7 @@ def _texts_in(data: object) -> Iterator[tuple[Path, str]]:
             yield path, part
 
 
-def _old_spellings(configuration: Configuration, data: object) -> Iterator[Mistake]:
+def _old_spellings(configuration: "Configuration", data: object) -> Iterator[Mistake]:
     written = data if isinstance(data, dict) else {}
     for old, new in configuration.renamed.items():
         if old in written:

@@ -19,7 +19,8 @@ from dstack.operations.context import Context
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
 from dstack.protocol.views import RunView
-from dstack.spec.parse import Configuration, configuration_of, parse_configuration, to_mapping
+from dstack.spec.configurations import Configuration
+from dstack.spec.parse import configuration_of, parse_configuration, to_mapping
 from dstack.store.users import User
 from dstack.testing.behaviours import Behaviour
 from dstack.testing.crashes import points_of_calls

@@ -45,12 +45,36 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
             {"http", "yaml", "asyncssh", "rich", "cryptography", "asyncio", "cronsim"},
         ),
         (
+            "from dstack.api._runs import RunCollection",  # no schema is built before something is judged by it
+            {"pydantic.plugin._loader", "importlib.metadata", "asyncio", "subprocess", "yaml"},
+        ),
+        (
+            "from dstack.spec.parse import configuration_of; configuration_of({'type': 'task', 'commands': ['true']})",
+            {f"dstack.spec.{kind}" for kind in ("service", "dev_environment", "fleet", "gateway", "volume")},
+        ),
+        (
             "from dstack.cli.main import parser; parser()",
             {"pydantic", "http", "yaml", "asyncssh", "rich", "asyncio", "dataclasses", "pathlib", "json"},
         ),
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_used(statement: str, unwanted: set[str]) -> None:
-    code = f"import sys; {statement}; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
-    assert unwanted & set(loaded) == set()
+    assert unwanted & set(_printed(f"import sys; {statement}; print(*sys.modules)").split()) == set()
+
+
+@pytest.mark.parametrize(
+    ("before", "is_left_alone"),
+    [
+        ("pass", True),
+        ("gc.collect()", False),  # a program that has lived for a while may have garbage
+        ("gc.disable()", False),
+    ],
+)
+def test_collector_leaves_alone_what_a_young_program_has_imported(before: str, is_left_alone: bool) -> None:
+    statements = f"import gc; {before}; is_on = gc.isenabled(); from dstack.api import Client, Task; "
+    printed = _printed(f"{statements}print(gc.get_freeze_count() > 0, gc.isenabled() == is_on)")
+    assert printed.split() == [str(is_left_alone), "True"]
+
+
+def _printed(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from dstack.domain.updates import changes
-from dstack.spec.parse import RunConfiguration, configuration_of
+from dstack.spec.configurations import RunConfiguration
+from dstack.spec.parse import configuration_of
 
 
 def task(fields: dict[str, Any]) -> RunConfiguration:

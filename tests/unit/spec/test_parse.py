@@ -12,7 +12,8 @@ from dstack.errors import ConfigurationError
 from dstack.kit.ranges import Range
 from dstack.kit.units import Memory
 from dstack.spec.base import Spec
-from dstack.spec.parse import Configuration, configuration_of, parse_configuration, to_mapping
+from dstack.spec.configurations import Configuration
+from dstack.spec.parse import configuration_of, parse_configuration, to_mapping
 from dstack.spec.profile import Profile
 from dstack.spec.resources import GPU, Disk, Resources
 from dstack.spec.service import Service

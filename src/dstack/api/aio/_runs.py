@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dstack.api._repos import Repo
     from dstack.api._submissions import Options
     from dstack.protocol.views import MetricsView, RunView
-    from dstack.spec.parse import RunConfiguration
+    from dstack.spec.configurations import RunConfiguration
     from dstack.spec.ports import PortMapping
     from dstack.spec.profile import Retry, SpotPolicy
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dstack.api import Client, LocalRepo, RemoteRepo, Run, RunPlan
     from dstack.api._ports import Reservation
     from dstack.protocol.views import RunView
-    from dstack.spec.parse import RunConfiguration
+    from dstack.spec.configurations import RunConfiguration
 
 HELP = "submit a run from a configuration file, or change the one of its name"
 CHANGES = ("FIELD", "NOW", "THEN", "HOW")
