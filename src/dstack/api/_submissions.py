@@ -130,7 +130,6 @@ def draft_of(configuration: "RunConfiguration", options: Options, environ: Mappi
     Raises:
         ConfigurationError: an option or the name is invalid, or a variable is missing.
     """
-    from dstack.api import _ssh_config
     from dstack.spec import env
     from dstack.spec.names import check_name
     from dstack.spec.parse import configuration_of, old_spellings, to_mapping
@@ -143,6 +142,8 @@ def draft_of(configuration: "RunConfiguration", options: Options, environ: Mappi
     path = said.pop("configuration_path", None)
     profile = {name: value for name, value in said.pop("profile", {}).items() if name not in ("name", "default")}
     if run_name is not None:
+        from dstack.api import _ssh_config
+
         check_name(run_name)
         _ssh_config.check_free(run_name)
     whole = configuration_of(over(over(profile, to_mapping(configuration)), said))

@@ -2,6 +2,7 @@
 
 import math
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 WAITING = (JobStatus.SUBMITTED, JobStatus.PROVISIONING, JobStatus.PULLING)
 """Before an attempt begins."""
 EDITORS = {"vscode": "VS Code", "cursor": "Cursor", "windsurf": "Windsurf"}
+WAY_IN_DELAY_S = 0.5
+"""How long a job runs before a way into it is opened that nobody forwards a port through."""
+WAY_IN_END_S = 5.0
+"""How long to wait for one that is being opened; what it has opened by then is closed when the program ends."""
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
 
@@ -193,13 +198,45 @@ def attach(
 
 def follow(run: "Run", *, shows_log: bool = True) -> int:
     """Go along with a run until it ends; returns the exit code for the command."""
+    way_in = _WayIn(run)
     try:
-        go_along(Which(run), shows_log=shows_log, enter=lambda: _enter(run))
+        go_along(Which(run), shows_log=shows_log, enter=way_in.open)
+        way_in.close()
+        wait_until_ended(run)  # the way in may have fetched the run before its end, and shown it afterwards
         return ended(run)
     except KeyboardInterrupt:
+        way_in.close()
         return _interrupted(run)
     finally:
+        way_in.close()
         run.detach()
+
+
+class _WayIn:
+    """The way into a run that was just submitted. Without ports it opens later: a short job is over before."""
+
+    def __init__(self, run: "Run") -> None:
+        self._run = run
+        self._later: threading.Timer | None = None
+
+    def open(self) -> None:
+        """Open it now where a port or an editor needs it, else beside the log."""
+        self.close()
+        if self._run.ssh_host is not None:
+            return
+        if self._run.view.type == "dev-environment" or any(job.ports for job in self._run.view.jobs):
+            _enter(self._run)
+            return
+        self._later = threading.Timer(WAY_IN_DELAY_S, _enter, (self._run,))
+        self._later.name = "dstack-way-in"
+        self._later.daemon = True
+        self._later.start()
+
+    def close(self) -> None:
+        """Open it no more, and wait for one that is being opened, so that it can be undone."""
+        if self._later is not None:
+            self._later.cancel()
+            self._later.join(WAY_IN_END_S)
 
 
 def _enter(run: "Run") -> None:

@@ -95,11 +95,11 @@ def changed(configuration: "RunConfiguration", arguments: argparse.Namespace) ->
     from dstack.spec.parse import configuration_of, to_mapping
     from dstack.spec.spellings import over
 
-    said = {field: getattr(arguments, field, None) for field in OVERRIDES}
-    mapping = over(to_mapping(configuration), {field: value for field, value in said.items() if value is not None})
-    resources = {
-        name: getattr(arguments, name) for name in ("cpu", "memory", "gpu", "disk") if getattr(arguments, name)
-    }
+    fields = {field: value for field in OVERRIDES if (value := getattr(arguments, field, None)) is not None}
+    resources = {name: value for name in ("cpu", "memory", "gpu", "disk") if (value := getattr(arguments, name))}
+    if not (fields or resources or getattr(arguments, "env", None)):
+        return configuration
+    mapping = over(to_mapping(configuration), fields)
     if resources:
         mapping["resources"] = {**mapping.get("resources", {}), **resources}
     if getattr(arguments, "env", None):

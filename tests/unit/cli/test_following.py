@@ -1,6 +1,7 @@
 """Going along with a run: what is said, what Ctrl-C does, and the exit code."""
 
 import io
+import threading
 from argparse import Namespace
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ AT = "2030-01-01T00:00:00Z"
 def job(attempt: int = 1, status: str = "running", **changes: Any) -> dict[str, Any]:
     one = dict.fromkeys(("reason", "exit_code", "signal", "started_at", "finished_at", "instance", "instance_id"))
     one |= {"id": f"{attempt}j", "replica": 0, "node": 0, "attempt": attempt, "status": status, "detail": ""}
-    return {**one, "submitted_at": AT, "ports": {}, **changes}
+    return {**one, "submitted_at": AT, "ports": {80: None}, **changes}
 
 
 def failed(attempt: int) -> dict[str, Any]:
@@ -173,6 +174,43 @@ def test_a_later_attempt_that_runs_is_attached_to(capfdbinary: pytest.CaptureFix
     assert follow(run) == 3
     assert run.done == ["attach", "detach"]
     assert "hello is running again (attempt 2); its output follows\n" in capfdbinary.readouterr().err.decode()
+
+
+class Unforwarded(StandIn):
+    """A run without ports, of which the log ends when the way into it is open."""
+
+    def __init__(self, *, awaits_attach: bool) -> None:
+        end = view("done", job(status="done", exit_code=0, ports={}))
+        super().__init__(view("running", job(ports={})), end)
+        self.awaits_attach = awaits_attach
+        self.attached = threading.Event()
+
+    @property
+    def ports(self) -> dict[int, int] | None:
+        return {}
+
+    def attach(self, **options: Any) -> bool:
+        self.attached.set()
+        return super().attach(**options)
+
+    def attempt_logs(self, *which: Any) -> Iterator[bytes]:
+        if self.awaits_attach:
+            assert self.attached.wait(60)
+        yield from super().attempt_logs(*which)
+
+
+def test_job_without_ports_that_ends_at_once_gets_no_way_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "WAY_IN_DELAY_S", 3600)
+    run = Unforwarded(awaits_attach=False)
+    assert follow(run) == 0
+    assert run.done == ["detach"]
+
+
+def test_job_without_ports_that_goes_on_gets_its_way_in_beside_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "WAY_IN_DELAY_S", 0)
+    run = Unforwarded(awaits_attach=True)
+    assert follow(run) == 0
+    assert run.done == ["attach", "detach"]
 
 
 def test_log_in_a_pipe_has_no_line_about_the_job(
