@@ -37,7 +37,7 @@ def test_run_that_was_applied_goes_on_and_shadows_no_name(home: Home) -> None:
     home.write("run.yml", f"type: task\nname: idle\ncommands: ['echo ready; cat {home.gate()}']\n")
     applied = home.start("apply", "-f", "run.yml", "-y")
     assert applied.stdout is not None and applied.stdout.readline() == "ready\n"
-    assert "Host idle\n" in ssh_files(home)[1]
+    wait_for("the name", lambda: "Host idle\n" in ssh_files(home)[1])
     applied.send_signal(signal.SIGHUP)
     assert applied.wait(PATIENCE_S) == 128 + signal.SIGHUP
     assert ssh_files(home)[1] == ""

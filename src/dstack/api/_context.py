@@ -10,7 +10,7 @@ from dstack.api._servers import is_loopback
 from dstack.api._transport import Transport
 from dstack.kit.environ import foreign_path
 from dstack.protocol.requests import PATH_CHARACTERS_MAX
-from dstack.protocol.views import EventView
+from dstack.protocol.views import EventView, RunView
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ class Context:
     repos: RepoCollection
     ssh_identity_file: str | os.PathLike[str] | None
 
-    def news(self, run_id: str, after: int) -> Iterator[EventView | None]:
-        """Yield a run's events after one of them, and None after each change that has no event."""
-        return news(self.transport, self.project, run_id, after)
+    def news(self, run_id: str, after: int) -> Iterator[EventView | RunView | None]:
+        """Yield a run's events after one of them, and after each change the run itself, or None from an older server."""
+        return news(self.transport, self.project, run_id, after, shows_run=True)
 
     @property
     def same_machine(self) -> bool:

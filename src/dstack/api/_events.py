@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from dstack.api._transport import Patience, Transport
+from dstack.api._transport import Patience, Query, Transport
 from dstack.errors import ServerUnreachableError
 from dstack.protocol import routes
-from dstack.protocol.views import EventPage, EventView
+from dstack.protocol.views import EventPage, EventView, RunView
 
 IDLE_TIMEOUT_S = 45.0
 """Three times the interval of the server's keep-alive lines."""
@@ -70,17 +70,25 @@ class EventCollection:
             >>> next(event.status for event in client.events.follow(run=run.id) if event.status == "done")
             'done'
         """
-        return (event for event in news(self._transport, self._project, run, after) if event is not None)
+        found = news(self._transport, self._project, run, after)
+        return (event for event in found if isinstance(event, EventView))
 
 
-def news(transport: Transport, project: str, run: str | None, after: int) -> Iterator[EventView | None]:
-    """Yield the events of `EventCollection.follow`; with `run` also None after each change that has no event."""
+def news(
+    transport: Transport, project: str, run: str | None, after: int, *, shows_run: bool = False
+) -> Iterator[EventView | RunView | None]:
+    """Yield the events of `EventCollection.follow`; with `run` also None after each change that has no event.
+
+    Args:
+        shows_run: yield the run itself before the events of a change, and instead of None. An older server sends none.
+    """
     patience = Patience(transport)
     while True:
         try:
-            for event in _stream(transport, project, run, after, patience):
-                if event is None:
-                    yield None
+            query = {"run": run, "after": after, "shows_run": shows_run or None}
+            for event in _stream(transport, project, query, patience):
+                if not isinstance(event, EventView):
+                    yield event
                 elif event.seq > after:
                     after = event.seq
                     yield event
@@ -89,19 +97,22 @@ def news(transport: Transport, project: str, run: str | None, after: int) -> Ite
 
 
 def _stream(
-    transport: Transport, project: str, run: str | None, after: int, patience: Patience
-) -> Iterator[EventView | None]:
+    transport: Transport, project: str, query: Query, patience: Patience
+) -> Iterator[EventView | RunView | None]:
     with transport.stream(
         routes.LIST_EVENTS,
-        query={"run": run, "after": after},
+        query=query,
         accept="text/event-stream",
         idle_timeout_s=IDLE_TIMEOUT_S,
         project=project,
     ) as reply:
+        is_run = False
         for line in reply.lines():
             patience.renew()
             if line.startswith("data:"):
-                yield EventView.model_validate_json(line.removeprefix("data:"))
+                yield (RunView if is_run else EventView).model_validate_json(line.removeprefix("data:"))
+            elif line.startswith("event:") or not line:
+                is_run = line.removeprefix("event:").strip() == routes.RUN_EVENT
             elif line == routes.CHANGED:
                 yield None
     raise ServerUnreachableError("The server ended the stream of events")

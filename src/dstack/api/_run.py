@@ -74,11 +74,15 @@ class Run(RunReadings):
         if self.status.is_finished():
             return
         for event in self._context.news(self.id, self._view.cursor):
-            if event is None or event.seq > self._view.cursor:
+            if isinstance(event, RunView):
+                is_new = event.cursor >= self._view.cursor and event != self._view
+                self._view = event if is_new else self._view
+            elif is_new := event is None or event.seq > self._view.cursor:
                 self._fetch()
+            if is_new:
                 yield self
-                if self.status.is_finished():
-                    return
+            if self.status.is_finished():
+                return
 
     def attach(
         self,

@@ -12,9 +12,9 @@ from dstack.domain.objects import Run
 from dstack.errors import ResourceNotExistsError
 from dstack.logs.base import Part
 from dstack.operations.context import Context, caller_in
-from dstack.operations.presenting import event_view
+from dstack.operations.presenting import event_view, run_view
 from dstack.operations.runs import get_run
-from dstack.protocol.views import EventPage, EventView
+from dstack.protocol.views import EventPage, EventView, RunView
 from dstack.store import events, objects
 from dstack.store.events import Event
 from dstack.store.tx import Tx
@@ -60,6 +60,11 @@ def _exists(run_id: str, tx: Tx) -> bool:
     return objects.find_run(tx, run_id) is not None
 
 
+def _shown(context: Context, run_id: str, tx: Tx) -> RunView | None:
+    run = objects.find_run(tx, run_id)
+    return None if run is None else run_view(tx, run, context.why_waiting)
+
+
 class Sign(Enum):
     """What is said between two lines of history."""
 
@@ -69,18 +74,24 @@ class Sign(Enum):
 
 
 async def follow_events(
-    context: Context, user: User, project: str, *, run: str | None, after: int, beat_s: float
-) -> AsyncIterator[EventView | Sign]:
+    context: Context, user: User, project: str, *, run: str | None, after: int, beat_s: float, shows_run: bool = False
+) -> AsyncIterator[EventView | RunView | Sign]:
     """Yield every line after `after`, without end, and signs in between: one at least every `beat_s` seconds.
 
     Args:
         run: only the lines about this run, until it is deleted; then a change without a line is a sign too.
+        shows_run: yield the run as it is by then before each page of such lines, and instead of that sign.
     """
     scope = await context.db.read(lambda tx: _scope_of(tx, user, project, run))
     with context.signals.subscribe(EVENTS_KEY, *filter(None, [scope.run_id])) as changed:
         while True:
             heard = changed.take()
             page = await _page(context, scope, after, EVENTS_AT_ONCE)
+            shown = None
+            if shows_run and scope.run_id and (page.events or scope.run_id in heard):
+                shown = await context.db.read(partial(_shown, context, scope.run_id))
+            if shown is not None:
+                yield shown
             for event in page.events:
                 yield event
             after = page.cursor
@@ -88,7 +99,7 @@ async def follow_events(
                 # Another run's line says nothing about this one; its deletion does, and so does silence.
                 if scope.run_id and heard != {EVENTS_KEY} and not await context.db.read(partial(_exists, scope.run_id)):
                     return
-                yield Sign.CHANGED if scope.run_id in heard else Sign.ALIVE
+                yield Sign.CHANGED if scope.run_id in heard and shown is None else Sign.ALIVE
                 with suppress(TimeoutError):
                     async with asyncio.timeout(beat_s):
                         await changed.wait()

@@ -78,12 +78,15 @@ READ_METRICS = Route("GET", "/api/projects/{project}/runs/{run}/metrics", None, 
 """Return the metrics of the latest attempt of a job. Query `replica`, `node`, `start_time` (ISO 8601). The answer has
 the last hour of the job, or the points after `start_time`. They are kept for seven days after the job's end."""
 LIST_EVENTS = Route("GET", "/api/projects/{project}/events", None, views.EventPage, media_types=("text/event-stream",))
-"""Return the events of a project, oldest first. Query `run` (name or id), `after` (cursor), `limit` (at most 1000).
+"""Return the events of a project, oldest first. Query `run` (name or id), `after` (cursor), `limit` (at most 1000),
+`shows_run`.
 
 With `Accept: text/event-stream`, the answer is server-sent events without end: `id` is the cursor and `data` an
 `EventView`. A comment line every 15 s shows that the connection works. With `run`, the comment `CHANGED` reports a
-change that has no event, such as the progress of pulling an image."""
+change that has no event, such as the progress of pulling an image. With `shows_run=true` too, an event `run` precedes the
+events of a change and replaces that comment: its `data` is the `RunView` after the change."""
 CHANGED = ": changed"
+RUN_EVENT = "run"
 MISSING_BLOBS = Route("POST", "/api/projects/{project}/blobs/missing", requests.BlobHashes, views.MissingBlobs)
 """Return the blobs that the server lacks."""
 PUT_BLOB = Route("PUT", "/api/projects/{project}/blobs/{hash}", None, None, 204, takes_bytes=True)

@@ -77,6 +77,9 @@ class OneRun:
             "finished_at": None,
         }
         self.changes: queue.Queue[bytes] = queue.Queue()
+        self.shows_run = False
+        """Whether the events have the run too, as newer servers do it."""
+        self.fetches = 0
         server.answer = self.answer
 
     def move(self, status: str, **changes: Any) -> None:
@@ -95,6 +98,8 @@ class OneRun:
             "message": "",
         }
         rest = dict.fromkeys(("project", "run_id", "run_name", "job_id", "instance_id"))
+        if self.shows_run:
+            self.changes.put(b"event: run\ndata: " + self.view() + b"\n\n")
         self.changes.put(b"data: " + json.dumps({**event, **rest}).encode() + b"\n\n")
 
     def view(self) -> bytes:
@@ -114,6 +119,7 @@ class OneRun:
             self.move("terminating")
             return Answer(body=self.view())
         if what[1] in ("/runs/hello", "/runs/1r"):
+            self.fetches += 1
             return Answer(body=self.view())
         problem = {"title": "", "status": 404, "code": "resource_not_exists", "detail": f"There is no {what}"}
         return Answer(404, json.dumps(problem).encode())
@@ -387,7 +393,9 @@ def test_exit_code_is_that_of_the_failed_job_and_not_of_one_ended_with_it(client
     assert found(client).exit_code == 4
 
 
-def test_changes_follow_the_events_to_the_end(client: Client, one: OneRun) -> None:
+@pytest.mark.parametrize(("shows_run", "fetches"), [(False, 3), (True, 1)])
+def test_changes_follow_the_events_to_the_end(client: Client, one: OneRun, shows_run: bool, fetches: int) -> None:
+    one.shows_run = shows_run
     one.move("provisioning")
     seen = []
     for run in found(client).changes():
@@ -398,6 +406,7 @@ def test_changes_follow_the_events_to_the_end(client: Client, one: OneRun) -> No
             assert (str(run.backend), run.hostname) == ("local", "127.0.0.1")
             one.move("done", exit_code=0)
     assert seen == ["provisioning", "running", "done"]
+    assert one.fetches == fetches, "a run that the events show is not asked for"
 
 
 @pytest.mark.parametrize(("status", "expected"), [("done", True), ("failed", False), ("terminated", False)])

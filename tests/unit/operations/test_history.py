@@ -13,6 +13,7 @@ from dstack.operations import history, runs
 from dstack.operations.context import Context
 from dstack.operations.history import LogCursor, LogQuery, Sign
 from dstack.protocol.statuses import JobStatus, RunStatus
+from dstack.protocol.views import EventView, RunView
 from dstack.server.http.history import bytes_of_log, sse_of_log
 from dstack.store import commits
 from dstack.store.tx import Tx
@@ -113,6 +114,22 @@ async def test_the_events_of_a_run_end_when_it_is_deleted(context: Context) -> N
     ending = asyncio.create_task(anext(events, None))
     await runs.delete(context, ADA, "main", "hello")
     assert await ending is None
+
+
+async def test_the_run_precedes_the_events_of_each_change_where_it_is_asked_for(context: Context) -> None:
+    def born(tx: Tx) -> None:
+        commits.add_run(tx, run(), [job(version=0)], actor="user ada")
+
+    await context.db.write(born)
+    context.db.listen(lambda notices: context.signals.notify(notices.changed))
+    found = history.follow_events(context, ADA, "main", run="hello", after=0, beat_s=3600, shows_run=True)
+    shown, event = await anext(found), await anext(found)
+    assert isinstance(shown, RunView) and isinstance(event, EventView)
+    assert shown.cursor >= event.seq, "what precedes an event includes it"
+    while await anext(found) is not Sign.ALIVE:
+        pass
+    context.signals.notify({run().id})  # as for a pull, which is not worth an event
+    assert isinstance(await anext(found), RunView)
 
 
 async def test_log_of_one_attempt_has_offsets_of_its_own_and_ends_with_it(context: Context) -> None:

@@ -13,7 +13,7 @@ from dstack.operations.context import Context
 from dstack.operations.history import LogCursor, LogQuery, Sign
 from dstack.protocol import routes
 from dstack.protocol.requests import COUNT_MAX
-from dstack.protocol.views import EventView
+from dstack.protocol.views import EventView, RunView
 from dstack.server.http.calls import At, By, json_of, text_of
 from dstack.server.http.routing import add
 
@@ -27,32 +27,44 @@ LastEventId = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, le=COUNT
 Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
 
 
+class EventParams(BaseModel):
+    """Which lines of history."""
+
+    run: str | None = None
+    after: Count = 0
+    limit: Annotated[int, Field(ge=1, le=1000)] = 1000
+    shows_run: bool = False
+
+
 @add(router, routes.LIST_EVENTS)
 async def list_events(
     context: At,
     user: By,
     project: str,
-    run: str | None = None,
-    after: Annotated[int, Query(ge=0, le=COUNT_MAX)] = 0,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
+    params: Annotated[EventParams, Query()],
     accept: Accept = "",
     last_event_id: LastEventId = None,
 ) -> Response:
     """Lines of history: a page, or all that come."""
-    page = await history.list_events(context, user, project, run=run, after=last_event_id or after, limit=limit)
+    run, after = params.run, last_event_id or params.after
+    page = await history.list_events(context, user, project, run=run, after=after, limit=params.limit)
     if SSE not in accept:
         return json_of(page)
-    events = history.follow_events(context, user, project, run=run, after=last_event_id or after, beat_s=BEAT_S)
+    events = history.follow_events(
+        context, user, project, run=run, after=after, beat_s=BEAT_S, shows_run=params.shows_run
+    )
     return StreamingResponse(_sse_of_events(events), media_type=SSE)
 
 
-async def _sse_of_events(events: AsyncIterator[EventView | Sign]) -> AsyncIterator[str]:
+async def _sse_of_events(events: AsyncIterator[EventView | RunView | Sign]) -> AsyncIterator[str]:
     async for event in events:
         match event:
             case Sign.ALIVE:
                 yield ": alive\n\n"
             case Sign.CHANGED:
                 yield f"{routes.CHANGED}\n\n"
+            case RunView():
+                yield f"event: {routes.RUN_EVENT}\ndata: {text_of(event)}\n\n"
             case EventView():
                 yield f"id: {event.seq}\ndata: {text_of(event)}\n\n"
 
