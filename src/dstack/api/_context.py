@@ -24,7 +24,7 @@ class Context:
     ssh_identity_file: str | os.PathLike[str] | None
 
     def news(self, run_id: str, after: int) -> Iterator[EventView | RunView | None]:
-        """Yield a run's events after one of them, and after each change the run itself, or None from an older server."""
+        """Yield a run's events after one of them, and the run itself after each change. An older server sends None."""
         return news(self.transport, self.project, run_id, after, shows_run=True)
 
     @property

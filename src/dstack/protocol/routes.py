@@ -83,8 +83,8 @@ LIST_EVENTS = Route("GET", "/api/projects/{project}/events", None, views.EventPa
 
 With `Accept: text/event-stream`, the answer is server-sent events without end: `id` is the cursor and `data` an
 `EventView`. A comment line every 15 s shows that the connection works. With `run`, the comment `CHANGED` reports a
-change that has no event, such as the progress of pulling an image. With `shows_run=true` too, an event `run` precedes the
-events of a change and replaces that comment: its `data` is the `RunView` after the change."""
+change that has no event, such as the progress of pulling an image. With `shows_run=true` too, an event `run` precedes
+the events of a change and replaces that comment: its `data` is the `RunView` after the change."""
 CHANGED = ": changed"
 RUN_EVENT = "run"
 MISSING_BLOBS = Route("POST", "/api/projects/{project}/blobs/missing", requests.BlobHashes, views.MissingBlobs)
