@@ -43,12 +43,29 @@ def test_nothing_tells_on_which_machine_it_was_written() -> None:
     assert found == {}
 
 
+def test_no_text_names_a_package_that_is_not_published() -> None:
+    published = re.compile(r"install\b[^\n]*dstack-" + "orchestrator")
+    assert [str(path.relative_to(ROOT)) for path in files() if published.search(path.read_text("utf-8", "replace"))] == []
+
+
+def test_architecture_is_one_page() -> None:
+    assert len((ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_every_decision_is_in_the_index() -> None:
+    folder = ROOT / "docs" / "decisions"
+    index = set(re.findall(r"\]\(([\w-]+\.md)\)", (folder / "README.md").read_text(encoding="utf-8")))
+    assert index == {path.name for path in folder.glob("*.md")} - {"README.md"}
+
+
 def test_links_between_our_pages_lead_somewhere() -> None:
+    generated = runpy.run_path(str(ROOT / "scripts" / "reference_pages.py"))["PAGES"]
     broken = []
     for path in files():
         if path.suffix == ".md":
             for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", path.read_text(encoding="utf-8")):
-                if not (path.parent / target).exists():
+                of_site = path.is_relative_to(ROOT / "docs") and target.removeprefix("../") in generated
+                if not of_site and not (path.parent / target).exists():
                     broken.append(f"{path.relative_to(ROOT)}: {target}")
     assert broken == []
 

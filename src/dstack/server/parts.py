@@ -102,7 +102,7 @@ def _dialect_of(settings: Settings, clock: CorrectedClock, ids: Ids) -> Dialect:
         from dstack.store.postgres import Postgres  # an extra: most servers are alone
     except ImportError as error:
         raise ConfigurationError(
-            f"PostgreSQL cannot be used: {error}", hint="Install it with `pip install 'dstack-orchestrator[postgres]'`"
+            f"PostgreSQL cannot be used: {error}", hint="Run `pip install '.[postgres]'` in the checkout of dstack"
         ) from error
     return Postgres(settings.database_url, clock, server=ids.new_token())
 
@@ -122,7 +122,7 @@ def _storage_of(settings: Settings, clock: Clock) -> tuple[LogStore, BlobStore]:
         from dstack.logs.bucket import LogBucket
     except ImportError as error:
         raise ConfigurationError(
-            f"S3 cannot be used: {error}", hint="Install it with `pip install 'dstack-orchestrator[s3]'`"
+            f"S3 cannot be used: {error}", hint="Run `pip install '.[s3]'` in the checkout of dstack"
         ) from error
     bucket = Bucket(settings.s3.bucket, settings.s3.prefix, settings.s3.endpoint_url)
     bucket.check()

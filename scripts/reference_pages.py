@@ -1,0 +1,229 @@
+"""Writes the references of the command line and of the HTTP API, from the code, while MkDocs builds the site.
+
+`mkdocs.yml` names this module as a hook. Neither page is a file of the project, so neither can be out of date.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import griffe
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from dstack.cli.main import parser
+from dstack.operations.context import Context
+from dstack.protocol import routes
+from dstack.protocol.routes import Route
+from dstack.server.app import create_app
+from dstack.server.http.openapi import OF_ALL
+from dstack.server.settings import Settings
+
+SOURCES = Path(__file__).resolve().parents[1] / "src"
+SCHEMAS = "#/components/schemas/"
+USAGE_WIDTH = 90
+
+CLI_OPENING = """\
+# Command line
+
+`dstack COMMAND --help` shows the same in a terminal. `dstack exec` exits with the code of its command, and
+`dstack apply` with the code of its run. Other commands exit with 0 after success, 1 after an error,
+2 after a mistake in the command line, and 130 after Ctrl-C.
+"""
+
+HTTP_OPENING = """\
+# HTTP API
+
+The command line and the Python API use these endpoints. A server describes them at `/openapi.json`, as OpenAPI.
+
+```console
+$ curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:3000/api/projects/main/runs
+```
+
+- **Token.** Every endpoint except `/api/health` needs the header `Authorization: Bearer TOKEN`.
+- **Errors.** The body of an error is a [Problem](#problem), with the media type `application/problem+json`.
+- **Any request** may get one of the errors {of_all}. Each endpoint lists its other errors.
+- **Runs.** `{{run}}` in a path is an id, or a name. A name stands for the latest run of that name.
+- **Versions.** Clients ignore unknown fields of an answer, because a newer server may send more.
+"""
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add both pages to those of the site."""
+    for name, page in PAGES.items():
+        files.append(File.generated(config, name, content=page()))
+    return files
+
+
+def cli_page() -> str:
+    """Return the page with every command, argument and option."""
+    return "\n".join([CLI_OPENING, *(line for about, one in _commands(parser()) for line in _command(about, one))])
+
+
+def http_page() -> str:
+    """Return the page with every endpoint, and every object that one takes or returns."""
+    document = create_app(Settings(data_dir=Path()), cast(Context, None)).openapi()
+    notes = _module("routes")
+    lines = [HTTP_OPENING.format(of_all=", ".join(str(status) for status in OF_ALL))]
+    for name, route in vars(routes).items():
+        if isinstance(route, Route):
+            about = document["paths"][route.path][route.method.lower()]
+            lines += _endpoint(route, about, _text(notes[name]))
+    lines += ["## Objects", ""]
+    for name, schema in sorted(document["components"]["schemas"].items()):
+        lines += _object(name, schema)
+    return "\n".join(lines)
+
+
+PAGES = {"reference/cli.md": cli_page, "reference/http.md": http_page}
+
+
+def _commands(one: argparse.ArgumentParser, about: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yield a command with what it is for, and its subcommands after it."""
+    yield one.description or about, one
+    for action in one._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            helps = {choice.dest: choice.help for choice in action._choices_actions}
+            for name, child in action.choices.items():
+                yield from _commands(child, helps[name] or "")
+
+
+def _command(about: str, one: argparse.ArgumentParser) -> Iterator[str]:
+    yield from (f"{'###' if one.prog.count(' ') > 1 else '##'} {one.prog}", "", _sentence(about), "")
+    formatter = argparse.HelpFormatter(one.prog, width=USAGE_WIDTH)
+    formatter.add_usage(one.usage, one._actions, one._mutually_exclusive_groups, prefix="")
+    yield from ("```text", formatter.format_help().rstrip(), "```", "")
+    rows = [_argument(action) for group in one._action_groups for action in group._group_actions if _is_shown(action)]
+    if rows:
+        yield from ("| argument | meaning |", "|---|---|", *rows, "")
+
+
+def _is_shown(action: argparse.Action) -> bool:
+    is_help = isinstance(action, argparse._HelpAction | argparse._SubParsersAction)
+    return not is_help and argparse.SUPPRESS not in (action.help, action.dest)
+
+
+def _argument(action: argparse.Action) -> str:
+    choices = "|".join(map(str, action.choices or ()))
+    value = action.metavar or choices or action.dest.upper()
+    if not action.option_strings:
+        spelling = f"`{value}`"
+    elif action.nargs == 0:
+        spelling = ", ".join(f"`{option}`" for option in action.option_strings)
+    else:
+        spelling = ", ".join(f"`{option} {value}`" for option in action.option_strings)
+    meaning = (action.help or "") % {"prog": "dstack", **vars(action)}
+    return _row(spelling, _sentence(meaning))
+
+
+def _endpoint(route: Route, about: Mapping[str, Any], note: str) -> Iterator[str]:
+    yield from (f"## {about['summary'].capitalize()}", "", f"`{route.method} {route.path}`", "")
+    yield from (about.get("description", ""), "")
+    if note:
+        yield from (note, "")
+    parameters = [one for one in about.get("parameters", []) if one["name"].lower() != "accept"]
+    if parameters:
+        yield from ("| parameter | in | type | default |", "|---|---|---|---|")
+        for one in parameters:
+            default = "" if one["required"] else _default(one["schema"])
+            yield _row(f"`{one['name']}`", one["in"], _type(one["schema"]), default)
+        yield ""
+    if route.request is not None:
+        yield from (f"**Body:** {_link(route.request.__name__)}", "")
+    elif route.takes_bytes:
+        yield from ("**Body:** bytes (`application/octet-stream`)", "")
+    view = [_link(route.view.__name__)] if route.view else []
+    answers = [*view, *(f"`{kind}`" for kind in route.media_types)]
+    yield from (f"**Answer:** {route.status}{', ' if answers else ''}{' or '.join(answers)}", "")
+    errors = sorted(int(status) for status in about["responses"] if int(status) not in (route.status, *OF_ALL))
+    if errors:
+        yield from (f"**Errors:** {', '.join(map(str, errors))}", "")
+
+
+def _object(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
+    source = _source(name)
+    about = _text(source) or schema.get("description", "")
+    yield from (f"### {name}", "", " ".join(about.split("\n\n")[0].split()), "")
+    if "enum" in schema:
+        yield from ("| value | meaning |", "|---|---|")
+        texts = {member: _text(attribute) for member, attribute in source.attributes.items()}
+        for value in schema["enum"]:
+            yield _row(f"`{value}`", texts.get(value.upper(), ""))
+    else:
+        yield from ("| field | type | default | meaning |", "|---|---|---|---|")
+        needed = schema.get("required", [])
+        for field, one in schema.get("properties", {}).items():
+            default = "" if field in needed else _default(one)
+            yield _row(f"`{field}`", _type(one), default, _text(source.members.get(field)))
+    yield ""
+
+
+def _source(name: str) -> Any:
+    """Return the class of an object, as it is written."""
+    for module in ("views", "requests", "statuses"):
+        members = _module(module).members
+        if name in members and not members[name].is_alias:
+            return members[name]
+    raise LookupError(name)
+
+
+@cache
+def _module(name: str) -> Any:
+    """Return a module of `dstack.protocol`, as it is written."""
+    return griffe.load(f"dstack.protocol.{name}", search_paths=[SOURCES])
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    match schema:
+        case {"$ref": reference}:
+            return _link(reference.removeprefix(SCHEMAS))
+        case {"allOf": [one]}:
+            return _type(one)
+        case {"anyOf": several}:
+            return " or ".join(_type(one) for one in several)
+        case {"enum": values}:
+            return " or ".join(f"`{value}`" for value in values)
+        case {"const": value}:
+            return f"`{value}`"
+        case {"type": "array", "items": items}:
+            return f"list of {_type(items)}"
+        case {"type": "object", "additionalProperties": {"type": _} as values}:
+            return f"object of {_type(values)}"
+        case {"type": "string", "format": form}:
+            return form
+    return cast(str, schema.get("type", "any")) + _limits(schema)
+
+
+def _limits(schema: Mapping[str, Any]) -> str:
+    lower = schema.get("minimum")
+    upper = schema.get("maximum", schema.get("maxLength", schema.get("maxItems")))
+    limits = [f"≥ {lower}"] if lower is not None else []
+    unit = " characters" if "maxLength" in schema else ""
+    limits += [f"≤ {upper:,}{unit}"] if upper is not None else []
+    return f" ({', '.join(limits)})" if limits else ""
+
+
+def _default(schema: Mapping[str, Any]) -> str:
+    default = schema.get("default")
+    return "" if default is None else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def _link(name: str) -> str:
+    return f"[{name}](#{name.lower()})"
+
+
+def _text(source: Any) -> str:
+    """Return the docstring of a class or an attribute; empty without one."""
+    docstring = getattr(source, "docstring", None)
+    return docstring.value if docstring else ""
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _sentence(text: str) -> str:
+    """Return the text with a capital letter at its beginning."""
+    return text[:1].upper() + text[1:]

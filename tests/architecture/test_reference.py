@@ -1,0 +1,58 @@
+import argparse
+import re
+import runpy
+from collections.abc import Iterator
+from functools import cache
+
+from dstack.cli.main import COMMANDS, parser
+from dstack.protocol import routes
+from dstack.protocol.routes import Route
+from tests.architecture.sources import ROOT
+
+ROUTES = [route for route in vars(routes).values() if isinstance(route, Route)]
+
+
+@cache
+def page(name: str) -> str:
+    """Return a page that the site's build writes."""
+    return str(runpy.run_path(str(ROOT / "scripts" / "reference_pages.py"))["PAGES"][f"reference/{name}.md"]())
+
+
+def helps_of(one: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
+    """Yield the name and the help of a command and of its subcommands."""
+    yield one.prog, one.format_help()
+    for action in one._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                yield from helps_of(child)
+
+
+def section_of(text: str, title: str) -> str:
+    """Return what stands below a heading, up to the next one."""
+    found = re.search(rf"^##+ {re.escape(title)}\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"the page has no heading `{title}`"
+    return found[1]
+
+
+def test_every_command_and_option_is_in_the_reference() -> None:
+    shown_of = dict(helps_of(parser()))
+    assert {f"dstack {command}" for command in COMMANDS} < set(shown_of)
+    for name, shown in shown_of.items():
+        section = section_of(page("cli"), name)
+        lines = re.findall(r"^  (-.*)$", shown, re.MULTILINE)
+        options = {option for line in lines for option in re.findall(r"(?:^|, )(--?[\w-]+)", line.split("  ")[0])}
+        assert "--help" in options
+        missing = {option for option in options - {"-h", "--help"} if f"`{option}" not in section}
+        assert missing == set(), f"{name}: {missing}"
+
+
+def test_every_endpoint_and_its_objects_are_in_the_reference() -> None:
+    assert [one.path for one in ROUTES if f"\n`{one.method} {one.path}`\n" not in page("http")] == []
+    for model in {model for route in ROUTES for model in (route.request, route.view) if model is not None}:
+        section = section_of(page("http"), model.__name__)
+        assert [field for field in model.model_fields if f"| `{field}` |" not in section] == []
+
+
+def test_links_inside_the_reference_lead_to_its_headings() -> None:
+    titles = {title.lower() for title in re.findall(r"^##+ (.+)$", page("http"), re.MULTILINE)}
+    assert set(re.findall(r"\]\(#([^)]+)\)", page("http"))) - titles == set()
