@@ -23,7 +23,9 @@ from dstack.server.settings import Settings
 
 SOURCES = Path(__file__).resolve().parents[1] / "src"
 SCHEMAS = "#/components/schemas/"
-USAGE_WIDTH = 90
+USAGE_WIDTH = 76
+WORTH_SHOWING_MAX = 2**53
+"""A larger limit exists because of how numbers are stored, and tells a reader nothing."""
 
 CLI_OPENING = """\
 # Command line
@@ -39,7 +41,7 @@ HTTP_OPENING = """\
 The command line and the Python API use these endpoints. A server describes them at `/openapi.json`, as OpenAPI.
 
 ```console
-$ curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:3000/api/projects/main/runs
+$ curl -H "Authorization: Bearer $TOKEN" $URL/api/projects/main/runs
 ```
 
 - **Token.** Every endpoint except `/api/health` needs the header `Authorization: Bearer TOKEN`.
@@ -123,12 +125,11 @@ def _endpoint(route: Route, about: Mapping[str, Any], note: str) -> Iterator[str
     yield from (about.get("description", ""), "")
     if note:
         yield from (note, "")
-    parameters = [one for one in about.get("parameters", []) if one["name"].lower() != "accept"]
+    parameters = [one for one in about.get("parameters", []) if one["in"] != "path" and one["name"] != "accept"]
     if parameters:
         yield from ("| parameter | in | type | default |", "|---|---|---|---|")
         for one in parameters:
-            default = "" if one["required"] else _default(one["schema"])
-            yield _row(f"`{one['name']}`", one["in"], _type(one["schema"]), default)
+            yield _row(f"`{one['name']}`", one["in"], _type(one["schema"]).removesuffix(" or null"), _default(one["schema"]))
         yield ""
     if route.request is not None:
         yield from (f"**Body:** {_link(route.request.__name__)}", "")
@@ -201,7 +202,7 @@ def _limits(schema: Mapping[str, Any]) -> str:
     upper = schema.get("maximum", schema.get("maxLength", schema.get("maxItems")))
     limits = [f"≥ {lower}"] if lower is not None else []
     unit = " characters" if "maxLength" in schema else ""
-    limits += [f"≤ {upper:,}{unit}"] if upper is not None else []
+    limits += [f"≤ {upper:,}{unit}"] if upper is not None and upper < WORTH_SHOWING_MAX else []
     return f" ({', '.join(limits)})" if limits else ""
 
 
@@ -221,7 +222,8 @@ def _text(source: Any) -> str:
 
 
 def _row(*cells: str) -> str:
-    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
+    """Return a row of a table. A `|` may stand in code only."""
+    return "| " + " | ".join(" ".join(cell.split()) for cell in cells) + " |"
 
 
 def _sentence(text: str) -> str:
