@@ -122,14 +122,14 @@ def _argument(action: argparse.Action) -> str:
 
 def _endpoint(route: Route, about: Mapping[str, Any], note: str) -> Iterator[str]:
     yield from (f"## {about['summary'].capitalize()}", "", f"`{route.method} {route.path}`", "")
-    yield from (about.get("description", ""), "")
-    if note:
-        yield from (note, "")
+    yield from (note or about["description"], "")
     parameters = [one for one in about.get("parameters", []) if one["in"] != "path" and one["name"] != "accept"]
     if parameters:
         yield from ("| parameter | in | type | default |", "|---|---|---|---|")
         for one in parameters:
-            yield _row(f"`{one['name']}`", one["in"], _type(one["schema"]).removesuffix(" or null"), _default(one["schema"]))
+            yield _row(
+                f"`{one['name']}`", one["in"], _type(one["schema"]).removesuffix(" or null"), _default(one["schema"])
+            )
         yield ""
     if route.request is not None:
         yield from (f"**Body:** {_link(route.request.__name__)}", "")

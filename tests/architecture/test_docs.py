@@ -45,7 +45,9 @@ def test_nothing_tells_on_which_machine_it_was_written() -> None:
 
 def test_no_text_names_a_package_that_is_not_published() -> None:
     published = re.compile(r"install\b[^\n]*dstack-" + "orchestrator")
-    assert [str(path.relative_to(ROOT)) for path in files() if published.search(path.read_text("utf-8", "replace"))] == []
+    assert [
+        str(path.relative_to(ROOT)) for path in files() if published.search(path.read_text("utf-8", "replace"))
+    ] == []
 
 
 def test_architecture_is_one_page() -> None:

@@ -53,7 +53,7 @@ def create_app(settings: Settings, context: Context) -> FastAPI:
     problems.install(app)
 
     async def health() -> Response:
-        """That the server is there."""
+        """Return the version of the server."""
         return json_of(HealthView(version=__version__, embedded=settings.embedded))
 
     add(app.router, routes.HEALTH)(health)

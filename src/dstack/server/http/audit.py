@@ -13,5 +13,5 @@ router = APIRouter()
 
 @add(router, routes.AUDIT)
 async def audit_backends(context: At, user: By) -> Response:
-    """What every backend has, and who claims it."""
+    """Return the machines of every backend, and the instances that claim them."""
     return json_of(await audit.audit(context, user))

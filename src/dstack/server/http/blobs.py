@@ -14,12 +14,12 @@ router = APIRouter()
 
 @add(router, routes.MISSING_BLOBS)
 async def missing_blobs(context: At, user: By, project: str, body: requests.BlobHashes) -> Response:
-    """Those of the blobs that are not here yet."""
+    """Return the blobs that the server lacks."""
     return json_of(MissingBlobs(missing=await blobs.missing(context, user, project, body)))
 
 
 @add(router, routes.PUT_BLOB)
 async def put_blob(context: At, user: By, project: str, hash: str, request: Request) -> Response:
-    """Take one blob in."""
+    """Store one blob."""
     await blobs.put(context, user, project, hash, await request.body())
     return Response(status_code=routes.PUT_BLOB.status)

@@ -45,7 +45,7 @@ async def list_events(
     accept: Accept = "",
     last_event_id: LastEventId = None,
 ) -> Response:
-    """Lines of history: a page, or all that come."""
+    """Return a page of events, or stream all events that follow."""
     run, after = params.run, last_event_id or params.after
     page = await history.list_events(context, user, project, run=run, after=after, limit=params.limit)
     if SSE not in accept:
@@ -70,7 +70,7 @@ async def _sse_of_events(events: AsyncIterator[EventView | RunView | Sign]) -> A
 
 
 class LogParams(BaseModel):
-    """The query of a log."""
+    """Return the query of a log."""
 
     replica: Count = 0
     node: Count = 0
@@ -91,7 +91,7 @@ async def read_logs(
     accept: Accept = "",
     last_event_id: LastEventId = None,
 ) -> Response:
-    """Log bytes, from a cursor on."""
+    """Return or stream the bytes of a log, from a cursor on."""
     offset = last_event_id or params.offset
     start = None if last_event_id else params.start_time
     query = LogQuery(run, params.replica, params.node, params.stream, offset, start, params.attempt)
@@ -119,7 +119,7 @@ class MetricsParams(BaseModel):
 async def read_metrics(
     context: At, user: By, project: str, run: str, params: Annotated[MetricsParams, Query()]
 ) -> Response:
-    """What one job of a run used."""
+    """Return the resources that one job of a run used."""
     return json_of(
         await measuring.read_metrics(
             context, user, project, run, replica=params.replica, node=params.node, start=params.start_time

@@ -13,17 +13,17 @@ router = APIRouter()
 
 @add(router, routes.LIST_PROJECTS)
 async def list_projects(context: At, user: By) -> Response:
-    """The caller's projects."""
+    """Return the caller's projects."""
     return json_of(await inventory.projects(context, user))
 
 
 @add(router, routes.LIST_BACKENDS)
 async def list_backends(context: At, user: By, project: str) -> Response:
-    """Where machines may come from."""
+    """Return the backends of a project."""
     return json_of(await inventory.backends(context, user, project))
 
 
 @add(router, routes.LIST_INSTANCES)
 async def list_instances(context: At, user: By, project: str) -> Response:
-    """The machines there are."""
+    """Return the instances of a project."""
     return json_of(await inventory.instances(context, user, project))

@@ -17,13 +17,13 @@ Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=60)]
 
 @add(router, routes.PLAN_RUN)
 async def plan_run(context: At, user: By, project: str, body: requests.SubmitRun) -> Response:
-    """What a submit of the same body would do now."""
+    """Return the effect that a submit of the same body would have now."""
     return json_of(await planning.plan(context, user, project, body))
 
 
 @add(router, routes.SUBMIT_RUN)
 async def submit_run(context: At, user: By, project: str, body: requests.SubmitRun, key: Key = None) -> Response:
-    """Accept a run."""
+    """Submit a run."""
     return json_of(await submitting.submit(context, user, project, body, key), routes.SUBMIT_RUN.status)
 
 
@@ -36,36 +36,36 @@ async def list_runs(
     limit: Annotated[int, Query(ge=1, le=100)] = 100,
     before: str | None = None,
 ) -> Response:
-    """Some runs, newest first."""
+    """Return a page of runs, newest first."""
     return json_of(await runs.list_page(context, user, project, finished_too=all, limit=limit, before=before))
 
 
 @add(router, routes.GET_RUN)
 async def get_run(context: At, user: By, project: str, run: str) -> Response:
-    """One run."""
+    """Return a run."""
     return json_of(await runs.get(context, user, project, run))
 
 
 @add(router, routes.STOP_RUN)
 async def stop_run(context: At, user: By, project: str, run: str, body: requests.StopRun) -> Response:
-    """Ask for the end of a run."""
+    """Stop a run."""
     return json_of(await runs.stop(context, user, project, run, abort=body.abort))
 
 
 @add(router, routes.UPDATE_RUN)
 async def update_run(context: At, user: By, project: str, run: str, body: requests.SubmitRun) -> Response:
-    """Change a run that goes on."""
+    """Change an active run."""
     return json_of(await updating.update(context, user, project, run, body))
 
 
 @add(router, routes.DELETE_RUN)
 async def delete_run(context: At, user: By, project: str, run: str) -> Response:
-    """Forget a finished run."""
+    """Delete a finished run."""
     await runs.delete(context, user, project, run)
     return Response(status_code=routes.DELETE_RUN.status)
 
 
 @add(router, routes.GRANT_ACCESS)
 async def grant_access(context: At, user: By, project: str, run: str, body: requests.GrantAccess) -> Response:
-    """Let a key into a job."""
+    """Authorize a public key for a job."""
     return json_of(await access.grant(context, user, project, run, body))

@@ -13,38 +13,38 @@ router = APIRouter()
 
 @add(router, routes.LIST_SECRETS)
 async def list_secrets(context: At, user: By, project: str) -> Response:
-    """All secrets, without their values."""
+    """Return the names of all secrets, without their values."""
     return json_of(await secrets.list_all(context, user, project))
 
 
 @add(router, routes.GET_SECRET)
 async def get_secret(context: At, user: By, project: str, secret: str) -> Response:
-    """A secret with its value."""
+    """Return a secret with its value."""
     return json_of(await secrets.get(context, user, project, secret))
 
 
 @add(router, routes.SET_SECRET)
 async def set_secret(context: At, user: By, project: str, secret: str, body: requests.SetSecret) -> Response:
-    """Keep a secret."""
+    """Store a secret."""
     await secrets.set_value(context, user, project, secret, body.value)
     return Response(status_code=routes.SET_SECRET.status)
 
 
 @add(router, routes.DELETE_SECRET)
 async def delete_secret(context: At, user: By, project: str, secret: str) -> Response:
-    """Forget a secret."""
+    """Delete a secret."""
     await secrets.delete(context, user, project, secret)
     return Response(status_code=routes.DELETE_SECRET.status)
 
 
 @add(router, routes.LIST_REPOS)
 async def list_repos(context: At, user: By, project: str) -> Response:
-    """The repos that the caller has initialized."""
+    """Return the repos that the caller has initialized."""
     return json_of(await repos.list_all(context, user, project))
 
 
 @add(router, routes.INIT_REPO)
 async def init_repo(context: At, user: By, project: str, repo: str, body: requests.InitRepo) -> Response:
-    """Keep a repo and the credentials for it."""
+    """Store a repo and the credentials for it."""
     await repos.init(context, user, project, repo, body)
     return Response(status_code=routes.INIT_REPO.status)
