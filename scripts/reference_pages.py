@@ -180,14 +180,10 @@ def _type(schema: Mapping[str, Any]) -> str:
     match schema:
         case {"$ref": reference}:
             return _link(reference.removeprefix(SCHEMAS))
-        case {"allOf": [one]}:
-            return _type(one)
         case {"anyOf": several}:
             return " or ".join(_type(one) for one in several)
         case {"enum": values}:
             return " or ".join(f"`{value}`" for value in values)
-        case {"const": value}:
-            return f"`{value}`"
         case {"type": "array", "items": items}:
             return f"list of {_type(items)}"
         case {"type": "object", "additionalProperties": {"type": _} as values}:

@@ -19,6 +19,8 @@ def test_the_site_is_built_without_a_warning_and_examples_are_code(home: Home, t
     page = (tmp_path / "site" / "reference" / "configurations" / "index.html").read_text(encoding="utf-8")
     assert "How many machines run the commands at once" in page
     assert "&gt;&gt;&gt;" in page and "<blockquote>" not in page
+    assert "--instance-type" in (tmp_path / "site" / "reference" / "cli" / "index.html").read_text(encoding="utf-8")
+    assert "SubmitRun" in (tmp_path / "site" / "reference" / "http" / "index.html").read_text(encoding="utf-8")
 
 
 def test_every_public_name_is_in_the_reference() -> None:
