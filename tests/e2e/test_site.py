@@ -17,7 +17,7 @@ def test_the_site_is_built_without_a_warning_and_examples_are_code(home: Home, t
     )
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "site" / "reference" / "configurations" / "index.html").read_text(encoding="utf-8")
-    assert "How many machines run the commands at once" in page
+    assert "The number of machines that run the commands at once" in page
     assert "&gt;&gt;&gt;" in page and "<blockquote>" not in page
     assert "--instance-type" in (tmp_path / "site" / "reference" / "cli" / "index.html").read_text(encoding="utf-8")
     assert "SubmitRun" in (tmp_path / "site" / "reference" / "http" / "index.html").read_text(encoding="utf-8")
