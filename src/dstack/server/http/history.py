@@ -70,7 +70,7 @@ async def _sse_of_events(events: AsyncIterator[EventView | RunView | Sign]) -> A
 
 
 class LogParams(BaseModel):
-    """Return the query of a log."""
+    """The query of a log."""
 
     replica: Count = 0
     node: Count = 0
