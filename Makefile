@@ -27,6 +27,9 @@ check: $(VENV)/installed-dev ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/mypy --no-error-summary
+	@for system in darwin win32; do \
+	  $(BIN)/mypy --config-file .mypy-systems.ini --platform $$system --cache-dir .mypy_cache/$$system --no-error-summary || exit; \
+	done
 	@$(BIN)/lint-imports --no-logo
 
 sim: $(VENV)/installed-dev ## live through 2,000 made-up histories; `make sim SEED=7` tells one of them

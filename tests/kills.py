@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from dstack.agent import processes
-from dstack.agent.paths import is_locked, read_json
+from dstack.agent.paths import read_json
 from dstack.api import Client, Run, Task
 from dstack.errors import DstackError, ServerUnreachableError
+from dstack.kit.locks import is_locked
 from dstack.protocol.views import JobView
 from tests.e2e.home import Home, wait_for
 from tests.engines import SHELL_IMAGE, DockerEngine

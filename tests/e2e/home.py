@@ -17,9 +17,9 @@ from typing import Any, TextIO
 
 from dstack.agent.confidential import memory_folder
 from dstack.agent.paths import Home as AgentHome
-from dstack.agent.paths import is_locked
 from dstack.agent.resources import probe
 from dstack.api import Client
+from dstack.kit.locks import is_locked
 from dstack.testing.world import TEST_KEY
 from tests.e2e import forked
 from tests.patience import PATIENCE_S

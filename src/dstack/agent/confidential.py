@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dstack.agent.paths import Home, JobFolder, is_locked, make_private_folder, read_json, write_json
+from dstack.agent.paths import Home, JobFolder, make_private_folder, read_json, write_json
 from dstack.errors import AgentRefused, ConfigurationError
 from dstack.kit.plain import from_plain
 from dstack.protocol.agent import JobOrder, to_json
@@ -125,7 +125,7 @@ def environment_of(folder: JobFolder, order: JobOrder) -> dict[str, str]:
         OSError: it does not run.
     """
     known: dict[str, Any] = read_json(folder.pid, dict) or {}
-    if not is_locked(folder.lock):
+    if not folder.has_writer():
         raise OSError(0, "the job does not run")
     if "environment" not in known:  # an earlier version started it, and left all in the order
         return order.env

@@ -1,6 +1,5 @@
 """Where everything lies in an agent's home folder, and the few safe ways to touch it."""
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 from dstack.agent import full_disk
 from dstack.errors import AgentRefused, ConfigurationError
 from dstack.kit.folders import make_private
+from dstack.kit.locks import is_locked, take
 
 log = logging.getLogger(__name__)
 
@@ -199,6 +199,10 @@ class JobFolder:
         """Where the job prints. One of an earlier agent, or on another kernel, has none, and prints into its log."""
         return self.root / "job.pipe"
 
+    def has_writer(self) -> bool:
+        """Return whether a process lives that writes the job's log."""
+        return is_locked(self.lock)
+
     def log(self, stream: str) -> Path:
         """The log of one of the `LOG_STREAMS`."""
         return self.root / f"{stream}.log"
@@ -235,21 +239,6 @@ def make_private_folder(path: Path) -> None:
         raise ConfigurationError(f"`{path}` is not a folder of this user", hint="Remove it, or choose another folder")
 
 
-def is_locked(path: Path) -> bool:
-    """Whether a living process holds this lock file."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except (FileNotFoundError, IsADirectoryError):
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
 def is_agent_alive(home: Path) -> bool:
     """Whether an agent lives in this folder, which need not exist."""
     return is_locked(Home(home).lock)
@@ -262,14 +251,10 @@ def take_lock(path: Path, tries: int = LOCK_TRIES) -> int | None:
 
     Returns: the descriptor to keep, or None where another process has the lock.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     for left in reversed(range(tries)):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if (descriptor := take(path)) is not None:
             return descriptor
-        except BlockingIOError:
-            select.select([], [], [], LOCK_RETRY_S if left else 0.0)
-    os.close(descriptor)
+        select.select([], [], [], LOCK_RETRY_S if left else 0.0)
     return None
 
 

@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -17,6 +16,7 @@ from dstack.api import _places, _ports, _ssh_config
 from dstack.api._connection import LOCAL, check_way
 from dstack.api._keys import Identity
 from dstack.errors import PortUsedError
+from dstack.kit.locks import is_locked, locked, take
 from dstack.protocol.views import AccessView, RunView
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def open_attachment(wish: Wish) -> Attachment:
     access = wish.grant()
     check_way(access, same_machine=wish.same_machine)
     with contextlib.ExitStack() as undo:
-        with _places.locked(_folder() / "lock"):
+        with locked(_folder() / "lock"):
             claim = _Claim(_folder() / f"{wish.key}.json")
             if not claim.is_ours:
                 return _joined(wish, access, claim.read())
@@ -128,7 +128,7 @@ def ports_freed_by(run: RunView) -> set[int]:
 
 
 def _attached_ports(key: str) -> set[int]:
-    with _places.locked(_folder() / "lock"):
+    with locked(_folder() / "lock"):
         claim = _Claim(_folder() / f"{key}.json")
         if not claim.is_ours:
             return set(_ports_in(claim.read()).values())
@@ -221,36 +221,38 @@ class _Claim:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.is_ours = True
-        except BlockingIOError:
-            os.close(self._handle)
-            self.is_ours = False
+        self._handle = take(path)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process is the one that is attached."""
+        return self._handle is not None
 
     def read(self) -> dict[str, object]:
         state: dict[str, object] = json.loads(self._path.read_text("utf-8"))
         return state
 
     def write(self, state: dict[str, object]) -> None:
-        os.truncate(self._handle, 0)
-        os.pwrite(self._handle, json.dumps(state).encode(), 0)
+        assert self._handle is not None
+        os.ftruncate(self._handle, 0)
+        os.lseek(self._handle, 0, os.SEEK_SET)
+        os.write(self._handle, json.dumps(state).encode())
 
     def release(self) -> None:
-        with _places.locked(_folder() / "lock"):
+        with locked(_folder() / "lock"):
             self.forget()
 
     def forget(self) -> None:
+        assert self._handle is not None
+        os.close(self._handle)  # first: not every system removes a file that is open
         self._path.unlink(missing_ok=True)
-        os.close(self._handle)
 
 
 def _forget_the_dead() -> None:
     """Remove the names of jobs whose attached process was killed. Called under the folder's lock."""
     names = set()
     for path in _folder().glob("*.json"):
-        if _places.is_locked(path):
+        if is_locked(path):
             names.add(json.loads(path.read_bytes()).get("host", ""))
         else:
             path.unlink()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dstack.api._keys import Identity
 from dstack.errors import SSHError
+from dstack.kit import systems
 from dstack.protocol.views import AccessView
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ def _name_this_user() -> None:
     """Set `LOGNAME` for a user that is missing in the system's list: asyncssh requires a user name."""
     try:
         getpass.getuser()
-    except (KeyError, OSError):
-        os.environ["LOGNAME"] = str(os.getuid())
+    except (ImportError, KeyError, OSError):
+        os.environ["LOGNAME"] = systems.user_id()
 
 
 def cause(error: Exception) -> str:

@@ -6,7 +6,7 @@ server.
 
 import json
 import os
-import select
+import selectors
 import socket
 import sys
 import threading
@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 
 from dstack.api import _places
 from dstack.api._servers import Address, announced
-from dstack.errors import ServerUnreachableError
+from dstack.errors import ConfigurationError, ServerUnreachableError
+from dstack.kit import systems
+from dstack.kit.locks import locked
 
 START_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 2.0
@@ -27,6 +29,20 @@ MESSAGE_BYTES_MAX = 64 << 10
 COMMAND = (sys.executable, "-P", "-m", "dstack.server")
 NOT_THE_SERVERS = frozenset(("DSTACK_JOB_ID",))
 """Variables that mark the processes of a job for the agent, which ends them with the job. A server is not marked."""
+
+
+def check_system() -> None:
+    """Refuse a server of this user's own where none can run.
+
+    Raises:
+        ConfigurationError: this is no Linux; names what to do instead.
+    """
+    if systems.HAS_SERVERS:
+        return
+    hint = "Add a server elsewhere with `dstack project add --name PROJECT --url URL`"
+    if systems.NAME == "Windows":
+        hint += ", or use dstack in WSL, where a server of your own starts by itself"
+    raise ConfigurationError(f"A server of your own cannot run on {systems.NAME}; servers run on Linux", hint=hint)
 
 
 class EmbeddedServer:
@@ -48,6 +64,7 @@ class EmbeddedServer:
 
         Raises:
             ServerUnreachableError: the server does not start. Contains the reason, or the end of the server's log.
+            ConfigurationError: no server can run on this system.
         """
         with self._lock:
             if self._address is None:
@@ -77,8 +94,9 @@ class EmbeddedServer:
             return None
 
     def _started(self) -> Address:
+        check_system()
         _places.private_folder(self._folder)
-        with _places.locked(self._folder / "start.lock"):
+        with locked(self._folder / "start.lock"):
             return self._running() or self._start()
 
     def _start(self) -> Address:
@@ -132,14 +150,14 @@ class EmbeddedServer:
 def _read_line(handle: int, timeout_s: float) -> bytes:
     """Return one line from a pipe; a part of it if the pipe is closed or the time expires."""
     deadline = time.monotonic() + timeout_s
-    poll = select.poll()
-    poll.register(handle, select.POLLIN)
     line = b""
-    while not line.endswith(b"\n") and len(line) < MESSAGE_BYTES_MAX:
-        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            break
-        chunk = os.read(handle, 4096)
-        if not chunk:
-            break
-        line += chunk
+    with selectors.DefaultSelector() as selector:
+        selector.register(handle, selectors.EVENT_READ)
+        while not line.endswith(b"\n") and len(line) < MESSAGE_BYTES_MAX:
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                break
+            chunk = os.read(handle, 4096)
+            if not chunk:
+                break
+            line += chunk
     return line

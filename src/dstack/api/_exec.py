@@ -4,17 +4,17 @@ import asyncio
 import os
 import select
 import signal
-import termios
 import threading
-import tty
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dstack.api._connection import cause, connect
 from dstack.api._keys import Identity
 from dstack.errors import SSHError
+from dstack.kit import terminals
+from dstack.kit.tasks import apart
 from dstack.protocol.views import AccessView
 
 if TYPE_CHECKING:
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 READ_BYTES = 64 << 10
 PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 DEFAULT_SIZE = os.terminal_size((80, 24))
+RESIZED = signal.Signals.__members__.get("SIGWINCH")
+"""The signal of a terminal that has changed its size; None where there is none."""
+LOOK_AT_SIZE_EVERY_S = 0.5
+SIGNALS = (
+    *("HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM"),
+    *("TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF"),
+    *("WINCH", "IO", "PWR", "SYS"),
+)
+"""By number, beginning with 1, where jobs run; other systems have other numbers, or lack the signal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +60,7 @@ def execute(access: AccessView, identity: Identity, command: str, ends: Ends, *,
         KeyboardInterrupt: a second SIGINT arrived before the command ended.
         BrokenPipeError: the reader of the command's output has closed it.
     """
-    with _in_its_hands(ends.input if has_terminal else None):
+    with terminals.raw(ends.input) if has_terminal else nullcontext():
         try:
             return asyncio.run(_execute(access, identity, command, ends, has_terminal=has_terminal))
         except asyncio.CancelledError:
@@ -92,7 +101,7 @@ def _size(ends: Ends) -> os.terminal_size:
 
 def _exit_code(process: "asyncssh.SSHClientProcess[bytes]") -> int:
     if process.exit_signal is not None:
-        return 128 + signal.Signals[f"SIG{process.exit_signal[0]}"]
+        return 128 + SIGNALS.index(process.exit_signal[0]) + 1
     if process.exit_status is None:
         raise SSHError(
             "The connection to the job was lost while the command ran", hint="`dstack ps` tells whether it still runs"
@@ -111,24 +120,29 @@ async def _feed(source: int, far: "asyncssh.SSHWriter[bytes]") -> None:
 async def _read(source: int) -> bytes:
     """Return the bytes that can be read now; none at the end, and without any input."""
     while True:
-        await _readable(source)
         try:
-            return os.read(source, READ_BYTES)
+            if await _readable(source):
+                return os.read(source, READ_BYTES)
+            return await apart(lambda: os.read(source, READ_BYTES), "dstack-input")
         except BlockingIOError:
             continue
         except OSError:
             return b""
 
 
-async def _readable(descriptor: int) -> None:
+async def _readable(descriptor: int) -> bool:
+    """Wait until it can be read; False where the system cannot tell, so that reading itself may have to wait."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     try:
         loop.add_reader(descriptor, readable.set)
     except OSError:  # a file, or no input: always readable
-        return
+        return True
+    except NotImplementedError:
+        return False
     try:
         await readable.wait()
+        return True
     finally:
         loop.remove_reader(descriptor)
 
@@ -171,7 +185,21 @@ def _size_of(ends: Ends, process: "asyncssh.SSHClientProcess[bytes]", *, has_ter
     def change() -> None:
         process.change_terminal_size(*_size(ends))
 
-    with _handlers({signal.SIGWINCH: change} if has_terminal else {}, asyncio.get_running_loop()):
+    async def look() -> None:
+        known = _size(ends)
+        while True:
+            await asyncio.sleep(LOOK_AT_SIZE_EVERY_S)
+            if known != (known := _size(ends)):
+                change()
+
+    if has_terminal and RESIZED is None:
+        looking = asyncio.create_task(look(), name="size of a terminal")
+        try:
+            yield
+        finally:
+            looking.cancel()
+        return
+    with _handlers({RESIZED: change} if has_terminal and RESIZED else {}, asyncio.get_running_loop()):
         yield
 
 
@@ -180,26 +208,13 @@ def _handlers(handlers: dict[signal.Signals, Any], loop: asyncio.AbstractEventLo
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    former = {number: signal.getsignal(number) for number in handlers}
-    for number, handler in handlers.items():
-        loop.add_signal_handler(number, handler)
+    # Not the loop's own handlers, which not every system has; a call from a handler wakes the loop everywhere.
+    former = {
+        number: signal.signal(number, lambda *_, handler=handler: loop.call_soon_threadsafe(handler))
+        for number, handler in handlers.items()
+    }
     try:
         yield
     finally:
         for number, before in former.items():
-            loop.remove_signal_handler(number)
             signal.signal(number, before)
-
-
-@contextmanager
-def _in_its_hands(terminal: int | None) -> Iterator[None]:
-    """Put the terminal into raw mode, so that all keys go to the command; restore it afterwards."""
-    if terminal is None or not os.isatty(terminal):
-        yield
-        return
-    before = termios.tcgetattr(terminal)
-    try:
-        tty.setraw(terminal, termios.TCSADRAIN)  # keep keys that were typed ahead for the command
-        yield
-    finally:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dstack.api._transport import Transport
 from dstack.errors import ConfigurationError
+from dstack.kit import systems
 from dstack.kit.git import is_lfs_pointer
 from dstack.kit.text import first_of
 from dstack.protocol import routes
@@ -22,6 +23,8 @@ PARALLEL_UPLOADS = 4
 HASHES_A_QUESTION = 1000
 TRIES = 3
 POINTER_BYTES_MAX = 1024
+START_BYTES = 2
+"""By which a script can be told."""
 
 Progress = Callable[[int, int], None]
 """A function that is called with the number of bytes on the server so far and the number of all bytes."""
@@ -192,7 +195,7 @@ def _entry(package: Package, item: Item, unfit: _Unfit) -> FileEntry | None:
 def _entry_of_file(package: Package, item: Item, file: Path, unfit: _Unfit) -> FileEntry | None:
     mode = os.lstat(file).st_mode
     if stat.S_ISLNK(mode):
-        target = os.readlink(file)
+        target = os.readlink(file).replace(os.sep, "/")
         if item.inside is not None and _strays(file, target, item.inside, is_tracked=item.is_tracked):
             unfit.strays.append(file)
         return FileEntry(item.path, "link", 0o777, 0, (), target)
@@ -205,8 +208,7 @@ def _entry_of_file(package: Package, item: Item, file: Path, unfit: _Unfit) -> F
 
 
 def _is_in(file: Path, folder: Path) -> bool:
-    inside = os.path.realpath(folder)
-    return os.path.commonpath([os.path.realpath(file), inside]) == inside
+    return Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder))
 
 
 def _strays(file: Path, target: str, folder: Path, *, is_tracked: bool) -> bool:
@@ -224,14 +226,16 @@ def _read(package: Package, path: str, source: Path) -> FileEntry:
         before = os.fstat(file.fileno())
         offset = 0
         names = []
+        start = b""
         while chunk := file.read(CHUNK_BYTES):
+            start = start or chunk[:START_BYTES]
             names.append(hash_of(chunk))
             package.sources.setdefault(names[-1], _Source(len(chunk), source, offset))
             offset += len(chunk)
         after = os.fstat(file.fileno())
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size) or offset != after.st_size:
         raise _Changed(source)
-    return FileEntry(path, "file", stat.S_IMODE(before.st_mode) & 0o777, offset, tuple(names))
+    return FileEntry(path, "file", systems.mode_of(before, start), offset, tuple(names))
 
 
 def _send(transport: Transport, project: str, package: Package, progress: Progress) -> None:

@@ -129,5 +129,5 @@ def _all_files(folder: Path) -> list[str]:
                     hint="Install `git`",
                 )
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
-        paths += [os.path.relpath(os.path.join(parent, name), folder) for name in (*files, *links)]
+        paths += [os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/") for name in (*files, *links)]
     return paths

@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from dstack.api._servers import is_loopback
 from dstack.errors import ConfigurationError, ServerUnreachableError, client_closed
+from dstack.kit import systems
 
 CONNECT_TIMEOUT_S = 5.0
 CHUNK_BYTES = 256 << 10
@@ -109,7 +110,7 @@ class Connections:
                 where, headers = f"http://{server.netloc}{where}", {**headers, **_proxy_headers(proxy)}
             try:
                 # A server that refuses a body may close the connection early; its answer has the reason.
-                with suppress(BrokenPipeError, ConnectionResetError):
+                with suppress(ConnectionError):
                     self._busy[connection].settimeout(timeout_s)
                     connection.request(method, where, body, dict(headers))
                 response = connection.getresponse()
@@ -200,9 +201,10 @@ def unreachable(url: str, cause: Exception | str) -> ServerUnreachableError:
     """Return the error for a server that does not answer."""
     parts = urlsplit(url)
     reason = str(cause) or type(cause).__name__
+    start = "Start one with `dstack server`" if systems.HAS_SERVERS else "Start it there"
     return ServerUnreachableError(
         f"No server answers at `{parts.scheme}://{parts.netloc}` ({reason})",
-        hint="Start one with `dstack server`, or correct the URL in `~/.dstack/config.yml` or `DSTACK_SERVER_URL`",
+        hint=f"{start}, or correct the URL in `~/.dstack/config.yml` or `DSTACK_SERVER_URL`",
     )
 
 
@@ -231,6 +233,10 @@ def _opened(server: SplitResult, proxy: SplitResult | None) -> http.client.HTTPC
         connection = http.client.HTTPSConnection(host, entry, timeout=CONNECT_TIMEOUT_S, context=_authorities())
         if proxy is not None:
             connection.set_tunnel(server.hostname, port, _proxy_headers(proxy))
+    if systems.CTRL_C_WAITS:
+        from dstack.api._interruptible import Response
+
+        connection.response_class = Response
     connection.connect()
     return connection
 

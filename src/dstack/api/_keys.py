@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dstack.api import _places
 from dstack.errors import ConfigurationError
+from dstack.kit.locks import locked
 
 KIND = "ssh-ed25519 "
 """The beginning of the public key."""
@@ -29,7 +30,7 @@ def identity(path: str | os.PathLike[str] | None) -> Identity:
         return _given(_places.expanded(path))
     own = _places.private_folder(_places.home() / "ssh") / "id_ed25519"
     if not own.exists():
-        with _places.locked(own.with_name("lock")):
+        with locked(own.with_name("lock")):
             if not own.exists():
                 _make(own)
     return _given(own, is_ours=True)

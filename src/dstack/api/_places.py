@@ -1,15 +1,13 @@
 """The client's own folders and files, under `~/.dstack`."""
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from dstack.errors import ConfigurationError
+from dstack.kit import systems
 from dstack.kit.folders import make_private
 
-OTHER_HOME = "Set `HOME` to a folder that this user may write"
+OTHER_HOME = f"Set `{systems.HOME_VARIABLE}` to a folder that this user may write"
 
 
 def user_home() -> Path:
@@ -21,7 +19,7 @@ def user_home() -> Path:
     try:
         return Path.home()
     except RuntimeError:
-        raise ConfigurationError(f"The user {os.getuid()} has no home folder", hint=OTHER_HOME) from None
+        raise ConfigurationError(f"The user {systems.user_id()} has no home folder", hint=OTHER_HOME) from None
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -30,7 +28,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     Raises:
         ConfigurationError: the user has no home folder.
     """
-    if os.fspath(path).partition(os.sep)[0] == "~":
+    if Path(path).parts[:1] == ("~",):
         user_home()
     return Path(path).expanduser()
 
@@ -65,35 +63,9 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), mode)
             file.write(content if isinstance(content, bytes) else content.encode())
-        os.replace(name, path)
+        os.chmod(name, mode)
+        systems.replace(name, path)
     except BaseException:
         os.unlink(name)
         raise
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of a file. A missing file is not locked."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock among all processes of this user. The kernel releases it when its holder dies."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

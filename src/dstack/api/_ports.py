@@ -15,6 +15,8 @@ from dstack.spec.ports import PortMapping
 
 LOOPBACK, LOOPBACK_6 = "127.0.0.1", "::1"
 NEXT_PORTS_TRIED = 100
+ALONE = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+"""Has a port just left be taken again; on Windows, where any port could then be taken, has nobody else take it."""
 TAKEN = (errno.EADDRINUSE, errno.EACCES, errno.EPERM)
 
 
@@ -118,7 +120,7 @@ def bind_alone(host: str, port: int, container_port: int | None = None) -> socke
     bound: socket.socket | None = None
     try:
         bound = socket.socket(family, socket.SOCK_STREAM)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, ALONE, 1)
         bound.bind((host, port))
         # With SO_REUSEADDR two sockets may share a port until one of them listens.
         bound.listen(0)

@@ -45,7 +45,7 @@ def run(command: tuple[str, ...], folder: Path | None = None, env: dict[str, str
     except subprocess.TimeoutExpired:
         raise Failed(f"no answer within {TIMEOUT_S:.0f} s") from None
     except subprocess.CalledProcessError as error:
-        words = os.fsdecode(error.stderr).strip().splitlines()
+        words = error.stderr.decode("utf-8", "replace").strip().splitlines()
         raise Failed("; ".join(line.strip() for line in words if line.strip())[-WORDS_MAX:] or "it failed") from None
     return done.stdout
 

@@ -8,6 +8,7 @@ from dstack.api import _config, _places
 from dstack.api._client import Client
 from dstack.api._servers import Address, FixedServer
 from dstack.errors import ConfigurationError, ServerUnreachableError, UnauthorizedError
+from dstack.kit.locks import locked
 from dstack.kit.text import is_segment, listed
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _check_known(name: str) -> None:
 def _rewrite(change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
     folder = _places.private_folder(_places.home())
     path = _config.config_file()
-    with _places.locked(folder / "config.lock"):
+    with locked(folder / "config.lock"):
         projects = change(_config.projects_in_file())
         text = path.read_text("utf-8") if path.exists() else ""
         _places.write_whole(path, _with_projects(text, projects))

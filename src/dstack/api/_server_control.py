@@ -1,20 +1,18 @@
 """Control of a data folder's server from another process: find it, stop it, restart it."""
 
 import json
-import os
-import select
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dstack.api import _places
 from dstack.api._embedded import COMMAND, EmbeddedServer
 from dstack.api._servers import Address, FixedServer
 from dstack.api._transport import Transport
 from dstack.errors import ConfigurationError, DstackError, ServerUnreachableError
+from dstack.kit import systems
+from dstack.kit.locks import is_locked
 from dstack.protocol import routes
 from dstack.protocol.views import ProjectList, RunPage, RunView
 
@@ -44,7 +42,7 @@ def find(data_dir: Path) -> Running | None:
     """Return the server of a data folder; None if none runs. Takes up to 5 seconds if the server does not answer."""
     holder, about = _read(data_dir / "server.lock"), _read(data_dir / "server.json")
     pid = holder.get("pid")
-    if not _places.is_locked(data_dir / "server.lock") or not isinstance(pid, int):
+    if not is_locked(data_dir / "server.lock") or not isinstance(pid, int):
         return None
     if about.get("pid") != pid:  # the file is the previous server's
         return Running(pid, data_dir, bool(holder.get("embedded")), None, None, None, None, None)
@@ -100,22 +98,11 @@ def stop(running: Running) -> None:
         ConfigurationError: the server belongs to another user, or does not end within a minute.
     """
     try:
-        handle = os.pidfd_open(running.pid)
-    except ProcessLookupError:
-        return
-    try:
-        signal.pidfd_send_signal(handle, signal.SIGTERM)
-        poll = select.poll()
-        poll.register(handle, select.POLLIN)
-        has_ended = bool(poll.poll(END_TIMEOUT_S * 1000))
-    except ProcessLookupError:
-        return
+        has_ended = systems.end(running.pid, END_TIMEOUT_S)
     except PermissionError:
         raise ConfigurationError(
             f"The server (process {running.pid}) is another user's", hint="Stop it as that user"
         ) from None
-    finally:
-        os.close(handle)
     if not has_ended:
         raise ConfigurationError(
             f"The server (process {running.pid}) did not end within {END_TIMEOUT_S:g} s",

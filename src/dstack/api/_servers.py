@@ -7,6 +7,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from dstack.api import _places
+from dstack.kit.locks import is_locked
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -65,7 +66,7 @@ class FixedServer:
 def announced(folder: Path) -> Address | None:
     """Return the address that a data folder's server has written there; None if no server runs."""
     try:
-        if not _places.is_locked(folder / "server.lock"):
+        if not is_locked(folder / "server.lock"):
             return None  # by now, its process id and its port may be another program's
         state = json.loads((folder / "server.json").read_text(encoding="utf-8"))
         return Address(state["url"], state["token"])

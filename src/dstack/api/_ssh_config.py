@@ -2,19 +2,20 @@
 
 import logging
 import os
-import pwd
 from collections.abc import Collection
 from dataclasses import dataclass
 from glob import glob
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from dstack.api import _places
 from dstack.errors import ConfigurationError
+from dstack.kit import systems
+from dstack.kit.locks import locked
+from dstack.kit.systems import HOSTS_FILE
 
 logger = logging.getLogger("dstack.api")
 
 INCLUDE = "Include ~/.dstack/ssh/config"
-HOSTS_FILE = Path("/etc/hosts")
 INCLUDES_MAX = 4
 """The deepest level of included files that is searched."""
 CIPHERS = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr"
@@ -55,7 +56,7 @@ class Host:
 
 def add(host: Host) -> None:
     """Write a host's entry, so that `ssh <name>` works. Replaces the entry of that name."""
-    with _places.locked(_places.private_folder(_places.home() / "ssh") / "lock"):
+    with locked(_places.private_folder(_places.home() / "ssh") / "lock"):
         _replace_block(host.name, host.block())
         _replace_known_host(host.alias, f"{host.alias} {host.host_key.strip()}\n")
     try:
@@ -66,7 +67,7 @@ def add(host: Host) -> None:
 
 def remove(host: Host) -> None:
     """Remove a host's entry, unless another host has replaced it."""
-    with _places.locked(_places.private_folder(_places.home() / "ssh") / "lock"):
+    with locked(_places.private_folder(_places.home() / "ssh") / "lock"):
         if host.block() in _blocks():
             _replace_block(host.name, "")
         _replace_known_host(host.alias, "")
@@ -74,7 +75,7 @@ def remove(host: Host) -> None:
 
 def keep_only(names: Collection[str]) -> None:
     """Remove all entries but those with these names, such as the entries of a killed process."""
-    with _places.locked(_places.private_folder(_places.home() / "ssh") / "lock"):
+    with locked(_places.private_folder(_places.home() / "ssh") / "lock"):
         for block in _blocks():
             if (name := block.partition("\n")[0].removeprefix("Host ")) not in names:
                 _replace_block(name, "")
@@ -107,7 +108,7 @@ def _owner_in(path: Path, name: str, depth: int) -> Path | None:
 def _lines(path: Path) -> list[str]:
     """Return the lines of a user's file; none if it cannot be read."""
     try:
-        return os.fsdecode(path.read_bytes()).splitlines()
+        return path.read_text("utf-8", "surrogateescape").splitlines()
     except OSError:
         return []
 
@@ -139,9 +140,10 @@ def command(name: str) -> str:
 
     OpenSSH uses the home folder in the system's list of users, and ignores `HOME`.
     """
+    there = systems.home_of_openssh()
     try:
-        is_found = _places.user_home().samefile(pwd.getpwuid(os.getuid()).pw_dir)
-    except (KeyError, OSError):
+        is_found = there is not None and _places.user_home().samefile(there)
+    except OSError:
         is_found = False
     return f"ssh {name}" if is_found else f"ssh -F ~/.ssh/config {name}"
 
@@ -154,9 +156,9 @@ def _known_hosts() -> Path:
     return _places.home() / "ssh" / "known_hosts"
 
 
-def _as_word(path: Path) -> str:
-    """Return a path in OpenSSH's syntax: in quotes, with `%` doubled, since `%` begins a token."""
-    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+def _as_word(path: PurePath) -> str:
+    """Return a path in OpenSSH's syntax on every system: in quotes, with slashes, and `%` doubled, which begins a token."""
+    escaped = path.as_posix().replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dstack.agent.confidential import memory_folder
 from dstack.agent.containers.sockets import remove_container
-from dstack.agent.paths import Home, JobFolder, is_agent_alive, is_locked
+from dstack.agent.paths import Home, JobFolder, is_agent_alive
 from dstack.agent.processes import end_marked
 from dstack.agent.records import container_name, read_start
 from dstack.agent.resources import probe
@@ -100,7 +100,7 @@ class Local(Backend):
 def _end_what_is_left(home: Path) -> bool:
     """Have the supervisors and containers that outlived their agent end; whether there may be any."""
     folders = [JobFolder(path) for path in (home / "jobs").glob("*")]
-    left = [folder for folder in folders if is_locked(folder.lock)]
+    left = [folder for folder in folders if folder.has_writer()]
     for folder in left:
         if (known := read_start(folder)) is not None:
             _end(known.pid)

@@ -87,7 +87,7 @@ def _shown(folder: "Path") -> str:
     from dstack.api._places import user_home
 
     home = user_home()
-    return f"~/{folder.relative_to(home)}" if folder != home and folder.is_relative_to(home) else str(folder)
+    return str("~" / folder.relative_to(home)) if folder != home and folder.is_relative_to(home) else str(folder)
 
 
 def missing_text(run: "Run") -> str | None:

@@ -11,8 +11,10 @@ from types import FrameType
 from typing import TextIO
 
 from dstack.errors import ClientError, ConfigurationError, DstackError
+from dstack.kit import terminals
 
-ENDING = (signal.SIGTERM, signal.SIGHUP)
+ENDING = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if name in signal.Signals.__members__)
+"""The last one is that of Windows, for a console that is closed."""
 
 
 def prepare_streams() -> None:
@@ -27,6 +29,8 @@ def prepare_streams() -> None:
         sys.stdin.reconfigure(encoding="utf-8", errors="strict")
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        terminals.understand_colors(stream)
 
 
 @contextmanager
@@ -80,7 +84,11 @@ def output() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
+        from dstack.kit import systems
+
         drop(sys.stdout)
+        if systems.has_reader_left(error):
+            raise BrokenPipeError from error
         raise ClientError(
             f"The output cannot be written: {error.strerror}", hint="Send it to another file, or make room"
         ) from error

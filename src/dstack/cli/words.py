@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from dstack.cli.process import drop, output
 from dstack.errors import ConfigurationError, DstackError
+from dstack.kit import terminals
 from dstack.protocol.statuses import JobStatus, RunStatus, cause_text
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def show_bytes(chunks: Iterable[bytes]) -> None:
         rest = memoryview(chunk)
         while rest:  # a pipe may take a part of it
             with output():
-                rest = rest[os.write(sys.stdout.fileno(), rest) :]
+                rest = rest[terminals.write(sys.stdout, rest) :]
         last = chunk or last
     if last and not last.endswith(b"\n") and sys.stdout.isatty():
         show("")

@@ -1,10 +1,11 @@
 """Folders that only their owner may look into."""
 
-import os
 import stat
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
+
+from dstack.kit import systems
 
 PRIVATE = 0o700
 
@@ -34,6 +35,6 @@ def make_private(path: Path, within: Path | None = None) -> None:
 
 def _close(folder: Path) -> None:
     status = folder.stat()
-    is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+    is_ours = stat.S_ISDIR(status.st_mode) and systems.is_own(status)
     if is_ours and stat.S_IMODE(status.st_mode) != PRIVATE:
         folder.chmod(PRIVATE)

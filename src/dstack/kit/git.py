@@ -89,6 +89,8 @@ def is_remote(url: str) -> bool:
             return False
         return parts.scheme in ("https", "http", "ssh", "git", "git+ssh") and has_place and url.isprintable()
     host, colon, path = url.partition(":")
+    if len(host) == 1 and path.startswith(("\\", "/")):  # a folder of a drive
+        return False
     return bool(colon and host and path) and "/" not in host and not host.startswith("-") and url.isprintable()
 
 
@@ -110,6 +112,6 @@ def _origin(url: str) -> str:
 
 def _written(path: Path, text: str) -> Path:
     path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", newline="\n") as file:
         file.write(text if text.endswith("\n") else f"{text}\n")
     return path

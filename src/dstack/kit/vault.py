@@ -121,7 +121,7 @@ class KeyFile(Vault):
         """A new key, or that of another server which was first. The file is there as a whole or not at all."""
         draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
                 file.write(new_key())
                 file.flush()
                 os.fsync(file.fileno())

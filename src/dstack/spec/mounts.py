@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _VOLUME = r"(?:[a-z0-9-]|\$\{\{[^{}]*\}\})+"
 _MOUNT = re.compile(rf"(/[^:\0]*|{_VOLUME}):(/[^:\0]*)(?::(ro|rw))?")
 _NAME = re.compile(r"[a-z][a-z0-9-]{1,40}")
+_DRIVE = re.compile(r"[A-Za-z]:(\\|/[^:]*:)")
+"""How a path begins that names a drive of Windows; `a:/b` is a file `a`."""
 _EXPECTED = "expected a mount such as `my-volume:/data` or `/mnt/disk:/data`"
 
 
@@ -150,21 +152,24 @@ class FileMapping:
             case {"local_path": str() as local_path, **rest} if not rest:
                 path = _inside(local_path)
             case str():
-                local_path, colon, path = value.partition(":")
+                at = 2 if _DRIVE.match(value) else 0
+                local_path, colon, path = value[at:].partition(":")
+                local_path = value[:at] + local_path
                 path = path if colon else _inside(local_path)
             case _:
                 local_path = path = ""
         if not local_path or not path or "\0" in f"{local_path}{path}" or ":" in path:
             raise ValueError(f"expected a file such as `setup.sh` or `~/.vimrc:home/.vimrc`, found {shown(value)}")
         normal = posixpath.normpath(path)
-        if normal.startswith("~") or normal.split("/")[0] == "..":
+        if normal.startswith(("~", "\\")) or normal.split("/")[0] == "..":
             raise ValueError(
                 f"expected where to put it in the job, as in `{local_path}:folder/name`, found {shown(value)}"
             )
         return cls(local_path, normal)
 
     def __str__(self) -> str:
-        return self.local_path if self.local_path == self.path else f"{self.local_path}:{self.path}"
+        is_same = self.local_path == self.path and "\\" not in self.path
+        return self.local_path if is_same else f"{self.local_path}:{self.path}"
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: "GetCoreSchemaHandler") -> "CoreSchema":
@@ -176,10 +181,12 @@ class FileMapping:
 
 
 def _inside(local_path: str) -> str:
-    """Return a path without the leading `..` and `~`."""
+    """Return a path without the leading `..` and `~`; `..` for a path of a drive, which no job has."""
     if local_path.startswith("/"):
         return local_path
-    normal = posixpath.normpath(local_path)
+    if _DRIVE.match(f"{local_path}:"):
+        return ".."
+    normal = posixpath.normpath(local_path.replace("\\", "/"))
     parts = normal.split("/")
     start = 1 if parts[0] == "~" else next((index for index, part in enumerate(parts) if part != ".."), len(parts))
     return "/".join(parts[start:])

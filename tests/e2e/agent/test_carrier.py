@@ -13,10 +13,11 @@ import pytest
 from dstack.agent import carrier
 from dstack.agent.admission import accept
 from dstack.agent.output import holding_pipe, waiting_bytes
-from dstack.agent.paths import JobFolder, is_locked, read_json
+from dstack.agent.paths import JobFolder, read_json
 from dstack.agent.processes import below, parents
 from dstack.agent.runtimes import base
 from dstack.agent.runtimes.base import pid_of
+from dstack.kit.locks import is_locked
 from dstack.protocol.agent import Container
 from tests.e2e.agent.agent_client import PATIENCE_S, J, order_for
 from tests.e2e.agent.container_host import spawn, until
@@ -105,7 +106,7 @@ async def test_carrier_is_watched_on_where_no_file_can_be_opened_for_a_while(
 ) -> None:
     looks, spawned = iter(range(1000)), asyncio.Event()
 
-    def look(lock: Path) -> bool:
+    def look(folder: JobFolder) -> bool:
         if (number := next(looks)) == 1:
             raise OSError(errno.EMFILE, "Too many open files")
         return number != 2
@@ -114,7 +115,7 @@ async def test_carrier_is_watched_on_where_no_file_can_be_opened_for_a_while(
         spawned.set()
 
     monkeypatch.setattr(base, "CARRIER_LOOK_S", 0.0)
-    monkeypatch.setattr(base, "is_locked", look)
+    monkeypatch.setattr(JobFolder, "has_writer", look)
     watching = asyncio.create_task(base.keep_carried(folder, 1.0, note_spawn))
     async with asyncio.timeout(PATIENCE_S):
         await spawned.wait()

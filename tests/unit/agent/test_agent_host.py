@@ -15,7 +15,6 @@ from dstack.agent.paths import (
     SOCKET_PATH_BYTES_MAX,
     Home,
     is_agent_alive,
-    is_locked,
     make_private_folder,
     read_json,
     socket_path,
@@ -23,6 +22,7 @@ from dstack.agent.paths import (
     write_json,
 )
 from dstack.errors import AgentRefused, ConfigurationError
+from dstack.kit.locks import is_locked
 from dstack.protocol.agent import JobOrder
 from tests.patience import PATIENCE_S
 

@@ -31,10 +31,10 @@ from dstack.api import (
     Task,
     aio,
 )
-from dstack.api._places import locked
 from dstack.api._servers import Address, FixedServer
 from dstack.api.aio._threads import Threads
 from dstack.errors import DstackError, InvalidRequestError, ResourceExistsError, ResourceNotExistsError
+from dstack.kit.locks import locked
 from dstack.protocol.requests import SetSecret
 
 from .conftest import Answer, Asked, FakeServer

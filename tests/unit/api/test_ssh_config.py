@@ -4,7 +4,7 @@ import os
 import pwd
 import subprocess
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 
@@ -33,6 +33,11 @@ def test_a_first_line_is_added_once_and_the_rest_stays(home: Path, host: Host) -
     _ssh_config.add(replace(host, name="other"))
     assert config.read_text() == INCLUDE + "Host mine\n  User me"
     assert config.stat().st_mode & 0o777 == 0o644
+
+
+def test_path_of_a_drive_is_written_as_the_openssh_of_windows_reads_it() -> None:
+    path = PureWindowsPath(r"C:\Users\Ms % Doe\.dstack\ssh\id_ed25519")
+    assert _ssh_config._as_word(path) == '"C:/Users/Ms %% Doe/.dstack/ssh/id_ed25519"'
 
 
 def test_a_missing_configuration_is_made_private(home: Path, host: Host) -> None:

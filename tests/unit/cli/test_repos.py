@@ -47,3 +47,8 @@ def test_a_url_is_a_remote_at_its_head_or_what_is_named(
 def test_a_url_of_no_remote_is_not_taken_for_a_folder(url: str) -> None:
     with pytest.raises(ConfigurationError, match="is no URL of a remote repository"):
         options.find_remote(url, None, None)
+
+
+@pytest.mark.parametrize("folder", ["C:\\team\\project", "d:/team/project"])
+def test_folder_of_a_drive_is_no_remote(folder: str) -> None:
+    assert options.find_remote(folder, None, None) is None

@@ -530,6 +530,10 @@ def test_what_is_no_mount_is_refused(wrong: object) -> None:
         ("~/.config/x", "~/.config/x", ".config/x"),
         ({"local_path": "../../a/b"}, "../../a/b", "a/b"),
         ({"local_path": "a", "path": "b"}, "a", "b"),
+        ("..\\data\\x", "..\\data\\x", "data/x"),
+        ("C:\\data\\x:there/x", "C:\\data\\x", "there/x"),
+        ("c:/data/x:there/x", "c:/data/x", "there/x"),
+        ("c:/data", "c", "/data"),
     ],
 )
 def test_a_file_travels_to_the_same_place_or_another(written: object, local_path: str, path: str) -> None:
@@ -538,7 +542,7 @@ def test_a_file_travels_to_the_same_place_or_another(written: object, local_path
     assert FileMapping.parse(str(file)) == file
 
 
-@pytest.mark.parametrize("wrong", ["", ":", "a:", ":b", "..", "~", "a:../b", "~/x:~/y", 5, None, {}, "a:b:c"])
+@pytest.mark.parametrize("wrong", ["", ":", "a:", ":b", "..", "~", "a:../b", "~/x:~/y", 5, None, {}, "a:b:c", "C:\\x"])
 def test_what_is_no_file_is_refused(wrong: object) -> None:
     with pytest.raises(ValueError, match="expected"):
         FileMapping.parse(wrong)

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from dstack.agent import confidential, processes
 from dstack.agent.metrics.usage import Usage
 from dstack.agent.output import empty_pipe, holding_pipe, lost_in_words, make_pipe
-from dstack.agent.paths import JobFolder, is_locked, take_lock, write_json
+from dstack.agent.paths import JobFolder, take_lock, write_json
 from dstack.agent.records import Ending, read_ending, read_start
 from dstack.agent.runtimes.last_resort import end_below, until_lost
 from dstack.errors import DstackError
@@ -180,7 +180,7 @@ async def keep_carried(folder: JobFolder, started_at: float, spawn: Spawn) -> No
     while folder.pipe.exists():
         await asyncio.sleep(CARRIER_LOOK_S)
         with suppress(DstackError, OSError):  # the host lets no process start, or no file be opened, just now
-            if not is_locked(folder.lock):
+            if not folder.has_writer():
                 log.warning("The carrier of job %s was killed, and is replaced", folder.job_id)
                 await spawn(folder, started_at)
 

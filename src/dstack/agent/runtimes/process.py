@@ -14,7 +14,7 @@ from dstack.agent import confidential, processes
 from dstack.agent.gpus.cards import Cards
 from dstack.agent.metrics.trees import owners, read_processes, usage_of
 from dstack.agent.notes import note
-from dstack.agent.paths import JobFolder, is_locked, write_json
+from dstack.agent.paths import JobFolder, write_json
 from dstack.agent.pythons import make_environment
 from dstack.agent.records import Ending, read_ending, read_grace_s, read_start, written_at
 from dstack.agent.runtimes.base import LOOK_S, Runtime, Tell, Usages, pid_of
@@ -61,7 +61,7 @@ class ProcessRuntime(Runtime):
         """Of running jobs whose end is to come at some time, by id."""
 
     def was_started(self, folder: JobFolder) -> bool:
-        return folder.pid.exists() or is_locked(folder.lock)
+        return folder.pid.exists() or folder.has_writer()
 
     def started_at(self, folder: JobFolder) -> float | None:
         known = read_start(folder)
@@ -94,7 +94,7 @@ class ProcessRuntime(Runtime):
     async def wait(self, folder: JobFolder, order: JobOrder) -> Ending:
         if folder.job_id not in self._pidfds and (pid := pid_of(folder)) is not None:
             self._open(folder, pid)
-            if not is_locked(folder.lock):
+            if not folder.has_writer():
                 # The pid may be another process's by now.
                 self._close(folder)
         if order.max_duration_s is not None and (pid := self._supervisor(folder)) is not None:
@@ -103,7 +103,7 @@ class ProcessRuntime(Runtime):
         try:
             if (pidfd := self._pidfds.get(folder.job_id)) is not None:
                 await _readable(pidfd)
-            if is_locked(folder.lock):
+            if folder.has_writer():
                 await _unlocked(folder.lock)
         finally:
             self._close(folder)
@@ -133,7 +133,7 @@ class ProcessRuntime(Runtime):
         elif (pid := self._supervisor(folder)) is not None:
             processes.send(signal.SIGTERM, [pid])
             processes.send(signal.SIGCONT, [pid])
-        elif is_locked(folder.lock):  # nobody knows who it is: it ends with all that it watches over
+        elif folder.has_writer():  # nobody knows who it is: it ends with all that it watches over
             processes.send(signal.SIGKILL, processes.marked(folder.job_id))
             return False
         else:
@@ -142,7 +142,7 @@ class ProcessRuntime(Runtime):
 
     def _supervisor(self, folder: JobFolder) -> int | None:
         """The supervisor of a job, if it lives."""
-        return pid_of(folder) if is_locked(folder.lock) else None
+        return pid_of(folder) if folder.has_writer() else None
 
     def _end_without_it(self, folder: JobFolder, end: str, left_s: float) -> None:
         """Have a job end, as its supervisor should bring about within some seconds, also where that does nothing."""

@@ -52,16 +52,11 @@ def pause(seconds: float) -> None:
     Raises:
         BrokenPipeError: whoever read our output has gone meanwhile.
     """
-    import select
     import sys
-    import threading
 
-    if sys.stdout.isatty():
-        threading.Event().wait(seconds)  # not every system can poll a terminal, whose end is a signal anyway
-        return
-    output = select.poll()
-    output.register(sys.stdout, 0)  # its end is told without being asked for
-    if output.poll(seconds * 1000):
+    from dstack.kit import terminals
+
+    if terminals.reader_leaves(sys.stdout, seconds):
         raise BrokenPipeError
 
 

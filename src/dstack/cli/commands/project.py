@@ -74,7 +74,13 @@ def _list(*, as_json: bool) -> None:
     elif found:
         words.show(words.table(HEADERS, [(one.name, one.url, "*" if one.is_default else "") for one in found]))
     else:
-        words.say(NONE_IS_LEFT)
+        words.say(_none_is_left())
+
+
+def _none_is_left() -> str:
+    from dstack.kit import systems
+
+    return NONE_IS_LEFT if systems.HAS_SERVERS else "No project is set up: `dstack project add` adds one"
 
 
 def _say_what_counts_now() -> None:
@@ -83,7 +89,7 @@ def _say_what_counts_now() -> None:
 
     left = _projects.known_projects()
     if not left:
-        words.say(NONE_IS_LEFT)
+        words.say(_none_is_left())
     elif (default := next((one for one in left if one.is_default), None)) is not None:
         words.say(f"The default is `{default.name}` at {default.url}")
     else:

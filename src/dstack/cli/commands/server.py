@@ -38,8 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until told to end, or do what is asked about the server that runs."""
     from pathlib import Path
 
-    from dstack.api import _places
+    from dstack.api import _embedded, _places
 
+    _embedded.check_system()
     data_dir = Path(arguments.data_dir or _places.server_folder()).absolute()
     if arguments.action is None:
         import gc
