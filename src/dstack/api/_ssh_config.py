@@ -157,7 +157,7 @@ def _known_hosts() -> Path:
 
 
 def _as_word(path: PurePath) -> str:
-    """Return a path in OpenSSH's syntax on every system: in quotes, with slashes, and `%` doubled, which begins a token."""
+    """Return a path in OpenSSH's syntax for all systems: in quotes, with slashes, and with `%` doubled."""
     escaped = path.as_posix().replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'
 
