@@ -51,7 +51,7 @@ def job_environment(
         **order.env,
         **read_visible(folder),
         MARKER: order.job_id,
-        "DSTACK_REPO_DIR": str(folder.files.resolve()),
+        "DSTACK_REPO_DIR": os.path.normpath(folder.files.resolve() / order.repo_path),
         "DSTACK_WORKING_DIR": str(working_dir),
     }
     if order.python is not None:

@@ -1,14 +1,18 @@
 """A job's files, from where they come to where it finds them: a clone, and on top what was sent."""
 
 import asyncio
+import posixpath
+from pathlib import Path
 
 from dstack.agent.confidential import check_kept, scratch_folder
 from dstack.agent.files import BlobCache, lay_over, make_empty
 from dstack.agent.git import clone
 from dstack.agent.notes import note
 from dstack.agent.paths import JobFolder
+from dstack.errors import AgentRefused
 from dstack.kit.clock import Clock
 from dstack.protocol.agent import JobOrder
+from dstack.protocol.files import is_safe_path, place_of
 
 
 def work_of(order: JobOrder) -> str:
@@ -36,9 +40,19 @@ async def fetch_files(cache: BlobCache, clock: Clock, folder: JobFolder, order: 
     """
     check_kept(folder)
     await asyncio.to_thread(make_empty, folder.files)
+    repo = await asyncio.to_thread(_make_repo_folder, folder, order.repo_path)
     if order.git is not None:
-        commit = await clone(order.git, folder.files, scratch_folder(folder))
+        commit = await clone(order.git, repo, scratch_folder(folder))
         note(folder, clock, f"cloned {order.git.url} at {commit}")
     if order.files_root is not None:
         count = await lay_over(order.files_root, folder.files, cache)
         note(folder, clock, f"put {count} files in place")
+
+
+def _make_repo_folder(folder: JobFolder, repo_path: str) -> Path:
+    place = posixpath.normpath(place_of(repo_path))
+    if place != "." and not is_safe_path(place):
+        raise AgentRefused(f"The repo's path `{repo_path}` leads out of the job's folder", hint="Correct `repos`")
+    path = folder.files / place
+    path.mkdir(parents=True, exist_ok=True)
+    return path

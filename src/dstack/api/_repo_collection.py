@@ -1,8 +1,10 @@
 """The repos of a project: initialize them, find them, and send their files."""
 
 import os
+import posixpath
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,7 +132,7 @@ class RepoCollection:
             return found
         if not init:
             raise self._not_initialized(repo_dir)
-        new = LocalRepo.from_dir(repo_dir) if local else _new(repo_dir)
+        new = LocalRepo.from_dir(repo_dir) if local else new_repo(repo_dir)
         self.init(new, git_identity_file, oauth_token)
         return new
 
@@ -191,6 +193,7 @@ class RepoCollection:
         files: "Iterable[FileMapping]" = (),
         folder: Path | None = None,
         progress: "Progress | None" = None,
+        path: str = ".",
     ) -> "RepoRef | None":
         """Send a run's files to the server. Files that the server has already are not sent again.
 
@@ -199,6 +202,7 @@ class RepoCollection:
             files: files and folders to send with the repo.
             folder: the folder to which their paths are relative; by default the current folder.
             progress: called with the number of bytes on the server so far and the number of all bytes.
+            path: the repo's path in the job.
 
         Returns:
             The run's reference to the files; None if there are none.
@@ -211,20 +215,23 @@ class RepoCollection:
             >>> Client.from_config().repos.upload(None) is None
             True
         """
-        list_items = _items_beside(repo, list(files), folder or Path.cwd())
+        list_items = _items_beside(repo, list(files), folder or Path.cwd(), path)
         if list_items is None:
             return _ref(repo, None)
         from dstack.api._files import upload
 
         return _ref(repo, upload(self._transport, self._project, list_items, progress))
 
-    def planned(self, repo: Repo | None, files: "Iterable[FileMapping]", folder: Path) -> "RepoRef | None":
+    def planned(
+        self, repo: Repo | None, files: "Iterable[FileMapping]", folder: Path, path: str = "."
+    ) -> "RepoRef | None":
         """Return the result of `upload` with the same arguments, without sending anything.
 
         Args:
             repo: the repo; None for none.
             files: files and folders to send with the repo.
             folder: the folder to which their paths are relative.
+            path: the repo's path in the job.
 
         Raises:
             ConfigurationError: a file cannot be read.
@@ -234,7 +241,7 @@ class RepoCollection:
             >>> Client.from_config().repos.planned(None, [], Path()) is None
             True
         """
-        list_items = _items_beside(repo, list(files), folder)
+        list_items = _items_beside(repo, list(files), folder, path)
         if list_items is None:
             return _ref(repo, None)
         from dstack.api._files import pack
@@ -258,7 +265,8 @@ def _known_as(here: LocalRepo, known: set[str], *, local: bool) -> LocalRepo | R
     return next((one for one in folders if one.repo_id in known), folders[-1] if is_known else None)
 
 
-def _new(repo_dir: str | os.PathLike[str]) -> LocalRepo | RemoteRepo:
+def new_repo(repo_dir: str | os.PathLike[str]) -> LocalRepo | RemoteRepo:
+    """Return the remote of a checkout, or else the folder."""
     from dstack.api._programs import Unreadable
 
     try:
@@ -305,25 +313,36 @@ def items_of(mapping: "FileMapping", folder: Path) -> "Iterable[Item]":
     """
     from dstack.api._files import Item
     from dstack.api._folders import items_in
-    from dstack.protocol.files import ABSOLUTE
+    from dstack.protocol.files import place_of
 
-    path = f"{ABSOLUTE}{mapping.path}" if mapping.path.startswith("/") else mapping.path
+    path = place_of(mapping.path)
     source = folder / _places.expanded(mapping.local_path)
     if source.is_dir():
-        prefix = "" if path == "." else f"{path}/"
-        return items_in(source, prefix)
+        return items_in(source, _prefix_of(mapping.path))
     if not os.path.lexists(source):
         raise ConfigurationError(f"There is no file `{source}`, which `files` names", hint="Correct its path")
     return [Item(path, source.resolve())]
 
 
-def _items_beside(repo: Repo | None, files: "list[FileMapping]", folder: Path) -> "Callable[[], Iterable[Item]] | None":
+def _prefix_of(path: str) -> str:
+    """Return the beginning of the paths of a folder's files, for the folder's path in the job."""
+    from dstack.protocol.files import place_of
+
+    normal = posixpath.normpath(place_of(path))
+    return "" if normal == "." else f"{normal}/"
+
+
+def _items_beside(
+    repo: Repo | None, files: "list[FileMapping]", folder: Path, path: str
+) -> "Callable[[], Iterable[Item]] | None":
     """Return a function that lists the files of a repo and of `files`; None if there can be none."""
     if not files and (repo is None or (isinstance(repo, RemoteRepo) and repo.folder is None)):
         return None
+    prefix = _prefix_of(path)
 
     def items() -> "Iterable[Item]":
-        yield from repo.items() if repo is not None else ()
+        for item in repo.items() if repo is not None else ():
+            yield replace(item, path=f"{prefix}{item.path}") if prefix else item
         for mapping in files:
             yield from items_of(mapping, folder)
 

@@ -82,7 +82,7 @@ class RunCollection:
         Args:
             configuration: a task, service or dev environment.
             configuration_path: the path of the configuration's file, shown with the run.
-            repo: the run's files; by default the run has none.
+            repo: the run's files; by default the repo in `repos` of the configuration, or none.
             backends, regions, instance_types: those that may be used; by default any.
             resources: the required CPUs, memory, disk and GPUs.
             spot_policy: `spot`, `on-demand` or `auto`.
@@ -119,7 +119,7 @@ class RunCollection:
             working_dir=working_dir,
             run_name=run_name,
         )
-        return self._submit(self._draft(configuration, options, repo), repo, reserve_ports=reserve_ports)
+        return self._submit(*self._draft(configuration, options, repo), reserve_ports=reserve_ports)
 
     def get_plan(
         self, configuration: "RunConfiguration", repo: "Repo | None" = None, **options: Unpack[Options]
@@ -143,7 +143,7 @@ class RunCollection:
             >>> plan.offers[0].backend
             'local'
         """
-        draft = self._draft(configuration, options, repo)
+        draft, repo = self._draft(configuration, options, repo)
         view: PlanView = self._context.transport.call(routes.PLAN_RUN, draft.request, project=self._context.project)
         return RunPlan(draft, repo, view, [*view.changes, *self._changed_files(draft, repo, view.current)])
 
@@ -282,7 +282,7 @@ class RunCollection:
         """Return the change of files against the active run, in a list that is empty without one."""
         if current is None:
             return []
-        asked = self._context.repos.planned(repo, draft.files, draft.folder)
+        asked = self._context.repos.planned(repo, draft.files, draft.folder, draft.repo_path)
         old = current.spec.get("repo") or {}
         new = {} if asked is None else asked.model_dump(mode="json")
         fields = ("id", "root", "url", "branch", "hash")
@@ -290,10 +290,17 @@ class RunCollection:
             return []
         return [ChangeView(field="files", old=_of_files(old), new=_of_files(new), in_place=False)]
 
-    def _draft(self, configuration: "RunConfiguration", options: Options, repo: "Repo | None") -> Draft:
-        draft = draft_of(configuration, options)
+    def _draft(
+        self, configuration: "RunConfiguration", options: Options, repo: "Repo | None"
+    ) -> "tuple[Draft, Repo | None]":
+        """Return the request, and the repo: the one that was given, or that of `repos`."""
+        draft = draft_of(configuration, options, has_repo=repo is not None)
+        if draft.repos:
+            from dstack.api import _named_repos  # seldom needed, and commands start often
+
+            repo = _named_repos.repo_of(self._context.repos, draft.repos[0], draft.folder)
         self._context.repos.check(repo)
-        return draft
+        return draft, repo
 
     def _submit(
         self,
@@ -308,7 +315,11 @@ class RunCollection:
         else:
             reserved = _ports.Reservation(draft.ports) if reserve_ports else None
         try:
-            files = self._context.repos.upload(repo, draft.files, draft.folder, progress)
+            if draft.repos and repo is not None:
+                from dstack.api import _named_repos
+
+                _named_repos.ensure(self._context.repos, repo)
+            files = self._context.repos.upload(repo, draft.files, draft.folder, progress, draft.repo_path)
             key = identity(self._context.ssh_identity_file)
             sent = {"repo": files, "ssh_public_key": key.public_key, "path": self._context.path()}
             request = draft.request.model_copy(update=sent)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dstack.spec.configurations import RunConfiguration
     from dstack.spec.mounts import FileMapping
     from dstack.spec.profile import Profile, Retry, SpotPolicy
+    from dstack.spec.repos import RepoSource
     from dstack.spec.resources import Resources
 
 
@@ -54,7 +55,14 @@ class Draft:
     files: "Sequence[FileMapping]" = ()
     """Files and folders to send with the repo."""
     folder: Path = Path()
-    """The folder to which the paths of `files` are relative."""
+    """The folder to which the paths of `files` and `repos` are relative."""
+    repos: "Sequence[RepoSource]" = ()
+    """The repo in the configuration, unless another was given."""
+
+    @property
+    def repo_path(self) -> str:
+        """The repo's path in the job."""
+        return self.repos[0].path if self.repos else "."
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +125,13 @@ class RunPlan:
         return self.view.current is not None and all(change.in_place for change in self.changes)
 
 
-def draft_of(configuration: "RunConfiguration", options: Options, environ: Mapping[str, str] = os.environ) -> Draft:
+def draft_of(
+    configuration: "RunConfiguration",
+    options: Options,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    has_repo: bool = False,
+) -> Draft:
     """Return the request for a configuration, with variables filled in from this environment.
 
     Options override the configuration, and the configuration overrides the profile.
@@ -126,6 +140,7 @@ def draft_of(configuration: "RunConfiguration", options: Options, environ: Mappi
         configuration: a task, service or dev environment.
         options: options of `RunCollection.submit`, and a profile.
         environ: the environment from which `env` passes variables on.
+        has_repo: whether a repo was given, which overrides `repos`.
 
     Raises:
         ConfigurationError: an option or the name is invalid, or a variable is missing.
@@ -150,11 +165,14 @@ def draft_of(configuration: "RunConfiguration", options: Options, environ: Mappi
     mapping = to_mapping(whole)
     if whole.env:
         mapping["env"] = env.resolve(whole.env, environ)
+    if has_repo:
+        mapping.pop("repos", None)
     return Draft(
         SubmitRun(run_name=run_name, configuration=mapping, configuration_path=path and _readable(path)),
         {port.container_port: port.local_port for port in whole.port_mappings()},
         whole.files,
         Path(path).parent if path else Path(),
+        () if has_repo else whole.repos,
     )
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from dstack.api import Client, LocalRepo, RemoteRepo, Run, RunPlan
     from dstack.api._files import Item
+    from dstack.spec.parse import RunConfiguration
 
 NONE = "none; `dstack init` lets runs use this folder's files"
 MISSING = re.compile(rb"no such file or directory|can't open file|cannot find module|no module named|not found", re.I)
@@ -23,10 +24,12 @@ READ_S = 5.0
 READ_BYTES_MAX = 1 << 20
 
 
-def find_repo(client: "Client", arguments: argparse.Namespace) -> "LocalRepo | RemoteRepo | None":
+def find_repo(
+    client: "Client", configuration: "RunConfiguration", arguments: argparse.Namespace
+) -> "LocalRepo | RemoteRepo | None":
     """Return the files that go along: those that were asked for, or those of an initialized folder.
 
-    That is this folder, or else the one of the configuration.
+    That is this folder, or else the one of the configuration. None where the configuration names its own (`repos`).
 
     Raises:
         ConfigurationError: it is no folder, and no remote; or Git cannot read it.
@@ -41,6 +44,8 @@ def find_repo(client: "Client", arguments: argparse.Namespace) -> "LocalRepo | R
         return remote
     if arguments.repo is not None:
         return client.repos.find([arguments.repo], arguments.local) or LocalRepo.from_dir(arguments.repo)
+    if configuration.repos:
+        return None
     beside = [] if arguments.file == "-" else [Path(arguments.file).parent]
     return client.repos.find([Path(), *beside], arguments.local)
 
@@ -53,7 +58,8 @@ def plan_text(plan: "RunPlan") -> str:
     """
     from dstack.api._repo_collection import items_of
 
-    parts = [_repo_text(plan)] if plan.repo is not None else []
+    place = f" at `{plan.draft.repo_path}`" if plan.draft.repo_path != "." else ""
+    parts = [f"{_repo_text(plan)}{place}"] if plan.repo is not None else []
     if plan.draft.files:
         named = [item for one in plan.draft.files for item in items_of(one, plan.draft.folder)]
         parts.append(f"{_amount(named)} named in `files`")

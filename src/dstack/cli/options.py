@@ -102,6 +102,8 @@ def changed(configuration: "RunConfiguration", arguments: argparse.Namespace) ->
     mapping = over(to_mapping(configuration), fields)
     if resources:
         mapping["resources"] = {**mapping.get("resources", {}), **resources}
+    if getattr(arguments, "no_repo", False):
+        mapping.pop("repos", None)
     if getattr(arguments, "env", None):
         mapping["env"] = {**mapping.get("env", {}), **_variables(arguments.env)}
     return configuration_of(mapping)

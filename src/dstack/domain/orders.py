@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from posixpath import isabs
 from typing import Any
 
 from dstack.domain.default_images import default_image, image_env, preparation_of
@@ -56,6 +57,7 @@ def order_of(
         env=_whole({**image_env(configuration), **env}, _environment(run, job, gang, instances)),
         working_dir=configuration.working_dir or ".",
         files_root=repo.get("root"),
+        repo_path=next((one.path for one in configuration.repos), "."),
         git=_git_of(repo, confidential),
         max_duration_s=job.max_duration_s,
         stop_grace_s=job.stop_grace_s,
@@ -88,11 +90,17 @@ def _container_of(
             for volume in configuration.volumes
             if volume.is_on_instance
         ),
-        files=tuple(file.path for file in configuration.files if file.path.startswith("/")),
+        files=_absolute(configuration),
         host_network=not host.shared,
         cpus=cpus.max if cpus.written else None,
         memory_bytes=int(memory_mib.max * MIB) if memory_mib.written and memory_mib.max else None,
     )
+
+
+def _absolute(configuration: RunConfiguration) -> tuple[str, ...]:
+    """Return the absolute paths at which files and repos of the run shall lie, each once."""
+    paths = [*(repo.path for repo in configuration.repos), *(file.path for file in configuration.files)]
+    return tuple(dict.fromkeys(path for path in paths if isabs(path)))
 
 
 def _present(env: Mapping[str, str | None]) -> dict[str, str]:

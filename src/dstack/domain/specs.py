@@ -76,7 +76,8 @@ def _container_wishes(configuration: RunConfiguration, resources: Resources) -> 
         "volumes": ", ".join(str(one) for one in configuration.volumes if one.is_on_instance and not one.optional),
         "working_dir": configuration.working_dir if isabs(configuration.working_dir or "") else None,
         "shm_size": resources.shm_size,
-        "files": ", ".join(file.path for file in configuration.files if file.path.startswith("/")),
+        "files": ", ".join(file.path for file in configuration.files if isabs(file.path)),
+        "repos": ", ".join(repo.path for repo in configuration.repos if isabs(repo.path)),
     }
     return tuple(f"{field}: asked {value}" for field, value in asked.items() if value)
 
@@ -143,10 +144,10 @@ def not_built_yet(configuration: RunConfiguration) -> Iterator[str]:
         "choose availability zones (`availability_zones`)": configuration.availability_zones,
         "choose instances by a list (`instances`)": configuration.instances,
         f"use fleets of other projects (`fleets: {', '.join(foreign_fleets)}`)": foreign_fleets,
-        "fetch repositories that the configuration names (`repos`); `dstack init` or `--repo` brings one": (
-            configuration.repos
+        "leave the files that an image has at a repo's path (`if_exists: skip`)": any(
+            isabs(repo.path) and repo.if_exists == "skip" for repo in configuration.repos
         ),
-        "clone a single branch (`single_branch`)": configuration.single_branch,
+        "clone all branches (`single_branch: false`)": configuration.single_branch is False,
     }
     yield from (text for text, is_asked in asked.items() if is_asked)
     match configuration:

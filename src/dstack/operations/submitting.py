@@ -38,6 +38,11 @@ async def submit(context: Context, user: User, project: str, request: SubmitRun,
         ResourceExistsError: an active run has this name.
     """
     wish = understand(request)
+    if wish.configuration.repos and request.repo is None:
+        raise InvalidRequestError(
+            "`repos` names a repo, and the request brings none",
+            hint="`dstack apply` and `client.runs.submit` bring it; over HTTP it goes into `repo`",
+        )
     offers = await context.catalog.offers()
     check_offers(wish.demand, offers, context.catalog.silent)
     # A commit whose answer was lost is done again: without a key it would be a second run.

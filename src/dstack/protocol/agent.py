@@ -126,6 +126,8 @@ class JobOrder:
     """The hash of the root manifest (`protocol.files`), or None for none."""
     git: GitSource | None = None
     """What to clone first; the files of the manifest then go on top."""
+    repo_path: str = "."
+    """Where the clone lies: relative to the job's folder of files, or absolute, in a container."""
     max_duration_s: float | None = None
     stop_grace_s: float = 10.0
     """Between SIGTERM and SIGKILL when `max_duration_s` has passed or leftovers of the job are ended."""
@@ -142,7 +144,7 @@ class JobOrder:
 
 
 ORDER_FIELDS = tuple(one.name for one in fields(JobOrder))
-FIRST_ORDER_FIELDS = frozenset(ORDER_FIELDS) - {"path", "python"}
+FIRST_ORDER_FIELDS = frozenset(ORDER_FIELDS) - {"path", "python", "repo_path"}
 """The fields of an order that an agent knows whose `welcome` does not list them. It refuses any other."""
 
 

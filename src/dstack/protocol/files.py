@@ -115,6 +115,16 @@ ABSOLUTE = ".dstack-absolute"
 """The folder of those files of a run that shall lie elsewhere than in its own: `/etc/x` is `.dstack-absolute/etc/x`."""
 
 
+def place_of(path: str) -> str:
+    """Return where a path of a job lies among the run's files on the way.
+
+    Examples:
+        >>> place_of("src"), place_of("/app")
+        ('src', '.dstack-absolute/app')
+    """
+    return f"{ABSOLUTE}{path}" if path.startswith("/") else path
+
+
 def is_safe_path(path: str) -> bool:
     """Whether an entry's path stays inside the folder it is unpacked into."""
     parts = path.split("/")

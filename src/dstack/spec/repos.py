@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import model_validator
 
 from dstack.kit.text import shown
-from dstack.spec.base import TEXT, Also, Conflict, Spec, Text, matching
+from dstack.spec.base import NUMBER, TEXT, Also, Conflict, Spec, Text, matching
+from dstack.spec.paths import Place
 
 _REMOTE = re.compile(r"([a-z][a-z0-9+]*://[^/\s]+/[^:\s]*|[\w.-]+@[\w.-]+:[^:\s]+)(?::(\S+))?")
 
@@ -30,8 +31,9 @@ class RepoSource(Spec):
     """The branch of the remote. The default branch by default"""
     hash: Annotated[Text, matching(r"[0-9a-f]{7,64}", "a commit such as `0a1b2c3`")] | None = None
     """The commit of the remote. The branch's newest commit by default"""
-    path: Text = "."
-    """The path in the job. The folder of the run's files by default"""
+    path: Annotated[Place, Also((NUMBER,))] = "."
+    """The path in the job: relative to the folder of the run's files (`/workflow`), or absolute in a container. The
+    folder of the run's files by default"""
     if_exists: Literal["error", "skip"] = "error"
     """The handling of files that exist at the path: `error` or `skip`"""
 
@@ -46,6 +48,10 @@ class RepoSource(Spec):
         yield from super().conflicts(written)
         if (written.get("local_path") is None) == (written.get("url") is None):
             yield Conflict(None, "expected one of `local_path` and `url`")
+        for field in ("branch", "hash"):
+            if written.get("local_path") is not None and written.get(field) is not None:
+                expected = f"expected `{field}` beside `url` only"
+                yield Conflict(field, f"{expected}: a folder goes as it is checked out here, with its differences")
 
 
 def _source_of(text: str) -> dict[str, str]:

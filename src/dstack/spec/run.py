@@ -5,7 +5,6 @@ import shlex
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -14,6 +13,7 @@ from dstack.kit.text import shown
 from dstack.spec.base import Also, Conflict, Spec, Text, matching
 from dstack.spec.env import parse_env
 from dstack.spec.mounts import FileMapping, MountPoint
+from dstack.spec.paths import Place
 from dstack.spec.ports import PortMapping
 from dstack.spec.profile import Name, ProfileFields
 from dstack.spec.repos import Repo
@@ -21,19 +21,6 @@ from dstack.spec.resources import Resources
 
 LINES = {"type": "array", "items": {"type": ["string", "boolean"]}}
 Env = Annotated[dict[str, Text | None], BeforeValidator(parse_env), Also((LINES,))]
-
-
-FILES = "/workflow"
-"""The folder of a run's files inside a container."""
-
-
-def _folder(value: str) -> str:
-    path = PurePosixPath(value)
-    if ".." in path.parts or "\0" in value:
-        raise ValueError(
-            f"expected an absolute path, or one inside the folder of the run's files, found {shown(value)}"
-        )
-    return str(path.relative_to(FILES)) if path.is_relative_to(FILES) else value
 
 
 def _words(value: str) -> str:
@@ -112,7 +99,7 @@ class RunFields(ProfileFields):
     """Whether the container runs in privileged mode, with the rights of the host's root"""
     entrypoint: Annotated[str, AfterValidator(_words)] | None = None
     """The container's entrypoint, in shell syntax. The image's own by default"""
-    working_dir: Annotated[str, AfterValidator(_folder)] | None = None
+    working_dir: Place | None = None
     """The folder in which the commands start: a path relative to the run's files (`/workflow`), or an absolute path
     in a container. The folder of the run's files by default"""
     registry_auth: RegistryAuth | None = None
@@ -131,10 +118,10 @@ class RunFields(ProfileFields):
     """Volumes to mount: `name:/path` for a network volume, or `/path/on/instance:/path`; with `:ro` read-only"""
     files: list[FileMapping] = []
     """Local files and folders to send with the run: `local`, or `local:path/in/the/job`"""
-    repos: Annotated[list[Repo], Field(max_length=1)] = []
-    """The folder or Git repository with the run's files: `.`, a URL, or a mapping"""
+    repos: Annotated[list[Repo], Field(json_schema_extra={"maxItems": 1})] = []
+    """The folder or Git repository with the run's files: `.`, a URL, or a mapping; one at most"""
     single_branch: bool | None = None
-    """Whether to clone only one branch of the repository"""
+    """Whether to clone only one branch of the repository. True by default"""
     setup: list[Text] = []
     """An old field without effect"""
     home_dir: str | None = None
@@ -156,6 +143,11 @@ class RunFields(ProfileFields):
         for field in ("python", "nvcc", "docker"):
             if written.get("image") is not None and written.get(field) not in (None, False):
                 yield Conflict(field, f"expected `image` or `{field}`, found both; the image brings its own")
+        repos = written.get("repos")
+        if isinstance(repos, list) and len(repos) > 1:
+            yield Conflict(
+                "repos", f"expected one repo, found {len(repos)}: a run clones one; `files` brings folders beside it", 1
+            )
 
     @abstractmethod
     def jobs(self) -> tuple[JobSpec, ...]:

@@ -107,3 +107,11 @@ def test_all_nodes_of_a_gang_run_alike() -> None:
     other = replace(small, instance_type="b", resources=replace(HERE_WITH_ENGINE.resources, cpus=1))
     placed = place(first_jobs(one, ["a", "b"], NOW), [], [small, other], {}).placed
     assert [placement.share.container for placement in placed] == [True, True]
+
+
+@pytest.mark.parametrize(("path", "files"), [("src", ()), ("/workflow/src", ()), ("/app", ("/app",))])
+def test_repo_lies_where_the_configuration_says(path: str, files: tuple[str, ...]) -> None:
+    repos = [{"url": "https://example.com/team/app", "path": path}]
+    found = order(HERE_WITH_ENGINE, image="x", repos=repos)
+    assert found.repo_path == path.removeprefix("/workflow/")
+    assert found.container is not None and found.container.files == files

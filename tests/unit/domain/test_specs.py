@@ -105,7 +105,7 @@ def test_optional_volume_is_mounted_where_an_engine_can_and_left_out_elsewhere(
         ({"availability_zones": ["eu-west-1a"]}, "choose availability zones (`availability_zones`)"),
         ({"instances": ["one"]}, "choose instances by a list (`instances`)"),
         ({"fleets": ["main/team"]}, "use fleets of other projects (`fleets: main/team`)"),
-        ({"single_branch": True}, "clone a single branch (`single_branch`)"),
+        ({"single_branch": False}, "clone all branches (`single_branch: false`)"),
         (
             {"type": "dev-environment", "ide": "cursor", "version": "1.2"},
             "install the server of a given version of cursor (`version`)",

@@ -339,7 +339,9 @@ async def test_points_that_are_none_harm_nothing_else(
     assert inbox.points.empty()
 
 
-@pytest.mark.parametrize(("agent_says", "left_out"), [({"order": ORDER_FIELDS}, set()), ({}, {"path", "python"})])
+@pytest.mark.parametrize(
+    ("agent_says", "left_out"), [({"order": ORDER_FIELDS}, set()), ({}, {"path", "python", "repo_path"})]
+)
 async def test_agent_of_an_earlier_version_gets_an_order_that_it_understands(
     link: Link, agent: PlayedAgent, agent_says: dict[str, object], left_out: set[str]
 ) -> None:

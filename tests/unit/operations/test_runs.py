@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from dstack.errors import NoCapacityError
+from dstack.errors import InvalidRequestError, NoCapacityError
 from dstack.operations import submitting
 from dstack.operations.context import Context
 from dstack.protocol.requests import SubmitRun
@@ -46,3 +46,8 @@ async def test_nodes_for_which_there_are_never_machines_enough_are_refused(conte
         await submitting.submit(context, ADA, "main", wish(**whole), key=None)
     assert await db.read(lambda tx: objects.list_runs(tx, "0-project", limit=10)[0]) == []
     await submitting.submit(context, ADA, "main", wish(**whole | {"nodes": 1}), key=None)
+
+
+async def test_repo_that_is_named_and_not_brought_is_refused(context: Context) -> None:
+    with pytest.raises(InvalidRequestError, match="`repos` names a repo, and the request brings none"):
+        await submitting.submit(context, ADA, "main", wish(repos=["."]), key=None)

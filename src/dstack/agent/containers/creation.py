@@ -230,6 +230,6 @@ def _environment(order: JobOrder, grant: Grant, working_dir: str) -> dict[str, s
         **order.env,
         **grant.env,
         MARKER: order.job_id,
-        "DSTACK_REPO_DIR": FILES,
+        "DSTACK_REPO_DIR": posixpath.normpath(posixpath.join(FILES, order.repo_path)),
         "DSTACK_WORKING_DIR": working_dir,
     }

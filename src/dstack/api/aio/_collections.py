@@ -119,10 +119,13 @@ class RepoCollection:
         files: "Iterable[FileMapping]" = (),
         folder: Path | None = None,
         progress: "Progress | None" = None,
+        path: str = ".",
     ) -> "RepoRef | None":
         """Send a run's files to the server, and return the run's reference to them; None for no files."""
-        return await self._threads.call(self._repos.upload, repo, files, folder, progress)
+        return await self._threads.call(self._repos.upload, repo, files, folder, progress, path)
 
-    async def planned(self, repo: "Repo | None", files: "Iterable[FileMapping]", folder: Path) -> "RepoRef | None":
+    async def planned(
+        self, repo: "Repo | None", files: "Iterable[FileMapping]", folder: Path, path: str = "."
+    ) -> "RepoRef | None":
         """Return the result of `upload` with the same arguments, without sending anything."""
-        return await self._threads.call(self._repos.planned, repo, files, folder)
+        return await self._threads.call(self._repos.planned, repo, files, folder, path)

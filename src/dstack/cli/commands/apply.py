@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     configuration = options.changed(options.read_run(arguments.file), arguments)
     options.check_here(configuration, arguments.name)
     client = client_of(arguments)
-    repo = files.find_repo(client, arguments)
+    repo = files.find_repo(client, configuration, arguments)
     plan = _planned(client, configuration, repo, arguments)
     if plan.view.current is not None:
         return _apply_to_active(client, plan, configuration, repo, arguments)
