@@ -97,6 +97,8 @@ class Spec(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _tell_all_at_once(cls, value: Any, build: ModelWrapValidatorHandler[Any]) -> Any:
+        if isinstance(value, Mapping):
+            value = {name: part for name, part in value.items() if part is not None or not cls._holds_entries(name)}
         found: list[Any] = []
         built = None
         try:
@@ -107,7 +109,7 @@ class Spec(BaseModel):
         misspelled = [one["loc"][0] for one in found if one["type"] == "extra_forbidden" and len(one["loc"]) == 1]
         guesses = {nearest(str(name), cls.model_fields) for name in misspelled}
         details = [
-            _detail(one, tuple(cls.model_fields))
+            _detail(one, cls)
             for one in found
             if not (one["type"] == "missing" and len(one["loc"]) == 1 and one["loc"][0] in guesses)
         ]
@@ -118,6 +120,23 @@ class Spec(BaseModel):
         if details:
             raise ValidationError.from_exception_data(cls.__name__, details) from None
         return built
+
+    @classmethod
+    def _holds_entries(cls, name: str) -> bool:
+        """Whether a field is a list or a mapping: all of its entries may be comments, and then it is empty."""
+        field = cls.model_fields.get(name)
+        return name in cls._specs() or (field is not None and isinstance(field.default, list | dict))
+
+    @classmethod
+    def _specs(cls) -> "dict[str, type[Spec]]":
+        """The fields that hold fields of their own."""
+        kinds = {name: field.annotation for name, field in cls.model_fields.items() if not field.is_required()}
+        return {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Spec)}
+
+    @classmethod
+    def _parent_of(cls, name: str) -> str | None:
+        """Return the field whose value has a field of that name."""
+        return next((parent for parent, spec in cls._specs().items() if name in spec.model_fields), None)
 
 
 def _written(value: Any) -> Any:
@@ -140,11 +159,13 @@ def _told(conflict: Conflict, written: Mapping[str, Any]) -> InitErrorDetails:
     return InitErrorDetails(type=own_words, loc=loc, input=written.get(conflict.field))
 
 
-def _detail(error: Any, fields: tuple[str, ...]) -> InitErrorDetails:
-    """Return one mistake; for an unknown field, with the nearest known ones."""
+def _detail(error: Any, spec: type[Spec]) -> InitErrorDetails:
+    """Return one mistake; for an unknown field, with its place or the nearest known ones."""
     kind, loc, said = error["type"], error["loc"], error["msg"]
     if kind == "extra_forbidden" and len(loc) == 1:
-        kind, said = "unknown_field", f"unknown field {shown(loc[0])}; {nearest_listed(str(loc[0]), fields)}"
+        parent = spec._parent_of(str(loc[0]))
+        advice = f"it belongs below `{parent}`" if parent else nearest_listed(str(loc[0]), spec.model_fields)
+        kind, said = "unknown_field", f"unknown field {shown(loc[0])}; {advice}"
     elif kind == "value_error" and "error" in error.get("ctx", {}):
         said = str(error["ctx"]["error"])
     elif kind not in ("value_error", "unknown_field"):

@@ -92,6 +92,18 @@ class SSHConfig(Spec):
     network: str | None = None
     """The network among the hosts, such as `10.0.0.0/24`"""
 
+    @classmethod
+    def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
+        """As `Spec.conflicts`."""
+        yield from super().conflicts(written)
+        hosts = written.get("hosts")
+        seen: list[object] = []
+        for index, host in enumerate(hosts if isinstance(hosts, list) else ()):
+            place = (host.get("hostname"), host.get("port")) if isinstance(host, Mapping) else (host, None)
+            if place in seen:
+                yield Conflict("hosts", f"expected each host once, found {shown(place[0])} again", index)
+            seen.append(place)
+
 
 class FleetNodes(Spec):
     """The number of machines of a fleet.
@@ -165,7 +177,7 @@ class Fleet(Spec):
     """Whether and when to retry instances that could not be created. No retry by default"""
     max_price: Price | None = None
     """The highest price of an instance, in US dollars an hour"""
-    reservation: str | None = None
+    reservation: Text | None = None
     """The reservation at the cloud from which to take instances"""
     idle_duration: Limit = 3 * 86_400
     """The time without jobs after which an instance is terminated, in seconds or as `1h`. `3d` by default"""

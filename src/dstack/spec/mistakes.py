@@ -69,8 +69,8 @@ def refusal_of(mistakes: Iterable[Mistake]) -> ValidationError:
 
 
 def mistakes_in(error: ValidationError) -> list[Mistake]:
-    """Return all mistakes in a validation error."""
-    return [Mistake(tuple(one["loc"]), _text(one)) for one in error.errors(include_url=False)]
+    """Return all mistakes in a validation error, each once: a union finds the same in each of its members."""
+    return list(dict.fromkeys(Mistake(tuple(one["loc"]), _text(one)) for one in error.errors(include_url=False)))
 
 
 def _text(error: ErrorDetails) -> str:

@@ -11,12 +11,14 @@ from dstack.errors import ConfigurationError
 from dstack.kit.text import listed, nearest, shown
 from dstack.spec.base import Spec
 from dstack.spec.mistakes import MISPRINT, Mistake, Path, mistakes_in
-from dstack.spec.secrets import FIELDS, names_in, refers_to_secret, texts_with_secrets
+from dstack.spec.secrets import FIELDS, names_in, refers_to, texts_with_secrets
 
 if TYPE_CHECKING:
     from dstack.spec.configurations import Configuration, RunConfiguration
     from dstack.spec.profile import Profiles
     from dstack.spec.yaml import Document
+
+RUN_ARGUMENTS = "`${{ run.args }}` is filled no more: write `$ARGS`, add `ARGS` to `env`, and give it with `-e ARGS=…`"
 
 _AnySpec = TypeVar("_AnySpec", bound=Spec)
 
@@ -156,7 +158,7 @@ def _placed(document: "Document", build: Callable[[], _AnySpec]) -> _AnySpec:
 
 def _build(data: object, types: Mapping[str, type[_AnySpec]]) -> _AnySpec:
     if not isinstance(data, dict):
-        raise _Mistaken([Mistake((), "expected a configuration: fields such as `type: task`, found something else")])
+        raise _Mistaken([Mistake((), f"expected a configuration: fields such as `type: task`, found {shown(data)}")])
     kind = data.get("type")
     if isinstance(kind, str) and kind in types:
         return _validated(types[kind], data)
@@ -185,12 +187,18 @@ def _validated(kind: type[_AnySpec], data: object) -> _AnySpec:
 def _wrong_references(data: Mapping[str, Any]) -> Iterator[Mistake]:
     for path, text in texts_with_secrets(data):
         try:
+            if refers_to(text, "run"):
+                raise ValueError(RUN_ARGUMENTS)
             names_in(text)
         except ValueError as error:
             yield Mistake(path, str(error))
     for path, text in _texts_in(data):
-        if refers_to_secret(text) and not (path and path[0] in FIELDS):
+        if path and path[0] in FIELDS:
+            continue
+        if refers_to(text, "secrets"):
             yield Mistake(path, "secrets are filled in `env` and `registry_auth`; pass it by `env`")
+        if refers_to(text, "run"):
+            yield Mistake(path, RUN_ARGUMENTS)
 
 
 def _refuse_misprints(data: object) -> None:

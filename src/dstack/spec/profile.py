@@ -15,6 +15,7 @@ from dstack.spec.names import parse_name
 
 HOUR_S = 3600
 IDLE_S = 300
+WINDOW_MIN_S = 300
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -192,6 +193,12 @@ class Schedule(Spec):
     """A cron expression in UTC, such as `0 8 * * mon-fri`, or a list of them"""
 
 
+def _window(value: int) -> int:
+    if value < WINDOW_MIN_S:
+        raise ValueError(f"expected at least `{duration_text(WINDOW_MIN_S)}`, found `{duration_text(value)}`")
+    return value
+
+
 class UtilizationPolicy(Spec):
     """The policy that ends a run with idle GPUs.
 
@@ -202,7 +209,7 @@ class UtilizationPolicy(Spec):
 
     min_gpu_utilization: Annotated[int, Field(ge=0, le=100, strict=True)]
     """The utilization that each GPU must reach at least once within the window, in percent"""
-    time_window: Annotated[Duration, Field(ge=300)]
+    time_window: Annotated[Duration, AfterValidator(_window)]
     """The window, in seconds or as `1h`; at least `5m`"""
 
 
@@ -229,7 +236,7 @@ class ProfileFields(Spec):
     """The availability zones that may be used, such as `[eu-west-1a]`. Any by default"""
     instance_types: list[str] | None = None
     """The instance types that may be used, by the backends' own names, such as `[p3.8xlarge]`. Any by default"""
-    reservation: str | None = None
+    reservation: Text | None = None
     """The reservation at the cloud from which to take instances"""
     spot_policy: SpotPolicy = SpotPolicy.ONDEMAND
     """The use of spot instances: `spot`, `on-demand` or `auto` for both"""

@@ -236,7 +236,8 @@ def parse_gpu(text: str) -> dict[str, object]:
         if kind is None:
             raise ValueError(f"expected vendor, name, memory or count in {shown(text)}, found {shown(token)}")
         if kind in fields:
-            raise ValueError(f"expected one {kind} in {shown(text)}, found {shown(token)} as well")
+            advice = "; memory has a unit, as in `40GB`" if kind == "count" else ""
+            raise ValueError(f"expected one {kind} in {shown(text)}, found {shown(token)} as well{advice}")
         fields[kind] = token.split(",") if kind == "name" else token
     return fields
 

@@ -153,11 +153,11 @@ def texts_with_secrets(configuration: Mapping[str, Any]) -> Iterator[tuple[tuple
                 yield (field, name), text
 
 
-def refers_to_secret(text: str) -> bool:
-    """Whether a text contains a reference to a secret.
+def refers_to(text: str, kind: str) -> bool:
+    """Whether a text contains a reference of a kind, such as `secrets`.
 
     Examples:
-        >>> refers_to_secret("echo ${{ secrets.TOKEN }}"), refers_to_secret("echo ${{ matrix.os }}")
+        >>> refers_to("echo ${{ secrets.TOKEN }}", "secrets"), refers_to("echo ${{ matrix.os }}", "secrets")
         (True, False)
     """
-    return any(inside.startswith("secrets.") for inside in _references_in(text))
+    return any(inside.startswith(f"{kind}.") for inside in _references_in(text))

@@ -100,7 +100,7 @@ class HTTPHeader(Spec):
 
     name: HeaderName
     """The header's name"""
-    value: str
+    value: Text
     """The header's value"""
 
 

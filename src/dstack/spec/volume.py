@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from dstack.kit.units import Memory
 from dstack.spec.backends import BackendType
-from dstack.spec.base import Conflict, Spec
+from dstack.spec.base import Conflict, Spec, Text
 from dstack.spec.profile import Limit, Name, Tags
 
 
@@ -32,7 +32,7 @@ class Volume(Spec):
     """The availability zone of the disk. Any by default"""
     size: Memory | None = None
     """The size of a new disk, such as `100GB`"""
-    volume_id: str | None = None
+    volume_id: Text | None = None
     """The backend's id of an existing disk"""
     auto_cleanup_duration: Limit = None
     """The time without use after which the volume is deleted, in seconds or as `7d`. `off` by default"""

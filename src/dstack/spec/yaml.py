@@ -11,7 +11,12 @@ from dstack.errors import ConfigurationError
 from dstack.spec.mistakes import Mistake, Path
 
 NODES_MAX = 100_000
-_TEXT_ONLY = frozenset(("env", "commands", "init", "python", "user", "version", "tags", "registry_auth"))
+_TEXT_ONLY = frozenset(
+    (
+        *("env", "commands", "init", "python", "user", "version", "tags", "registry_auth"),
+        *("repos", "reservation", "volume_id", "headers"),
+    )
+)
 """Keys whose values stay text as written: `python: 3.10` is not a number, and `FLAG: on` not a boolean."""
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 _DECIMAL = re.compile(r"[-+]?0[0-9]+")
@@ -145,11 +150,15 @@ class _Reader:
                 return text
             case "bool" | "int" | "float" as kind:
                 # In YAML `8000:22` is a number to the base of 60; to people it means two ports.
-                if not _TEXT_ONLY.isdisjoint(path) or ":" in text:
+                if _is_text(path) or ":" in text:
                     return text
                 return _number_or_truth(kind, text)
             case _:
                 raise self.refuse(node.start_mark, f"expected a plain value, found the tag `{node.tag}`")
+
+
+def _is_text(path: Path) -> bool:
+    return not _TEXT_ONLY.isdisjoint(path) or (path[:1] == ("profiles",) and path[-1] == "name")
 
 
 def _number_or_truth(kind: str, text: str) -> object:

@@ -407,7 +407,7 @@ MISTAKES = [
             "1:1: expected `commands` or `image`, found neither: there is nothing to run",
             "2:13: expected each port of the job once, found `80` again",
             "3:22: expected at most 100, found `101`",
-            "3:48: expected at least 300, found the text `1m`",
+            "3:48: expected at least `5m`, found `1m`",
             "4:8: expected text, found a list",
         ],
     ),

@@ -81,8 +81,8 @@ NO_FILE = "expected a configuration: fields such as `type: task`"
     [
         ("", f"1:1: {NO_FILE}, found an empty file"),
         ("# nothing\n", f"1:1: {NO_FILE}, found an empty file"),
-        ("- a\n", f"1:1: {NO_FILE}, found something else"),
-        ("hello\n", f"1:1: {NO_FILE}, found something else"),
+        ("- a\n", f"1:1: {NO_FILE}, found a list"),
+        ("hello\n", f"1:1: {NO_FILE}, found `hello`"),
         ("commands: [x]\n", "1:1: expected a field `type`, one of `task`, `service`, `dev-environment`, `fleet`, "),
         ("commands: [x]\ntype: tsk\n", "2:1: there is no configuration type `tsk`; did you mean `task`?"),
         (f"{HEAD}commands: [y]\n", "3:1: the field `commands` is written twice"),
