@@ -161,6 +161,8 @@ class Tunnel:
             self._splices.add(task)
             try:
                 await self._splice(container_port, reader, writer)
+            except asyncio.CancelledError:
+                pass  # by `_close`; the caller in Python 3.11 would log it with a traceback
             finally:
                 self._splices.discard(task)
                 writer.close()

@@ -8,7 +8,8 @@ from dstack.spec.ports import PortMapping
 from dstack.spec.profile import Limit
 from dstack.spec.run import JobSpec, RunFields, port_conflicts, script_of
 
-FOR_EVER = "while :; do sleep 86400; done"
+FOR_EVER = "while :; do sleep 86400; done 2>/dev/null"
+"""Without the word that bash has for a program that was ended with it."""
 
 _FETCH_EDITOR = """\
 (
