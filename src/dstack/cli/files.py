@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from dstack.api import Client, LocalRepo, RemoteRepo, Run, RunPlan
     from dstack.api._files import Item
-    from dstack.spec.parse import RunConfiguration
+    from dstack.spec.configurations import RunConfiguration
 
 NONE = "none; `dstack init` lets runs use this folder's files"
 MISSING = re.compile(rb"no such file or directory|can't open file|cannot find module|no module named|not found", re.I)

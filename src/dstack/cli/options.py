@@ -97,12 +97,13 @@ def changed(configuration: "RunConfiguration", arguments: argparse.Namespace) ->
 
     fields = {field: value for field in OVERRIDES if (value := getattr(arguments, field, None)) is not None}
     resources = {name: value for name in ("cpu", "memory", "gpu", "disk") if (value := getattr(arguments, name))}
-    if not (fields or resources or getattr(arguments, "env", None)):
+    drops_repos = getattr(arguments, "no_repo", False) and bool(configuration.repos)
+    if not (fields or resources or drops_repos or getattr(arguments, "env", None)):
         return configuration
     mapping = over(to_mapping(configuration), fields)
     if resources:
         mapping["resources"] = {**mapping.get("resources", {}), **resources}
-    if getattr(arguments, "no_repo", False):
+    if drops_repos:
         mapping.pop("repos", None)
     if getattr(arguments, "env", None):
         mapping["env"] = {**mapping.get("env", {}), **_variables(arguments.env)}
