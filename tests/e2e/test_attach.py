@@ -163,10 +163,10 @@ def attached_elsewhere(home: Home) -> Iterator[tuple[int, int]]:
     wait_until_serving(run)
     other = home.start("attach", "web")
     assert other.stderr is not None
-    assert other.stderr.readline() == f"Port {port} of `web` is at localhost:{local}\n"
+    assert other.stderr.readline() == f"Port {port} of `web` is forwarded to localhost:{local}\n"
     assert (
         other.stderr.readline()
-        == "Attached to `web`: `ssh -F ~/.ssh/config web` leads into it. Ctrl-C leaves, and the run goes on\n"
+        == "Attached to `web`: `ssh -F ~/.ssh/config web` opens a shell in it. Ctrl-C detaches; the run continues\n"
     )
     yield local, port
     other.terminate()

@@ -77,7 +77,7 @@ def test_impossible_resources_are_refused_with_what_is_asked_and_what_this_machi
     lacks = lacks.replace(r"\{cpus\}", str(home.cpus())).replace(r"\{gpus\}", ".+")
     plan, mark, error = result.stderr.partition("error: ")
     assert "\nResources " in plan
-    assert re.fullmatch(f"{pattern}{lacks}\nhint: Ask for less, or allow other backends\n", mark + error)
+    assert re.fullmatch(f"{pattern}{lacks}\nhint: Lower the requirements, or allow other backends\n", mark + error)
     assert home.runs() == []
 
 
@@ -99,7 +99,7 @@ def test_without_a_terminal_and_without_yes_nothing_is_submitted(home: Home) -> 
     home.write("run.yml", TASK)
     result = home.cli("apply", "-f", "run.yml", "-n", "one", input="y\n")
     assert result.stderr.endswith(
-        "error: There is no terminal to ask: Submit the run `one`?\nhint: Pass `-y` to answer yes beforehand\n"
+        "error: There is no terminal to ask on: Submit the run `one`?\nhint: Pass `-y` to answer yes\n"
     )
     assert (result.stdout, result.returncode) == ("", 1)
     assert home.runs() == []
@@ -119,10 +119,10 @@ def test_an_active_run_keeps_its_name_and_its_history(home: Home) -> None:
     run.attach()  # it is running now, and the words below are certain
     run.detach()
     again = home.cli("apply", "-y", "-f", "run.yml")
-    assert again.stderr.endswith("\nThe run `busy` is running already, just as configured\n")
+    assert again.stderr.endswith("\nThe run `busy` is already running with this configuration\n")
     assert (again.stdout, again.returncode) == ("", 0)
     assert_refused(
-        home, "delete", "-y", "busy", said="error: The run `busy` is running\nhint: First: `dstack stop busy`\n"
+        home, "delete", "-y", "busy", said="error: The run `busy` is running\nhint: Stop it first with `dstack stop busy`\n"
     )
     with pytest.raises(ResourceExistsError, match="The run `busy` is still running"):
         home.client().runs.submit(Task(commands=["true"]), run_name="busy")

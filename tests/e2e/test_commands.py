@@ -60,7 +60,7 @@ def test_what_cannot_be_deleted_yet_is_refused_before_anything_is_asked(home: Ho
     home.write("run.yml", f"type: task\nname: two\ncommands: ['cat {home.gate()}']\n")
     assert home.cli("apply", "-y", "-d", "-f", "run.yml").returncode == 0
     refused = home.cli("delete", "one", "two")
-    assert (refused.stderr.splitlines()[1], refused.returncode) == ("hint: First: `dstack stop two`", 1)
+    assert (refused.stderr.splitlines()[1], refused.returncode) == ("hint: Stop it first with `dstack stop two`", 1)
     assert [run["name"] for run in home.runs()] == ["two", "one"]
 
 

@@ -80,7 +80,7 @@ def test_an_active_run_is_changed_in_place_or_started_anew(home: Home) -> None:
     assert home.cli("apply", "-f", "t.yml", "-y", "-d").returncode == 0
     (before,) = home.runs()
     same = home.cli("apply", "-f", "t.yml", "-y")
-    assert same.returncode == 0 and "already, just as configured" in same.stderr and same.stdout == ""
+    assert same.returncode == 0 and "with this configuration" in same.stderr and same.stdout == ""
     shown = home.cli("apply", "-f", "t.yml", "-y", "--json")
     assert (shown.returncode, json.loads(shown.stdout)["id"]) == (0, before["id"])
     home.write("t.yml", "type: task\nname: one\ncommands: [sleep 1000]\npriority: 7\ntags: {a: b}\n")
@@ -91,7 +91,7 @@ def test_an_active_run_is_changed_in_place_or_started_anew(home: Home) -> None:
     home.write("t.yml", "type: task\nname: one\ncommands: [sleep 2000]\npriority: 7\ntags: {a: b}\n")
     asked = home.cli("apply", "-f", "t.yml")
     assert asked.returncode == 1
-    assert "There is no terminal to ask: Stop the run `one` and submit it anew?" in asked.stderr
+    assert "There is no terminal to ask on: Stop the run `one` and submit it again?" in asked.stderr
     anew = home.cli("apply", "-f", "t.yml", "-y", "-d")
     assert anew.returncode == 0, anew.stderr
     newest, former = home.runs()
@@ -188,12 +188,12 @@ def test_offers_say_what_fits_and_why_the_rest_does_not(home: Home) -> None:
 def test_what_cannot_be_made_yet_is_refused_by_name(home: Home) -> None:
     home.write("f.yml", "type: fleet\nname: team\nnodes: 2\n")
     done = home.cli("apply", "-f", "f.yml", "-y")
-    assert done.returncode == 1 and "`f.yml` is a fleet, which this version of dstack cannot make yet" in done.stderr
+    assert done.returncode == 1 and "`f.yml` is a fleet, which this version of dstack does not support yet" in done.stderr
 
 
 def test_projects_are_kept_in_the_configuration_file(home: Home) -> None:
     home.env = {name: value for name, value in home.env.items() if not name.startswith("DSTACK_")}
-    assert "No project is set up" in home.cli("project", "list").stderr
+    assert "No project is configured" in home.cli("project", "list").stderr
     add = ("project", "add", "--name", "main", "--url", "http://127.0.0.1:1", "--token", "s3cret", "--offline")
     assert home.cli(*add).returncode == 0
     older = ("config", "--project", "other", "--url", "http://127.0.0.1:2", "--default", "--offline")

@@ -48,18 +48,18 @@ def test_apply_shows_the_link_once_ssh_works_and_init_as_log_and_exec_needs_no_a
     )
     applied = home.start("apply", "-y")
     assert applied.stdout is not None and applied.stderr is not None
-    link = next(line for line in applied.stderr if "://" in line).split(" opens it here: ")
+    link = next(line for line in applied.stderr if "://" in line).split(": open ")
     assert link[0] == "Cursor"
     head, slash, folder = link[1].strip().removeprefix("cursor://vscode-remote/").partition("/")
     assert head == "ssh-remote+desk"
     assert said(home, "desk", "pwd").strip() == slash + folder
     if kind == "container":
         assert slash + folder == "/workflow/deep/down"
-    back = "`ssh -F ~/.ssh/config desk` leads into it; later on, `dstack attach desk` comes back to it\n"
+    back = "Open a shell in it with `ssh -F ~/.ssh/config desk`; attach again later with `dstack attach desk`\n"
     assert applied.stderr.readline() == back
     assert applied.stdout.readline() == "is ready\n"
     again = home.start("attach", "desk")
-    assert again.stderr is not None and again.stderr.readline() == " opens it here: ".join(link), (
+    assert again.stderr is not None and again.stderr.readline() == ": open ".join(link), (
         "who joins, sees it too"
     )
     assert home.cli("exec", "desk", "--", "sh", "-c", "exit 4").returncode == 4
@@ -122,7 +122,7 @@ def test_a_second_machine_of_the_same_user_comes_in_with_its_own_key_and_a_stran
     assert attached.stderr is not None
     assert (
         attached.stderr.readline()
-        == "Attached to `box`: `ssh -F ~/.ssh/config box` leads into it. Ctrl-C leaves, and the run goes on\n"
+        == "Attached to `box`: `ssh -F ~/.ssh/config box` opens a shell in it. Ctrl-C detaches; the run continues\n"
     )
     keys = [(home_of / ".dstack/ssh/id_ed25519").read_bytes() for home_of in (home.path, other)]
     assert keys[0] != keys[1]

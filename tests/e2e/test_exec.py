@@ -128,7 +128,7 @@ def test_what_cannot_be_done_is_told(job: Home) -> None:
     nothing = job.cli("exec", HOST)
     assert nothing.returncode == 2
     assert (
-        f"name a command after `--`, such as `dstack exec {HOST} -- bash`; to work inside for longer" in nothing.stderr
+        f"name a command after `--`, such as `dstack exec {HOST} -- bash`; for a longer session" in nothing.stderr
     )
     unknown = job.cli("exec", "nobody", "--", "ls")
     assert (unknown.returncode, unknown.stderr.splitlines()[0]) == (

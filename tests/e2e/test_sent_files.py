@@ -14,7 +14,7 @@ def test_a_configuration_brings_the_files_of_its_own_folder(home: Home) -> None:
     git(home.path / "proj", "init", "-q")
     without = home.cli("apply", "-y", "-f", "proj/part/run.yml")
     assert without.returncode != 0 and "Files          none; `dstack init`" in without.stderr
-    assert "The run had no files of this machine. `dstack init`" in without.stderr
+    assert "The run was sent without files. Run `dstack init`" in without.stderr
     assert home.cli("init", "proj").returncode == 0
     done = home.cli("apply", "-y", "-f", "proj/part/run.yml")
     assert (done.returncode, done.stdout) == (0, "main\n")

@@ -47,13 +47,13 @@ def test_a_server_in_the_background_is_shown_restarted_at_its_port_and_stopped_w
     assert f"Process      {first['pid']}, started in the background\n" in shown
     assert "Active runs  1\n" in shown
     restarted = home.cli("server", "restart")
-    assert restarted.stderr == f"The server has been restarted, and is at {first['url']}\n"
+    assert restarted.stderr == f"The server has restarted at {first['url']}\n"
     second = status(home)
     assert second["pid"] != first["pid"] and (second["url"], second["active_runs"]) == (first["url"], 1)
     stopped = home.cli("server", "stop")
     assert stopped.stderr == (
-        f"The server (process {second['pid']}) has ended; 1 job goes on without it\n"
-        "The next command that needs a server starts it again; one that follows a run does so at once\n"
+        f"The server (process {second['pid']}) has ended; 1 job continues without it\n"
+        "The next command that needs a server starts it again; a command that follows a run does so at once\n"
     )
     assert home.server_pid() is None
     assert home.processes_of_jobs() == job

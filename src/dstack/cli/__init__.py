@@ -1,1 +1,1 @@
-"""The `dstack` command: talking to people, arguments in, words out. What is to be done, `dstack.api` does."""
+"""The `dstack` command: reads arguments, calls `dstack.api`, and writes its messages and data."""

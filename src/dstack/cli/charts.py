@@ -5,26 +5,27 @@ from typing import TextIO
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 PLAIN = "_.,-=+*#"
-"""Where there may be no blocks: not a terminal, or one that does not speak UTF-8."""
+"""For files, and for terminals without UTF-8."""
 CARRIED_S = 60.0
-"""A value stands for this long where no other comes; after that nobody knows, and there is a blank."""
+"""A value holds for this long; a longer gap between values is blank."""
 
 Values = Sequence[tuple[float, float | None]]
-"""Times in seconds, ascending, and what was measured; None is unknown."""
+"""Times in seconds, ascending, and the values measured then; None is unknown."""
 
 
 def blocks_for(file: TextIO) -> str:
-    """What charts are drawn with there, from low to high."""
+    """Return the characters for charts in a file, from low to high."""
     is_utf8 = (file.encoding or "").lower().replace("-", "") == "utf8"
     return BLOCKS if is_utf8 and file.isatty() else PLAIN
 
 
 def chart(values: Values, width: int, top: float, blocks: str = BLOCKS) -> str:
-    """What was measured, over time from left to right: a column for each value, or for as much time each where there
-    are more than `width`; a column then is the mean.
+    """Return the values over time as one line, from left to right.
+
+    Each value has a column. More than `width` values share columns of equal time, and a column shows their mean.
 
     Args:
-        top: what fills a column; zero is the lowest block.
+        top: the value that fills a column; zero is the lowest block.
 
     Examples:
         >>> chart([(0, 0.0), (10, 50.0), (20, None), (30, 100.0)], width=10, top=100)

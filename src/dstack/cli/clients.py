@@ -1,4 +1,4 @@
-"""The client that a command speaks through."""
+"""The client and the runs that a command works with."""
 
 import argparse
 from collections.abc import Iterable
@@ -10,12 +10,12 @@ from dstack.kit.text import nearest
 
 
 def client_of(arguments: argparse.Namespace) -> Client:
-    """The client for the project that was asked for."""
+    """Return the client for the project that the arguments name, or for the default one."""
     return Client.from_config(project_name=getattr(arguments, "project", None))
 
 
 def get_runs(client: Client, names: Iterable[str]) -> tuple[list[Run], int]:
-    """Return the latest runs of those names, each once, and how many are missing; those are reported on the way."""
+    """Return the latest runs of those names, each once, and the number of missing ones, which are reported."""
     found: dict[str, Run] = {}
     missing = 0
     for name in names:
@@ -29,16 +29,16 @@ def get_runs(client: Client, names: Iterable[str]) -> tuple[list[Run], int]:
 
 
 def get_run(client: Client, name: str) -> Run:
-    """The latest run of that name.
+    """Return the latest run of that name.
 
     Raises:
-        ResourceNotExistsError: there is none.
+        ResourceNotExistsError: the project has no such run.
     """
     run = client.runs.get(name)
     if run is not None:
         return run
     said = f"There is no run `{name}` in the project `{client.project}`"
-    guess = nearest(name, (one.name for one in client.runs.list()))  # what `dstack ps` shows: few, however many ended
+    guess = nearest(name, (one.name for one in client.runs.list()))  # the active ones and the latest: few
     raise ResourceNotExistsError(
         f"{said}; did you mean `{guess}`?" if guess else said, hint="`dstack ps -a` shows all runs"
     )

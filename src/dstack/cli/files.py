@@ -1,4 +1,4 @@
-"""Which files go along with a run, and what the command line says of them."""
+"""The files that a run is sent with, and the command line's texts about them."""
 
 import argparse
 import re
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from dstack.api._files import Item
     from dstack.spec.configurations import RunConfiguration
 
-NONE = "none; `dstack init` lets runs use this folder's files"
+NONE = "none; run `dstack init` to send this folder's files"
 MISSING = re.compile(rb"no such file or directory|can't open file|cannot find module|no module named|not found", re.I)
-"""A program's words about a file that it lacks."""
+"""Messages of programs about a missing file."""
 READ_S = 5.0
-"""How much of a failed run's output is searched for them: what was printed last."""
+"""The last part of a failed run's output, which is searched for them."""
 READ_BYTES_MAX = 1 << 20
 
 
 def find_repo(
     client: "Client", configuration: "RunConfiguration", arguments: argparse.Namespace
 ) -> "LocalRepo | RemoteRepo | None":
-    """Return the files that go along: those that were asked for, or those of an initialized folder.
+    """Return the files to send: those that the arguments name, or those of an initialized folder.
 
-    That is this folder, or else the one of the configuration. None where the configuration names its own (`repos`).
+    That is this folder, or else the folder of the configuration. None where the configuration names its own (`repos`).
 
     Raises:
-        ConfigurationError: it is no folder, and no remote; or Git cannot read it.
+        ConfigurationError: the name is neither a folder nor a remote, or Git cannot read it.
     """
     from pathlib import Path
 
@@ -51,10 +51,10 @@ def find_repo(
 
 
 def plan_text(plan: "RunPlan") -> str:
-    """Return what goes along, how much, and from where.
+    """Return the files to send: their number, size and origin.
 
     Raises:
-        ConfigurationError: some of it cannot be sent.
+        ConfigurationError: a file cannot be sent.
     """
     from dstack.api._repo_collection import items_of
 
@@ -97,7 +97,7 @@ def _shown(folder: "Path") -> str:
 
 
 def missing_text(run: "Run") -> str | None:
-    """Return a hint where a run without files failed, and its last output is about a missing file."""
+    """Return a hint if a run without files failed and its last output is about a missing file."""
     if run.status is not RunStatus.FAILED or not run.exit_code or not run.view.finished_at or run.view.spec.get("repo"):
         return None
     last = b""
@@ -110,6 +110,6 @@ def missing_text(run: "Run") -> str | None:
     if MISSING.search(last) is None:
         return None
     return (
-        "The run had no files of this machine. `dstack init` in their folder lets runs use them; "
-        "`--repo DIR` sends a folder once"
+        "The run was sent without files. Run `dstack init` in a folder to send its files with each run, "
+        "or pass `--repo DIR` once"
     )

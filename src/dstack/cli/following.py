@@ -1,4 +1,4 @@
-"""Going along with a run: its status until it runs, then its log until it ends, and what Ctrl-C means meanwhile."""
+"""Following a run: its status until it runs, its log until it ends, and the meaning of Ctrl-C."""
 
 import math
 import sys
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from dstack.protocol.views import AttemptView, JobView, PullView
 
 WAITING = (JobStatus.SUBMITTED, JobStatus.PROVISIONING, JobStatus.PULLING)
-"""Before an attempt begins."""
+"""The statuses before an attempt begins."""
 EDITORS = {"vscode": "VS Code", "cursor": "Cursor", "windsurf": "Windsurf"}
 WAY_IN_DELAY_S = 0.5
-"""How long a job runs before a way into it is opened that nobody forwards a port through."""
+"""The time that a job without ports runs before the command attaches to it."""
 WAY_IN_END_S = 5.0
-"""How long to wait for one that is being opened; what it has opened by then is closed when the program ends."""
+"""The longest wait for a pending attach; the end of the program closes its connections."""
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
 
@@ -57,12 +57,12 @@ class Which:
         return next((one for one in known if one.attempt == number), None)
 
     def is_running(self, number: int) -> bool:
-        """Return whether just this attempt runs."""
+        """Return whether this attempt runs."""
         latest = self.latest
         return latest is not None and latest.attempt == number and latest.status is JobStatus.RUNNING
 
     def has_begun(self, number: int) -> bool:
-        """Return whether an attempt may have printed something, or is over."""
+        """Return whether an attempt may have printed something, or has ended."""
         latest = self.latest
         if latest is None or latest.attempt < number:
             return False
@@ -82,11 +82,11 @@ def go_along(
 
     Args:
         which: the job.
-        shows_log: whether to show the log; else only the lines.
-        says_running: whether a line before the log reports that the attempt runs: its job may be silent.
-        enter: opens the way into the job, as soon as an attempt of it runs.
-        since: leave out what was printed before.
-        diagnose: the agent's own log about the job instead.
+        shows_log: whether to show the log, not only the lines.
+        says_running: whether to write a line that an attempt runs, since its job may be silent.
+        enter: attaches to the job, once an attempt of it runs.
+        since: leave out output printed before.
+        diagnose: show the agent's own log about the job instead.
 
     Returns:
         The number of the last attempt.
@@ -110,7 +110,7 @@ def go_along(
 
 
 def _first_attempt(which: Which, since: datetime | None, *, shows_log: bool) -> int:
-    """Return the number of the first attempt that was not over by then; of the latest one where no log is shown."""
+    """Return the number of the first attempt that ended after `since`; of the latest one if no log is shown."""
     latest = which.latest
     if not shows_log:
         return latest.attempt if latest else 1
@@ -119,21 +119,21 @@ def _first_attempt(which: Which, since: datetime | None, *, shows_log: bool) -> 
 
 
 def _may_have_printed(attempt: "JobView | AttemptView | None") -> bool:
-    """Return whether an attempt has, or may have, a log; many in a row may have failed without a machine."""
+    """Return whether an attempt may have a log; attempts without a machine have none."""
     if attempt is None:
         return False
     return not attempt.status.is_finished() or attempt.started_at is not None or attempt.exit_code is not None
 
 
 def wait_until_begun(which: Which, number: int = 1) -> None:
-    """Show what an attempt waits for, until it has begun, or the run has ended."""
+    """Show the reason why an attempt waits, until it has begun or the run has ended."""
     told = -1
     with words.StatusLine() as line:
         for now in which.run.changes():
             if which.has_begun(number) or now.status.is_finished():
                 return
             if (pull := _pull_of(now)) is None:
-                is_told = number > 1 and now.status is RunStatus.PENDING  # by the line for the attempt before
+                is_told = number > 1 and now.status is RunStatus.PENDING  # in the line about the attempt before
                 line.set(_waiting_text(now, number), is_lasting=not is_told)
             else:
                 tenths = int(10 * pull.got_bytes / (pull.size_bytes or math.inf))
@@ -148,7 +148,7 @@ def _waiting_text(run: "Run", number: int) -> str:
 
 
 def _has_next(which: Which, number: int) -> bool:
-    """Wait until another attempt follows this one, and write a line about how it ended; False where the run ends."""
+    """Wait for the next attempt, and write how this one ended; return False if the run ends instead."""
     for now in which.run.changes():
         latest = which.latest
         if (latest is not None and latest.attempt > number) or now.status is RunStatus.PENDING:
@@ -158,7 +158,7 @@ def _has_next(which: Which, number: int) -> bool:
 
 
 def attempt_text(which: Which, number: int) -> str:
-    """Return how an attempt ended, and when the next one starts where that is known."""
+    """Return how an attempt ended, and when the next one starts if known."""
     run, tried = which.run, which.attempt(number)
     if tried is None:
         return f"{run.name}: attempt {number} ended"
@@ -170,7 +170,7 @@ def attempt_text(which: Which, number: int) -> str:
 
 
 def _pull_of(run: "Run") -> "PullView | None":
-    """How far the run's images are: of several machines, the one that has most to get yet."""
+    """Return the progress of the run's slowest image pull."""
     pulls = [job.pull for job in run.view.jobs if job.pull is not None]
     return max(pulls, key=lambda pull: (pull.size_bytes or 0) - pull.got_bytes, default=None)
 
@@ -188,16 +188,17 @@ def pull_text(pull: "PullView", *, with_bar: bool) -> str:
 def attach(
     run: "Run", *, bind_address: str | None = None, ports: list[str] | None = None, replica: int = 0, job: int = 0
 ) -> None:
-    """Open the way in; tell where the ports are, and how an editor comes in."""
+    """Attach to the run; show the local ports and the link for the editor."""
     run.attach(bind_address=bind_address, ports_overrides=ports, replica_num=replica, job_num=job)
     for container_port, local_port in (run.ports or {}).items():
-        words.say(f"Port {container_port} of `{run.name}` is at {authority(bind_address or 'localhost', local_port)}")
+        address = authority(bind_address or "localhost", local_port)
+        words.say(f"Port {container_port} of `{run.name}` is forwarded to {address}")
     if (link := run.editor_url) is not None:
-        words.say(f"{EDITORS[link.partition(':')[0]]} opens it here: {link}")
+        words.say(f"{EDITORS[link.partition(':')[0]]}: open {link}")
 
 
 def follow(run: "Run", *, shows_log: bool = True) -> int:
-    """Go along with a run until it ends; returns the exit code for the command."""
+    """Follow a run until it ends; return the exit code for the command."""
     way_in = _WayIn(run)
     try:
         go_along(Which(run), shows_log=shows_log, enter=way_in.open)
@@ -213,14 +214,14 @@ def follow(run: "Run", *, shows_log: bool = True) -> int:
 
 
 class _WayIn:
-    """The way into a run that was just submitted. Without ports it opens later: a short job is over before."""
+    """The way into a run that was just submitted. Without ports it opens later: a short job ends before."""
 
     def __init__(self, run: "Run") -> None:
         self._run = run
         self._later: threading.Timer | None = None
 
     def open(self) -> None:
-        """Open it now where a port or an editor needs it, else beside the log."""
+        """Open it now if a port or an editor needs it, else beside the log."""
         self.close()
         if self._run.ssh_host is not None:
             return
@@ -240,14 +241,14 @@ class _WayIn:
 
 
 def _enter(run: "Run") -> None:
-    """Open the way into a run that was just submitted; a failure is a warning, since the run goes on without it."""
+    """Attach to a run that was just submitted; a failure is only a warning, since the run continues."""
     from dstack.api import _ssh_config
 
     try:
         attach(run)
         if run.editor_url is not None and run.ssh_host is not None:
             way_in = _ssh_config.command(run.ssh_host)
-            words.say(f"`{way_in}` leads into it; later on, `dstack attach {run.name}` comes back to it")
+            words.say(f"Open a shell in it with `{way_in}`; attach again later with `dstack attach {run.name}`")
     except ClientError as error:
         words.say_error(error, label="warning")
 
@@ -259,7 +260,7 @@ def wait_until_ended(run: "Run") -> None:
 
 
 def ended(run: "Run") -> int:
-    """Say how the run ended; returns its exit code."""
+    """Write how the run ended; return its exit code."""
     code = run.exit_code
     if run.status is RunStatus.DONE:
         words.say(f"{run.name}: done")
@@ -274,12 +275,14 @@ def _interrupted(run: "Run") -> int:
     words.say("")
     try:
         if not sys.stdin.isatty() or words.confirmed(
-            f"Stop the run `{run.name}` before leaving (Ctrl-C again leaves it running)?"
+            f"Stop the run `{run.name}` before exiting (Ctrl-C again leaves it running)?"
         ):
             run.stop()
             words.say(f"{run.name}: stopping")
             return EXIT_INTERRUPTED
     except KeyboardInterrupt:
         words.say("")
-    words.say(f"The run goes on. `dstack attach --logs {run.name}` comes back to it, `dstack stop {run.name}` ends it")
+    words.say(
+        f"The run continues. Attach again with `dstack attach --logs {run.name}`; stop it with `dstack stop {run.name}`"
+    )
     return EXIT_INTERRUPTED

@@ -1,4 +1,4 @@
-"""The entry of the `dstack` command: finds the command's module, runs it, turns errors into words and exit codes."""
+"""The entry point of `dstack`: runs a command's module, and turns errors into messages and exit codes."""
 
 import argparse
 import gc
@@ -21,13 +21,13 @@ COMMANDS = (
 )
 
 PLANNED = {
-    "fleet": "`dstack pool` shows the machines there are",
+    "fleet": "`dstack pool` shows all machines",
     "gateway": "`dstack attach RUN` forwards the port of a service to this machine",
     "volume": "`volumes` of a configuration may name folders of the machine",
     "login": "`dstack project add` adds a server with a token",
     "completion": "`dstack --help` shows all commands",
 }
-"""Commands that later versions have, and what to use until then."""
+"""Commands of later versions, and their replacements until then."""
 OBJECTS_BETWEEN_COLLECTIONS = 200_000
 """Many more than Python's own: imports make a hundred thousand objects, and none of them is garbage."""
 
@@ -37,7 +37,7 @@ EXIT_BROKEN_PIPE = 141
 
 
 class Command(Protocol):
-    """What a command's module has."""
+    """The contents of a command's module."""
 
     HELP: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
@@ -45,7 +45,7 @@ class Command(Protocol):
 
 
 class _One(argparse.ArgumentParser):
-    """The arguments of one command; an unknown one is answered with its own usage and the nearest option."""
+    """The arguments of one command; an error shows its own usage and the nearest option."""
 
     def error(self, message: str) -> NoReturn:
         """Write the usage and the error, and exit with 2."""
@@ -62,7 +62,7 @@ class _One(argparse.ArgumentParser):
 
     def _about(self, word: str) -> str:
         if not word.startswith("-"):
-            return f"there is one word too many: `{word}`"
+            return f"unexpected argument `{word}`"
         options = [option for action in self._actions for option in action.option_strings]
         guess = nearest(word, (option for option in options if option.startswith("--")))
         advice = f"; did you mean `{guess}`?" if guess else "."
@@ -70,7 +70,7 @@ class _One(argparse.ArgumentParser):
 
 
 class _Root(_One):
-    """A word that is no command is answered with the nearest one, and not with all of them."""
+    """The commands; an error about an unknown one names the nearest, not all of them."""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         planned = next((word for word in (value, value.removesuffix("s")) if word in PLANNED), None)
@@ -83,24 +83,24 @@ class _Root(_One):
 
 
 def program() -> int:
-    """Run `main` as a process of its own, which begins and ends quickly. Returns the exit code."""
+    """Run `main` as a process of its own, which starts and ends quickly; return the exit code."""
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else it reads about every package that is installed
     code = main()
     if threading.active_count() == 1:
-        # Nothing is left to do, and the kernel frees at once what the interpreter would take apart piece by piece.
+        # The kernel frees all memory at once; the interpreter would free it object by object.
         for stream in filter(None, (sys.stdout, sys.stderr)):
-            with suppress(OSError):  # what could not be written has been reported
+            with suppress(OSError):  # a failure to write has been reported
                 stream.flush()
         os._exit(code)
     return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command, or show what commands there are; returns the exit code.
+    """Run one command, or show all commands; return the exit code.
 
     Args:
-        argv: the arguments; those of the process without it.
+        argv: the arguments; by default those of the process.
     """
     process.prepare_streams()
     try:
@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         process.drop(sys.stdout)
         return EXIT_BROKEN_PIPE
-    except Exception as error:  # the boundary: people get a sentence, not a traceback
+    except Exception as error:  # the boundary: users get a sentence, not a traceback
         if os.environ.get("DSTACK_DEBUG"):
             raise
         words.say_error(_in_words(error))
@@ -127,9 +127,11 @@ def _run(given: Sequence[str]) -> int:
 
 
 def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """The commands that are named in `argv`, or all where none is, and their arguments."""
+    """Return the parser of the commands named in `argv`, or of all commands."""
     common = _One(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("--project", metavar="NAME", help="the project (default: that of the configuration)")
+    common.add_argument(
+        "--project", metavar="NAME", help="the project (default: the one set in `~/.dstack/config.yml`)"
+    )
     root = _Root(prog="dstack", description="Run AI workloads anywhere.", parents=[common])
     root.add_argument("--version", action="version", version=f"dstack {__version__}")
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_One)

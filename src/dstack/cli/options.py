@@ -1,4 +1,4 @@
-"""What several commands take: which configuration, what to change in it, and which files go along."""
+"""Options of several commands: the configuration, changes to it, and the files to send."""
 
 import argparse
 from collections.abc import Mapping
@@ -18,25 +18,27 @@ OVERRIDES = (
 
 PORT_MAX = 65_535
 NAMED_MAX = 5
-"""How many configurations a hint names at most."""
+"""The most configurations that a hint names."""
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """What to change in the configuration."""
-    change = parser.add_argument_group("what to change in the configuration")
-    change.add_argument("-e", "--env", action="append", default=[], metavar="K=V", help="a variable; may be repeated")
+    """Add the options that change the configuration."""
+    change = parser.add_argument_group("changes to the configuration")
+    change.add_argument(
+        "-e", "--env", action="append", default=[], metavar="K=V", help="an environment variable; may be repeated"
+    )
     add_requirements(change)
     change.add_argument("--max-duration", metavar="TIME", help="such as `2h`, or `off`")
-    change.add_argument("--working-dir", metavar="DIR", help="where in the files the commands start")
+    change.add_argument("--working-dir", metavar="DIR", help="the folder in which the commands start")
     change.add_argument("--priority", type=int, metavar="N", help="0 to 100")
     retry = change.add_mutually_exclusive_group()
-    retry.add_argument("--retry", action="store_true", default=None, help="submit it again when it fails")
-    retry.add_argument("--no-retry", action="store_false", dest="retry", help="do not submit it again")
-    change.add_argument("--profile", metavar="NAME", help="the profile to take what is not said from")
+    retry.add_argument("--retry", action="store_true", default=None, help="retry the run when it fails")
+    retry.add_argument("--no-retry", action="store_false", dest="retry", help="do not retry the run")
+    change.add_argument("--profile", metavar="NAME", help="the profile for settings that the configuration lacks")
 
 
 def add_requirements(change: "argparse._ArgumentGroup | argparse.ArgumentParser") -> None:
-    """What machine is needed."""
+    """Add the options that set requirements for machines."""
     change.add_argument("--cpu", metavar="RANGE", help="such as `4` or `2..8`")
     change.add_argument("--memory", metavar="RANGE", help="such as `16GB` or `16GB..`")
     change.add_argument("--gpu", metavar="SPEC", help="such as `A100:40GB:2`")
@@ -49,48 +51,52 @@ def add_requirements(change: "argparse._ArgumentGroup | argparse.ArgumentParser"
     change.add_argument("--fleet", action="append", dest="fleets", metavar="NAME", help="may be repeated")
     spot = change.add_mutually_exclusive_group()
     spot.add_argument("--spot", action="store_const", dest="spot_policy", const="spot", help="spot instances only")
-    spot.add_argument("--on-demand", action="store_const", dest="spot_policy", const="on-demand", help="no spot ones")
-    spot.add_argument("--spot-auto", action="store_const", dest="spot_policy", const="auto", help="both")
-    change.add_argument("--max-price", type=float, metavar="DOLLARS", help="the highest price an hour")
-    change.add_argument(
-        "-R", "--reuse", action="store_const", dest="creation_policy", const="reuse", help="make no new instance"
+    spot.add_argument(
+        "--on-demand", action="store_const", dest="spot_policy", const="on-demand", help="on-demand instances only"
     )
-    change.add_argument("--idle-duration", metavar="TIME", help="how long a new instance may stand idle")
+    spot.add_argument(
+        "--spot-auto", action="store_const", dest="spot_policy", const="auto", help="spot or on-demand instances"
+    )
+    change.add_argument("--max-price", type=float, metavar="DOLLARS", help="the maximum price per hour")
+    change.add_argument(
+        "-R", "--reuse", action="store_const", dest="creation_policy", const="reuse", help="use existing instances only"
+    )
+    change.add_argument("--idle-duration", metavar="TIME", help="how long a new instance may be idle")
 
 
 def port(text: str) -> int:
-    """Return the port that an argument names; 0 stands for any free one."""
+    """Return the port that an argument names; 0 means any free port."""
     if not (text.isascii() and text.isdigit() and int(text) <= PORT_MAX):
         raise argparse.ArgumentTypeError(f"expected a port from 0 to {PORT_MAX}, found `{text}`")
     return int(text)
 
 
 def add_job(parser: argparse.ArgumentParser) -> None:
-    """Which of a run's jobs."""
-    parser.add_argument("--replica", type=int, default=0, metavar="N", help="which replica (default: 0)")
-    parser.add_argument("--job", type=int, default=0, metavar="N", help="which job of it (default: 0)")
+    """Add the options that choose one of a run's jobs."""
+    parser.add_argument("--replica", type=int, default=0, metavar="N", help="the replica (default: 0)")
+    parser.add_argument("--job", type=int, default=0, metavar="N", help="the job of the replica (default: 0)")
 
 
 def add_repo(parser: argparse.ArgumentParser) -> None:
-    """Which files go along."""
-    files = parser.add_argument_group("which files go along")
+    """Add the options that choose the files to send."""
+    files = parser.add_argument_group("files to send")
     which = files.add_mutually_exclusive_group()
     which.add_argument(
         "--repo", metavar="DIR|URL", help="a folder or a Git remote (default: this folder, after `dstack init`)"
     )
-    which.add_argument("--no-repo", action="store_true", help="none")
-    files.add_argument("--local", action="store_true", help="the folder as it is, also where it has a remote")
+    which.add_argument("--no-repo", action="store_true", help="send no files")
+    files.add_argument("--local", action="store_true", help="send the folder as it is, even if it has a Git remote")
     files.add_argument(
-        "--branch", metavar="NAME", help="or tag, of a remote that is given by its URL (default: its HEAD)"
+        "--branch", metavar="NAME", help="the branch or tag of a remote given by URL (default: its HEAD)"
     )
-    files.add_argument("--hash", metavar="COMMIT", help="of a remote that is given by its URL")
+    files.add_argument("--hash", metavar="COMMIT", help="the commit of a remote given by URL")
 
 
 def changed(configuration: "RunConfiguration", arguments: argparse.Namespace) -> "RunConfiguration":
-    """The configuration with what the command line says in its place.
+    """Return the configuration with the changes of the command line.
 
     Raises:
-        ConfigurationError: what it says does not fit.
+        ConfigurationError: a change is not valid.
     """
     from dstack.spec.parse import configuration_of, to_mapping
     from dstack.spec.spellings import over
@@ -111,10 +117,10 @@ def changed(configuration: "RunConfiguration", arguments: argparse.Namespace) ->
 
 
 def check_here(configuration: "RunConfiguration", name: str | None) -> None:
-    """Refuse what no server need be asked about.
+    """Check the name and the variables, which needs no server.
 
     Raises:
-        ConfigurationError: the name is none, or a variable to pass on is not there.
+        ConfigurationError: the name is not valid, or a variable to pass on is missing.
     """
     import os
 
@@ -131,10 +137,10 @@ def _variables(given: list[str]) -> Mapping[str, str | None]:
 
 
 def read_run(file: str) -> "RunConfiguration":
-    """The run's configuration in a file (`-` is stdin); old spellings in it are told on the way.
+    """Return the run's configuration in a file (`-` is stdin), and write warnings about old spellings.
 
     Raises:
-        ConfigurationError: there is no such file, it has mistakes, or is no run.
+        ConfigurationError: the file is missing, has mistakes, or does not configure a run.
     """
     import warnings
 
@@ -146,20 +152,20 @@ def read_run(file: str) -> "RunConfiguration":
     written = read_configuration(text_of(file), "stdin" if file == "-" else file)
     for note in written.notes:
         words.say_warning(note)
-        warnings.simplefilter("ignore", DeprecationWarning)  # the Python API would tell it again, without the place
+        warnings.simplefilter("ignore", DeprecationWarning)  # the Python API would repeat it without the place
     if isinstance(written.configuration, RunFields):
         return written.configuration
     raise ConfigurationError(
-        f"`{file}` is a {written.configuration.type}, which this version of dstack cannot make yet",
-        hint="It can run tasks, services and dev environments",
+        f"`{file}` is a {written.configuration.type}, which this version of dstack does not support yet",
+        hint="This version runs tasks, services and dev environments",
     )
 
 
 def text_of(file: str) -> str:
-    """What is in a file; `-` is stdin.
+    """Return the text of a file; `-` is stdin.
 
     Raises:
-        ConfigurationError: it cannot be read.
+        ConfigurationError: the file cannot be read.
     """
     import sys
     from pathlib import Path
@@ -177,7 +183,7 @@ def text_of(file: str) -> str:
 
 
 def _advice(folder: "Path") -> str:
-    """What to name instead of a configuration that is not there."""
+    """Return a hint for a configuration that is missing."""
     from dstack.kit.text import listed
 
     found = sorted(str(path) for path in folder.glob("*.dstack.yml"))[:NAMED_MAX]
@@ -186,10 +192,10 @@ def _advice(folder: "Path") -> str:
 
 
 def find_profile(name: str | None) -> "Profile | None":
-    """The profile of that name, or the default one: of this folder, or else of this user.
+    """Return the profile of that name, or the default one: of this folder, or else of this user.
 
     Raises:
-        ConfigurationError: a file of profiles has mistakes, or none has a profile of that name.
+        ConfigurationError: a file of profiles has mistakes, or no file has that profile.
     """
     from pathlib import Path
 
@@ -212,16 +218,16 @@ def find_profile(name: str | None) -> "Profile | None":
     raise ConfigurationError(
         f"There is no profile `{name}`" + (f"; did you mean `{guess}`?" if guess else f"; known are {listed(known)}")
         if known
-        else f"There is no profile `{name}`, and no file with profiles",
-        hint="Profiles are in `.dstack/profiles.yml` or `~/.dstack/profiles.yml`",
+        else f"There is no profile `{name}`: no file has profiles",
+        hint="Add it to `.dstack/profiles.yml` or `~/.dstack/profiles.yml`",
     )
 
 
 def find_remote(where: str | None, branch: str | None, commit: str | None) -> "RemoteRepo | None":
-    """The remote of a URL; None where it is no URL but a folder, or nothing.
+    """Return the remote of a URL; None for a folder, or for nothing.
 
     Raises:
-        ConfigurationError: the URL is of no remote, or a branch or commit is named and no URL.
+        ConfigurationError: the URL is not a Git remote, or a branch or commit has no URL.
     """
     from dstack.api import RemoteRepo
     from dstack.errors import ConfigurationError
@@ -236,7 +242,7 @@ def find_remote(where: str | None, branch: str | None, commit: str | None) -> "R
         return RemoteRepo.from_url(where, branch, commit)
     if branch is not None or commit is not None:
         raise ConfigurationError(
-            "`--branch` and `--hash` are for a remote that is given by its URL",
-            hint="Name the URL instead of a folder, or check out in the folder what is wanted",
+            "`--branch` and `--hash` need a remote given by URL",
+            hint="Pass a URL to `--repo`, or check out the commit in the folder",
         )
     return None

@@ -18,7 +18,7 @@ ENDING = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGHUP", "SIGBREAK"
 
 
 def prepare_streams() -> None:
-    """Have all three streams, also where the starter has closed one; read stdin as UTF-8, as files are.
+    """Open all three streams, also those that the parent closed; read stdin as UTF-8, like files.
 
     A character that the terminal's encoding lacks is shown as its number.
     """
@@ -35,9 +35,9 @@ def prepare_streams() -> None:
 
 @contextmanager
 def ended_in_good_order() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP end the command as an exception would, so that what it has opened is closed.
+    """Let SIGTERM and SIGHUP end the command like an exception, so that it closes its files and tunnels.
 
-    Whoever ignores one, such as `nohup`, goes on ignoring it. Further signals do not interrupt the clean-up.
+    An ignored signal, such as under `nohup`, stays ignored. Further signals do not interrupt the clean-up.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -61,9 +61,9 @@ def ended_in_good_order() -> Iterator[None]:
 
 
 def end_by_signals() -> None:
-    """Have SIGTERM and SIGHUP end the process by themselves again: a server closes what it has, and ends by them.
+    """Restore the default of SIGTERM and SIGHUP: a server cleans up, and then the signal ends it.
 
-    Supervisors such as systemd take that for a clean end, and an exit code of 143 for a failure.
+    Supervisors such as systemd treat that as a clean end, and an exit code of 143 as a failure.
     """
     if threading.current_thread() is threading.main_thread():
         for number in ENDING:
@@ -76,8 +76,8 @@ def output() -> Iterator[None]:
     """Write to stdout inside the `with`.
 
     Raises:
-        ClientError: the system does not take it; says why.
-        BrokenPipeError: its reader has left.
+        ClientError: the system refuses to write; the message has the cause.
+        BrokenPipeError: the reader has closed stdout.
     """
     try:
         yield
@@ -90,12 +90,12 @@ def output() -> Iterator[None]:
         if systems.has_reader_left(error):
             raise BrokenPipeError from error
         raise ClientError(
-            f"The output cannot be written: {error.strerror}", hint="Send it to another file, or make room"
+            f"The output cannot be written: {error.strerror}", hint="Free disk space, or write to another file"
         ) from error
 
 
 def drop(stream: TextIO) -> None:
-    """Drop what is still buffered and what follows: it must not fail again, nor at exit."""
+    """Drop the buffered and all later output, which must not fail again, nor at exit."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -103,14 +103,12 @@ def drop(stream: TextIO) -> None:
 
 
 def refusal_of(error: OSError) -> DstackError:
-    """Return what the system refused, in words."""
+    """Return the system's refusal as an error for users."""
     try:
         os.getcwd()
     except OSError:
-        return ConfigurationError(
-            "The folder in which this command was started does not exist any more", hint="Change into another folder"
-        )
+        return ConfigurationError("The current folder no longer exists", hint="Change into another folder")
     why = error.strerror or str(error) or type(error).__name__
     if error.filename is None:
-        return ClientError(f"The system refuses what this command needs: {why}")
+        return ClientError(f"The system refused an operation of this command: {why}")
     return ClientError(f"`{os.fsdecode(error.filename)}` cannot be used: {why}")

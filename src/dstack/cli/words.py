@@ -1,4 +1,4 @@
-"""What the command says: messages to stderr, data to stdout, and how tables, ages and prices are written."""
+"""The command's output: messages on stderr, data on stdout; the format of tables, ages and prices."""
 
 import os
 import re
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from dstack.cli.process import drop, output
 from dstack.errors import ConfigurationError, DstackError
 from dstack.kit import terminals
+from dstack.kit.clock import SystemClock
 from dstack.protocol.statuses import JobStatus, RunStatus, cause_text
 
 if TYPE_CHECKING:
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
 
 RED, GREEN, YELLOW, BLUE, BOLD = "31", "32", "33", "36", "1"
 COLUMNS = 80
-"""How wide a terminal is that does not report its width."""
+"""The width of a terminal that does not report it."""
 CELL_MIN = 12
-"""The characters that a cell keeps at least when its column is made narrower."""
+"""The least width of a column that is made narrower."""
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
-"""What sets a colour, and takes no room."""
+"""A sequence that sets a colour and takes no column."""
+UTC_TIME = re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\b")
+"""A moment in a text of the server, as `kit.clock.utc_text` writes it."""
 INDENT = "    "
-"""Before a table's last cell where it has lines of its own."""
+"""The indentation of a table's last cell on lines of its own."""
 STATUS_COLORS = {
     **dict.fromkeys(("running", "done", "busy", "idle", "claimed"), GREEN),
     **dict.fromkeys(("failed", "aborted", "orphan", "duplicate", "missing"), RED),
@@ -36,18 +39,18 @@ STATUS_COLORS = {
 
 
 def has_color(file: TextIO) -> bool:
-    """Whether colours make sense there: a terminal, and the user has not said otherwise."""
+    """Whether a file shows colours: a terminal, and the user has not disabled them."""
     return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def colored(text: str, color: str, file: TextIO) -> str:
-    """The text in a colour, or as it is where colours make no sense."""
+    """Return the text in a colour, or unchanged for a file without colours."""
     return f"\x1b[{color}m{text}\x1b[0m" if has_color(file) else text
 
 
 def say(text: str) -> None:
-    """Write a message for people to stderr, broken between words on a terminal; a failure to write is ignored."""
-    _to_stderr(f"{wrapped(text, sys.stderr)}\n")
+    """Write a message to stderr, wrapped on a terminal; a failure to write is ignored."""
+    _to_stderr(f"{wrapped(with_local_times(text), sys.stderr)}\n")
 
 
 def _to_stderr(text: str) -> None:
@@ -59,19 +62,19 @@ def _to_stderr(text: str) -> None:
 
 
 def say_error(error: DstackError, label: str = "error") -> None:
-    """Write to stderr what went wrong and what to do next."""
+    """Write an error and its hint to stderr."""
     _say_labelled(label, error.message, RED)
     if error.hint:
         _say_labelled("hint", error.hint, BOLD)
 
 
 def say_warning(text: str) -> None:
-    """Write to stderr what works, and should be done otherwise."""
+    """Write a warning to stderr."""
     _say_labelled("warning", text, YELLOW)
 
 
 def _say_labelled(label: str, text: str, color: str) -> None:
-    shown = wrapped(f"{label}: {text}", sys.stderr)
+    shown = wrapped(f"{label}: {with_local_times(text)}", sys.stderr)
     _to_stderr(f"{colored(label, color, sys.stderr)}{shown.removeprefix(label)}\n")
 
 
@@ -80,8 +83,8 @@ def wrapped(text: str, file: TextIO, indent: str = "") -> str:
 
     Args:
         text: one line or more.
-        file: where it is to be shown.
-        indent: what each line after a break begins with.
+        file: the file to show it in.
+        indent: the beginning of each line after a break.
     """
     if not file.isatty():
         return text
@@ -115,24 +118,24 @@ def lines_within(text: str, columns: int, indent: str = "") -> list[str]:
 
 
 def bar(done: float, whole: float, width: int = 24) -> str:
-    """A bar that fills up, and how much of it: `[######------] 50 %`."""
+    """Return a bar with its percentage: `[######------] 50 %`."""
     share = 1.0 if whole <= 0 else min(done / whole, 1.0)
     filled = round(share * width)
     return f"[{'#' * filled}{'-' * (width - filled)}] {share:4.0%}"
 
 
 def asked_secret(question: str) -> str:
-    """What is typed without being shown, or stdin where that is no terminal.
+    """Return a secret typed without echo, or all of stdin if it is not a terminal.
 
     Raises:
-        ConfigurationError: it is no text. What it is is not shown.
+        ConfigurationError: stdin is not UTF-8 text; its bytes are not shown.
     """
     if not sys.stdin.isatty():
         try:
             return sys.stdin.read().removesuffix("\n")
         except UnicodeDecodeError:
             raise ConfigurationError(
-                "What stdin has is not UTF-8 text", hint="Make a text of other bytes first, such as with `base64`"
+                "The input on stdin is not UTF-8 text", hint="Encode binary data first, such as with `base64`"
             ) from None
     from getpass import getpass
 
@@ -140,14 +143,14 @@ def asked_secret(question: str) -> str:
 
 
 def show(text: str) -> None:
-    """Data, to stdout."""
+    """Write data to stdout."""
     with output():
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
 
 
 def show_bytes(chunks: Iterable[bytes]) -> None:
-    """Write what a job prints to stdout, byte for byte and as it comes.
+    """Write a job's output to stdout, byte for byte and without delay.
 
     On a terminal, the next line of dstack's own begins a line.
     """
@@ -165,14 +168,14 @@ def show_bytes(chunks: Iterable[bytes]) -> None:
 
 
 def show_json(views: "Sequence[BaseModel]") -> None:
-    """A list of objects as JSON, to stdout."""
+    """Write a list of objects as JSON to stdout."""
     import json  # seldom needed, and commands start often
 
     show(json.dumps([view.model_dump(mode="json") for view in views], indent=2))
 
 
 def cut(text: str, width: int) -> str:
-    """The text where it fits, or its beginning and `…`."""
+    """Return the text if it fits, or its beginning and `…`."""
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
@@ -184,12 +187,12 @@ def table(
     Args:
         headers: the first line.
         rows: the others.
-        file: where it is to be shown; stdout without it.
-        is_fitted: whether lines end where a terminal does. Columns between the first and the last are cut to fit or
-            left out; a last cell that is too long has lines of its own below its row.
+        file: the file to show it in; stdout by default.
+        is_fitted: whether lines fit a terminal. Columns between the first and the last are cut to fit or left out.
+            A last cell that is too long has lines of its own below its row.
     """
     file = file or sys.stdout
-    lines = [tuple(headers), *(tuple(row) for row in rows)]
+    lines = [tuple(headers), *(tuple(map(with_local_times, row)) for row in rows)]
     *widths, last = [max(len(line[column]) for line in lines) for column in range(len(headers))]
     columns = columns_of(file) if is_fitted and file.isatty() else sys.maxsize
     if sum(widths) + 2 * len(widths) + last > columns:
@@ -245,12 +248,12 @@ def _fitting(widths: Sequence[int], columns: int) -> list[int]:
 
 
 def price(dollars_an_hour: float) -> str:
-    """Such as `$0.35`."""
+    """Return a price such as `$0.35`."""
     return f"${dollars_an_hour:.4f}".rstrip("0").rstrip(".")
 
 
 def age(then: datetime, now: datetime) -> str:
-    """How long ago, such as `3 mins ago`."""
+    """Return the time since then, such as `3 mins ago`."""
     seconds = max((now - then) / timedelta(seconds=1), 0.0)
     for unit, size_s in (("day", 86400), ("hour", 3600), ("min", 60), ("sec", 1)):
         count = int(seconds // size_s)
@@ -260,20 +263,32 @@ def age(then: datetime, now: datetime) -> str:
 
 
 def clock(then: datetime, now: datetime) -> str:
-    """Return a time as this machine's clock shows it, with its date where that is another day."""
+    """Return a time in the local time zone, with its date if that is another day."""
     here = then.astimezone()
     return f"{here:%H:%M:%S}" if here.date() == now.astimezone().date() else f"{here:%Y-%m-%d %H:%M}"
 
 
+def with_local_times(text: str, now: datetime | None = None) -> str:
+    """Return a text with its moments in UTC as this machine's clock shows them."""
+
+    def local(found: re.Match[str]) -> str:
+        try:
+            return clock(datetime.strptime(f"{found[0]}+0000", "%Y-%m-%d %H:%M:%S UTC%z"), now or SystemClock().now())
+        except ValueError:
+            return found[0]
+
+    return UTC_TIME.sub(local, text)
+
+
 def why(status: RunStatus | JobStatus, reason: str | None, detail: str) -> str:
-    """Why a run is as it is: what it waits for, or how it came to its end; nothing where all went well."""
+    """Return the reason why a run waits or ended; nothing for a success."""
     if status == RunStatus.DONE.value:
         return ""
     return cause_text(reason, detail)
 
 
 def offers_table(offers: "Sequence[OfferView]", total: int, max_price: float | None, file: TextIO) -> str:
-    """Return the best offers, as they are shown in a file, and how many more there are."""
+    """Return a table of the best offers for a file, and their total number."""
     headers = ("#", "BACKEND", "REGION", "INSTANCE", "RESOURCES", "SPOT", "PRICE", "STATE")
     rows = [
         (
@@ -288,7 +303,7 @@ def offers_table(offers: "Sequence[OfferView]", total: int, max_price: float | N
         )
         for number, offer in enumerate(offers, start=1)
     ]
-    most = f", the dearest at {price(max_price)} an hour" if max_price is not None and total > 1 else ""
+    most = f", up to {price(max_price)} per hour" if max_price is not None and total > 1 else ""
     shown = f"Shown {len(offers)} of {total} {'offer' if total == 1 else 'offers'}{most}"
     columns = len(headers) if any(row[-1] for row in rows) else len(headers) - 1
     text = table(headers[:columns], (row[:columns] for row in rows), file=file, is_fitted=True)
@@ -296,13 +311,13 @@ def offers_table(offers: "Sequence[OfferView]", total: int, max_price: float | N
 
 
 def confirmed(question: str) -> bool:
-    """Ask on the terminal.
+    """Ask a question on the terminal; return whether the answer is yes.
 
     Raises:
         ConfigurationError: there is no terminal to ask on.
     """
     if not sys.stdin.isatty():
-        raise ConfigurationError(f"There is no terminal to ask: {question}", hint="Pass `-y` to answer yes beforehand")
+        raise ConfigurationError(f"There is no terminal to ask on: {question}", hint="Pass `-y` to answer yes")
     while True:
         _to_stderr(f"{question} [y/n]: ")
         answer = sys.stdin.readline()
@@ -313,12 +328,12 @@ def confirmed(question: str) -> bool:
 
 
 class StatusLine:
-    """One line that is written over on a terminal and gone at the end; elsewhere a line for each change."""
+    """One line that changes on a terminal and disappears at the end; in a file, a line for each change."""
 
     def __init__(self) -> None:
         self._last = ""
         self.is_live = sys.stderr.isatty()
-        """Whether it can be written over."""
+        """Whether the line can be overwritten."""
 
     def __enter__(self) -> "StatusLine":
         return self
@@ -328,24 +343,25 @@ class StatusLine:
             _to_stderr("\r\x1b[2K")
 
     def set(self, text: str, *, is_lasting: bool = True) -> None:
-        """Show the text instead of what was there.
+        """Replace the line's text.
 
         Args:
             text: one line.
-            is_lasting: whether it is worth a line of its own where lines cannot be written over.
+            is_lasting: whether to write it also where lines cannot be overwritten.
         """
+        text = with_local_times(text)
         if text == self._last or not (is_lasting or self.is_live):
             return
         self._last = text
         if self.is_live:
-            # Written over and then cleared behind, it does not flicker; a line that wrapped could not be written over.
+            # Clearing only behind the new text avoids flicker; a wrapped line could not be overwritten.
             _to_stderr(f"\r{_cut_between_words(text, columns_of(sys.stderr) - 1)}\x1b[K")
         else:
             _to_stderr(f"{text}\n")
 
 
 def columns_of(terminal: TextIO) -> int:
-    """How wide it is: of stdout and stderr, one may be a file meanwhile."""
+    """Return a terminal's width; stdout and stderr may be different files."""
     with suppress(OSError, ValueError):
         return os.get_terminal_size(terminal.fileno()).columns
     return COLUMNS

@@ -8,6 +8,7 @@ from typing import Any
 from dstack.domain.objects import Job, Run
 from dstack.domain.schedules import next_start
 from dstack.domain.specs import STOP_GRACE_S, configuration_in, demand_of
+from dstack.kit.clock import utc_text
 from dstack.protocol.statuses import JobStatus, RunStatus
 from dstack.spec.configurations import RunConfiguration
 
@@ -42,7 +43,7 @@ def new_run(id: str, owner: Owner, name: str, spec: Mapping[str, Any], *, now: d
         spec=spec,
         priority=configuration.priority,
         retry_at=at,
-        detail=f"the first start is at {at:%Y-%m-%d %H:%M} UTC" if at else "",
+        detail=f"the first start is at {utc_text(at)}" if at else "",
         idempotency_key=key,
         version=1,
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from dstack.domain.intents import Intent, Outcome
 from dstack.domain.offers import NO_SHARE, Demand, Offer, Share
+from dstack.kit.clock import utc_text
 from dstack.protocol.agent import JobReport
 from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, JobStatus, RunStatus
 
@@ -139,7 +140,7 @@ class Instance:
         """Why it takes no jobs just now, for people; nothing where it does."""
         if self.rests_until is None:
             return ""
-        again = f"tried again at {self.rests_until:%H:%M:%S} UTC"
+        again = f"tried again at {utc_text(self.rests_until)}"
         failed = f"{self.failed_starts} starts in a row failed there ({self.detail})"
         return f"the machine {self.hostname or self.id} takes no jobs: {failed}; {again}"
 

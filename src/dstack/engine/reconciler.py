@@ -14,7 +14,7 @@ from dstack.domain.objects import Instance
 from dstack.domain.reconciling import Difference, Finding, Listed, compare
 from dstack.engine.leases import Leases
 from dstack.errors import DstackError
-from dstack.kit.clock import Clock
+from dstack.kit.clock import Clock, utc_text
 from dstack.kit.tasks import TaskGroup
 from dstack.store import commits, events, objects
 from dstack.store.db import Database
@@ -166,5 +166,5 @@ def _note_gone(tx: Tx, finding: Finding) -> bool:
 
 def _tell(tx: Tx, finding: Finding) -> None:
     what = "nobody claimed it" if finding.difference is Difference.ORPHAN else "its instance has another"
-    message = f"ended the machine {finding.machine_id} in {finding.backend}: {what} since {finding.since:%H:%M:%S} UTC"
+    message = f"ended the machine {finding.machine_id} in {finding.backend}: {what} since {utc_text(finding.since)}"
     events.add_about_machine(tx, kind=f"machine.{finding.difference}_ended", message=message)

@@ -9,6 +9,15 @@ if TYPE_CHECKING:
     import random
 
 
+SHORT = 12
+"""The characters at the end of an identifier that distinguish it from others."""
+
+
+def short_id(id: str) -> str:
+    """Return an identifier as people read it: its end."""
+    return id if len(id) <= SHORT else f"…{id[-SHORT:]}"
+
+
 class Ids(Protocol):
     """The only source of identifiers, secret tokens and chance."""
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dstack.domain.objects import Instance
 from dstack.domain.reconciling import Difference, Finding
 from dstack.errors import DstackError, ForbiddenError
+from dstack.kit.clock import utc_text
 from dstack.operations.context import Context
 from dstack.protocol.views import AuditView, MachineView
 from dstack.store import objects
@@ -80,7 +81,7 @@ def _claim(instance: Instance, use: str) -> MachineView:
 def _found(tx: Tx, finding: Finding) -> MachineView:
     instance = objects.find_instance(tx, finding.key)
     what = "its instance is given up" if finding.difference is Difference.MISSING else "it is ended"
-    detail = f"seen since {finding.since:%H:%M:%S} UTC; {what} at {finding.sure_at:%H:%M:%S} UTC or soon after"
+    detail = f"seen since {utc_text(finding.since)}; {what} at {utc_text(finding.sure_at)} or soon after"
     return MachineView(
         backend=finding.backend,
         machine_id=finding.machine_id,

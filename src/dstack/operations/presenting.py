@@ -9,6 +9,7 @@ from dstack.domain.offers import Offer, describe
 from dstack.domain.reports import expected_bytes, pull_text
 from dstack.domain.specs import configuration_in
 from dstack.errors import DstackError
+from dstack.kit.clock import utc_text
 from dstack.kit.text import storable
 from dstack.protocol.agent import Layer
 from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
@@ -177,7 +178,8 @@ def _waiting_for(run: Run, jobs: Sequence[Job], instances: Mapping[str, Instance
     if away and not run.status.is_finished():
         why = f" ({away[0].detail})" if away[0].detail else ""
         goes_on = "; the job goes on there" if any(job.has_begun for job in jobs) else ""
-        return f"the machine has not answered since {away[0].unreachable_since:%H:%M:%S} UTC{why}{goes_on}"
+        since = away[0].unreachable_since
+        return f"the machine has not answered since {utc_text(since)}{why}{goes_on}"
     return ""
 
 

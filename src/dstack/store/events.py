@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import bindparam, delete, func, select
 
 from dstack.domain.objects import Instance, Job, Run
+from dstack.kit.ids import short_id
 from dstack.protocol.statuses import JobReason, JobStatus, cause_text
 from dstack.store.tables import events, runs
 from dstack.store.tx import Tx
@@ -64,7 +65,7 @@ def _title(thing: Run | Job | Instance) -> str:
         case Job():
             return f"job {thing.replica}/{thing.node}" + (f" attempt {thing.attempt}" if thing.attempt > 1 else "")
         case Instance():
-            return f"instance {thing.offer.title}"
+            return f"instance {thing.offer.title} {short_id(thing.id)}"
 
 
 _OF_PROJECT = (

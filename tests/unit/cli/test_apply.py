@@ -144,10 +144,10 @@ def test_a_plan_shows_properties_and_offers() -> None:
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({}, "2..xCPU, 8GB.., 100GB.. (disk); not asked, maybe less: CPU, memory, disk"),
+        ({}, "2..xCPU, 8GB.., 100GB.. (disk); not set, may be less: CPU, memory, disk"),
         (
             {"cpu": 4, "memory": "16GB"},
-            "4xCPU, 16GB, 100GB.. (disk); not asked, maybe less: disk",
+            "4xCPU, 16GB, 100GB.. (disk); not set, may be less: disk",
         ),
         ({"cpu": 4, "memory": "16GB", "disk": None}, "4xCPU, 16GB"),
     ],
@@ -167,7 +167,7 @@ def test_a_plan_names_the_files_that_go_along_or_the_command_that_adds_them(tmp_
     def line(one: RunPlan) -> str:
         return next(line for line in apply.plan_text(one).splitlines() if line.startswith("Files "))
 
-    assert line(plan()) == "Files          none; `dstack init` lets runs use this folder's files"
+    assert line(plan()) == "Files          none; run `dstack init` to send this folder's files"
     assert line(replace(plan(), repo=LocalRepo.from_dir(tmp_path))) == f"Files          2 files (1.5 KB) of {tmp_path}"
     assert line(replace(plan(), repo=RemoteRepo(url))) == f"Files          {url} at its HEAD"
     assert line(replace(plan(), repo=RemoteRepo(url, "v1"))) == f"Files          {url} at v1"
@@ -190,7 +190,7 @@ def test_only_a_run_that_is_followed_takes_local_ports(said: list[str], takes_po
 
 def test_a_plan_says_that_the_run_would_wait() -> None:
     assert apply.plan_text(plan(waits="earlier runs wait too")).endswith(
-        "\nIt would wait in the queue: earlier runs wait too\n"
+        "\nThe run would wait in the queue: earlier runs wait too\n"
     )
 
 

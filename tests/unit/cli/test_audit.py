@@ -1,6 +1,7 @@
 """What `dstack audit` prints, and what its exit code says."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
@@ -28,14 +29,15 @@ ORPHAN = machine(
     instance_id="7-instance",
     state="orphan",
     price=None,
-    detail="seen since 12:00:00 UTC; it is ended at 12:02:00 UTC or soon after",
+    detail="seen since 2030-01-01 12:00:00 UTC; it is ended at 2030-01-01 12:02:00 UTC or soon after",
 )
 
-SHOWN = """\
+since, end = (f"{datetime(2030, 1, 1, 12, minute, tzinfo=UTC).astimezone():%Y-%m-%d %H:%M}" for minute in (0, 2))
+SHOWN = f"""\
 exit 1
 stdout:
 BACKEND  MACHINE  INSTANCE    PRICE   STATE    DETAIL
-gcp      vm-7     7-instance          orphan   seen since 12:00:00 UTC; it is ended at 12:02:00 UTC or soon after
+gcp      vm-7     7-instance          orphan   seen since {since}; it is ended at {end} or soon after
 aws      i-0a1    0-instance  $32.77  claimed  busy: train
 2 machines: 1 claimed, 1 orphan; oci does not answer
 """

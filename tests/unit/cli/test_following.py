@@ -125,7 +125,7 @@ def test_exit_code_is_the_jobs_and_the_end_is_reported(
     assert follow(run) == code
     output = capfdbinary.readouterr()
     assert output.out == b"a line\n\xff"
-    port = "Port 80 of `hello` is at localhost:8000\n"
+    port = "Port 80 of `hello` is forwarded to localhost:8000\n"
     assert output.err.decode() == f"{port}hello is running; its output follows\n{says}"
     assert run.done == ["attach", "detach"]
 
@@ -301,7 +301,7 @@ def test_ctrl_c_asks_where_there_is_a_terminal_and_stops_where_there_is_none(
     assert follow(run) == 130
     assert run.done == expected
     said = capfdbinary.readouterr().err.decode()
-    assert ("`dstack attach --logs hello` comes back to it" in said) is ("stop" not in expected)
+    assert ("Attach again with `dstack attach --logs hello`" in said) is ("stop" not in expected)
     assert ("Ctrl-C again leaves it running" in said) is stdin.isatty()
 
 

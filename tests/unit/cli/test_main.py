@@ -53,7 +53,7 @@ def test_planned_command_is_reported_as_not_there_yet(cli: Cli, word: str) -> No
         (("secret", "list", "--jsn"), "dstack secret list: error: there is no option `--jsn`; did you mean `--json`?"),
         (("ps", "-z"), "dstack ps: error: there is no option `-z`. `dstack ps --help` shows all"),
         (("--prject=x", "ps"), "dstack: error: there is no option `--prject`; did you mean `--project`?"),
-        (("ps", "train"), "dstack ps: error: there is one word too many: `train`"),
+        (("ps", "train"), "dstack ps: error: unexpected argument `train`"),
         (
             ("exec", "one", "--jb", "1", "--", "ls"),
             "dstack exec: error: there is no option `--jb`; did you mean `--job`?",

@@ -34,7 +34,7 @@ def test_output_that_the_system_does_not_take_is_one_sentence(tmp_path: Path) ->
     done = run(tmp_path, "project", "list", "--json", redirect="> /dev/full")
     assert (done.returncode, done.stderr.decode()) == (
         1,
-        "error: The output cannot be written: No space left on device\nhint: Send it to another file, or make room\n",
+        "error: The output cannot be written: No space left on device\nhint: Free disk space, or write to another file\n",
     )
 
 
@@ -73,7 +73,7 @@ def test_folder_that_was_deleted_is_one_sentence(tmp_path: Path) -> None:
     done = subprocess.run(["sh", "-c", line, sys.executable], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (
         1,
-        "error: The folder in which this command was started does not exist any more\n"
+        "error: The current folder no longer exists\n"
         "hint: Change into another folder\n",
     )
 
@@ -90,7 +90,7 @@ def test_home_that_is_no_folder_is_one_sentence(tmp_path: Path, words: tuple[str
     ("error", "said"),
     [
         (PermissionError(13, "Permission denied", "/a"), "`/a` cannot be used: Permission denied"),
-        (OSError(5, "Input/output error"), "The system refuses what this command needs: Input/output error"),
+        (OSError(5, "Input/output error"), "The system refused an operation of this command: Input/output error"),
     ],
 )
 def test_refusal_of_the_system_names_the_file_and_why(error: OSError, said: str) -> None:

@@ -11,8 +11,8 @@ from .conftest import Cli
 SAID = (
     "exit 1\n"
     "stderr:\n"
-    "error: `--branch` and `--hash` are for a remote that is given by its URL\n"
-    "hint: Name the URL instead of a folder, or check out in the folder what is wanted\n"
+    "error: `--branch` and `--hash` need a remote given by URL\n"
+    "hint: Pass a URL to `--repo`, or check out the commit in the folder\n"
 )
 
 

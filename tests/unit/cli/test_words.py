@@ -1,12 +1,14 @@
 """How things are written for people."""
 
 import io
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from dstack.cli import words
 from dstack.errors import ConfigurationError
+from dstack.kit.clock import utc_text
 from dstack.protocol.views import OfferView
 
 
@@ -99,13 +101,48 @@ def test_message_breaks_between_words_on_a_terminal_and_nowhere_else(monkeypatch
         assert stream.getvalue() == f"{expected}\n"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("the next one starts at 2030-01-31 12:00:00 UTC", "the next one starts at 14:00:00"),
+        ("it starts at 2030-02-01 12:00:00 UTC (again)", "it starts at 2030-02-01 14:00 (again)"),
+        ("it starts at 2030-01-31 22:30:00 UTC", "it starts at 2030-02-01 00:30"),
+        ("12:00 is no moment", "12:00 is no moment"),
+        ("2030-99-31 12:00:00 UTC", "2030-99-31 12:00:00 UTC"),
+    ],
+)
+def test_times_of_the_server_are_shown_by_the_local_clock(
+    monkeypatch: pytest.MonkeyPatch, text: str, shown: str
+) -> None:
+    monkeypatch.setenv("TZ", "Europe/Helsinki")
+    time.tzset()
+    try:
+        assert words.with_local_times(text, datetime(2030, 1, 31, 9, tzinfo=UTC)) == shown
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
+
+
+def test_messages_tables_and_status_lines_show_local_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = datetime(2029, 1, 31, 12, tzinfo=UTC)
+    here = f"{moment.astimezone():%Y-%m-%d %H:%M}"
+    err = io.StringIO()
+    monkeypatch.setattr("sys.stderr", err)
+    words.say(f"a {utc_text(moment)}")
+    words.say_error(ConfigurationError(f"b {utc_text(moment)}"))
+    with words.StatusLine() as line:
+        line.set(f"c {utc_text(moment)}")
+    assert err.getvalue() == f"a {here}\nerror: b {here}\nc {here}\n"
+    assert words.table(("WHY",), [(utc_text(moment),)], file=io.StringIO()).splitlines()[1] == here
+
+
 def test_offers() -> None:
     text = words.offers_table([offer(0), offer(0.35, "busy", spot=True)], total=24, max_price=32.8, file=io.StringIO())
     assert text == (
         "#  BACKEND  REGION  INSTANCE  RESOURCES                 SPOT  PRICE  STATE\n"
         "1  local    -       laptop    4xCPU, 8GB, 100GB (disk)  no    $0\n"
         "2  local    -       laptop    4xCPU, 8GB, 100GB (disk)  yes   $0.35  busy\n"
-        "Shown 2 of 24 offers, the dearest at $32.8 an hour"
+        "Shown 2 of 24 offers, up to $32.8 per hour"
     )
     assert words.offers_table([offer(0)], total=1, max_price=0.0, file=io.StringIO()).endswith("\nShown 1 of 1 offer")
 

@@ -12,7 +12,8 @@ from dstack.protocol.statuses import InstanceStatus
 from tests.making import CLOUD, HERE, NOW, instance, instance_view, job, placed_job
 
 WHY = "the host does not let another process start"
-RESTS = f"the machine 127.0.0.1 takes no jobs: 3 starts in a row failed there ({WHY}); tried again at 12:00:10 UTC"
+AGAIN = "tried again at 2030-01-01 12:00:10 UTC"
+RESTS = f"the machine 127.0.0.1 takes no jobs: 3 starts in a row failed there ({WHY}); {AGAIN}"
 
 
 def failing(times: int) -> Instance:

@@ -21,7 +21,7 @@ from dstack.engine.measurements import Measurements
 from dstack.engine.outbox import Outbox
 from dstack.errors import AgentRefused, BackendError, BackendUnavailable, DatabaseUnavailable, HostUnreachable
 from dstack.hosts.link import Inbox, Link, Welcome
-from dstack.kit.clock import SystemClock
+from dstack.kit.clock import SystemClock, utc_text
 from dstack.kit.signals import Signals
 from dstack.kit.vault import Vault
 from dstack.logs.bounded import BOUNDS, BoundedLogs
@@ -182,7 +182,7 @@ async def test_a_launch_that_waits_says_why_on_its_instance(
             {"status": InstanceStatus.PROVISIONING, "agent_seen_at": None},
             "waits for its machine: its agent does not start",
         ),
-        ({"unreachable_since": NOW}, f"not answered since {NOW:%H:%M:%S} UTC (its agent does not start)"),
+        ({"unreachable_since": NOW}, f"not answered since {utc_text(NOW)} (its agent does not start)"),
     ],
 )
 async def test_agent_that_does_not_start_is_shown_until_it_answers(

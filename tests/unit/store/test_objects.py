@@ -8,6 +8,8 @@ from dstack.domain.objects import Next
 from dstack.domain.offers import Share
 from dstack.engine.lifecycles import check_move
 from dstack.errors import Conflict, IllegalMove
+from dstack.kit.clock import SystemClock
+from dstack.kit.ids import RandomIds
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus, RunStatus
 from dstack.store import commits, events, intents, objects, queue, wakes
 from dstack.store.db import Database
@@ -78,6 +80,15 @@ async def test_every_move_is_one_line_of_history(db: Database) -> None:
         ("run.submitted", "submitted", "ada submitted hello"),
         ("job.terminating", "terminating", "job 0/0 is terminating (stopped by user: as asked)"),
     ]
+
+
+async def test_history_distinguishes_instances_of_the_same_type(db: Database) -> None:
+    ids = [RandomIds(SystemClock()).new_id() for _ in range(2)]
+    busy = [replace(instance(), id=id, status=InstanceStatus.BUSY) for id in ids]
+    for one in busy:
+        await db.write(lambda tx, one=one: events.add_move(tx, one, actor="engine"))
+    lines = await db.read(lambda tx: events.list_after(tx, "0-project", 0, run_id=None, limit=10))
+    assert [line.message for line in lines] == [f"instance local …{id[-12:]} is busy" for id in ids]
 
 
 async def test_the_queue_is_looked_at_as_soon_as_a_jobs_processes_are_gone(db: Database) -> None:

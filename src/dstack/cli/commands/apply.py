@@ -1,4 +1,4 @@
-"""`dstack apply`: plan, ask, submit, and go along with the run."""
+"""`dstack apply`: plan, ask, submit, and follow the run."""
 
 import argparse
 from collections.abc import Sequence
@@ -12,38 +12,40 @@ if TYPE_CHECKING:
     from dstack.protocol.views import RunView
     from dstack.spec.configurations import RunConfiguration
 
-HELP = "submit a run from a configuration file, or change the one of its name"
+HELP = "submit a run from a configuration file, or update the active run of that name"
 CHANGES = ("FIELD", "NOW", "THEN", "HOW")
 OPEN = {"cpu": "CPU", "memory": "memory", "disk": "disk"}
-"""What a run on this machine does without where its configuration says nothing of it."""
+"""Resources that a job on this machine may lack unless its configuration sets them."""
 SHOWN_MAX = 24
-"""How much is shown of a value that changes."""
+"""The characters shown of a value that changes."""
 CONTEXT = 8
-"""How much is shown of what two long values begin with in common."""
+"""The characters shown of the common beginning of two long values."""
 NO_ENGINE = "has no container engine"
 NO_PYTHON = "python: asked"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which configuration, and what to change in it."""
+    """Add the configuration, and the options that change it."""
     which = parser.add_mutually_exclusive_group()
     which.add_argument("file", nargs="?", default=argparse.SUPPRESS, metavar="FILE", help="the same as `-f FILE`")
     add_options(parser, which)
 
 
 def add_options(parser: argparse.ArgumentParser, which: "argparse._ActionsContainer") -> None:
-    """All but `FILE`; `which` takes the option that says the same."""
-    which.add_argument("-f", "--file", default=".dstack.yml", help="the file; `-` is stdin (default: %(default)s)")
+    """Add all but `FILE`; `which` takes `-f`, its equal."""
+    which.add_argument(
+        "-f", "--file", default=".dstack.yml", help="the configuration; `-` is stdin (default: %(default)s)"
+    )
     parser.add_argument("-n", "--name", help="the run's name")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
-    parser.add_argument("-d", "--detach", action="store_true", help="submit, and leave")
-    parser.add_argument("--json", action="store_true", help="show the run as JSON in the end, and not its log")
+    parser.add_argument("-d", "--detach", action="store_true", help="submit and exit; do not follow the run")
+    parser.add_argument("--json", action="store_true", help="print the run as JSON at its end instead of its log")
     options.add_repo(parser)
     options.add_overrides(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Submit the run; returns the job's exit code, or 0 where it was only submitted."""
+    """Submit the run; return the job's exit code, or 0 for `--detach`."""
     from dstack.cli.clients import client_of
 
     configuration = options.changed(options.read_run(arguments.file), arguments)
@@ -100,7 +102,7 @@ def _submit(
         client.when_away(line.set)
         one = client.runs.exec_plan(
             plan,
-            reserve_ports=reserved or not arguments.detach,  # whoever leaves forwards no ports
+            reserve_ports=reserved or not arguments.detach,  # a detached command forwards no ports
             progress=lambda sent, total: line.set(_sent(sent, total), is_lasting=False),
         )
     code = _detached(one) if arguments.detach else following.follow(one, shows_log=not arguments.json)
@@ -118,7 +120,7 @@ def _apply_to_active(
     repo: "LocalRepo | RemoteRepo | None",
     arguments: argparse.Namespace,
 ) -> int:
-    """Change the active run of that name: while it goes on where that can be, else by a new start."""
+    """Update the active run of that name: in place where possible, else by a restart."""
     from dstack.cli import following, words
 
     current = plan.view.current
@@ -129,14 +131,14 @@ def _apply_to_active(
             words.show(current.model_dump_json(indent=2))
         return 0
     if plan.is_in_place:
-        if not arguments.yes and not words.confirmed(f"Change the run `{current.name}` while it goes on?"):
+        if not arguments.yes and not words.confirmed(f"Update the run `{current.name}` in place?"):
             return following.EXIT_ERROR
         changed = client.runs.exec_plan(plan)
         if arguments.json:
             words.show(changed.view.model_dump_json(indent=2))
-        words.say(f"{changed.name}: changed")
+        words.say(f"{changed.name}: updated")
         return 0
-    if not arguments.yes and not words.confirmed(f"Stop the run `{current.name}` and submit it anew?"):
+    if not arguments.yes and not words.confirmed(f"Stop the run `{current.name}` and submit it again?"):
         return following.EXIT_ERROR
     reserved = None if arguments.detach else _reserved(plan, current)
     _stop(client, current.id)
@@ -151,10 +153,10 @@ def _apply_to_active(
 
 
 def _reserved(plan: "RunPlan", current: "RunView") -> "Reservation":
-    """The local ports that the new run needs, taken before the active one is stopped for it.
+    """Reserve the local ports of the new run before the active one is stopped for it.
 
     Raises:
-        PortUsedError: one cannot be had; the active run goes on.
+        PortUsedError: a port is in use; the active run continues.
     """
     from dstack.api._attach import ports_freed_by
     from dstack.api._ports import Reservation
@@ -175,7 +177,7 @@ def _stop(client: "Client", run_id: str) -> None:
 
 
 def plan_text(plan: "RunPlan") -> str:
-    """What the run would be, and what it could run on."""
+    """Return the plan: the run's properties and the best offers."""
     import sys
 
     from dstack.cli import words
@@ -205,12 +207,12 @@ def plan_text(plan: "RunPlan") -> str:
         return f"{properties}\n"
     offers = words.offers_table(plan.offers, plan.view.offers_total, plan.view.max_price, sys.stderr)
     is_new = plan.view.current is None
-    waits = f"\nIt would wait in the queue: {plan.view.waits}\n" if plan.view.waits and is_new else ""
+    waits = f"\nThe run would wait in the queue: {plan.view.waits}\n" if plan.view.waits and is_new else ""
     return f"{properties}\n\n{offers}\n{waits}"
 
 
 def changes_text(plan: "RunPlan") -> str:
-    """What differs from the active run of that name."""
+    """Return the differences from the active run of that name."""
     import sys
 
     from dstack.cli import words
@@ -218,17 +220,17 @@ def changes_text(plan: "RunPlan") -> str:
     current = plan.view.current
     assert current is not None
     if not plan.changes:
-        return f"The run `{current.name}` is {current.status} already, just as configured"
+        return f"The run `{current.name}` is already {current.status} with this configuration"
     rows = [
-        (one.field, *_compared(one.old, one.new), "in place" if one.in_place else "needs a new start")
+        (one.field, *_compared(one.old, one.new), "in place" if one.in_place else "by a restart")
         for one in plan.changes
     ]
     table = words.table(CHANGES, rows, file=sys.stderr)
-    return f"The run `{current.name}` is {current.status}. What changes:\n\n{table}\n"
+    return f"The run `{current.name}` is {current.status}. Changes:\n\n{table}\n"
 
 
 def _compared(old: str | None, new: str | None) -> tuple[str, str]:
-    """Return two values as they are shown beside each other: what is too long, from shortly before the difference.
+    """Return two values for a table; long ones are cut to begin shortly before their difference.
 
     Examples:
         >>> _compared("1h", None), _compared("echo " + "a" * 40 + "b", "echo " + "a" * 40 + "c")
@@ -245,25 +247,25 @@ def _compared(old: str | None, new: str | None) -> tuple[str, str]:
 
 
 def check(plan: "RunPlan") -> None:
-    """Refuse what can run nowhere, before anything is asked or sent."""
+    """Refuse a run that no machine fits, before the user is asked and files are sent."""
     from dstack.errors import NoCapacityError
 
     if not plan.view.offers_total:
         refusals = plan.view.refusals
         nearest = "\n  ".join([". The nearest:", *refusals])
-        reason = nearest if len(refusals) > 1 else f": {next(iter(refusals), 'no backend offers anything')}"
+        reason = nearest if len(refusals) > 1 else f": {next(iter(refusals), 'no backend has offers')}"
         raise NoCapacityError(f"No machine fits{reason}", hint=_way_out(refusals))
 
 
 def _way_out(refusals: Sequence[str]) -> str:
     if refusals and all(NO_ENGINE in refusal for refusal in refusals):
         engine = (
-            "Start Docker or Podman on the machine (Debian: `apt install docker.io`); one at another socket is found "
-            "where `DOCKER_HOST` was set when the server started"
+            "Start Docker or Podman on the machine (Debian: `apt install docker.io`). "
+            "For another socket, set `DOCKER_HOST` before the server starts"
         )
         is_about_python = any(NO_PYTHON in refusal for refusal in refusals)
         return f"Install that Python, with its `venv`. Or: {engine}" if is_about_python else engine
-    return "Ask for less, or allow other backends"
+    return "Lower the requirements, or allow other backends"
 
 
 def _resources(spec: dict[str, Any]) -> str:
@@ -271,7 +273,7 @@ def _resources(spec: dict[str, Any]) -> str:
 
     wanted = spec.get("resources") or {}
     unasked = ", ".join(name for field, name in OPEN.items() if field not in wanted)
-    less = f"; not asked, maybe less: {unasked}" if unasked else ""
+    less = f"; not set, may be less: {unasked}" if unasked else ""
     return f"{describe(Resources.model_validate(wanted))}{less}"
 
 

@@ -1,4 +1,4 @@
-"""`dstack audit`: what every backend has, and whether somebody claims it."""
+"""`dstack audit`: the machines of every backend, compared with the record."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -6,21 +6,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dstack.protocol.views import AuditView
 
-HELP = "compare what backends have with what is on record; exits with 1 where they differ"
+HELP = "compare the machines of all backends with the record; exit with 1 if they differ"
 HEADERS = ("BACKEND", "MACHINE", "INSTANCE", "PRICE", "STATE", "DETAIL")
 SHOWN_MAX = 20
 """The longest name that a terminal shows in full."""
-ENDING = 12
-"""The characters at the end of an identifier that tell it apart from others."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """How to show it."""
+    """Add the format."""
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask, show, and say by the exit code whether all is well."""
+    """Show the machines; return 1 where one is not claimed or a backend does not answer."""
     import sys
 
     from dstack.cli import words
@@ -48,7 +46,7 @@ def table_of(found: "AuditView", *, is_short: bool) -> str:
 
 
 def rows_of(found: "AuditView", *, is_short: bool = False) -> list[tuple[str, ...]]:
-    """Return the table's rows; differences come first. `is_short` leaves the ends of names, which tell them apart."""
+    """Return the table's rows; differences come first. `is_short` shows only the ends of long names, which differ."""
     from dstack.cli import words
 
     machines = sorted(found.machines, key=lambda one: (one.state == "claimed", one.backend, one.machine_id))
@@ -66,11 +64,13 @@ def rows_of(found: "AuditView", *, is_short: bool = False) -> list[tuple[str, ..
 
 
 def _end_of(name: str) -> str:
-    return name if len(name) <= SHOWN_MAX else f"…{name[-ENDING:]}"
+    from dstack.kit.ids import short_id
+
+    return name if len(name) <= SHOWN_MAX else short_id(name)
 
 
 def summary_of(found: "AuditView") -> str:
-    """Such as `3 machines: 2 claimed, 1 orphan`."""
+    """Return a summary such as `3 machines: 2 claimed, 1 orphan`."""
     from collections import Counter
 
     counts = Counter(machine.state for machine in found.machines)

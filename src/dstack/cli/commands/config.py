@@ -8,12 +8,12 @@ HELP = "the older spelling of `project add`"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """As `project add`; the project's name is that of `--project`."""
+    """Add the arguments of `project add`; `--project` names the project."""
     project.add_server_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """As `project add`."""
+    """Add the project to the file."""
     from dstack.api._config import DEFAULT_PROJECT
 
     project.add_to_file(getattr(arguments, "project", None) or DEFAULT_PROJECT, arguments)

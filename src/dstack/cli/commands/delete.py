@@ -1,4 +1,4 @@
-"""`dstack delete`: forget finished runs."""
+"""`dstack delete`: delete finished runs."""
 
 import argparse
 
@@ -6,13 +6,13 @@ HELP = "delete finished runs with their events and logs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which runs."""
+    """Add the names of the runs."""
     parser.add_argument("run_names", metavar="RUN", nargs="+")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Delete the runs, or none of them where one has not ended; returns 1 where one is missing."""
+    """Delete the runs, or none where one has not ended; return 1 where one is missing."""
     from dstack.cli import words
     from dstack.cli.clients import client_of, get_runs
     from dstack.errors import InvalidRequestError
@@ -22,7 +22,9 @@ def run(arguments: argparse.Namespace) -> int:
     runs, missing = get_runs(client, arguments.run_names)
     for one in runs:
         if not one.status.is_finished():
-            raise InvalidRequestError(f"The run `{one.name}` is {one.status}", hint=f"First: `dstack stop {one.name}`")
+            raise InvalidRequestError(
+                f"The run `{one.name}` is {one.status}", hint=f"Stop it first with `dstack stop {one.name}`"
+            )
     if not runs:
         return 1
     whose = "its" if len(runs) == 1 else "their"

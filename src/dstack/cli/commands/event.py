@@ -1,4 +1,4 @@
-"""`dstack event`: what has happened."""
+"""`dstack event`: the history of runs, jobs and instances."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -8,15 +8,15 @@ if TYPE_CHECKING:
 
     from dstack.protocol.views import EventView
 
-HELP = "show what has happened"
+HELP = "show the history of runs, jobs and instances"
 TIME_WIDTH = len("2030-01-31 12:00:00  ")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Whose events, and how."""
+    """Add the run and the format."""
     parser.add_argument("--run", dest="run_name", metavar="RUN", help="only those of this run")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on with what happens from now on")
-    parser.add_argument("--json", action="store_true", help="as JSON, one object a line")
+    parser.add_argument("-f", "--follow", action="store_true", help="wait for new events and show them")
+    parser.add_argument("--json", action="store_true", help="as JSON, one object per line")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,7 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def text_of(event: "EventView") -> str:
-    """Return an event as one line: when it happened, and what; the run is named once."""
+    """Return an event as one line with its local time; the run is named once."""
+    from dstack.cli import words
+
     is_named = event.run_name is None or event.run_name in event.message.split()
-    message = event.message if is_named else f"{event.run_name}: {event.message}"
+    message = words.with_local_times(event.message if is_named else f"{event.run_name}: {event.message}")
     return f"{event.at.astimezone():%Y-%m-%d %H:%M:%S}  {message}"

@@ -1,4 +1,4 @@
-"""`dstack exec`: run one command inside a run, for scripts and for a quick look."""
+"""`dstack exec`: run one command inside a job."""
 
 import argparse
 from collections.abc import Sequence
@@ -6,15 +6,15 @@ from typing import Any
 
 from dstack.cli import options
 
-HELP = "run a command inside a running job; its exit code is ours"
+HELP = "run a command inside a running job and exit with its exit code"
 USAGE = "%(prog)s RUN [options] -- COMMAND…"
 EXAMPLES = (
-    "The words of the command arrive just as they are. For a shell's line: `dstack exec RUN -- sh -c 'ls | wc -l'`"
+    "The arguments of the command are passed unchanged. For a shell's line: `dstack exec RUN -- sh -c 'ls | wc -l'`"
 )
 
 
 class _Command(argparse.Action):
-    """What follows the run's name: options, `--`, and the command, whose words are left as they are."""
+    """The arguments after the run's name: options, `--`, and the command, which is passed unchanged."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
@@ -27,13 +27,13 @@ class _Command(argparse.Action):
             run = namespace.run_name
             parser.error(
                 f"name a command after `--`, such as `dstack exec {run} -- bash`; "
-                f"to work inside for longer, `dstack attach {run}` and then `ssh {run}`"
+                f"for a longer session, `dstack attach {run}` and then `ssh {run}`"
             )
         namespace.command = command
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Options of ours, and the command.
+    """Split arguments into dstack's options and the command.
 
     Examples:
         >>> _split(["--replica", "1", "--", "ls", "--", "-l"]), _split(["ls", "-l"])
@@ -46,7 +46,7 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which run, which of its jobs, and which command."""
+    """Add the run, the job and the command."""
     parser.usage, parser.epilog = USAGE, EXAMPLES
     _add_options(parser)
     parser.add_argument("run_name", metavar="RUN")
@@ -57,13 +57,17 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     options.add_job(parser)
     terminal = parser.add_mutually_exclusive_group()
     terminal.add_argument(
-        "-t", dest="terminal", action="store_true", default=None, help="give it a terminal (default: where we have one)"
+        "-t",
+        dest="terminal",
+        action="store_true",
+        default=None,
+        help="allocate a terminal (default: if this command has one)",
     )
-    terminal.add_argument("-T", dest="terminal", action="store_false", help="give it none")
+    terminal.add_argument("-T", dest="terminal", action="store_false", help="do not allocate a terminal")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; its input, output and exit code are ours."""
+    """Run the command with this process's streams; return its exit code."""
     import sys
 
     from dstack.cli.clients import client_of, get_run

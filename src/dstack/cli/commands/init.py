@@ -6,19 +6,19 @@ HELP = "let runs use the files of a folder or of a Git remote"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which repo, and what opens it."""
+    """Add the repo and its credentials."""
     parser.add_argument("repo", nargs="?", default=".", metavar="DIR|URL", help="default: this folder")
-    parser.add_argument("--local", action="store_true", help="the folder as it is, also where it has a remote")
+    parser.add_argument("--local", action="store_true", help="send the folder as it is, even if it has a Git remote")
     parser.add_argument(
-        "--branch", metavar="NAME", help="or tag, of a remote that is given by its URL (default: its HEAD)"
+        "--branch", metavar="NAME", help="the branch or tag of a remote given by URL (default: its HEAD)"
     )
-    parser.add_argument("--hash", metavar="COMMIT", help="of a remote that is given by its URL")
+    parser.add_argument("--hash", metavar="COMMIT", help="the commit of a remote given by URL")
     parser.add_argument("-i", "--git-identity", metavar="FILE", help="the private key for the remote")
     parser.add_argument("-t", "--token", metavar="TOKEN", help="the token for the remote")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Find credentials that work, and keep them in the project."""
+    """Find working credentials, and store them in the project."""
     from dstack.api import LocalRepo, RemoteRepo
     from dstack.api._programs import Unreadable
     from dstack.cli import options, words

@@ -1,10 +1,10 @@
-"""`dstack logs`: what a job prints."""
+"""`dstack logs`: the output of a job."""
 
 import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from dstack.cli import options
+from dstack.cli import files, options
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -13,12 +13,10 @@ HELP = "show the log of a run, and follow it until the run ends"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which log, and from when on."""
+    """Add the run, the job and the time to start from."""
     parser.add_argument("run_name", metavar="RUN")
-    parser.add_argument(
-        "-d", "--diagnose", action="store_true", help="the agent's own log about the job, until the run ends too"
-    )
-    parser.add_argument("--since", metavar="TIME", help="from then on: `10m` ago, or a time such as `2030-01-31T12:00`")
+    parser.add_argument("-d", "--diagnose", action="store_true", help="show the agent's own log about the job instead")
+    parser.add_argument("--since", metavar="TIME", help="start at a time such as `10m` ago or `2030-01-31T12:00`")
     options.add_job(parser)
 
 
@@ -36,14 +34,16 @@ def run(arguments: argparse.Namespace) -> int:
     last = following.go_along(which, says_running=says_running, since=since, diagnose=arguments.diagnose)
     if last > 1:
         words.say(following.attempt_text(which, last))
+    if not arguments.diagnose and (hint := files.missing_text(one)) is not None:
+        words.say(hint)
     return 0
 
 
 def since_of(text: str, now: "datetime") -> "datetime":
-    """The time that `--since` names.
+    """Return the time that `--since` names.
 
     Raises:
-        ConfigurationError: it names none.
+        ConfigurationError: the text is neither a duration nor a time.
     """
     from datetime import datetime, timedelta
 

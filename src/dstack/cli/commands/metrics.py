@@ -1,4 +1,4 @@
-"""`dstack metrics`: what the jobs of a run use."""
+"""`dstack metrics`: resource usage of a run's jobs."""
 
 import argparse
 from collections.abc import Callable
@@ -9,27 +9,27 @@ if TYPE_CHECKING:
     from dstack.cli.charts import Values
     from dstack.protocol.views import MetricsView
 
-HELP = "show what the jobs of a run use: CPU, memory and GPUs, over the last hour"
+HELP = "show the CPU, memory and GPU usage of a run's jobs over the last hour"
 OVER_TIME = "OVER TIME"
 HEADERS = ("", "NOW", "OF", OVER_TIME, "MIN", "AVG", "MAX", "")
 CHART_WIDTH = (12, 60)
-"""As wide as the terminal lets it be, within this."""
+"""The least and the most columns of a chart."""
 
 REFRESH_S = 10.0
-"""As often as points come."""
+"""The interval between points."""
 FIRST_REFRESH_S = 2.0
-"""Until there are two points, which come sooner."""
+"""The interval until there are two points."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which run, and how."""
+    """Add the run and the format."""
     parser.add_argument("run_name", metavar="RUN")
-    parser.add_argument("-w", "--watch", action="store_true", help="show it again every ten seconds until the run ends")
+    parser.add_argument("-w", "--watch", action="store_true", help="refresh every ten seconds until the run ends")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show what each job uses, once or until the run has ended."""
+    """Show the usage of each job, once or until the run has ended."""
     from dstack.cli.clients import client_of, get_run
     from dstack.cli.following import Which, wait_until_begun
 
@@ -47,10 +47,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def pause(seconds: float) -> None:
-    """Wait until it is time to show it again.
+    """Wait until the next refresh.
 
     Raises:
-        BrokenPipeError: whoever read our output has gone meanwhile.
+        BrokenPipeError: the reader of stdout has closed it.
     """
     import sys
 
@@ -81,17 +81,17 @@ def _show(one: "Run", views: "list[MetricsView]", arguments: argparse.Namespace)
 
 
 def block(name: str, status: str, view: "MetricsView", columns: int, blocks: str) -> str:
-    """One job: a line for its CPU, its memory and each of its cards.
+    """Return the lines of one job: CPU, memory and each GPU.
 
     Args:
-        columns: how wide the terminal is.
-        blocks: what charts are drawn with.
+        columns: the terminal's width.
+        blocks: the characters for charts.
     """
     from dstack.cli import words
     from dstack.cli.charts import chart
 
     if not view.points:
-        return f"{name}: {status}, and nothing is known of what it uses"
+        return f"{name}: {status}, no metrics yet"
     without = words.table(HEADERS, rows_of(view, lambda values, top: ""))
     width = columns - max(map(len, without.splitlines())) + len(OVER_TIME)
     width = min(max(width, CHART_WIDTH[0]), CHART_WIDTH[1])
@@ -101,10 +101,10 @@ def block(name: str, status: str, view: "MetricsView", columns: int, blocks: str
 
 
 def rows_of(view: "MetricsView", draw: "Callable[[Values, float], str]") -> list[tuple[str, ...]]:
-    """The table's rows.
+    """Return the table's rows.
 
     Args:
-        draw: makes a chart of values, given what is to fill a column.
+        draw: makes a chart of values, given the value that fills a column.
     """
     from dstack.kit.text import memory_text
 
@@ -130,7 +130,7 @@ def _row(
     draw: "Callable[[Values, float], str]",
     least_top: float,
 ) -> list[str]:
-    """Up to the largest value; `least_top` fills a column where that is less."""
+    """Return one row; its chart reaches up to the largest value, at least `least_top`."""
     known = [value for _, value in values if value is not None]
     if not known:
         return [name, "?", of]

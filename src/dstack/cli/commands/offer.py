@@ -1,22 +1,22 @@
-"""`dstack offer`: what machines there are for some needs, and at which price."""
+"""`dstack offer`: the machines that fit requirements, with their prices."""
 
 import argparse
 
 from dstack.cli import options
 
-HELP = "show which machines fit, and why others do not"
+HELP = "show the machines that fit requirements, and why others do not"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is needed."""
-    parser.add_argument("-f", "--file", help="a configuration whose needs count; `-` is stdin")
+    """Add the requirements."""
+    parser.add_argument("-f", "--file", help="take the requirements from a configuration; `-` is stdin")
     parser.add_argument("--json", action="store_true", help="as JSON")
     options.add_requirements(parser)
     parser.set_defaults(env=[])
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show the offers; 1 where there is none."""
+    """Show the offers; return 1 where no machine fits."""
     import sys
 
     from dstack.api import Task

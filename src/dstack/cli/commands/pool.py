@@ -1,13 +1,13 @@
-"""`dstack pool`: the machines there are. *Pool* is the older word for fleet."""
+"""`dstack pool`: all machines. *Pool* is the older word for fleet."""
 
 import argparse
 
-HELP = "show the machines of a pool, the older word for fleet"
+HELP = "show the machines of a pool (the old name of a fleet)"
 HEADERS = ("POOL", "BACKEND", "REGION", "INSTANCE", "RESOURCES", "STATUS", "PRICE")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to show."""
+    """Add the action and the format."""
     parser.add_argument("action", nargs="?", choices=("list", "ps"), default="ps", help="`ps` (default) or `list`")
     parser.add_argument("--json", action="store_true", help="as JSON")
 

@@ -1,36 +1,36 @@
-"""`dstack project`: the servers and projects that this user's commands speak to."""
+"""`dstack project`: the servers and projects that this user's commands use."""
 
 import argparse
 
 HELP = "list, add and remove projects, and choose the default one"
-NONE_IS_LEFT = "No project is set up: a server for you alone starts by itself when it is needed"
+NONE_IS_LEFT = "No project is configured: commands start a local server when they need one"
 HEADERS = ("NAME", "URL", "DEFAULT")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to do with which project."""
+    """Add the actions and their arguments."""
     actions = parser.add_subparsers(title="actions", dest="action", required=True)
     every = actions.add_parser("list", help="all projects in `~/.dstack/config.yml`")
     every.add_argument("--json", action="store_true", help="as JSON")
-    add = actions.add_parser("add", help="add a project, or change it")
+    add = actions.add_parser("add", help="add or update a project")
     add.add_argument("--name", required=True, metavar="NAME")
     add_server_arguments(add)
-    choose = actions.add_parser("set-default", help="the project that counts where none is named")
+    choose = actions.add_parser("set-default", help="choose the project that commands use by default")
     choose.add_argument("name", metavar="NAME")
-    remove = actions.add_parser("delete", help="take a project out of the file")
+    remove = actions.add_parser("delete", help="remove a project from the file")
     remove.add_argument("name", metavar="NAME")
 
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which server, and as whom."""
+    """Add the server and the user's token."""
     parser.add_argument("--url", required=True, help="the server's URL")
-    parser.add_argument("--token", help="the user's token; without it it is asked for, or read from stdin")
-    parser.add_argument("--default", action="store_true", help="make it the default one")
-    parser.add_argument("--offline", action="store_true", help="do not try URL and token at the server first")
+    parser.add_argument("--token", help="the user's token (default: ask for it, or read stdin)")
+    parser.add_argument("--default", action="store_true", help="make it the default project")
+    parser.add_argument("--offline", action="store_true", help="do not check URL and token with the server")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do it; only `add` asks a server."""
+    """Do the action; only `add` connects to a server."""
     from dstack.api import _projects
     from dstack.cli import words
 
@@ -39,10 +39,10 @@ def run(arguments: argparse.Namespace) -> int:
             add_to_file(arguments.name, arguments)
         case "set-default":
             _projects.choose_default(arguments.name)
-            words.say(f"The project `{arguments.name}` is the default now")
+            words.say(f"The project `{arguments.name}` is now the default")
         case "delete":
             _projects.remove_project(arguments.name)
-            words.say(f"The project `{arguments.name}` is not in the file any more; on its server nothing has changed")
+            words.say(f"The project `{arguments.name}` was removed from the file; the server is unchanged")
             _say_what_counts_now()
         case _:
             _list(as_json=arguments.json)
@@ -58,7 +58,7 @@ def add_to_file(name: str, arguments: argparse.Namespace) -> None:
     if not arguments.offline:
         _projects.check_project(name, arguments.url, token)
     _projects.add_project(name, arguments.url, token, is_default=arguments.default)
-    words.say(f"The project `{name}` is in the file")
+    words.say(f"The project `{name}` was added")
 
 
 def _list(*, as_json: bool) -> None:
@@ -93,4 +93,4 @@ def _say_what_counts_now() -> None:
     elif (default := next((one for one in left if one.is_default), None)) is not None:
         words.say(f"The default is `{default.name}` at {default.url}")
     else:
-        words.say("No project is the default now; `dstack project set-default NAME` chooses one")
+        words.say("No project is the default now; choose one with `dstack project set-default NAME`")

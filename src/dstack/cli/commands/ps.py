@@ -14,10 +14,10 @@ HEADERS = ("NAME", "BACKEND", "RESOURCES", "PRICE", "STATUS", "SUBMITTED", "WHY"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which runs, and how."""
-    parser.add_argument("-a", "--all", action="store_true", help="finished runs too")
-    parser.add_argument("-w", "--watch", action="store_true", help="show them again whenever something changes")
-    parser.add_argument("-v", "--verbose", action="store_true", help="earlier attempts too")
+    """Add the choice of runs and the format."""
+    parser.add_argument("-a", "--all", action="store_true", help="show finished runs too")
+    parser.add_argument("-w", "--watch", action="store_true", help="refresh when something changes")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show earlier attempts too")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def rows_of(views: "list[RunView]", now: "datetime", *, verbose: bool = False) -> list[tuple[str, ...]]:
-    """The table's rows; with `verbose` each earlier attempt has its own below the run's."""
+    """Return the table's rows; with `verbose` each earlier attempt has a row below its run."""
     from dstack.cli import words
 
     rows: list[tuple[str, ...]] = []
@@ -61,7 +61,7 @@ def rows_of(views: "list[RunView]", now: "datetime", *, verbose: bool = False) -
 
 
 def _show(client: "Client", arguments: argparse.Namespace) -> int:
-    """Show the runs; returns the number of the last event that is seen in them."""
+    """Show the runs; return the number of the last event that they include."""
     import sys
 
     from dstack.cli import words

@@ -2,16 +2,16 @@
 
 import argparse
 
-HELP = "print the JSON Schema by which editors check configuration files"
+HELP = "print the JSON Schema of configuration files, for editors"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of which files."""
-    parser.add_argument("--profiles", action="store_true", help="of `profiles.yml` instead of `.dstack.yml`")
+    """Add the choice of files."""
+    parser.add_argument("--profiles", action="store_true", help="the schema of `profiles.yml` instead of `.dstack.yml`")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print it."""
+    """Print the schema."""
     import json
 
     from dstack.cli import words

@@ -1,4 +1,4 @@
-"""`dstack secret`: what configurations refer to as `${{ secrets.NAME }}`."""
+"""`dstack secret`: values that configurations refer to as `${{ secrets.NAME }}`."""
 
 import argparse
 
@@ -6,22 +6,22 @@ HELP = "set, list, get and delete secrets"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to do with which secret."""
+    """Add the actions and their arguments."""
     actions = parser.add_subparsers(title="actions", dest="action", required=True)
-    keep = actions.add_parser("set", help="keep a secret; without VALUE it is asked for, or read from stdin")
+    keep = actions.add_parser("set", help="set a secret; without VALUE, ask for it or read stdin")
     keep.add_argument("name", metavar="NAME")
     keep.add_argument("value", metavar="VALUE", nargs="?")
-    every = actions.add_parser("list", help="all names, without their values")
+    every = actions.add_parser("list", help="list names without values")
     every.add_argument("--json", action="store_true", help="as JSON")
     show = actions.add_parser("get", help="show a value")
     show.add_argument("name", metavar="NAME")
     show.add_argument("--json", action="store_true", help="as JSON")
-    forget = actions.add_parser("delete", help="forget a secret")
+    forget = actions.add_parser("delete", help="delete a secret")
     forget.add_argument("name", metavar="NAME")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do it."""
+    """Do the action."""
     import json
 
     from dstack.cli import words
@@ -37,13 +37,13 @@ def run(arguments: argparse.Namespace) -> int:
                 arguments.value if arguments.value is not None else words.asked_secret(f"Value of `{arguments.name}`")
             )
             client.secrets.set(arguments.name, value)
-            words.say(f"The secret `{arguments.name}` is kept: use it as `${{{{ secrets.{arguments.name} }}}}`")
+            words.say(f"The secret `{arguments.name}` is set; use it as `${{{{ secrets.{arguments.name} }}}}`")
         case "get":
             value = client.secrets.get(arguments.name)
             words.show(json.dumps({"name": arguments.name, "value": value}) if arguments.json else value)
         case "delete":
             client.secrets.delete(arguments.name)
-            words.say(f"The secret `{arguments.name}` is forgotten")
+            words.say(f"The secret `{arguments.name}` is deleted")
         case _:
             _list(arguments)
     return 0

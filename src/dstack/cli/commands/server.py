@@ -1,4 +1,4 @@
-"""`dstack server`: serve in the foreground; see, stop and restart the server that runs."""
+"""`dstack server`: serve in the foreground; show, stop and restart the running server."""
 
 import argparse
 import os
@@ -11,31 +11,31 @@ if TYPE_CHECKING:
 
     from dstack.api._server_control import Running
 
-HELP = "start a server; see, stop and restart the one that runs"
+HELP = "start a server; show, stop or restart the running one"
 OBJECTS_BETWEEN_COLLECTIONS = (700, 10, 10)
-"""Python's own: a server, unlike other commands, lives long."""
+"""Python's default: a server, unlike other commands, runs for long."""
 NOT_RUNNING = 3
-"""The exit code where there is no server to show, to stop or to restart."""
+"""The exit code where no server runs."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to do, where to listen and where the data is."""
+    """Add the action, the address and the data folder."""
     parser.add_argument(
         "action",
         nargs="?",
         choices=("status", "stop", "restart"),
-        help="show, stop or restart the server that runs; without a word one is started here",
+        help="show, stop or restart the running server (default: start one in the foreground)",
     )
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=options.port, default=3000, help="the port to listen on (default: %(default)s)")
-    parser.add_argument("--data-dir", metavar="DIR", help="where the data is (default: `~/.dstack/server`)")
-    parser.add_argument("--token", help="the admin's token (default: `DSTACK_SERVER_ADMIN_TOKEN`, or a random one)")
-    parser.add_argument("-y", "--yes", action="store_true", help="ask nothing, which is so anyway")
+    parser.add_argument("--data-dir", metavar="DIR", help="the data folder (default: `~/.dstack/server`)")
+    parser.add_argument("--token", help="the admin's token (default: `DSTACK_SERVER_ADMIN_TOKEN`, else random)")
+    parser.add_argument("-y", "--yes", action="store_true", help="accepted for compatibility; the command asks nothing")
     parser.add_argument("--json", action="store_true", help="show the status as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until told to end, or do what is asked about the server that runs."""
+    """Serve until a signal, or do the action on the running server."""
     from pathlib import Path
 
     from dstack.api import _embedded, _places
@@ -76,12 +76,12 @@ def _act(action: str, data_dir: "Path", *, as_json: bool) -> int:
             words.say(f"The server (process {running.pid}) has ended; {_going_on(running)}")
             if running.embedded:
                 words.say(
-                    "The next command that needs a server starts it again; one that follows a run does so at once"
+                    "The next command that needs a server starts it again; a command that follows a run does so at once"
                 )
         case _:
             control.restart(running)
             again = control.find(data_dir)
-            words.say(f"The server has been restarted, and is at {again.url if again else running.url}")
+            words.say(f"The server has restarted at {again.url if again else running.url}")
     return 0
 
 
@@ -91,12 +91,12 @@ def _lines_of(running: "Running") -> str:
 
     how = "in the background" if running.embedded else "by hand"
     runs = "the server does not answer" if running.active_runs is None else f"{running.active_runs}"
-    since = "" if running.since is None else words.age(running.since, SystemClock().now())
+    now = SystemClock().now()
     rows = [
         ("Process", f"{running.pid}, started {how}"),
-        ("URL", running.url or "none yet: it is starting"),
+        ("URL", running.url or "none yet: the server is starting"),
         ("Version", running.version or ""),
-        ("Since", f"{running.since:%Y-%m-%d %H:%M:%S} UTC ({since})" if running.since else ""),
+        ("Since", f"{words.clock(running.since, now)} ({words.age(running.since, now)})" if running.since else ""),
         ("Data", str(running.data_dir)),
         ("Active runs", runs),
     ]
@@ -106,13 +106,13 @@ def _lines_of(running: "Running") -> str:
 def _going_on(running: "Running") -> str:
     match running.active_jobs:
         case None:
-            return "its jobs go on"
+            return "its jobs continue"
         case 0:
             return "it had no jobs"
         case 1:
-            return "1 job goes on without it"
+            return "1 job continues without it"
         case count:
-            return f"{count} jobs go on without it"
+            return f"{count} jobs continue without it"
 
 
 def _show_json(running: "Running | None", data_dir: "Path") -> None:

@@ -1,4 +1,4 @@
-"""`dstack stop`: end runs."""
+"""`dstack stop`: stop runs."""
 
 import argparse
 
@@ -6,15 +6,15 @@ HELP = "stop runs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which runs, and how hard."""
+    """Add the names of the runs, and how to stop them."""
     parser.add_argument("run_names", metavar="RUN", nargs="+")
-    parser.add_argument("-x", "--abort", action="store_true", help="at once, without time to clean up")
+    parser.add_argument("-x", "--abort", action="store_true", help="kill the jobs at once, without time to clean up")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
     parser.add_argument("--json", action="store_true", help="show the runs as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Stop the runs that have not finished; returns 1 where one is missing, and stops the others."""
+    """Stop the runs that have not finished; return 1 where one is missing."""
     from dstack.cli import words
     from dstack.cli.clients import client_of, get_runs
     from dstack.kit.text import listed
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     active = [one for one in runs if not one.status.is_finished()]
     for one in runs:
         if one not in active:
-            words.say(f"{one.name}: {one.status} already")
+            words.say(f"{one.name}: already {one.status}")
     if active and not arguments.yes and not words.confirmed(f"Stop {listed(one.name for one in active)}?"):
         return 1
     for one in active:

@@ -6,6 +6,7 @@ from dstack.domain.objects import Job, Next, Run, RunView
 from dstack.domain.reasons import job_status_of
 from dstack.domain.retries import failing_since, retry_at
 from dstack.domain.specs import configuration_in, retry_policy_of
+from dstack.kit.clock import utc_text
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus, cause_text
 
 _STARTING = (JobStatus.PROVISIONING, JobStatus.PULLING)
@@ -55,7 +56,7 @@ def _retry_or_end(view: RunView, failed: Job) -> Next:
         running = [job for job in unfinished if job.reason is None and job.stop_asked is None]
         return Next(tuple(_ask(job, JobReason.SERVER) for job in running))
     why = cause_text(reason, failed.detail)
-    detail = f"attempt {failed.attempt} failed ({why}); attempt {failed.attempt + 1} starts at {at:%H:%M:%S} UTC"
+    detail = f"attempt {failed.attempt} failed ({why}); attempt {failed.attempt + 1} starts at {utc_text(at)}"
     pending = replace(
         run, status=RunStatus.PENDING, status_since=view.now, retry_at=at, failing_since=since, detail=detail
     )

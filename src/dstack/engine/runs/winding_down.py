@@ -7,6 +7,7 @@ from dstack.domain.reasons import run_status_of
 from dstack.domain.schedules import next_start
 from dstack.domain.specs import configuration_in
 from dstack.engine.runs.deriving import ask_to_stop
+from dstack.kit.clock import utc_text
 from dstack.protocol.statuses import JobReason, RunStatus, cause_text
 
 
@@ -35,7 +36,7 @@ def _await_next_start(view: RunView) -> Next | None:
     if at is None:
         return None
     before = "was done" if run.reason is JobReason.EXITED else f"ended ({cause_text(run.reason, run.detail)})"
-    detail = f"the last attempt {before}; the next one starts at {at:%Y-%m-%d %H:%M} UTC"
+    detail = f"the last attempt {before}; the next one starts at {utc_text(at)}"
     pending = replace(
         run,
         status=RunStatus.PENDING,
