@@ -87,7 +87,7 @@ class Bucket:
                 hint="See DSTACK_S3_BUCKET and DSTACK_S3_ENDPOINT_URL, and the credentials (AWS_ACCESS_KEY_ID, …)",
             ) from error
         if (found, read) != ([CHECK], b"dstack"):
-            raise ConfigurationError(f"The bucket `{self._bucket}` does not give back what was put into it")
+            raise ConfigurationError(f"The bucket `{self._bucket}` does not return the object that was stored in it")
 
     def close(self) -> None:
         """Let go of connections and threads."""

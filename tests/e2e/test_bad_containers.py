@@ -56,7 +56,7 @@ CANNOT_RUN: list[tuple[dict[str, Any], str]] = [
         {"commands": ["true"], "entrypoint": "/no/such -c"},
         f"The image `{SHELL_IMAGE}` has no program `/no/such` that could be started. Correct `entrypoint`",
     ),
-    ({}, f"The image `{SHELL_IMAGE}` does not say what to run. Write `commands` or `entrypoint`"),
+    ({}, f"The image `{SHELL_IMAGE}` has no command. Write `commands` or `entrypoint`"),
     (
         {"commands": ["true"], "user": "nobody-here"},
         "There is no user `nobody-here` in the image. Name one of its users, or a number",

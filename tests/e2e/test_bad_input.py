@@ -122,7 +122,11 @@ def test_an_active_run_keeps_its_name_and_its_history(home: Home) -> None:
     assert again.stderr.endswith("\nThe run `busy` is already running with this configuration\n")
     assert (again.stdout, again.returncode) == ("", 0)
     assert_refused(
-        home, "delete", "-y", "busy", said="error: The run `busy` is running\nhint: Stop it first with `dstack stop busy`\n"
+        home,
+        "delete",
+        "-y",
+        "busy",
+        said="error: The run `busy` is running\nhint: Stop it first with `dstack stop busy`\n",
     )
     with pytest.raises(ResourceExistsError, match="The run `busy` is still running"):
         home.client().runs.submit(Task(commands=["true"]), run_name="busy")
@@ -136,7 +140,7 @@ def test_an_active_run_keeps_its_name_and_its_history(home: Home) -> None:
 def test_the_api_says_which_machine_lacks_what(home: Home) -> None:
     with pytest.raises(NoCapacityError, match=rf"cpu: asked 1000, has {home.cpus()}\n") as caught:
         home.client().runs.submit(Task(commands=["true"], resources={"cpu": 1000}))
-    assert caught.value.hint == "Ask for less, or add a backend that has it"
+    assert caught.value.hint == "Lower the requirements, or add a backend"
     assert home.client().runs.list(all=True) == []
 
 

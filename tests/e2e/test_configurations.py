@@ -188,7 +188,9 @@ def test_offers_say_what_fits_and_why_the_rest_does_not(home: Home) -> None:
 def test_what_cannot_be_made_yet_is_refused_by_name(home: Home) -> None:
     home.write("f.yml", "type: fleet\nname: team\nnodes: 2\n")
     done = home.cli("apply", "-f", "f.yml", "-y")
-    assert done.returncode == 1 and "`f.yml` is a fleet, which this version of dstack does not support yet" in done.stderr
+    assert (
+        done.returncode == 1 and "`f.yml` is a fleet, which this version of dstack does not support yet" in done.stderr
+    )
 
 
 def test_projects_are_kept_in_the_configuration_file(home: Home) -> None:

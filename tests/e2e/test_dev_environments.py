@@ -59,9 +59,7 @@ def test_apply_shows_the_link_once_ssh_works_and_init_as_log_and_exec_needs_no_a
     assert applied.stderr.readline() == back
     assert applied.stdout.readline() == "is ready\n"
     again = home.start("attach", "desk")
-    assert again.stderr is not None and again.stderr.readline() == ": open ".join(link), (
-        "who joins, sees it too"
-    )
+    assert again.stderr is not None and again.stderr.readline() == ": open ".join(link), "who joins, sees it too"
     assert home.cli("exec", "desk", "--", "sh", "-c", "exit 4").returncode == 4
     assert home.cli("stop", "-y", "desk").returncode == 0
     applied.communicate(timeout=PATIENCE_S)
@@ -99,7 +97,7 @@ def test_it_lives_while_somebody_is_connected_and_ends_when_nobody_is(home: Home
     guest.communicate(timeout=PATIENCE_S)
     for _ in run.changes():
         pass
-    assert (run.status, run.reason, run.detail) == ("terminated", "inactivity", "nobody was connected for 1s")
+    assert (run.status, run.reason, run.detail) == ("terminated", "inactivity", "no user was connected for 1s")
 
 
 @pytest.fixture
@@ -137,8 +135,7 @@ def test_a_second_machine_of_the_same_user_comes_in_with_its_own_key_and_a_stran
     stranger = home.run_program(*ssh(home, "box", "echo in"))
     assert stranger.returncode == 255 and "Permission denied (publickey)" in stranger.stderr
     assert (
-        "dstack: this key may not come into the job; who may use its run is let in by `dstack attach`"
-        in stranger.stderr
+        "dstack: this key is not authorized for the job; run `dstack attach RUN` to authorize yours" in stranger.stderr
     )
     attached.terminate()
     attached.communicate(timeout=PATIENCE_S)

@@ -127,9 +127,7 @@ def test_on_a_terminal_the_command_has_it(job: Home) -> None:
 def test_what_cannot_be_done_is_told(job: Home) -> None:
     nothing = job.cli("exec", HOST)
     assert nothing.returncode == 2
-    assert (
-        f"name a command after `--`, such as `dstack exec {HOST} -- bash`; for a longer session" in nothing.stderr
-    )
+    assert f"name a command after `--`, such as `dstack exec {HOST} -- bash`; for a longer session" in nothing.stderr
     unknown = job.cli("exec", "nobody", "--", "ls")
     assert (unknown.returncode, unknown.stderr.splitlines()[0]) == (
         1,

@@ -57,7 +57,7 @@ def test_files_that_do_not_fit_on_the_host_are_one_clear_reason(home: Home, smal
     (tmp_path / "large").write_bytes(os.urandom(8 * MIB))
     printed, status, detail = outcome(submit(home, "echo never", repo=LocalRepo.from_dir(tmp_path)))
     assert (printed, status) == (b"", RunStatus.FAILED)
-    assert detail.startswith("The disk of the machine is full, where jobs have their files; make room there")
+    assert detail.startswith("The machine's disk for job files is full; free space there")
     assert outcome(submit(home, "echo fine")) == (b"fine\n", RunStatus.DONE, "")
 
 

@@ -49,7 +49,7 @@ def test_two_jobs_get_different_cards_and_a_third_waits_for_one_of_them(home: Ho
     third = submit(home, "third", 1, SHOW)
     third.refresh()
     assert third.status is RunStatus.SUBMITTED
-    assert "and 1 GPU; on local" in third.detail and "and 0 of 2 GPUs are free" in third.detail
+    assert "and 1 GPU; " in third.detail and "and 0 of 2 GPUs are free on local" in third.detail
     holders[1].stop()
     assert printed(third) == second
     holders[0].stop()
@@ -63,7 +63,7 @@ def test_a_card_that_has_failed_is_given_to_nobody_any_more(home: Home) -> None:
     wait_for("the failed card to be told", lambda: "A100" not in home.client().instances()[0].resources)
     later = submit(home, "later", 1, SHOW)
     later.refresh()
-    assert later.detail.endswith("and 0 of 1 GPU are free")
+    assert later.detail.endswith("and 0 of 1 GPU are free on local")
     holder.stop()
     assert printed(later) == "[0] 1\n", "programs count the cards that work"
 

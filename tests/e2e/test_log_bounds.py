@@ -156,6 +156,6 @@ def test_a_bound_that_is_no_number_is_one_clear_message(home: Home) -> None:
     result = home.cli("server", "--port", "0")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
-        "error: DSTACK_LOG_BYTES_MAX must be a positive number\nhint: Say how many bytes of a log are kept\n"
+        "error: DSTACK_LOG_BYTES_MAX must be a positive number\nhint: Set the maximum size of a log in bytes\n"
     )
     assert os.listdir(home.path) == []

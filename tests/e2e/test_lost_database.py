@@ -102,7 +102,7 @@ def test_after_a_copy_from_before_this_machine_came_back_its_jobs_end_with_a_rea
     submit_short(home)
     [lost] = [run for run in home.runs() if run["name"] == "lost"]
     assert lost["status"] == "failed", json.dumps(lost)
-    assert "does not have the machine any more" in lost["jobs"][0]["detail"] or lost["reason"] in (
+    assert "no longer has the machine" in lost["jobs"][0]["detail"] or lost["reason"] in (
         "interrupted",
         "instance_unreachable",
     )

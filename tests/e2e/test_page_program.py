@@ -38,5 +38,5 @@ def test_unchanged_it_says_what_is_missing_before_anything_is_made(home: Home, p
     assert last[0].startswith("dstack.errors.NoCapacityError: No machine fits: local (")
     assert "gpu: asked 1 with memory 24GB, has none" in last[0]
     assert "image: asked ghcr.io/huggingface/text-generation-inference:latest, has no container engine" in last[0]
-    assert last[1] == "hint: Ask for less, or add a backend that has it"
+    assert last[1] == "hint: Lower the requirements, or add a backend"
     assert home.runs() == []

@@ -127,7 +127,7 @@ def test_an_image_comes_byte_by_byte_and_its_layers_are_told(home: Home, slow: S
     assert (b"".join(one.logs()), one.status, got_bytes > 0) == (f"{8 << 20}\n".encode(), RunStatus.DONE, True)
     told = [event.message for event in home.client().events.list() if event.kind == "job.layer"]
     # Podman counts the image's own description too.
-    assert [message.partition(" is here, ")[2] for message in told] == ["1 of 3", "2 of 3", "3 of 3"]
+    assert [message.partition(" is pulled, ")[2] for message in told] == ["1 of 3", "2 of 3", "3 of 3"]
 
 
 async def test_an_image_that_no_job_has_used_for_a_week_leaves(

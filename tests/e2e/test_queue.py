@@ -33,7 +33,7 @@ def test_who_finds_no_room_waits_says_so_and_starts_when_the_first_has_ended(hom
     wait_until_running(first)
     second = submit(home, "second", f"echo second >> {home.path}/order")
     second.refresh()
-    place = f"place 1 of 1 in the queue: asks for {home.cpus()} CPUs and "
+    place = f"place 1 of 1 in the queue: needs {home.cpus()} CPUs and "
     assert second.status == "submitted" and second.detail.startswith(place)
     assert (second.view.queue_place, second.view.queue_length) == (1, 1)
     assert second.hostname is None

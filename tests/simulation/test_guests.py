@@ -31,7 +31,7 @@ def test_it_ends_by_itself_once_nobody_was_connected_for_its_time(dstack_cluster
     assert run.status is RunStatus.RUNNING
     cluster.pass_time(minutes=1, seconds=30)
     assert run.status is RunStatus.TERMINATED, "at its time, and not when somebody happens to look"
-    assert (run.view.reason, run.view.detail) == ("inactivity", "nobody was connected for 2h")
+    assert (run.view.reason, run.view.detail) == ("inactivity", "no user was connected for 2h")
     assert len(run.attempts) == 1
     cluster.check()
 

@@ -61,7 +61,7 @@ def let_in(folder: JobFolder, key: str) -> str | None:
         AgentRefused: this is no such key.
     """
     if (line := _key_line(key)) is None:
-        raise AgentRefused("This is no ed25519 public key", hint="Make one with `ssh-keygen -t ed25519`")
+        raise AgentRefused("This is not an ed25519 public key", hint="Make one with `ssh-keygen -t ed25519`")
     keys = keys_of(folder)
     if line in keys:
         return None
@@ -77,7 +77,7 @@ def note_alone(folder: JobFolder, since: float | None) -> None:
         else:
             write_json(folder.alone, {"since": since})
     except OSError as error:  # the next agent then counts from its own start
-        log.warning("Since when nobody is in job %s is not written down: %s", folder.job_id, error)
+        log.warning("The time since the last session of job %s is not stored: %s", folder.job_id, error)
 
 
 def keys_of(folder: JobFolder) -> list[str]:

@@ -54,7 +54,7 @@ def keep(folder: JobFolder, order: JobOrder) -> None:
         make_private_folder(in_memory.parent)
         write_json(in_memory, kept)
     except (OSError, ConfigurationError) as error:  # none is there, it is full, or another user has made it
-        log.info("What is confidential of job %s is on the disk until its start: %s", folder.job_id, error)
+        log.info("The confidential part of the order of job %s is on disk until its start: %s", folder.job_id, error)
         write_json(on_disk, kept)
 
 

@@ -34,7 +34,7 @@ def ending_of(folder: JobFolder, error: Exception, now: float) -> Ending:
             return Ending(HOST_FAILED if _is_of_host(folder, error) else START_FAILED, now, message=in_words(error))
         case _:
             log.error("Job %s", folder.job_id, exc_info=error)
-            return Ending(START_FAILED, now, message="The agent met an error of its own")
+            return Ending(START_FAILED, now, message="The agent failed with an internal error")
 
 
 def trouble_of(error: Exception) -> HostTrouble | None:
@@ -60,11 +60,11 @@ def why_lost(folder: JobFolder, order: JobOrder, *, was_started: bool, has_reboo
     Of a container it is written down for good that it was started, of a process only until the power is cut.
     """
     if not order.run_name:
-        return "What the job was to do is lost: its `order.json` on the machine is damaged"
+        return "The job's order is lost: its `order.json` on the machine is damaged"
     if was_started:
         return ""
     if folder.end.exists():
         return "How the job ended is lost: its `exit.json` on the machine is damaged"
     if has_rebooted and order.container is None:
-        return "The machine was restarted, and nobody knows whether the job had been started before"
+        return "The machine restarted, and whether the job had started before is not known"
     return ""

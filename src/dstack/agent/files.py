@@ -55,7 +55,7 @@ class BlobCache:
         blob = await self._fetch(blob_hash)
         if blob is None:
             raise AgentRefused(
-                f"A part of the run's files, `{blob_hash[:12]}`, is gone from the server", hint="Submit again"
+                f"A part of the run's files, `{blob_hash[:12]}`, is missing on the server", hint="Submit again"
             )
         async with self._storing:
             await asyncio.to_thread(self._verify_and_store, blob_hash, blob)

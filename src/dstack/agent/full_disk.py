@@ -50,7 +50,7 @@ def is_of_host(error: BaseException) -> bool:
 def in_words(error: BaseException) -> str:
     """What went wrong, for people."""
     if is_full(error):
-        return "The disk of the machine is full, where jobs have their files; make room there, or ask for more `disk`"
+        return "The machine's disk for job files is full; free space there, or request more `disk`"
     return str(error)
 
 

@@ -36,7 +36,9 @@ async def clone(source: GitSource, target: Path, private: Path) -> str:
         AgentRefused: it could not be cloned; says why in `git`'s own words.
     """
     if not is_remote(source.url):
-        raise AgentRefused(f"`{source.url}` is no URL of a remote repository", hint="Send the folder itself instead")
+        raise AgentRefused(
+            f"`{source.url}` is not the URL of a remote repository", hint="Send the folder itself instead"
+        )
     await asyncio.to_thread(make_private_folder, private)
     try:
         env = git_environment(os.environ, private, source.url, source.private_key, source.token)

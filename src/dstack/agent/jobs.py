@@ -128,7 +128,7 @@ class Jobs:
                 try:
                     await runtime.sweep(self.unfinished)
                 except Exception:  # whatever it was, the next time may go well
-                    log.exception("What jobs left behind is removed later")
+                    log.exception("Files that jobs left behind are removed later")
             await self._clock.sleep(SWEEP_EVERY)
 
     def unfinished(self) -> set[str]:
@@ -363,7 +363,7 @@ class Jobs:
                     self._report(job, layers=latest)
                 await asyncio.sleep(TELL_EVERY_S)
 
-        telling = asyncio.create_task(keep_telling(), name=f"tells how far the image of {job.order.job_id} is")
+        telling = asyncio.create_task(keep_telling(), name=f"reports the image pull of {job.order.job_id}")
         try:
             await job.runtime.prepare(job.folder, job.order, tell)
         finally:

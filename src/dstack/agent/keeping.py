@@ -142,7 +142,9 @@ class Keeping:
     async def run(self) -> None:
         """Look at all logs again and again, while there are any, until cancelled."""
         if (problem := await asyncio.to_thread(why_not, self._folder)) is not None:
-            log.warning("Logs take room until their jobs are forgotten: no holes in files of this disk (%s)", problem)
+            log.warning(
+                "Logs use disk space until their jobs are deleted: files on this disk cannot have holes (%s)", problem
+            )
             return
         while True:
             await self._stirred.wait()
@@ -160,7 +162,7 @@ class Keeping:
             for one in logs:
                 self._keep_within(one, unsent_bytes_max, FULL_DISK_STEP_BYTES if is_short else STEP_BYTES)
         except OSError as error:
-            log.warning("Logs cannot be kept within their bounds just now: %s", error)
+            log.warning("Logs cannot be kept within their limits: %s", error)
 
     def _keep_within(self, one: JobLog, unsent_bytes_max: int, step_bytes: int) -> None:
         try:

@@ -153,7 +153,7 @@ class Link:
             try:
                 return await asyncio.to_thread(probe)
             except Exception:
-                log.exception("What this host has could not be found out; tried again in %s", PROBE_AGAIN_AFTER)
+                log.exception("The resources of this host could not be detected; retried in %s", PROBE_AGAIN_AFTER)
                 await self.clock.sleep(PROBE_AGAIN_AFTER)
 
     async def look_for_engine(self) -> None:

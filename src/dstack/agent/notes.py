@@ -23,4 +23,4 @@ def note(folder: JobFolder, clock: Clock, text: str) -> None:
             file.write(line.encode(errors="backslashreplace"))
     except OSError as error:
         if not full_disk.is_full(error):
-            log.warning("The job %s has no line that says `%s`: %s", folder.job_id, text, error)
+            log.warning("The log of job %s lacks the line `%s`: %s", folder.job_id, text, error)

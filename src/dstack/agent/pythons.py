@@ -56,7 +56,7 @@ async def make_environment(version: str, folder: Path) -> str:
     interpreter = (await asyncio.to_thread(find_pythons)).get(version)
     if interpreter is None:
         raise AgentRefused(
-            f"There is no Python {version} on the job's machine any more that makes virtual environments",
+            f"The job's machine no longer has a Python {version} that makes virtual environments",
             hint=f"Install it with its `venv` and `ensurepip` (Debian: `python{version}-venv`)",
         )
     env = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)}

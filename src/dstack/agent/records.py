@@ -151,7 +151,7 @@ def read_visible(folder: JobFolder) -> dict[str, str]:
     """
     found = read_json(folder.visible, lambda body: {str(name): str(value) for name, value in dict(body).items()})
     if found is None and folder.visible.exists():
-        raise OSError(0, "it is not known any more which GPUs are the job's")
+        raise OSError(0, "the GPUs of the job are no longer known")
     return found or {}
 
 

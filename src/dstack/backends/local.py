@@ -58,7 +58,7 @@ class Local(Backend):
         What another key has left here is on record no more, or is ending: it is waited for.
         """
         if any(machine.key != key for machine in self.look_up()):
-            raise BackendUnavailable("this machine is cleaned up first: of what runs on it the record knows nothing")
+            raise BackendUnavailable("this machine is cleaned up first: an agent runs on it that is not on record")
         make_private(self._folder / key)
         return self._machine(key)
 
@@ -121,7 +121,7 @@ def _end_agent(home: Home) -> None:
     if pid.isdigit():
         _end(int(pid))
     else:
-        log.error("%s does not tell which process the agent is: end it by hand", home.lock)
+        log.error("%s does not name the agent's process: end it by hand", home.lock)
 
 
 def _end(pid: int) -> None:

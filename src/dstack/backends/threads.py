@@ -41,7 +41,7 @@ class Backends:
             BackendUnavailable: it did not answer in time, or there is no backend of this name any more.
         """
         if name not in self._drivers:
-            raise BackendUnavailable(f"The backend `{name}` is not configured any more")
+            raise BackendUnavailable(f"The backend `{name}` is no longer configured")
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout_s):

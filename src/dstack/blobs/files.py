@@ -57,8 +57,8 @@ class BlobFiles(BlobStore):
             yield
         except OSError as error:
             raise StorageUnavailable(
-                f"Uploads cannot be kept in `{self._folder}` just now: {error.strerror}",
-                hint="On the server's machine, see `df -h` and `df -i` for that folder, and make room",
+                f"Uploads cannot be stored in `{self._folder}`: {error.strerror}",
+                hint="Free space in that folder on the server's machine; check `df -h` and `df -i`",
             ) from error
 
     def _use(self, hash: str) -> bool:

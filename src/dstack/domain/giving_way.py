@@ -8,7 +8,7 @@ from dstack.domain.offers import Demand, Offer, OfferName
 from dstack.domain.placement import Placement, fits, gangs_of, may_buy, place
 from dstack.domain.rooms import Room
 
-ENDING = "a machine is ending, and another is bought in its place"
+ENDING = "a machine is ending, and another replaces it"
 
 
 def make_way(

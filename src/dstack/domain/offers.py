@@ -246,7 +246,7 @@ def _policy_misfits(demand: Demand, offer: Offer) -> Iterator[str]:
     if demand.spot != "auto" and offer.spot != (demand.spot == "spot"):
         yield f"spot_policy: asked {demand.spot}, is {'spot' if offer.spot else 'on-demand'}"
     if demand.reservation is not None:
-        yield f"reservation: asked {demand.reservation}, is in none"
+        yield f"reservation: asked {demand.reservation}, has none"
     if demand.instance_name is not None:
         yield f"instance_name: asked {demand.instance_name}, has no name"
     if demand.fleets and DEFAULT_FLEET not in demand.fleets:
@@ -266,7 +266,7 @@ def _gpu_misfits(demand: Demand, asked: GpuDemand, offer: Offer) -> Iterator[str
         yield f"gpu: asked {_show(asked.count, _count)} {wanted}".rstrip() + f", has {has}"
     elif len(fitting) < least:
         told = ", ".join(dict.fromkeys(gpu.compute_capability for gpu in alike if gpu.compute_capability is not None))
-        has = f"has {told}" if told else "does not tell its own"
+        has = f"has {told}" if told else "its own is not known"
         yield f"gpu.compute_capability: asked {asked.compute_capability}, {has}"
     elif asked.total_memory_mib is not None:
         total = sum(gpu.memory_mib for gpu in fitting)

@@ -223,7 +223,7 @@ BEHIND = "earlier runs wait for the same machines"
 def _why(gang: list[Job], with_room: int, could: Sequence[Room], buyable: Sequence[Offer]) -> str:
     """Why a gang waits, given the machines it could use were they free, and the offers it could have bought."""
     job = gang[0]
-    needs = f"{with_room} of {len(gang)} nodes have room, and all start at once; " if len(gang) > 1 else ""
+    needs = f"{with_room} of {len(gang)} nodes have room, and all start together; " if len(gang) > 1 else ""
     shared = [room for room in could if room.offer.shared]
     if shared:
         best = max(shared, key=lambda room: (room.cpus, room.memory_mib))
@@ -235,7 +235,7 @@ def _why(gang: list[Job], with_room: int, could: Sequence[Room], buyable: Sequen
             asked.append(_counted(len(share.gpus), "GPU"))
             there = {index for index, gpu in enumerate(has.gpus) if not gpu.gone}
             free.append(f"{len(there - best.gpus_taken)} of {_counted(len(there), 'GPU')}")
-        return f"{needs}asks for {_listed(asked)}; on {best.offer.title} {_listed(free)} are free"
+        return f"{needs}needs {_listed(asked)}; {_listed(free)} are free on {best.offer.title}"
     if could:
         busy = sum(room.jobs > 0 for room in could)
         if busy == len(could):
@@ -243,10 +243,10 @@ def _why(gang: list[Job], with_room: int, could: Sequence[Room], buyable: Sequen
         return f"{needs}{busy} of the {len(could)} machines that fit are in use"
     if buyable:
         limited = ", ".join(f"{offer.machines_max} of {offer.title}" for offer in buyable[:3])
-        return f"{needs}no more than {limited} may exist at once, and others have them"
+        return f"{needs}at most {limited} may exist at once, and other jobs use them"
     if job.demand.reuse_only:
-        return f"{needs}no machine that fits is there, and none may be bought for it"
-    return f"{needs}no backend offers a machine that fits just now"
+        return f"{needs}no existing machine fits, and the run may not use a new one"
+    return f"{needs}no backend offers a machine that fits now"
 
 
 def _counted(count: float, what: str) -> str:

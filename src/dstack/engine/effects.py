@@ -65,7 +65,7 @@ class Effects:
 
     async def _launch(self, instance: Instance) -> Done:
         if not instance.takes_jobs:
-            raise BackendError("The instance is ending: nothing is bought for it any more")
+            raise BackendError("The instance is ending: it gets no machine")
         machine = await self._call(instance, lambda backend: backend.launch(instance.id, instance.offer))
         return Done({"machine_id": machine.id, "hostname": machine.hostname})
 
@@ -89,7 +89,7 @@ class Effects:
         order = await self.db.recall(lambda tx: complete_order(tx, intent.object_id, self.vault))
         link = await self._link_to(intent.instance_id)
         if link is None:
-            raise BackendError(f"The machine of instance `{intent.instance_id}` is gone")
+            raise BackendError(f"The machine of instance `{intent.instance_id}` no longer exists")
         await link.call("start", {"order": to_json(order)})
         link.follow_new(order.job_id)
         return Done({})
@@ -128,10 +128,10 @@ class Effects:
         try:
             link = await self._link_to(intent.instance_id)
             if link is None:
-                raise BackendError("The job's machine is gone")
+                raise BackendError("The job's machine no longer exists")
             await link.call("authorize", {"job_id": intent.job_id, "key": intent.public_key}, timeout_s=KEY_TIMEOUT_S)
         except HostUnreachable:
-            raise BackendError("The job's machine does not answer just now") from None
+            raise BackendError("The job's machine does not answer now") from None
         return Done({})
 
     async def _call(self, instance: Instance, function: Callable[[Backend], T]) -> T:

@@ -110,7 +110,7 @@ def store_losses(tx: Tx, losses: Sequence[Loss]) -> None:
     for loss in losses:
         if (job := jobs.get(loss.of[0])) is not None:
             lost = size_text(loss.lost_bytes)
-            message = f"{lost} of the output of job {job.replica}/{job.node} are lost, the oldest first: {loss.why}"
+            message = f"{lost} of the oldest output of job {job.replica}/{job.node} were dropped: {loss.why}"
             events.add(tx, job, actor="server", kind="job.log_lost", message=message)
 
 
@@ -121,5 +121,5 @@ def _say_layers(tx: Tx, job: Job, report: JobReport) -> None:
     for number, layer in enumerate(ready, 1):
         if layer.id not in ready_before:
             size = f" ({size_text(layer.size_bytes)})" if layer.size_bytes else ""
-            message = f"layer {layer.id}{size} is here, {number} of {len(report.layers)}"
+            message = f"layer {layer.id}{size} is pulled, {number} of {len(report.layers)}"
             events.add(tx, job, actor="agent", kind="job.layer", message=message)

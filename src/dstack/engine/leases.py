@@ -148,12 +148,12 @@ class Leases:
         kept = {shard: epoch for shard, epoch in epochs.items() if before.get(shard) == epoch}
         self._epochs = kept
         if kept != before:
-            log.info("This server sees to %d of %d shards", len(kept), SHARDS)
+            log.info("This server owns %d of %d shards", len(kept), SHARDS)
             for lost in self._lost:
                 await lost()
         self._epochs = epochs
         if kept != epochs:
-            log.info("This server sees to %d of %d shards", len(epochs), SHARDS)
+            log.info("This server owns %d of %d shards", len(epochs), SHARDS)
             self._is_taken_up = False
         if not self._is_taken_up:
             for gained in self._gained:

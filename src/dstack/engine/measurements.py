@@ -66,7 +66,7 @@ class Measurements:
             self._count += len(some)
         if self._waiting and not self._is_storing:
             self._is_storing = True
-            self._tasks.start("storing what jobs use", self._store_all())
+            self._tasks.start("storing metrics", self._store_all())
 
     async def close(self) -> None:
         """Store what has come."""
@@ -75,7 +75,7 @@ class Measurements:
             while self._waiting:
                 await self._store_some()
         except DatabaseUnavailable as error:
-            log.warning("What jobs used last is not stored: %s", error)
+            log.warning("The last metrics of jobs are not stored: %s", error)
 
     async def _store_all(self) -> None:
         try:
@@ -85,7 +85,7 @@ class Measurements:
                     for _ in range(0, len(self._waiting), JOBS_PER_WRITE):
                         await self._store_some()
                 except DatabaseUnavailable as error:
-                    log.warning("What jobs use is stored later: %s", error)
+                    log.warning("The metrics of jobs are stored later: %s", error)
                     await self._clock.sleep(AFTER_TROUBLE)
         finally:
             self._is_storing = False

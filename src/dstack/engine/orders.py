@@ -39,7 +39,7 @@ def _confidential(tx: Tx, run: Run, vault: Vault) -> Confidential:
     is_remote = asked.get("kind") == "remote"
     repo = secrets.find_repo(tx, run.project_id, run.user_id, asked["id"]) if is_remote else None
     if is_remote and (repo is None or repo.url is None):
-        raise BackendError("The run's repo is not initialized any more", hint="`dstack init`, and submit again")
+        raise BackendError("The run's repo is no longer initialized", hint="Run `dstack init`, and submit again")
     try:
         opened = {name: vault.open(text) for name, text in sealed.items()}
         credentials = json.loads(vault.open(repo.sealed)) if repo is not None and repo.sealed else {}

@@ -51,7 +51,7 @@ class Outbox:
     def start(self) -> None:
         """Begin to hear what is decided."""
         self._db.listen(self._hear)
-        self._tasks.keep("what other servers decide", self._load_what_others_decide)
+        self._tasks.keep("decisions of other servers", self._load_what_others_decide)
 
     async def close(self) -> None:
         """Stop; what was not recorded is performed again by the next server."""
@@ -70,7 +70,7 @@ class Outbox:
             try:
                 await self._load()
             except DatabaseUnavailable:
-                log.exception("What is to be done could not be read; tried again in %s", LONGEST_RETRY)
+                log.exception("The open intents could not be read; retried in %s", LONGEST_RETRY)
                 self._asked_elsewhere.set()
                 await self._clock.sleep(LONGEST_RETRY)
             except Exception:
@@ -132,9 +132,9 @@ class Outbox:
         try:
             await self._db.write(write)
         except LeaseLost as error:
-            log.warning("What came of %s is not recorded: %s", open_intent.intent, error)
+            log.warning("The outcome of %s is not recorded: %s", open_intent.intent, error)
         except DatabaseUnavailable:
-            log.exception("What came of %s could not be stored; it is performed again", open_intent.intent)
+            log.exception("The outcome of %s could not be stored; it is performed again", open_intent.intent)
             return False
         return True
 

@@ -109,9 +109,9 @@ class Reconciler:
                 if finding.sure_at <= self._clock.now() and await self._act(finding) and finding.is_exact:
                     self._found[name].remove(finding)
         except (DstackError, OSError) as error:
-            log.warning("What the backend %s has could not be compared with the record: %s", name, error)
+            log.warning("The machines of the backend %s could not be compared with the record: %s", name, error)
         except Exception:  # a driver's bug must not keep the other backends from being looked at
-            log.exception("What the backend %s has could not be compared with the record", name)
+            log.exception("The machines of the backend %s could not be compared with the record", name)
 
     async def _wait(self, span: timedelta) -> None:
         """Until it is time, or soon after a machine has fallen silent."""
@@ -149,7 +149,7 @@ class Reconciler:
                 return True
             await self._clock.sleep(delay)
             delay = min(delay * 2, LONGEST_ASK_AGAIN)
-        log.warning("%s does not let go of the machine %s; it is asked again", finding.backend, finding.machine_id)
+        log.warning("%s does not end the machine %s; it is asked again", finding.backend, finding.machine_id)
         return False
 
 
@@ -165,6 +165,6 @@ def _note_gone(tx: Tx, finding: Finding) -> bool:
 
 
 def _tell(tx: Tx, finding: Finding) -> None:
-    what = "nobody claimed it" if finding.difference is Difference.ORPHAN else "its instance has another"
+    what = "no instance claimed it" if finding.difference is Difference.ORPHAN else "its instance has another"
     message = f"ended the machine {finding.machine_id} in {finding.backend}: {what} since {utc_text(finding.since)}"
     events.add_about_machine(tx, kind=f"machine.{finding.difference}_ended", message=message)

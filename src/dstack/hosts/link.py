@@ -183,7 +183,7 @@ class Link:
             if trouble is not None:
                 await self._inbox.not_started(self.instance_id, trouble)
         except Exception:  # noted after the next attempt, should that fail too
-            log.exception("That instance %s is not reached could not be noted", self.instance_id)
+            log.exception("The failure to reach instance %s could not be recorded", self.instance_id)
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         self._reported.clear()
@@ -276,7 +276,7 @@ class Link:
         try:
             self._inbox.measured(self.instance_id, points_of(body))
         except ValueError as error:  # all else that the agent says may be right
-            log.warning("Instance %s sent points that are none: %s", self.instance_id, error)
+            log.warning("Instance %s sent metrics that cannot be read: %s", self.instance_id, error)
 
     def _take_in(self, of: tuple[str, str], offset: int, at: float, data: bytes) -> None:
         waiting = self._printed.setdefault(of, [])
@@ -305,7 +305,7 @@ class Link:
                 came.clear()
                 await pass_on()
         except Exception:  # what was not stored is said again on the next connection
-            log.exception("What instance %s says could not be stored", self.instance_id)
+            log.exception("The reports of instance %s could not be stored", self.instance_id)
             self._delay = LONGEST_RETRY
             writer.close()
             self._has_room.set()  # who waits to read on has to see that there is nothing more to read
@@ -318,7 +318,7 @@ class Link:
                 with suppress(AgentRefused):  # an older agent, which lives all the same
                     await self.call("ping", {}, timeout_s=PING_TIMEOUT_S)
         except HostUnreachable as error:
-            log.warning("Instance %s is taken to be away: %s", self.instance_id, error.message)
+            log.warning("Instance %s is considered unreachable: %s", self.instance_id, error.message)
             writer.transport.abort()
 
     async def _pass_on_reports(self) -> None:
@@ -339,7 +339,7 @@ class Link:
 
     def _send(self, frame: dict[str, Any], payload: bytes | None = None) -> None:
         if self._writer is None:
-            raise HostUnreachable("There is no connection to the agent just now")
+            raise HostUnreachable("There is no connection to the agent now")
         write_frame(self._writer, frame, payload)
 
     def _follow(self, job_id: str, stream: str, offset: int) -> None:

@@ -56,7 +56,7 @@ def start_agent(home: Path) -> None:
         readable, _, _ = select.select([ready], [], [], START_TIMEOUT_S)
         # Another server may have started one a moment before.
         if not (readable and os.read(ready, 16).startswith(b"ready")) and not is_agent_alive(home):
-            silent = "it ended without a word" if readable else f"it said nothing for {START_TIMEOUT_S:g} s"
+            silent = "it ended without a message" if readable else f"it was silent for {START_TIMEOUT_S:g} s"
             raise HostTrouble(f"its agent does not start: {_last_words(home / 'agent.log', begin) or silent}")
     finally:
         os.close(ready)

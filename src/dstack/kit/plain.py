@@ -39,10 +39,10 @@ def from_plain(kind: type[T], body: object) -> T:
         >>> from_plain(Engine, {"name": "docker", "version": 27, "machine": "x86_64"})
         Traceback (most recent call last):
             ...
-        ValueError: 27 is no `str`
+        ValueError: 27 is not a `str`
     """
     if not isinstance(body, dict):
-        raise ValueError(f"{body!r:.100} is no `{kind.__name__}`")
+        raise ValueError(f"{body!r:.100} is not a `{kind.__name__}`")
     hints = _HINTS.get(kind)
     if hints is None:
         hints = _HINTS[kind] = get_type_hints(kind)
@@ -68,5 +68,5 @@ def _checked(hint: Any, value: object) -> Any:  # whatever stands in the fields
     if origin is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if type(value) is not origin:
-        raise ValueError(f"{value!r:.100} is no `{origin.__name__}`")
+        raise ValueError(f"{value!r:.100} is not a `{origin.__name__}`")
     return value

@@ -62,7 +62,7 @@ async def _keep(name: str, work: Callable[[], Coroutine[object, object, None]]) 
         except Exception:  # whatever it met, others depend on the next one
             if asyncio.get_running_loop().time() - began_s > LONGEST_PAUSE_S:
                 pause_s = FIRST_PAUSE_S
-            log.exception("The task `%s` failed, and begins again in %g s", name, pause_s)
+            log.exception("The task `%s` failed, and restarts in %g s", name, pause_s)
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

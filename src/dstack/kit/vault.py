@@ -114,7 +114,7 @@ class KeyFile(Vault):
             return key
         aside = self._path.with_name(f"{self._path.name}.damaged")
         self._path.rename(aside)
-        log.error("%s held no key and is set aside as %s: secrets have to be set again", self._path, aside)
+        log.error("%s held no key and was moved to %s: set the secrets again", self._path, aside)
         return None
 
     def _made(self) -> str:

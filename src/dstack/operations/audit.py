@@ -39,9 +39,9 @@ async def _ask(context: Context, name: str) -> list[Finding] | None:
     try:
         return await context.reconciler.look(name, ANSWER_WITHIN_S)
     except (DstackError, OSError) as error:
-        log.warning("The backend %s does not say what it has: %s", name, error)
+        log.warning("The backend %s does not list its machines: %s", name, error)
     except Exception:  # a driver's bug must not keep the other backends from being told
-        log.exception("The backend %s does not say what it has", name)
+        log.exception("The backend %s does not list its machines", name)
     return None
 
 

@@ -39,4 +39,4 @@ def _chunks_of(name: str, page: bytes) -> list[str]:
     try:
         return [chunk for entry in entries_of(page) for chunk in entry.chunks]
     except ValueError as error:
-        raise InvalidRequestError(f"The blob `{name}` is no page of a manifest") from error
+        raise InvalidRequestError(f"The blob `{name}` is not a page of a manifest") from error

@@ -177,7 +177,7 @@ def _waiting_for(run: Run, jobs: Sequence[Job], instances: Mapping[str, Instance
     away = [instance for instance in waiting if instance.unreachable_since is not None]
     if away and not run.status.is_finished():
         why = f" ({away[0].detail})" if away[0].detail else ""
-        goes_on = "; the job goes on there" if any(job.has_begun for job in jobs) else ""
+        goes_on = "; the job continues there" if any(job.has_begun for job in jobs) else ""
         since = away[0].unreachable_since
         return f"the machine has not answered since {utc_text(since)}{why}{goes_on}"
     return ""

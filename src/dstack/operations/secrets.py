@@ -83,12 +83,12 @@ def sealed(context: Context, text: str) -> str:
         return context.vault.seal(text)
     except OSError as error:
         raise StorageUnavailable(
-            f"The key that secrets are encrypted with cannot be kept in `{error.filename}`: {error.strerror}",
-            hint="On the server's machine, see `df -h` and `df -i` for that folder, and make room",
+            f"The encryption key of secrets cannot be stored in `{error.filename}`: {error.strerror}",
+            hint="Free space in that folder on the server's machine; check `df -h` and `df -i`",
         ) from error
     except NoKey:
         raise InvalidRequestError(
-            "This server keeps no secrets: it shares its database with others, and has no key",
+            "This server cannot store secrets: it shares its database with others, and has no key",
             hint="Start all of them with the same `DSTACK_ENCRYPTION_KEY`",
         ) from None
 
@@ -102,7 +102,7 @@ def opened(context: Context, text: str) -> str:
     try:
         return context.vault.open(text)
     except OSError as error:
-        raise StorageUnavailable(f"The key that secrets are encrypted with cannot be read: {error.strerror}") from error
+        raise StorageUnavailable(f"The encryption key of secrets cannot be read: {error.strerror}") from error
     except (WrongKey, NoKey):
         raise InvalidRequestError(
             "The secret was encrypted with another key",

@@ -28,12 +28,12 @@ async def update(context: Context, user: User, project: str, name_or_id: str, re
     def write(tx: Tx) -> RunView:
         run = get_run(tx, user, project, name_or_id)
         if run.status.is_finished():
-            raise InvalidRequestError(f"The run `{run.name}` has ended: it is {run.status}", hint="Submit it anew")
+            raise InvalidRequestError(f"The run `{run.name}` has ended: it is {run.status}", hint="Submit it again")
         needed = [change for change in changes_of(run, wish) if not change.in_place]
         if needed:
             fields = ", ".join(f"`{change.field}`" for change in needed)
             raise InvalidRequestError(
-                f"The run `{run.name}` cannot go on with another {fields}", hint="Stop it and submit it anew"
+                f"The run `{run.name}` cannot continue with another {fields}", hint="Stop it and submit it again"
             )
         if changes_of(run, wish):
             _change(tx, run, wish, actor=f"user {user.name}")

@@ -61,7 +61,7 @@ def understand(request: SubmitRun) -> Wish:
     if size > CONFIGURATION_BYTES_MAX:
         raise InvalidRequestError(
             f"The configuration has {size} bytes, and at most {CONFIGURATION_BYTES_MAX} are taken",
-            hint="Put what is long into files of the run's folder",
+            hint="Move long texts into files of the run's folder",
         )
     try:
         configuration = configuration_of(request.configuration)
@@ -120,5 +120,5 @@ def check_offers(demand: Demand, offers: Sequence[Offer], silent: Collection[str
     """
     if any(next(misfits(demand, offer), None) is None for offer in offers):
         return
-    reasons = "; ".join(refusals_of(demand, offers, silent)) or "no backend offers anything"
-    raise NoCapacityError(f"No machine fits: {reasons}", hint="Ask for less, or add a backend that has it")
+    reasons = "; ".join(refusals_of(demand, offers, silent)) or "no backend has offers"
+    raise NoCapacityError(f"No machine fits: {reasons}", hint="Lower the requirements, or add a backend")

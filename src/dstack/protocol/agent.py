@@ -321,7 +321,7 @@ def points_of(body: dict[str, Any]) -> dict[str, list[Point]]:
     try:
         return {job_id: [_point_of(*one) for one in some] for job_id, some in body.items()}
     except (TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(f"these are no points: {error}") from error
+        raise ValueError(f"metrics expected: {error}") from error
 
 
 def _point_of(at: float, cpu_cores: float | None, memory_mib: float | None, gpus: list[list[float | None]]) -> Point:

@@ -62,7 +62,7 @@ class FileEntry:
                 isinstance(chunk, str) and is_hash(chunk) for chunk in chunks
             ):
                 return cls(path, kind, mode, size_bytes, tuple(chunks), target)
-        raise ValueError("this is no entry of a manifest")
+        raise ValueError("this is not an entry of a manifest")
 
 
 def hash_of(blob: bytes) -> str:

@@ -20,7 +20,7 @@ def _frame_of(line: bytes) -> dict[str, Any]:
     text = line.decode("utf-8", "replace")
     frame = json.loads(text)
     if not isinstance(frame, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("not a JSON object")
     return cast("dict[str, Any]", storable(frame)) if "\\u" in text else frame
 
 

@@ -139,7 +139,7 @@ class Server(uvicorn.Server):
                 continue
             busy = await db.read(lambda tx: objects.count_unfinished_runs(tx) or len(objects.live_instances(tx)))
             if not busy:
-                log.info("Idle for %.0f s with nothing active: stopping", self._activity.idle_s())
+                log.info("Idle for %.0f s without active objects: stopping", self._activity.idle_s())
                 self.should_exit = True
                 return
 
@@ -151,7 +151,7 @@ def tell(ready_fd: int | None, message: dict[str, str | None]) -> None:
             os.write(ready_fd, json.dumps(message).encode() + b"\n")
             os.close(ready_fd)
         except OSError:
-            log.info("Whoever started this server does not wait for it any more")
+            log.info("The process that started this server no longer waits for it")
 
 
 def serve(

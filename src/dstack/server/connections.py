@@ -186,7 +186,7 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP."""
-        self._refuse(400, "This is no HTTP request")
+        self._refuse(400, "This is not an HTTP request")
 
     def leave(self) -> None:
         """Make room for another connection."""

@@ -76,7 +76,7 @@ def _take_over(fd: int, data_dir: Path, *, embedded: bool) -> None:
     if not _lock(fd, HANDOVER_TIMEOUT_S):
         raise ConfigurationError(
             f"The embedded server (process {holder['pid']}) did not hand over within {HANDOVER_TIMEOUT_S:g} s",
-            hint=f"End it with `kill -9 {holder['pid']}`; its jobs go on",
+            hint=f"End it with `kill -9 {holder['pid']}`; its jobs continue",
         )
 
 

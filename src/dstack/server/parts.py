@@ -200,11 +200,11 @@ class Parts:
                 events = await self._prune_rows(prune_events, now - KEEP_EVENTS)
                 metrics = await self._prune_rows(prune_metrics, now - KEEP_METRICS)
                 log.info(
-                    "Forgot %d unused blobs, %d intents, %d events and %d rows of metrics",
+                    "Deleted %d unused blobs, %d intents, %d events and %d rows of metrics",
                     *(blobs, intents, events, metrics),
                 )
             except (OSError, StorageUnavailable, DatabaseUnavailable) as error:
-                log.warning("What is of no use any more could not be forgotten: %s", error)
+                log.warning("Unused data could not be deleted: %s", error)
             await self._clock.sleep(PRUNE_EVERY)
 
     async def _prune_rows(self, prune: Callable[[Tx, datetime], int], before: datetime) -> int:

@@ -94,7 +94,7 @@ def _log_bytes_max() -> int:
     try:
         return positive_number("DSTACK_LOG_BYTES_MAX", STREAM_BYTES_MAX)
     except ValueError as error:
-        raise ConfigurationError(str(error), hint="Say how many bytes of a log are kept") from error
+        raise ConfigurationError(str(error), hint="Set the maximum size of a log in bytes") from error
 
 
 def _s3_settings() -> S3Settings | None:
@@ -109,7 +109,7 @@ def _encryption_keys() -> tuple[str, ...]:
     keys = tuple(key.strip() for key in os.environ.get("DSTACK_ENCRYPTION_KEY", "").split(",") if key.strip())
     if not all(is_key(key) for key in keys):
         raise ConfigurationError(
-            "DSTACK_ENCRYPTION_KEY is no key: 32 random bytes, as URL-safe base64",
+            "DSTACK_ENCRYPTION_KEY is not a key: expected 32 random bytes as URL-safe base64",
             hint="Make one with `openssl rand -base64 32 | tr +/ -_`",
         )
     return keys

@@ -105,8 +105,8 @@ def resolve(env: Mapping[str, str | None], environ: Mapping[str, str]) -> dict[s
         )
     if unreadable := [key for key in passed if MISPRINT.search(environ[key])]:
         raise ConfigurationError(
-            f"The configuration passes on {listed(unreadable)}, which in this environment is no UTF-8 text",
-            hint="What is no text can travel in a file: name it in `files`",
+            f"The configuration passes on {listed(unreadable)}, which is not UTF-8 text in this environment",
+            hint="Environment values must be text; put binary data in a file, and list it in `files`",
         )
     whole = {key: as_it_stands(environ[key]) if value is None else value for key, value in env.items()}
     try:
@@ -114,7 +114,5 @@ def resolve(env: Mapping[str, str | None], environ: Mapping[str, str]) -> dict[s
             check_variable(key, whole[key])
         check_whole(whole)
     except ValueError as error:
-        raise ConfigurationError(
-            f"`env`: {error}", hint="What is large travels in a file: name it in `files`"
-        ) from None
+        raise ConfigurationError(f"`env`: {error}", hint="Put large values in a file, and list it in `files`") from None
     return whole

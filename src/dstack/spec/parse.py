@@ -232,11 +232,11 @@ def _old_spellings(configuration: "Configuration", data: object) -> Iterator[Mis
             yield Mistake((old,), f"`{old}` is the old name of `{new}`: write `{new}` instead")
     for old, advice in configuration.without_effect.items():
         if old in written:
-            yield Mistake((old,), f"`{old}` has no effect any more: {advice}")
+            yield Mistake((old,), f"`{old}` no longer has an effect: {advice}")
     if written.get("termination_policy") == "dont-destroy":
         yield Mistake(("termination_policy",), "`termination_policy` is old: write `idle_duration: off` instead")
     elif "termination_policy" in written:
-        yield Mistake(("termination_policy",), "`termination_policy` is old: `idle_duration` alone says it")
+        yield Mistake(("termination_policy",), "`termination_policy` is old: `idle_duration` alone is enough")
 
 
 def _no_type(kind: object, types: Mapping[str, object]) -> Mistake:

@@ -80,7 +80,7 @@ def _max_duration(value: object) -> int | None:
 def _stop_duration(value: object) -> object:
     if value is not None and _is_off(value):
         expected = "expected a duration such as `90s` or `15m`"
-        raise ValueError(f"{expected}, found `off`; what is stopped must end at some time")
+        raise ValueError(f"{expected}, found `off`; a stopped job must end at some time")
     return value
 
 

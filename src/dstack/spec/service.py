@@ -209,7 +209,9 @@ def _port(value: object) -> PortMapping:
 
 def _replicas(value: object) -> "Range[int]":
     if isinstance(value, list):
-        raise ValueError("groups of replicas (a list) cannot run yet; expected a number or a range such as `1..8`")
+        raise ValueError(
+            "groups of replicas (a list) are not supported yet; expected a number or a range such as `1..8`"
+        )
     replicas = Range.parse(value, parse_count)
     if replicas.max is None:
         raise ValueError(f"expected how many replicas there may be at most, as in `1..8`, found {shown(value)}")

@@ -57,7 +57,7 @@ def read_yaml(text: str, filename: str) -> Document:
     try:
         nodes = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
     except yaml.YAMLError as error:
-        raise reader.refuse(_mark(error, text), f"this is no YAML: {_problem(error)}") from None
+        raise reader.refuse(_mark(error, text), f"this is not YAML: {_problem(error)}") from None
     except RecursionError:
         raise reader.refuse(None, "this is nested too deeply") from None
     if len(nodes) > 1:

@@ -136,7 +136,7 @@ class Database:
         try:
             await self.write(lambda tx: tx.notices.changed.update(ids))
         except DatabaseUnavailable:
-            log.warning("Other servers could not be told of new log lines")
+            log.warning("Other servers could not be notified of new log lines")
 
     async def recall(self, function: Callable[[Tx], T]) -> T:
         """Like `read`, in turn with the writes: what was decided on a moment ago is remembered there."""
@@ -153,9 +153,7 @@ class Database:
 
     def _unavailable(self, verb: str, error: DatabaseError) -> DatabaseUnavailable:
         reason = str(error.orig).partition("\n")[0]
-        return DatabaseUnavailable(
-            f"The server's database cannot be {verb} just now: {reason}", hint=self._dialect.advice
-        )
+        return DatabaseUnavailable(f"The server's database cannot be {verb} now: {reason}", hint=self._dialect.advice)
 
     def _write_all(self) -> None:
         """Until nobody waits any more; who comes meanwhile shares the next commit."""
@@ -185,7 +183,7 @@ class Database:
                     for write in batch:
                         write.error = write.error or told
                     return Notices()
-                log.error("A commit failed; it is tried once more, without looking at what it wakes", exc_info=error)
+                log.error("A commit failed; it is retried once, without the steps that it wakes", exc_info=error)
                 reactor = _look_later
             finally:
                 if len(self._known) > KNOWN_MAX:

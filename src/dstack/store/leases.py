@@ -101,4 +101,4 @@ def _claim(owned: tuple[str | None, int]) -> dict[str, object]:
 def check(tx: Tx, replica_id: str, instance_id: str, epoch: int) -> None:
     """Raise `LeaseLost` unless the replica still owns the instance's shard, and has all the time since that epoch."""
     if _owned(tx).get(shard_of(instance_id)) != (replica_id, epoch):
-        raise LeaseLost(f"Another server sees to instance `{instance_id}` by now")
+        raise LeaseLost(f"Another server owns instance `{instance_id}` now")

@@ -120,9 +120,9 @@ class Postgres(Dialect):
                         if server != self._server:
                             hear(of_message(message))
             except (psycopg.Error, OSError) as error:
-                log.warning("What other servers say is not heard just now: %s", error)
+                log.warning("Notices of other servers do not arrive: %s", error)
             except Exception:  # a newer server's message, say: what it meant is looked up
-                log.exception("What another server said is not understood")
+                log.exception("A notice of another server cannot be read")
             await asyncio.sleep(LISTEN_AGAIN_AFTER_S)
 
 

@@ -43,7 +43,7 @@ def of(tx: Tx) -> Iterator[Job]:
     """The jobs that wait for a place, head first."""
     for key in _queue_of(tx).order:
         job = find_job(tx, key[-1])
-        assert job is not None, "who is in the queue is on record"
+        assert job is not None, "a queued job is on record"
         yield job
 
 

@@ -143,7 +143,7 @@ class Tx:
             statements.setdefault((type(new), tuple(values)), []).append(row)
         for (kind, columns), rows in statements.items():
             if self.conn.execute(_update_of(TABLES[kind], columns), rows).rowcount != len(rows):
-                raise Conflict(f"Somebody else changed a {KINDS[kind]} while it was being decided on")
+                raise Conflict(f"Another writer changed a {KINDS[kind]} during the decision")
 
 
 _EVENTS = insert(tables.events)

@@ -246,7 +246,7 @@ class Cluster:
         """Kill the server, any of them where there are several; it is started again, and finds its database."""
 
         async def crash() -> None:
-            self.world.server.switch.strike("because the test says so")
+            self.world.server.switch.strike("because the test set it")
             await asyncio.sleep(2 * RESTART_AFTER_S)
 
         self.run(crash())
@@ -259,7 +259,7 @@ class Cluster:
         """Kill the server, and let it come back with the database that `back_up` has copied."""
 
         async def change() -> None:
-            self.world.server.switch.strike("because the test says so")
+            self.world.server.switch.strike("because the test set it")
             await asyncio.sleep(RESTART_AFTER_S / 2)
             _copy_database(source, self.world.folder / "server.db")
             self.world.watch.database_was_replaced()

@@ -54,7 +54,7 @@ def statuses_move_along_the_table(note: Note, before: str | None) -> str | None:
     kind, table = LIFECYCLES[note.kind]
     old = table.start if before is None else kind(before)
     if note.source == "row" and note.status != old:
-        return f"{note.kind} {note.id} is {note.status} on record, and no event tells how it came there from {old}"
+        return f"{note.kind} {note.id} is {note.status} on record, and no event shows its move from {old}"
     try:
         table.check(old, kind(note.status))
     except IllegalMove as error:
@@ -115,7 +115,7 @@ def only_the_owner_acts(server: str, instance_id: str, ledger: Ledger) -> str | 
     """What is done for an instance, and what is heard of it, is done and written by the server that sees to it."""
     owner = ledger.owner_of(instance_id)
     if owner not in (None, server):
-        return f"{server} acts on behalf of instance {instance_id}, and {owner} sees to it"
+        return f"{server} acts on behalf of instance {instance_id}, and {owner} owns it"
     return None
 
 
@@ -146,7 +146,7 @@ def machines_are_claimed(truth: Truth, ledger: Ledger, now_s: float) -> Iterator
         instance = ledger.instance(machine.key)
         claimed_until_s = machine.born_at_s if instance is None else instance.finished_at_s
         if claimed_until_s is not None and now_s - max(claimed_until_s, machine.born_at_s) > CLAIMED_WITHIN_S:
-            yield f"the machine {machine.key} in {machine.cloud} exists, and nobody claims it"
+            yield f"the machine {machine.key} in {machine.cloud} exists, and no instance claims it"
 
 
 def spending_stops(key: str, ledger: Ledger, now_s: float) -> str | None:
@@ -158,7 +158,7 @@ def spending_stops(key: str, ledger: Ledger, now_s: float) -> str | None:
     if beyond_s <= ENDED_WITHIN_S:
         return None
     wasted = instance.offer["price"] * beyond_s / 3600
-    return f"instance {key} went on for {beyond_s:.0f} s that nobody needs, for ${wasted:.2f}"
+    return f"instance {key} went on for {beyond_s:.0f} s without need, for ${wasted:.2f}"
 
 
 def no_machine_is_a_black_hole(key: str, truth: Truth) -> str | None:

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dstack.testing", description="Simulate histories of dstack.")
-    parser.add_argument("--seed", type=int, help="replay this one history and tell its story")
+    parser.add_argument("--seed", type=int, help="replay this one history and show its events")
     parser.add_argument("--histories", type=int, default=HISTORIES, help="how many (default: %(default)s)")
     parser.add_argument("--first", type=int, default=1, help="the seed of the first (default: %(default)s)")
     workers = os.cpu_count() or 1

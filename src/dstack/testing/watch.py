@@ -96,7 +96,7 @@ class Watch(Observer):
 
     def machine_went(self, cloud: str, key: str) -> None:
         del self.truth.machines[key]
-        self.told(f"machine {key}", f"is gone from {cloud}")
+        self.told(f"machine {key}", f"is missing from {cloud}")
         self._blame("spending_stops", invariants.spending_stops(key, self.ledger, _now_s()))
 
     def job_started(self, key: str, order: JobOrder) -> None:

@@ -71,7 +71,7 @@ async def test_when_a_card_fails_the_next_agent_does_not_give_away_the_one_a_job
         assert await refusal(again, 0) is None
         report = await again.report(OTHER)
         assert report.end == "start_failed"
-        assert report.message.startswith("A GPU that was given to the job is not to be found any more. See what")
+        assert report.message.startswith("A GPU of the job is no longer found. Check")
 
 
 async def test_a_card_that_is_not_there_ends_the_job_with_one_clear_reason(agent: Agent) -> None:

@@ -195,7 +195,7 @@ async def test_forgetting_waits_for_the_end_and_removes_everything(agent: Agent)
         ({"working_dir": "../.."}, "outside the job's folder"),
         ({"shell": "fish"}, "no shell `fish`"),
         ({"env": {"A": "x" * 200_000}}, "could not be started"),
-        ({"files_root": "0" * 64}, "gone from the server"),
+        ({"files_root": "0" * 64}, "is missing on the server"),
         ({"files_root": "../../etc/passwd"}, "damaged"),
     ],
 )

@@ -116,7 +116,7 @@ async def test_an_order_that_was_accepted_starts_under_the_next_agent(agent: Age
     agent.start()
     async with connected(agent) as again:
         report = await again.report(J)
-    assert (report.end, "gone from the server" in report.message) == ("start_failed", True)
+    assert (report.end, "is missing on the server" in report.message) == ("start_failed", True)
 
 
 async def test_stopping_while_the_files_are_fetched_cancels_the_start(agent: Agent) -> None:

@@ -143,7 +143,7 @@ async def test_a_way_into_jobs_that_cannot_reach_into_them_any_more_is_made_anew
             reader, writer = await connection.open_connection("localhost", port)
             assert await reader.read() == b"hello from the job"
             writer.close()
-    assert "The process that reaches into jobs has ended" in (agent.home / "agent.log").read_text()
+    assert "The process that enters containers has ended" in (agent.home / "agent.log").read_text()
 
 
 def is_sshd(pid: int, agent: Agent) -> bool:

@@ -17,7 +17,7 @@ from tests.e2e.agent.container_host import ContainerHost, FailingEngine, until
 from tests.engines import SHELL_IMAGE, DockerEngine
 from tests.registries import SlowRegistry
 
-STOPPED = "somebody stopped its container or the container engine of the machine"
+STOPPED = "its container, or the container engine of the machine, was stopped"
 HINT = "Start Docker or Podman on the machine (Debian: `apt install docker.io`), or leave `image` out"
 
 
@@ -232,7 +232,7 @@ async def test_a_job_that_an_engine_ended_by_starting_anew_is_told_so(tmp_path: 
     await asyncio.to_thread(mortal.start_daemon)
     reason, detail = why(await host.end_of(job_id))
     assert reason == "container_exited_with_error"
-    assert detail.endswith(": the container engine of the machine started anew meanwhile")
+    assert detail.endswith(": the container engine of the machine has restarted")
     assert mortal.containers() == []
 
 
@@ -257,7 +257,7 @@ async def test_an_engine_that_fails_to_tell_of_a_job_for_a_while_costs_it_nothin
     mount = Mount(str(tmp_path), "/shared")
     job_id = await host.start(script="while [ ! -e /shared/go ]; do sleep 0.05; done; exit 5", mounts=(mount,))
     await until(engine.is_well)
-    assert host.notes(job_id).count("the container engine fails to tell of the job (context canceled)") == 1
+    assert host.notes(job_id).count("the container engine does not report the job (context canceled)") == 1
     (tmp_path / "go").touch()
     assert why(await host.end_of(job_id)) == ("container_exited_with_error", "exit code 5")
 
@@ -278,7 +278,7 @@ async def test_a_job_whose_container_somebody_removes_is_over(tmp_path: Path, mo
     await until(lambda: runs(host, job_id))
     mortal.docker("rm", "-f", f"dstack-{job_id}")
     assert why(await host.end_of(job_id)) in (
-        ("executor_error", "The job's container is lost: somebody removed it"),
+        ("executor_error", "The job's container is lost: it was removed"),
         ("container_exited_with_error", f"exit code 137: {STOPPED}"),
     )
 
@@ -294,7 +294,7 @@ async def test_an_engine_that_is_stopped_in_good_order_ends_its_jobs_with_a_reas
     report = await host.end_of(job_id)
     assert why(report) == (
         "container_exited_with_error",
-        "exit code 143: the container engine of the machine started anew meanwhile",
+        "exit code 143: the container engine of the machine has restarted",
     )
 
 

@@ -69,4 +69,4 @@ def test_supervisor_tells_a_full_disk_from_files_too_large_for_it(
     folder.log("job").touch()
     make_pipe(folder)
     ending = supervisor._Supervisor(folder, JobOrder("0-job", "hello", "true"), SystemClock()).run()
-    assert (ending.end, ending.message[:32]) == (end, "The disk of the machine is full,")
+    assert (ending.end, ending.message[:32]) == (end, "The machine's disk for job files")

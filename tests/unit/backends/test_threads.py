@@ -63,5 +63,5 @@ async def test_a_call_that_takes_too_long_is_one_of_a_backend_that_does_not_answ
     backends = Backends({"aws": hanging})
     with pytest.raises(BackendUnavailable, match=r"The backend `aws` did not answer within 0\.01 s"):
         await backends.call("aws", lambda cloud: cloud.offers(), timeout_s=0.01)
-    with pytest.raises(BackendUnavailable, match="The backend `gcp` is not configured any more"):
+    with pytest.raises(BackendUnavailable, match="The backend `gcp` is no longer configured"):
         await backends.call("gcp", lambda cloud: cloud.offers(), timeout_s=1)

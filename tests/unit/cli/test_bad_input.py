@@ -48,7 +48,7 @@ FILES = {
     ),
     "what is no YAML": (
         "type: [task\n",
-        f"error: run.yml:2:1: this is no YAML: expected ',' or ']', but got '<stream end>'\n{CORRECT}",
+        f"error: run.yml:2:1: this is not YAML: expected ',' or ']', but got '<stream end>'\n{CORRECT}",
     ),
 }
 

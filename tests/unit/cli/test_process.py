@@ -73,8 +73,7 @@ def test_folder_that_was_deleted_is_one_sentence(tmp_path: Path) -> None:
     done = subprocess.run(["sh", "-c", line, sys.executable], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (
         1,
-        "error: The current folder no longer exists\n"
-        "hint: Change into another folder\n",
+        "error: The current folder no longer exists\nhint: Change into another folder\n",
     )
 
 

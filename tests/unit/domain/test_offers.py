@@ -50,7 +50,7 @@ def test_a_default_does_not_exclude_this_machine_but_does_exclude_a_cloud_machin
         (wish(instance_types=("p3",)), "instance_types: asked p3, is local"),
         (wish(spot="spot"), "spot_policy: asked spot, is on-demand"),
         (wish(container=("image: asked ubuntu",)), "image: asked ubuntu, has no container engine"),
-        (wish(reservation="cr-1"), "reservation: asked cr-1, is in none"),
+        (wish(reservation="cr-1"), "reservation: asked cr-1, has none"),
         (wish(instance_name="big"), "instance_name: asked big, has no name"),
         (wish(fleets=("gpus",)), "fleets: asked gpus, is in default"),
     ],
@@ -81,7 +81,7 @@ def test_a_cloud_has_container_engines() -> None:
 def test_a_card_that_does_not_tell_its_compute_capability_has_none_that_could_be_asked_for() -> None:
     offer = replace(HERE, resources=HostResources(4, 16384, 50_000, (A100,)))
     demand = wish(gpu=GpuDemand(Bounds(1, 1, True), compute_capability="7.5"))
-    assert list(misfits(demand, offer)) == ["gpu.compute_capability: asked 7.5, does not tell its own"]
+    assert list(misfits(demand, offer)) == ["gpu.compute_capability: asked 7.5, its own is not known"]
 
 
 @pytest.mark.parametrize(

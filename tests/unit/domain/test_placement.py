@@ -68,7 +68,7 @@ def test_no_more_machines_are_bought_than_there_are() -> None:
     ending = instance(status=InstanceStatus.TERMINATING)
     placement = place([job()], rooms_of([ending], []), [HERE], [HERE])
     assert (placement.placed, placement.bought) == ([], [])
-    assert placement.waiting == {"0-run": "no more than 1 of local may exist at once, and others have them"}
+    assert placement.waiting == {"0-run": "at most 1 of local may exist at once, and other jobs use them"}
 
 
 def test_all_nodes_of_a_gang_or_none() -> None:
@@ -85,7 +85,7 @@ def test_what_a_large_job_waits_for_is_kept_from_those_behind_it() -> None:
     running = placed_job(share=Share(1, 1000))
     placement = place(queue, rooms_of([instance()], [running]), [], [HERE])
     assert placement.placed == []
-    assert placement.waiting["a"] == "asks for 4 CPUs and 16GB; on local 3 of 4 CPUs and 15GB are free"
+    assert placement.waiting["a"] == "needs 4 CPUs and 16GB; 3 of 4 CPUs and 15GB are free on local"
 
 
 def test_what_it_could_never_use_is_for_those_behind_it() -> None:
@@ -110,7 +110,7 @@ def test_a_job_that_may_only_reuse_keeps_no_offer_from_those_behind_it() -> None
     buys = job(id="buys", run_id="b", demand=replace(DEMAND, backends=("aws",)))
     placement = place([reuses, buys], [], [CLOUD], [])
     assert placed(placement) == [("buys", "new-0")]
-    assert placement.waiting == {"a": "no machine that fits is there, and none may be bought for it"}
+    assert placement.waiting == {"a": "no existing machine fits, and the run may not use a new one"}
     assert place([reuses], [], [], [], sold_out=[CLOUD]).hopeless == [], "what it may not buy cannot be sold out for it"
 
 
@@ -131,12 +131,12 @@ def test_a_gang_is_told_how_many_of_its_nodes_have_room() -> None:
     free = place(gang, rooms_of(mine, []), [limited], [CLOUD, CLOUD])
     assert (
         free.waiting["0-run"]
-        == "2 of 3 nodes have room, and all start at once; 0 of the 2 machines that fit are in use"
+        == "2 of 3 nodes have room, and all start together; 0 of the 2 machines that fit are in use"
     )
     busy = place(gang, rooms_of(mine, [placed_job()]), [limited], [CLOUD, CLOUD])
     assert (
         busy.waiting["0-run"]
-        == "1 of 3 nodes have room, and all start at once; 1 of the 2 machines that fit are in use"
+        == "1 of 3 nodes have room, and all start together; 1 of the 2 machines that fit are in use"
     )
 
 
@@ -212,8 +212,8 @@ def test_who_waits_for_a_card_is_told_how_many_are_free() -> None:
     wants = replace(DEMAND, gpu=GpuDemand(Bounds(2, 2, written=True)))
     holder = placed_job(share=Share(1, 8192, gpus=(1,)))
     placement = place([job(demand=wants)], rooms_of([instance(offer=GPU_HERE)], [holder]), [], [GPU_HERE])
-    asked, free = "asks for 1 CPU, 8GB and 2 GPUs", "7 of 8 CPUs, 56GB and 1 of 2 GPUs are free"
-    assert placement.waiting == {"0-run": f"{asked}; on local {free}"}
+    asked, free = "needs 1 CPU, 8GB and 2 GPUs", "7 of 8 CPUs, 56GB and 1 of 2 GPUs are free"
+    assert placement.waiting == {"0-run": f"{asked}; {free} on local"}
 
 
 def test_a_card_that_is_gone_is_given_to_nobody() -> None:
@@ -222,7 +222,7 @@ def test_a_card_that_is_gone_is_given_to_nobody() -> None:
     queue = [job(id=f"{n}", run_id=f"r{n}", demand=wants) for n in range(2)]
     placement = place(queue, rooms_of([instance(offer=offer)], []), [], [])
     assert [one.share.gpus for one in placement.placed] == [(1,)]
-    assert placement.waiting["r1"].endswith("and 0 of 1 GPU are free")
+    assert placement.waiting["r1"].endswith("and 0 of 1 GPU are free on local")
     holder = placed_job(share=Share(1, 8192, gpus=(0,)))
     placement = place(queue[:1], rooms_of([instance(offer=offer)], [holder]), [], [])
     assert [one.share.gpus for one in placement.placed] == [(1,)]

@@ -41,7 +41,7 @@ def asked(**fields: Any) -> Demand:
         ({"python": "3.12"}, "python: asked 3.12, has none, has no container engine"),
         ({"nvcc": True}, "nvcc: asked true, has no container engine"),
         ({"resources": {"shm_size": "8GB"}}, "shm_size: asked 8GB, has no container engine"),
-        ({"reservation": "cr-1"}, "reservation: asked cr-1, is in none"),
+        ({"reservation": "cr-1"}, "reservation: asked cr-1, has none"),
         ({"instance_name": "big"}, "instance_name: asked big, has no name"),
         ({"pool_name": "gpus"}, "fleets: asked gpus, is in default"),
         ({"fleets": ["gpus", "more"]}, "fleets: asked gpus, more, is in default"),

@@ -88,7 +88,7 @@ async def test_a_start_is_tried_again_while_the_machine_is_away_and_fails_once_i
         await effects_with(db).perform(START)
     gone = instance(status=InstanceStatus.TERMINATED, finished_at=NOW)
     await db.write(lambda tx: commits.record(tx, gone))
-    with pytest.raises(BackendError, match="is gone") as caught:
+    with pytest.raises(BackendError, match="no longer exists") as caught:
         await effects_with(db).perform(START)
     assert not caught.value.retryable
     assert await effects_with(db).perform(STOP) == Done({}), "what the machine had is gone with it"

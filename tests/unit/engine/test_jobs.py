@@ -167,7 +167,7 @@ HOUR = timedelta(hours=1)
 
 
 def test_a_dev_environment_ends_once_nobody_was_connected_for_its_time() -> None:
-    expected = (JobStatus.TERMINATING, JobReason.INACTIVITY, "nobody was connected for 2h")
+    expected = (JobStatus.TERMINATING, JobReason.INACTIVITY, "no user was connected for 2h")
     assert moved(watch(workplace(2 * HOUR))) == expected
     assert moved(watch(workplace(5 * HOUR, alone_since=BEFORE + 3 * 3600))) == expected
 

@@ -29,7 +29,7 @@ def test_agent_that_fails_at_once_is_told_with_its_last_words(tmp_path: Path, mo
 def test_agent_that_fails_without_a_word_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "agent.log").write_text("of an earlier start\n")
     monkeypatch.setattr(sys, "executable", str(program(tmp_path, "exit 1")))
-    with pytest.raises(HostTrouble, match="its agent does not start: it ended without a word"):
+    with pytest.raises(HostTrouble, match="its agent does not start: it ended without a message"):
         start_agent(tmp_path)
 
 

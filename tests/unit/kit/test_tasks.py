@@ -30,9 +30,7 @@ async def test_kept_task_that_fails_is_logged_and_begins_again_until_the_group_c
     async with asyncio.timeout(PATIENCE_S):
         await third.wait()
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert said == [
-        f"The task `what others need` failed, and begins again in {pause} s" for pause in ("0.001", "0.002")
-    ]
+    assert said == [f"The task `what others need` failed, and restarts in {pause} s" for pause in ("0.001", "0.002")]
     await group.close()
     assert task.cancelled()
 

@@ -28,4 +28,4 @@ def test_damaged_key_is_set_aside_and_another_one_made(
     with pytest.raises(WrongKey):
         vault.open(before)
     assert (tmp_path / "encryption.key.damaged").read_bytes() == damaged
-    assert "secrets have to be set again" in caplog.text
+    assert "set the secrets again" in caplog.text

@@ -66,7 +66,7 @@ async def test_a_run_goes_on_with_the_same_in_other_words(context: Context) -> N
 
 async def test_what_needs_a_new_start_is_refused_by_name_and_nothing_changes(context: Context) -> None:
     await submitting.submit(context, ADMIN, "main", wish(priority=1), None)
-    with pytest.raises(InvalidRequestError, match="cannot go on with another `env`, `nodes`"):
+    with pytest.raises(InvalidRequestError, match="cannot continue with another `env`, `nodes`"):
         await updating.update(context, ADMIN, "main", "one", wish(priority=9, env={"A": "1"}, nodes=2))
     assert (await runs.get(context, ADMIN, "main", "one")).priority == 1
 

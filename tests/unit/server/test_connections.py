@@ -137,7 +137,7 @@ async def test_a_large_body_is_not_a_large_head(serve: Serve) -> None:
 
 async def test_what_is_no_http_is_refused(serve: Serve) -> None:
     status, body = await asked(await serve(), NO_HTTP)
-    assert (status, b"This is no HTTP request" in body) == (400, True)
+    assert (status, b"This is not an HTTP request" in body) == (400, True)
 
 
 LATE = {

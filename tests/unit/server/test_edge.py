@@ -199,7 +199,7 @@ async def test_a_blob_that_is_no_page_is_refused_as_one(http: httpx.AsyncClient,
     name = hash_of(page)
     assert (await http.put(f"{PROJECT}/blobs/{name}", content=page)).status_code == 204
     answer = await http.post(f"{PROJECT}/blobs/missing", json={"hashes": [], "pages": [name]})
-    assert (answer.status_code, answer.json()["detail"]) == (400, f"The blob `{name}` is no page of a manifest")
+    assert (answer.status_code, answer.json()["detail"]) == (400, f"The blob `{name}` is not a page of a manifest")
 
 
 def change_spec(tx: Tx, **fields: object) -> None:

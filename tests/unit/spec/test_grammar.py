@@ -241,8 +241,8 @@ def test_a_variable_of_the_environment_that_is_no_text_is_named() -> None:
     with pytest.raises(ConfigurationError) as caught:
         env.resolve({"A": None, "B": None}, environ)
     assert str(caught.value) == (
-        "The configuration passes on `A`, which in this environment is no UTF-8 text\n"
-        "hint: What is no text can travel in a file: name it in `files`"
+        "The configuration passes on `A`, which is not UTF-8 text in this environment\n"
+        "hint: Environment values must be text; put binary data in a file, and list it in `files`"
     )
 
 
@@ -322,8 +322,7 @@ def test_a_limit_is_a_duration_or_off(written: object) -> None:
 @pytest.mark.parametrize("written", ["off", False])
 def test_how_long_stopping_may_take_cannot_be_off(written: object) -> None:
     assert refusal_of({"stop_duration": written}) == (
-        "`stop_duration`: expected a duration such as `90s` or `15m`, found `off`; "
-        "what is stopped must end at some time"
+        "`stop_duration`: expected a duration such as `90s` or `15m`, found `off`; a stopped job must end at some time"
     )
 
 

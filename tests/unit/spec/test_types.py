@@ -433,7 +433,10 @@ def test_all_mistakes_are_told_at_once_each_with_its_place(text: str, said: list
             "termination_policy: dont-destroy",
             ["3:1: `termination_policy` is old: write `idle_duration: off` instead"],
         ),
-        ("termination_policy: destroy-after-idle", ["3:1: `termination_policy` is old: `idle_duration` alone says it"]),
+        (
+            "termination_policy: destroy-after-idle",
+            ["3:1: `termination_policy` is old: `idle_duration` alone is enough"],
+        ),
         ("idle_duration: 1h\nretry: true", []),
     ],
 )

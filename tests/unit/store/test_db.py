@@ -156,7 +156,7 @@ async def test_a_database_that_takes_no_writes_says_so_loses_nothing_and_is_used
 
     await db.write(lambda tx: remember(tx, 0))
     state.append(trouble)
-    with pytest.raises(DatabaseUnavailable, match=f"cannot be written just now: {reason}") as caught:
+    with pytest.raises(DatabaseUnavailable, match=f"cannot be written now: {reason}") as caught:
         await db.write(lambda tx: remember(tx, 1))
     assert caught.value.retryable and caught.value.hint
     assert await count() == 200

@@ -66,9 +66,7 @@ def program_of(order: JobOrder, image: Image) -> Program:
         return Program(candidates, (SCRIPT,), said)
     words_to_run = container.entrypoint if container.entrypoint is not None else (*image.entrypoint, *image.command)
     if not words_to_run:
-        raise AgentRefused(
-            f"The image `{container.image}` does not say what to run", hint="Write `commands` or `entrypoint`"
-        )
+        raise AgentRefused(f"The image `{container.image}` has no command", hint="Write `commands` or `entrypoint`")
     name, *arguments = words_to_run
     if order.script:
         _check_argument(script_text(order), arguments)

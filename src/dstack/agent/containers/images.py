@@ -49,7 +49,7 @@ async def find_image(engine: ContainerEngine, name: str) -> Image | None:
         EngineAway, EngineRefused
     """
     if not _REFERENCE.fullmatch(name) or ".." in name:
-        raise AgentRefused(f"`{name[:200]}` is no name of an image", hint="Write it like `ubuntu:24.04`")
+        raise AgentRefused(f"`{name[:200]}` is not the name of an image", hint="Write it like `ubuntu:24.04`")
     try:
         return _image_of(await engine.call("GET", f"/images/{quote(name, safe='/:@')}/json"))
     except EngineRefused as refusal:

@@ -92,7 +92,7 @@ class Maker:
             places = {f"/dstack/{path.name}": path for path in (folder.files, folder.absolute) if path.exists()}
             await self._run_errand(folder, image_id, ("chmod", "-R", "a+rwX"), places)
         except (EngineAway, EngineRefused) as error:
-            log.warning("Some of what the job %s made cannot be removed: %s", folder.job_id, error)
+            log.warning("Some files of the job %s cannot be removed: %s", folder.job_id, error)
 
     async def _run_errand(
         self, folder: JobFolder, image_id: str, words: Sequence[str], places: Mapping[str, Path]
@@ -135,7 +135,7 @@ class Maker:
         if grant.requests and await self._engine.is_podman():
             # It takes such requests and, in most of its versions, does nothing about them.
             raise AgentRefused(
-                "Podman gives no GPUs of NVIDIA's to containers that are asked for as Docker is asked",
+                "Podman does not pass NVIDIA GPUs to containers created by Docker's API",
                 hint="Use Docker and NVIDIA's container toolkit on the machine, or leave `image` out",
             )
         return grant

@@ -75,7 +75,7 @@ def _check_inside(folder: JobFolder, order: JobOrder) -> None:
     root = folder.absolute.resolve()
     for path in order.container.files if order.container else ():
         if folder.absolute.is_symlink() or not (root / path.lstrip("/")).resolve().is_relative_to(root):
-            raise AgentRefused(f"What `files` puts at `{path}` leads out of the run's files", hint="Leave the link out")
+            raise AgentRefused(f"The link that `files` puts at `{path}` leads out of the run's files", hint="Remove it")
 
 
 async def give_files(engine: ContainerEngine, folder: JobFolder, id: str, user: str) -> tuple[int, int]:

@@ -99,7 +99,9 @@ class ImageStore:
             await self._pulls.pull(container, tell)
             image = await self._hold(job_id, container)
             if image is None:
-                raise AgentRefused(f"The image `{container.image}` was pulled and is gone again", hint="Submit again")
+                raise AgentRefused(
+                    f"The image `{container.image}` was removed right after its pull", hint="Submit again"
+                )
             self._remember(image, before, is_private=container.username is not None)
         machine = platform.machine()
         if machine not in MACHINES or image.machine != machine:
@@ -119,9 +121,7 @@ class ImageStore:
         """
         image = await find_image(self._engine, container.image)
         if image is None:
-            raise AgentRefused(
-                f"Somebody removed the image `{container.image}` before the job started", hint="Submit again"
-            )
+            raise AgentRefused(f"The image `{container.image}` was removed before the job started", hint="Submit again")
         return image
 
     def release(self, job_id: str, image_id: str | None) -> None:

@@ -129,7 +129,7 @@ class Watch:
                 await self._wait(id)
             except (EngineAway, EngineRefused) as trouble:
                 if isinstance(trouble, EngineRefused) and trouble.status == HTTPStatus.NOT_FOUND:
-                    return {"Lost": "somebody removed it"}
+                    return {"Lost": "it was removed"}
                 if is_gone:
                     raise EngineAway(str(trouble)) from None
                 is_gone = await self._outlast(trouble)
@@ -161,7 +161,7 @@ class Watch:
         now_s = asyncio.get_running_loop().time()
         if self._troubled_since is None:
             self._troubled_since = now_s
-        what = "is away" if isinstance(trouble, EngineAway) else "fails to tell of the job"
+        what = "is away" if isinstance(trouble, EngineAway) else "does not report the job"
         if type(trouble) not in self._troubles:
             note(self.folder, self.clock, f"the container engine {what} ({trouble})")
             self._troubles.add(type(trouble))
@@ -297,9 +297,9 @@ class Watch:
         if end != "exited" or code not in SIGNALLED:
             return str(state.get("Error") or "")
         if EngineAway in self._troubles:
-            return "the container engine of the machine started anew meanwhile"
+            return "the container engine of the machine has restarted"
         if await self._was_signalled():
-            return "somebody stopped its container or the container engine of the machine"
+            return "its container, or the container engine of the machine, was stopped"
         if code == KILLED and limit:
             # Not every engine sees what the kernel does.
             return f"it was killed, perhaps because it ran out of memory{limit}"

@@ -135,7 +135,7 @@ class Cards:
                 count = f"{len(self.found) or 'no'} {'GPU' if len(self.found) == 1 else 'GPUs'} to be found"
                 raise AgentRefused(
                     f"The job was given the GPU number {index} of a machine with {count}",
-                    hint="See what has become of its cards (`nvidia-smi`, `dmesg`)",
+                    hint="Check its GPUs with `nvidia-smi` and `dmesg`",
                 )
         for one in dict.fromkeys(vendor for vendor, _ in self.found):
             own = [self.found[index][1] for index in sorted(indices) if self.found[index][0] is one]

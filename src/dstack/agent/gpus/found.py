@@ -51,7 +51,7 @@ class Finder:
                 else:
                     file.unlink(missing_ok=True)
             except OSError as error:
-                log.error("Which card had which number is not known any more: %s", error)
+                log.error("The numbers of the GPUs are no longer known: %s", error)
 
     def look(self) -> Cards:
         """The cards that are there now. Never raises; blocks for seconds where a driver is slow."""

@@ -27,8 +27,8 @@ class Gone(Vendor):
     def visible(self, names: Sequence[str], there: int) -> dict[str, str]:
         if names:
             raise AgentRefused(
-                "A GPU that was given to the job is not to be found any more",
-                hint="See what has become of the machine's cards (`nvidia-smi`, `dmesg`)",
+                "A GPU of the job is no longer found",
+                hint="Check the machine's GPUs with `nvidia-smi` and `dmesg`",
             )
         return {}
 

@@ -80,7 +80,7 @@ class Sampler:
             try:
                 next_due = await self._read_those_due()
             except Exception:  # nobody depends on points, and the next ones may succeed
-                log.exception("What jobs use could not be read")
+                log.exception("The usage of jobs could not be read")
                 next_due = time.monotonic() + EVERY_S
             try:
                 async with asyncio.timeout(None if next_due is None else max(0.0, next_due - time.monotonic())):

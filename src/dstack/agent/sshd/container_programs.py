@@ -171,7 +171,7 @@ class _InContainer(Program):
                 self._ended = True
                 return int(state.get("ExitCode") or 0)
             await asyncio.sleep(INSPECT_S)
-        raise EngineAway("the engine does not say how the program ended")
+        raise EngineAway("the engine does not report how the program ended")
 
     def hang_up(self) -> None:
         in_background(self._hang_up(), "hangs up")
@@ -182,7 +182,7 @@ class _InContainer(Program):
             async with asyncio.timeout(HANG_UP_TIMEOUT_S):
                 await self._send_until_done("HUP")
         except TimeoutError:
-            log.warning("A program may still run that nobody waits for: the engine does not report its pid")
+            log.warning("A program may run on unobserved: the engine does not report its pid")
         finally:
             self._writer.close()
 

@@ -266,7 +266,7 @@ def _open_namespaces(place: Place) -> dict[str, int]:
     }
     groups = Path(f"/proc/{place.pid}/cgroup").read_text()
     if not place.container_id or place.container_id not in groups or "mnt" not in found:
-        raise ProcessLookupError(3, "the container is gone")
+        raise ProcessLookupError(3, "the container no longer exists")
     return found
 
 
@@ -274,7 +274,7 @@ def _permitted(pid: int) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("CapBnd:"):
             return int(line.split()[1], 16)
-    raise ProcessLookupError(3, "the container is gone")
+    raise ProcessLookupError(3, "the container no longer exists")
 
 
 def _drop_bounding(kept: int) -> None:

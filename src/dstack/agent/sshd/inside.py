@@ -160,7 +160,7 @@ class _OfContainer(Inside):
         if self._place is None:
             known = read_container(self._folder)
             if known is None:
-                raise OSError(0, "the job has not started yet, or it is not known any more as which user")
+                raise OSError(0, "the job has not started yet, or its user is no longer known")
             body = await self._engine.call("GET", f"/containers/{known.id}/json")
             folder, pid = str(body["Config"].get("WorkingDir") or "/"), int(body["State"]["Pid"])
             if pid == 0:

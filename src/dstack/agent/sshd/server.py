@@ -156,7 +156,7 @@ class WayIn(SSHServer):
         offered = key.export_public_key().decode().split()[:2]
         is_known = any(line.split()[:2] == offered for line in keys_of(self._folder))
         if not is_known:
-            self._explain("this key may not come into the job; who may use its run is let in by `dstack attach`")
+            self._explain("this key is not authorized for the job; run `dstack attach RUN` to authorize yours")
         return is_known
 
     def _explain(self, refusal: str) -> None:
@@ -305,7 +305,7 @@ async def _until_the_end(doors: Doors) -> None:
     watching = asyncio.create_task(doors.envoys.gone(), name="watches the process that forks envoys")
     done, waiting = await asyncio.wait((hearing, watching), return_when=asyncio.FIRST_COMPLETED)
     if watching in done:
-        log.error("The process that reaches into jobs has ended; so does this SSH server, which is then started anew")
+        log.error("The process that enters containers has ended; this SSH server ends too, and is restarted")
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)

@@ -32,7 +32,7 @@ def end_if_gone(view: InstanceView) -> Next | None:
     if view.instance.gone_at is None:
         return None
     backend = view.instance.offer.backend
-    return end(view, InstanceReason.UNREACHABLE, f"{backend} does not have the machine any more: reclaimed or deleted")
+    return end(view, InstanceReason.UNREACHABLE, f"{backend} no longer has the machine: reclaimed or deleted")
 
 
 def end(view: InstanceView, reason: InstanceReason, detail: str) -> Next:

@@ -27,7 +27,9 @@ def watch(view: JobView) -> Next:
         return end(view, job.stop_asked, job.detail)
     if instance is None or not instance.takes_jobs:
         return end(
-            view, JobReason.INTERRUPTED, instance.detail if instance and instance.gone_at else "its machine is gone"
+            view,
+            JobReason.INTERRUPTED,
+            instance.detail if instance and instance.gone_at else "its machine no longer exists",
         )
     return follow_report(view)
 
@@ -38,7 +40,7 @@ def follow_report(view: JobView) -> Next:
     if report is not None and report.state == "ended":
         return end(view, *reason_of(report, job.stop_asked))
     if job.lost_at is not None:
-        return end(view, JobReason.EXECUTOR_ERROR, "the agent on its machine does not know the job any more")
+        return end(view, JobReason.EXECUTOR_ERROR, "the agent on its machine no longer knows the job")
     if report is not None and report.state == "running" and job.status is not JobStatus.RUNNING:
         running = replace(job, status=JobStatus.RUNNING, status_since=view.now, started_at=view.now)
         return Next((running, *_changed(view.instance, view.instance and after_good_start(view.instance))))
@@ -77,7 +79,7 @@ def _mind_the_guests(view: JobView) -> Next:
     left = alone_since + timedelta(seconds=limit_s) - view.now
     if left > timedelta(0):
         return Next(again=left)
-    return end(view, JobReason.INACTIVITY, f"nobody was connected for {duration_text(limit_s)}")
+    return end(view, JobReason.INACTIVITY, f"no user was connected for {duration_text(limit_s)}")
 
 
 def _mind_the_link(view: JobView) -> Next:

@@ -61,7 +61,7 @@ async def identify(request: Request) -> User:
     """
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
-        raise UnauthorizedError("The request carries no token", hint="Send it as `Authorization: Bearer <token>`")
+        raise UnauthorizedError("The request has no token", hint="Send it as `Authorization: Bearer <token>`")
     tokens: Tokens = request.app.state.tokens
     user = await tokens.user_of(await context_of(request), token)
     if user is None:

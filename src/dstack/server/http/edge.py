@@ -142,11 +142,13 @@ def parsed(body: bytes) -> Any:
         text = body.decode()
         value = _DECODER.decode(text)
     except UnicodeDecodeError as error:
-        raise Unacceptable(f"The body is no UTF-8 text: see its byte {error.start}", 422) from None
+        raise Unacceptable(f"The body is not UTF-8 text: see its byte {error.start}", 422) from None
     except json.JSONDecodeError as error:
-        raise Unacceptable(f"The body is no JSON: {error.msg} at character {error.pos}", 422) from None
+        raise Unacceptable(f"The body is not JSON: {error.msg} at character {error.pos}", 422) from None
     except ValueError:
-        raise Unacceptable("The body has a number that is infinite, none, or of thousands of digits", 422) from None
+        raise Unacceptable(
+            "The body has a number that is infinite, not a number, or thousands of digits long", 422
+        ) from None
     except RecursionError:
         raise _too_deep() from None
     # Without an escape sequence there is no way to write what cannot be stored; without brackets nothing lies deep.
@@ -187,4 +189,4 @@ def _path_to(place: Place | None) -> str:
 
 
 def _too_deep() -> Unacceptable:
-    return Unacceptable(f"The body has lists or mappings more than {NESTING_MAX} deep in each other", 422)
+    return Unacceptable(f"The body has lists or mappings nested more than {NESTING_MAX} deep in each other", 422)

@@ -87,7 +87,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> Response:
         places = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:10])
-        return answer(InvalidRequestError(f"The request is not understood: {places}"), 422)
+        return answer(InvalidRequestError(f"The request is not valid: {places}"), 422)
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> Response:
@@ -98,7 +98,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ClientDisconnect)
     async def left(_request: Request, _error: ClientDisconnect) -> Response:
         # The client hears no answer; without one here the log would have a traceback for each broken upload.
-        return answer(InvalidRequestError("The request did not arrive to its end"), 408)
+        return answer(InvalidRequestError("The request did not arrive completely"), 408)
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> Response:

@@ -66,7 +66,7 @@ async def test_podman_which_would_silently_give_no_card_of_nvidias_is_not_asked_
     folder.log("job").touch()
     container = Container("x")
     maker = Maker(Home(tmp_path), cast(ContainerEngine, Engine()), lambda: cards)
-    with pytest.raises(AgentRefused, match="Podman gives no GPUs of NVIDIA's"):
+    with pytest.raises(AgentRefused, match="Podman does not pass NVIDIA GPUs"):
         await maker.make(folder, JobOrder("j", "r", "true", gpus=(0,), container=container), container, IMAGE)
 
 

@@ -57,7 +57,7 @@ def test_numbers_go_on_meaning_the_same_cards_when_one_fails(file: Path) -> None
 def test_a_card_that_is_gone_is_refused_and_is_welcome_back(file: Path, privileged: bool) -> None:
     finder = agent(file, "b", "c")
     for ask in (finder.cards().visible, lambda own: finder.cards().grant(own, privileged=privileged)):
-        with pytest.raises(AgentRefused, match="A GPU that was given to the job is not to be found any more"):
+        with pytest.raises(AgentRefused, match="A GPU of the job is no longer found"):
             ask([0, 1])
     assert finder.read() == [(None, None)] * 3
     back = agent(file, "c", "b", "a").cards()
