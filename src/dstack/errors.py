@@ -1,12 +1,12 @@
-"""Every error dstack raises on purpose, and how they relate.
+"""The tree of errors that dstack raises on purpose.
 
 * DstackError
-  x ConfigurationError               what the user wrote or set up cannot work; never retried
-  x ClientError                      the client could not do its part
-    + ServerUnreachableError         nobody answers at the server's URL
-    + PortUsedError                  a local port is taken, or may not be used
+  x ConfigurationError               a configuration or setting cannot work; never retried
+  x ClientError                      the client failed
+    + ServerUnreachableError         no server answers at the URL
+    + PortUsedError                  a local port is in use, or not permitted
     + SSHError                       the tunnel to the job failed
-  x ServerError                      the server could not do its part
+  x ServerError                      the server failed
     + ServerClientError              the server refused the request
       - InvalidRequestError
       - ResourceExistsError
@@ -17,12 +17,12 @@
       - NoCapacityError
       - GatewayError
       - RepoDoesNotExistError
-  x BackendError                     a cloud or a host could not do its part (server side)
+  x BackendError                     a cloud or a host failed (server side)
     + BackendUnavailable             transient; retried with backoff
     + HostUnreachable                transient; the link to the host is down
-    + AgentRefused                   the agent on the host said no; never retried
-      - HostTrouble                  for reasons of the host's own: another host may do it, or this one later
-  x Conflict                         someone else changed the object first; looked at again
+    + AgentRefused                   the agent on the host refused; never retried
+      - HostTrouble                  the host is the cause: another host may succeed, or this one later
+  x Conflict                         another writer changed the object first; retried
   x IllegalMove                      a bug in dstack, never the user's fault
 
 `code` is the wire name: it is part of the API and never changes.
@@ -32,11 +32,11 @@ from typing import ClassVar
 
 
 class DstackError(Exception):
-    """Base of all.
+    """The base of all errors.
 
     Args:
-        message: what happened and to what; one sentence without a full stop.
-        hint: what to do next, or None where nothing can be done.
+        message: the failure and its object; one sentence without a full stop.
+        hint: the next step for the user, or None.
 
     Examples:
         >>> error = DstackError("It did not work", hint="Try again")
@@ -57,7 +57,7 @@ class DstackError(Exception):
 
 
 class ConfigurationError(DstackError):
-    """What the user wrote or set up cannot work.
+    """A configuration or setting that cannot work.
 
     Examples:
         >>> from dstack.api import Client
@@ -72,7 +72,7 @@ class ConfigurationError(DstackError):
 
 
 class ClientError(DstackError):
-    """The client could not do its part.
+    """A failure of the client.
 
     Examples:
         >>> issubclass(PortUsedError, ClientError)
@@ -83,7 +83,7 @@ class ClientError(DstackError):
 
 
 class ServerUnreachableError(ClientError):
-    """Nobody answers at the server's URL.
+    """No server answers at the URL.
 
     Examples:
         >>> from dstack.api import Client
@@ -99,7 +99,7 @@ class ServerUnreachableError(ClientError):
 
 
 class PortUsedError(ClientError):
-    """A local port is taken, or this user may not use it.
+    """A local port is in use, or the user may not use it.
 
     Examples:
         >>> import socket
@@ -128,7 +128,7 @@ class SSHError(ClientError):
 
 
 class ServerError(DstackError):
-    """The server could not do its part.
+    """A failure of the server.
 
     Examples:
         >>> issubclass(NoCapacityError, ServerError)
@@ -139,14 +139,14 @@ class ServerError(DstackError):
 
 
 class DatabaseUnavailable(ServerError):
-    """The server's database does not answer, or takes no writes just now."""
+    """The server's database does not answer, or does not accept writes now."""
 
     code = "database_unavailable"
     retryable = True
 
 
 class StorageUnavailable(ServerError):
-    """Where logs and uploads are kept does not answer, or takes nothing just now."""
+    """The storage of logs and uploads does not answer, or does not accept data now."""
 
     code = "storage_unavailable"
     retryable = True
@@ -179,7 +179,7 @@ class InvalidRequestError(ServerClientError):
 
 
 class ResourceExistsError(ServerClientError):
-    """The name is taken by something active.
+    """An active object already has the name.
 
     Examples:
         >>> from dstack.api import Client, Task
@@ -197,7 +197,7 @@ class ResourceExistsError(ServerClientError):
 
 
 class ResourceNotExistsError(ServerClientError):
-    """There is nothing of that name.
+    """No object has that name.
 
     Examples:
         >>> from dstack.api import Client
@@ -245,7 +245,7 @@ class BackendInvalidCredentialsError(ServerClientError):
 
 
 class NoCapacityError(ServerClientError):
-    """No machine that is to be had fits the requirements.
+    """No available machine fits the requirements.
 
     Examples:
         >>> from dstack.api import Client, Resources, Task
@@ -260,7 +260,7 @@ class NoCapacityError(ServerClientError):
 
 
 class GatewayError(ServerClientError):
-    """The gateway could not do its part.
+    """A failure of the gateway.
 
     Examples:
         >>> GatewayError("The gateway does not answer").code
@@ -287,63 +287,63 @@ class RepoDoesNotExistError(ServerClientError):
 
 
 class BackendError(DstackError):
-    """A cloud or a host could not do its part."""
+    """A failure of a cloud or a host."""
 
     code = "backend_error"
 
 
 class BackendUnavailable(BackendError):
-    """The cloud does not answer just now."""
+    """The cloud does not answer now."""
 
     code = "backend_unavailable"
     retryable = True
 
 
 class HostUnreachable(BackendError):
-    """The link to the host's agent is down just now."""
+    """The link to the host's agent is down."""
 
     code = "host_unreachable"
     retryable = True
 
 
 class AgentRefused(BackendError):
-    """The agent on the host said no."""
+    """The agent on the host refused a command."""
 
     code = "agent_refused"
 
 
 class HostTrouble(AgentRefused):
-    """The host itself keeps its agent from doing it: another host may do it, or this one later."""
+    """The agent refused because of its host: another host may succeed, or this one later."""
 
     code = "host_trouble"
 
 
 class LeaseLost(BackendError):
-    """Another server sees to this by now."""
+    """Another server owns the instance now."""
 
     code = "lease_lost"
 
 
 class Conflict(DstackError):
-    """Someone else changed the object first."""
+    """Another writer changed the object first."""
 
     code = "conflict"
     retryable = True
 
 
 class IllegalMove(DstackError):
-    """A status would have moved where the table does not let it."""
+    """A change of status that the lifecycle does not allow."""
 
     code = "illegal_move"
 
 
 def client_closed() -> ServerUnreachableError:
-    """What every call says once the client is closed."""
-    return ServerUnreachableError("The client is closed", hint="Make a new one")
+    """Return the error of every call on a closed client."""
+    return ServerUnreachableError("The client is closed", hint="Create a new client")
 
 
 def error_of_code(code: str, message: str, hint: str | None) -> DstackError:
-    """The error that a `code` from the wire stands for; `ServerError` where the code is unknown here."""
+    """Return the error of a `code` from the wire; a `ServerError` if the code is unknown."""
     todo: list[type[DstackError]] = [DstackError]
     while todo:
         kind = todo.pop()

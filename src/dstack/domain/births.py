@@ -1,4 +1,4 @@
-"""How runs and jobs come to be: from a configuration, and anew after another attempt."""
+"""Constructors of runs and jobs: from a configuration, and for the next attempt."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from dstack.spec.configurations import RunConfiguration
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose a run is."""
+    """The project and the user of a run."""
 
     project_id: str
     user_id: str
@@ -26,7 +26,7 @@ def new_run(id: str, owner: Owner, name: str, spec: Mapping[str, Any], *, now: d
 
     Args:
         spec: the body of the submit.
-        key: what a submit that is sent twice has in common.
+        key: equal for repetitions of one submit.
     """
     configuration = configuration_in(spec)
     schedule = configuration.schedule
@@ -78,7 +78,7 @@ def first_jobs(run: Run, ids: Sequence[str], now: datetime) -> tuple[Job, ...]:
 
 
 def stop_grace_of(configuration: RunConfiguration) -> float:
-    """How long its jobs may take to end when they are stopped, in seconds."""
+    """Return the seconds that its jobs have to end when stopped."""
     stop_duration = configuration.stop_duration
     return STOP_GRACE_S if stop_duration is None else float(stop_duration)
 

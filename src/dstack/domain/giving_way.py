@@ -25,7 +25,7 @@ def make_way(
     Args:
         queue: the whole queue, of which the placement has placed a part. Read only where a machine may be in the way.
         rooms: the machines there are, after the placement.
-        offers: what can be bought.
+        offers: the offers.
         in_use: how many machines of each offer may exist, those that are ending among them; without what is bought.
     """
     limited = {offer.name for offer in offers if offer.machines_max is not None}

@@ -1,8 +1,8 @@
 """Side effects as values.
 
-A step never touches the world. It returns intents; the engine stores them in the same transaction as the new status,
-performs them outside any transaction, stores the outcome, and wakes the step again. A crash at any point leaves either
-an intent to perform again (so every performer is idempotent by the object's id) or an outcome to read. Intents of one
+A step has no side effects: it returns intents. The engine stores them in the same transaction as the new status.
+It performs them outside any transaction, stores the outcome, and wakes the step again. A crash at any point leaves an
+intent to perform again or an outcome to read, so every performer is idempotent by the object's id. Intents of one
 object are performed strictly in order.
 """
 
@@ -23,7 +23,7 @@ class LaunchMachine:
 
     @property
     def instance_id(self) -> str:
-        """Whose machine."""
+        """The instance of the machine."""
         return self.object_id
 
 
@@ -37,7 +37,7 @@ class TerminateMachine:
 
     @property
     def instance_id(self) -> str:
-        """Whose machine."""
+        """The instance of the machine."""
         return self.object_id
 
 
@@ -53,7 +53,7 @@ class StartJob:
 
 @dataclass(frozen=True, slots=True)
 class StopJob:
-    """Have the agent end a job and everything it started."""
+    """The agent ends a job and all its processes."""
 
     kind: ClassVar[str] = "stop_job"
     object_kind: ClassVar[str] = "job"
@@ -74,8 +74,8 @@ class ForgetJob:
 
 @dataclass(frozen=True, slots=True)
 class LetIn:
-    """Have the agent of a job open the way into it for a key. Each wish is an object of its own: it waits for nobody,
-    and nobody for it."""
+    """The agent of a job authorizes a key for it. Each grant is an object of its own, so grants do not wait for each
+    other."""
 
     kind: ClassVar[str] = "let_in"
     object_kind: ClassVar[str] = "grant"

@@ -1,4 +1,4 @@
-"""The objects of the engine and what a step says about them.
+"""The objects of the engine, and the values that steps return.
 
 A *view* is all a step may look at, read in one transaction. `Next` is all a step may answer.
 """
@@ -41,7 +41,7 @@ class Run:
     failing_since: datetime | None = None
     """When the row of failures began that its retries are to end."""
     idempotency_key: str | None = None
-    """What a submit that is sent twice has in common."""
+    """Equal for repetitions of one submit."""
     version: int = 0
 
 
@@ -63,7 +63,7 @@ class Job:
     stop_grace_s: float
     """Between asking it to end and ending it."""
     max_duration_s: float | None = None
-    """How long it may run; None for ever. Its agent ends it then, and the engine, should the agent not."""
+    """The longest time that it may run; None without limit. Its agent ends it then, else the engine."""
     instance_id: str | None = None
     share: Share = NO_SHARE
     started_at: datetime | None = None
@@ -73,9 +73,9 @@ class Job:
     stop_asked: JobReason | None = None
     """Why the run wants this job to end."""
     report: JobReport | None = None
-    """What the agent last said about it."""
+    """The latest report of the agent about it."""
     lost_at: datetime | None = None
-    """Since when its agent says that it does not know the job."""
+    """The time since which its agent does not know the job."""
     exit_code: int | None = None
     signal: int | None = None
     version: int = 0
@@ -87,7 +87,7 @@ class Job:
 
     @property
     def holds_machine(self) -> bool:
-        """Whether it takes its share of its instance: from placement until its processes are gone."""
+        """Whether it uses its share of its instance: from placement until its processes have ended."""
         ended = self.report is not None and self.report.state == "ended"
         return self.instance_id is not None and not self.status.is_finished() and not ended
 
@@ -104,7 +104,7 @@ class Instance:
     status_since: datetime
     created_at: datetime
     idle_duration: timedelta | None
-    """How long it may stand idle; None for ever."""
+    """The longest time that it may be idle; None without limit."""
     machine_id: str | None = None
     hostname: str | None = None
     agent_seen_at: datetime | None = None
@@ -112,7 +112,7 @@ class Instance:
     unreachable_since: datetime | None = None
     """Since when the link is down; None while it is up, or was never up."""
     gone_at: datetime | None = None
-    """When its backend was found not to have it any more: reclaimed, or deleted by somebody else."""
+    """The time when its backend no longer listed it: reclaimed or deleted."""
     failed_starts: int = 0
     """How many starts in a row have failed there for the machine's own reasons; see `domain.resting`."""
     rests_until: datetime | None = None
@@ -137,7 +137,7 @@ class Instance:
 
     @property
     def why_resting(self) -> str:
-        """Why it takes no jobs just now, for people; nothing where it does."""
+        """The reason why it takes no jobs now; empty if it does."""
         if self.rests_until is None:
             return ""
         again = f"tried again at {utc_text(self.rests_until)}"
@@ -147,7 +147,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """What a step answers: objects as they should be, what to do, when to look again at the latest."""
+    """The result of a step: the new objects, the intents, and the latest time of the next look."""
 
     write: tuple[Run | Job | Instance, ...] = ()
     do: tuple[Intent, ...] = ()
@@ -180,7 +180,7 @@ class JobView:
 
     @property
     def age(self) -> timedelta:
-        """How long the job has been in its present status."""
+        """Return how long the job has had its status."""
         return self.now - self.job.status_since
 
 
@@ -196,5 +196,5 @@ class InstanceView:
 
     @property
     def age(self) -> timedelta:
-        """How long the instance has been in its present status."""
+        """Return how long the instance has had its status."""
         return self.now - self.instance.status_since

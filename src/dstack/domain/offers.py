@@ -1,4 +1,4 @@
-"""What can be bought, and whether it is what a job asks for."""
+"""Offers, and whether they fit the requirements of a job."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,7 @@ DEFAULT_FLEET = "default"
 
 
 OfferName: TypeAlias = tuple[str, str, str, bool]
-"""Backend, region, instance type, and whether it is spot: what tells one offer from another."""
+"""The key of an offer: backend, region, instance type, and whether it is spot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Offer:
 
     @property
     def name(self) -> OfferName:
-        """What tells it from others."""
+        """Its key."""
         return self.backend, self.region, self.instance_type, self.spot
 
     @property
@@ -43,13 +43,13 @@ class Offer:
 
     @property
     def title(self) -> str:
-        """What it is called in a sentence."""
+        """Its name in a sentence."""
         return self.backend if self.instance_type == self.backend else f"{self.backend} {self.instance_type}"
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """A closed range; None is open. `written` tells a wish of the user's from a default."""
+    """A closed range; None is open. `written` distinguishes a value of the user from a default."""
 
     min: float | None
     max: float | None
@@ -62,7 +62,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class GpuDemand:
-    """Which accelerators a job asks for."""
+    """The accelerators that a job requires."""
 
     count: Bounds
     vendor: str | None = None
@@ -87,7 +87,7 @@ class GpuDemand:
         return self.memory_mib is None or self.memory_mib.holds(gpu.memory_mib)
 
     def is_young_enough(self, gpu: Gpu) -> bool:
-        """Whether it says that it can compute what is asked for."""
+        """Whether it reports the required compute capability."""
         if self.compute_capability is None:
             return True
         has = gpu.compute_capability
@@ -106,7 +106,7 @@ def _words(gpu: Gpu) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What one job needs of a machine and what its owner allows."""
+    """The requirements of a job for its machine, and the limits of its owner."""
 
     cpus: Bounds
     memory_mib: Bounds
@@ -126,13 +126,13 @@ class Demand:
     reuse_only: bool = False
     """Whether no machine may be bought for it."""
     container: tuple[str, ...] = ()
-    """What only a container engine can grant, each as `field: asked value`."""
+    """The fields that need a container engine, each as `field: asked value`."""
     container_optional: bool = False
     """Whether it asks for something that a container engine can grant, and that it can do without."""
     python: str | None = None
     """The version of Python it asks for, which a process can have as well as a container."""
     idle_duration_s: float | None = 300.0
-    """How long a machine that was bought for it may stand idle afterwards; None for ever."""
+    """The longest idle time of a machine that was bought for it; None without limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +229,7 @@ def container_wishes(demand: Demand, has: HostResources) -> tuple[str, ...]:
 
 
 def _of_shared(bounds: Bounds) -> Bounds:
-    """What a machine must have of which a job gets the part that it asks for."""
+    """Return the bounds for a machine of which a job gets only its share."""
     return replace(bounds, max=None) if bounds.written else Bounds(None, None, False)
 
 
@@ -286,7 +286,7 @@ def _count(value: float) -> str:
 
 
 def describe(resources: HostResources) -> str:
-    """What a machine has, on one line: `2xCPU, 8GB, 100GB (disk), 1xA100 (40GB)`."""
+    """Return the resources of a machine on one line: `2xCPU, 8GB, 100GB (disk), 1xA100 (40GB)`."""
     parts = [f"{resources.cpus}xCPU", memory_text(resources.memory_mib), f"{memory_text(resources.disk_mib)} (disk)"]
     kinds: dict[Gpu, int] = {}
     for gpu in (gpu for gpu in resources.gpus if not gpu.gone):
@@ -296,10 +296,10 @@ def describe(resources: HostResources) -> str:
 
 
 def share_of(demand: Demand, offer: Offer) -> Share:
-    """The part of an empty machine that a job takes: all of it, or on a shared one what was asked for.
+    """Return a job's share of an empty machine: all of it, or the required part of a shared one.
 
-    What the user did not write takes one core and that core's part of the memory, so that as many such jobs run at
-    once as there are cores.
+    Without requirements of the user, a job gets one core and that core's part of the memory. So as many such jobs run
+    at once as there are cores.
     """
     has = offer.resources
     container = bool(container_wishes(demand, has)) or (demand.container_optional and has.engine is not None)

@@ -1,4 +1,4 @@
-"""What an agent is told of a job."""
+"""The order for a job: all that its agent needs."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Confidential:
-    """What is kept as ciphertext, and given to the agent alone."""
+    """The part that is stored as ciphertext, and sent to the agent alone."""
 
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Those that the configuration refers to, by name."""
@@ -108,7 +108,7 @@ def _present(env: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def _whole(written: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a job: what secrets make of them, and how many nodes there are, is known only now."""
+    """Return the variables of a job, with the values of secrets and the number of nodes."""
     env = {**written, **own}
     for name, value in env.items():
         check_variable(name, value)
@@ -130,7 +130,7 @@ def _git_of(repo: Mapping[str, Any], confidential: Confidential) -> GitSource | 
 
 
 def _environment(run: Run, job: Job, gang: Sequence[Job], instances: Mapping[str, Instance]) -> dict[str, str]:
-    """What every job is told about itself and its peers; single-node jobs too."""
+    """Return the variables about a job and its peers, which single-node jobs get too."""
     ips = [instances[node.instance_id or ""].hostname or "" for node in gang]
     repo = run.spec.get("repo") or {}
     return {

@@ -1,7 +1,7 @@
-"""Who runs where: one pure pass over the whole queue, shared by the engine and by whoever asks what it would do.
+"""Placement: one pure pass over the whole queue, shared by the engine and by plans.
 
-All nodes of a gang or none. Who cannot be placed now stays where he is, and whatever he could use once it is free is
-kept from those behind him: nobody is overtaken for ever. What he could never use is theirs.
+All nodes of a gang are placed, or none. A gang that does not fit keeps its position and reserves the capacity it could
+use, so it cannot starve. Capacity it could never use stays available to later gangs.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ class Placed:
 
 @dataclass(slots=True)
 class Placement:
-    """What a pass decided."""
+    """The decisions of a pass."""
 
     placed: list[Placed] = field(default_factory=list)
     bought: list[Room] = field(default_factory=list)
@@ -50,10 +50,10 @@ def place(
     Args:
         queue: jobs in the order of the queue; the nodes of a gang follow each other.
         rooms: the machines there are; changed by what is placed.
-        offers: what can be bought.
+        offers: the offers.
         in_use: how many machines of each offer may exist, those that are ending among them: they count against the
         limits.
-        sold_out: what could be bought, were there any left of it.
+        sold_out: the offers, also those that are used up.
     """
     return _Pass(rooms, offers, in_use, sold_out).run(queue)
 
@@ -70,13 +70,13 @@ def fits(demand: Demand, offer: Offer) -> bool:
 
 
 def can_ever_place(gang: Sequence[Job], offers: Sequence[Offer]) -> bool:
-    """Whether all nodes would have a place at once, were nobody else there; one that never has blocks the queue."""
+    """Whether all nodes would fit together on free machines; a gang that never fits would block the queue."""
     return gang[0].demand.reuse_only or bool(place(gang, [], offers, {}).placed)
 
 
 @dataclass(slots=True)
 class _Kind:
-    """The rooms of one kind: what holds for one machine of it, holds for all."""
+    """The rooms of one kind, whose machines are alike."""
 
     offer: Offer
     project_id: str | None
@@ -84,7 +84,7 @@ class _Kind:
     open: dict[str, Room] = field(default_factory=dict)
     """Those that had room after the last gang, by key."""
     is_claimed: bool = False
-    """Whether somebody waits who could use them and has a right to them before everybody behind him."""
+    """Whether a waiting gang has reserved them against later gangs."""
 
     def serves(self, job: Job) -> bool:
         """Whether the job could run there, were it free."""
@@ -154,7 +154,7 @@ class _Pass:
         kind.add(room)
 
     def _try(self, gang: list[Job], *, claimed_too: bool = False) -> _Try:
-        """Take room for one node after the other (they ask for the same), until there is none."""
+        """Take room for one node after the other (their requirements are equal) until no room is left."""
         found = _Try()
         open_kinds = [kind for kind in self._kinds.values() if kind.open and (claimed_too or not kind.is_claimed)]
         kinds = [kind for kind in open_kinds if kind.serves(gang[0])]
@@ -221,7 +221,7 @@ BEHIND = "earlier runs wait for the same machines"
 
 
 def _why(gang: list[Job], with_room: int, could: Sequence[Room], buyable: Sequence[Offer]) -> str:
-    """Why a gang waits, given the machines it could use were they free, and the offers it could have bought."""
+    """Return why a gang waits, given the machines and the offers that would fit it."""
     job = gang[0]
     needs = f"{with_room} of {len(gang)} nodes have room, and all start together; " if len(gang) > 1 else ""
     shared = [room for room in could if room.offer.shared]
@@ -258,7 +258,7 @@ def _listed(parts: Sequence[str]) -> str:
 
 
 def may_buy(demand: Demand, offer: Offer) -> bool:
-    """Whether a machine of this offer may be had for it; what is shared was there before, and is no purchase."""
+    """Whether a job may use a machine of this offer; a shared machine exists already and is not bought."""
     return (offer.shared or not demand.reuse_only) and fits(demand, offer)
 
 
@@ -296,11 +296,11 @@ class _Market:
         return any(not stock.is_empty and not stock.is_claimed for stock in self._stocks.values())
 
     def fitting(self, demand: Demand) -> list[Offer]:
-        """What could be bought for it, were there no limits."""
+        """Return the offers that fit it, regardless of limits."""
         return [stock.offer for stock in self._stocks.values() if may_buy(demand, stock.offer)]
 
     def claim(self, demand: Demand) -> None:
-        """Keep what it could buy from everybody behind it."""
+        """Reserve the offers that fit it against later gangs."""
         for stock in self._stocks.values():
             stock.is_claimed = stock.is_claimed or may_buy(demand, stock.offer)
 

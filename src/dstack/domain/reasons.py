@@ -1,4 +1,4 @@
-"""What a reason means: the status an object ends in, the event a retry policy speaks of, the words for people."""
+"""The meaning of a reason: the final status, the event for retry policies, the text for people."""
 
 from dstack.protocol.agent import JobReport
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
@@ -31,7 +31,7 @@ def run_status_of(reason: JobReason) -> RunStatus:
 
 
 def retry_event_of(reason: JobReason) -> str | None:
-    """Which of `no-capacity`, `interruption` and `error` it is to a retry policy; None where it is no failure."""
+    """Return `no-capacity`, `interruption` or `error`, the event for a retry policy; None for a success."""
     if job_status_of(reason) is not JobStatus.FAILED:
         return None
     if reason is _R.NO_CAPACITY:

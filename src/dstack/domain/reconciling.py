@@ -1,4 +1,4 @@
-"""What backends have, compared with what is on record: the last guard against machines that nobody knows.
+"""The machines of backends compared with the record: the last guard against leaked machines.
 
 Clouds are eventually consistent: a machine may be listed late, and still be listed after its end. So nothing is acted
 on that was seen once only, but for a backend whose list is true at the moment it is asked.
@@ -16,17 +16,17 @@ ORPHAN_AFTER = timedelta(minutes=2)
 """How long a machine is seen without anybody claiming it before it is ended."""
 
 MISSING_AFTER = timedelta(minutes=1)
-"""How long a machine is not seen before it is believed to be gone."""
+"""The time without a sighting before a machine counts as missing."""
 
 LISTED_WITHIN = timedelta(minutes=5)
 """A machine that was just bought may not be listed yet."""
 
 
 class Difference(StrEnum):
-    """How a backend and the record differ about one machine."""
+    """A difference between a backend and the record about one machine."""
 
     ORPHAN = "orphan"
-    """Nobody claims it."""
+    """No instance claims it."""
     DUPLICATE = "duplicate"
     """Its instance has another machine."""
     MISSING = "missing"
@@ -70,7 +70,7 @@ def compare(
     now: datetime,
     exact_at: datetime | None = None,
 ) -> list[Finding]:
-    """Where the backend and the record differ.
+    """Return the differences between the backend and the record.
 
     Args:
         listed: every machine of ours that the backend has.

@@ -1,4 +1,4 @@
-"""What agents report, in words for people."""
+"""Reports of agents as texts for people."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from dstack.protocol.agent import Layer
 
 
 def expected_bytes(layers: Sequence[Layer]) -> int | None:
-    """What all layers hold together, those of unknown size as much as the others on average. None while none is known.
+    """Return the size of all layers, where unknown ones count as the average of the others; None if all are unknown.
 
     Layers that were here before count for nothing.
 
@@ -21,7 +21,7 @@ def expected_bytes(layers: Sequence[Layer]) -> int | None:
 
 
 def pull_text(layers: Sequence[Layer]) -> str:
-    """How far an image is.
+    """Return the progress of an image pull.
 
     Examples:
         >>> pull_text((Layer("a", 5_000_000, 10_000_000, False), Layer("b", 1_000_000, 1_000_000, True)))

@@ -1,7 +1,7 @@
 """A machine on which start after start fails for reasons of its own rests for a while, each time for longer.
 
-What counts are failures in a row: a job that runs there proves the machine well. What fails while it rests was placed
-before, and says nothing new.
+Only failures in a row count: a job that runs there shows that the machine works. A failure during the rest does not
+count, since its job was placed before.
 """
 
 from dataclasses import replace

@@ -10,29 +10,29 @@ from dstack.protocol.statuses import JobReason
 FIRST_DELAY = timedelta(seconds=5)
 LONGEST_DELAY = timedelta(minutes=10)
 RAN_WELL = timedelta(minutes=10)
-"""An attempt that ran this long is no repetition of the failure before it."""
+"""An attempt that ran this long does not repeat the failure before it."""
 
 
 HOST_ERRORS_FOR = timedelta(minutes=5)
-"""For so long a job is tried again that its machine could not start, for reasons of the machine's own: also where no
-policy asks for it, since nothing of the job has run."""
+"""The time for retries of a job that its machine could not start. They need no policy, since nothing of the job has
+run."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Which events start a run again, and for how long it is tried in vain."""
+    """The events after which a run is retried, and the time for failures in a row."""
 
     on_events: Collection[str]
     duration: timedelta | None
-    """None for ever."""
+    """None without limit."""
 
 
 def failing_since(before: datetime | None, ran_since: datetime | None, now: datetime) -> datetime:
-    """When the row of failures began that ends just now.
+    """Return the time of the first failure in the current row.
 
     Args:
-        before: when the row began that the failure before belonged to; None where there was none.
-        ran_since: since when the attempt that failed just now had run; None where it never ran.
+        before: the same for the failure before; None for the first failure.
+        ran_since: the start of the attempt that failed now; None if it never ran.
     """
     ran_well = ran_since is not None and now - ran_since >= RAN_WELL
     return now if before is None or ran_well else before

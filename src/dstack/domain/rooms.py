@@ -1,4 +1,4 @@
-"""What is free on machines: what placement gives out."""
+"""The free capacity of machines, which placement assigns."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,7 @@ from dstack.protocol.statuses import InstanceStatus
 
 @dataclass(slots=True)
 class Room:
-    """What is free on one machine, existing or to be bought."""
+    """The free capacity of one machine, existing or to be bought."""
 
     key: str
     """The instance's id, or `new-<n>`."""
@@ -21,7 +21,7 @@ class Room:
     gpus_taken: set[int] = field(default_factory=set)
     jobs: int = 0
     gives_way: bool = False
-    """Whether it may be ended for the sake of a job that cannot use it: it is idle, and not kept for ever."""
+    """Whether it may end for a job that cannot use it: it is idle, and its idle time has a limit."""
     rests: str = ""
     """Why it takes no jobs just now, where it does not."""
 
@@ -36,7 +36,7 @@ class Room:
         """The part that a job would get here now; None where it does not fit just now.
 
         Args:
-            share: what it would get on an empty machine.
+            share: its share of an empty machine.
         """
         if self.rests:
             return None
@@ -72,7 +72,7 @@ class Room:
 
 
 def room_of(instance: Instance, jobs: Sequence[Job]) -> Room:
-    """What is free on a machine with these jobs."""
+    """Return the free capacity of a machine with these jobs."""
     room = empty_room(instance.id, instance.offer, instance.project_id)
     may_end = instance.idle_duration is not None or instance.offer.shared
     room.gives_way = instance.status is InstanceStatus.IDLE and not jobs and may_end
@@ -84,7 +84,7 @@ def room_of(instance: Instance, jobs: Sequence[Job]) -> Room:
 
 
 def rooms_of(instances: Iterable[Instance], jobs: Sequence[Job]) -> list[Room]:
-    """What is free on the machines there are."""
+    """Return the free capacity of all machines."""
     return [
         room_of(instance, [job for job in jobs if job.instance_id == instance.id])
         for instance in instances

@@ -1,6 +1,6 @@
-"""Which server sees to which instances: they are spread over a fixed number of shards, and a shard has one owner.
+"""The division of instances among servers: a fixed number of shards, each with one owner.
 
-Whoever owns an instance's shard holds the link to its agent and performs what was decided about it and its jobs.
+The owner of an instance's shard holds the link to its agent, and performs the intents of the instance and its jobs.
 """
 
 from collections.abc import Collection, Mapping
@@ -17,19 +17,19 @@ def shard_of(instance_id: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """What one replica should change about its shards."""
+    """The shards that one replica should take and give."""
 
     take: tuple[int, ...]
-    """Nobody has these."""
+    """These have no owner."""
     give: tuple[int, ...]
     """More than its part: for those who have less."""
 
 
 def divide(owners: Mapping[int, str | None], live: Collection[str], me: str) -> Division:
-    """What `me` should take and give, so that every shard has an owner and nobody has much more than others.
+    """Return the shards that `me` should take and give, so that all have owners with about equal numbers.
 
     Args:
-        owners: who has each shard, as it is on record.
+        owners: the owner on record of each shard.
         live: the replicas whose lease has not run out, `me` among them.
     """
     most = -(-SHARDS // len(live))

@@ -1,4 +1,4 @@
-"""What a run's configuration means to the engine: jobs, demands, policies."""
+"""A run's configuration for the engine: jobs, demands, policies."""
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -39,7 +39,7 @@ def remember(spec: Mapping[str, Any], configuration: RunConfiguration) -> RunCon
 
 
 def demand_of(configuration: RunConfiguration) -> Demand:
-    """What each job of the configuration needs of a machine."""
+    """Return the requirements of each job for its machine."""
     resources = configuration.resources or Resources()
     written = resources.model_fields_set
     return Demand(
@@ -129,7 +129,7 @@ def retry_policy_of(spec: Mapping[str, Any]) -> RetryPolicy | None:
 
 
 def inactivity_duration_of(spec: Mapping[str, Any]) -> int | None:
-    """For how many seconds nobody may be connected to the run's job; None for as long as they like."""
+    """Return the seconds that the run's job may be without a connected user; None without limit."""
     configuration = configuration_in(spec)
     return configuration.inactivity_duration if isinstance(configuration, DevEnvironment) else None
 

@@ -1,4 +1,4 @@
-"""What a new configuration changes in a run that goes on already."""
+"""The changes of a new configuration to an active run."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from dstack.spec.configurations import RunConfiguration
 from dstack.spec.profile import TerminationPolicy
 
 IN_PLACE = frozenset(("inactivity_duration", "priority", "retry", "stop_duration", "tags"))
-"""What has its effect later on, so that a run can go on with it."""
+"""The fields that can change in place, since they take effect later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def changes(old: RunConfiguration, new: RunConfiguration) -> list[Change]:
 
 
 def _meaning(configuration: RunConfiguration) -> dict[str, Any]:
-    """The fields as a JSON object: each under its new name, and none that says what would be so anyway."""
+    """Return the fields as a JSON object: under their new names, without defaults."""
     said = configuration.model_dump(mode="json", exclude_defaults=True, exclude={"name", "resources"})
     meant = {**said, "type": configuration.type}
     for old, new in configuration.renamed.items():
@@ -61,7 +61,7 @@ def _meaning(configuration: RunConfiguration) -> dict[str, Any]:
 
 
 def _needs(configuration: RunConfiguration) -> dict[str, Any]:
-    """What is written of the resources: it excludes machines, also where it is the default, which excludes none."""
+    """Return the resources that were written: unlike defaults, they exclude machines even if equal."""
     resources = configuration.resources
     written = resources.model_dump(mode="json", exclude_unset=True, exclude={"gpu", "shm_size"})
     return {**written, **resources.model_dump(mode="json", exclude_defaults=True, include={"gpu", "shm_size"})}
@@ -71,7 +71,7 @@ SECRET = ("env", "registry_auth")
 
 
 def shown(change_field: str, value: object) -> str | None:
-    """A value for people; None where there is none. Of what may be secret only that it is there."""
+    """Return a value for people; None if the field is not set. Of what may be secret only that it is there."""
     if value is None:
         return None
     if change_field in SECRET:

@@ -10,7 +10,7 @@ from dstack.protocol.agent import Point
 from dstack.spec.profile import UtilizationPolicy
 
 GAP_MAX_S = 60.0
-"""Between two points; where there is a longer one, nobody knows what was there."""
+"""The longest gap between two points; the usage in a longer one is not known."""
 
 RECENT_S = 120.0
 """How old a job's latest point may be for the job to be judged: points come late, and hosts' clocks differ."""
@@ -22,12 +22,12 @@ def policy_of(spec: Mapping[str, Any]) -> UtilizationPolicy | None:
 
 
 def kept_for(policy: UtilizationPolicy) -> timedelta:
-    """How much of what a job used is needed to judge it."""
+    """Return the time for which points are needed to judge a job."""
     return timedelta(seconds=policy.time_window + GAP_MAX_S)
 
 
 def may_be_idle(policy: UtilizationPolicy, points: Sequence[Point]) -> bool:
-    """Whether these points let a job be idle: every card tells how busy it was, and was less so than it should be."""
+    """Whether a job is idle by these points: every GPU reported its use, below the required one."""
     return all(
         point.gpus
         and all(
@@ -39,7 +39,7 @@ def may_be_idle(policy: UtilizationPolicy, points: Sequence[Point]) -> bool:
 
 
 def left_of_window(policy: UtilizationPolicy, points: Sequence[Point]) -> timedelta:
-    """How much longer a job would have to be idle to be so for the whole window, which ends with its latest point.
+    """Return how much longer a job must be idle to fill the whole window.
 
     A job without cards, and one of which nothing is known for a while, is not idle.
     """
@@ -54,7 +54,7 @@ def left_of_window(policy: UtilizationPolicy, points: Sequence[Point]) -> timede
 
 
 def are_recent(jobs: Sequence[Sequence[Point]], now_s: float) -> bool:
-    """Whether the latest points of all jobs of a run tell of now, and so of the same time.
+    """Whether the latest points of all jobs of a run are recent, and so of the same time.
 
     Args:
         now_s: by the server's clock, in seconds since 1970.

@@ -1,4 +1,4 @@
-"""What the environment of a process holds: settings, and the way to programs."""
+"""The environment of a process: settings, and the search path of programs."""
 
 import os
 import sys
@@ -23,8 +23,8 @@ def positive_number(name: str, default: int) -> int:
 def conceal(names: Collection[str]) -> None:
     """Take variables out of what others see of this process: `/proc/<pid>/environ`, and what a child has by default.
 
-    `os.environ` goes on showing them to this program. Where the system does not say where the block of variables lies,
-    only children do not have them.
+    `os.environ` goes on showing them to this program. If the system does not report the block of variables, only
+    children lack them.
     """
     import ctypes  # clients have no use for it, and start often
 

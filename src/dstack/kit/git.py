@@ -1,4 +1,4 @@
-"""How `git` is run so that it never asks, never hangs for ever, and uses the given credentials and no others."""
+"""Runs of `git` that never ask, end in time, and use only the given credentials."""
 
 import base64
 import os
@@ -31,7 +31,7 @@ def git_environment(
     """The environment for a `git` that talks to one remote.
 
     Args:
-        environ: what to begin with; its `GIT_*` variables are left out.
+        environ: the variables to begin with; those named `GIT_*` are left out.
         folder: a private folder, for the key and the keys of hosts.
         url: of the remote. The token is sent to its host alone.
         private_key: in OpenSSH's format, without a passphrase.

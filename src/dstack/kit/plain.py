@@ -13,7 +13,7 @@ _NAMES: dict[type, tuple[str, ...]] = {}
 """The fields of each dataclass that was asked for: finding them takes longer than reading them."""
 
 
-def to_plain(value: Any) -> Any:  # whatever stands in the fields
+def to_plain(value: Any) -> Any:  # fields may have any type
     """A dataclass as a dictionary, with what is inside it. Unlike `dataclasses.asdict` it copies nothing else."""
     kind = type(value)
     if kind is tuple:
@@ -52,7 +52,7 @@ def from_plain(kind: type[T], body: object) -> T:
         raise ValueError(str(error)) from error
 
 
-def _checked(hint: Any, value: object) -> Any:  # whatever stands in the fields
+def _checked(hint: Any, value: object) -> Any:  # fields may have any type
     """The value, which must be of the type that an annotation names."""
     origin, args = get_origin(hint) or hint, get_args(hint)
     if origin is UnionType:

@@ -62,7 +62,7 @@ class Range(Generic[T]):
         """Read `a..b`, `a..`, `..b`, `a`, a mapping with `min` and `max`, or a single value.
 
         Raises:
-            ValueError: it is no range, or `item` does not read one of its ends.
+            ValueError: the value is not a range, or `item` does not read one of its ends.
         """
         match value:
             case Range():
@@ -97,10 +97,10 @@ class Range(Generic[T]):
 
 
 def parse_count(value: object) -> int:
-    """A whole number that is not negative.
+    """Return a whole number that is not negative.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the value is not a whole number, or negative.
     """
     count = value
     if isinstance(value, str) and _COUNT.fullmatch(value.strip()):

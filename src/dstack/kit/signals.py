@@ -1,4 +1,4 @@
-"""Wake-ups by key inside one process: whoever waits for a key hears that something about it changed, not what."""
+"""Wake-ups by key inside one process: a subscriber learns that a key changed, not how."""
 
 import asyncio
 from collections.abc import Iterable, Iterator
@@ -12,13 +12,13 @@ class Signals:
         self._waiting: dict[str, set[Subscription]] = {}
 
     def notify(self, keys: Iterable[str]) -> None:
-        """Wake everyone who subscribed to one of the keys."""
+        """Wake all subscribers of the keys."""
         for key in keys:
             for subscription in self._waiting.get(key, ()):
                 subscription.hear(key)
 
     def notify_all(self) -> None:
-        """Wake everyone: it is not known what has changed."""
+        """Wake all subscribers, since the changes are not known."""
         self.notify(list(self._waiting))
 
     @contextmanager
@@ -33,7 +33,7 @@ class Signals:
 
 
 class Subscription:
-    """What one subscriber has heard and not yet taken."""
+    """The keys that changed since a subscriber last took them."""
 
     def __init__(self, waiting: "dict[str, set[Subscription]]") -> None:
         self._waiting = waiting

@@ -29,10 +29,10 @@ class TaskGroup:
         return task
 
     def keep(self, name: str, work: Callable[[], Coroutine[object, object, None]]) -> asyncio.Task[None]:
-        """Run in the background what others depend on: where it fails, it is logged and begun again after a pause.
+        """Run a vital task in the background; after a failure, log it and restart the task after a pause.
 
         Args:
-            work: begins it; what it had not finished when it failed must be found again by the next one.
+            work: starts the task, which finds unfinished work of its predecessor by itself.
         """
         return self.start(name, _keep(name, work))
 
@@ -46,7 +46,7 @@ class TaskGroup:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def close(self) -> None:
-        """Cancel what still runs and wait for it to be gone."""
+        """Cancel all tasks and wait for their end."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -59,7 +59,7 @@ async def _keep(name: str, work: Callable[[], Coroutine[object, object, None]]) 
         began_s = asyncio.get_running_loop().time()
         try:
             return await work()
-        except Exception:  # whatever it met, others depend on the next one
+        except Exception:  # always restart the task: others depend on it
             if asyncio.get_running_loop().time() - began_s > LONGEST_PAUSE_S:
                 pause_s = FIRST_PAUSE_S
             log.exception("The task `%s` failed, and restarts in %g s", name, pause_s)
@@ -68,9 +68,9 @@ async def _keep(name: str, work: Callable[[], Coroutine[object, object, None]]) 
 
 
 async def apart(function: Callable[[], T], name: str) -> T:
-    """The result of a blocking call that may take hours, in a thread of its own.
+    """Return the result of a blocking call that may take hours, run in a thread of its own.
 
-    Who stops waiting for it leaves it to end by itself; it keeps no interpreter from ending.
+    A cancelled wait leaves the thread to end by itself; the thread does not keep the interpreter from ending.
     """
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()  # it can be left, not recalled

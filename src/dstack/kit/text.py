@@ -80,8 +80,9 @@ def flaw_of(text: str) -> str | None:
 
 
 def storable(value: Any) -> Any:
-    """What a JSON value holds, with a mark in place of each character that no database takes and nobody can show: NUL,
-    and the half characters that names of files may have.
+    """Return a JSON value with marks in place of characters that cannot be stored or shown.
+
+    Those are NUL, and the lone surrogates that names of files may have.
 
     Examples:
         >>> storable({"path": ["a\\0b", "\\udcff", 1]})
@@ -128,7 +129,7 @@ SHOWN_MAX_CHARACTERS = 80
 
 
 def shown(value: object) -> str:
-    """What somebody wrote, in a sentence about it: as it stands in YAML and JSON, and never long.
+    """Return a value for a message: as in YAML and JSON, and never long.
 
     Examples:
         >>> shown("8GiB"), shown(True), shown(None), shown([1, 2])

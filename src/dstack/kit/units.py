@@ -36,7 +36,7 @@ class Memory(float):
         """Read `8GB`, `512MB`, `1TB` in any case; a bare number is gigabytes.
 
         Raises:
-            ValueError: it is no size.
+            ValueError: the value is not a size.
         """
         size_gb = cls._gb_of(value)
         if size_gb is None:
@@ -86,10 +86,10 @@ def parsed_schema(parse: Any, write: Any = str) -> "CoreSchema":
 
 
 def parse_duration(value: object) -> int:
-    """Seconds of `90`, `90s`, `15m`, `2h`, `1d`, `1w`.
+    """Return the seconds of `90`, `90s`, `15m`, `2h`, `1d`, `1w`.
 
     Raises:
-        ValueError: it is no duration.
+        ValueError: the value is not a duration.
 
     Examples:
         >>> parse_duration("2h")

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class WrongKey(Exception):
-    """What was read was encrypted with another key, or is damaged."""
+    """A ciphertext was encrypted with another key, or is damaged."""
 
 
 class NoKey(Exception):
@@ -89,7 +89,7 @@ def is_key(text: str) -> bool:
 class KeyFile(Vault):
     """A vault whose key is in a file of this user, made when it is first needed.
 
-    A file that holds no key is set aside, and another key made: what was sealed before says that it has another key.
+    A file without a key is moved aside, and a new key is made: older ciphertexts then raise `WrongKey`.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What an API call does: plain async functions over a `Context`.
+"""API calls as plain async functions over a `Context`.
 
 HTTP does not belong here, nor does any decision of the engine.
 """

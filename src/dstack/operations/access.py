@@ -20,10 +20,10 @@ DOOR_TIMEOUT_S = 20.0
 
 
 async def grant(context: Context, user: User, project: str, run: str, request: GrantAccess) -> AccessView:
-    """Let the key into the job, and say where the door is.
+    """Authorize a key for a job, and return the address of its SSH server.
 
     Raises:
-        InvalidRequestError: the key is none, or the job does not run.
+        InvalidRequestError: the key is not valid, or the job does not run.
         ResourceNotExistsError: there is no such job.
         HostUnreachable: the job's machine does not answer just now.
     """
@@ -54,7 +54,7 @@ async def grant(context: Context, user: User, project: str, run: str, request: G
 
 
 async def _granted(context: Context, grant_id: str, answered: Subscription) -> None:
-    """Once the server that sees to the machine has passed the key on."""
+    """Wait until the server that owns the machine has passed the key on."""
     try:
         async with asyncio.timeout(GRANT_TIMEOUT_S):
             while True:

@@ -1,4 +1,4 @@
-"""What every backend has, and who claims it: for whoever pays."""
+"""The machines of every backend and their instances, to check costs."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ async def audit(context: Context, user: User) -> AuditView:
     """Ask all backends now. Nothing is done about what is found: the reconciler does that by itself.
 
     Raises:
-        ForbiddenError: the user is no admin of the server.
+        ForbiddenError: the user is not an admin of the server.
     """
     if not user.is_admin:
         raise ForbiddenError("Only an admin of the server may see the machines of all projects")
@@ -35,12 +35,12 @@ async def audit(context: Context, user: User) -> AuditView:
 
 
 async def _ask(context: Context, name: str) -> list[Finding] | None:
-    """Where the backend differs from the record; None where it does not answer."""
+    """Return the differences of a backend from the record; None if it does not answer."""
     try:
         return await context.reconciler.look(name, ANSWER_WITHIN_S)
     except (DstackError, OSError) as error:
         log.warning("The backend %s does not list its machines: %s", name, error)
-    except Exception:  # a driver's bug must not keep the other backends from being told
+    except Exception:  # a driver's bug must not hide the other backends
         log.exception("The backend %s does not list its machines", name)
     return None
 

@@ -15,7 +15,7 @@ async def missing(context: Context, user: User, project: str, asked: BlobHashes)
     """Those of the blobs that are not here yet, and of the pages that are here, the chunks that are not.
 
     Raises:
-        InvalidRequestError: a page is none.
+        InvalidRequestError: a page is not valid.
     """
     await context.db.read(lambda tx: caller_in(tx, user, project))
     return await asyncio.to_thread(_missing, context.blobs, asked.hashes, asked.pages)

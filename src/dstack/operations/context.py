@@ -1,4 +1,4 @@
-"""What every operation has at hand."""
+"""The parts that every operation uses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Context:
     catalog: Catalog
     reconciler: Reconciler
     why_waiting: Callable[[str], str | None]
-    """Why the run of this id waits in the queue, where that is known."""
+    """Return why a run waits in the queue, if known."""
     backends: Backends
     logs: LogStore
     blobs: BlobStore
@@ -37,7 +37,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls, and in which project."""
+    """The user of a call, and the project."""
 
     user: User
     project: Project

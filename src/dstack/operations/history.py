@@ -21,7 +21,7 @@ from dstack.store.tx import Tx
 from dstack.store.users import Project, User
 
 EVENTS_KEY = "events"
-"""What `Signals` calls the event stream."""
+"""The key of the event stream in `Signals`."""
 
 CHUNK_BYTES = 256 << 10
 EVENTS_AT_ONCE = 200
@@ -37,7 +37,7 @@ async def list_events(
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """Whose events: a project's, or those of one run in it."""
+    """The events of a project, or of one run in it."""
 
     project: Project
     run_id: str | None
@@ -66,7 +66,7 @@ def _shown(context: Context, run_id: str, tx: Tx) -> RunView | None:
 
 
 class Sign(Enum):
-    """What is said between two lines of history."""
+    """A sign between two lines of history."""
 
     ALIVE = "alive"
     CHANGED = "changed"
@@ -96,7 +96,7 @@ async def follow_events(
                 yield event
             after = page.cursor
             if not page.events:
-                # Another run's line says nothing about this one; its deletion does, and so does silence.
+                # The run may have been deleted if it changed, or after a silence.
                 if scope.run_id and heard != {EVENTS_KEY} and not await context.db.read(partial(_exists, scope.run_id)):
                     return
                 yield Sign.CHANGED if scope.run_id in heard and shown is None else Sign.ALIVE
@@ -107,8 +107,9 @@ async def follow_events(
 
 @dataclass(frozen=True, slots=True)
 class LogCursor:
-    """Which log of which job, and from where. `offset` counts through all attempts of the job, one after the other,
-    or within the one that was asked for.
+    """The log of a job, and the offset to begin at.
+
+    `offset` counts through all attempts of the job, one after the other, or within the requested one.
     """
 
     run_id: str
@@ -126,7 +127,7 @@ class LogCursor:
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """Which log of which run is asked for, and from where."""
+    """The requested log of a run, and the offset to begin at."""
 
     run: str
     replica: int
@@ -140,7 +141,7 @@ class LogQuery:
 
 
 async def open_log(context: Context, user: User, project: str, query: LogQuery) -> LogCursor:
-    """Where to begin to read.
+    """Return the position to begin to read at.
 
     Raises:
         ResourceNotExistsError: the run is missing, or it has no such job or attempt.
@@ -166,7 +167,7 @@ def _attempts(tx: Tx, run_id: str, replica: int, node: int, attempt: int | None)
 
 
 def _find(context: Context, job_ids: list[str], query: LogQuery) -> tuple[int, int, int]:
-    """What is asked for; where the first byte of it is that is there; and the end."""
+    """Return the requested offset, the offset of the first stored byte, and the end."""
     offset = query.offset
     if query.start is not None:
         offset = _offset_at(context, job_ids, query.stream, query.start)
@@ -188,7 +189,7 @@ def _offset_at(context: Context, job_ids: list[str], stream: str, start: datetim
 async def read_log(context: Context, cursor: LogCursor, *, follow: bool) -> AsyncIterator[Part]:
     """Yield the bytes from the cursor on; with `follow` until the run, or the one attempt, has ended and all are given.
 
-    What lies between the end of one part and the offset of the next is lost.
+    Bytes between the end of one part and the offset of the next are lost.
     """
     offset, attempts, has_ended = cursor.offset, list[str](), False
     heard = {cursor.run_id}

@@ -1,4 +1,4 @@
-"""What there is: projects, backends, instances."""
+"""Projects, backends, and instances."""
 
 from dstack.operations.context import Context, caller_in
 from dstack.operations.presenting import instance_view
@@ -15,7 +15,7 @@ async def projects(context: Context, user: User) -> ProjectList:
 
 
 async def backends(context: Context, user: User, project: str) -> BackendList:
-    """Where the project's machines may come from."""
+    """Return the backends of a project."""
     await context.db.read(lambda tx: caller_in(tx, user, project))
     silent = context.catalog.silent
     return BackendList(backends=[BackendView(name=name, silent=name in silent) for name in context.backends])

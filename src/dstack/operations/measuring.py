@@ -1,4 +1,4 @@
-"""What jobs use, as the API shows it."""
+"""The metrics of jobs for the API."""
 
 from datetime import UTC, datetime
 
@@ -16,7 +16,7 @@ from dstack.store.users import User
 async def read_metrics(
     context: Context, user: User, project: str, run: str, *, replica: int, node: int, start: datetime | None
 ) -> MetricsView:
-    """What the latest attempt of a job used, in its last hour or after `start`.
+    """Return the metrics of a job's latest attempt: of its last hour, or after `start`.
 
     Raises:
         ResourceNotExistsError: there is no such run, or it has no such job.
@@ -36,7 +36,7 @@ async def read_metrics(
 
 
 def metrics_view(job: Job, instance: Instance | None, points: list[Point]) -> MetricsView:
-    """What one job used, and what it can use: what limits its container, or else what its machine has."""
+    """Return the usage of a job and its limits: those of its container, else of its machine."""
     machine = instance.offer.resources if instance else None
     cards = machine.gpus if machine else ()
     cpus, memory = job.demand.cpus, job.demand.memory_mib

@@ -1,4 +1,4 @@
-"""What a submit would do now: what it could run on, and whether it would have to wait."""
+"""The plan of a submit: the offers that fit, and whether the run would wait."""
 
 from collections.abc import Sequence
 
@@ -17,10 +17,10 @@ from dstack.store.users import User
 
 
 async def plan(context: Context, user: User, project: str, request: SubmitRun) -> PlanView:
-    """What a submit of the same request would do now. Nothing is created."""
+    """Return the plan of a submit. It creates nothing."""
     wish = understand(request)
     offers = await context.catalog.offers()
-    # What is free on a thousand machines is remembered by the writer; a reader would ask for each.
+    # The writer remembers the free capacity of all machines; a reader would query each.
     return await context.db.recall(
         lambda tx: _plan(tx, context, caller_in(tx, user, project), wish, offers, fitting(wish.demand, offers))
     )

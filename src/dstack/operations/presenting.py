@@ -1,4 +1,4 @@
-"""What is on record, as the API shows it: one conversion for each view."""
+"""Views for the API, each made of an object on record by one function."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from dstack.store.tx import Tx
 log = logging.getLogger(__name__)
 
 Why: TypeAlias = Callable[[str], str | None]
-"""Says why the run of this id waits in the queue, where that is known."""
+"""Returns why a run waits in the queue, if known."""
 
 
 NOT_UP = (InstanceStatus.PENDING, InstanceStatus.PROVISIONING)
@@ -208,7 +208,7 @@ def _job_view(job: Job, instance: Instance | None, ports: dict[int, int | None])
 
 
 def _pull_view(layers: Sequence[Layer]) -> PullView | None:
-    """How far an image is; None where nobody knows yet, or any more."""
+    """Return the progress of an image pull; None without layers."""
     if not layers:
         return None
     return PullView(

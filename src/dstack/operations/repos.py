@@ -13,7 +13,7 @@ from dstack.store.users import User
 
 
 async def init(context: Context, user: User, project: str, repo_id: str, request: InitRepo) -> None:
-    """Keep what the user says of a repo, in place of what was known of it.
+    """Store a repo with its credentials, in place of an earlier one.
 
     Raises:
         InvalidRequestError: there are credentials, and the server has no key to encrypt them with.

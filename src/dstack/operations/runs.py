@@ -26,7 +26,7 @@ def get_run(tx: Tx, user: User, project: str, name_or_id: str) -> Run:
     """The run on record.
 
     Raises:
-        ResourceNotExistsError: there is none.
+        ResourceNotExistsError: the project has no such run.
     """
     run = objects.find_run_by(tx, caller_in(tx, user, project).project.id, name_or_id)
     if run is None:
@@ -52,7 +52,7 @@ async def list_page(
 
 
 async def stop(context: Context, user: User, project: str, name_or_id: str, *, abort: bool) -> RunView:
-    """Write down the wish to end a run; the engine sees to it. A run that has ended stays as it is."""
+    """Record the request to end a run, which the engine then performs. A run that has ended stays as it is."""
 
     def write(tx: Tx) -> RunView:
         run = get_run(tx, user, project, name_or_id)

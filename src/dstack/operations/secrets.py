@@ -25,7 +25,7 @@ async def get(context: Context, user: User, project: str, name: str) -> SecretVi
 
     Raises:
         ForbiddenError: the caller is neither admin nor manager of the project.
-        ResourceNotExistsError: there is none of that name.
+        ResourceNotExistsError: the project has no such secret.
     """
 
     def read(tx: Tx) -> tuple[str, SecretView]:
@@ -47,7 +47,7 @@ async def set_value(context: Context, user: User, project: str, name: str, value
     """Keep a secret, in place of an earlier one of that name.
 
     Raises:
-        InvalidRequestError: the name is none.
+        InvalidRequestError: the name is not valid.
     """
     check_name(name)
     sealed_value = sealed(context, value)
@@ -60,7 +60,7 @@ async def delete(context: Context, user: User, project: str, name: str) -> None:
     """Forget a secret.
 
     Raises:
-        ResourceNotExistsError: there is none of that name.
+        ResourceNotExistsError: the project has no such secret.
     """
 
     def write(tx: Tx) -> None:

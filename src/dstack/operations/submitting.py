@@ -34,7 +34,7 @@ async def submit(context: Context, user: User, project: str, request: SubmitRun,
 
     Raises:
         InvalidRequestError: the configuration or the name cannot work.
-        NoCapacityError: no machine that can be had will ever fit; says what each lacks.
+        NoCapacityError: no available machine will ever fit; the message has the reasons.
         ResourceExistsError: an active run has this name.
     """
     wish = understand(request)

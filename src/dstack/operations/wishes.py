@@ -1,4 +1,4 @@
-"""A submit, understood: what is asked for, and which offers cannot give it."""
+"""A parsed submit: the requirements, and the offers that do not fit."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -22,7 +22,7 @@ from dstack.spec.parse import configuration_of
 from dstack.spec.secrets import check_variables, names_in, texts_with_secrets
 
 CONFIGURATION_BYTES_MAX = 512 << 10
-"""As JSON; what an agent is told of a job must fit into one line of its connection (`protocol.frames`)."""
+"""The limit as JSON; an order must fit into one line of the agent's connection (`protocol.frames`)."""
 
 OFFERS_SHOWN_MAX = 50
 
@@ -52,7 +52,7 @@ class Wish:
 
 
 def understand(request: SubmitRun) -> Wish:
-    """What a request asks for.
+    """Return the parsed request.
 
     Raises:
         InvalidRequestError: the configuration or the name cannot work.
@@ -85,7 +85,7 @@ def _check_references(configuration: Mapping[str, Any]) -> None:
 
 
 def changes_of(run: Run, wish: Wish) -> list[Change]:
-    """What the wish changes in the run."""
+    """Return the changes of the request to the run."""
     return changes(configuration_in(run.spec), wish.configuration)
 
 
@@ -116,7 +116,7 @@ def check_offers(demand: Demand, offers: Sequence[Offer], silent: Collection[str
         silent: the backends that do not answer.
 
     Raises:
-        NoCapacityError: says what each offer lacks.
+        NoCapacityError: no offer fits; the message has the reasons.
     """
     if any(next(misfits(demand, offer), None) is None for offer in offers):
         return

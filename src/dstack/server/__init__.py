@@ -1,4 +1,4 @@
 """The server: the composition root, and HTTP in front of `dstack.operations`.
 
-What a call does is decided there, not here.
+The operations decide the effect of a call.
 """

@@ -8,7 +8,7 @@ from dstack.server.app import serve
 
 
 def main() -> int:
-    """Serve as the arguments say."""
+    """Serve with the settings of the arguments."""
     parser = argparse.ArgumentParser(prog="python -m dstack.server")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)

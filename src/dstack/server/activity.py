@@ -1,4 +1,4 @@
-"""Whether any request is open, and since when none is: an embedded server leaves when nobody needs it."""
+"""The open requests and the time without any: an embedded server ends when no client needs it."""
 
 from time import monotonic
 

@@ -63,7 +63,7 @@ def create_app(settings: Settings, context: Context) -> FastAPI:
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, with a word when it serves, and an end when nobody needs it."""
+    """Uvicorn, which reports when it serves, and ends when no client needs it."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
 
     async def serve_all(self) -> None:
-        """Serve until told to stop, or until idle where that is wished."""
+        """Serve until a signal, or until idle if embedded."""
         beside = TaskGroup()
         if self._settings.embedded:
             beside.keep("idleness", self._stop_when_idle)
@@ -105,13 +105,13 @@ class Server(uvicorn.Server):
             await beside.close()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the parts, serve, and say so. Raises `ConfigurationError` where the database cannot be used."""
+        """Start the parts, serve, and report it. Raises `ConfigurationError` where the database cannot be used."""
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(STORAGE_THREADS, "storage"))
         await self._parts.start(self._token)
         await super().startup(sockets)
         if self.should_exit:
             return
-        gc.freeze()  # what has been imported stays: nothing to look through again and again
+        gc.freeze()  # imported objects stay: the collector need not scan them
         if self._owner is not None:
             self._owner.announce(self.url, self._token, embedded=self._settings.embedded, version=__version__)
         log.info("Serving at %s, process %s, data in %s", self.url, os.getpid(), self._settings.data_dir)
@@ -122,7 +122,7 @@ class Server(uvicorn.Server):
             sys.stdout.flush()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Hang up on who follows a stream, which has no end; let other requests finish; stop the parts."""
+        """Disconnect followers of streams, which have no end; let other requests finish; stop the parts."""
         for connection in list(self.server_state.connections):
             cycle = getattr(connection, "cycle", None)
             if cycle is not None and cycle.response_started and not cycle.response_complete:
@@ -145,7 +145,7 @@ class Server(uvicorn.Server):
 
 
 def tell(ready_fd: int | None, message: dict[str, str | None]) -> None:
-    """One JSON line to whoever started the server and waits for it."""
+    """Write one JSON line to the process that started the server and waits for it."""
     if ready_fd is not None:
         try:
             os.write(ready_fd, json.dumps(message).encode() + b"\n")
@@ -176,7 +176,7 @@ def serve(
     try:
         conceal(CONFIDENTIAL)
         settings = settings_from_env(host=host, port=port, data_dir=data_dir, embedded=embedded)
-        # Several servers on one database may share a folder; clients are told their address by whoever set them up.
+        # Several servers on one database may share a folder; an administrator gives clients their address.
         owner = own(data_dir, embedded=embedded) if settings.database_url is None else None
         server = Server(settings, owner, _listen(settings), ready_fd, outside_of(settings))
         asyncio.run(server.serve_all())
@@ -196,7 +196,7 @@ def _listen(settings: Settings) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((settings.host, settings.port))
         listener.listen(BACKLOG)
-    except (OSError, OverflowError, ValueError) as error:  # such as a port out of range, or a name that is no name
+    except (OSError, OverflowError, ValueError) as error:  # such as a port out of range, or an invalid name
         listener.close()
         raise ConfigurationError(
             f"The server cannot listen at `{authority(settings.host, settings.port)}`: {reason_of(error)}",

@@ -1,8 +1,7 @@
-"""Connections to the server: how many, from where, and how much and how long each may take to say what it wants.
+"""Limits of connections: their number, their origin, and the size and duration of their requests.
 
-All of this is judged before HTTP is parsed, since whoever connects has shown no token yet. Nobody is shut out by
-others who only hold connections open: where there are too many, the one that has waited longest for its own request
-gives way.
+All limits apply before HTTP is parsed, since a new client has shown no token yet. Clients that only hold connections
+open do not shut out others: above the limit, the connection that has waited longest for its request is closed.
 """
 
 import asyncio
@@ -74,7 +73,7 @@ class Lobby:
             self._dismiss(next(iter(of_address)))
 
     def _dismiss(self, connection: "Connection") -> None:
-        self.serve(connection)  # its end is noted later, and until then nobody should dismiss it once more
+        self.serve(connection)  # its end is recorded later; until then it must not be dismissed again
         connection.leave()
 
     def serve(self, connection: "Connection") -> None:
@@ -100,7 +99,7 @@ class Connection(HttpToolsProtocol):
     address = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Take the connection in, and give it a while to say what it wants."""
+        """Accept the connection, and start the time for its request."""
         super().connection_made(transport)
         self.address = self.client[0] if self.client else ""
         self._refused = False
@@ -108,7 +107,7 @@ class Connection(HttpToolsProtocol):
         """Whether the last request has arrived to its end."""
         self._has_head = False
         self._bare_bytes = 0
-        """What came since the last part of a body, or since the request began."""
+        """The bytes since the last part of a body, or since the request began."""
         self._part_bytes = 0
         """Of the body, since the timer was set."""
         self._answering: RequestResponseCycle | None = None
@@ -185,7 +184,7 @@ class Connection(HttpToolsProtocol):
             self.lobby.wait(self)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP."""
+        """Refuse a request that is not HTTP."""
         self._refuse(400, "This is not an HTTP request")
 
     def leave(self) -> None:
@@ -221,7 +220,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(408, "The request did not arrive in time")
 
     def _refuse(self, status: int, message: str) -> None:
-        """Say why, where no answer has begun, and hang up."""
+        """Answer with the reason if no answer has begun, and disconnect."""
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
@@ -234,7 +233,7 @@ class Connection(HttpToolsProtocol):
         self._timer = self.loop.call_later(LINGER_S, self.transport.close)
 
     def _end_answer(self) -> None:
-        """Have the request that is answered hear that nobody waits for more."""
+        """Notify the request that its client has disconnected."""
         if self._answering is not None and self._is_under_way():
             self._answering.disconnected = True
             self._answering.message_event.set()

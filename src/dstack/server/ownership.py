@@ -1,4 +1,4 @@
-"""One server per data folder: a lock for its life, and a file that tells clients where it is."""
+"""One server per data folder: a lock for its life, and a file with its address for clients."""
 
 import fcntl
 import json
@@ -25,7 +25,7 @@ class Owner:
     lock_fd: int
 
     def announce(self, url: str, token: str, *, embedded: bool, version: str) -> None:
-        """Tell clients of this user where the server is. The file is theirs alone: it holds the token."""
+        """Write the server's address for clients of this user. The file is theirs alone: it holds the token."""
         about = {"url": url, "token": token, "pid": os.getpid(), "embedded": embedded, "version": version}
         write_private(self.data_dir / "server.json", json.dumps(about).encode())
 

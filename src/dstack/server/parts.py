@@ -185,13 +185,13 @@ class Parts:
         self._tasks.keep("pruning", self._prune)
 
     async def _warm_up(self) -> None:
-        """What the first request would otherwise wait for: the models' validators, and what this machine has."""
+        """Prepare the models' validators and the resources of this machine, so that the first request need not wait."""
         await asyncio.to_thread(configuration_of, {"type": "task", "commands": ["true"]})
         await self.context.catalog.offers()
         await self.db.write(lambda tx: wakes.add(tx, "scheduler", "placement"))
 
     async def _prune(self) -> None:
-        """Once a day, forget what nobody has needed for long: uploaded files, what was done and used, history."""
+        """Delete old uploads, intents, metrics and history once a day."""
         while True:
             now = self._clock.now()
             try:

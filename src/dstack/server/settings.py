@@ -13,7 +13,7 @@ CONFIDENTIAL = (
     *("DSTACK_SERVER_ADMIN_TOKEN", "DSTACK_ENCRYPTION_KEY", "DSTACK_DATABASE_URL", "DSTACK_TOKEN"),
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
 )
-"""The variables of a server that nobody else needs. `PGPASSWORD` is read by PostgreSQL's library where it stands."""
+"""The variables that only a server needs. `PGPASSWORD` is read by PostgreSQL's library where it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class S3Settings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How one server is set up."""
+    """The settings of one server."""
 
     data_dir: Path
     """Database, logs, uploads, machines. `DSTACK_SERVER_DIR`; `~/.dstack/server` where unset."""
@@ -46,7 +46,7 @@ class Settings:
     s3: S3Settings | None = None
     """Where logs and uploads are kept; folders in `data_dir` where unset."""
     encryption_keys: tuple[str, ...] = ()
-    """What encrypts secrets and credentials; the first is used, the others are read too. `DSTACK_ENCRYPTION_KEY`,
+    """The keys for secrets and credentials; the first encrypts, all decrypt. `DSTACK_ENCRYPTION_KEY`,
     several with commas; unset, a file in `data_dir`, made when it is first needed."""
     log_bytes_max: int = STREAM_BYTES_MAX
     """How much of each job's output is kept; beyond it the oldest is dropped. `DSTACK_LOG_BYTES_MAX`; 10 GiB

@@ -34,7 +34,8 @@ def test_output_that_the_system_does_not_take_is_one_sentence(tmp_path: Path) ->
     done = run(tmp_path, "project", "list", "--json", redirect="> /dev/full")
     assert (done.returncode, done.stderr.decode()) == (
         1,
-        "error: The output cannot be written: No space left on device\nhint: Free disk space, or write to another file\n",
+        "error: The output cannot be written: No space left on device\n"
+        "hint: Free disk space, or write to another file\n",
     )
 
 

@@ -1,4 +1,4 @@
-"""What endpoints share: who calls, what is at hand, and how a view is answered."""
+"""Parts of all endpoints: the caller, the context, and the response for a view."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ KNOWN_MAX = 1000
 
 
 class Tokens:
-    """Whose token is whose, as the database said a moment ago: a caller asks often within seconds."""
+    """A short-lived cache of tokens and their users, since a caller sends many requests within seconds."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[User, float]] = {}

@@ -1,7 +1,7 @@
 """The edge: the one place that judges a request, before anything of it is used.
 
-A request gets past the edge with a known token, a body of bounded size and depth, and no text that cannot be stored and
-shown, whether in its path, its query, its headers, or the keys and values of its JSON.
+A request passes with a known token, a body of bounded size and depth, and texts that can be stored and shown. This
+holds for its path, its query, its headers, and the keys and values of its JSON.
 """
 
 import json
@@ -27,7 +27,7 @@ NESTING_MAX = 64
 
 Serve: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 Place: TypeAlias = tuple["Place | None", str]
-"""A list or mapping in a body: what it lies in, and its name there."""
+"""A list or mapping in a body: its parent, and its name there."""
 
 
 class EdgeRoute(APIRoute):
@@ -90,7 +90,7 @@ def judge_head(scope: Scope) -> None:
     """
     if b"%" in scope.get("raw_path", b""):
         for name, value in scope["path_params"].items():
-            # Percent-encoded bytes that are no UTF-8 have become this mark on their way here.
+            # Percent-encoded bytes that are not UTF-8 have become this mark.
             flaw = "bytes that are not UTF-8" if "\N{REPLACEMENT CHARACTER}" in value else flaw_of(value)
             _refuse_if(flaw, f"path.{name}")
     if b"%" in scope["query_string"]:
@@ -136,7 +136,8 @@ def parsed(body: bytes) -> Any:
     """Return the JSON of a body, judged.
 
     Raises:
-        Unacceptable: it is no JSON, or lies too deep, or a text in it can neither be stored nor shown; names the field.
+        Unacceptable: the body is not JSON, is nested too deeply, or has a text that cannot be stored.
+            The message names the field.
     """
     try:
         text = body.decode()

@@ -108,7 +108,7 @@ async def read_logs(
 
 
 class MetricsParams(BaseModel):
-    """Which metrics of a run."""
+    """The requested metrics of a run."""
 
     replica: Count = 0
     node: Count = 0
@@ -128,7 +128,7 @@ async def read_metrics(
 
 
 async def bytes_of_log(context: Context, cursor: LogCursor, *, follow: bool) -> AsyncIterator[bytes]:
-    """The log up to the first gap: bytes alone cannot tell of one, the next answer's headers can."""
+    """Return the log up to the first gap; the headers of the next response report the gap."""
     offset = cursor.offset
     async for part in history.read_log(context, cursor, follow=follow):
         if part.offset != offset:

@@ -1,4 +1,4 @@
-"""What there is, over HTTP."""
+"""Projects, backends and instances over HTTP."""
 
 from fastapi import APIRouter
 from starlette.responses import Response

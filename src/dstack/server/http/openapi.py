@@ -1,4 +1,4 @@
-"""The OpenAPI document: what each endpoint answers, its errors and other media types among it."""
+"""The OpenAPI document: the responses of each endpoint, with its errors and media types."""
 
 from http import HTTPStatus
 from typing import Any
@@ -10,14 +10,14 @@ from dstack.protocol.views import Problem
 from dstack.server.http.problems import MEDIA_TYPE
 
 OF_ALL = (408, 413, 422, 431, 503)
-"""What any request may be answered with: it came too late, was too large or not understood, or has to be sent again."""
+"""Errors of any request: it was too late, too large, not valid, or must be retried."""
 
 _PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 
 
 class Documented(FastAPI):
-    """The application, with what FastAPI does not document by itself."""
+    """The application, with documentation that FastAPI lacks."""
 
     def openapi(self) -> dict[str, Any]:
         """Return the document, made at the first call."""

@@ -1,4 +1,4 @@
-"""Errors as HTTP says them: problem details (RFC 9457) with the code, message and hint that the client shows."""
+"""Errors over HTTP: problem details (RFC 9457) with the code, message and hint that the client shows."""
 
 import logging
 from http import HTTPStatus
@@ -78,7 +78,7 @@ def answer(error: DstackError, status: int | None = None) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Have every error leave the application as problem details."""
+    """Convert every error of the application to problem details."""
 
     @app.exception_handler(DstackError)
     async def known(_request: Request, error: DstackError) -> Response:
