@@ -108,12 +108,12 @@ class Bucket:
             raise self._unavailable(error) from error
 
     def changed_at(self, name: str) -> datetime | None:
-        """When an object was last stored; None where there is none."""
+        """Return when an object was last stored; None if it is missing."""
         answer = self._ask("head_object", name)
         return None if answer is None else answer["LastModified"]
 
     def touch(self, name: str) -> None:
-        """Have it look as if it had been stored just now."""
+        """Set the time of an object to now."""
         whole = self._prefix + name
         source = {"Bucket": self._bucket, "Key": whole}
         self._ask("copy_object", name, CopySource=source, MetadataDirective="REPLACE")
@@ -143,7 +143,7 @@ class Bucket:
         return [*self._pool.map(function, of)] if len(of) > 1 else [function(one) for one in of]
 
     def _ask(self, operation: str, name: str, **arguments: object) -> Any:
-        """The answer about one object; None where there is none of the name."""
+        """Return the answer about one object; None if it is missing."""
         try:
             return self._call(operation, Key=self._prefix + name, **arguments)
         except _NotThere:

@@ -1,5 +1,5 @@
-"""The clouds. `load` finds a driver by name and imports it only then, so that a server with one backend never imports
-the SDKs of the other twelve. Retries, naming and caching are the engine's work and do not belong in a driver."""
+"""The clouds. `load` imports a driver when it is first used: a server with one backend does not import the SDKs of
+others. Retries, naming and caching are the engine's work and do not belong in a driver."""
 
 import keyword
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""What a driver is: five verbs. Plain blocking code with time-outs; the engine runs it in threads."""
+"""The interface of a driver: five verbs. Plain blocking code with time-outs; the engine runs it in threads."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from dstack.domain.offers import Offer
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a backend has: known by its own id and by the key it was launched with."""
+    """A machine of a backend: known by its own id and by the key of its launch."""
 
     id: str
     key: str
@@ -23,10 +23,10 @@ class Backend(ABC):
     """A configured account at a cloud, a cluster, SSH hosts, or this machine."""
 
     offers_fresh_for = timedelta(minutes=1)
-    """How long what it offers is remembered."""
+    """The time for which its offers are cached."""
 
     lists_exactly = False
-    """Whether what it lists is true at that very moment. A cloud lists late what has begun and what has ended."""
+    """Whether its list is exact. A cloud lists new and ended machines late."""
 
     @abstractmethod
     def __init__(self, data_dir: Path) -> None:
@@ -45,7 +45,7 @@ class Backend(ABC):
         """Start a machine, or return the one already started with this `key`.
 
         Raises:
-            NoCapacityError: there is none left; nothing was created.
+            NoCapacityError: the offer is sold out; nothing was created.
             BackendUnavailable: no answer; something may have been created; asked again later.
             BackendError: anything else; something may have been created.
         """
@@ -54,13 +54,13 @@ class Backend(ABC):
     def look_up(self, key: str | None = None) -> Sequence[Machine]:
         """The machine with this key, or all that carry a key of ours.
 
-        A driver marks what it creates with this installation's tag and lists nothing else, so that two servers on one
-        account leave each other's machines alone.
+        A driver marks its machines with this installation's tag and lists no others. So two servers on one account do
+        not touch each other's machines.
         """
 
     @abstractmethod
     def terminate(self, key: str, keep: str | None = None) -> bool:
         """Ask for the end of every machine of this key but the one with the id `keep`.
 
-        True once all of them are gone for good; called again until then.
+        Return True once all of them have ended for good; the engine calls again until then.
         """

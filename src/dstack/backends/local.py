@@ -1,7 +1,7 @@
 """This very machine, as a cloud with one machine of one size.
 
-The machine is a folder with an agent in it. It is launched by making the folder, and gone when its agent is; the agent
-itself is started, and started again after a crash, by whoever connects to it (`dstack.hosts`).
+The machine is a folder with an agent in it. It is launched by making the folder, and ends with its agent. The
+connection to the agent starts it, and restarts it after a crash (`dstack.hosts`).
 """
 
 import logging
@@ -55,7 +55,7 @@ class Local(Backend):
     def launch(self, key: str, offer: Offer) -> Machine:
         """Make the machine's folder.
 
-        What another key has left here is on record no more, or is ending: it is waited for.
+        A machine of another key is not on record, or is ending: the launch waits for its end.
         """
         if any(machine.key != key for machine in self.look_up()):
             raise BackendUnavailable("this machine is cleaned up first: an agent runs on it that is not on record")
@@ -71,7 +71,7 @@ class Local(Backend):
         ]
 
     def terminate(self, key: str, keep: str | None = None) -> bool:
-        """Gone once nobody lives there. The engine tells the agent to leave; one that stays all the same is ended."""
+        """Return True once no agent runs. The engine has asked the agent to leave; one that stays is ended."""
         path = self._folder / key
         if keep == str(path):
             return True
@@ -86,7 +86,7 @@ class Local(Backend):
         shutil.rmtree(memory_folder(path), ignore_errors=True)
         shutil.rmtree(path, ignore_errors=True)
         if path.exists():
-            # Root of a container has written there, and this user is not root: the machine is gone all the same.
+            # A container wrote files as root, and this user is not root; the machine has ended all the same.
             graveyard = self._folder.with_name("leftovers")
             make_private(graveyard)
             path.rename(graveyard / key)
@@ -98,7 +98,7 @@ class Local(Backend):
 
 
 def _end_what_is_left(home: Path) -> bool:
-    """Have the supervisors and containers that outlived their agent end; whether there may be any."""
+    """End supervisors and containers that outlived their agent; return whether any may be left."""
     folders = [JobFolder(path) for path in (home / "jobs").glob("*")]
     left = [folder for folder in folders if folder.has_writer()]
     for folder in left:
@@ -110,7 +110,7 @@ def _end_what_is_left(home: Path) -> bool:
 
 
 def _have_containers(folders: Sequence[JobFolder]) -> bool:
-    """Remove the containers of these jobs; whether one may live on: an engine that is away cannot say so."""
+    """Remove the containers of these jobs; return whether one may be left, such as while the engine is down."""
     contained = [folder for folder in folders if folder.container.exists()]
     removed = [(folder, remove_container(container_name(folder.job_id))) for folder in contained]
     return any(not is_gone and not folder.end.exists() for folder, is_gone in removed)

@@ -1,4 +1,4 @@
-"""How drivers, which block, are called: each in threads of its own, so that one that hangs holds up nobody else."""
+"""Calls of drivers, which block: each driver has threads of its own, so that a hanging one delays no other."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +27,7 @@ class Backends:
         return iter(self._drivers)
 
     def offers_fresh_for(self, name: str) -> timedelta:
-        """How long the offers of one backend are remembered."""
+        """Return the time for which the offers of a backend are cached."""
         return self._drivers[name].offers_fresh_for
 
     def lists_exactly(self, name: str) -> bool:

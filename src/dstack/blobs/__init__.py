@@ -1,1 +1,1 @@
-"""Where uploaded files are kept: bytes under their own hash. Who may read them is decided elsewhere."""
+"""The storage of uploaded files: bytes under their own hash. The operations decide who may read them."""

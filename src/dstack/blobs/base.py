@@ -1,4 +1,4 @@
-"""What keeps blobs."""
+"""The interface of a store of blobs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from dstack.protocol.files import hash_of, is_hash
 
 
 class BlobStore(ABC):
-    """Bytes under their own SHA-256. Plain blocking code, run in threads. What is asked for counts as used just now."""
+    """Bytes under their own SHA-256. Plain blocking code, run in threads. A requested blob counts as used now."""
 
     @abstractmethod
     def missing(self, hashes: Sequence[str]) -> list[str]:
         """Those of the blobs that are not here.
 
         Raises:
-            InvalidRequestError: one is no hash.
+            InvalidRequestError: a text is not a hash.
         """
 
     @abstractmethod
@@ -23,7 +23,7 @@ class BlobStore(ABC):
         """The blob, or None.
 
         Raises:
-            InvalidRequestError: this is no hash.
+            InvalidRequestError: the text is not a hash.
         """
 
     @abstractmethod
@@ -36,7 +36,7 @@ class BlobStore(ABC):
 
     @abstractmethod
     def prune(self, unused_since: float) -> int:
-        """Forget the blobs that nobody has asked for since then (seconds since the epoch). Returns how many."""
+        """Delete the blobs that were not used since then (seconds since the epoch). Return their number."""
 
 
 def check_hash(hash: str) -> str:

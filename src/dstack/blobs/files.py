@@ -52,7 +52,7 @@ class BlobFiles(BlobStore):
 
     @contextmanager
     def _usable(self) -> Iterator[None]:
-        """Have trouble with the disk end as `StorageUnavailable`."""
+        """Convert errors of the disk to `StorageUnavailable`."""
         try:
             yield
         except OSError as error:

@@ -26,13 +26,13 @@ from a remote host. `t` names a frame's kind.
 * Log bytes flow after `follow`, from `offset`; the agent keeps at most `LOG_WINDOW_BYTES` under way per job and
   stream, and sends a final report with `logged: true` once the job has ended and every byte of its streams is
   acknowledged.
-* `log_ack` says that all bytes before `offset` are stored for good: the agent may give back their room on its disk.
-  Where a job prints more than the agent may keep until then, the oldest bytes go. `log_gap` takes their place among
+* `log_ack` reports that all bytes before `offset` are stored: the agent may free their space on its disk.
+  If a job prints more than the agent may keep until then, it drops the oldest bytes. `log_gap` takes their place among
   the `log` frames: the bytes from `offset` up to `end` will never come, the next ones follow at `end`. It is
   acknowledged like bytes.
-* `metrics` has points (`Point`) by job. Nobody depends on them: they are not acknowledged, an agent keeps those of the
-  last hour for a server that is away, and says those of the last minute again on each connection. A point is known by
-  its job and its time, so that hearing one twice changes nothing.
+* `metrics` has points (`Point`) by job. They are not vital, and not acknowledged. An agent keeps those of the last hour
+  while the server is away, and repeats those of the last minute on each connection. Job and time identify a point, so
+  a repeated one changes nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ VERSION = 1
 LOG_FRAME_BYTES = 256 << 10
 LOG_WINDOW_BYTES = 2 << 20
 LOG_TIME_EXACT_S = 0.1
-"""How exactly it is known when a byte was printed: what comes within this time may share the time of the first."""
+"""The resolution of the times of bytes: bytes within this time may share the time of the first."""
 
 TIME_MAX = 1 << 36
 """Seconds since the epoch: some time in the year 4147."""
@@ -54,7 +54,7 @@ NUMBER_MAX = 1 << 40
 CARDS_MAX = 64
 
 LOG_STREAMS = ("job", "agent")
-"""`job` is what the job prints; `agent` is what the agent has to say about it."""
+"""`job` is the output of the job; `agent` has the messages of the agent about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +91,10 @@ class Container:
     image: str
     """As users write it: `ubuntu`, `ghcr.io/team/app:1.2`, `app@sha256:…`."""
     username: str | None = None
-    """Who pulls the image, where not everybody may."""
+    """The user who pulls the image, if it is private."""
     password: str | None = field(default=None, repr=False)
     entrypoint: tuple[str, ...] | None = None
-    """What is started instead of the image's own entrypoint."""
+    """The program to start instead of the image's own entrypoint."""
     user: str | None = None
     """`name_or_id[:group_name_or_id]`; the image's own where unset."""
     privileged: bool = False
@@ -106,7 +106,7 @@ class Container:
     """Whether it shares the host's network; else it has one of its own behind the host."""
     cpus: float | None = None
     memory_bytes: int | None = None
-    """What it may use; all there is where unset."""
+    """The limits of its use; all of the host by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +125,9 @@ class JobOrder:
     files_root: str | None = None
     """The hash of the root manifest (`protocol.files`), or None for none."""
     git: GitSource | None = None
-    """What to clone first; the files of the manifest then go on top."""
+    """The repo to clone first; the files of the manifest are then laid over it."""
     repo_path: str = "."
-    """Where the clone lies: relative to the job's folder of files, or absolute, in a container."""
+    """The place of the clone: relative to the job's folder of files, or absolute, in a container."""
     max_duration_s: float | None = None
     stop_grace_s: float = 10.0
     """Between SIGTERM and SIGKILL when `max_duration_s` has passed or leftovers of the job are ended."""
@@ -171,13 +171,13 @@ class JobReport:
     """Seconds since the epoch by the host's clock."""
     ended_at: float | None = None
     end: str | None = None
-    """Once ended, why: `exited`, `stopped`, `max_duration`, `start_failed`, `supervisor_lost`, `engine_lost`, or
-    `host_failed` where the host could not start it for reasons of its own: another host may, and this one later."""
+    """The reason of its end: `exited`, `stopped`, `max_duration`, `start_failed`, `supervisor_lost`, `engine_lost`, or
+    `host_failed`. The last means that the host could not start it: another host may, and this one later."""
     exit_code: int | None = None
-    """0..255; 128 + n after signal n; None where nobody knows."""
+    """0..255; 128 + n after signal n; None if it is not known."""
     signal: int | None = None
     message: str = ""
-    """For people: what went wrong, where something did; before the start, what takes its time."""
+    """A text for people: the failure, or before the start the current work."""
     log_bytes: int | None = None
     """All bytes the job ever printed; known once it has ended."""
     logged: bool = False
@@ -189,13 +189,13 @@ class JobReport:
     guests: int = 0
     """How many connections there are into it over SSH."""
     alone_since: float | None = None
-    """Since when there is none, in seconds since the epoch by the host's clock; None while there is one, and before the
-    job runs."""
+    """The time since which no user is connected, in seconds since the epoch by the host's clock. None while one is, and
+    before the job runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class GpuPoint:
-    """How one of a job's cards was used at one time; None for what it does not tell."""
+    """The use of one of a job's GPUs at one time; None for values that it does not report."""
 
     utilization_percent: float | None
     memory_mib: float | None
@@ -203,14 +203,14 @@ class GpuPoint:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What a job used at one time; None for what cannot be told."""
+    """The usage of a job at one time; None for values that cannot be read."""
 
     at: float
     """Seconds since the epoch by the host's clock, whole milliseconds."""
     cpu_cores: float | None
     """How many cores were busy for it, on average since the point before."""
     memory_mib: float | None
-    """What it would take to go on: all it has in memory, without files that could be read again."""
+    """The memory that it needs to continue: without cached files that could be read again."""
     gpus: tuple[GpuPoint, ...] = ()
     """Of each of the job's cards, in the order of `JobOrder.gpus`."""
 
@@ -222,7 +222,7 @@ class Gpu:
     vendor: str
     """`nvidia`, `amd`, `intel` or `google`."""
     name: str
-    """Without the vendor; of a model that nobody has named its PCI numbers, as `0x1002:0x74a1`."""
+    """The model without its vendor; the PCI numbers of an unknown model, as `0x1002:0x74a1`."""
     memory_mib: int
     compute_capability: str | None = None
     """Of NVIDIA's: `9.0`."""
@@ -243,7 +243,7 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class HostResources:
-    """What a host really has."""
+    """The detected resources of a host."""
 
     cpus: int
     memory_mib: int

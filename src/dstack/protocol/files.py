@@ -2,8 +2,8 @@
 
 A folder becomes *entries* (path, mode, chunks), sorted by path and written as JSON lines. The lines are cut into
 *pages* at boundaries that the contents choose, so that one changed file changes one page, not all that follow. The
-*root* lists the pages. Chunks, pages and the root are all *blobs*: bytes under the hex SHA-256 of those bytes. Whoever
-holds the root's hash can fetch and verify everything else.
+*root* lists the pages. Chunks, pages and the root are all *blobs*: bytes under the hex SHA-256 of those bytes. With
+the root's hash, everything else can be fetched and verified.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ class FileEntry:
     path: str
     """Relative, with `/`; never absolute, never with `..`."""
     kind: str
-    """One of `KINDS`. What is `gone` is taken away from what was there before."""
+    """One of `KINDS`. An entry `gone` removes an existing file."""
     mode: int
     """Permission bits."""
     size_bytes: int
@@ -79,7 +79,7 @@ def is_hash(text: str) -> bool:
 
 
 def pages_of(entries: Iterable[FileEntry]) -> Iterator[bytes]:
-    """The entries, sorted by path, as pages. A page ends after a line whose hash says so."""
+    """The entries, sorted by path, as pages. The hash of a line decides whether its page ends."""
     lines: list[bytes] = []
     for entry in sorted(entries, key=lambda entry: entry.path):
         line = entry.to_line()
@@ -106,7 +106,7 @@ def entries_of(page: bytes) -> list[FileEntry]:
     """Return the entries of one page, in order.
 
     Raises:
-        ValueError: it is no page.
+        ValueError: the blob is not a page.
     """
     return [FileEntry.of_line(line) for line in page.splitlines()]
 
