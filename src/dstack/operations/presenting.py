@@ -174,11 +174,11 @@ def _waiting_for(run: Run, jobs: Sequence[Job], instances: Mapping[str, Instance
     not_up = [instance for instance in waiting if instance.status in NOT_UP and instance.detail]
     if not_up and not run.status.is_finished():
         return f"waits for its machine: {not_up[0].detail}"
-    away = [instance for instance in waiting if instance.unreachable_since is not None]
+    away = [(instance, since) for instance in waiting if (since := instance.unreachable_since) is not None]
     if away and not run.status.is_finished():
-        why = f" ({away[0].detail})" if away[0].detail else ""
+        instance, since = away[0]
+        why = f" ({instance.detail})" if instance.detail else ""
         goes_on = "; the job continues there" if any(job.has_begun for job in jobs) else ""
-        since = away[0].unreachable_since
         return f"the machine has not answered since {utc_text(since)}{why}{goes_on}"
     return ""
 
