@@ -20,7 +20,7 @@ def test_a_full_disk_is_one_clear_message_and_everything_goes_on_when_there_is_r
     resource.prlimit(server, resource.RLIMIT_FSIZE, (1, unlimited[1]))
     refused = home.cli("apply", "-f", "later.dstack.yml", "-n", "later", "-y")
     assert refused.returncode == 1
-    assert "The server's database cannot be written just now" in refused.stderr
+    assert "The server's database cannot be written now" in refused.stderr
     assert "hint: Check the disk" in refused.stderr and "Traceback" not in refused.stderr
     assert home.cli("logs", "first").stdout == "first\n", "what can be read is read"
     resource.prlimit(server, resource.RLIMIT_FSIZE, unlimited)

@@ -52,7 +52,7 @@ def test_a_job_that_is_stopped_gives_no_success(home: Home) -> None:
     assert said.endswith("one: terminated (stopped by user)\n")
     assert applied.returncode not in (0, 2)
     ended = home.cli("stop", "one")
-    assert (ended.stderr, ended.returncode) == ("one: terminated already\n", 0), "nothing is left to ask about"
+    assert (ended.stderr, ended.returncode) == ("one: already terminated\n", 0), "nothing is left to ask about"
 
 
 def test_what_cannot_be_deleted_yet_is_refused_before_anything_is_asked(home: Home) -> None:

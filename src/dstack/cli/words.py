@@ -27,7 +27,7 @@ CELL_MIN = 12
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 """A sequence that sets a colour and takes no column."""
 UTC_TIME = re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\b")
-"""A moment in a text of the server, as `kit.clock.utc_text` writes it."""
+"""A moment in a text of the server, as `kit.text.utc_text` writes it."""
 INDENT = "    "
 """The indentation of a table's last cell on lines of its own."""
 STATUS_COLORS = {

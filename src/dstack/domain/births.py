@@ -8,7 +8,7 @@ from typing import Any
 from dstack.domain.objects import Job, Run
 from dstack.domain.schedules import next_start
 from dstack.domain.specs import STOP_GRACE_S, configuration_in, demand_of
-from dstack.kit.clock import utc_text
+from dstack.kit.text import utc_text
 from dstack.protocol.statuses import JobStatus, RunStatus
 from dstack.spec.configurations import RunConfiguration
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from dstack.domain.intents import Intent, Outcome
 from dstack.domain.offers import NO_SHARE, Demand, Offer, Share
-from dstack.kit.clock import utc_text
+from dstack.kit.text import utc_text
 from dstack.protocol.agent import JobReport
 from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, JobStatus, RunStatus
 

@@ -14,8 +14,9 @@ from dstack.domain.objects import Instance
 from dstack.domain.reconciling import Difference, Finding, Listed, compare
 from dstack.engine.leases import Leases
 from dstack.errors import DstackError
-from dstack.kit.clock import Clock, utc_text
+from dstack.kit.clock import Clock
 from dstack.kit.tasks import TaskGroup
+from dstack.kit.text import utc_text
 from dstack.store import commits, events, objects
 from dstack.store.db import Database
 from dstack.store.tx import Tx

@@ -1,6 +1,7 @@
 """Words for people."""
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 
@@ -77,6 +78,16 @@ def flaw_of(text: str) -> str | None:
     except UnicodeEncodeError:
         return "half of a character (a lone surrogate)"
     return None
+
+
+def utc_text(moment: datetime) -> str:
+    """Return a moment as texts of the server write it; the command line shows it by the local clock.
+
+    Examples:
+        >>> utc_text(datetime(2030, 1, 31, 12, 0, 5, tzinfo=UTC))
+        '2030-01-31 12:00:05 UTC'
+    """
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def storable(value: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dstack.domain.objects import Instance
 from dstack.domain.reconciling import Difference, Finding
 from dstack.errors import DstackError, ForbiddenError
-from dstack.kit.clock import utc_text
+from dstack.kit.text import utc_text
 from dstack.operations.context import Context
 from dstack.protocol.views import AuditView, MachineView
 from dstack.store import objects

@@ -9,8 +9,7 @@ from dstack.domain.offers import Offer, describe
 from dstack.domain.reports import expected_bytes, pull_text
 from dstack.domain.specs import configuration_in
 from dstack.errors import DstackError
-from dstack.kit.clock import utc_text
-from dstack.kit.text import storable
+from dstack.kit.text import storable, utc_text
 from dstack.protocol.agent import Layer
 from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
 from dstack.protocol.views import AttemptView, EventView, InstanceView, JobView, OfferView, PullView, RunView

@@ -156,7 +156,7 @@ async def test_process_that_may_have_started_before_the_machine_restarted_is_not
     async with host.agent() as jobs:
         await until(lambda: report_of(jobs, folder).state == "ended")
         report = report_of(jobs, folder)
-        assert (report.end, report.message[:25]) == ("supervisor_lost", "The machine was restarted")
+        assert (report.end, report.message[:21]) == ("supervisor_lost", "The machine restarted")
 
 
 def test_machine_has_restarted_where_another_start_is_written_down(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from dstack.cli import words
 from dstack.errors import ConfigurationError
-from dstack.kit.clock import utc_text
+from dstack.kit.text import utc_text
 from dstack.protocol.views import OfferView
 
 

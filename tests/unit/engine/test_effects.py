@@ -21,8 +21,9 @@ from dstack.engine.measurements import Measurements
 from dstack.engine.outbox import Outbox
 from dstack.errors import AgentRefused, BackendError, BackendUnavailable, DatabaseUnavailable, HostUnreachable
 from dstack.hosts.link import Inbox, Link, Welcome
-from dstack.kit.clock import SystemClock, utc_text
+from dstack.kit.clock import SystemClock
 from dstack.kit.signals import Signals
+from dstack.kit.text import utc_text
 from dstack.kit.vault import Vault
 from dstack.logs.bounded import BOUNDS, BoundedLogs
 from dstack.logs.files import LogFiles

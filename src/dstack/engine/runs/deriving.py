@@ -6,7 +6,7 @@ from dstack.domain.objects import Job, Next, Run, RunView
 from dstack.domain.reasons import job_status_of
 from dstack.domain.retries import failing_since, retry_at
 from dstack.domain.specs import configuration_in, retry_policy_of
-from dstack.kit.clock import utc_text
+from dstack.kit.text import utc_text
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus, cause_text
 
 _STARTING = (JobStatus.PROVISIONING, JobStatus.PULLING)

@@ -7,7 +7,7 @@ from dstack.domain.reasons import run_status_of
 from dstack.domain.schedules import next_start
 from dstack.domain.specs import configuration_in
 from dstack.engine.runs.deriving import ask_to_stop
-from dstack.kit.clock import utc_text
+from dstack.kit.text import utc_text
 from dstack.protocol.statuses import JobReason, RunStatus, cause_text
 
 
