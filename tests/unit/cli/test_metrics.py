@@ -74,7 +74,7 @@ gpu 0 H100  100%   100%     _=#        0%     50%   100%   memory 40GB of 80GB""
 
 
 def test_what_is_not_known_is_said_to_be_so() -> None:
-    assert block("train 0/0", "pulling", view(), 80, PLAIN) == ("train 0/0: pulling, no metrics yet")
+    assert block("train 0/0", "pulling", view(), 80, PLAIN) == ("train 0/0: pulling, no metrics")
     (_, _, cpu, _) = block("train 0/0", "running", view(None, None), 80, PLAIN).splitlines()
     assert cpu.split() == ["cpu", "?", "4", "cores"]
     (_, _, cpu, _) = block("train 0/0", "running", view(1.0, None), 80, PLAIN).splitlines()

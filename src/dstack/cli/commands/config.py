@@ -1,10 +1,10 @@
-"""`dstack config`: the older spelling of `dstack project add`."""
+"""`dstack config`: the old name of `dstack project add`."""
 
 import argparse
 
 from dstack.cli.commands import project
 
-HELP = "the older spelling of `project add`"
+HELP = "the old name of `project add`"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -91,7 +91,7 @@ def block(name: str, status: str, view: "MetricsView", columns: int, blocks: str
     from dstack.cli.charts import chart
 
     if not view.points:
-        return f"{name}: {status}, no metrics yet"
+        return f"{name}: {status}, no metrics"
     without = words.table(HEADERS, rows_of(view, lambda values, top: ""))
     width = columns - max(map(len, without.splitlines())) + len(OVER_TIME)
     width = min(max(width, CHART_WIDTH[0]), CHART_WIDTH[1])
