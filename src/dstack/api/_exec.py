@@ -104,7 +104,7 @@ def _exit_code(process: "asyncssh.SSHClientProcess[bytes]") -> int:
         return 128 + SIGNALS.index(process.exit_signal[0]) + 1
     if process.exit_status is None:
         raise SSHError(
-            "The connection to the job was lost while the command ran", hint="`dstack ps` tells whether it still runs"
+            "The connection to the job was lost while the command ran", hint="`dstack ps` shows whether it still runs"
         )
     return process.exit_status
 

@@ -161,7 +161,7 @@ def normal_url(url: str) -> tuple[str, str | None]:
     """
     if not is_remote(url):
         raise ConfigurationError(
-            f"`{url}` is no URL of a remote repository", hint="Use one such as `https://example.com/team/project`"
+            f"`{url}` is not the URL of a remote repository", hint="Use one such as `https://example.com/team/project`"
         )
     parts = urlsplit(url) if "://" in url else None
     if parts is None or parts.scheme not in ("http", "https"):

@@ -293,8 +293,8 @@ def _opened(repo: RemoteRepo, key_file: str | os.PathLike[str] | None, token: st
     key = _git.read_key(_places.expanded(key_file)) if key_file is not None else None
     if key_file is not None and key is None:
         raise ConfigurationError(
-            f"`{key_file}` is no private key without a passphrase that only its owner may read",
-            hint="Runs start while nobody is there to type a passphrase: make a key for them with `ssh-keygen`",
+            f"`{key_file}` is not a private key without passphrase that only its owner may read",
+            hint="Runs start without a user to type a passphrase: make a key for them with `ssh-keygen`",
         )
     if token is not None and not (token.isascii() and token.isprintable()):
         raise ConfigurationError("The token for the remote has characters that no token has", hint="Copy it again")

@@ -48,7 +48,7 @@ class SecretCollection:
             request = SetSecret(value=value)
         except ValidationError:
             raise ConfigurationError(
-                f"The value of the secret `{name}` is no UTF-8 text of at most {SECRET_CHARACTERS_MAX} characters",
+                f"The value of the secret `{name}` is not UTF-8 text of at most {SECRET_CHARACTERS_MAX} characters",
                 hint="Make a text of other bytes first, such as with `base64`",
             ) from None
         self._transport.call(routes.SET_SECRET, request, project=self._project, secret=name)

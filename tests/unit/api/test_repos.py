@@ -94,5 +94,5 @@ def test_what_can_be_no_revision_is_told(revision: tuple[str | None, ...], says:
     ],
 )
 def test_what_is_no_url_of_a_remote_is_told(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="is no URL of a remote repository"):
+    with pytest.raises(ConfigurationError, match="is not the URL of a remote repository"):
         RemoteRepo.from_url(url, "main")

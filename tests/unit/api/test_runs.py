@@ -518,7 +518,7 @@ def test_a_time_out_of_the_calendar_is_refused(
 
 @pytest.mark.parametrize("value", ["s3cret\udcff", b"s3cret\xff", "s3cret" * 10_000])
 def test_a_secret_that_cannot_be_kept_is_not_shown(client: Client, one: OneRun, value: Any) -> None:
-    with pytest.raises(ConfigurationError, match="The value of the secret `X` is no UTF-8 text") as caught:
+    with pytest.raises(ConfigurationError, match="The value of the secret `X` is not UTF-8 text") as caught:
         client.secrets.set("X", value)
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
     with pytest.raises(ValidationError) as raw:

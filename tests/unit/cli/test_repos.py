@@ -45,7 +45,7 @@ def test_a_url_is_a_remote_at_its_head_or_what_is_named(
 
 @pytest.mark.parametrize("url", ["https://[x/a", "https://example.com:abc/x", "file:///x"])
 def test_a_url_of_no_remote_is_not_taken_for_a_folder(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="is no URL of a remote repository"):
+    with pytest.raises(ConfigurationError, match="is not the URL of a remote repository"):
         options.find_remote(url, None, None)
 
 
