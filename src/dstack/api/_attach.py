@@ -120,8 +120,9 @@ def open_attachment(wish: Wish) -> Attachment:
 
 
 def ports_freed_by(run: RunView) -> set[int]:
-    """Return the local ports that become free when a run ends: those at which its jobs listen on this machine, and
-    those of processes that are attached to it.
+    """Return the local ports that become free when a run ends.
+
+    Those are the ports of its jobs on this machine, and those of processes that are attached to it.
     """
     direct = {port for job in run.jobs if job.instance and job.instance.hostname in LOCAL for port in job.ports}
     return direct.union(*(_attached_ports(f"{run.id}-{job.replica}-{job.node}") for job in run.jobs))

@@ -41,8 +41,8 @@ def checkout_of(folder: Path) -> Checkout:
     """Return the checkout around a folder.
 
     Raises:
-        ConfigurationError: the folder is not in a checkout; or the checkout has no remote or cannot be read; or no
-            commit is known to be on the remote.
+        ConfigurationError: the folder is not in a checkout. Or the checkout has no remote, cannot be read, or shares
+            no known commit with the remote.
     """
     root = _programs.root_of(folder)
     if root is None:

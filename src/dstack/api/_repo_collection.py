@@ -146,7 +146,7 @@ class RepoCollection:
             local: whether to use the folder itself even if it was initialized as its remote.
 
         Raises:
-            ConfigurationError: a folder is missing, Git cannot read it, or its remote has none of its commits.
+            ConfigurationError: a folder is missing, Git cannot read it, or its remote lacks all of its commits.
 
         Examples:
             >>> from dstack.api import Client
@@ -205,7 +205,7 @@ class RepoCollection:
             path: the repo's path in the job.
 
         Returns:
-            The run's reference to the files; None if there are none.
+            The run's reference to the files; None without files.
 
         Raises:
             ConfigurationError: a file cannot be sent, with the file and the reason.

@@ -55,7 +55,7 @@ class FixedServer:
         return self.address
 
     def is_own(self) -> bool:
-        # A loopback address may be a tunnel to another machine, which has none of this machine's folders.
+        # A loopback address may be a tunnel to another machine, which lacks this machine's folders.
         own = announced(_places.server_folder())
         return own is not None and is_loopback(self.address.url) and _port(own.url) == _port(self.address.url)
 

@@ -68,11 +68,11 @@ The answer is `application/octet-stream`. With `follow`, it continues with new b
 `Dstack-Log-Offset` is the offset of the first byte. `Dstack-Log-Lost` is the number of requested bytes before it that
 were dropped because the log exceeded its size limit. `Dstack-Log-End` is the end of the log when the answer began.
 
-Request the log again from the next offset in two cases: the stream ended while the run is unfinished (the server
-stopped), or it ended before `Dstack-Log-End` (the next bytes were dropped).
+Request the log again from the next offset in two cases. The stream ended while the run is unfinished: the server
+stopped. Or it ended before `Dstack-Log-End`: the next bytes were dropped.
 
-With `Accept: text/event-stream`, the answer is server-sent events: `id` is the next offset and `data` is base64;
-`event: gap` has the number of dropped bytes as its data, and `event: end` closes the log.
+With `Accept: text/event-stream`, the answer is server-sent events: `id` is the next offset and `data` is base64.
+There, `event: gap` has the number of dropped bytes as its data, and `event: end` closes the log.
 """
 READ_METRICS = Route("GET", "/api/projects/{project}/runs/{run}/metrics", None, views.MetricsView)
 """Return the metrics of the latest attempt of a job. Query `replica`, `node`, `start_time` (ISO 8601). The answer has

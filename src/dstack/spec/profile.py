@@ -33,7 +33,7 @@ class SpotPolicy(StrEnum):
 
 
 class CreationPolicy(StrEnum):
-    """Whether a run may create instances, or only use existing ones."""
+    """The choice to create instances, or to use only existing ones."""
 
     REUSE = "reuse"
     REUSE_OR_CREATE = "reuse-or-create"
