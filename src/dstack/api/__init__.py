@@ -145,7 +145,7 @@ def _without_collections() -> Iterator[None]:
     if not gc.isenabled():
         yield
         return
-    has_just_begun = not gc.get_stats()[-1]["collections"]  # what a longer program has made may be garbage by now
+    has_just_begun = not gc.get_stats()[-1]["collections"]  # objects of a longer program may be garbage by now
     gc.disable()
     try:
         yield

@@ -1,4 +1,4 @@
-"""The types of all configurations, for annotations: whoever reads one loads its own type alone (`spec.parse`)."""
+"""The types of all configurations, for annotations: a reader of one loads only its type (`spec.parse`)."""
 
 from typing import TypeAlias
 

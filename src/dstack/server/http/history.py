@@ -28,7 +28,7 @@ Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
 
 
 class EventParams(BaseModel):
-    """Which lines of history."""
+    """The requested events."""
 
     run: str | None = None
     after: Count = 0
