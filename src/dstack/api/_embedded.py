@@ -35,7 +35,7 @@ def check_system() -> None:
     """Refuse a server of this user's own where none can run.
 
     Raises:
-        ConfigurationError: this is no Linux; names what to do instead.
+        ConfigurationError: this system is not Linux. The hint names the way out.
     """
     if systems.HAS_SERVERS:
         return

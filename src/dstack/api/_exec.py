@@ -24,7 +24,7 @@ READ_BYTES = 64 << 10
 PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 DEFAULT_SIZE = os.terminal_size((80, 24))
 RESIZED = signal.Signals.__members__.get("SIGWINCH")
-"""The signal of a terminal that has changed its size; None where there is none."""
+"""The signal of a terminal that has changed its size; None where the system has none."""
 LOOK_AT_SIZE_EVERY_S = 0.5
 SIGNALS = (
     *("HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM"),
@@ -131,7 +131,7 @@ async def _read(source: int) -> bytes:
 
 
 async def _readable(descriptor: int) -> bool:
-    """Wait until it can be read; False where the system cannot tell, so that reading itself may have to wait."""
+    """Wait until it can be read; return False where the system cannot report it, so that reading may block."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     try:

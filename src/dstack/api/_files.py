@@ -24,7 +24,7 @@ HASHES_A_QUESTION = 1000
 TRIES = 3
 POINTER_BYTES_MAX = 1024
 START_BYTES = 2
-"""By which a script can be told."""
+"""The first bytes of a script."""
 
 Progress = Callable[[int, int], None]
 """A function that is called with the number of bytes on the server so far and the number of all bytes."""

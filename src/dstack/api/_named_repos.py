@@ -17,10 +17,10 @@ def repo_of(repos: "RepoCollection", source: "RepoSource", folder: Path) -> Loca
     Args:
         repos: those of the project.
         source: the entry.
-        folder: what its local path is relative to.
+        folder: the base of its local path.
 
     Raises:
-        ConfigurationError: there is no such folder, or the URL is of no remote.
+        ConfigurationError: the folder is missing, or the URL is not one of a Git remote.
     """
     from dstack.api import _git
     from dstack.api._repo_collection import new_repo

@@ -16,7 +16,7 @@ from dstack.spec.ports import PortMapping
 LOOPBACK, LOOPBACK_6 = "127.0.0.1", "::1"
 NEXT_PORTS_TRIED = 100
 ALONE = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
-"""Has a port just left be taken again; on Windows, where any port could then be taken, has nobody else take it."""
+"""Lets a port that was just closed be used again; on Windows, where this would share any port, it excludes others."""
 TAKEN = (errno.EADDRINUSE, errno.EACCES, errno.EPERM)
 
 

@@ -11,7 +11,7 @@ if sys.platform == "win32":
     import msvcrt
 
     PLACE = 1 << 30
-    """Which byte is locked: far behind a file's content, since nobody else can read what is locked."""
+    """The byte that is locked. It lies far behind a file's content, since no other process can read a locked byte."""
     RETRY_S = 0.05
 
     def _take(descriptor: int, *, is_shared: bool = False) -> bool:

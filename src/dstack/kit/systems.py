@@ -1,4 +1,4 @@
-"""What differs between the systems that clients run on. `clock`, `locks` and `terminals` have the rest."""
+"""Differences between the systems that clients run on. `clock`, `locks` and `terminals` have the rest."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ if sys.platform == "win32":
         return os.environ.get("USERNAME", "unknown")
 
     def is_own(status: os.stat_result) -> bool:
-        """Return False: who may use a file here is not in its mode, but inherited from the folder around it."""
+        """Return False: a file's permissions are not in its mode, but inherited from its folder."""
         return False
 
     def home_of_openssh() -> Path | None:
@@ -32,7 +32,7 @@ if sys.platform == "win32":
         return Path.home()
 
     def mode_of(status: os.stat_result, start: bytes) -> int:
-        """Return a file's mode for a job, to which nothing here says whether a file can be run: a script can."""
+        """Return a file's mode for a job. This system does not record whether a file is a program; scripts are."""
         return 0o755 if start.startswith(b"#!") else 0o644
 
     def replace(source: str, target: Path) -> None:
@@ -46,8 +46,8 @@ if sys.platform == "win32":
                 time.sleep(BUSY_RETRY_S)
 
     def has_reader_left(error: OSError) -> bool:
-        """Return whether a write failed since nobody reads any more."""
-        return error.errno == errno.EINVAL  # so says the C runtime
+        """Return whether a write failed because the reader has closed its end."""
+        return error.errno == errno.EINVAL  # the error of the C runtime
 
 else:
     HOME_VARIABLE = "HOME"
@@ -79,12 +79,12 @@ else:
         os.replace(source, target)
 
     def has_reader_left(error: OSError) -> bool:
-        """Return whether a write failed since nobody reads any more."""
+        """Return whether a write failed because the reader has closed its end."""
         return isinstance(error, BrokenPipeError)
 
 
 def end(pid: int, within_s: float) -> bool:
-    """Have a process end in good order, and wait for its end. Returns whether it has ended.
+    """Send a process SIGTERM, and wait for its end. Returns whether it has ended.
 
     Raises:
         PermissionError: it is another user's.

@@ -17,7 +17,7 @@ if sys.platform == "win32":
     UTF_8 = 65001
 
     def understand_colors(stream: TextIO) -> None:
-        """Have a console understand the sequences that colour text and move the cursor."""
+        """Make a console understand the sequences that colour text and move the cursor."""
         if stream.isatty():
             handle = _handle(stream.fileno())
             if (mode := _mode(handle)) is not None:
@@ -25,7 +25,7 @@ if sys.platform == "win32":
 
     @contextmanager
     def raw(descriptor: int) -> Iterator[None]:
-        """Have every key arrive as it is typed, Ctrl-C too; afterwards the console is as it was."""
+        """Make every key arrive as it is typed, also Ctrl-C; restore the console afterwards."""
         console = ctypes.windll.kernel32
         handle = _handle(descriptor)
         if (mode := _mode(handle)) is None:
@@ -51,7 +51,7 @@ if sys.platform == "win32":
         return len(data)
 
     def reader_leaves(stream: TextIO, within_s: float) -> bool:
-        """Wait; nothing here tells that the reader of a stream has left, but for the next write."""
+        """Wait. On this system only the next write shows that the reader of a stream has left."""
         time.sleep(within_s)
         return False
 
@@ -59,7 +59,7 @@ if sys.platform == "win32":
         return ctypes.c_void_p(msvcrt.get_osfhandle(descriptor))
 
     def _mode(handle: ctypes.c_void_p) -> int | None:
-        """Return the modes of a console; None where it is none."""
+        """Return the modes of a console; None for another file."""
         mode = ctypes.c_uint32()
         return mode.value if ctypes.windll.kernel32.GetConsoleMode(handle, ctypes.byref(mode)) else None
 
@@ -70,7 +70,7 @@ else:
 
     @contextmanager
     def raw(descriptor: int) -> Iterator[None]:
-        """Have every key arrive as it is typed, Ctrl-C too; afterwards the terminal is as it was."""
+        """Make every key arrive as it is typed, also Ctrl-C; restore the terminal afterwards."""
         import termios
         import tty
 
@@ -79,7 +79,7 @@ else:
             return
         before = termios.tcgetattr(descriptor)
         try:
-            tty.setraw(descriptor, termios.TCSADRAIN)  # what was typed ahead is for the command
+            tty.setraw(descriptor, termios.TCSADRAIN)  # keys that were typed ahead are for the command
             yield
         finally:
             termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
@@ -94,5 +94,5 @@ else:
             time.sleep(within_s)
             return False
         poll = select.poll()
-        poll.register(stream, 0)  # its end is told without being asked for
+        poll.register(stream, 0)  # an end is reported without being requested
         return bool(poll.poll(within_s * 1000))

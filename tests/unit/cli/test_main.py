@@ -115,7 +115,7 @@ def test_what_stdin_has_that_is_no_text_is_told_and_not_shown(words: list[str], 
     command = [sys.executable, "-m", "dstack.cli", *words]
     done = subprocess.run(command, input=b"s3cret\xff", env=env, capture_output=True)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert re.search(rb" UTF-8 text|stdin:1:7: this is no YAML", done.stderr)
+    assert re.search(rb" UTF-8 text|stdin:1:7: this is not YAML", done.stderr)
     assert b"s3cret" not in done.stderr and b"inside dstack" not in done.stderr
 
 
