@@ -14,8 +14,11 @@ def user_home() -> Path:
     """Return this user's home folder.
 
     Raises:
-        ConfigurationError: neither `HOME` nor the system's list of users names one.
+        ConfigurationError: neither `HOME` nor the system's list of users names one, or `HOME` is not absolute.
     """
+    named = os.environ.get(systems.HOME_VARIABLE)
+    if named is not None and not Path(named).is_absolute():  # an empty one would be the root folder
+        raise ConfigurationError(f"`{systems.HOME_VARIABLE}` is not an absolute path: {named!r}", hint=OTHER_HOME)
     try:
         return Path.home()
     except RuntimeError:
