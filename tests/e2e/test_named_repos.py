@@ -49,7 +49,7 @@ def test_private_remote_is_cloned_to_its_place_with_credentials_that_are_found(
     assert home.cli("apply", "-f", "t.yml", "-y").stdout == f"{first}\nmain\n"
     home.write("t.yml", f"type: task\nrepos: [{source}]\ncommands: ['ls -A | wc -l']\n")
     without = home.cli("apply", "-f", "t.yml", "-y", "--no-repo")
-    assert without.stdout.strip() == "0" and "none; `dstack init`" in without.stderr
+    assert without.stdout.strip() == "0" and "none; run `dstack init`" in without.stderr
     home.write("t.yml", f"type: task\nrepos: [{{url: '{url}', branch: mian}}]\ncommands: [ls]\n")
     wrong = home.cli("apply", "-f", "t.yml", "-y")
     assert wrong.returncode == 1 and "has no branch or tag `mian`; it has `main`" in wrong.stderr
