@@ -132,7 +132,9 @@ def __getattr__(name: str) -> Any:  # the type depends on the name
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     with _without_collections():
-        return getattr(import_module(_HOME[name]), name)
+        found = getattr(import_module(_HOME[name]), name)
+    globals()[name] = found  # a later use does not come here, where it would hide objects from the collector
+    return found
 
 
 @contextmanager
@@ -159,4 +161,4 @@ def _without_collections() -> Iterator[None]:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return sorted({*globals(), *__all__})

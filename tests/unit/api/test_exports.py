@@ -72,5 +72,11 @@ def test_collector_leaves_alone_what_a_young_program_has_imported(before: str, i
     assert printed.split() == [str(is_left_alone), "True"]
 
 
+def test_later_uses_of_a_name_keep_no_garbage_alive() -> None:
+    cycles = "def use():\n from dstack.api import Task\n one = []; one.append(one)\n"
+    counts = "use(); before = gc.get_freeze_count(); [use() for _ in range(100)]; print(gc.get_freeze_count() - before)"
+    assert _printed(f"import gc\n{cycles}{counts}").strip() == "0"
+
+
 def _printed(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
