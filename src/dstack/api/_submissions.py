@@ -167,6 +167,8 @@ def draft_of(
         mapping["env"] = env.resolve(whole.env, environ)
     if has_repo:
         mapping.pop("repos", None)
+    for repo in mapping.get("repos", ()):
+        _forget_password(repo)
     return Draft(
         SubmitRun(run_name=run_name, configuration=mapping, configuration_path=path and _readable(path)),
         {port.container_port: port.local_port for port in whole.port_mappings()},
@@ -174,6 +176,14 @@ def draft_of(
         Path(path).parent if path else Path(),
         () if has_repo else whole.repos,
     )
+
+
+def _forget_password(repo: dict[str, Any]) -> None:
+    """Remove user and password from the URL of an entry of `repos`: everyone in the project can read a run's spec."""
+    if "url" in repo:
+        from dstack.api import _git  # seldom needed
+
+        repo["url"], _ = _git.normal_url(repo["url"])
 
 
 def _warn_caller(text: str) -> None:

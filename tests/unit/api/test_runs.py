@@ -31,11 +31,14 @@ from dstack.api import (
     Task,
     aio,
 )
+from dstack.api._context import Context
 from dstack.api._servers import Address, FixedServer
 from dstack.api.aio._threads import Threads
 from dstack.errors import DstackError, InvalidRequestError, ResourceExistsError, ResourceNotExistsError
 from dstack.kit.locks import locked
 from dstack.protocol.requests import SetSecret
+from dstack.protocol.views import RunView
+from dstack.spec.repos import RepoSource
 
 from .conftest import Answer, Asked, FakeServer
 
@@ -193,6 +196,27 @@ def test_plan_lists_the_offers_of_each_job(client: Client, server: FakeServer, o
     found = client.runs.get_plan(Task(commands=["x"], nodes=2)).job_plans
     assert [(job.replica, job.node, job.total_offers, job.max_price) for job in found] == [(0, 0, 3, 4), (0, 1, 3, 4)]
     assert found[1].offers[0].price == 0.5 and found[0].offers[0].instance_type == "laptop"
+
+
+def test_password_in_the_url_of_a_repo_is_not_recorded_with_the_run(
+    client: Client, server: FakeServer, one: OneRun
+) -> None:
+    plan = {"project": "main", "user": "me", "run_name": None, "spec": {}, "offers": [], "offers_total": 0}
+    body = json.dumps({**plan, "max_price": None, "refusals": []}).encode()
+    bodies: list[bytes] = []
+
+    def answer(asked: Asked) -> Answer:
+        bodies.append(asked.body)
+        return Answer(body=body)
+
+    server.answer = answer
+    source = RepoSource(url="https://me:s3cret@example.com/team/project", hash="0a1b2c3", path="src")
+    found = client.runs.get_plan(Task(commands=["x"], repos=[source]))
+    (sent,) = (json.loads(one) for one in bodies)
+    assert sent["configuration"]["repos"] == [
+        {"url": "https://example.com/team/project", "hash": "0a1b2c3", "path": "src"}
+    ]
+    assert isinstance(found.repo, RemoteRepo) and found.repo.token == "s3cret"
 
 
 def test_a_server_of_this_user_here_is_told_the_path_of_the_submitter_and_no_other_is(
@@ -407,6 +431,40 @@ def test_changes_follow_the_events_to_the_end(client: Client, one: OneRun, shows
             one.move("done", exit_code=0)
     assert seen == ["provisioning", "running", "done"]
     assert one.fetches == fetches, "a run that the events show is not asked for"
+
+
+class SeenByOthers(Run):
+    """A run that another thread fetches again between two looks at it."""
+
+    views: list[RunView]
+
+    @property
+    def _view(self) -> RunView:
+        return self.views.pop(0) if len(self.views) > 1 else self.views[0]
+
+    @_view.setter
+    def _view(self, view: RunView) -> None:
+        self.views = [view]
+
+
+def test_changes_begin_with_what_the_follower_has_seen_whatever_other_threads_fetch(
+    client: Client, one: OneRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = RunView.model_validate_json(one.view())
+    one.move("done")
+    done = RunView.model_validate_json(one.view())
+    followed: list[int] = []
+
+    def news(context: Context, run_id: str, after: int) -> Iterator[RunView]:
+        followed.append(after)
+        return iter([done])
+
+    monkeypatch.setattr(Context, "news", news)
+    run = SeenByOthers(client.runs._context, running)
+    run.views = [running, done]
+    for _ in run.changes():
+        pass
+    assert followed == [running.cursor], "no event comes after the end"
 
 
 @pytest.mark.parametrize(("status", "expected"), [("done", True), ("failed", False), ("terminated", False)])
