@@ -71,12 +71,13 @@ class Run(RunReadings):
             'done'
         """
         yield self
-        if self.status.is_finished():
+        seen = self._view  # another thread may fetch a later one at any time, and no event comes after the last
+        if seen.status.is_finished():
             return
-        for event in self._context.news(self.id, self._view.cursor):
+        for event in self._context.news(self.id, seen.cursor):
             if isinstance(event, RunView):
-                is_new = event.cursor >= self._view.cursor and event != self._view
-                self._view = event if is_new else self._view
+                if is_new := event.cursor >= self._view.cursor and event != self._view:
+                    self._view = event
             elif is_new := event is None or event.seq > self._view.cursor:
                 self._fetch()
             if is_new:

@@ -274,7 +274,7 @@ def with_local_times(text: str, now: datetime | None = None) -> str:
     def local(found: re.Match[str]) -> str:
         try:
             return clock(datetime.strptime(f"{found[0]}+0000", "%Y-%m-%d %H:%M:%S UTC%z"), now or SystemClock().now())
-        except ValueError:
+        except (ValueError, OverflowError):  # no such moment, here or at all
             return found[0]
 
     return UTC_TIME.sub(local, text)

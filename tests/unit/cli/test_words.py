@@ -109,6 +109,7 @@ def test_message_breaks_between_words_on_a_terminal_and_nowhere_else(monkeypatch
         ("it starts at 2030-01-31 22:30:00 UTC", "it starts at 2030-02-01 00:30"),
         ("12:00 is no moment", "12:00 is no moment"),
         ("2030-99-31 12:00:00 UTC", "2030-99-31 12:00:00 UTC"),
+        ("9999-12-31 23:59:59 UTC", "9999-12-31 23:59:59 UTC"),
     ],
 )
 def test_times_of_the_server_are_shown_by_the_local_clock(
