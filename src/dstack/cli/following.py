@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from dstack.cli import words
-from dstack.errors import ClientError, ResourceNotExistsError
+from dstack.cli.process import refusal_of
+from dstack.errors import DstackError, ResourceNotExistsError
 from dstack.kit.addresses import authority
 from dstack.kit.clock import SystemClock
 from dstack.protocol.statuses import JobStatus, RunStatus
@@ -228,10 +229,16 @@ class _WayIn:
         if self._run.view.type == "dev-environment" or any(job.ports for job in self._run.view.jobs):
             _enter(self._run)
             return
-        self._later = threading.Timer(WAY_IN_DELAY_S, _enter, (self._run,))
+        self._later = threading.Timer(WAY_IN_DELAY_S, self._open_late)
         self._later.name = "dstack-way-in"
         self._later.daemon = True
         self._later.start()
+
+    def _open_late(self) -> None:
+        """Open it if the job still runs: an attach would wait for the next attempt, and Ctrl-C with it."""
+        latest = Which(self._run).latest
+        if latest is not None and latest.status is JobStatus.RUNNING:
+            _enter(self._run)
 
     def close(self) -> None:
         """Open it no more, and wait for one that is being opened, so that it can be undone."""
@@ -249,8 +256,10 @@ def _enter(run: "Run") -> None:
         if run.editor_url is not None and run.ssh_host is not None:
             way_in = _ssh_config.command(run.ssh_host)
             words.say(f"Open a shell in it with `{way_in}`; attach again later with `dstack attach {run.name}`")
-    except ClientError as error:
+    except DstackError as error:
         words.say_error(error, label="warning")
+    except OSError as error:
+        words.say_error(refusal_of(error), label="warning")
 
 
 def wait_until_ended(run: "Run") -> None:

@@ -13,7 +13,8 @@ from dstack.api import Run
 from dstack.api._run_facts import RunFacts
 from dstack.cli import clients, following, words
 from dstack.cli.commands import logs
-from dstack.errors import ResourceNotExistsError, SSHError
+from dstack.errors import ConfigurationError, ResourceNotExistsError, SSHError
+from dstack.protocol.statuses import RunStatus
 from dstack.protocol.views import PullView, RunView
 
 
@@ -211,6 +212,58 @@ def test_job_without_ports_that_goes_on_gets_its_way_in_beside_the_log(monkeypat
     run = Unforwarded(awaits_attach=True)
     assert follow(run) == 0
     assert run.done == ["attach", "detach"]
+
+
+class Retried(Unforwarded):
+    """A run without ports that waits for its next attempt when the time of its way in has come."""
+
+    def __init__(self, pending: threading.Event) -> None:
+        super().__init__(awaits_attach=False)
+        self.pending = pending
+        self.views = [view("pending", job(status="failed", exit_code=1, ports={}), next_start_at=NEXT)]
+
+    def changes(self) -> Iterator["StandIn"]:
+        if self.status is RunStatus.PENDING:
+            self.pending.set()
+            for thread in threading.enumerate():
+                if thread.name == "dstack-way-in":
+                    thread.join(60)
+            raise KeyboardInterrupt
+        yield from super().changes()
+
+
+def test_run_that_waits_for_its_next_attempt_gets_no_way_in_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pending = threading.Event()
+
+    class Timer(threading.Timer):
+        def run(self) -> None:
+            assert pending.wait(60)
+            self.function(*self.args, **self.kwargs)
+
+    monkeypatch.setattr("threading.Timer", Timer)
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    run = Retried(pending)
+    assert follow(run) == 130
+    assert "attach" not in run.done
+
+
+@pytest.mark.parametrize(
+    ("error", "warns"),
+    [
+        (ConfigurationError("The folder cannot be made"), "The folder cannot be made"),
+        (ResourceNotExistsError("The run was deleted"), "The run was deleted"),
+        (PermissionError(13, "Permission denied", "/home"), "`/home` cannot be used: Permission denied"),
+    ],
+)
+@pytest.mark.parametrize("has_ports", [True, False])
+def test_any_failure_of_the_way_in_is_a_warning(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, has_ports: bool, error: Exception, warns: str
+) -> None:
+    monkeypatch.setattr(following, "WAY_IN_DELAY_S", 0)
+    run = running("done", 0) if has_ports else Unforwarded(awaits_attach=True)
+    run.attach_error = error
+    assert follow(run) == 0
+    assert f"warning: {warns}\n" in capfd.readouterr().err
 
 
 def test_log_in_a_pipe_has_no_line_about_the_job(
