@@ -58,7 +58,7 @@ class Local(Backend):
         A machine of another key is not on record, or is ending: the launch waits for its end.
         """
         if any(machine.key != key for machine in self.look_up()):
-            raise BackendUnavailable("this machine is cleaned up first: an agent runs on it that is not on record")
+            raise BackendUnavailable("this machine is cleaned up first: an earlier agent still runs on it")
         make_private(self._folder / key)
         return self._machine(key)
 
