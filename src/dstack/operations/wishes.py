@@ -1,6 +1,7 @@
 """A parsed submit: the requirements, and the offers that do not fit."""
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ CONFIGURATION_BYTES_MAX = 512 << 10
 """The limit as JSON; an order must fit into one line of the agent's connection (`protocol.frames`)."""
 
 OFFERS_SHOWN_MAX = 50
+PASSWORD = re.compile(r"://[^/\s]*:[^/\s]*@")
+"""The part of a URL with user and password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ def understand(request: SubmitRun) -> Wish:
         if missing := list(not_built_yet(configuration)):
             raise ConfigurationError(f"This version of dstack cannot yet: {'; '.join(missing)}", hint="Leave it out")
         _check_references(request.configuration)
+        _check_repos(configuration)
         wish = Wish(request, configuration, demand_of(configuration))
         if wish.name is not None:
             check_name(wish.name)
@@ -82,6 +86,12 @@ def _check_references(configuration: Mapping[str, Any]) -> None:
         check_variables(configuration)
     except ValueError as error:
         raise ConfigurationError(f"{error}", hint="Add it to `env`: `- NAME` passes yours on") from None
+
+
+def _check_repos(configuration: RunConfiguration) -> None:
+    """Raise `ConfigurationError` for a URL with a password: everyone in the project can read a run's spec."""
+    if any(PASSWORD.search(repo.url or "") for repo in configuration.repos):
+        raise ConfigurationError("The URL in `repos` has a password", hint="Initialize the repo with its credentials")
 
 
 def changes_of(run: Run, wish: Wish) -> list[Change]:

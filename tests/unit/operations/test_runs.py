@@ -48,6 +48,12 @@ async def test_nodes_for_which_there_are_never_machines_enough_are_refused(conte
     await submitting.submit(context, ADA, "main", wish(**whole | {"nodes": 1}), key=None)
 
 
+async def test_password_in_the_url_of_a_repo_is_refused(context: Context) -> None:
+    with pytest.raises(InvalidRequestError, match="The URL in `repos` has a password") as caught:
+        await submitting.submit(context, ADA, "main", wish(repos=["https://me:s3cret@example.com/a/b"]), key=None)
+    assert "s3cret" not in f"{caught.value}{caught.value.hint}"
+
+
 async def test_repo_that_is_named_and_not_brought_is_refused(context: Context) -> None:
     with pytest.raises(InvalidRequestError, match="`repos` names a repo, and the request brings none"):
         await submitting.submit(context, ADA, "main", wish(repos=["."]), key=None)
