@@ -132,7 +132,7 @@ def _endpoint(route: Route, about: Mapping[str, Any], note: str) -> Iterator[str
             )
         yield ""
     if route.request is not None:
-        yield from (f"**Body:** {_link(route.request.__name__)}", "")
+        yield from (f"**Body:** {_link(route.request)}", "")
     elif route.takes_bytes:
         yield from ("**Body:** bytes (`application/octet-stream`)", "")
     view = [_link(route.view.__name__)] if route.view else []
@@ -150,7 +150,8 @@ def _object(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
     if "enum" in schema:
         yield from ("| value | meaning |", "|---|---|")
         texts = {member: _text(attribute) for member, attribute in source.attributes.items()}
-        for value in schema["enum"]:
+        order = [member.lower() for member in source.attributes]
+        for value in sorted(schema["enum"], key=order.index):
             yield _row(f"`{value}`", texts.get(value.upper(), ""))
     else:
         yield from ("| field | type | default | meaning |", "|---|---|---|---|")

@@ -1,5 +1,6 @@
 """A server that holds thousands of jobs, and what is measured of it."""
 
+import json
 import statistics
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from bench.idleness import bare_rss_mb
 from bench.processes import cpu_s, rest, rss_mb
 from bench.startup import BARE, run
 from dstack.api import Client
+from dstack.protocol import wire
 
 EXITS = 500
 SPREAD_EVERY_S = 0.02
@@ -164,4 +166,4 @@ def _timed_ms(work: Callable[[], object]) -> float:
 
 
 def _json_ms(client: Client) -> float:
-    return json_ms([one.view.model_dump(mode="json") for one in client.runs.list()])
+    return json_ms(json.loads(wire.encoded([one.view for one in client.runs.list()])))

@@ -1,11 +1,11 @@
 import argparse
 import re
 import runpy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 
 from dstack.cli.main import COMMANDS, parser
-from dstack.protocol import routes
+from dstack.protocol import requests, routes
 from dstack.protocol.routes import Route
 from tests.architecture.sources import ROOT
 
@@ -48,9 +48,15 @@ def test_every_command_and_option_is_in_the_reference() -> None:
 
 def test_every_endpoint_and_its_objects_are_in_the_reference() -> None:
     assert [one.path for one in ROUTES if f"\n`{one.method} {one.path}`\n" not in page("http")] == []
-    for model in {model for route in ROUTES for model in (route.request, route.view) if model is not None}:
-        section = section_of(page("http"), model.__name__)
-        assert [field for field in model.model_fields if f"| `{field}` |" not in section] == []
+    fields: dict[str, Iterable[str]] = {}
+    for route in ROUTES:
+        if route.request is not None:
+            fields[route.request] = getattr(requests, route.request).model_fields
+        if route.view is not None:
+            fields[route.view.__name__] = route.view.__struct_fields__
+    for name, of_object in fields.items():
+        section = section_of(page("http"), name)
+        assert [field for field in of_object if f"| `{field}` |" not in section] == []
 
 
 def test_links_inside_the_reference_lead_to_its_headings() -> None:

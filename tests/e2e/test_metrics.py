@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 
 import pytest
+from msgspec import to_builtins
 
 from dstack.api import Run, Task
 from dstack.protocol.views import MetricsPointView
@@ -41,7 +42,7 @@ def test_a_process_that_burns_and_holds_memory_shows_it(home: Home) -> None:
     points = points_of(run, lambda points: burns(points) and holds(points))
     assert all(one.memory_mib is not None and one.memory_mib < 10 * MIB_HELD for one in points)
     (shown,) = json.loads(home.cli("metrics", "busy", "--json").stdout)
-    assert shown["points"][: len(points)] == [one.model_dump(mode="json") for one in points]
+    assert shown["points"][: len(points)] == to_builtins(points)
     assert (shown["cpu_cores"], shown["gpus"], shown["attempt"]) == (home.cpus(), [], 1)
     title, head, cpu, memory = home.cli("metrics", "busy").stdout.splitlines()
     assert title.startswith("busy 0/0: running, ") and head.split()[:2] == ["NOW", "OF"]

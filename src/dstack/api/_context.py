@@ -9,7 +9,6 @@ from dstack.api._repo_collection import RepoCollection
 from dstack.api._servers import is_loopback
 from dstack.api._transport import Transport
 from dstack.kit.environ import foreign_path
-from dstack.protocol.requests import PATH_CHARACTERS_MAX
 from dstack.protocol.views import EventView, RunView
 
 
@@ -37,6 +36,8 @@ class Context:
 
         The `PATH` is of no use on another machine or for another user.
         """
+        from dstack.protocol.requests import PATH_CHARACTERS_MAX  # a client that only reads needs none of it
+
         path = os.environ.get("PATH")
         if path is None or not self.transport.is_own():
             return None

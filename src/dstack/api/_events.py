@@ -110,7 +110,8 @@ def _stream(
         for line in reply.lines():
             patience.renew()
             if line.startswith("data:"):
-                yield (RunView if is_run else EventView).model_validate_json(line.removeprefix("data:"))
+                data = line.removeprefix("data:")
+                yield reply.view(RunView, data) if is_run else reply.view(EventView, data)
             elif line.startswith("event:") or not line:
                 is_run = line.removeprefix("event:").strip() == routes.RUN_EVENT
             elif line == routes.CHANGED:

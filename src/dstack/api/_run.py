@@ -16,7 +16,6 @@ from dstack.errors import (
     SSHError,
 )
 from dstack.protocol import routes
-from dstack.protocol.requests import GrantAccess, StopRun
 from dstack.protocol.statuses import JobStatus, RunStatus
 from dstack.protocol.views import AccessView, JobView, RunView
 from dstack.spec.ports import PortMapping
@@ -223,6 +222,8 @@ class Run(RunReadings):
             >>> [one.status.value for one in run.changes()][-1]
             'terminated'
         """
+        from dstack.protocol.requests import StopRun
+
         self._view = self._context.transport.call(
             routes.STOP_RUN, StopRun(abort=abort), project=self._context.project, run=self.id
         )
@@ -230,6 +231,8 @@ class Run(RunReadings):
 
     def _grant(self, key: Identity, replica: int, node: int) -> AccessView:
         """Authorize the key for the job."""
+        from dstack.protocol.requests import GrantAccess
+
         body = GrantAccess(public_key=key.public_key, replica=replica, node=node)
         access: AccessView = self._context.transport.call(
             routes.GRANT_ACCESS, body, project=self._context.project, run=self.id

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import ChangeView, OfferView, PlanView
 
 if TYPE_CHECKING:
     from dstack.api._repos import Repo
+    from dstack.protocol.requests import SubmitRun
     from dstack.spec.backends import BackendType
     from dstack.spec.configurations import RunConfiguration
     from dstack.spec.mounts import FileMapping
@@ -49,7 +49,7 @@ class Options(TypedDict, total=False):
 class Draft:
     """A request without its files, and the local ports to bind before it is sent."""
 
-    request: SubmitRun
+    request: "SubmitRun"
     ports: Mapping[int, int | None]
     """Container port to local port; None stands for any."""
     files: "Sequence[FileMapping]" = ()
@@ -145,6 +145,7 @@ def draft_of(
     Raises:
         ConfigurationError: an option or the name is invalid, or a variable is missing.
     """
+    from dstack.protocol.requests import SubmitRun
     from dstack.spec import env
     from dstack.spec.names import check_name
     from dstack.spec.parse import configuration_of, old_spellings, to_mapping

@@ -5,11 +5,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
-
-from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticSerializationError
 
 from dstack import __version__
 from dstack.api._http import Answer, Connections, unreachable
@@ -25,7 +22,11 @@ from dstack.errors import (
 )
 from dstack.kit.text import is_segment
 from dstack.protocol.routes import Route
-from dstack.protocol.views import Problem
+from dstack.protocol.views import Problem, View
+from dstack.protocol.wire import decoded
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 REPLY_TIMEOUT_S = 30.0
 FIRST_DELAY_S = 0.1
@@ -35,6 +36,7 @@ TRANSIENT_STATUSES = (502, 503, 504)
 PATIENCE_S = 300.0
 """The time that readers of logs and events retry while the server is unreachable, in seconds."""
 
+V = TypeVar("V", bound=View)
 Query = Mapping[str, str | int | bool | None]
 
 
@@ -49,6 +51,15 @@ class Reply:
     def __init__(self, answer: Answer) -> None:
         self.headers = answer.headers
         self.chunks = answer.chunks
+        self._answer = answer
+
+    def view(self, kind: type[V], text: str) -> V:
+        """Return the view in a part of the reply.
+
+        Raises:
+            ServerError: the part is no such view.
+        """
+        return _view(kind, text, self._answer)
 
     def lines(self) -> Iterator[str]:
         """Yield the text line by line, split at line feeds only. JSON may contain other separators of `splitlines`."""
@@ -88,7 +99,7 @@ class Transport:
     def call(
         self,
         route: Route,
-        body: BaseModel | bytes | None = None,
+        body: "BaseModel | bytes | None" = None,
         *,
         query: Query | None = None,
         headers: Mapping[str, str] | None = None,
@@ -111,15 +122,12 @@ class Transport:
         answer = self._send(route, body, query, headers, path, stream=False)
         if route.view is None:
             return None
-        try:
-            return route.view.model_validate_json(answer.read())
-        except ValidationError as error:
-            raise _not_ours(answer) from error
+        return _view(route.view, answer.read(), answer)
 
     def outlast(
         self,
         route: Route,
-        body: BaseModel | bytes | None = None,
+        body: "BaseModel | bytes | None" = None,
         *,
         headers: Mapping[str, str] | None = None,
         given_up: threading.Event | None = None,
@@ -186,7 +194,7 @@ class Transport:
     def _send(
         self,
         route: Route,
-        body: BaseModel | bytes | None,
+        body: "BaseModel | bytes | None",
         query: Query | None,
         headers: Mapping[str, str] | None,
         path: Mapping[str, str],
@@ -264,11 +272,13 @@ class Patience:
             raise error
 
 
-def _content_of(body: BaseModel | bytes | None) -> tuple[bytes | None, dict[str, str]]:
+def _content_of(body: "BaseModel | bytes | None") -> tuple[bytes | None, dict[str, str]]:
     if body is None:
         return None, {}
     if isinstance(body, bytes):
         return body, {"Content-Type": "application/octet-stream"}
+    from pydantic_core import PydanticSerializationError  # has been imported with the body's class
+
     try:
         return body.model_dump_json(exclude_unset=True).encode(), {"Content-Type": "application/json"}
     except PydanticSerializationError:
@@ -312,13 +322,21 @@ def _error_of(answer: Answer) -> DstackError:
         return ServerError(
             f"`{answer.url}` redirects to `{target}`", hint="Use the URL at which the server itself answers"
         )
-    with suppress(ValidationError):
-        problem = Problem.model_validate_json(answer.read())
+    with suppress(ValueError):
+        problem = decoded(Problem, answer.read())
         error = error_of_code(problem.code, problem.detail, problem.hint)
         if isinstance(error, UnauthorizedError) and error.hint is None:
             error.hint = "Check the token in `~/.dstack/config.yml` or `DSTACK_TOKEN`"
         return error
     return _not_ours(answer)
+
+
+def _view(kind: type[V], text: str | bytes, answer: Answer) -> V:
+    """Return the view in an answer or in a part of it."""
+    try:
+        return decoded(kind, text)
+    except ValueError as error:
+        raise _not_ours(answer) from error
 
 
 def _not_ours(answer: Answer) -> DstackError:

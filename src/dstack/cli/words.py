@@ -15,9 +15,8 @@ from dstack.kit.clock import SystemClock
 from dstack.protocol.statuses import JobStatus, RunStatus, cause_text
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from dstack.protocol.views import OfferView
+    from dstack.protocol.wire import Shown
 
 RED, GREEN, YELLOW, BLUE, BOLD = "31", "32", "33", "36", "1"
 COLUMNS = 80
@@ -167,11 +166,11 @@ def show_bytes(chunks: Iterable[bytes]) -> None:
         show("")
 
 
-def show_json(views: "Sequence[BaseModel]") -> None:
-    """Write a list of objects as JSON to stdout."""
-    import json  # seldom needed, and commands start often
+def show_json(view: "Shown", *, is_line: bool = False) -> None:
+    """Write a view, or several, as JSON to stdout; `is_line`: on one line."""
+    from dstack.protocol import wire  # seldom needed, and commands start often
 
-    show(json.dumps([view.model_dump(mode="json") for view in views], indent=2))
+    show(wire.encoded(view).decode() if is_line else wire.indented(view))
 
 
 def cut(text: str, width: int) -> str:

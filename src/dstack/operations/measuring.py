@@ -41,13 +41,14 @@ def metrics_view(job: Job, instance: Instance | None, points: list[Point]) -> Me
     cards = machine.gpus if machine else ()
     cpus, memory = job.demand.cpus, job.demand.memory_mib
     is_limited = job.share.container
+    of_machine = (machine.cpus, machine.memory_mib) if machine else (None, None)
     return MetricsView(
         job_id=job.id,
         replica=job.replica,
         node=job.node,
         attempt=job.attempt,
-        cpu_cores=cpus.max if is_limited and cpus.written and cpus.max else machine and machine.cpus,
-        memory_mib=memory.max if is_limited and memory.written and memory.max else machine and machine.memory_mib,
+        cpu_cores=cpus.max if is_limited and cpus.written and cpus.max else of_machine[0],
+        memory_mib=memory.max if is_limited and memory.written and memory.max else of_machine[1],
         gpus=[_card_view(cards[index]) for index in job.share.gpus if index < len(cards)],
         points=[_point_view(point) for point in points],
     )

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
+from msgspec.structs import replace
+
 from dstack.domain.objects import Instance, Job, Run
 from dstack.domain.offers import Offer, describe
 from dstack.domain.reports import expected_bytes, pull_text
@@ -80,11 +82,10 @@ def _with_all(tx: Tx, runs: Sequence[Run], why: Why) -> list[RunView]:
     queued = any(job.status is JobStatus.SUBMITTED for of_run in jobs.values() for job in of_run)
     places = queue.places(tx) if queued else {}
     views = [
-        view.model_copy(
-            update={
-                "jobs": [_with_history(job, earlier[job.id], used) for job in view.jobs],
-                **(_queued(view, places[view.id], len(places), why) if view.id in places else {}),
-            }
+        replace(
+            view,
+            jobs=[_with_history(job, earlier[job.id], used) for job in view.jobs],
+            **(_queued(view, places[view.id], len(places), why) if view.id in places else {}),
         )
         for view in _brief(tx, runs, jobs)
     ]
@@ -109,7 +110,7 @@ def _queued(view: RunView, place: int, length: int, why: Why) -> dict[str, objec
 
 
 def _with_history(view: JobView, earlier: Sequence[Job], used: Mapping[str, Instance]) -> JobView:
-    return view.model_copy(update={"earlier": [_attempt_view(job, used.get(job.instance_id or "")) for job in earlier]})
+    return replace(view, earlier=[_attempt_view(job, used.get(job.instance_id or "")) for job in earlier])
 
 
 def _attempt_view(job: Job, instance: Instance | None) -> AttemptView:

@@ -1,5 +1,7 @@
 """Secrets of a project: set, list, read and delete them. Values are kept as ciphertext."""
 
+from msgspec.structs import replace
+
 from dstack.errors import ForbiddenError, InvalidRequestError, ResourceNotExistsError, StorageUnavailable
 from dstack.kit.vault import NoKey, WrongKey
 from dstack.operations.context import Context, caller_in
@@ -40,7 +42,7 @@ async def get(context: Context, user: User, project: str, name: str) -> SecretVi
         return sealed[name], SecretView(name=name, updated_at=known[name])
 
     sealed, view = await context.db.read(read)
-    return view.model_copy(update={"value": opened(context, sealed)})
+    return replace(view, value=opened(context, sealed))
 
 
 async def set_value(context: Context, user: User, project: str, name: str, value: str) -> None:

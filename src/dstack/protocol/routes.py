@@ -6,9 +6,8 @@ name with a letter.
 
 from dataclasses import dataclass
 
-from pydantic import BaseModel
-
-from dstack.protocol import requests, views
+from dstack.protocol import views
+from dstack.protocol.views import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +17,9 @@ class Route:
 
     method: str
     path: str
-    request: type[BaseModel] | None
-    view: type[BaseModel] | None
+    request: str | None
+    """The name of a class in `protocol.requests`. A client that only reads does not import that module."""
+    view: type[View] | None
     status: int = 200
     errors: tuple[int, ...] = ()
     media_types: tuple[str, ...] = ()
@@ -35,23 +35,23 @@ HEALTH = Route("GET", "/api/health", None, views.HealthView, needs_token=False)
 AUDIT = Route("GET", "/api/audit", None, views.AuditView, errors=(403,))
 """Ask all backends for their machines and compare them with the server's records. For admins of the server."""
 
-PLAN_RUN = Route("POST", "/api/projects/{project}/runs/plan", requests.SubmitRun, views.PlanView)
+PLAN_RUN = Route("POST", "/api/projects/{project}/runs/plan", "SubmitRun", views.PlanView)
 """Return the effect of a submit. Creates nothing."""
-SUBMIT_RUN = Route("POST", "/api/projects/{project}/runs", requests.SubmitRun, views.RunView, 201, (409,))
+SUBMIT_RUN = Route("POST", "/api/projects/{project}/runs", "SubmitRun", views.RunView, 201, (409,))
 """Submit a run. Header `Idempotency-Key`: requests with the same key return the same run."""
 LIST_RUNS = Route("GET", "/api/projects/{project}/runs", None, views.RunPage)
 """Return the unfinished runs, or the last finished one if all have finished. Query `all` (finished runs too), `limit`
 (at most 100), `before` (a run's id)."""
 GET_RUN = Route("GET", "/api/projects/{project}/runs/{run}", None, views.RunView)
 """Return a run."""
-STOP_RUN = Route("POST", "/api/projects/{project}/runs/{run}/stop", requests.StopRun, views.RunView)
+STOP_RUN = Route("POST", "/api/projects/{project}/runs/{run}/stop", "StopRun", views.RunView)
 """Stop a run. Returns before the run has ended."""
 DELETE_RUN = Route("DELETE", "/api/projects/{project}/runs/{run}", None, None, 204, (400,))
 """Delete a finished run with its events and logs."""
-UPDATE_RUN = Route("POST", "/api/projects/{project}/runs/{run}/update", requests.SubmitRun, views.RunView)
+UPDATE_RUN = Route("POST", "/api/projects/{project}/runs/{run}/update", "SubmitRun", views.RunView)
 """Change an unfinished run while it is active. Only changes with `ChangeView.in_place` are accepted."""
 GRANT_ACCESS = Route(
-    "POST", "/api/projects/{project}/runs/{run}/access", requests.GrantAccess, views.AccessView, errors=(502,)
+    "POST", "/api/projects/{project}/runs/{run}/access", "GrantAccess", views.AccessView, errors=(502,)
 )
 """Authorize an SSH key for a job, and return the job's SSH address."""
 READ_LOGS = Route(
@@ -87,7 +87,7 @@ change that has no event, such as the progress of pulling an image. With `shows_
 the events of a change and replaces that comment: its `data` is the `RunView` after the change."""
 CHANGED = ": changed"
 RUN_EVENT = "run"
-MISSING_BLOBS = Route("POST", "/api/projects/{project}/blobs/missing", requests.BlobHashes, views.MissingBlobs)
+MISSING_BLOBS = Route("POST", "/api/projects/{project}/blobs/missing", "BlobHashes", views.MissingBlobs)
 """Return the blobs that the server lacks."""
 PUT_BLOB = Route("PUT", "/api/projects/{project}/blobs/{hash}", None, None, 204, takes_bytes=True)
 """Store a blob under its hash. The body is the blob's bytes."""
@@ -102,11 +102,11 @@ LIST_SECRETS = Route("GET", "/api/projects/{project}/secrets", None, views.Secre
 """Return the secrets of a project, without their values."""
 GET_SECRET = Route("GET", "/api/projects/{project}/secrets/{secret}", None, views.SecretView, errors=(400, 403))
 """Return a secret with its value. For admins and managers of the project."""
-SET_SECRET = Route("PUT", "/api/projects/{project}/secrets/{secret}", requests.SetSecret, None, 204)
+SET_SECRET = Route("PUT", "/api/projects/{project}/secrets/{secret}", "SetSecret", None, 204)
 """Store a secret. Replaces the secret of that name."""
 DELETE_SECRET = Route("DELETE", "/api/projects/{project}/secrets/{secret}", None, None, 204)
 """Delete a secret."""
 LIST_REPOS = Route("GET", "/api/projects/{project}/repos", None, views.RepoList)
 """Return the repos that the user has initialized in a project."""
-INIT_REPO = Route("PUT", "/api/projects/{project}/repos/{repo}", requests.InitRepo, None, 204)
+INIT_REPO = Route("PUT", "/api/projects/{project}/repos/{repo}", "InitRepo", None, 204)
 """Initialize a repo with its credentials, which replace earlier ones. The client must test the credentials before."""

@@ -1,20 +1,21 @@
 """The objects that the API returns. Clients ignore unknown fields, so that a newer server may add some."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from msgspec import Meta, Struct
 
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus, RunStatus
 
+Time: TypeAlias = Annotated[datetime, Meta(tz=True)]
+"""A time with its time zone, which is UTC for all that the server sends."""
 
-class View(BaseModel):
+
+class View(Struct, frozen=True):
     """The base of every object that the API returns."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
-
-class Problem(View):
+class Problem(View, frozen=True, kw_only=True):
     """An error (RFC 9457, `application/problem+json`)."""
 
     type: str = "about:blank"
@@ -28,7 +29,7 @@ class Problem(View):
     """The next step, for people."""
 
 
-class HealthView(View):
+class HealthView(View, frozen=True, kw_only=True):
     """A sign of life of the server."""
 
     status: str = "ok"
@@ -37,7 +38,7 @@ class HealthView(View):
     """Whether a command that needed the server started it in the background."""
 
 
-class OfferView(View):
+class OfferView(View, frozen=True, kw_only=True):
     """A type of machine in a region, with its price and availability."""
 
     backend: str
@@ -52,7 +53,7 @@ class OfferView(View):
     """`available` to create, or the status of the existing instance, such as `idle` or `busy`."""
 
 
-class MachineView(View):
+class MachineView(View, frozen=True, kw_only=True):
     """A machine at a backend, or one that is missing there."""
 
     backend: str
@@ -67,7 +68,7 @@ class MachineView(View):
     """The price in US dollars an hour; None if it is unknown."""
 
 
-class AuditView(View):
+class AuditView(View, frozen=True, kw_only=True):
     """The machines of all backends, compared with the server's records."""
 
     machines: list[MachineView]
@@ -75,7 +76,7 @@ class AuditView(View):
     """The names of the backends that did not answer."""
 
 
-class ChangeView(View):
+class ChangeView(View, frozen=True, kw_only=True):
     """One field of a configuration that differs from the active run of that name."""
 
     field: str
@@ -87,7 +88,7 @@ class ChangeView(View):
     """Whether the change can be made while the run is active. If not, stop the run and submit it again."""
 
 
-class PlanView(View):
+class PlanView(View, frozen=True, kw_only=True):
     """The effect of a submit before it happens."""
 
     project: str
@@ -110,22 +111,22 @@ class PlanView(View):
     """The reason why the run would wait in the queue; None if it would start at once."""
 
 
-class SecretView(View):
+class SecretView(View, frozen=True, kw_only=True):
     """A secret of a project."""
 
     name: str
-    updated_at: datetime
+    updated_at: Time
     value: str | None = None
     """The value; None in lists."""
 
 
-class SecretList(View):
+class SecretList(View, frozen=True, kw_only=True):
     """All secrets of a project, without their values."""
 
     secrets: list[SecretView]
 
 
-class RepoView(View):
+class RepoView(View, frozen=True, kw_only=True):
     """A repo that the user has initialized in a project."""
 
     id: str
@@ -133,13 +134,13 @@ class RepoView(View):
     url: str | None
 
 
-class RepoList(View):
+class RepoList(View, frozen=True, kw_only=True):
     """All repos that the user has initialized in a project."""
 
     repos: list[RepoView]
 
 
-class BackendView(View):
+class BackendView(View, frozen=True, kw_only=True):
     """A source of machines of a project."""
 
     name: str
@@ -147,13 +148,13 @@ class BackendView(View):
     """Whether the backend failed to answer the server's last question. A backend not asked yet is not silent."""
 
 
-class BackendList(View):
+class BackendList(View, frozen=True, kw_only=True):
     """The backends of a project."""
 
     backends: list[BackendView]
 
 
-class ProjectView(View):
+class ProjectView(View, frozen=True, kw_only=True):
     """A project, and the user's role in it."""
 
     name: str
@@ -161,13 +162,13 @@ class ProjectView(View):
     """`admin`, `manager` or `user`."""
 
 
-class ProjectList(View):
+class ProjectList(View, frozen=True, kw_only=True):
     """The projects that the user may use."""
 
     projects: list[ProjectView]
 
 
-class InstanceView(View):
+class InstanceView(View, frozen=True, kw_only=True):
     """An instance: the server's record of one machine."""
 
     id: str
@@ -185,13 +186,13 @@ class InstanceView(View):
     """The reason why the instance takes no jobs; empty if it takes jobs."""
 
 
-class InstanceList(View):
+class InstanceList(View, frozen=True, kw_only=True):
     """The instances that a project uses or may use."""
 
     instances: list[InstanceView]
 
 
-class AttemptView(View):
+class AttemptView(View, frozen=True, kw_only=True):
     """A finished attempt of a job."""
 
     id: str
@@ -200,15 +201,15 @@ class AttemptView(View):
     reason: JobReason | None
     detail: str
     exit_code: int | None
-    submitted_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
+    submitted_at: Time
+    started_at: Time | None
+    finished_at: Time | None
     instance_id: str | None
     price: float | None = None
     """The price of its instance, in US dollars an hour."""
 
 
-class PullView(View):
+class PullView(View, frozen=True, kw_only=True):
     """The progress of pulling a job's image."""
 
     got_bytes: int
@@ -219,7 +220,7 @@ class PullView(View):
     """The number of layers that are unpacked."""
 
 
-class JobView(View):
+class JobView(View, frozen=True, kw_only=True):
     """The latest attempt of one job of a run."""
 
     id: str
@@ -231,9 +232,9 @@ class JobView(View):
     detail: str
     exit_code: int | None
     signal: int | None
-    submitted_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
+    submitted_at: Time
+    started_at: Time | None
+    finished_at: Time | None
     instance: InstanceView | None
     earlier: list[AttemptView] = []
     """The earlier attempts, oldest first. Empty in the answer to a submit or stop."""
@@ -243,7 +244,7 @@ class JobView(View):
     """The progress of pulling the image; None at other times."""
 
 
-class RunView(View):
+class RunView(View, frozen=True, kw_only=True):
     """A run and the latest attempt of each of its jobs."""
 
     id: str
@@ -254,14 +255,14 @@ class RunView(View):
     reason: JobReason | None
     detail: str
     """A text for people: why the run ended, or what it waits for."""
-    next_start_at: datetime | None = None
+    next_start_at: Time | None = None
     """The time of the next start of a pending run, by its schedule or by a retry; None at other times."""
     type: str
     spec: dict[str, Any]
     priority: int
-    submitted_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
+    submitted_at: Time
+    started_at: Time | None
+    finished_at: Time | None
     service_url: str | None = None
     """The URL of a service; None while the service is not published."""
     service_model: str | None = None
@@ -275,7 +276,7 @@ class RunView(View):
     """The number of the last event that this view includes. Follow events after it to miss none."""
 
 
-class RunPage(View):
+class RunPage(View, frozen=True, kw_only=True):
     """A page of runs, newest first."""
 
     runs: list[RunView]
@@ -283,12 +284,12 @@ class RunPage(View):
     """The value of `before` for the next page; None on the last page."""
 
 
-class EventView(View):
+class EventView(View, frozen=True, kw_only=True):
     """An event in the history of a project."""
 
     seq: int
     """The number of the event; later events have higher numbers."""
-    at: datetime
+    at: Time
     project: str | None
     run_id: str | None
     run_name: str | None
@@ -303,7 +304,7 @@ class EventView(View):
     message: str
 
 
-class EventPage(View):
+class EventPage(View, frozen=True, kw_only=True):
     """A page of events, oldest first."""
 
     events: list[EventView]
@@ -311,7 +312,7 @@ class EventPage(View):
     """The value of `after` for the next page."""
 
 
-class AccessView(View):
+class AccessView(View, frozen=True, kw_only=True):
     """The SSH access to one job, by the SSH server of its agent."""
 
     job_id: str
@@ -328,17 +329,17 @@ class AccessView(View):
     """The public key of the agent's SSH server, in OpenSSH's format."""
 
 
-class GpuMetricsView(View):
+class GpuMetricsView(View, frozen=True, kw_only=True):
     """The usage of one GPU of a job at one time. Unknown values are None."""
 
     utilization_percent: float | None
     memory_mib: float | None
 
 
-class MetricsPointView(View):
+class MetricsPointView(View, frozen=True, kw_only=True):
     """The usage of a job at one time. Unknown values are None."""
 
-    at: datetime
+    at: Time
     """The time by the clock of the job's machine."""
     cpu_cores: float | None
     """The number of busy cores, on average since the previous point."""
@@ -348,14 +349,14 @@ class MetricsPointView(View):
     """The usage of each GPU."""
 
 
-class CardView(View):
+class CardView(View, frozen=True, kw_only=True):
     """A GPU of a job."""
 
     name: str
     memory_mib: int
 
 
-class MetricsView(View):
+class MetricsView(View, frozen=True, kw_only=True):
     """The usage of one job: a point every ten seconds, and more often at first."""
 
     job_id: str
@@ -371,7 +372,7 @@ class MetricsView(View):
     points: list[MetricsPointView]
 
 
-class MissingBlobs(View):
+class MissingBlobs(View, frozen=True, kw_only=True):
     """The blobs that the server lacks, and the missing chunks of the pages that it has."""
 
     missing: list[str]

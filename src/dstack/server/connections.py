@@ -12,6 +12,7 @@ from http import HTTPStatus
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from dstack.errors import InvalidRequestError, ServerError
+from dstack.protocol.wire import encoded
 from dstack.server.http.problems import MEDIA_TYPE, RETRY_AFTER_S, problem_of
 
 HEAD_BYTES_MAX = 64 << 10
@@ -241,7 +242,7 @@ class Connection(HttpToolsProtocol):
 
 def _answer(status: int, message: str) -> bytes:
     error = ServerError(message) if status >= 500 else InvalidRequestError(message)
-    body = problem_of(error, status).model_dump_json().encode()
+    body = encoded(problem_of(error, status))
     head = (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
         f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"

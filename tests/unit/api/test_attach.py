@@ -14,6 +14,7 @@ from pathlib import Path
 
 import asyncssh
 import pytest
+from msgspec import structs
 
 from dstack.api import _attach, _ports
 from dstack.api._attach import Wish, open_attachment
@@ -221,11 +222,11 @@ def test_names_that_a_killed_process_has_left_are_forgotten(job: Job, wish: Wish
 
 def other_host_key(job: Job) -> AccessView:
     key = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
-    return job.access().model_copy(update={"host_key": key})
+    return structs.replace(job.access(), host_key=key)
 
 
 def other_port(job: Job) -> AccessView:
-    return job.access().model_copy(update={"ssh_port": 1})
+    return structs.replace(job.access(), ssh_port=1)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +260,7 @@ def test_a_job_that_is_tried_again_is_reached_behind_the_same_port_and_name(job:
     def grant() -> AccessView:
         if job.connections and not began.is_set():
             raise InvalidRequestError("The job 0/0 of `hello` is pending: nothing runs there")
-        return job.access().model_copy(update={"ssh_user": "j2", "working_dir": "/new"} if began.is_set() else {})
+        return structs.replace(job.access(), **({"ssh_user": "j2", "working_dir": "/new"} if began.is_set() else {}))
 
     def await_job() -> bool:
         asked.set()
@@ -284,7 +285,7 @@ def test_a_tunnel_comes_back_although_it_cannot_be_written_down_where_the_job_is
     job: Job, wish: Wish, home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def grant() -> AccessView:
-        return job.access().model_copy(update={"ssh_user": "j2"} if job.connections else {})
+        return structs.replace(job.access(), **({"ssh_user": "j2"} if job.connections else {}))
 
     attachment = open_attachment(replace(wish, grant=grant))
     config = home / ".dstack" / "ssh" / "config"
@@ -323,7 +324,7 @@ from pathlib import Path
 from dstack.api._attach import Wish, open_attachment
 from dstack.api._keys import identity
 from dstack.protocol.views import AccessView
-access = AccessView(**{access.model_dump()!r})
+access = AccessView(**{structs.asdict(access)!r})
 wanted = {{{job.port}: None}}
 wish = Wish("r1-0-0", "hello", wanted, None, False, True, None, identity(None), lambda: access, lambda: False)
 open_attachment(wish)
@@ -350,7 +351,7 @@ def test_a_job_without_ports_has_its_name_at_once_and_a_connection_later(
     moved = {"ssh_user": "j2"}
     accesses = iter([{}, moved])
     attachment = open_attachment(
-        replace(wish, wanted={}, grant=lambda: job.access().model_copy(update=next(accesses, moved)))
+        replace(wish, wanted={}, grant=lambda: structs.replace(job.access(), **next(accesses, moved)))
     )
     while "User j2" not in config.read_text():
         threading.Event().wait(0.01)

@@ -45,6 +45,10 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
             {"http", "yaml", "asyncssh", "rich", "cryptography", "asyncio", "cronsim", "importlib.metadata"},
         ),
         (
+            "from dstack.api import Client; Client.from_config; import dstack.api._runs, dstack.api._embedded",
+            {"pydantic", "dstack.protocol.requests", "yaml", "asyncssh", "rich", "asyncio"},
+        ),
+        (
             "from dstack.spec.parse import configuration_of; configuration_of({'type': 'task', 'commands': ['true']})",
             {f"dstack.spec.{kind}" for kind in ("service", "dev_environment", "fleet", "gateway", "volume")},
         ),

@@ -4,6 +4,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from msgspec import convert
+from msgspec.structs import replace
 
 from dstack.api import _logs
 from dstack.api._logs import LogReader
@@ -24,7 +26,7 @@ def run(status: str, job_status: str | None = None, attempt: int = 1) -> RunView
     view = dict.fromkeys(("reason", "started_at", "finished_at"))
     view |= {"id": "1", "name": "r", "project": "p", "user": "u", "status": status, "detail": "", "type": "task"}
     rest = {"spec": {}, "priority": 0, "submitted_at": at, "cursor": 7}
-    return RunView.model_validate({**view, **rest, "jobs": [{**job, "submitted_at": at, "ports": {}}]})
+    return convert({**view, **rest, "jobs": [{**job, "submitted_at": at, "ports": {}}]}, RunView)
 
 
 class Log:
@@ -125,7 +127,7 @@ def test_log_of_one_attempt_ends_with_it_though_the_run_goes_on(server: FakeServ
 
 
 def test_log_of_a_run_without_jobs_waits_for_its_first_start(server: FakeServer, transport: Transport) -> None:
-    scheduled = run("pending", "submitted").model_copy(update={"jobs": []})
+    scheduled = replace(run("pending", "submitted"), jobs=[])
     log = Log(server)
     assert b"".join(reader(transport, run("done")).follow(scheduled)) == LOG
     assert len(log.asked) == 1

@@ -9,6 +9,7 @@ from dstack.api import ConfigurationError, ServerUnreachableError, UnauthorizedE
 from dstack.api._config import Target, find_target
 from dstack.api._projects import add_project, check_project, choose_default, known_projects, remove_project
 from dstack.protocol.views import Problem, ProjectList, ProjectView
+from dstack.protocol.wire import encoded
 
 from .conftest import Answer, FakeServer
 
@@ -117,8 +118,8 @@ def test_project_that_is_left_alone_is_the_default(path: Path) -> None:
 
 
 def projects_of(server: FakeServer, *names: str) -> None:
-    body = ProjectList(projects=[ProjectView(name=name, role="admin") for name in names]).model_dump_json()
-    server.answer = lambda asked: Answer(body=body.encode())
+    body = encoded(ProjectList(projects=[ProjectView(name=name, role="admin") for name in names]))
+    server.answer = lambda asked: Answer(body=body)
 
 
 def test_project_that_the_server_confirms_is_accepted(server: FakeServer) -> None:
@@ -135,7 +136,7 @@ def test_project_that_the_server_does_not_have_is_refused_with_those_it_has(serv
 
 def test_token_that_the_server_does_not_know_is_refused(server: FakeServer) -> None:
     body = Problem(title="", status=401, code="unauthorized", detail="The server does not know this token")
-    server.answer = lambda asked: Answer(status=401, body=body.model_dump_json().encode())
+    server.answer = lambda asked: Answer(status=401, body=encoded(body))
     with pytest.raises(UnauthorizedError, match="does not know this token: `http://127"):
         check_project("main", server.url, "t1")
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from msgspec import structs
 
 from dstack.api import Client, LocalRepo, RemoteRepo, RunPlan, Task
 from dstack.api._submissions import Draft
@@ -127,7 +128,7 @@ def plan(**changes: object) -> RunPlan:
         refusals=[],
     )
     draft = Draft(SubmitRun(configuration={"type": "task", "max_price": 2.5}, configuration_path="a.dstack.yml"), {})
-    return RunPlan(draft, None, view.model_copy(update=changes), [])
+    return RunPlan(draft, None, structs.replace(view, **changes), [])
 
 
 def test_a_plan_shows_properties_and_offers() -> None:

@@ -4,6 +4,8 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from msgspec import convert
+from msgspec.structs import asdict
 
 from dstack.api import Client
 from dstack.cli.commands.audit import rows_of, table_of
@@ -20,7 +22,7 @@ def machine(**fields: object) -> MachineView:
         "detail": "busy: train",
         "price": 32.77,
     }
-    return MachineView.model_validate(values | fields)
+    return convert(values | fields, MachineView)
 
 
 ORPHAN = machine(
@@ -74,7 +76,7 @@ def test_the_exit_code_says_whether_all_is_well(
 def test_as_json_it_is_the_view_itself(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     says(monkeypatch, ORPHAN)
     shown = cli("audit", "--json").partition("stdout:\n")[2]
-    assert json.loads(shown) == {"machines": [ORPHAN.model_dump()], "silent": []}
+    assert json.loads(shown) == {"machines": [asdict(ORPHAN)], "silent": []}
 
 
 def test_on_a_terminal_long_names_are_shortened_to_what_tells_them_apart() -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
+from msgspec import convert
 
 from dstack.api import Run
 from dstack.api._run_facts import RunFacts
@@ -42,7 +43,7 @@ def view(status: str, *tries: dict[str, Any], **changes: Any) -> RunView:
     one: dict[str, Any] = dict.fromkeys(("reason", "started_at", "finished_at"))
     one |= {"id": "1r", "name": "hello", "project": "main", "user": "me", "status": status, "detail": "", "cursor": 1}
     rest = {"type": "task", "spec": {"configuration": {}}, "priority": 0, "submitted_at": AT, "jobs": jobs}
-    return RunView.model_validate({**one, **rest, **changes})
+    return convert({**one, **rest, **changes}, RunView)
 
 
 class StandIn(RunFacts):

@@ -107,7 +107,7 @@ def _submit(
         )
     code = _detached(one) if arguments.detach else following.follow(one, shows_log=not arguments.json)
     if arguments.json:
-        words.show(one.view.model_dump_json(indent=2))
+        words.show_json(one.view)
     if code and plan.repo is None and (hint := files.missing_text(one)) is not None:
         words.say(hint)
     return code
@@ -128,14 +128,14 @@ def _apply_to_active(
     words.say(changes_text(plan))
     if not plan.changes:
         if arguments.json:
-            words.show(current.model_dump_json(indent=2))
+            words.show_json(current)
         return 0
     if plan.is_in_place:
         if not arguments.yes and not words.confirmed(f"Update the run `{current.name}` in place?"):
             return following.EXIT_ERROR
         changed = client.runs.exec_plan(plan)
         if arguments.json:
-            words.show(changed.view.model_dump_json(indent=2))
+            words.show_json(changed.view)
         words.say(f"{changed.name}: updated")
         return 0
     if not arguments.yes and not words.confirmed(f"Stop the run `{current.name}` and submit it again?"):

@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     found = client_of(arguments).audit()
     if arguments.json:
-        words.show(found.model_dump_json(indent=2))
+        words.show_json(found)
     else:
         if found.machines:
             words.show(table_of(found, is_short=sys.stdout.isatty()))

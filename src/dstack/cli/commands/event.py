@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     stream: Iterable[EventView] = client.events.follow(run_id) if arguments.follow else client.events.list(run_id)
     for event in stream:
         if arguments.json:
-            words.show(event.model_dump_json())
+            words.show_json(event, is_line=True)
         else:
             words.show(words.wrapped(text_of(event), sys.stdout, indent=" " * TIME_WIDTH))
     return 0

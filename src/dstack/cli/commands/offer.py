@@ -28,7 +28,9 @@ def run(arguments: argparse.Namespace) -> int:
         options.changed(configuration, arguments), profile=options.find_profile(None)
     )
     if arguments.json:
-        words.show(plan.view.model_dump_json(indent=2, include={"offers", "offers_total", "max_price", "refusals"}))
+        words.show_json(
+            {name: getattr(plan.view, name) for name in ("offers", "offers_total", "max_price", "refusals")}
+        )
     elif plan.offers:
         words.show(words.offers_table(plan.offers, plan.view.offers_total, plan.view.max_price, sys.stdout))
     for refusal in plan.view.refusals if not arguments.json else ():

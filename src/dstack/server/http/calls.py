@@ -6,13 +6,14 @@ from time import monotonic
 from typing import Annotated
 
 from fastapi import Depends, Request
-from pydantic import BaseModel
-from pydantic_core import PydanticSerializationError
+from msgspec import to_builtins
 from starlette.responses import Response
 
 from dstack.errors import UnauthorizedError
 from dstack.kit.text import storable
 from dstack.operations.context import Context
+from dstack.protocol.views import View
+from dstack.protocol.wire import encoded
 from dstack.store import users
 from dstack.store.users import User
 
@@ -75,19 +76,19 @@ At = Annotated[Context, Depends(context_of)]
 By = Annotated[User, Depends(user_of)]
 
 
-def json_of(view: BaseModel, status: int = 200) -> Response:
+def json_of(view: View, status: int = 200) -> Response:
     """Answer with a view as JSON."""
     return Response(text_of(view), status, media_type="application/json")
 
 
-def text_of(view: BaseModel) -> str:
+def text_of(view: View) -> str:
     """Return a view as JSON.
 
     This never fails: an answer is built when its commit is done. A text that cannot be shown, which an older server may
     have stored, is shown with marks.
     """
     try:
-        return view.model_dump_json()
-    except PydanticSerializationError as error:
+        return encoded(view).decode()
+    except UnicodeEncodeError as error:
         log.error("A %s has texts that cannot be shown; they are shown with marks: %s", type(view).__name__, error)
-        return json.dumps(storable(view.model_dump(mode="json")))
+        return json.dumps(storable(to_builtins(view, str_keys=True)))

@@ -4,35 +4,39 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
+from msgspec.json import schema_components
 
+from dstack.protocol import routes
 from dstack.protocol.routes import Route
-from dstack.protocol.views import Problem
+from dstack.protocol.views import Problem, View
 from dstack.server.http.problems import MEDIA_TYPE
 
 OF_ALL = (408, 413, 422, 431, 503)
 """Errors of any request: it was too late, too large, not valid, or must be retried."""
 
-_PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_SCHEMAS = "#/components/schemas/"
+_PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": f"{_SCHEMAS}Problem"}}}
 _BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 
 
 class Documented(FastAPI):
-    """The application, with documentation that FastAPI lacks."""
+    """The application, with documentation that FastAPI lacks: it does not know the views."""
 
     def openapi(self) -> dict[str, Any]:
         """Return the document, made at the first call."""
         if self.openapi_schema is None:
             components = super().openapi().setdefault("components", {})
-            components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+            components.setdefault("schemas", {}).update(_view_schemas())
             components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         return super().openapi()
 
 
 def responses_of(route: Route) -> dict[int | str, dict[str, Any]]:
     """Return what a route answers, by status."""
-    answer: dict[str, Any] = {"model": route.view} if route.view else {}
-    if route.media_types:
-        answer["content"] = dict.fromkeys(route.media_types, _BYTES)
+    content: dict[str, Any] = dict.fromkeys(route.media_types, _BYTES)
+    if route.view is not None:
+        content["application/json"] = {"schema": {"$ref": f"{_SCHEMAS}{route.view.__name__}"}}
+    answer = {"content": content} if content else {}
     errors: dict[int | str, dict[str, Any]] = {
         status: {"description": HTTPStatus(status).phrase, "content": _PROBLEM} for status in errors_of(route)
     }
@@ -49,6 +53,12 @@ def errors_of(route: Route) -> list[int]:
     if route.request is not None or route.takes_bytes:
         statuses.add(400)
     return sorted(statuses)
+
+
+def _view_schemas() -> dict[str, Any]:
+    """Return the JSON Schema of each view, and of all that it contains, by name."""
+    views: set[type[View]] = {one.view for one in vars(routes).values() if isinstance(one, Route) and one.view}
+    return schema_components([Problem, *views], ref_template=f"{_SCHEMAS}{{name}}")[1]
 
 
 def extra_of(route: Route) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from dstack.errors import (
 )
 from dstack.kit.text import storable
 from dstack.protocol.views import Problem
+from dstack.protocol.wire import encoded
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def answer(error: DstackError, status: int | None = None) -> Response:
     status = status or status_of(error)
     problem = problem_of(error, status)
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
-    return Response(problem.model_dump_json(), status, headers, media_type=MEDIA_TYPE)
+    return Response(encoded(problem), status, headers, media_type=MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
