@@ -21,8 +21,8 @@ def decoded(kind: type[V], text: str | bytes) -> V:
     decoder: msgspec.json.Decoder[V] = _decoder_of(kind)
     try:
         return decoder.decode(text)
-    except RecursionError as error:
-        raise ValueError("The JSON is nested too deeply") from error
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(f"Not a `{kind.__name__}`: {error}") from error
 
 
 def encoded(view: Shown) -> bytes:
