@@ -45,7 +45,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
             {"http", "yaml", "asyncssh", "rich", "cryptography", "asyncio", "cronsim", "importlib.metadata"},
         ),
         (
-            "from dstack.api import Client; Client.from_config; import dstack.api._runs, dstack.api._embedded",
+            "from dstack.api import Client; Client.from_config('main', 'http://127.0.0.1:1', 'token').runs.list",
             {"pydantic", "dstack.protocol.requests", "yaml", "asyncssh", "rich", "asyncio"},
         ),
         (

@@ -7,6 +7,7 @@ import traceback
 import pytest
 
 from dstack import errors
+from dstack.api._events import EventCollection
 from dstack.api._servers import Address, FixedServer
 from dstack.api._transport import Transport
 from dstack.protocol import routes
@@ -22,6 +23,12 @@ def test_a_reply_becomes_the_view_of_its_route(server: FakeServer, transport: Tr
     server.answer = lambda asked: HEALTHY
     assert transport.call(routes.HEALTH) == HealthView(version="9", embedded=False)
     assert server.asked[0].headers["Authorization"] == "Bearer s3cret"
+
+
+def test_event_that_does_not_fit_is_an_error_of_the_server(server: FakeServer, transport: Transport) -> None:
+    server.answer = lambda asked: Answer(body=b'data: {"seq": "first"}\n\n')
+    with pytest.raises(errors.ServerError, match="not of a dstack server"):
+        next(EventCollection(transport, "main").follow())
 
 
 def test_what_stands_in_a_path_is_quoted_and_what_is_none_stays_out(server: FakeServer, transport: Transport) -> None:
