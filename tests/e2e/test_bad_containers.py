@@ -28,8 +28,7 @@ def told(home: Home, **fields: Any) -> str:
     result = home.cli("apply", "-y", "-f", "run.yml")
     one = home.client().runs.get("wrong")
     assert one is not None and one.reason == "creating_container_error"
-    why = f"creating container error: {one.detail}"
-    assert (result.stderr.splitlines()[-1], result.returncode) == (f"wrong: failed ({why})", 1)
+    assert (result.stderr.splitlines()[-1], result.returncode) == (f"wrong: failed ({one.detail})", 1)
     row = home.cli("ps", "-a").stdout.splitlines()[1]
     assert row.startswith("wrong ") and row.endswith(why)
     return one.detail

@@ -4,9 +4,12 @@ from collections.abc import Mapping
 
 from dstack.agent.environment import KEPT, KEPT_PREFIXES
 
-_OF_THE_AGENT = frozenset(("DOCKER_HOST", "XDG_RUNTIME_DIR", "SSH_AUTH_SOCK"))
+_OF_THE_AGENT = frozenset(("DOCKER_HOST", "XDG_RUNTIME_DIR", "SSH_AUTH_SOCK", "PYENV_ROOT"))
 _PREFIXES_OF_THE_AGENT = ("DSTACK_AGENT_", "PYTHON")
-"""How to reach the engine and the remotes of repos, settings of its own, and where its program is."""
+"""How to reach the engine and the remotes of repos, settings of its own, and where Pythons and its program are.
+
+The server offers this machine as it finds it itself: what it finds by a variable, the agent must find as well.
+"""
 
 
 def inherited(environ: Mapping[str, str]) -> dict[str, str]:

@@ -53,10 +53,11 @@ async def make_environment(version: str, folder: Path) -> str:
     Raises:
         AgentRefused: there is no such Python, or it could not; says why in its own words.
     """
-    interpreter = (await asyncio.to_thread(find_pythons)).get(version)
-    if interpreter is None:
+    pythons = await asyncio.to_thread(find_pythons)
+    if (interpreter := pythons.get(version)) is None:
+        has = ", ".join(versions_of(pythons)) or "none"
         raise AgentRefused(
-            f"The job's machine no longer has a Python {version} that makes virtual environments",
+            f"The job's machine has no Python {version} that makes virtual environments; it has {has}",
             hint=f"Install it with its `venv` and `ensurepip` (Debian: `python{version}-venv`)",
         )
     env = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)}

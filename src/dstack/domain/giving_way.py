@@ -9,6 +9,8 @@ from dstack.domain.placement import Placement, fits, gangs_of, may_buy, place
 from dstack.domain.rooms import Room
 
 ENDING = "a machine is ending, and another replaces it"
+GIVES_WAY = "an idle machine that the run cannot use ends, and another replaces it"
+"""Why the gang waits for which that machine is the first to end: now, or in a plan only once the run is submitted."""
 
 
 def make_way(
@@ -40,10 +42,12 @@ def make_way(
     for gang in waiting:
         fitting = [offer for offer in offers if may_buy(gang[0].demand, offer) and offer.name not in claimed]
         ended = _in_the_way_of(gang, fitting, rooms, idle, staying)
-        if ended is not None:
+        if ended:
             placement.giving_way += [room.key for room in ended]
-            placement.waiting[gang[0].run_id] = ENDING
+            placement.waiting[gang[0].run_id] = GIVES_WAY
             idle = [room for room in idle if room not in ended]
+        elif ended is not None and is_ending:
+            placement.waiting[gang[0].run_id] = ENDING
         claimed |= {offer.name for offer in fitting}
         if claimed >= limited:
             return

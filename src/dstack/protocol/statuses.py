@@ -103,11 +103,13 @@ def cause_text(reason: str | None, detail: str) -> str:
     Examples:
         >>> cause_text("no_capacity", "asked 64"), cause_text("container_exited_with_error", "exit code 3")
         ('no capacity: asked 64', 'exit code 3')
+        >>> cause_text("creating_container_error", "The job's machine has no Python 3.10")
+        "The job's machine has no Python 3.10"
         >>> cause_text("server", "")
         'ended with the other jobs of its run'
     """
     if reason == JobReason.SERVER and not detail:
         return "ended with the other jobs of its run"
-    if reason == JobReason.CONTAINER_EXITED_WITH_ERROR and detail:
-        return detail  # the exit code is the reason, and a job that is a process has no container
+    if reason in (JobReason.CONTAINER_EXITED_WITH_ERROR, JobReason.CREATING_CONTAINER_ERROR) and detail:
+        return detail  # the detail is the reason, and a job that is a process has no container
     return ": ".join(filter(None, [(reason or "").replace("_", " "), detail]))

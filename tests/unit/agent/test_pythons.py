@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from dstack.agent.inherited import inherited
 from dstack.agent.pythons import find_pythons, make_environment, versions_of
 from dstack.errors import AgentRefused
 
@@ -52,6 +53,22 @@ def test_a_link_leads_to_the_library_of_its_interpreter(home: Path) -> None:
     assert find_pythons({"PATH": f"{home}/env/bin"}) == {"3.12": f"{home}/env/bin/python3.12"}
 
 
+def test_an_agent_finds_the_same_interpreters_as_the_server_that_started_it(home: Path) -> None:
+    install(home / "pyenv/versions/3.10.13", "3.10", "venv", "ensurepip")
+    install(home / "uv/cpython-3.13", "3.13", "venv", "ensurepip")
+    shim = home / "pyenv/shims/python3.10"
+    shim.parent.mkdir()
+    shim.write_text("#!/bin/sh\necho pyenv: python3.10: command not found; exit 127\n")
+    shim.chmod(0o755)
+    servers = {
+        "PATH": str(shim.parent),
+        "PYENV_ROOT": f"{home}/pyenv",
+        "UV_PYTHON_INSTALL_DIR": f"{home}/uv",
+    }
+    assert versions_of(find_pythons(servers)) == ("3.10", "3.13")
+    assert find_pythons(inherited(servers)) == find_pythons(servers)
+
+
 async def test_what_an_interpreter_says_that_makes_no_environment_is_passed_on(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,5 +77,5 @@ async def test_what_an_interpreter_says_that_makes_no_environment_is_passed_on(
     monkeypatch.setenv("PATH", f"{home}/base/bin:/bin")
     with pytest.raises(AgentRefused, match=r"python3\.12` could not make a virtual environment: no room"):
         await make_environment("3.12", home / "venv")
-    with pytest.raises(AgentRefused, match=r"no longer has a Python 3\.99"):
+    with pytest.raises(AgentRefused, match=r"has no Python 3\.99 that makes virtual environments; it has .*3\.12"):
         await make_environment("3.99", home / "venv")

@@ -116,6 +116,7 @@ def follow(run: StandIn) -> int:
         (running("done", 0), 0, "hello: done\n"),
         (running("failed", 3, "exit code 3", "executor_error"), 3, "hello: failed (executor error: exit code 3)\n"),
         (running("failed", 3, "exit code 3", "container_exited_with_error"), 3, "hello: failed (exit code 3)\n"),
+        (running("failed", None, "no Python", "creating_container_error"), 1, "hello: failed (no Python)\n"),
         (running("failed", None, "", "no_capacity"), 1, "hello: failed (no capacity)\n"),
         (running("terminated", 143, "", "stopped_by_user"), 143, "hello: terminated (stopped by user)\n"),
         (running("terminated", 0, "", "stopped_by_user"), 1, "hello: terminated (stopped by user)\n"),

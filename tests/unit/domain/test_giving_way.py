@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from dstack.domain.giving_way import ENDING, make_way
+from dstack.domain.giving_way import ENDING, GIVES_WAY, make_way
 from dstack.domain.objects import Instance, Job
-from dstack.domain.offers import Offer
-from dstack.domain.placement import Placement, place
+from dstack.domain.offers import Bounds, Offer, Share
+from dstack.domain.placement import BEHIND, Placement, place
 from dstack.domain.rooms import rooms_of
 from dstack.protocol.agent import Engine
 from dstack.protocol.statuses import InstanceStatus
@@ -41,7 +41,7 @@ def theirs(**fields: object) -> Instance:
 
 def test_an_idle_machine_that_does_not_fit_ends_where_only_one_may_exist() -> None:
     placement = decided([waits()], [instance()], [WITH_ENGINE])
-    assert (placement.giving_way, placement.waiting) == (["0-instance"], {"0-job": ENDING})
+    assert (placement.giving_way, placement.waiting) == (["0-instance"], {"0-job": GIVES_WAY})
     assert (placement.placed, placement.bought) == ([], [])
 
 
@@ -92,3 +92,12 @@ def test_only_as_many_end_as_are_needed_and_none_where_all_are_too_few() -> None
 def test_a_machine_that_is_kept_for_ever_stays_unless_it_is_this_one() -> None:
     assert decided([job()], [theirs(idle_duration=None)], [ONE]).giving_way == []
     assert decided([waits()], [instance(idle_duration=None)], [WITH_ENGINE]).giving_way == ["0-instance"]
+
+
+def test_a_run_behind_another_one_is_not_said_to_wait_for_the_end_of_a_machine() -> None:
+    large = job(id="a", run_id="a", demand=replace(DEMAND, cpus=Bounds(4, None, True), backends=("local",)))
+    small = job(id="b", run_id="b", demand=replace(DEMAND, backends=("local",)))
+    running = placed_job(id="c", share=Share(2, 4096))
+    placement = decided([large, small], [instance(), theirs(id="1-instance")], [HERE, ONE], [running])
+    assert (placement.placed, placement.giving_way) == ([], [])
+    assert placement.waiting["b"] == BEHIND
