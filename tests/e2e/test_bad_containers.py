@@ -141,7 +141,8 @@ def test_without_an_engine_the_plan_says_what_to_do(home: Home) -> None:
     home.env["DOCKER_HOST"] = "unix:///nowhere/docker.sock"
     home.write("run.yml", json.dumps({"type": "task", "image": "ubuntu", "commands": ["true"]}))
     result = home.cli("apply", "-y", "-f", "run.yml")
-    assert "image: asked ubuntu, has no container engine (no Docker or Podman answers on this machine)" in result.stderr
+    why = "there is no container engine (no Docker or Podman answers on this machine)"
+    assert f"`image: ubuntu` needs a container, and {why}\n" in result.stderr
     assert "hint: Start Docker or Podman on the machine" in result.stderr
     assert (result.returncode, home.runs()) == (1, [])
 

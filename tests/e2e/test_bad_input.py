@@ -77,7 +77,7 @@ def test_impossible_resources_are_refused_with_what_is_asked_and_what_this_machi
     lacks = lacks.replace(r"\{cpus\}", str(home.cpus())).replace(r"\{gpus\}", ".+")
     plan, mark, error = result.stderr.partition("error: ")
     assert "\nResources " in plan
-    assert re.fullmatch(f"{pattern}{lacks}\nhint: Lower the requirements, or allow other backends\n", mark + error)
+    assert re.fullmatch(f"{pattern}{lacks}\nhint: Lower the requirements, or leave out the fields that do not fit\n", mark + error)
     assert home.runs() == []
 
 
@@ -140,7 +140,7 @@ def test_an_active_run_keeps_its_name_and_its_history(home: Home) -> None:
 def test_the_api_says_which_machine_lacks_what(home: Home) -> None:
     with pytest.raises(NoCapacityError, match=rf"cpu: asked 1000, has {home.cpus()}\n") as caught:
         home.client().runs.submit(Task(commands=["true"], resources={"cpu": 1000}))
-    assert caught.value.hint == "Lower the requirements, or add a backend"
+    assert caught.value.hint == "Lower the requirements, or leave out the fields that do not fit"
     assert home.client().runs.list(all=True) == []
 
 

@@ -37,6 +37,6 @@ def test_unchanged_it_says_what_is_missing_before_anything_is_made(home: Home, p
     last = done.stderr.strip().splitlines()[-2:]
     assert last[0].startswith("dstack.errors.NoCapacityError: No machine fits: local (")
     assert "gpu: asked 1 with memory 24GB, has none" in last[0]
-    assert "image: asked ghcr.io/huggingface/text-generation-inference:latest, has no container engine" in last[0]
-    assert last[1] == "hint: Lower the requirements, or add a backend"
+    assert "`image: ghcr.io/huggingface/text-generation-inference:latest` needs a container, and there is" in last[0]
+    assert last[1] == "hint: Lower the requirements, or leave out the fields that do not fit"
     assert home.runs() == []

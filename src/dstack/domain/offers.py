@@ -126,7 +126,7 @@ class Demand:
     reuse_only: bool = False
     """Whether no machine may be bought for it."""
     container: tuple[str, ...] = ()
-    """The fields that need a container engine, each as `field: asked value`."""
+    """The fields that need a container engine, each as "`field: value`"."""
     container_optional: bool = False
     """Whether it asks for something that a container engine can grant, and that it can do without."""
     python: str | None = None
@@ -215,17 +215,18 @@ def misfits(demand: Demand, offer: Offer) -> Iterator[str]:
         yield from _gpu_misfits(demand, demand.gpu, offer)
     if offer.is_here and has.engine is None and (wishes := container_wishes(demand, has)):
         why = f" ({has.engine_problem})" if has.engine_problem else ""
-        yield f"{' and '.join(wishes)}, has no container engine{why}"
+        need = "needs" if len(wishes) == 1 else "need"
+        yield f"{' and '.join(wishes)} {need} a container, and there is no container engine{why}"
 
 
 def container_wishes(demand: Demand, has: HostResources) -> tuple[str, ...]:
-    """Return what only a container can grant on a machine, each as `field: asked value`.
+    """Return what only a container can grant on a machine, each as "`field: value`".
 
     A version of Python is such a wish only where the machine has no interpreter of it.
     """
     if demand.python is None or demand.python in has.pythons:
         return demand.container
-    return *demand.container, f"python: asked {demand.python}, has {', '.join(has.pythons) or 'none'}"
+    return *demand.container, f"`python: {demand.python}` (the machine has {', '.join(has.pythons) or 'none'})"
 
 
 def _of_shared(bounds: Bounds) -> Bounds:

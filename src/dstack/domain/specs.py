@@ -79,7 +79,7 @@ def _container_wishes(configuration: RunConfiguration, resources: Resources) -> 
         "files": ", ".join(file.path for file in configuration.files if isabs(file.path)),
         "repos": ", ".join(repo.path for repo in configuration.repos if isabs(repo.path)),
     }
-    return tuple(f"{field}: asked {value}" for field, value in asked.items() if value)
+    return tuple(f"`{field}: {value}`" for field, value in asked.items() if value)
 
 
 def _fleets(configuration: RunConfiguration) -> tuple[str, ...]:

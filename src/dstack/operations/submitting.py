@@ -60,7 +60,7 @@ def _submit(tx: Tx, context: Context, caller: Caller, wish: Wish, offers: Sequen
     if not can_ever_place(jobs, offers):
         raise NoCapacityError(
             f"No backend has the machines for {len(jobs)} nodes at once",
-            hint="Use fewer or smaller nodes, or add a backend with more machines",
+            hint="Use fewer or smaller nodes",
         )
     commits.add_run(tx, run, () if run.retry_at else jobs, actor=f"user {caller.user.name}")
     return brief_view(tx, run)

@@ -201,6 +201,28 @@ def test_a_plan_without_an_offer_tells_why() -> None:
         apply.check(plan(offers=[], offers_total=0, refusals=refusals))
 
 
+ENGINE = "needs a container, and there is no container engine (no Docker or Podman answers on this machine)"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "hint"),
+    [
+        ("memory: asked 900TB, has 23.5GB", "Lower the requirements, or leave out the fields that do not fit"),
+        (f"`image: alpine` {ENGINE}", "Start Docker or Podman on the machine"),
+        (f"`python: 3.10` (the machine has 3.9) {ENGINE}", "Install that Python, with its `venv`. Or: Start Docker"),
+        (
+            f"`working_dir: /nonexistent` {ENGINE}",
+            "An absolute `working_dir` is a folder in a container (`image`). "
+            "Write a folder in the run's files without the leading `/`. Or: Start Docker",
+        ),
+    ],
+)
+def test_the_hint_of_a_refusal_names_only_what_can_be_done(refusal: str, hint: str) -> None:
+    with pytest.raises(NoCapacityError) as caught:
+        apply.check(plan(offers=[], offers_total=0, refusals=[f"local (2xCPU): {refusal}"]))
+    assert caught.value.hint is not None and caught.value.hint.startswith(hint)
+
+
 def test_several_misfits_are_listed_with_the_nearest_first() -> None:
     refusals = ["local (2xCPU): cpu: asked 4, has 2", "aws m5 (8xCPU): gpu: asked 1, has none"]
     with pytest.raises(NoCapacityError) as caught:

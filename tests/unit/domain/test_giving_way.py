@@ -16,7 +16,7 @@ from dstack.protocol.statuses import InstanceStatus
 from tests.making import CLOUD, DEMAND, HERE, instance, job, placed_job
 
 WITH_ENGINE = replace(HERE, resources=replace(HERE.resources, engine=Engine("docker", "27.0", "x86_64")))
-IN_CONTAINER = replace(DEMAND, container=("image: asked x",))
+IN_CONTAINER = replace(DEMAND, container=("`image: x`",))
 ONE, TWO = replace(CLOUD, machines_max=1), replace(CLOUD, machines_max=2)
 
 

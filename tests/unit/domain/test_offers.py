@@ -49,7 +49,7 @@ def test_a_default_does_not_exclude_this_machine_but_does_exclude_a_cloud_machin
         (wish(regions=("eu",)), "regions: asked eu, is local"),
         (wish(instance_types=("p3",)), "instance_types: asked p3, is local"),
         (wish(spot="spot"), "spot_policy: asked spot, is on-demand"),
-        (wish(container=("image: asked ubuntu",)), "image: asked ubuntu, has no container engine"),
+        (wish(container=("`image: ubuntu`",)), "`image: ubuntu` needs a container, and there is no container engine"),
         (wish(reservation="cr-1"), "reservation: asked cr-1, has none"),
         (wish(instance_name="big"), "instance_name: asked big, has no name"),
         (wish(fleets=("gpus",)), "fleets: asked gpus, is in default"),
@@ -66,16 +66,16 @@ def test_of_a_shared_machine_a_job_gets_the_part_that_it_asks_for() -> None:
 
 
 def test_with_an_engine_this_machine_runs_containers_and_without_one_says_why() -> None:
-    wanted = wish(container=("image: asked ubuntu",))
+    wanted = wish(container=("`image: ubuntu`",))
     with_engine = replace(HERE.resources, engine=Engine("docker", "27", "x86_64"))
     assert list(misfits(wanted, replace(HERE, resources=with_engine))) == []
     without = replace(HERE.resources, engine_problem="nobody answers")
-    said = "image: asked ubuntu, has no container engine (nobody answers)"
+    said = "`image: ubuntu` needs a container, and there is no container engine (nobody answers)"
     assert list(misfits(wanted, replace(HERE, resources=without))) == [said]
 
 
 def test_a_cloud_has_container_engines() -> None:
-    assert list(misfits(wish(container=("image: asked ubuntu",)), CLOUD)) == []
+    assert list(misfits(wish(container=("`image: ubuntu`",)), CLOUD)) == []
 
 
 def test_a_card_that_does_not_tell_its_compute_capability_has_none_that_could_be_asked_for() -> None:
@@ -170,7 +170,7 @@ def test_a_vendor_that_the_grammar_has_no_word_for_is_a_name() -> None:
 
 def test_a_demand_survives_its_json() -> None:
     gpu = GpuDemand(Bounds(1, None, True), "amd", ("MI300X",), Bounds(1, 2, True), compute_capability="7.5")
-    demand = wish(gpu=gpu, regions=("eu",), container=("image: asked x",), reuse_only=True, fleets=("a",))
+    demand = wish(gpu=gpu, regions=("eu",), container=("`image: x`",), reuse_only=True, fleets=("a",))
     assert demand_of_json(json.loads(json.dumps(demand_to_json(demand)))) == demand
 
 

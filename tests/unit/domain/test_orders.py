@@ -97,8 +97,10 @@ def test_only_processes_of_this_machine_get_the_submitters_path() -> None:
 
 def test_a_version_that_is_nowhere_is_refused_with_those_that_are_there() -> None:
     _, job = submitted(python="3.11")
-    assert list(misfits(job.demand, HERE_WITH_PYTHON)) == ["python: asked 3.11, has 3.9, 3.12, has no container engine"]
-    assert container_wishes(job.demand, HERE.resources) == ("python: asked 3.11, has none",)
+    wish = "`python: 3.11` (the machine has 3.9, 3.12)"
+    said = f"{wish} needs a container, and there is no container engine"
+    assert list(misfits(job.demand, HERE_WITH_PYTHON)) == [said]
+    assert container_wishes(job.demand, HERE.resources) == ("`python: 3.11` (the machine has none)",)
 
 
 def test_all_nodes_of_a_gang_run_alike() -> None:

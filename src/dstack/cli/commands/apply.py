@@ -20,8 +20,13 @@ SHOWN_MAX = 24
 """The characters shown of a value that changes."""
 CONTEXT = 8
 """The characters shown of the common beginning of two long values."""
-NO_ENGINE = "has no container engine"
-NO_PYTHON = "python: asked"
+NO_ENGINE = "there is no container engine"
+NO_PYTHON, NO_IMAGE, ABSOLUTE = "`python: ", "`image: ", "`working_dir: /"
+
+RELATIVE = (
+    "An absolute `working_dir` is a folder in a container (`image`). "
+    "Write a folder in the run's files without the leading `/`"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -263,9 +268,12 @@ def _way_out(refusals: Sequence[str]) -> str:
             "Start Docker or Podman on the machine (Debian: `apt install docker.io`). "
             "For another socket, set `DOCKER_HOST` before the server starts"
         )
-        is_about_python = any(NO_PYTHON in refusal for refusal in refusals)
-        return f"Install that Python, with its `venv`. Or: {engine}" if is_about_python else engine
-    return "Lower the requirements, or allow other backends"
+        if any(NO_PYTHON in refusal for refusal in refusals):
+            return f"Install that Python, with its `venv`. Or: {engine}"
+        if any(ABSOLUTE in refusal and NO_IMAGE not in refusal for refusal in refusals):
+            return f"{RELATIVE}. Or: {engine}"
+        return engine
+    return "Lower the requirements, or leave out the fields that do not fit"
 
 
 def _resources(spec: dict[str, Any]) -> str:
