@@ -322,8 +322,12 @@ def describe(resources: Resources) -> str:
 
 
 def _gpu_parts(gpu: GPU) -> list[str]:
-    """Return the short form of a GPU, followed by the fields that it does not contain."""
-    parts = [str(gpu) if gpu.vendor or gpu.name or gpu.memory else f"{gpu.count}xGPU"]
+    """Return the short form of a GPU, followed by the fields that it does not contain.
+
+    Without a vendor and a name, the short form would not show that its memory is a GPU's.
+    """
+    memory = f" ({gpu.memory})" if gpu.memory else ""
+    parts = [str(gpu) if gpu.vendor or gpu.name else f"{gpu.count}xGPU{memory}"]
     if gpu.total_memory is not None:
         parts.append(f"{gpu.total_memory} (GPU memory in all)")
     if gpu.compute_capability is not None:

@@ -109,6 +109,9 @@ def test_a_gpu_survives_its_text(fields: dict[str, object]) -> None:
         ({"cpu": 4, "memory": "16GB", "disk": None}, "4xCPU, 16GB"),
         ({"shm_size": "512MB"}, "2..xCPU, 8GB.., 512MB (shared memory), 100GB.. (disk)"),
         ({"gpu": 2}, "2..xCPU, 8GB.., 100GB.. (disk), 2xGPU"),
+        ({"gpu": "24GB.."}, "2..xCPU, 8GB.., 100GB.. (disk), 1xGPU (24GB..)"),
+        ({"gpu": "24GB..:2..4"}, "2..xCPU, 8GB.., 100GB.. (disk), 2..4xGPU (24GB..)"),
+        ({"gpu": "A100:40GB:2"}, "2..xCPU, 8GB.., 100GB.. (disk), A100:40GB:2"),
         ({"gpu": "amd:1..2"}, "2..xCPU, 8GB.., 100GB.. (disk), amd:1..2"),
         (
             {"gpu": {"name": "A100", "total_memory": "80GB..", "compute_capability": 8}},
