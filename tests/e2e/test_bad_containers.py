@@ -30,7 +30,7 @@ def told(home: Home, **fields: Any) -> str:
     assert one is not None and one.reason == "creating_container_error"
     assert (result.stderr.splitlines()[-1], result.returncode) == (f"wrong: failed ({one.detail})", 1)
     row = home.cli("ps", "-a").stdout.splitlines()[1]
-    assert row.startswith("wrong ") and row.endswith(why)
+    assert row.startswith("wrong ") and row.endswith(one.detail)
     return one.detail
 
 

@@ -77,7 +77,9 @@ def test_impossible_resources_are_refused_with_what_is_asked_and_what_this_machi
     lacks = lacks.replace(r"\{cpus\}", str(home.cpus())).replace(r"\{gpus\}", ".+")
     plan, mark, error = result.stderr.partition("error: ")
     assert "\nResources " in plan
-    assert re.fullmatch(f"{pattern}{lacks}\nhint: Lower the requirements, or leave out the fields that do not fit\n", mark + error)
+    assert re.fullmatch(
+        f"{pattern}{lacks}\nhint: Lower the requirements, or leave out the fields that do not fit\n", mark + error
+    )
     assert home.runs() == []
 
 

@@ -235,7 +235,8 @@ def _why(gang: list[Job], with_room: int, could: Sequence[Room], buyable: Sequen
             asked.append(_counted(len(share.gpus), "GPU"))
             there = {index for index, gpu in enumerate(has.gpus) if not gpu.gone}
             free.append(f"{len(there - best.gpus_taken)} of {_counted(len(there), 'GPU')}")
-        return f"{needs}needs {_listed(asked)}; {_listed(free)} are free on {best.offer.title}"
+        way_out = "; a run there must end first" if best.jobs else ""
+        return f"{needs}needs {_listed(asked)}; {_listed(free)} are free on {best.offer.title}{way_out}"
     if could:
         busy = sum(room.jobs > 0 for room in could)
         if busy == len(could):

@@ -131,4 +131,6 @@ def check_offers(demand: Demand, offers: Sequence[Offer], silent: Collection[str
     if any(next(misfits(demand, offer), None) is None for offer in offers):
         return
     reasons = "; ".join(refusals_of(demand, offers, silent)) or "no backend has offers"
-    raise NoCapacityError(f"No machine fits: {reasons}", hint="Lower the requirements, or leave out the fields that do not fit")
+    raise NoCapacityError(
+        f"No machine fits: {reasons}", hint="Lower the requirements, or leave out the fields that do not fit"
+    )

@@ -85,7 +85,8 @@ def test_what_a_large_job_waits_for_is_kept_from_those_behind_it() -> None:
     running = placed_job(share=Share(1, 1000))
     placement = place(queue, rooms_of([instance()], [running]), [], [HERE])
     assert placement.placed == []
-    assert placement.waiting["a"] == "needs 4 CPUs and 16GB; 3 of 4 CPUs and 15GB are free on local"
+    free = "3 of 4 CPUs and 15GB are free on local; a run there must end first"
+    assert placement.waiting["a"] == f"needs 4 CPUs and 16GB; {free}"
 
 
 def test_what_it_could_never_use_is_for_those_behind_it() -> None:
@@ -213,7 +214,7 @@ def test_who_waits_for_a_card_is_told_how_many_are_free() -> None:
     holder = placed_job(share=Share(1, 8192, gpus=(1,)))
     placement = place([job(demand=wants)], rooms_of([instance(offer=GPU_HERE)], [holder]), [], [GPU_HERE])
     asked, free = "needs 1 CPU, 8GB and 2 GPUs", "7 of 8 CPUs, 56GB and 1 of 2 GPUs are free"
-    assert placement.waiting == {"0-run": f"{asked}; {free} on local"}
+    assert placement.waiting == {"0-run": f"{asked}; {free} on local; a run there must end first"}
 
 
 def test_a_card_that_is_gone_is_given_to_nobody() -> None:
@@ -222,7 +223,7 @@ def test_a_card_that_is_gone_is_given_to_nobody() -> None:
     queue = [job(id=f"{n}", run_id=f"r{n}", demand=wants) for n in range(2)]
     placement = place(queue, rooms_of([instance(offer=offer)], []), [], [])
     assert [one.share.gpus for one in placement.placed] == [(1,)]
-    assert placement.waiting["r1"].endswith("and 0 of 1 GPU are free on local")
+    assert placement.waiting["r1"].endswith("and 0 of 1 GPU are free on local; a run there must end first")
     holder = placed_job(share=Share(1, 8192, gpus=(0,)))
     placement = place(queue[:1], rooms_of([instance(offer=offer)], [holder]), [], [])
     assert [one.share.gpus for one in placement.placed] == [(1,)]

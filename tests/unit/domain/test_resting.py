@@ -73,7 +73,8 @@ def test_queue_says_of_busy_and_of_resting_machines() -> None:
     resting, full = failing(3), instance(id="1-instance")
     jobs = [placed_job(id=f"{n}", instance_id="1-instance") for n in range(4)]
     (why,) = place([job()], rooms_of([resting, full], jobs), [], {}).waiting.values()
-    assert why.startswith("needs 1 CPU and 4GB; 0 of 4 CPUs and 0MB are free on local; the machine 127.0.0.1 takes")
+    busy = "needs 1 CPU and 4GB; 0 of 4 CPUs and 0MB are free on local; a run there must end first"
+    assert why.startswith(f"{busy}; the machine 127.0.0.1 takes")
 
 
 def test_machine_takes_jobs_again_when_its_rest_is_over() -> None:

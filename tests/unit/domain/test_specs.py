@@ -38,7 +38,10 @@ def asked(**fields: Any) -> Demand:
             {"registry_auth": {"username": "me", "password": "s3cret"}},
             "`registry_auth: me` needs a container, and there is no container engine",
         ),
-        ({"python": "3.12"}, "`python: 3.12` (the machine has none) needs a container, and there is no container engine"),
+        (
+            {"python": "3.12"},
+            "`python: 3.12` (the machine has none) needs a container, and there is no container engine",
+        ),
         (
             {"image": "a", "user": "1000"},
             "`image: a` and `user: 1000` need a container, and there is no container engine",
