@@ -31,8 +31,9 @@ CLI_OPENING = """\
 # Command line
 
 `dstack COMMAND --help` shows the same in a terminal. `dstack exec` exits with the code of its command, and
-`dstack apply` with the code of its run. Other commands exit with 0 after success, 1 after an error,
-2 after a mistake in the command line, and 130 after Ctrl-C.
+`dstack apply` and `dstack attach` exit with the code of their run. Other commands exit with 0 after success, 1 after
+an error, 2 after a mistake in the command line, and 130 after Ctrl-C. `dstack audit` exits with 1 if the machines
+differ from the record. `dstack server status`, `stop` and `restart` exit with 3 if no server runs.
 """
 
 HTTP_OPENING = """\
@@ -89,7 +90,7 @@ def _commands(one: argparse.ArgumentParser, about: str = "") -> Iterator[tuple[s
         if isinstance(action, argparse._SubParsersAction):
             helps = {choice.dest: choice.help for choice in action._choices_actions}
             for name, child in action.choices.items():
-                yield from _commands(child, helps[name] or "")
+                yield from _commands(child, helps.get(name) or "")
 
 
 def _command(about: str, one: argparse.ArgumentParser) -> Iterator[str]:

@@ -28,6 +28,22 @@ PLANNED = {
     "completion": "`dstack --help` shows all commands",
 }
 """Commands of later versions, and their replacements until then."""
+OLD_NAMES = ("config", "pool", "run")
+"""Commands of scripts for earlier versions; the help names them on one line."""
+USUAL = {
+    **dict.fromkeys(("rm", "remove", "prune"), "delete"),
+    **dict.fromkeys(("ls", "list", "status", "show", "runs", "jobs"), "ps"),
+    **dict.fromkeys(("ssh", "connect", "forward", "open"), "attach"),
+    **dict.fromkeys(("kill", "cancel", "abort", "down", "end"), "stop"),
+    **dict.fromkeys(("submit", "launch", "start", "create", "up"), "apply"),
+    **dict.fromkeys(("shell", "sh"), "exec"),
+    **dict.fromkeys(("log", "tail"), "logs"),
+    **dict.fromkeys(("history", "watch"), "event"),
+    **dict.fromkeys(("top", "stats"), "metrics"),
+}
+"""The words of other tools, and the commands that do the same."""
+ABOUT = "Run AI workloads on the cheapest machine that fits."
+OLD_ABOUT = "Old names: `config` (`project add`), `run` (`apply`), `pool` (machines)"
 OBJECTS_BETWEEN_COLLECTIONS = 200_000
 """Many more than Python's own: imports make a hundred thousand objects, and none of them is garbage."""
 
@@ -49,9 +65,18 @@ class _One(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Write the usage and the error, and exit with 2."""
-        self.print_usage(sys.stderr)
+        words.say(self._short_usage().rstrip())
         words.say(f"{self.prog}: error: {message}")
         self.exit(2)
+
+    def _short_usage(self) -> str:
+        """Return the usage; without its options where they need more than one line, since the error counts."""
+        usage = self.format_usage()
+        if usage.count("\n") == 1:
+            return usage
+        formatter = self.formatter_class(prog=f"{self.prog} [options]")
+        formatter.add_usage(None, self._get_positional_actions(), [])
+        return formatter.format_help()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse the arguments, all of which have to be known."""
@@ -64,7 +89,8 @@ class _One(argparse.ArgumentParser):
         if not word.startswith("-"):
             return f"unexpected argument `{word}`"
         options = [option for action in self._actions for option in action.option_strings]
-        guess = nearest(word, (option for option in options if option.startswith("--")))
+        long = [option for option in options if option.startswith("--")]
+        guess = nearest(word, long) or next((option for option in long if option.startswith(f"-{word}")), None)
         advice = f"; did you mean `{guess}`?" if guess else "."
         return f"there is no option `{word}`{advice} `{self.prog} --help` shows all"
 
@@ -72,14 +98,42 @@ class _One(argparse.ArgumentParser):
 class _Root(_One):
     """The commands; an error about an unknown one names the nearest, not all of them."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse the arguments. An unknown option before the command would make its value look like a command."""
+        self._given = list(args)
+        return super().parse_known_args(args, namespace)
+
+    def format_help(self) -> str:
+        """Return the help, which fits a terminal of 24 lines and 80 columns."""
+        rows = [one for action in self._actions for one in getattr(action, "_choices_actions", ())]
+        options = (
+            f"{', '.join(one.option_strings)}{f' {one.metavar}' if one.metavar else ''}"
+            for one in self._get_optional_actions()
+        )
+        return "\n".join(
+            (
+                f"{self.format_usage()}{self.description}\n",
+                "commands (`dstack COMMAND --help` shows the options of one):",
+                *(f"  {one.dest:<7}  {one.help}" for one in rows),
+                f"\n  {', '.join(options)}",
+                f"{self.epilog}\n",
+            )
+        )
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         planned = next((word for word in (value, value.removesuffix("s")) if word in PLANNED), None)
         if planned is not None and value not in COMMANDS:
             self.error(f"`dstack {value}` is not in this version yet; until then, {PLANNED[planned]}")
         if action.choices is not None and value not in COMMANDS:
-            guess = nearest(value, COMMANDS)
+            before = self._given[: self._given.index(value)] if value in self._given else []
+            if unknown := [word for word in before if word[:1] == "-" and not self._is_option(word)]:
+                self.error(self._about(unknown[0].partition("=")[0]))
+            guess = USUAL.get(value) or nearest(value, COMMANDS)
             advice = f"; did you mean `{guess}`?" if guess else "."
             self.error(f"there is no command `{value}`{advice} `dstack --help` shows all")
+
+    def _is_option(self, word: str) -> bool:
+        return word.partition("=")[0] in self._option_string_actions
 
 
 def program() -> int:
@@ -107,6 +161,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with process.ended_in_good_order():
             return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            words.say("")  # the terminal has written `^C`
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         process.drop(sys.stdout)
@@ -132,13 +188,14 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     common.add_argument(
         "--project", metavar="NAME", help="the project (default: the one set in `~/.dstack/config.yml`)"
     )
-    root = _Root(prog="dstack", description="Run AI workloads anywhere.", parents=[common])
+    root = _Root(prog="dstack", description=ABOUT, epilog=OLD_ABOUT, parents=[common])
     root.add_argument("--version", action="version", version=f"dstack {__version__}")
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_One)
     named = [name for name in COMMANDS if name in argv]
     for name in named or COMMANDS:
         command = cast(Command, import_module(f"dstack.cli.commands.{name}"))
-        one = commands.add_parser(name, help=command.HELP, description=command.HELP, parents=[common])
+        listed: dict[str, Any] = {} if name in OLD_NAMES else {"help": command.HELP}
+        one = commands.add_parser(name, **listed, description=command.HELP, parents=[common])
         command.add_arguments(one)
         one.set_defaults(run=command.run)
     return root

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from dstack import __version__
-from dstack.cli.main import COMMANDS
+from dstack.cli.main import COMMANDS, OLD_NAMES, USUAL
 
-from .conftest import Cli
+from .conftest import Cli, Output
 
 
 def test_the_version(cli: Cli) -> None:
@@ -20,7 +20,14 @@ def test_the_version(cli: Cli) -> None:
 
 def test_help_names_every_command(cli: Cli) -> None:
     text = cli("--help")
-    assert text.startswith("exit 0\n") and all(f"\n    {name} " in text for name in COMMANDS)
+    assert text.startswith("exit 0\n") and all(f"\n  {name} " in text for name in COMMANDS if name not in OLD_NAMES)
+
+
+def test_help_fits_a_small_terminal_and_names_old_commands_once(cli: Cli) -> None:
+    lines = cli("--help").partition("stdout:\n")[2].splitlines()
+    assert len(lines) < 24 and max(map(len, lines)) <= 80
+    assert all(lines[-1].count(f"`{name}`") == 1 for name in OLD_NAMES)
+    assert not [line for line in lines[:-1] if line.split()[:1] and line.split()[0] in OLD_NAMES]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -37,6 +44,28 @@ def test_a_mistyped_command_is_answered_with_the_nearest(cli: Cli) -> None:
     said = "dstack: error: there is no command `delte`; did you mean `delete`? `dstack --help` shows all\n"
     assert cli("delte", "logs") == usage + said
     assert cli("xyz") == usage + "dstack: error: there is no command `xyz`. `dstack --help` shows all\n"
+
+
+@pytest.mark.parametrize(("word", "command"), [("rm", "delete"), ("status", "ps"), ("ssh", "attach"), ("kill", "stop")])
+def test_usual_word_of_other_tools_is_answered_with_the_command(cli: Cli, word: str, command: str) -> None:
+    assert f"there is no command `{word}`; did you mean `{command}`?" in cli(word, "one")
+
+
+def test_usual_words_are_no_commands_and_name_commands() -> None:
+    assert set(USUAL.values()) <= set(COMMANDS) and not set(USUAL) & set(COMMANDS)
+
+
+def test_unknown_option_before_the_command_is_reported_instead_of_its_value(cli: Cli) -> None:
+    assert "error: there is no option `-p`; did you mean `--project`? `" in cli("-p", "x", "ps")
+    assert "error: there is no option `-p`; did you mean `--project`? `" in cli("--project", "a", "-p", "x", "ps")
+    assert "error: there is no command `x`" in cli("--project", "a", "x", "-p")
+
+
+@pytest.mark.parametrize("option", ["--project", "--file", "--gpu"])
+def test_option_without_its_argument_is_answered_in_two_lines(cli: Cli, option: str) -> None:
+    code, stream, usage, said = cli("apply", option).splitlines()
+    assert (code, stream, usage) == ("exit 2", "stderr:", "usage: dstack apply [options] [FILE]")
+    assert said.startswith("dstack apply: error: argument ") and said.endswith(f"{option}: expected one argument")
 
 
 @pytest.mark.parametrize("word", ["fleet", "fleets", "volume", "gateway", "login"])
@@ -66,9 +95,12 @@ def test_unknown_option_is_answered_with_usage_of_its_command(cli: Cli, argument
     assert text.startswith(f"exit 2\nstderr:\nusage: {command} ") and said in text
 
 
-@pytest.mark.parametrize(("command", "actions"), [("project", "list,add,set-default,delete"), ("secret", "set,list,")])
-def test_missing_action_is_answered_with_those_there_are(cli: Cli, command: str, actions: str) -> None:
-    assert f"{{{actions}" in cli(command)
+def test_command_without_an_action_lists(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSTACK_SERVER_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("DSTACK_TOKEN", "s3cret")
+    monkeypatch.setenv("DSTACK_PROJECT", "main")
+    assert cli("project") == cli("project", "list") and cli("project").startswith("exit 0\n")
+    assert cli("secret") == cli("secret", "list") and "No server answers" in cli("secret")
 
 
 @pytest.mark.parametrize("arguments", [("nope",), ("ps", "--nope"), ("logs",), ("apply", "--spot", "--on-demand")])
@@ -151,6 +183,8 @@ def test_ctrl_c_exits_with_130_and_says_nothing(cli: Cli, monkeypatch: pytest.Mo
 
     monkeypatch.setattr("dstack.cli.commands.ps.run", interrupted)
     assert cli("ps") == "exit 130\n"
+    monkeypatch.setattr(Output, "isatty", lambda self: True)
+    assert cli("ps") == "exit 130\nstderr:\n\n", "the terminal has written `^C` on its line"
 
 
 @pytest.mark.parametrize("size", [1, 1_000_000])

@@ -4,7 +4,7 @@ import argparse
 
 from dstack.cli import files, options
 
-HELP = "forward a run's ports and make `ssh RUN` work, until the run ends or Ctrl-C"
+HELP = "forward a run's ports and make `ssh RUN` work, until the run ends"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dstack.protocol.views import AuditView
 
-HELP = "compare the machines of all backends with the record; exit with 1 if they differ"
+HELP = "compare the machines of all backends with the record"
 HEADERS = ("BACKEND", "MACHINE", "INSTANCE", "PRICE", "STATE", "DETAIL")
 SHOWN_MAX = 20
 """The longest name that a terminal shows in full."""

@@ -9,7 +9,8 @@ HEADERS = ("NAME", "URL", "DEFAULT")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the actions and their arguments."""
-    actions = parser.add_subparsers(title="actions", dest="action", required=True)
+    actions = parser.add_subparsers(title="actions", dest="action")
+    parser.set_defaults(json=False)  # without an action, the list
     every = actions.add_parser("list", help="all projects in `~/.dstack/config.yml`")
     every.add_argument("--json", action="store_true", help="as JSON")
     add = actions.add_parser("add", help="add or update a project")

@@ -7,7 +7,8 @@ HELP = "set, list, get and delete secrets"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the actions and their arguments."""
-    actions = parser.add_subparsers(title="actions", dest="action", required=True)
+    actions = parser.add_subparsers(title="actions", dest="action")
+    parser.set_defaults(json=False)  # without an action, the list
     keep = actions.add_parser("set", help="set a secret; without VALUE, ask for it or read stdin")
     keep.add_argument("name", metavar="NAME")
     keep.add_argument("value", metavar="VALUE", nargs="?")
