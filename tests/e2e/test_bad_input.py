@@ -101,7 +101,7 @@ def test_without_a_terminal_and_without_yes_nothing_is_submitted(home: Home) -> 
     home.write("run.yml", TASK)
     result = home.cli("apply", "-f", "run.yml", "-n", "one", input="y\n")
     assert result.stderr.endswith(
-        "error: There is no terminal to ask on: Submit the run `one`?\nhint: Pass `-y` to answer yes\n"
+        'error: Without a terminal, dstack cannot ask "Submit the run `one`?": pass `-y` to answer yes\n'
     )
     assert (result.stdout, result.returncode) == ("", 1)
     assert home.runs() == []
@@ -121,7 +121,9 @@ def test_an_active_run_keeps_its_name_and_its_history(home: Home) -> None:
     run.attach()  # it is running now, and the words below are certain
     run.detach()
     again = home.cli("apply", "-y", "-f", "run.yml")
-    assert again.stderr.endswith("\nThe run `busy` is already running with this configuration\n")
+    assert again.stderr.endswith(
+        "\nThe run `busy` is already running with this configuration; `dstack attach --logs busy` follows it\n"
+    )
     assert (again.stdout, again.returncode) == ("", 0)
     assert_refused(
         home,

@@ -188,7 +188,7 @@ def table(
         rows: the others.
         file: the file to show it in; stdout by default.
         is_fitted: whether lines fit a terminal. Columns between the first and the last are cut to fit or left out.
-            A last cell that is too long has lines of its own below its row.
+            If a last cell is too long, all of them, and their header, have lines of their own below their rows.
     """
     file = file or sys.stdout
     lines = [tuple(headers), *(tuple(map(with_local_times, row)) for row in rows)]
@@ -196,20 +196,23 @@ def table(
     columns = columns_of(file) if is_fitted and file.isatty() else sys.maxsize
     if sum(widths) + 2 * len(widths) + last > columns:
         widths = _fitting(widths, columns)
-    header, *texts = [_row(line, widths, columns, file, is_header=line is lines[0]) for line in lines]
+    taken = sum(width + 2 for width in widths if width)
+    is_below = any(line[-1] and taken + len(line[-1]) > columns for line in lines)
+    if is_below and not any(line[-1] for line in lines[1:]):
+        lines[0], is_below = (*lines[0][:-1], ""), False
+    header, *texts = [_row(line, widths, columns, file, is_below=is_below) for line in lines]
     return "\n".join([colored(header, BOLD, file), *texts])
 
 
-def _row(cells: Sequence[str], widths: Sequence[int], columns: int, file: TextIO, *, is_header: bool) -> str:
+def _row(cells: Sequence[str], widths: Sequence[int], columns: int, file: TextIO, *, is_below: bool) -> str:
     *others, last = cells
     shown = [(_cut_between_words(cell, width), width) for cell, width in zip(others, widths, strict=True) if width]
     first, *rest = [(cell, " " * (width - len(cell))) for cell, width in shown] or [("", "")]
     texts = ["".join(first), *(f"{_with_color(cell, file)}{blanks}" for cell, blanks in rest)][: len(shown)]
-    taken = sum(width + 2 for _, width in shown)
-    if taken + len(last) <= columns:
+    if not is_below:
         return "  ".join([*texts, _with_color(last, file)]).rstrip()
     line = "  ".join(texts).rstrip()
-    below = [] if is_header else lines_within(last, columns - len(INDENT))
+    below = lines_within(last, columns - len(INDENT))
     return "\n".join([line, *(f"{INDENT}{part}" for part in below)])
 
 
@@ -309,18 +312,24 @@ def offers_table(offers: "Sequence[OfferView]", total: int, max_price: float | N
     return f"{text}\n{shown}"
 
 
-def confirmed(question: str) -> bool:
+def confirmed(question: str, *, if_not: str = "") -> bool:
     """Ask a question on the terminal; return whether the answer is yes.
+
+    Args:
+        question: the question.
+        if_not: the message after another answer.
 
     Raises:
         ConfigurationError: there is no terminal to ask on.
     """
     if not sys.stdin.isatty():
-        raise ConfigurationError(f"There is no terminal to ask on: {question}", hint="Pass `-y` to answer yes")
+        raise ConfigurationError(f'Without a terminal, dstack cannot ask "{question}": pass `-y` to answer yes')
     while True:
         _to_stderr(f"{question} [y/n]: ")
         answer = sys.stdin.readline()
         if not answer or answer.strip().lower() in ("n", "no"):
+            if if_not:
+                say(if_not)
             return False
         if answer.strip().lower() in ("y", "yes"):
             return True

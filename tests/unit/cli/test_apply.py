@@ -20,6 +20,7 @@ from dstack.spec.mounts import FileMapping
 from dstack.spec.parse import to_mapping
 
 from .conftest import Cli
+from .test_following import view
 
 OFFER = OfferView(
     backend="local",
@@ -233,3 +234,10 @@ def test_several_misfits_are_listed_with_the_nearest_first() -> None:
 def test_plan_without_an_offer_shows_what_was_asked() -> None:
     lines = apply.plan_text(plan(offers=[], offers_total=0)).splitlines()
     assert any(line.startswith("Resources ") for line in lines) and not any("offers" in line for line in lines)
+
+
+def test_unchanged_active_run_names_the_command_that_follows_it() -> None:
+    current = view("running")
+    assert apply.changes_text(plan(current=current)) == (
+        "The run `hello` is already running with this configuration; `dstack attach --logs hello` follows it"
+    )

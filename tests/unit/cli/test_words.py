@@ -50,7 +50,8 @@ def test_last_cell_that_is_too_long_has_lines_below_its_row() -> None:
     rows = [("one", "lost " * 20), ("two", "short")]
     text = words.table(("NAME", "WHY"), rows, file=Terminal(), is_fitted=True)
     below = ["    " + " ".join(["lost"] * 15), "    " + " ".join(["lost"] * 5)]
-    assert text.splitlines()[1:] == ["one", *below, "two   short"]
+    lines = words.ESCAPES.sub("", text).splitlines()
+    assert lines == ["NAME", "    WHY", "one", *below, "two", "    short"]
     assert (
         words.table(("NAME", "WHY"), rows, file=io.StringIO(), is_fitted=True)
         .splitlines()[1]
@@ -82,8 +83,10 @@ def test_row_fits_a_narrow_terminal_and_its_name_is_whole(
     )
     lines = words.table(headers, [row], file=Terminal(), is_fitted=True).splitlines()
     assert all(len(line) <= words.COLUMNS for line in lines)
-    assert " ".join(lines[1].split()) == " ".join(shown.split())
-    assert lines[2] == "    attempt 9 failed (exit code 3)"
+    assert " ".join(lines[2].split()) == " ".join(shown.split())
+    assert (lines[1], lines[3]) == ("    WHY", "    attempt 9 failed (exit code 3)")
+    without = words.table(headers, [(*row[:-1], "")], file=Terminal(), is_fitted=True).splitlines()
+    assert [line.split()[0] for line in without] == ["NAME", name]
 
 
 def test_colours_of_a_line_take_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,8 +183,17 @@ def test_a_question_is_asked_until_it_is_answered(monkeypatch: pytest.MonkeyPatc
 
 def test_without_a_terminal_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
-    with pytest.raises(ConfigurationError, match="Pass `-y`"):
+    with pytest.raises(ConfigurationError, match=r'cannot ask "Sure[?]": pass `-y` to answer yes'):
         words.confirmed("Sure?")
+
+
+def test_answer_no_is_followed_by_its_meaning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for typed, said in (("n\n", "Sure? [y/n]: Nothing was submitted\n"), ("y\n", "Sure? [y/n]: ")):
+        monkeypatch.setattr("sys.stdin", Terminal(typed))
+        words.confirmed("Sure?", if_not="Nothing was submitted")
+        assert capsys.readouterr().err == said
 
 
 def test_a_live_status_is_written_over_and_elsewhere_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dstack.protocol.views import RunView
     from dstack.spec.configurations import RunConfiguration
 
-HELP = "submit a run from a configuration file, or update the active run of that name"
+HELP = "submit a run from a configuration file, or update the active one"
 CHANGES = ("FIELD", "NOW", "THEN", "HOW")
 OPEN = {"cpu": "CPU", "memory": "memory", "disk": "disk"}
 """Resources that a job on this machine may lack unless its configuration sets them."""
@@ -95,7 +95,7 @@ def _confirmed(plan: "RunPlan") -> bool:
     from dstack.cli import words
 
     name = f" `{plan.view.run_name}`" if plan.view.run_name else ""
-    return words.confirmed(f"Submit the run{name}?")
+    return words.confirmed(f"Submit the run{name}?", if_not="Nothing was submitted")
 
 
 def _submit(
@@ -136,14 +136,18 @@ def _apply_to_active(
             words.show_json(current)
         return 0
     if plan.is_in_place:
-        if not arguments.yes and not words.confirmed(f"Update the run `{current.name}` in place?"):
+        if not arguments.yes and not words.confirmed(
+            f"Update the run `{current.name}` in place?", if_not="Nothing was updated"
+        ):
             return following.EXIT_ERROR
         changed = client.runs.exec_plan(plan)
         if arguments.json:
             words.show_json(changed.view)
         words.say(f"{changed.name}: updated")
         return 0
-    if not arguments.yes and not words.confirmed(f"Stop the run `{current.name}` and submit it again?"):
+    if not arguments.yes and not words.confirmed(
+        f"Stop the run `{current.name}` and submit it again?", if_not="Nothing was stopped or submitted"
+    ):
         return following.EXIT_ERROR
     reserved = None if arguments.detach else _reserved(plan, current)
     _stop(client, current.id)
@@ -225,7 +229,10 @@ def changes_text(plan: "RunPlan") -> str:
     current = plan.view.current
     assert current is not None
     if not plan.changes:
-        return f"The run `{current.name}` is already {current.status} with this configuration"
+        return (
+            f"The run `{current.name}` is already {current.status} with this configuration; "
+            f"`dstack attach --logs {current.name}` follows it"
+        )
     rows = [
         (one.field, *_compared(one.old, one.new), "in place" if one.in_place else "by a restart")
         for one in plan.changes

@@ -1,6 +1,13 @@
 """`dstack delete`: delete finished runs."""
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from dstack.api import Run
 
 HELP = "delete finished runs with their events and logs"
 
@@ -16,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dstack.cli import words
     from dstack.cli.clients import client_of, get_runs
     from dstack.errors import InvalidRequestError
-    from dstack.kit.text import listed
+    from dstack.kit.clock import SystemClock
 
     client = client_of(arguments)
     runs, missing = get_runs(client, arguments.run_names)
@@ -27,12 +34,20 @@ def run(arguments: argparse.Namespace) -> int:
             )
     if not runs:
         return 1
-    whose = "its" if len(runs) == 1 else "their"
     if not arguments.yes and not words.confirmed(
-        f"Delete {listed(one.name for one in runs)} with {whose} events and logs?"
+        question_about(runs, SystemClock().now()), if_not="Nothing was deleted"
     ):
         return 1
     for one in runs:
         client.runs.delete(one.id)
-        words.say(f"{one.name}: deleted")
+        earlier = client.runs.get(one.name)
+        words.say(f"{one.name}: deleted" + ("; an earlier run of that name remains" if earlier is not None else ""))
     return int(missing > 0)
+
+
+def question_about(runs: "Sequence[Run]", now: "datetime") -> str:
+    """Return the question; several runs may have one name, so each is named with its time."""
+    from dstack.cli import words
+
+    names = " and ".join(f"`{one.name}`, submitted {words.clock(one.view.submitted_at, now)}," for one in runs)
+    return f"Delete {names} with {'its' if len(runs) == 1 else 'their'} events and logs?"

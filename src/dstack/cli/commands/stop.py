@@ -25,7 +25,11 @@ def run(arguments: argparse.Namespace) -> int:
     for one in runs:
         if one not in active:
             words.say(f"{one.name}: already {one.status}")
-    if active and not arguments.yes and not words.confirmed(f"Stop {listed(one.name for one in active)}?"):
+    if (
+        active
+        and not arguments.yes
+        and not words.confirmed(f"Stop {listed(one.name for one in active)}?", if_not="Nothing was stopped")
+    ):
         return 1
     for one in active:
         one.stop(abort=arguments.abort)
