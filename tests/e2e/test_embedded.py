@@ -90,6 +90,7 @@ def test_a_server_started_by_hand_takes_over_from_the_embedded_one_and_loses_not
     embedded = home.server_pid()
     by_hand = home.start("server", "--port", "0")
     assert by_hand.stdout is not None
+    assert by_hand.stdout.readline().startswith("It replaced the background server (process ")
     assert by_hand.stdout.readline().startswith("The server is at http://127.0.0.1:")
     assert home.server_pid() == by_hand.pid != embedded
     home.open_gate()

@@ -37,6 +37,12 @@ class Running:
     """The number of unfinished runs; None if the server does not answer."""
     active_jobs: int | None
 
+    @property
+    def leaves_idle_agent(self) -> bool:
+        """Whether an agent without jobs stays on this machine when the server has ended."""
+        agents = (self.data_dir / "machines").glob("*/agent.lock")  # `Home.lock` of an agent
+        return self.active_jobs == 0 and any(map(is_locked, agents))
+
 
 def find(data_dir: Path) -> Running | None:
     """Return the server of a data folder; None if none runs. Takes up to 5 seconds if the server does not answer."""

@@ -117,6 +117,8 @@ class Server(uvicorn.Server):
         log.info("Serving at %s, process %s, data in %s", self.url, os.getpid(), self._settings.data_dir)
         tell(self._ready_fd, {"url": self.url, "token": self._token})
         if self._ready_fd is None:
+            if self._owner is not None and self._owner.replaced_pid is not None:
+                sys.stdout.write(f"It replaced the background server (process {self._owner.replaced_pid})\n")
             where = "in DSTACK_SERVER_ADMIN_TOKEN" if self._owner is None else f"in {self._owner.data_dir}/server.json"
             sys.stdout.write(f"The server is at {self.url}\nThe admin's token is {where}\n")
             sys.stdout.flush()

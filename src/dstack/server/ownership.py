@@ -23,6 +23,8 @@ class Owner:
 
     data_dir: Path
     lock_fd: int
+    replaced_pid: int | None = None
+    """The process of the background server that this one replaced."""
 
     def announce(self, url: str, token: str, *, embedded: bool, version: str) -> None:
         """Write the server's address for clients of this user. The file is theirs alone: it holds the token."""
@@ -49,11 +51,10 @@ def own(data_dir: Path, *, embedded: bool) -> Owner:
             f"The data folder `{data_dir}` cannot be used: {error.strerror}",
             hint="Check its permissions, or choose another with `DSTACK_SERVER_DIR`",
         ) from error
-    if not _lock(fd, ASKER_TIMEOUT_S):
-        _take_over(fd, data_dir, embedded=embedded)
+    replaced_pid = None if _lock(fd, ASKER_TIMEOUT_S) else _take_over(fd, data_dir, embedded=embedded)
     os.ftruncate(fd, 0)
     os.pwrite(fd, json.dumps({"pid": os.getpid(), "embedded": embedded}).encode(), 0)
-    return Owner(data_dir, fd)
+    return Owner(data_dir, fd, replaced_pid)
 
 
 def _lock(fd: int, within_s: float) -> bool:
@@ -63,7 +64,8 @@ def _lock(fd: int, within_s: float) -> bool:
     return not waiter.is_alive()
 
 
-def _take_over(fd: int, data_dir: Path, *, embedded: bool) -> None:
+def _take_over(fd: int, data_dir: Path, *, embedded: bool) -> int:
+    """Take the folder from an embedded server; return its process."""
     holder = _read(data_dir / "server.lock")
     if not holder.get("embedded"):
         raise ConfigurationError(
@@ -78,6 +80,7 @@ def _take_over(fd: int, data_dir: Path, *, embedded: bool) -> None:
             f"The embedded server (process {holder['pid']}) did not hand over within {HANDOVER_TIMEOUT_S:g} s",
             hint=f"End it with `kill -9 {holder['pid']}`; its jobs continue",
         )
+    return int(holder["pid"])
 
 
 def _read(path: Path) -> dict[str, Any]:

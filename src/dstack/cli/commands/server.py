@@ -74,6 +74,8 @@ def _act(action: str, data_dir: "Path", *, as_json: bool) -> int:
         case "stop":
             control.stop(running)
             words.say(f"The server (process {running.pid}) has ended; {_going_on(running)}")
+            if running.leaves_idle_agent:
+                words.say("An idle agent stays on this machine until the next server ends it")
             if running.embedded:
                 words.say(
                     "The next command that needs a server starts it again; a command that follows a run does so at once"
