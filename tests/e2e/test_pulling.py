@@ -54,7 +54,7 @@ def test_a_private_image_is_pulled_with_its_password_and_its_layers_are_told(
     auth = {"username": registry.user, "password": "${{ secrets.REGISTRY }}"}
     assert run(home, "cat /one | wc -c", image=image, registry_auth=auth) == (f"{3 * MIB}\n", RunStatus.DONE, "")
     said = [event.message for event in home.client().events.list() if event.kind in ("job.layer", "job.pulling")]
-    assert said[0] == "job 0/0 is pulling"
+    assert said[0] == "job is pulling"
     assert sorted(message.partition(" is pulled, ")[2] for message in said[1:]) == ["1 of 3", "2 of 3", "3 of 3"]
     others = run(home, "true", image=image)
     assert others[1] is RunStatus.FAILED, "who may not pull it may not use what somebody else has pulled"

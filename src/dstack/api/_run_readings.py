@@ -8,6 +8,7 @@ from dstack.api._logs import LogReader
 from dstack.api._run_facts import RunFacts
 from dstack.errors import ConfigurationError, ResourceNotExistsError
 from dstack.protocol import routes
+from dstack.protocol.jobs import no_job_text
 from dstack.protocol.views import JobView, MetricsView, RunView
 
 
@@ -151,7 +152,8 @@ class RunReadings(RunFacts):
     def _wanted_job(self, replica: int, node: int) -> JobView | None:
         job = self._job(replica, node)
         if job is None and (self._view.jobs or min(replica, node) < 0):
-            raise ResourceNotExistsError(f"The run `{self.name}` has no job {replica}/{node}")
+            known = [(one.replica, one.node) for one in self._view.jobs]
+            raise ResourceNotExistsError(no_job_text(self.name, replica, node, known))
         return job  # before its first start, a run has no jobs at all
 
     def _fetch(self) -> RunView:

@@ -13,6 +13,7 @@ from dstack.cli.process import refusal_of
 from dstack.errors import DstackError, ResourceNotExistsError
 from dstack.kit.addresses import authority
 from dstack.kit.clock import SystemClock
+from dstack.protocol.jobs import no_job_text
 from dstack.protocol.statuses import JobStatus, RunStatus
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class Which:
         jobs = self.run.view.jobs
         found = next((one for one in jobs if (one.replica, one.node) == (self.replica, self.node)), None)
         if found is None and (jobs or min(self.replica, self.node) < 0):
-            raise ResourceNotExistsError(f"The run `{self.run.name}` has no job {self.replica}/{self.node}")
+            known = [(one.replica, one.node) for one in jobs]
+            raise ResourceNotExistsError(no_job_text(self.run.name, self.replica, self.node, known))
         return found
 
     def attempt(self, number: int) -> "JobView | AttemptView | None":
@@ -92,7 +94,8 @@ def go_along(
     Returns:
         The number of the last attempt.
     """
-    run, number = which.run, _first_attempt(which, since, shows_log=shows_log)
+    run, first = which.run, _first_attempt(which, since, shows_log=shows_log)
+    number = first
     while True:
         wait_until_begun(which, number)
         if which.attempt(number) is None:
@@ -101,13 +104,36 @@ def go_along(
             if enter is not None and run.ssh_host is None:
                 enter()
             if shows_log and says_running:
-                again = f" again (attempt {number})" if number > 1 else ""
-                words.say(f"{run.name} is running{again}; its output follows")
+                _say_running(which, number, is_first=number == first)
         if shows_log and _may_have_printed(which.attempt(number)):
             words.show_bytes(run.attempt_logs(number, since, diagnose, which.replica, which.node))
         if not _has_next(which, number):
             return number
         number += 1
+
+
+def _say_running(which: Which, number: int, *, is_first: bool) -> None:
+    again = f" again (attempt {number})" if number > 1 else ""
+    words.say(f"{which.run.name} is running{again}; its output follows")
+    if is_first:
+        _say_others(which)
+
+
+def _say_others(which: Which) -> None:
+    """Write which of several jobs this is, and how to see another; nothing for a run of one job."""
+    name, replica, node = which.run.name, which.replica, which.node
+    jobs = which.run.view.jobs
+    if nodes := [job.node for job in jobs if job.replica == replica and job.node != node]:
+        to_replica = f" --replica {replica}" if replica else ""
+        words.say(
+            f"{name} has {len(nodes) + 1} nodes; this is node {node}. "
+            f"`dstack logs {name}{to_replica} --job {nodes[0]}` shows node {nodes[0]}"
+        )
+    elif replicas := [job.replica for job in jobs if job.replica != replica]:
+        words.say(
+            f"{name} has {len(replicas) + 1} replicas; this is replica {replica}. "
+            f"`dstack logs {name} --replica {replicas[0]}` shows replica {replicas[0]}"
+        )
 
 
 def _first_attempt(which: Which, since: datetime | None, *, shows_log: bool) -> int:

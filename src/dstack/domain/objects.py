@@ -81,6 +81,11 @@ class Job:
     version: int = 0
 
     @property
+    def title(self) -> str:
+        """The job in a sentence about its run. The first job of a run with one node has no number."""
+        return f"job {self.replica}/{self.node}" if self.nodes > 1 or self.replica else "job"
+
+    @property
     def has_begun(self) -> bool:
         """Whether its agent has started it, whatever came of that."""
         return self.status not in (JobStatus.SUBMITTED, JobStatus.PROVISIONING, JobStatus.PULLING)

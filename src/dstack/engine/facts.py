@@ -110,7 +110,7 @@ def store_losses(tx: Tx, losses: Sequence[Loss]) -> None:
     for loss in losses:
         if (job := jobs.get(loss.of[0])) is not None:
             lost = size_text(loss.lost_bytes)
-            message = f"{lost} of the oldest output of job {job.replica}/{job.node} were dropped: {loss.why}"
+            message = f"{lost} of the oldest output of {job.title} were dropped: {loss.why}"
             events.add(tx, job, actor="server", kind="job.log_lost", message=message)
 
 

@@ -8,6 +8,7 @@ from dstack.errors import HostUnreachable, InvalidRequestError, ResourceNotExist
 from dstack.kit.signals import Subscription
 from dstack.operations.context import Context
 from dstack.operations.runs import get_run
+from dstack.protocol.jobs import no_job_text
 from dstack.protocol.requests import GrantAccess
 from dstack.protocol.views import AccessView
 from dstack.store import intents, objects
@@ -72,14 +73,15 @@ async def _granted(context: Context, grant_id: str, answered: Subscription) -> N
 
 
 def _job_in(tx: Tx, user: User, project: str, run: str, request: GrantAccess) -> Job:
-    wanted = f"{request.replica}/{request.node}"
     found = get_run(tx, user, project, run)
-    for job in objects.jobs_of_run(tx, found.id):
-        if f"{job.replica}/{job.node}" == wanted:
+    jobs = objects.jobs_of_run(tx, found.id)
+    for job in jobs:
+        if (job.replica, job.node) == (request.replica, request.node):
             if job.instance_id is None or not job.holds_machine:
-                raise InvalidRequestError(f"The job {wanted} of `{found.name}` is {job.status}: nothing runs there")
+                raise InvalidRequestError(f"The {job.title} of `{found.name}` is {job.status}: nothing runs there")
             return job
-    raise ResourceNotExistsError(f"The run `{found.name}` has no job {wanted}")
+    known = [(job.replica, job.node) for job in jobs]
+    raise ResourceNotExistsError(no_job_text(found.name, request.replica, request.node, known))
 
 
 async def _with_door(context: Context, instance_id: str) -> Instance:

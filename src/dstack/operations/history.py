@@ -14,6 +14,7 @@ from dstack.logs.base import Part
 from dstack.operations.context import Context, caller_in
 from dstack.operations.presenting import event_view, run_view
 from dstack.operations.runs import get_run
+from dstack.protocol.jobs import no_job_text
 from dstack.protocol.views import EventPage, EventView, RunView
 from dstack.store import events, objects
 from dstack.store.events import Event
@@ -149,12 +150,12 @@ async def open_log(context: Context, user: User, project: str, query: LogQuery) 
 
     def read(tx: Tx) -> tuple[Run, list[str]]:
         run = get_run(tx, user, project, query.run)
-        return run, _attempts(tx, run.id, query.replica, query.node, query.attempt)[0]
+        attempts, _ = _attempts(tx, run.id, query.replica, query.node, query.attempt)
+        if not attempts:
+            raise ResourceNotExistsError(_missing_text(tx, run, query))
+        return run, attempts
 
     run, job_ids = await context.db.read(read)
-    if not job_ids:
-        attempt = "" if query.attempt is None else f" with an attempt {query.attempt}"
-        raise ResourceNotExistsError(f"The run `{run.name}` has no job {query.replica}/{query.node}{attempt}")
     offset, first, end = await asyncio.to_thread(_find, context, job_ids, query)
     return LogCursor(run.id, query.replica, query.node, query.attempt, query.stream, first, first - offset, end)
 
@@ -164,6 +165,13 @@ def _attempts(tx: Tx, run_id: str, replica: int, node: int, attempt: int | None)
     if attempt is None:
         return objects.attempts_of(tx, run_id, replica, node)
     return objects.attempt_of(tx, run_id, replica, node, attempt)
+
+
+def _missing_text(tx: Tx, run: Run, query: LogQuery) -> str:
+    jobs = {(job.replica, job.node): job for job in objects.jobs_of_run(tx, run.id)}
+    if (job := jobs.get((query.replica, query.node))) is not None:
+        return f"The {job.title} of `{run.name}` has no attempt {query.attempt}"
+    return no_job_text(run.name, query.replica, query.node, jobs)
 
 
 def _find(context: Context, job_ids: list[str], query: LogQuery) -> tuple[int, int, int]:

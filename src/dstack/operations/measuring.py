@@ -7,6 +7,7 @@ from dstack.errors import ResourceNotExistsError
 from dstack.operations.context import Context
 from dstack.operations.runs import get_run
 from dstack.protocol.agent import Gpu, Point
+from dstack.protocol.jobs import no_job_text
 from dstack.protocol.views import CardView, GpuMetricsView, MetricsPointView, MetricsView
 from dstack.store import metrics, objects
 from dstack.store.tx import Tx
@@ -24,10 +25,11 @@ async def read_metrics(
 
     def read(tx: Tx) -> MetricsView:
         found = get_run(tx, user, project, run)
-        jobs = (job for job in objects.jobs_of_run(tx, found.id) if (job.replica, job.node) == (replica, node))
-        job = next(jobs, None)
+        jobs = objects.jobs_of_run(tx, found.id)
+        job = next((one for one in jobs if (one.replica, one.node) == (replica, node)), None)
         if job is None:
-            raise ResourceNotExistsError(f"The run `{found.name}` has no job {replica}/{node}")
+            known = [(one.replica, one.node) for one in jobs]
+            raise ResourceNotExistsError(no_job_text(found.name, replica, node, known))
         instance = objects.find_instance(tx, job.instance_id) if job.instance_id else None
         points = [one for one in metrics.read(tx, job.id) if start is None or one.at > start.timestamp()]
         return metrics_view(job, instance, points)

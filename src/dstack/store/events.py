@@ -63,7 +63,7 @@ def _title(thing: Run | Job | Instance) -> str:
         case Run():
             return f"run {thing.name}"
         case Job():
-            return f"job {thing.replica}/{thing.node}" + (f" attempt {thing.attempt}" if thing.attempt > 1 else "")
+            return thing.title + (f" attempt {thing.attempt}" if thing.attempt > 1 else "")
         case Instance():
             return f"instance {thing.offer.title} {short_id(thing.id)}"
 

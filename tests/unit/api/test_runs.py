@@ -15,6 +15,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from pydantic import ValidationError
 
@@ -450,9 +451,9 @@ class SeenByOthers(Run):
 def test_changes_begin_with_what_the_follower_has_seen_whatever_other_threads_fetch(
     client: Client, one: OneRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    running = RunView.model_validate_json(one.view())
+    running = msgspec.json.decode(one.view(), type=RunView)
     one.move("done")
-    done = RunView.model_validate_json(one.view())
+    done = msgspec.json.decode(one.view(), type=RunView)
     followed: list[int] = []
 
     def news(context: Context, run_id: str, after: int) -> Iterator[RunView]:
@@ -541,11 +542,18 @@ def test_logs_of_a_finished_run(client: Client, one: OneRun) -> None:
     assert b"".join(found(client).logs()) == b"line 1\nline 2"
 
 
-@pytest.mark.parametrize("which", [(0, 7), (-1, 0), (0, -1)])
+@pytest.mark.parametrize(
+    ("which", "missing"),
+    [
+        ((0, 7), "job 7; it has only job 0"),
+        ((-1, 0), "replica -1; it has only replica 0"),
+        ((0, -1), "job -1; it has only job 0"),
+    ],
+)
 def test_a_job_that_is_not_there_is_told_with_the_runs_name(
-    client: Client, one: OneRun, which: tuple[int, int]
+    client: Client, one: OneRun, which: tuple[int, int], missing: str
 ) -> None:
-    said = f"The run `hello` has no job {which[0]}/{which[1]}"
+    said = f"The run `hello` has no {missing}"
     for ask in (
         lambda: list(found(client).logs(replica_num=which[0], job_num=which[1])),
         lambda: found(client).metrics(replica_num=which[0], job_num=which[1]),

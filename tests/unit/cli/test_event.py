@@ -12,7 +12,7 @@ from dstack.protocol.views import EventView
     [
         ("train", "ada submitted train", "ada submitted train"),
         ("train", "run train is terminated (stopped by user)", "run train is terminated (stopped by user)"),
-        ("train", "job 0/0 is running", "train: job 0/0 is running"),
+        ("train", "job is running", "train: job is running"),
         (None, "instance local is busy", "instance local is busy"),
     ],
 )

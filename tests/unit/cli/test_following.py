@@ -278,6 +278,34 @@ def test_log_in_a_pipe_has_no_line_about_the_job(
     assert capfdbinary.readouterr() == (b"a line\n\xff", b"")
 
 
+@pytest.mark.parametrize(
+    ("others", "which", "said"),
+    [
+        ([], (0, 0), ""),
+        ([(0, 1)], (0, 0), "hello has 2 nodes; this is node 0. `dstack logs hello --job 1` shows node 1\n"),
+        ([(0, 1)], (0, 1), "hello has 2 nodes; this is node 1. `dstack logs hello --job 0` shows node 0\n"),
+        (
+            [(1, 0)],
+            (0, 0),
+            "hello has 2 replicas; this is replica 0. `dstack logs hello --replica 1` shows replica 1\n",
+        ),
+    ],
+)
+def test_log_of_one_job_of_several_names_the_others_once(
+    capfd: pytest.CaptureFixture[str], others: list[tuple[int, int]], which: tuple[int, int], said: str
+) -> None:
+    def now(status: str, attempt: int, job_status: str) -> RunView:
+        jobs = [job(attempt, job_status, replica=replica, node=node) for replica, node in [(0, 0), *others]]
+        return view(status, jobs=[{**one, "earlier": []} for one in jobs])
+
+    run = StandIn(now("running", 1, "running"), now("running", 2, "running"), now("done", 2, "done"), logs=(b"", b""))
+    following.go_along(following.Which(cast(Run, run), *which))
+    assert capfd.readouterr().err.count("`dstack logs hello") == (1 if said else 0)
+    run = StandIn(now("running", 1, "running"), now("done", 1, "done"))
+    following.go_along(following.Which(cast(Run, run), *which))
+    assert capfd.readouterr().err == f"hello is running; its output follows\n{said}"
+
+
 def test_only_attempts_after_a_time_are_shown(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     tries = [failed(number) | {"finished_at": f"2030-01-01T00:0{number}:00Z"} for number in (1, 2)]
     run = StandIn(view("failed", *tries), logs=(b"one\n", b"two\n"))
@@ -294,7 +322,7 @@ def test_without_the_log_only_the_latest_attempt_is_followed(capfd: pytest.Captu
 
 
 def test_a_missing_job_is_reported_instead_of_awaited() -> None:
-    with pytest.raises(ResourceNotExistsError, match="The run `hello` has no job 0/7"):
+    with pytest.raises(ResourceNotExistsError, match="The run `hello` has no job 7; it has only job 0"):
         following.go_along(following.Which(cast(Run, running("done", 0)), node=7))
 
 

@@ -98,7 +98,7 @@ async def test_an_attempt_whose_end_is_lost_leads_to_the_next_one(told: Context)
 
 
 async def test_a_job_that_a_run_has_not_is_told_by_the_runs_name(told: Context) -> None:
-    with pytest.raises(ResourceNotExistsError, match="The run `hello` has no job 0/3"):
+    with pytest.raises(ResourceNotExistsError, match="The run `hello` has no job 3; it has only job 0"):
         await history.open_log(told, ADA, "main", replace(QUERY, run=run().id, node=3))
 
 
@@ -145,5 +145,5 @@ async def test_log_of_one_attempt_has_offsets_of_its_own_and_ends_with_it(contex
         assert (cursor.offset, cursor.end) == (0, len(data))
         parts = [part async for part in history.read_log(context, cursor, follow=attempt == 1)]
         assert parts == [Part(0, data)], "the first has ended, and is followed to its end though the run goes on"
-    with pytest.raises(ResourceNotExistsError, match="The run `hello` has no job 0/0 with an attempt 3"):
+    with pytest.raises(ResourceNotExistsError, match="The job of `hello` has no attempt 3"):
         await history.open_log(context, ADA, "main", replace(QUERY, attempt=3))

@@ -78,7 +78,7 @@ async def test_every_move_is_one_line_of_history(db: Database) -> None:
     lines = await db.read(lambda tx: events.list_after(tx, "0-project", 0, run_id="0-run", limit=10))
     assert [(line.kind, line.status, line.message) for line in lines] == [
         ("run.submitted", "submitted", "ada submitted hello"),
-        ("job.terminating", "terminating", "job 0/0 is terminating (stopped by user: as asked)"),
+        ("job.terminating", "terminating", "job is terminating (stopped by user: as asked)"),
     ]
 
 
