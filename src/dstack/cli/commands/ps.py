@@ -73,6 +73,7 @@ def _show(client: "Client", arguments: argparse.Namespace) -> int:
     else:
         if arguments.watch and sys.stdout.isatty():
             sys.stdout.write("\x1b[2J\x1b[H")
+            sys.stdout.flush()  # before a line on stderr
         if not arguments.all and views and views[0].status.is_finished():
             words.say("No run is active; the last one:")
         rows = rows_of(views, SystemClock().now(), verbose=arguments.verbose)
