@@ -54,6 +54,16 @@ def first_of(words: Sequence[object], most: int = 3) -> str:
     return listed(map(str, words[:most])) + more
 
 
+def found_in(part: str, whole: str) -> str:
+    """Return the end of a message about a wrong part of a value, which names the value once.
+
+    Examples:
+        >>> found_in("x", "A100:x"), found_in("x", "x")
+        ('found `x` in `A100:x`', 'found `x`')
+    """
+    return f"found {shown(part)}" + (f" in {shown(whole)}" if part != whole.strip() else "")
+
+
 def is_segment(text: str) -> bool:
     """Whether a text can be one segment of a URL's path, and arrives there as it is.
 
@@ -158,5 +168,5 @@ def shown(value: object) -> str:
         case int() if value.bit_length() > 1000:
             return "a very large number"  # Python refuses to spell it out
         case _:
-            text = str(value)
+            text = str(value).replace("\n", "⏎")
             return f"`{text if len(text) <= SHOWN_MAX_CHARACTERS else text[:SHOWN_MAX_CHARACTERS] + '…'}`"

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ModelWrapValidatorHa
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from dstack.kit.text import nearest, nearest_listed, shown
+from dstack.spec.mistakes import found_value
 
 if TYPE_CHECKING:
     from pydantic import GetJsonSchemaHandler
@@ -31,6 +32,8 @@ class Also:
     """An annotation with other JSON Schemas that the field's validator accepts besides the field's own type."""
 
     forms: tuple[Mapping[str, Any], ...]
+    in_words: str = ""
+    """Those forms for a message, if the field's own type is a mapping of fields."""
 
     def __get_pydantic_json_schema__(self, schema: "CoreSchema", handler: "GetJsonSchemaHandler") -> "JsonSchemaValue":
         return {"anyOf": [handler(schema), *map(dict, self.forms)]}
@@ -97,6 +100,7 @@ class Spec(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _tell_all_at_once(cls, value: Any, build: ModelWrapValidatorHandler[Any]) -> Any:
+        given = value
         if isinstance(value, Mapping):
             value = {name: part for name, part in value.items() if part is not None or not cls._holds_entries(name)}
         found: list[Any] = []
@@ -114,7 +118,7 @@ class Spec(BaseModel):
             if not (one["type"] == "missing" and len(one["loc"]) == 1 and one["loc"][0] in guesses)
         ]
         if isinstance(value, Mapping) or built is not None:
-            written = value if isinstance(value, Mapping) else _written(built)
+            written = given if isinstance(given, Mapping) else _written(built)
             conflicts = (one for one in cls.conflicts(written) if one.field or not misspelled)
             details += [_told(conflict, written) for conflict in conflicts]
         if details:
@@ -137,6 +141,11 @@ class Spec(BaseModel):
     def _parent_of(cls, name: str) -> str | None:
         """Return the field whose value has a field of that name."""
         return next((parent for parent, spec in cls._specs().items() if name in spec.model_fields), None)
+
+    @classmethod
+    def _types_with(cls, name: str) -> list[str]:
+        """Return the types of configurations, other than this one, that have a field of that name."""
+        return []
 
 
 def _written(value: Any) -> Any:
@@ -163,12 +172,29 @@ def _detail(error: Any, spec: type[Spec]) -> InitErrorDetails:
     """Return one mistake; for an unknown field, with its place or the nearest known ones."""
     kind, loc, said = error["type"], error["loc"], error["msg"]
     if kind == "extra_forbidden" and len(loc) == 1:
-        parent = spec._parent_of(str(loc[0]))
-        advice = f"it belongs below `{parent}`" if parent else nearest_listed(str(loc[0]), spec.model_fields)
-        kind, said = "unknown_field", f"unknown field {shown(loc[0])}; {advice}"
+        kind, said = "unknown_field", f"unknown field {shown(loc[0])}; {_advice(str(loc[0]), spec)}"
+    elif kind == "model_type" and len(loc) == 1 and (forms := _other_forms(spec, loc[0])):
+        said = f"expected {forms} or a mapping of fields, found {found_value(error['input'])}"
+        kind = "value_error"
     elif kind == "value_error" and "error" in error.get("ctx", {}):
         said = str(error["ctx"]["error"])
     elif kind not in ("value_error", "unknown_field"):
         return InitErrorDetails(type=kind, loc=loc, input=error["input"], ctx=error.get("ctx", {}))
     own_words = PydanticCustomError(kind, "{said}", {"said": said})
     return InitErrorDetails(type=own_words, loc=loc, input=error["input"])
+
+
+def _other_forms(spec: type[Spec], name: str | int) -> str:
+    field = spec.model_fields.get(str(name))
+    return next((one.in_words for one in (field.metadata if field else ()) if isinstance(one, Also)), "")
+
+
+def _advice(name: str, spec: type[Spec]) -> str:
+    """Return the place of an unknown field: below another, in another type, or at the nearest known name."""
+    if (parent := spec._parent_of(name)) is not None:
+        return f"it belongs below `{parent}`"
+    types = " and ".join(f"`type: {kind}`" for kind in spec._types_with(name))
+    if not types:
+        return nearest_listed(name, spec.model_fields)
+    guess = nearest(name, spec.model_fields)
+    return f"did you mean `{guess}`? It belongs to {types}" if guess else f"it belongs to {types}"

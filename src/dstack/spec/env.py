@@ -26,7 +26,8 @@ def parse_env(value: object) -> dict[str, str | None]:
         {'A': '1', 'B': '', 'C': None}
     """
     if not isinstance(value, Mapping | list):
-        raise ValueError("expected a mapping or a list of `NAME=value`")  # the value may be a secret
+        kind = "text" if isinstance(value, str) else "a number" if isinstance(value, int | float) else shown(value)
+        raise ValueError(f"expected a mapping or a list of `NAME=value`, found {kind}")  # the value may be a secret
     env: dict[str, str | None] = {}
     mistakes = []
     for place, part in value.items() if isinstance(value, Mapping) else enumerate(value):

@@ -36,6 +36,8 @@ _EXPECTED = {
 }
 CHOICES_MAX = 8
 """The number of known words that a message lists."""
+ENTRY_MAX = 60
+"""The longest entry that a message repeats."""
 _LENGTHS = {"too_short": ("at least", "min_length"), "too_long": ("at most", "max_length")}
 _LIMITS = {
     "greater_than": ("more than", "gt"),
@@ -94,15 +96,29 @@ def _text(error: ErrorDetails) -> str:
         entries = "entry" if context[key] == 1 else "entries"
         return f"expected {words} {context[key]} {entries}, found {context['actual_length']}"
     if kind in _EXPECTED:
-        quotes = (
-            "; put it in quotes" if kind == "string_type" and isinstance(error["input"], (bool, int, float)) else ""
-        )
-        return f"expected {_EXPECTED[kind]}, found {found}{quotes}"
+        return f"expected {_EXPECTED[kind]}, found {found}{_advice(error)}"
     return str(context["error"]) if "error" in context else error["msg"]
 
 
-def _found(error: ErrorDetails) -> str:
+def _advice(error: ErrorDetails) -> str:
+    """Return the way to write a value as the expected text, or as an entry of the expected list."""
     value = error["input"]
-    if SECRET in error["loc"]:
-        return "something else"
+    match error["type"]:
+        case "string_type" if isinstance(value, bool | int | float):
+            return "; put it in quotes"
+        case "string_type" if isinstance(value, dict) and isinstance(error["loc"][-1], int):
+            return "; put the line in quotes"  # `- echo key: value`
+        case "list_type" if isinstance(value, str | int | float):
+            entry = str(value).removeprefix("-").strip()
+            is_short = len(entry) <= ENTRY_MAX and entry.isprintable()
+            return f"; write `- {entry}`" if is_short else "; begin each entry with `- `"
+    return ""
+
+
+def _found(error: ErrorDetails) -> str:
+    return "something else" if SECRET in error["loc"] else found_value(error["input"])
+
+
+def found_value(value: object) -> str:
+    """Return a value for a message about its type."""
     return f"the text {shown(value)}" if isinstance(value, str) else shown(value)

@@ -1,6 +1,6 @@
 """Conversion of text and JSON to configurations, and back. All mistakes are reported at once, with their places."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -150,10 +150,9 @@ def _placed(document: "Document", build: Callable[[], _AnySpec]) -> _AnySpec:
     try:
         return build()
     except _Mistaken as error:
-        raise ConfigurationError(
-            "\n".join(f"{document.place_of(one.path)}: {one.text}" for one in document.in_order(error.mistakes)),
-            hint="Correct the file and try again",
-        ) from None
+        lines = [f"{document.place_of(one.path)}: {one.text}" for one in document.in_order(error.mistakes)]
+        heading = [f"{document.filename} has {len(lines)} mistakes"] if len(lines) > 1 else []
+        raise ConfigurationError("\n".join([*heading, *lines])) from None
 
 
 def _build(data: object, types: Mapping[str, type[_AnySpec]]) -> _AnySpec:
@@ -241,11 +240,20 @@ def _old_spellings(configuration: "Configuration", data: object) -> Iterator[Mis
 
 def _no_type(kind: object, types: Mapping[str, object]) -> Mistake:
     if kind is None:
-        return Mistake((), f"expected a field `type`, one of {listed(types)}, found none")
+        return Mistake((), f"expected a field `type`, one of {listed(_working(types))}, found none{_later(types)}")
     guess = _nearest_type(kind, types)
-    advice = f"did you mean `{guess}`?" if guess else f"known are {listed(types)}"
+    advice = f"did you mean `{guess}`?" if guess else f"known are {listed(_working(types))}{_later(types)}"
     what = "configuration" if types is TYPES else "run"
     return Mistake(("type",), f"there is no {what} type {shown(kind)}; {advice}")
+
+
+def _working(types: Iterable[str]) -> list[str]:
+    return [kind for kind in types if kind in RUN_TYPES]
+
+
+def _later(types: Iterable[str]) -> str:
+    later = [kind for kind in types if kind not in RUN_TYPES]
+    return f"; {listed(later)} do not work yet" if later else ""
 
 
 def _nearest_type(kind: object, types: Mapping[str, object]) -> str | None:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dstack.kit.text import shown
+from dstack.kit.text import found_in, shown
 from dstack.kit.units import parsed_schema
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class PortMapping:
         local_port = None if match[1] == "*" else int(match[1] or container_port)
         for port in (local_port, container_port):
             if port is not None and not 1 <= port <= 65_535:
-                raise ValueError(f"expected a port from 1 to 65535, found `{port}` in `{value}`")
+                raise ValueError(f"expected a port from 1 to 65535, {found_in(str(port), str(value))}")
         return cls(local_port, container_port)
 
     def __str__(self) -> str:

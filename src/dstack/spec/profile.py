@@ -137,7 +137,7 @@ def _old_retry(value: Mapping[str, object]) -> object:
     return {"on_events": [RetryEvent.NO_CAPACITY], **rest} if value["retry"] else None
 
 
-RetryOrNot = Annotated[Retry | None, BeforeValidator(_retry), Also((TRUTH,))]
+RetryOrNot = Annotated[Retry | None, BeforeValidator(_retry), Also((TRUTH,), "`true`, `false`")]
 """`true` for all events within an hour, `false` for no retry, or a `Retry`."""
 
 

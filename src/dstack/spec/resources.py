@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from dstack.kit.ranges import Range, parse_count
-from dstack.kit.text import shown
+from dstack.kit.text import found_in, shown
 from dstack.kit.units import Memory, parsed_schema
 from dstack.spec.base import NUMBER, TEXT, Also, Spec
 
@@ -234,7 +234,7 @@ def parse_gpu(text: str) -> dict[str, object]:
     for token in (part.strip() for part in text.split(":") if part.strip().lower() != "any"):
         kind = _kind_of(token)
         if kind is None:
-            raise ValueError(f"expected vendor, name, memory or count in {shown(text)}, found {shown(token)}")
+            raise ValueError(f"expected vendor, name, memory or count, {found_in(token, text)}")
         if kind in fields:
             advice = "; memory has a unit, as in `40GB`" if kind == "count" else ""
             raise ValueError(f"expected one {kind} in {shown(text)}, found {shown(token)} as well{advice}")
@@ -300,9 +300,11 @@ class Resources(Spec):
     """The memory, such as `16GB`, or a range such as `16GB..64GB`"""
     shm_size: Memory | None = None
     """The size of shared memory, such as `8GB`, for processes that exchange data, such as data loaders"""
-    gpu: Annotated[GPU | None, Also((TEXT, NUMBER))] = None
+    gpu: Annotated[GPU | None, Also((TEXT, NUMBER), "a text such as `24GB..`, a number")] = None
     """The GPUs: a short form such as `A100:2`, a number, or a mapping. None by default"""
-    disk: Annotated[Disk | None, Also((TEXT, NUMBER))] = Field(default_factory=_any_disk_of_100_gb)
+    disk: Annotated[Disk | None, Also((TEXT, NUMBER), "a size such as `200GB..`")] = Field(
+        default_factory=_any_disk_of_100_gb
+    )
     """The size of the disk, such as `200GB`, or a range such as `200GB..`"""
 
 

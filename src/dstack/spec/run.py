@@ -149,6 +149,12 @@ class RunFields(ProfileFields):
                 "repos", f"expected one repo, found {len(repos)}: a run clones one; `files` brings folders beside it", 1
             )
 
+    @classmethod
+    def _types_with(cls, name: str) -> list[str]:
+        from dstack.spec.parse import RUN_TYPES  # it imports the modules of all types, which import this one
+
+        return [kind for kind, spec in RUN_TYPES.items() if name in spec.model_fields]
+
     @abstractmethod
     def jobs(self) -> tuple[JobSpec, ...]:
         """Return the jobs of the run, by replica and node."""
@@ -156,6 +162,16 @@ class RunFields(ProfileFields):
     @abstractmethod
     def port_mappings(self) -> tuple[PortMapping, ...]:
         """Return the ports of a job that `attach` forwards."""
+
+
+def nothing_to_run(written: Mapping[str, Any]) -> Iterator[Conflict]:
+    """Yield the conflict of a run that has neither commands nor an image."""
+    if written.get("commands") or written.get("image") is not None:
+        return
+    if written.get("commands", ...) in (None, []):
+        yield Conflict("commands", "`commands` is empty, and `image` is missing: there is nothing to run")
+    else:
+        yield Conflict(None, "expected `commands` or `image`, found neither: there is nothing to run")
 
 
 def port_conflicts(written: Mapping[str, Any]) -> Iterator[Conflict]:

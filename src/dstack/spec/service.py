@@ -10,7 +10,7 @@ from dstack.kit.text import shown
 from dstack.spec.base import TEXT, Also, Conflict, Spec, Text, matching
 from dstack.spec.ports import PortMapping
 from dstack.spec.profile import Duration
-from dstack.spec.run import JobSpec, RunFields, script_of
+from dstack.spec.run import JobSpec, RunFields, nothing_to_run, script_of
 
 REPLICAS_MAX = 1000
 
@@ -270,8 +270,7 @@ class Service(RunFields):
     def conflicts(cls, written: Mapping[str, Any]) -> Iterator[Conflict]:
         """Yield the conflicts between the written fields, as `Spec.conflicts`."""
         yield from super().conflicts(written)
-        if not written.get("commands") and written.get("image") is None:
-            yield Conflict(None, "expected `commands` or `image`, found neither: there is nothing to run")
+        yield from nothing_to_run(written)
         if written.get("scaling") is None and _is_range(written.get("replicas")):
             yield Conflict("replicas", "expected `scaling` beside a range of replicas, found none")
 

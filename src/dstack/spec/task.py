@@ -7,7 +7,7 @@ from pydantic import Field
 
 from dstack.spec.base import Conflict, Text
 from dstack.spec.ports import PortMapping
-from dstack.spec.run import JobSpec, RunFields, port_conflicts, script_of
+from dstack.spec.run import JobSpec, RunFields, nothing_to_run, port_conflicts, script_of
 
 NODES_MAX = 1000
 
@@ -38,8 +38,7 @@ class Task(RunFields):
         """Yield the conflicts between the written fields, as `Spec.conflicts`."""
         yield from super().conflicts(written)
         yield from port_conflicts(written)
-        if not written.get("commands") and written.get("image") is None:
-            yield Conflict(None, "expected `commands` or `image`, found neither: there is nothing to run")
+        yield from nothing_to_run(written)
 
     def jobs(self) -> tuple[JobSpec, ...]:
         """Return one job for each node, all with the same script."""

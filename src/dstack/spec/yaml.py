@@ -21,6 +21,25 @@ _TEXT_ONLY = frozenset(
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 _DECIMAL = re.compile(r"[-+]?0[0-9]+")
 """A number with leading zeros: octal in YAML 1.1, but to people `cpu: 010` means ten."""
+_PLAIN = tuple(
+    (re.compile(found), said)
+    for found, said in (
+        (r"found character '\\t' that cannot start any token", "tabs cannot indent; use spaces"),
+        (r"found character '(.)' that cannot start any token", r"text cannot begin with `\1`; put it in quotes"),
+        (r"expected <block end>, but found .*", "the indentation does not fit the lines above"),
+        (r"expected ',' or '(.)', but got .*", r"the bracket is not closed by `\1`"),
+        (r"could not find expected ':'", "expected `NAME: VALUE`, with a space after the colon"),
+        (r"found unexpected end of stream", "the quote is not closed"),
+        (r"expected '<document start>', but found .*", "expected one document, found another after `...`"),
+        (
+            r"mapping values are not allowed here",
+            "a `: ` cannot stand here; correct the indentation, or put the text in quotes",
+        ),
+    )
+)
+"""The parser's messages, and those that replace them."""
+_FOUND_LATE = ("expected ',' or", "could not find expected ':'", "found unexpected end of stream")
+"""The parser's messages about a part whose beginning is the mistake's place: the parser notices it lines later."""
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
@@ -57,7 +76,7 @@ def read_yaml(text: str, filename: str) -> Document:
     try:
         nodes = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
     except yaml.YAMLError as error:
-        raise reader.refuse(_mark(error, text), f"this is not YAML: {_problem(error)}") from None
+        raise reader.refuse(_mark(error, text), _problem(error)) from None
     except RecursionError:
         raise reader.refuse(None, "this is nested too deeply") from None
     if len(nodes) > 1:
@@ -75,14 +94,18 @@ def _mark(error: yaml.YAMLError, text: str) -> "yaml.Mark | None":
     if isinstance(error, ReaderError):  # for a bad character, with its index only
         before = text[: error.position]
         return yaml.Mark("", error.position, before.count("\n"), len(before) - before.rfind("\n") - 1, None, 0)
-    return getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or ""
+    began = getattr(error, "context_mark", None)
+    is_open = any(words in problem for words in _FOUND_LATE)
+    return began if is_open and began is not None else getattr(error, "problem_mark", None)
 
 
 def _problem(error: yaml.YAMLError) -> str:
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-    if "cannot start any token" in problem and "\\t" in problem:
-        return "tabs cannot indent; use spaces"
-    return str(problem).replace("'\\x00'", "the end of the text")
+    plain = str(problem).replace("'\\x00'", "the end of the text")
+    for found, said in _PLAIN:
+        plain = found.sub(said, plain)
+    return plain if plain.startswith("expected one document") else f"this is not YAML: {plain}"
 
 
 class _Reader:
@@ -93,7 +116,7 @@ class _Reader:
 
     def refuse(self, mark: "yaml.Mark | None", text: str) -> ConfigurationError:
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-        return ConfigurationError(f"{self._filename}:{line}:{column}: {text}", hint="Correct the file and try again")
+        return ConfigurationError(f"{self._filename}:{line}:{column}: {text}")
 
     def plain(self, node: yaml.Node, path: Path) -> object:
         self._count(node)

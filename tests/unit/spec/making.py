@@ -21,6 +21,13 @@ def refusal_of(fields: Mapping[str, Any]) -> str:
     return caught.value.message
 
 
+def mistakes_in(error: ConfigurationError, filename: str) -> list[str]:
+    """Return the lines of an error that has a line of its own for each mistake, below their number."""
+    heading, *lines = error.message.split("\n")
+    assert heading == f"{filename} has {len(lines)} mistakes" if lines else heading.startswith(f"{filename}:")
+    return lines or [heading]
+
+
 COUNTS = st.integers(0, COUNT_MAX)
 SIZES = st.floats(0, MEMORY_MAX_GB).map(Memory)
 

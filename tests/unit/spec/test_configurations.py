@@ -22,6 +22,7 @@ from dstack.spec.parse import (
     read_configuration,
     to_mapping,
 )
+from tests.unit.spec.making import mistakes_in
 from tests.unit.spec.published import Case, read_cases
 
 MESSAGE_MAX = 200
@@ -91,8 +92,9 @@ def test_public_file_of_profiles_is_read(case: Case) -> None:
 def test_mistake_in_a_configuration_is_told_in_few_words(case: Case) -> None:
     with pytest.raises(ConfigurationError) as caught:
         (parse_profiles if case.is_profiles else parse_configuration)(case.text, "x.yml")
-    lines = caught.value.message.split("\n")
+    lines = mistakes_in(caught.value, "x.yml")
     assert lines == [f"x.yml:{line}" for line in case.said["refused"]]
+    assert caught.value.hint is None
     assert all(len(line) <= MESSAGE_MAX for line in lines)
 
 

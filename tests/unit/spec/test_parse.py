@@ -113,7 +113,7 @@ def test_what_is_changed_in_place_is_checked_and_all_of_it_told() -> None:
     assert "found `1A`" in caught.value.message
     task = Task(commands=["x"])
     task.commands.clear()
-    with pytest.raises(ConfigurationError, match="found neither: there is nothing to run"):
+    with pytest.raises(ConfigurationError, match=r"`commands` is empty, .*: there is nothing to run"):
         to_mapping(task)
 
 
@@ -150,7 +150,7 @@ def parsed(text: str) -> Configuration | None:
     try:
         return parse_configuration(text, "x.yml")
     except ConfigurationError as error:
-        assert error.message.startswith("x.yml:")
+        assert error.message.startswith("x.yml")
         error.message.encode()
         return None
 

@@ -5,6 +5,7 @@ import pytest
 from dstack.errors import ConfigurationError
 from dstack.spec.parse import parse_configuration, to_mapping
 from dstack.spec.yaml import NODES_MAX, read_yaml
+from tests.unit.spec.making import mistakes_in
 
 HEAD = "type: task\ncommands: [x]\n"
 
@@ -83,14 +84,17 @@ NO_FILE = "expected a configuration: fields such as `type: task`"
         ("# nothing\n", f"1:1: {NO_FILE}, found an empty file"),
         ("- a\n", f"1:1: {NO_FILE}, found a list"),
         ("hello\n", f"1:1: {NO_FILE}, found `hello`"),
-        ("commands: [x]\n", "1:1: expected a field `type`, one of `task`, `service`, `dev-environment`, `fleet`, "),
+        ("commands: [x]\n", "1:1: expected a field `type`, one of `task`, `service`, `dev-environment`, found"),
         ("commands: [x]\ntype: tsk\n", "2:1: there is no configuration type `tsk`; did you mean `task`?"),
         (f"{HEAD}commands: [y]\n", "3:1: the field `commands` is written twice"),
         (f"{HEAD}env: {{A: 1, A: 2}}\n", "3:13: the field `A` is written twice"),
         (f"{HEAD}---\n{HEAD}", "4:1: expected one document, found another after `---`"),
         ("type: task\ncommands:\n\t- x\n", "3:1: this is not YAML: tabs cannot indent; use spaces"),
-        ("type: task\ncommands: [x\n", "3:1: this is not YAML: expected ',' or ']', but got '<stream end>'"),
-        ("type: task: x\n", "1:11: this is not YAML: mapping values are not allowed here"),
+        ("type: task\ncommands: [x\n", "2:11: this is not YAML: the bracket is not closed by `]`"),
+        (
+            "type: task: x\n",
+            "1:11: this is not YAML: a `: ` cannot stand here; correct the indentation, or put the text in quotes",
+        ),
         (f"{HEAD}name: a\0b\n", "3:8: this is not YAML: special characters are not allowed"),
         ("*a", "1:1: this is not YAML: found undefined alias 'a'"),
         ("&", "1:2: this is not YAML: expected alphabetic or numeric character, but found the end of the text"),
@@ -130,7 +134,7 @@ def test_a_mistake_is_refused_with_its_line_and_column(text: str, said: str) -> 
         parse_configuration(text, "x.yml")
     assert caught.value.message.startswith(f"x.yml:{said}")
     assert "\n" not in caught.value.message
-    assert caught.value.hint == "Correct the file and try again"
+    assert caught.value.hint is None
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_reading() -> None:
@@ -147,7 +151,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_reading() -> None:
     )
     with pytest.raises(ConfigurationError) as caught:
         parse_configuration(text, "run.yml")
-    assert caught.value.message.split("\n") == [
+    assert mistakes_in(caught.value, "run.yml") == [
         "run.yml:1:1: unknown field `comands`; did you mean `commands`?",
         "run.yml:4:3: expected a size such as `8GB`, `512MB` or `1TB`, found `8GiB`",
         "run.yml:5:3: unknown field `cpus`; did you mean `cpu`?",
