@@ -1,10 +1,10 @@
-"""Writes the references of the command line and of the HTTP API, from the code, while MkDocs builds the site.
+"""Writes the references of YAML, of the command line and of the HTTP API, from the code, while MkDocs builds the site.
 
-`mkdocs.yml` names this module as a hook. Neither page is a file of the project, so neither can be out of date.
+`mkdocs.yml` names this module as a hook. No page is a file of the project, so none can be out of date.
 """
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -20,10 +20,23 @@ from dstack.protocol.routes import Route
 from dstack.server.app import create_app
 from dstack.server.http.openapi import OF_ALL
 from dstack.server.settings import Settings
+from dstack.spec.base import Spec
+from dstack.spec.parse import RUN_TYPES, TYPES
+from dstack.spec.profile import Profile
+from dstack.spec.run import RunFields
+from dstack.spec.schema import configuration_schema
 
 SOURCES = Path(__file__).resolve().parents[1] / "src"
 SCHEMAS = "#/components/schemas/"
+DEFINITIONS = "#/$defs/"
 USAGE_WIDTH = 76
+YAML_WORDS = {
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "`true` or `false`",
+    "object": "mapping",
+}
 WORTH_SHOWING_MAX = 2**53
 """A larger limit exists because of how numbers are stored, and tells a reader nothing."""
 
@@ -34,6 +47,14 @@ CLI_OPENING = """\
 `dstack apply` and `dstack attach` exit with the code of their run. Other commands exit with 0 after success, 1 after
 an error, 2 after a mistake in the command line, and 130 after Ctrl-C. `dstack audit` exits with 1 if the machines
 differ from the record. `dstack server status`, `stop` and `restart` exit with 3 if no server runs.
+"""
+
+YAML_OPENING = """\
+# YAML
+
+Every field of every configuration file. [Configuration](../configuration.md) explains files, profiles and secrets;
+[Configurations](configurations.md) has the same fields as Python objects. `type` is required in every file. `fleet`, `gateway` and
+`volume` are read and checked, but they do not work yet.
 """
 
 HTTP_OPENING = """\
@@ -54,7 +75,7 @@ $ curl -H "Authorization: Bearer $TOKEN" $URL/api/projects/main/runs
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add both pages to those of the site."""
+    """Add the pages to those of the site."""
     for name, page in PAGES.items():
         files.append(File.generated(config, name, content=page()))
     return files
@@ -80,7 +101,87 @@ def http_page() -> str:
     return "\n".join(lines)
 
 
-PAGES = {"reference/cli.md": cli_page, "reference/http.md": http_page}
+def yaml_page() -> str:
+    """Return the page with every field of every type of configuration."""
+    definitions = configuration_schema()["$defs"]
+    lines = [YAML_OPENING]
+    for name, kind in TYPES.items():
+        own = [field for field in kind.model_fields if name not in RUN_TYPES or field not in RunFields.model_fields]
+        lines += [f"## type: {name}", "", _about_type(kind), "", *_fields(kind, own, definitions)]
+        if name in RUN_TYPES:
+            lines += ["The [fields of every run](#fields-of-every-run) come in addition.", ""]
+    task = TYPES["task"]
+    lines += ["## Fields of every run", "", *_fields(task, list(RunFields.model_fields), definitions)]
+    lines += ["## Profiles", "", "A profile has a name and any of these fields.", ""]
+    lines += _fields(Profile, list(Profile.model_fields), {**definitions, "Profile": Profile.model_json_schema()})
+    lines += ["## Mappings", ""]
+    specs = {one.__name__: one for one in _specs_below(Spec)}
+    for name in sorted(definitions):
+        if name in specs and specs[name] not in TYPES.values():
+            fields = list(specs[name].model_fields)
+            lines += [f"### {name}", "", _about_type(specs[name]), "", *_fields(specs[name], fields, definitions)]
+    return "\n".join(lines)
+
+
+PAGES = {"reference/yaml.md": yaml_page, "reference/cli.md": cli_page, "reference/http.md": http_page}
+
+
+def _specs_below(kind: type[Spec]) -> Iterator[type[Spec]]:
+    for one in kind.__subclasses__():
+        yield one
+        yield from _specs_below(one)
+
+
+def _about_type(kind: type[Spec]) -> str:
+    return " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+
+
+def _fields(kind: type[Spec], names: Sequence[str], definitions: Mapping[str, Any]) -> Iterator[str]:
+    schema = definitions[kind.__name__]
+    defaults = kind.model_construct().model_dump(mode="json", warnings=False)
+    yield from ("| field | form | default | meaning |", "|---|---|---|---|")
+    for name in names:
+        is_needed = name in schema.get("required", ())
+        default = "required" if is_needed else _yaml_default(defaults.get(name))
+        forms = " or ".join(dict.fromkeys(_forms(schema["properties"][name], definitions)))
+        yield _row(f"`{name}`", forms, default, _field_text(kind, name))
+    yield ""
+
+
+def _yaml_default(value: object) -> str:
+    if value in (None, [], {}) or isinstance(value, dict | list):
+        return ""
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _forms(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the forms of a value in YAML."""
+    match schema:
+        case {"$ref": reference}:
+            name = reference.removeprefix(DEFINITIONS)
+            words = definitions[name].get("enum")
+            yield from [f"`{word}`" for word in words] if words else [_link(name)]
+        case {"anyOf": several} | {"oneOf": several}:
+            several = [one for one in several if one != {"type": "null"}]
+            is_text = {"type": "string"} in several and {"type": "boolean"} in several  # any plain value, as written
+            for one in several:
+                if not is_text or one.get("type") not in ("number", "boolean"):
+                    yield from _forms(one, definitions)
+        case {"enum": words}:
+            yield from (f"`{word}`" for word in words)
+        case {"const": value}:
+            yield "`off`" if value is False else f"`{value}`"
+        case {"type": "array", "items": items}:
+            yield f"list of {' or '.join(dict.fromkeys(_forms(items, definitions)))}"
+        case _:
+            kind = schema.get("type", "any")
+            yield YAML_WORDS.get(kind if isinstance(kind, str) else kind[0], "any value")
+
+
+def _field_text(kind: type[Spec], name: str) -> str:
+    """Return the docstring of a field, from the class that declares it."""
+    home = next(one for one in kind.__mro__ if name in vars(one).get("__annotations__", ()))
+    return _text(_loaded(home.__module__).members[home.__name__].members[name])
 
 
 def _commands(one: argparse.ArgumentParser, about: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
@@ -172,10 +273,15 @@ def _source(name: str) -> Any:
     raise LookupError(name)
 
 
-@cache
 def _module(name: str) -> Any:
     """Return a module of `dstack.protocol`, as it is written."""
-    return griffe.load(f"dstack.protocol.{name}", search_paths=[SOURCES])
+    return _loaded(f"dstack.protocol.{name}")
+
+
+@cache
+def _loaded(name: str) -> Any:
+    """Return a module, as it is written."""
+    return griffe.load(name, search_paths=[SOURCES])
 
 
 def _type(schema: Mapping[str, Any]) -> str:

@@ -4,9 +4,12 @@ import runpy
 from collections.abc import Iterable, Iterator
 from functools import cache
 
+import pytest
+
 from dstack.cli.main import COMMANDS, parser
 from dstack.protocol import requests, routes
 from dstack.protocol.routes import Route
+from dstack.spec.parse import RUN_TYPES, TYPES
 from tests.architecture.sources import ROOT
 
 ROUTES = [route for route in vars(routes).values() if isinstance(route, Route)]
@@ -59,6 +62,16 @@ def test_every_endpoint_and_its_objects_are_in_the_reference() -> None:
         assert [field for field in of_object if f"| `{field}` |" not in section] == []
 
 
-def test_links_inside_the_reference_lead_to_its_headings() -> None:
-    titles = {title.lower() for title in re.findall(r"^##+ (.+)$", page("http"), re.MULTILINE)}
-    assert set(re.findall(r"\]\(#([^)]+)\)", page("http"))) - titles == set()
+def test_every_field_of_yaml_is_in_the_reference_with_its_meaning() -> None:
+    shared = section_of(page("yaml"), "Fields of every run")
+    for name, kind in TYPES.items():
+        section = section_of(page("yaml"), f"type: {name}") + (shared if name in RUN_TYPES else "")
+        assert [field for field in kind.model_fields if f"| `{field}` |" not in section] == []
+    assert re.findall(r"^.*\| +\|$", page("yaml"), re.MULTILINE) == [], "a field without a meaning"
+    assert "| `idle_duration` | whole number or text or `off` | `5m` |" in shared
+
+
+@pytest.mark.parametrize("name", ["http", "yaml"])
+def test_links_inside_the_reference_lead_to_its_headings(name: str) -> None:
+    titles = {title.lower().replace(" ", "-") for title in re.findall(r"^##+ (.+)$", page(name), re.MULTILINE)}
+    assert set(re.findall(r"\]\(#([^)]+)\)", page(name))) - titles == set()
