@@ -53,8 +53,8 @@ YAML_OPENING = """\
 # YAML
 
 Every field of every configuration file. [Configuration](../configuration.md) explains files, profiles and secrets;
-[Configurations](configurations.md) has the same fields as Python objects. `type` is required in every file. `fleet`, `gateway` and
-`volume` are read and checked, but they do not work yet.
+[Configurations](configurations.md) has the same fields as Python objects. `type` is required in every file.
+`fleet`, `gateway` and `volume` are read and checked, but they do not work yet.
 """
 
 HTTP_OPENING = """\

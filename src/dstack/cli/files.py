@@ -9,7 +9,7 @@ from dstack.kit.text import size_text
 from dstack.protocol.statuses import RunStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from dstack.api import Client, LocalRepo, RemoteRepo, Run, RunPlan
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 NONE = "none; run `dstack init` to send this folder's files"
 MISSING = re.compile(rb"no such file or directory|can't open file|cannot find module|no module named|not found", re.I)
 """Messages of programs about a missing file."""
+WORD = re.compile(r"[^\s'\"|&;<>()$`={}]+")
+"""A word of a shell command that may name a file."""
+WORDS_MAX = 1000
 READ_S = 5.0
 """The last part of a failed run's output, which is searched for them."""
 READ_BYTES_MAX = 1 << 20
@@ -64,6 +67,28 @@ def plan_text(plan: "RunPlan") -> str:
         named = [item for one in plan.draft.files for item in items_of(one, plan.draft.folder)]
         parts.append(f"{_amount(named)} named in `files`")
     return " and ".join(parts) or NONE
+
+
+def left_behind(plan: "RunPlan") -> str | None:
+    """Return a warning if no files are sent, but the commands name one of this folder."""
+    from pathlib import Path
+
+    if plan.repo is not None or plan.draft.files:
+        return None
+    spec = plan.draft.request.configuration
+    name = named_file([*spec.get("init", ()), *spec.get("commands", ())], lambda name: Path(name).is_file())
+    return name and f"`{name}` is here, and this folder's files are not sent: run `dstack init` first"
+
+
+def named_file(commands: "Iterable[str]", is_here: "Callable[[str], bool]") -> str | None:
+    """Return the first word of the commands that names a file by a relative path inside this folder; None without one.
+
+    Examples:
+        >>> named_file(["python3 ./train.py --data /data"], {"./train.py", "/data"}.__contains__)
+        './train.py'
+    """
+    words = (word for command in commands for word in WORD.findall(command)[:WORDS_MAX])
+    return next((word for word in words if not word.startswith(("/", "-", "../")) and is_here(word)), None)
 
 
 def _repo_text(plan: "RunPlan") -> str:

@@ -1,11 +1,15 @@
 """The hint about a run's files, where a run without them fails on a missing file."""
 
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from dstack.api import RunPlan
 from dstack.cli import clients, words
+from dstack.cli.files import left_behind, named_file
 from tests.unit.cli.conftest import Cli
 from tests.unit.cli.test_following import AT, StandIn, job, view
 
@@ -57,3 +61,30 @@ def test_the_agents_own_log_gets_no_hint(cli: Cli, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(clients, "client_of", lambda arguments: None)
     monkeypatch.setattr(clients, "get_run", lambda client, name: Failed(MISSING, {"configuration": {}}))
     assert HINT not in cli("logs", "--diagnose", "hello")
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("python3 train.py", "train.py"),
+        ("cd x && bash 'train.py'>log", "train.py"),
+        ("python3 /train.py", None),
+        ("python3 ../train.py", None),
+        ("python3 train.pyc --train.py", None),
+        ("echo done", None),
+    ],
+)
+def test_command_names_a_file_of_this_folder(command: str, named: str | None) -> None:
+    assert named_file(["true", command], {"train.py", "/train.py", "../train.py", "--train.py"}.__contains__) == named
+
+
+@pytest.mark.parametrize(("repo", "is_warned"), [(None, True), (object(), False)], ids=["no files", "the folder"])
+def test_file_that_stays_behind_is_named_before_the_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repo: object, is_warned: bool
+) -> None:
+    (tmp_path / "train.py").touch()
+    monkeypatch.chdir(tmp_path)
+    request = SimpleNamespace(configuration={"type": "task", "commands": ["python3 train.py"]})
+    plan = SimpleNamespace(repo=repo, draft=SimpleNamespace(request=request, files=()))
+    expected = "`train.py` is here, and this folder's files are not sent: run `dstack init` first"
+    assert left_behind(cast(RunPlan, plan)) == (expected if is_warned else None)

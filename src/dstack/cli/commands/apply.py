@@ -88,6 +88,8 @@ def _planned(
     if not arguments.json:
         words.say(plan_text(plan))
     check(plan)
+    if not arguments.json and (warning := files.left_behind(plan)) is not None:
+        words.say_warning(warning)
     return plan
 
 
