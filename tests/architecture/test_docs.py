@@ -1,6 +1,7 @@
 import re
 import runpy
 import tomllib
+from html import unescape
 
 from tests.architecture.sources import MODULES, ROOT, files
 
@@ -48,6 +49,18 @@ def test_no_text_names_a_package_that_is_not_published() -> None:
     assert [
         str(path.relative_to(ROOT)) for path in files() if published.search(path.read_text("utf-8", "replace"))
     ] == []
+
+
+def test_picture_of_the_demo_shows_texts_of_the_program() -> None:
+    lines = re.findall(r"<text[^>]*>([^<]*)</text>", (ROOT / "docs" / "demo.svg").read_text(encoding="utf-8"))
+    shown = [unescape(line).replace("\xa0", " ").removeprefix("digits") for line in lines]
+    begin = next(place for place, line in enumerate(shown) if line.startswith("Project"))
+    end = next(place for place, line in enumerate(shown) if "follows" in line)
+    plan = [line for line in shown[begin : end + 1] if not line.startswith("Files")]
+    phrases = {phrase for line in plan for phrase in re.findall(r"[A-Za-z]+(?: [A-Za-z]+)+", line)}
+    assert len(phrases) >= 6
+    program = "".join(path.read_text(encoding="utf-8") for path in MODULES)
+    assert {phrase for phrase in phrases if phrase not in program} == set()
 
 
 def test_architecture_is_one_page() -> None:
