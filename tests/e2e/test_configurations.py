@@ -91,7 +91,7 @@ def test_an_active_run_is_changed_in_place_or_started_anew(home: Home) -> None:
     home.write("t.yml", "type: task\nname: one\ncommands: [sleep 2000]\npriority: 7\ntags: {a: b}\n")
     asked = home.cli("apply", "-f", "t.yml")
     assert asked.returncode == 1
-    assert "There is no terminal to ask on: Stop the run `one` and submit it again?" in asked.stderr
+    assert 'Without a terminal, dstack cannot ask "Stop the run `one` and submit it again?"' in asked.stderr
     anew = home.cli("apply", "-f", "t.yml", "-y", "-d")
     assert anew.returncode == 0, anew.stderr
     newest, former = home.runs()

@@ -134,9 +134,9 @@ def test_what_cannot_be_done_is_told(job: Home) -> None:
         f"error: There is no run `nobody` in the project `{job.project}`",
     )
     node = job.cli("exec", HOST, "--job", "3", "--", "ls")
-    assert (node.returncode, node.stderr) == (1, f"error: The run `{HOST}` has no job 0/3\n")
+    assert (node.returncode, node.stderr) == (1, f"error: The run `{HOST}` has no job 3; it has only job 0\n")
     attached = job.cli("attach", HOST, "--job", "3")
-    assert (attached.returncode, attached.stderr) == (1, f"error: The run `{HOST}` has no job 0/3\n")
+    assert (attached.returncode, attached.stderr) == (1, f"error: The run `{HOST}` has no job 3; it has only job 0\n")
     assert job.cli("stop", "-x", "-y", HOST).returncode == 0
     run = job.client().runs.get(HOST)
     assert run is not None
