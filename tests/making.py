@@ -1,10 +1,13 @@
 """Objects for tests: every field has a plain default, and a test writes only what it is about."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 
+from dstack.backends.base import Backend, Machine
 from dstack.domain.objects import Instance, InstanceView, Job, JobView, Run, RunView
 from dstack.domain.offers import Bounds, Demand, Offer, Share
 from dstack.protocol.agent import HostResources, JobReport
@@ -121,6 +124,26 @@ def job_view(of: Job, on: Instance | None = None, *, now: datetime = NOW, **fiel
 def instance_view(of: Instance, *jobs: Job, now: datetime = NOW, **fields: Any) -> InstanceView:
     """A view of an instance."""
     return InstanceView(of, jobs, fields.get("outcomes", {}), now)
+
+
+class BareBackend(Backend):
+    """A backend without offers and machines: a test overrides what it is about."""
+
+    def __init__(self, data_dir: Path) -> None: ...
+
+    def check(self) -> None: ...
+
+    def offers(self) -> Sequence[Offer]:
+        return []
+
+    def launch(self, key: str, offer: Offer) -> Machine:
+        raise AssertionError("no test launches a machine here")
+
+    def look_up(self, key: str | None = None) -> Sequence[Machine]:
+        return []
+
+    def terminate(self, key: str, keep: str | None = None) -> bool:
+        raise AssertionError("no test ends a machine here")
 
 
 class HandClock:

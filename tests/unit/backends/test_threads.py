@@ -7,33 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from dstack.backends.base import Backend, Machine
 from dstack.backends.threads import CALLS_AT_ONCE, Backends
 from dstack.domain.offers import Offer
 from dstack.errors import BackendUnavailable
+from tests.making import BareBackend
 from tests.patience import PATIENCE_S
 
 
-class Cloud(Backend):
+class Cloud(BareBackend):
     """Answers once it may."""
 
     def __init__(self, data_dir: Path) -> None:
         self.may_answer = threading.Event()
 
-    def check(self) -> None: ...
-
     def offers(self) -> Sequence[Offer]:
         self.may_answer.wait()
         return []
-
-    def launch(self, key: str, offer: Offer) -> Machine:
-        raise NotImplementedError
-
-    def look_up(self, key: str | None = None) -> Sequence[Machine]:
-        return []
-
-    def terminate(self, key: str, keep: str | None = None) -> bool:
-        return True
 
 
 @pytest.fixture

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from dstack.backends.base import Backend, Machine
 from dstack.backends.threads import Backends
 from dstack.domain.offers import Offer
 from dstack.engine.catalog import Catalog
 from dstack.errors import BackendUnavailable
-from tests.making import CLOUD, HandClock
+from tests.making import CLOUD, BareBackend, HandClock
 from tests.patience import PATIENCE_S
 
 
-class Slow(Backend):
+class Slow(BareBackend):
     """Answers a question only once it may, and fails while it is away."""
 
     offers_fresh_for = timedelta(seconds=2)
@@ -27,23 +26,12 @@ class Slow(Backend):
         self.is_asked = threading.Event()
         self.may_answer = threading.Event()
 
-    def check(self) -> None: ...
-
     def offers(self) -> Sequence[Offer]:
         self.is_asked.set()
         assert self.may_answer.wait(PATIENCE_S)
         if self.is_away:
             raise BackendUnavailable("The cloud does not answer just now")
         return [CLOUD]
-
-    def launch(self, key: str, offer: Offer) -> Machine:
-        raise NotImplementedError
-
-    def look_up(self, key: str | None = None) -> Sequence[Machine]:
-        return []
-
-    def terminate(self, key: str, keep: str | None = None) -> bool:
-        return True
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 from dstack.backends.base import Backend, Machine
 from dstack.backends.threads import Backends
 from dstack.domain.objects import Next
-from dstack.domain.offers import Offer
 from dstack.engine.leases import Leases
 from dstack.engine.lifecycles import check_move
 from dstack.engine.reconciler import LOOK_EVERY, Reconciler
@@ -20,11 +19,11 @@ from dstack.errors import BackendUnavailable
 from dstack.protocol.statuses import InstanceStatus
 from dstack.store import commits, events, objects
 from dstack.store.db import Database
-from tests.making import CLOUD, NOW, HandClock, instance
+from tests.making import CLOUD, NOW, BareBackend, HandClock, instance
 from tests.patience import PATIENCE_S
 
 
-class Cloud(Backend):
+class Cloud(BareBackend):
     """Has the machines it is given, and lets go of them when asked for the second time."""
 
     def __init__(self, data_dir: Path) -> None:
@@ -33,14 +32,6 @@ class Cloud(Backend):
         self.asked: list[tuple[str, str | None]] = []
         self.looks = 0
         self.when_looked: Callable[[], object] = lambda: None
-
-    def check(self) -> None: ...
-
-    def offers(self) -> Sequence[Offer]:
-        return []
-
-    def launch(self, key: str, offer: Offer) -> Machine:
-        raise NotImplementedError
 
     def look_up(self, key: str | None = None) -> Sequence[Machine]:
         self.looks += 1

@@ -10,7 +10,6 @@ from dstack.backends.base import Backend, Machine
 from dstack.backends.threads import Backends
 from dstack.blobs.files import BlobFiles
 from dstack.domain.objects import Next
-from dstack.domain.offers import Offer
 from dstack.engine.catalog import Catalog
 from dstack.engine.leases import Leases
 from dstack.engine.lifecycles import check_move
@@ -27,31 +26,20 @@ from dstack.store import commits
 from dstack.store.db import Database
 from dstack.store.users import User
 from dstack.testing.world import TEST_KEY
-from tests.making import CLOUD, NOW, HandClock, instance
+from tests.making import CLOUD, NOW, BareBackend, HandClock, instance
 
 ADMIN = User(id="0-user", name="ada", is_admin=True)
 GUEST = User(id="1-user", name="bob", is_admin=False)
 
 
-class Cloud(Backend):
+class Cloud(BareBackend):
     """Answers as it is told to."""
 
     def __init__(self, answer: Callable[[], list[Machine]]) -> None:
         self.answer = answer
 
-    def check(self) -> None: ...
-
-    def offers(self) -> Sequence[Offer]:
-        return []
-
-    def launch(self, key: str, offer: Offer) -> Machine:
-        raise NotImplementedError
-
     def look_up(self, key: str | None = None) -> Sequence[Machine]:
         return self.answer()
-
-    def terminate(self, key: str, keep: str | None = None) -> bool:
-        raise AssertionError("an audit ends nothing")
 
 
 @pytest.fixture
