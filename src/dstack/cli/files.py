@@ -1,6 +1,7 @@
 """The files that a run is sent with, and the command line's texts about them."""
 
 import argparse
+import os
 import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -71,12 +72,10 @@ def plan_text(plan: "RunPlan") -> str:
 
 def left_behind(plan: "RunPlan") -> str | None:
     """Return a warning if no files are sent, but the commands name one of this folder."""
-    from pathlib import Path
-
     if plan.repo is not None or plan.draft.files:
         return None
     spec = plan.draft.request.configuration
-    name = named_file([*spec.get("init", ()), *spec.get("commands", ())], lambda name: Path(name).is_file())
+    name = named_file([*spec.get("init", ()), *spec.get("commands", ())], os.path.isfile)  # no name is too long for it
     return name and f"`{name}` is here, and this folder's files are not sent: run `dstack init` first"
 
 

@@ -84,7 +84,7 @@ def test_file_that_stays_behind_is_named_before_the_question(
 ) -> None:
     (tmp_path / "train.py").touch()
     monkeypatch.chdir(tmp_path)
-    request = SimpleNamespace(configuration={"type": "task", "commands": ["python3 train.py"]})
+    request = SimpleNamespace(configuration={"type": "task", "commands": [f"echo {'x' * 300}", "python3 train.py"]})
     plan = SimpleNamespace(repo=repo, draft=SimpleNamespace(request=request, files=()))
     expected = "`train.py` is here, and this folder's files are not sent: run `dstack init` first"
     assert left_behind(cast(RunPlan, plan)) == (expected if is_warned else None)
