@@ -332,10 +332,10 @@ class _Connection:
         try:
             async with asyncio.timeout(FAREWELL_TIMEOUT_S):
                 await self.send({"t": "reply", "id": number})
-                self._writer.close()
-                await self._writer.wait_closed()
+                # The server closes. If the agent did, a frame that the server sends meanwhile would cost it the reply.
+                await self.closed.wait()
         except OSError as error:
-            log.info("The server did not hear the farewell: %s", error or type(error).__name__)
+            log.info("The server did not close the connection: %s", error or type(error).__name__)
         finally:
             self._link.on_shutdown()
 

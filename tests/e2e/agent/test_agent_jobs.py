@@ -223,6 +223,7 @@ async def test_shutting_down_stops_all_jobs_and_leaves_no_process(agent: Agent) 
         await client.until(lambda: client.ssh)
         assert await client.call("shutdown") is None
         assert client.reports[J].end == "stopped"
+        assert await client.call("ping") is None, "the server hangs up: whatever it still sends, it has the reply"
     assert agent.process is not None and agent.process.wait(PATIENCE_S) == 0
     assert not marked(J) and not (agent.home / "agent.sock").exists()
 
