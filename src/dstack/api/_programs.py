@@ -1,6 +1,7 @@
 """Local programs that the client runs, above all Git."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -8,6 +9,9 @@ from dstack.errors import ConfigurationError
 
 TIMEOUT_S = 60.0
 WORDS_MAX = 500
+CHANGED_HOST = "REMOTE HOST IDENTIFICATION HAS CHANGED"
+"""OpenSSH's message between two banners, about a page long in all."""
+CHANGED_HOST_SAID = "the key of the host has changed; if that is right, remove the old key"
 NO_CHECKOUT = ("not a git repository", "must be run in a work tree")
 """Git's messages for a folder outside any checkout."""
 HINTS = {
@@ -45,9 +49,24 @@ def run(command: tuple[str, ...], folder: Path | None = None, env: dict[str, str
     except subprocess.TimeoutExpired:
         raise Failed(f"no answer within {TIMEOUT_S:.0f} s") from None
     except subprocess.CalledProcessError as error:
-        words = error.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise Failed("; ".join(line.strip() for line in words if line.strip())[-WORDS_MAX:] or "it failed") from None
+        raise Failed(_message_of(error.stderr.decode("utf-8", "replace")) or "it failed") from None
     return done.stdout
+
+
+def _message_of(printed: str) -> str:
+    """Return a program's error output on one line: its end in whole lines, where it is long.
+
+    Examples:
+        >>> _message_of("first\\n\\n  second\\n"), len(_message_of("a line of words\\n" * 100)) <= WORDS_MAX
+        ('first; second', True)
+    """
+    if CHANGED_HOST in printed:
+        remedy = re.search(r"ssh-keygen .* -R .*\S", printed)
+        return f"{CHANGED_HOST_SAID}: `{remedy[0]}`" if remedy else CHANGED_HOST_SAID
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    while len("; ".join(lines)) > WORDS_MAX and len(lines) > 1:
+        del lines[0]
+    return "; ".join(lines)[-WORDS_MAX:]
 
 
 def git(folder: Path, *arguments: str) -> bytes:
