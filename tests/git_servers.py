@@ -162,8 +162,14 @@ class GitOverSsh:
         ]
         (folder / "sshd_config").write_text("\n".join(lines) + "\n")
 
+    def _forget(self) -> None:
+        """Remove this server from the user's own file of known hosts: OpenSSH reads it whatever `HOME` is."""
+        command = ["ssh-keygen", "-R", f"[127.0.0.1]:{self._port}"]
+        subprocess.run(command, timeout=PATIENCE_S, capture_output=True)  # fails if there is no such file
+
     def __enter__(self) -> "GitOverSsh":
         assert SSHD is not None
+        self._forget()  # another server may have had this port
         with contextlib.suppress(PermissionError):
             os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
         log = self._folder / "log"
@@ -180,6 +186,7 @@ class GitOverSsh:
     def __exit__(self, *error: object) -> None:
         self._process.terminate()
         self._process.wait(PATIENCE_S)
+        self._forget()
 
     def url_of(self, repository: Path) -> str:
         """The URL of a repository on this machine."""
