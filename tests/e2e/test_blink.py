@@ -11,7 +11,7 @@ pytestmark = pytest.mark.server("shared")
 
 HTTP_LIBRARIES = {"httpx", "h11", "requests", "urllib.request", "certifi"}
 TUNNEL = {"asyncssh"}
-PYDANTIC = {"pydantic", "pydantic_core", "dstack.protocol.requests"}
+PYDANTIC = {"pydantic", "pydantic_core"}
 SPEC = {"dstack.spec.task", "dstack.spec.parse", "yaml", "cronsim"}
 UNREAD = HTTP_LIBRARIES | TUNNEL | PYDANTIC | SPEC | {"asyncio", "subprocess", "ctypes"}
 """Modules of no use to a command that only reads."""
@@ -66,6 +66,7 @@ def test_each_command_sends_few_requests_and_loads_what_it_uses(home: Home) -> N
     assert (len(requests), requests[-1], connections) == (2, "GET logs", 1)
     assert modules & UNREAD == set()
 
-    for arguments in (["event"], ["audit"], ["ps", "-a", "--json"]):
+    others = (["event"], ["audit"], ["ps", "-a", "--json"], ["stop", "one"], ["secret", "set", "A", "b"])
+    for arguments in others:
         _, _, modules = cost(home, *arguments)
         assert modules & UNREAD == set(), arguments

@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
+from msgspec.structs import asdict, replace
+
 from dstack.api import _ports
 from dstack.api._context import Context
 from dstack.api._keys import identity
@@ -284,7 +286,7 @@ class RunCollection:
             return []
         asked = self._context.repos.planned(repo, draft.files, draft.folder, draft.repo_path)
         old = current.spec.get("repo") or {}
-        new = {} if asked is None else asked.model_dump(mode="json")
+        new = {} if asked is None else asdict(asked)
         fields = ("id", "root", "url", "branch", "hash")
         if [old.get(field) for field in fields] == [new.get(field) for field in fields]:
             return []
@@ -321,8 +323,7 @@ class RunCollection:
                 _named_repos.ensure(self._context.repos, repo)
             files = self._context.repos.upload(repo, draft.files, draft.folder, progress, draft.repo_path)
             key = identity(self._context.ssh_identity_file)
-            sent = {"repo": files, "ssh_public_key": key.public_key, "path": self._context.path()}
-            request = draft.request.model_copy(update=sent)
+            request = replace(draft.request, repo=files, ssh_public_key=key.public_key, path=self._context.path())
             view = self._context.transport.outlast(
                 routes.SUBMIT_RUN,
                 request,

@@ -38,20 +38,19 @@ class SecretCollection:
             >>> from dstack.api import Client
             >>> Client.from_config().secrets.set("TOKEN", "123")
         """
-        from pydantic import ValidationError
-
         from dstack.errors import ConfigurationError
+        from dstack.kit.text import flaw_of
         from dstack.protocol import routes
         from dstack.protocol.requests import SECRET_CHARACTERS_MAX, SetSecret
 
-        try:
-            request = SetSecret(value=value)
-        except ValidationError:
+        # A program without a type checker may give anything.
+        is_kept = isinstance(value, str) and len(value) <= SECRET_CHARACTERS_MAX and flaw_of(value) is None
+        if not is_kept:
             raise ConfigurationError(
                 f"The value of the secret `{name}` is not UTF-8 text of at most {SECRET_CHARACTERS_MAX} characters",
                 hint="Make a text of other bytes first, such as with `base64`",
-            ) from None
-        self._transport.call(routes.SET_SECRET, request, project=self._project, secret=name)
+            )
+        self._transport.call(routes.SET_SECRET, SetSecret(value=value), project=self._project, secret=name)
 
     def get(self, name: str) -> str:
         """Return the value of a secret. Only admins and managers of the project may read it.

@@ -23,10 +23,10 @@ from dstack.errors import (
 from dstack.kit.text import is_segment
 from dstack.protocol.routes import Route
 from dstack.protocol.views import Problem, View
-from dstack.protocol.wire import decoded
+from dstack.protocol.wire import decoded, encoded
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from dstack.protocol.requests import Request
 
 REPLY_TIMEOUT_S = 30.0
 FIRST_DELAY_S = 0.1
@@ -99,7 +99,7 @@ class Transport:
     def call(
         self,
         route: Route,
-        body: "BaseModel | bytes | None" = None,
+        body: "Request | bytes | None" = None,
         *,
         query: Query | None = None,
         headers: Mapping[str, str] | None = None,
@@ -127,7 +127,7 @@ class Transport:
     def outlast(
         self,
         route: Route,
-        body: "BaseModel | bytes | None" = None,
+        body: "Request | bytes | None" = None,
         *,
         headers: Mapping[str, str] | None = None,
         given_up: threading.Event | None = None,
@@ -194,7 +194,7 @@ class Transport:
     def _send(
         self,
         route: Route,
-        body: "BaseModel | bytes | None",
+        body: "Request | bytes | None",
         query: Query | None,
         headers: Mapping[str, str] | None,
         path: Mapping[str, str],
@@ -272,17 +272,15 @@ class Patience:
             raise error
 
 
-def _content_of(body: "BaseModel | bytes | None") -> tuple[bytes | None, dict[str, str]]:
+def _content_of(body: "Request | bytes | None") -> tuple[bytes | None, dict[str, str]]:
     if body is None:
         return None, {}
     if isinstance(body, bytes):
         return body, {"Content-Type": "application/octet-stream"}
-    from pydantic_core import PydanticSerializationError  # has been imported with the body's class
-
     try:
-        return body.model_dump_json(exclude_unset=True).encode(), {"Content-Type": "application/json"}
-    except PydanticSerializationError:
-        # The message of this error and of its cause may contain a secret.
+        return encoded(body), {"Content-Type": "application/json"}
+    except UnicodeEncodeError:
+        # The message of this error may contain a secret.
         raise ConfigurationError(
             "Something that was given is not UTF-8 text", hint="Correct it, or leave it out"
         ) from None

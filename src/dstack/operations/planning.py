@@ -36,7 +36,7 @@ def _plan(
         project=caller.project.name,
         user=caller.user.name,
         run_name=wish.name,
-        spec=wish.request.model_dump(mode="json"),
+        spec=dict(wish.spec(wish.name)),
         offers=_offer_views(tx, best[:OFFERS_SHOWN_MAX]),
         offers_total=len(best),
         max_price=max((offer.price for offer in best), default=None),

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import asdict
+
 from dstack.domain.objects import Run
 from dstack.domain.offers import Demand, Offer, describe, misfits
 from dstack.domain.placement import fits
@@ -47,9 +49,10 @@ class Wish:
     def name(self) -> str | None:
         return self.request.run_name or self.configuration.name
 
-    def spec(self, name: str) -> Mapping[str, Any]:
-        """Return the spec of a run of that name."""
-        spec = {**self.request.model_dump(mode="json"), "run_name": name}
+    def spec(self, name: str | None) -> Mapping[str, Any]:
+        """Return the spec of a run of that name, or of one whose name is not drawn yet."""
+        repo = self.request.repo
+        spec = {**asdict(self.request), "repo": repo and asdict(repo), "run_name": name}
         remember(spec, self.configuration)
         return spec
 

@@ -1,57 +1,63 @@
 """The request bodies that the API accepts. Unknown fields are refused, so that no field is silently ignored."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from msgspec import Meta, Struct
 
 COUNT_MAX = 1 << 62
 """The largest number in a query or header. A database can store it, and it can be incremented."""
 
 
-class Request(BaseModel):
-    """The base of every request body."""
-
-    # A value may be a secret, so errors do not show it.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+Url: TypeAlias = Annotated[str, Meta(max_length=2000)]
+PublicKey: TypeAlias = Annotated[str, Meta(max_length=2000)]
+Hashes: TypeAlias = Annotated[list[str], Meta(max_length=10_000)]
 
 
-class RepoRef(Request):
+class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The base of every request body. Fields with their defaults are not sent."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(...)"  # a value may be a secret
+
+
+class RepoRef(Request, frozen=True, kw_only=True):
     """The files of a run: their repo, the commit to clone, and the manifest of the sent files."""
 
-    id: str = Field(min_length=1, max_length=200)
+    id: Annotated[str, Meta(min_length=1, max_length=200)]
     kind: Literal["local", "remote", "virtual"] = "local"
-    root: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    # In the patterns, `$` alone would also match before a last line feed.
+    root: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")] | None = None
     """The hash of the manifest's root; None if no files were sent."""
-    url: str | None = Field(default=None, max_length=2000)
+    url: Url | None = None
     """The URL of a remote repo."""
-    branch: str | None = Field(default=None, pattern=r"^[^-\s][^\s]{0,250}$")
-    hash: str | None = Field(default=None, pattern=r"^[0-9a-f]{7,64}$")
+    branch: Annotated[str, Meta(pattern=r"^[^-\s][^\s]{0,250}$(?!\n)")] | None = None
+    hash: Annotated[str, Meta(pattern=r"^[0-9a-f]{7,64}$(?!\n)")] | None = None
     parts_sent: bool = False
     """Whether submodules and files in Git LFS were sent; otherwise the job's machine fetches them."""
 
 
-class InitRepo(Request):
+class InitRepo(Request, frozen=True, kw_only=True):
     """A repo to initialize, and its credentials."""
 
     kind: Literal["local", "remote", "virtual"]
-    url: str | None = Field(default=None, max_length=2000)
-    private_key: str | None = Field(default=None, max_length=20_000, repr=False)
-    token: str | None = Field(default=None, max_length=2000, repr=False)
+    url: Url | None = None
+    private_key: Annotated[str, Meta(max_length=20_000)] | None = None
+    token: Annotated[str, Meta(max_length=2000)] | None = None
 
 
 SECRET_CHARACTERS_MAX = 50_000
 
 
-class SetSecret(Request):
+class SetSecret(Request, frozen=True, kw_only=True):
     """The value of a secret."""
 
-    value: str = Field(max_length=SECRET_CHARACTERS_MAX, repr=False)
+    value: Annotated[str, Meta(max_length=SECRET_CHARACTERS_MAX)]
 
 
 PATH_CHARACTERS_MAX = 32_768
 
 
-class SubmitRun(Request):
+class SubmitRun(Request, frozen=True, kw_only=True):
     """A run to plan or to submit. The header `Idempotency-Key` makes a repeated submit safe."""
 
     run_name: str | None = None
@@ -61,32 +67,32 @@ class SubmitRun(Request):
     """The path of the configuration's file, shown with the run."""
     repo: RepoRef | None = None
     """The run's files; None for no files."""
-    ssh_public_key: str | None = Field(default=None, max_length=2000)
+    ssh_public_key: PublicKey | None = None
     """The public key to authorize for the run's jobs, in OpenSSH's format."""
-    path: str | None = Field(default=None, max_length=PATH_CHARACTERS_MAX)
+    path: Annotated[str, Meta(max_length=PATH_CHARACTERS_MAX)] | None = None
     """The submitter's `PATH` for process jobs, if server and submitter are the same user on the same machine."""
 
 
-class StopRun(Request):
+class StopRun(Request, frozen=True, kw_only=True):
     """A request to stop a run."""
 
     abort: bool = False
     """Whether to end the run at once, without a grace period."""
 
 
-class GrantAccess(Request):
+class GrantAccess(Request, frozen=True, kw_only=True):
     """A request to authorize a key for one job."""
 
-    public_key: str = Field(max_length=2000)
+    public_key: PublicKey
     """The public key, in OpenSSH's format."""
     replica: int = 0
     node: int = 0
 
 
-class BlobHashes(Request):
+class BlobHashes(Request, frozen=True, kw_only=True):
     """The blobs that a client is going to send."""
 
-    hashes: list[str] = Field(max_length=10_000)
+    hashes: Hashes
     """The hashes of the blobs."""
-    pages: list[str] = Field(default=[], max_length=10_000)
+    pages: Hashes = []
     """The hashes of a manifest's pages. The chunks of pages that the server has are checked too."""

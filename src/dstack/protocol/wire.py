@@ -1,14 +1,18 @@
-"""Views as JSON. No other module reads or writes them, so that server and client agree."""
+"""Views and requests as JSON. No other module reads or writes them, so that server and client agree."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import msgspec
 
 from dstack.protocol.views import View
 
+if TYPE_CHECKING:
+    from dstack.protocol.requests import Request
+
 V = TypeVar("V", bound=View)
+R = TypeVar("R", bound="Request")
 Shown: TypeAlias = View | Mapping[str, object] | Sequence[View]
 
 
@@ -25,8 +29,22 @@ def decoded(kind: type[V], text: str | bytes) -> V:
         raise ValueError(f"Not a `{kind.__name__}`: {error}") from error
 
 
-def encoded(view: Shown) -> bytes:
-    """Return views as JSON on one line.
+def request_of(kind: type[R], body: object) -> R:
+    """Return a request from a JSON value that is read already. Refuses unknown fields.
+
+    Raises:
+        ValueError: a field is unknown or missing, or a value does not fit. The message has no value: it may be secret.
+    """
+    try:
+        return msgspec.convert(body, kind)
+    except msgspec.ValidationError as error:
+        reason, _, path = str(error).partition(" - at `$")
+        reason, place = reason.partition(" '")[0], path.strip("`.")  # a wrong word of an enumeration is quoted
+        raise ValueError(f"body.{place}: {reason}" if place else f"body: {reason}") from None
+
+
+def encoded(view: "Shown | Request") -> bytes:
+    """Return views or a request as JSON on one line.
 
     Raises:
         UnicodeEncodeError: a text has a lone surrogate.

@@ -46,7 +46,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         ),
         (
             "from dstack.api import Client; Client.from_config('main', 'http://127.0.0.1:1', 'token').runs.list",
-            {"pydantic", "dstack.protocol.requests", "yaml", "asyncssh", "rich", "asyncio"},
+            {"pydantic", "yaml", "asyncssh", "rich", "asyncio"},
         ),
         (
             "from dstack.spec.parse import configuration_of; configuration_of({'type': 'task', 'commands': ['true']})",

@@ -17,7 +17,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from pydantic import ValidationError
 
 from dstack.api import (
     Client,
@@ -230,7 +229,7 @@ def test_a_server_of_this_user_here_is_told_the_path_of_the_submitter_and_no_oth
     def path_sent(url: str) -> object:
         (tmp_path / "server.json").write_text(json.dumps({"url": url, "token": "t", "pid": os.getpid()}))
         client.runs.submit(Task(commands=["x"]))
-        return one.submitted[-1]["path"]
+        return one.submitted[-1].get("path")
 
     assert path_sent(server.url) is None, "nobody lives in that folder, and the address may be a tunnel's"
     with locked(tmp_path / "server.lock"):
@@ -343,14 +342,14 @@ def test_the_files_of_a_folder_go_before_the_run(client: Client, one: OneRun, tm
     def answer(asked: Asked) -> Answer:
         if asked.path.endswith("/blobs/missing"):
             question = json.loads(asked.body)
-            return Answer(body=json.dumps({"missing": question["hashes"] + question["pages"]}).encode())
+            return Answer(body=json.dumps({"missing": question["hashes"] + question.get("pages", [])}).encode())
         return Answer(204, b"") if asked.method == "PUT" else one.answer(asked)
 
     one.server.answer = answer
     client.runs.submit(Task(commands=["x"]), repo=LocalRepo.from_dir(tmp_path / "work"))
     assert [asked.method for asked in one.server.asked] == ["POST", "POST", "PUT", "PUT", "PUT", "POST"]
     repo = one.submitted[0]["repo"]
-    assert repo["kind"] == "local" and len(repo["root"]) == 64
+    assert "kind" not in repo and len(repo["root"]) == 64
 
 
 def test_a_folder_that_is_not_there_is_told() -> None:
@@ -587,9 +586,7 @@ def test_a_secret_that_cannot_be_kept_is_not_shown(client: Client, one: OneRun, 
     with pytest.raises(ConfigurationError, match="The value of the secret `X` is not UTF-8 text") as caught:
         client.secrets.set("X", value)
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
-    with pytest.raises(ValidationError) as raw:
-        SetSecret(value=value)
-    assert "s3cret" not in str(raw.value)
+    assert "s3cret" not in repr(SetSecret(value=value))
     assert one.server.asked == []
 
 

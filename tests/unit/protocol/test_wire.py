@@ -1,12 +1,14 @@
 """Views as JSON. `views.txt` has one example of each; its spelling is that of the first release."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from dstack.protocol import views
+from dstack.protocol.requests import GrantAccess, InitRepo, RepoRef, Request, SetSecret, StopRun, SubmitRun
 from dstack.protocol.views import HealthView, PlanView, RunView, SecretView, View
-from dstack.protocol.wire import decoded, encoded, indented
+from dstack.protocol.wire import decoded, encoded, indented, request_of
 
 EXAMPLES = dict(
     line.split(" ", 1) for line in Path(__file__).with_name("views.txt").read_text(encoding="utf-8").splitlines()
@@ -55,3 +57,33 @@ def test_reply_that_does_not_fit_is_refused(kind: type[View], text: bytes) -> No
 def test_text_that_cannot_be_shown_is_refused() -> None:
     with pytest.raises(UnicodeEncodeError):
         encoded(HealthView(version="\ud800", embedded=False))
+
+
+def test_request_arrives_as_it_was_sent_without_its_defaults() -> None:
+    sent = SubmitRun(configuration={"type": "task"}, repo=RepoRef(id="a", hash="0" * 40))
+    text = encoded(sent)
+    assert json.loads(text) == {"configuration": {"type": "task"}, "repo": {"id": "a", "hash": "0" * 40}}
+    assert request_of(SubmitRun, json.loads(text)) == sent
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "place"),
+    [
+        (StopRun, None, "body: "),
+        (StopRun, ["s3cret"], "body: "),
+        (StopRun, {"abort": "s3cret"}, "body.abort: "),
+        (SetSecret, {}, "body: .*`value`"),
+        (SetSecret, {"value": "s3cret" * 10_000}, "body.value: "),
+        (SetSecret, {"value": "a", "later": "s3cret"}, "body: .*`later`"),
+        (GrantAccess, {"public_key": "s3cret" * 1000}, "body.public_key: "),
+        (InitRepo, {"kind": "s3cret"}, "body.kind: "),
+        (SubmitRun, {"configuration": {}, "repo": {"id": ""}}, "body.repo.id: "),
+        (SubmitRun, {"configuration": {}, "repo": {"id": "a", "branch": "-s3cret"}}, "body.repo.branch: "),
+        (SubmitRun, {"configuration": {}, "repo": {"id": "a", "branch": "s3cret\n"}}, "body.repo.branch: "),
+        (SubmitRun, {"configuration": {}, "repo": {"id": "a", "hash": "0" * 40 + "\n"}}, "body.repo.hash: "),
+    ],
+)
+def test_request_that_does_not_fit_is_refused_without_its_value(kind: type[Request], body: object, place: str) -> None:
+    with pytest.raises(ValueError, match=place) as caught:
+        request_of(kind, body)
+    assert "s3cret" not in str(caught.value)

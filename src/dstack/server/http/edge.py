@@ -7,7 +7,7 @@ holds for its path, its query, its headers, and the keys and values of its JSON.
 import json
 import math
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from fastapi import Request
@@ -17,6 +17,7 @@ from starlette.types import Scope
 
 from dstack.kit.text import flaw_of
 from dstack.protocol.files import BLOB_BYTES_MAX
+from dstack.protocol.wire import R, request_of
 from dstack.server.http.calls import identify, user_of
 from dstack.server.http.problems import Unacceptable
 
@@ -37,15 +38,15 @@ class EdgeRoute(APIRoute):
         """Return FastAPI's own handler behind the judge."""
         serve = super().get_route_handler()
         needs_token = any(dependency.call is user_of for dependency in self.dependant.dependencies)
-        takes_json = self.body_field is not None
+        takes_json = any(isinstance(dependency.call, BodyOf) for dependency in self.dependant.dependencies)
 
         async def judged(asked: Request) -> Response:
             request = _Bounded(asked.scope, asked.receive, JSON_BYTES_MAX if takes_json else BLOB_BYTES_MAX)
             if needs_token:
                 request.state.user = await identify(request)
             judge_head(request.scope)
-            if takes_json and (body := await request.body()):
-                request.parsed = parsed(body)
+            if takes_json:
+                request.parsed = parsed(await request.body())
             return await serve(request)
 
         return judged
@@ -80,6 +81,24 @@ class _Bounded(Request):
     def _check(self, size_bytes: int) -> None:
         if size_bytes > self._bytes_max:
             raise Unacceptable(f"The body of the request is too large: at most {self._bytes_max} bytes are taken", 413)
+
+
+class BodyOf(Generic[R]):
+    """The dependency of an endpoint that takes a request of some kind as its JSON body."""
+
+    def __init__(self, kind: type[R]) -> None:
+        self._kind = kind
+
+    async def __call__(self, request: Request) -> R:
+        """Return the body.
+
+        Raises:
+            Unacceptable: the body is no such request; the message names the field.
+        """
+        try:
+            return request_of(self._kind, await request.json())
+        except ValueError as error:
+            raise Unacceptable(f"The request is not valid: {error}", 422) from None
 
 
 def judge_head(scope: Scope) -> None:

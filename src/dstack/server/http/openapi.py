@@ -1,4 +1,4 @@
-"""The OpenAPI document: the responses of each endpoint, with its errors and media types."""
+"""The OpenAPI document: the bodies and responses of each endpoint, with its errors and media types."""
 
 from http import HTTPStatus
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from msgspec.json import schema_components
 
-from dstack.protocol import routes
+from dstack.protocol import requests, routes
 from dstack.protocol.routes import Route
 from dstack.protocol.views import Problem, View
 from dstack.server.http.problems import MEDIA_TYPE
@@ -20,13 +20,13 @@ _BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 
 
 class Documented(FastAPI):
-    """The application, with documentation that FastAPI lacks: it does not know the views."""
+    """The application, with documentation that FastAPI lacks: it does not know requests and views."""
 
     def openapi(self) -> dict[str, Any]:
         """Return the document, made at the first call."""
         if self.openapi_schema is None:
             components = super().openapi().setdefault("components", {})
-            components.setdefault("schemas", {}).update(_view_schemas())
+            components.setdefault("schemas", {}).update(_schemas())
             components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         return super().openapi()
 
@@ -55,15 +55,20 @@ def errors_of(route: Route) -> list[int]:
     return sorted(statuses)
 
 
-def _view_schemas() -> dict[str, Any]:
-    """Return the JSON Schema of each view, and of all that it contains, by name."""
-    views: set[type[View]] = {one.view for one in vars(routes).values() if isinstance(one, Route) and one.view}
-    return schema_components([Problem, *views], ref_template=f"{_SCHEMAS}{{name}}")[1]
+def _schemas() -> dict[str, Any]:
+    """Return the JSON Schema of each request and view, and of all that they contain, by name."""
+    every = [one for one in vars(routes).values() if isinstance(one, Route)]
+    views: set[type[View]] = {one.view for one in every if one.view}
+    bodies = {getattr(requests, one.request) for one in every if one.request}
+    return schema_components([Problem, *views, *bodies], ref_template=f"{_SCHEMAS}{{name}}")[1]
 
 
 def extra_of(route: Route) -> dict[str, Any]:
     """Return what else a route's part of the document has."""
     extra: dict[str, Any] = {"security": [{"token": []}]} if route.needs_token else {}
+    if route.request is not None:
+        content = {"application/json": {"schema": {"$ref": f"{_SCHEMAS}{route.request}"}}}
+        extra["requestBody"] = {"required": True, "content": content}
     if route.takes_bytes:
         extra["requestBody"] = {"required": True, "content": {"application/octet-stream": _BYTES}}
     return extra

@@ -2,27 +2,32 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Depends, Header, Query
 from starlette.responses import Response
 
 from dstack.operations import access, planning, runs, submitting, updating
 from dstack.protocol import requests, routes
 from dstack.server.http.calls import At, By, json_of
+from dstack.server.http.edge import BodyOf
 from dstack.server.http.routing import add
 
 router = APIRouter()
+
+Submit = Annotated[requests.SubmitRun, Depends(BodyOf(requests.SubmitRun))]
+Stop = Annotated[requests.StopRun, Depends(BodyOf(requests.StopRun))]
+Grant = Annotated[requests.GrantAccess, Depends(BodyOf(requests.GrantAccess))]
 
 Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=60)]
 
 
 @add(router, routes.PLAN_RUN)
-async def plan_run(context: At, user: By, project: str, body: requests.SubmitRun) -> Response:
+async def plan_run(context: At, user: By, project: str, body: Submit) -> Response:
     """Return the effect that a submit of the same body would have now."""
     return json_of(await planning.plan(context, user, project, body))
 
 
 @add(router, routes.SUBMIT_RUN)
-async def submit_run(context: At, user: By, project: str, body: requests.SubmitRun, key: Key = None) -> Response:
+async def submit_run(context: At, user: By, project: str, body: Submit, key: Key = None) -> Response:
     """Submit a run."""
     return json_of(await submitting.submit(context, user, project, body, key), routes.SUBMIT_RUN.status)
 
@@ -47,13 +52,13 @@ async def get_run(context: At, user: By, project: str, run: str) -> Response:
 
 
 @add(router, routes.STOP_RUN)
-async def stop_run(context: At, user: By, project: str, run: str, body: requests.StopRun) -> Response:
+async def stop_run(context: At, user: By, project: str, run: str, body: Stop) -> Response:
     """Stop a run."""
     return json_of(await runs.stop(context, user, project, run, abort=body.abort))
 
 
 @add(router, routes.UPDATE_RUN)
-async def update_run(context: At, user: By, project: str, run: str, body: requests.SubmitRun) -> Response:
+async def update_run(context: At, user: By, project: str, run: str, body: Submit) -> Response:
     """Change an active run."""
     return json_of(await updating.update(context, user, project, run, body))
 
@@ -66,6 +71,6 @@ async def delete_run(context: At, user: By, project: str, run: str) -> Response:
 
 
 @add(router, routes.GRANT_ACCESS)
-async def grant_access(context: At, user: By, project: str, run: str, body: requests.GrantAccess) -> Response:
+async def grant_access(context: At, user: By, project: str, run: str, body: Grant) -> Response:
     """Authorize a public key for a job."""
     return json_of(await access.grant(context, user, project, run, body))

@@ -1,14 +1,20 @@
 """Secrets and repos over HTTP."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
 from dstack.operations import repos, secrets
 from dstack.protocol import requests, routes
 from dstack.server.http.calls import At, By, json_of
+from dstack.server.http.edge import BodyOf
 from dstack.server.http.routing import add
 
 router = APIRouter()
+
+Value = Annotated[requests.SetSecret, Depends(BodyOf(requests.SetSecret))]
+Repo = Annotated[requests.InitRepo, Depends(BodyOf(requests.InitRepo))]
 
 
 @add(router, routes.LIST_SECRETS)
@@ -24,7 +30,7 @@ async def get_secret(context: At, user: By, project: str, secret: str) -> Respon
 
 
 @add(router, routes.SET_SECRET)
-async def set_secret(context: At, user: By, project: str, secret: str, body: requests.SetSecret) -> Response:
+async def set_secret(context: At, user: By, project: str, secret: str, body: Value) -> Response:
     """Store a secret."""
     await secrets.set_value(context, user, project, secret, body.value)
     return Response(status_code=routes.SET_SECRET.status)
@@ -44,7 +50,7 @@ async def list_repos(context: At, user: By, project: str) -> Response:
 
 
 @add(router, routes.INIT_REPO)
-async def init_repo(context: At, user: By, project: str, repo: str, body: requests.InitRepo) -> Response:
+async def init_repo(context: At, user: By, project: str, repo: str, body: Repo) -> Response:
     """Store a repo and the credentials for it."""
     await repos.init(context, user, project, repo, body)
     return Response(status_code=routes.INIT_REPO.status)
