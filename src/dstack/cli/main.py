@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
+from importlib.util import LazyLoader, find_spec, module_from_spec
 from typing import Any, NoReturn, Protocol, cast
 
 from dstack import __version__
@@ -140,6 +141,7 @@ def program() -> int:
     """Run `main` as a process of its own, which starts and ends quickly; return the exit code."""
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else it reads about every package that is installed
+    _defer("ssl")  # `http.client` imports it, and seldom uses it
     code = main()
     if threading.active_count() == 1:
         # The kernel frees all memory at once; the interpreter would free it object by object.
@@ -148,6 +150,16 @@ def program() -> int:
                 stream.flush()
         os._exit(code)
     return code
+
+
+def _defer(name: str) -> None:
+    """Let a module load at its first use. The load has no lock: only for modules that the main thread uses first."""
+    spec = find_spec(name)
+    if spec is None or spec.loader is None or name in sys.modules:
+        return
+    spec.loader = LazyLoader(spec.loader)
+    sys.modules[name] = module = module_from_spec(spec)
+    spec.loader.exec_module(module)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
