@@ -21,7 +21,7 @@ from dstack.server.app import create_app
 from dstack.server.http.openapi import OF_ALL
 from dstack.server.settings import Settings
 from dstack.spec.base import Spec
-from dstack.spec.parse import RUN_TYPES, TYPES
+from dstack.spec.kinds import RUN_TYPES, TYPES
 from dstack.spec.profile import Profile
 from dstack.spec.run import RunFields
 from dstack.spec.schema import configuration_schema

@@ -9,7 +9,7 @@ import pytest
 from dstack.cli.main import COMMANDS, parser
 from dstack.protocol import requests, routes
 from dstack.protocol.routes import Route
-from dstack.spec.parse import RUN_TYPES, TYPES
+from dstack.spec.kinds import RUN_TYPES, TYPES
 from tests.architecture.sources import ROOT
 
 ROUTES = [route for route in vars(routes).values() if isinstance(route, Route)]

@@ -56,7 +56,7 @@ def test_every_method_says_what_it_does_and_shows_it(name: str) -> None:
 
 
 def test_every_field_of_a_configuration_says_what_it_is() -> None:
-    from dstack.spec.parse import TYPES
+    from dstack.spec.kinds import TYPES
 
     for kind in TYPES.values():
         source = "".join(inspect.getsource(part) for part in kind.__mro__ if part.__module__.startswith("dstack.spec"))

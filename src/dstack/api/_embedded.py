@@ -78,6 +78,11 @@ class EmbeddedServer:
                 self._address = None
         return True
 
+    def is_running(self) -> bool:
+        with self._lock:
+            self._address = self._address or self._running()
+            return self._address is not None
+
     def is_own(self) -> bool:
         return True
 

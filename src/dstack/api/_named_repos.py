@@ -1,22 +1,22 @@
 """The repo that `repos` of a configuration names."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dstack.api import _places
 from dstack.api._repos import LocalRepo, RemoteRepo, Repo
 
 if TYPE_CHECKING:
     from dstack.api._repo_collection import RepoCollection
-    from dstack.spec.repos import RepoSource
 
 
-def repo_of(repos: "RepoCollection", source: "RepoSource", folder: Path) -> LocalRepo | RemoteRepo:
+def repo_of(repos: "RepoCollection", source: Mapping[str, Any], folder: Path) -> LocalRepo | RemoteRepo:
     """Return the repo that an entry names.
 
     Args:
         repos: those of the project.
-        source: the entry.
+        source: the entry's fields (`spec.repos.RepoSource`).
         folder: the base of its local path.
 
     Raises:
@@ -25,12 +25,14 @@ def repo_of(repos: "RepoCollection", source: "RepoSource", folder: Path) -> Loca
     from dstack.api import _git
     from dstack.api._repo_collection import new_repo
 
-    if source.url is None:
-        place = folder / _places.expanded(source.local_path or ".")
+    url = source.get("url")
+    if url is None:
+        place = folder / _places.expanded(source.get("local_path") or ".")
         return repos.find([place]) or new_repo(place)
-    if source.branch or source.hash:
-        return RemoteRepo.from_url(source.url, source.branch, source.hash)
-    url, token = _git.normal_url(source.url)
+    branch, commit = source.get("branch"), source.get("hash")
+    if branch or commit:
+        return RemoteRepo.from_url(url, branch, commit)
+    url, token = _git.normal_url(url)
     return RemoteRepo(url, token=token)
 
 

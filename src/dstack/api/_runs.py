@@ -10,7 +10,7 @@ from dstack.api import _ports
 from dstack.api._context import Context
 from dstack.api._keys import identity
 from dstack.api._run import Run
-from dstack.api._submissions import Draft, Options, RunPlan, draft_of
+from dstack.api._submissions import Draft, Options, RunPlan, draft_of, reading_of
 from dstack.errors import ResourceNotExistsError
 from dstack.kit.clock import SystemClock
 from dstack.kit.ids import RandomIds
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dstack.spec.backends import BackendType
     from dstack.spec.configurations import RunConfiguration
     from dstack.spec.profile import Profile, Retry, SpotPolicy
+    from dstack.spec.reading import Reading
     from dstack.spec.resources import Resources
 
 PAGE_RUNS = 100
@@ -124,14 +125,15 @@ class RunCollection:
         return self._submit(*self._draft(configuration, options, repo), reserve_ports=reserve_ports)
 
     def get_plan(
-        self, configuration: "RunConfiguration", repo: "Repo | None" = None, **options: Unpack[Options]
+        self, configuration: "RunConfiguration | Reading", repo: "Repo | None" = None, **options: Unpack[Options]
     ) -> RunPlan:
         """Return the plan of a submit: the offers that fit, cheapest first, and why other machines do not fit.
 
         If a run of that name is active, the plan also has the differences from it. Nothing is created.
 
         Args:
-            configuration: a task, service or dev environment.
+            configuration: a task, service or dev environment; or its canonical form, with which options of fields have
+                no effect.
             repo: the run's files; by default the run has none.
             options: as for `submit`; also `profile`, whose fields apply where neither options nor configuration set
                 them.
@@ -293,10 +295,14 @@ class RunCollection:
         return [ChangeView(field="files", old=_of_files(old), new=_of_files(new), in_place=False)]
 
     def _draft(
-        self, configuration: "RunConfiguration", options: Options, repo: "Repo | None"
+        self, configuration: "RunConfiguration | Reading", options: Options, repo: "Repo | None"
     ) -> "tuple[Draft, Repo | None]":
         """Return the request, and the repo: the one that was given, or that of `repos`."""
-        draft = draft_of(configuration, options, has_repo=repo is not None)
+        from dstack.spec.reading import Reading
+
+        reading = configuration if isinstance(configuration, Reading) else reading_of(configuration, options)
+        name, path = options.get("run_name"), options.get("configuration_path")
+        draft = draft_of(reading, name, path, has_repo=repo is not None)
         if draft.repos:
             from dstack.api import _named_repos  # seldom needed, and commands start often
 

@@ -36,6 +36,10 @@ class Server(Protocol):
         """
         ...
 
+    def is_running(self) -> bool:
+        """Return whether `find` starts no server. A server elsewhere counts as running."""
+        ...
+
     def is_own(self) -> bool:
         """Return whether the server is this user's own, on this machine."""
         ...
@@ -53,6 +57,9 @@ class FixedServer:
 
     def find(self) -> Address:
         return self.address
+
+    def is_running(self) -> bool:
+        return True
 
     def is_own(self) -> bool:
         # A loopback address may be a tunnel to another machine, which lacks this machine's folders.

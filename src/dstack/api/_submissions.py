@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from dstack.spec.configurations import RunConfiguration
     from dstack.spec.mounts import FileMapping
     from dstack.spec.profile import Profile, Retry, SpotPolicy
-    from dstack.spec.repos import RepoSource
+    from dstack.spec.reading import Reading
     from dstack.spec.resources import Resources
 
 
 _NO_CALLERS = frozenset(("dstack", "concurrent", "threading"))
 """Packages whose stack frames are not the caller's: this one, and those in which threads begin."""
+_BESIDE = ("run_name", "configuration_path")
+"""Options that are no fields of a configuration."""
 _WARNED: dict[Any, Any] = {}
 """Warnings that the whole program has got, as `warnings` keeps them; at most one for each old spelling."""
 
@@ -56,13 +58,13 @@ class Draft:
     """Files and folders to send with the repo."""
     folder: Path = Path()
     """The folder to which the paths of `files` and `repos` are relative."""
-    repos: "Sequence[RepoSource]" = ()
-    """The repo in the configuration, unless another was given."""
+    repos: Sequence[Mapping[str, Any]] = ()
+    """The repo in the configuration as written (`spec.repos.RepoSource`), unless another was given."""
 
     @property
     def repo_path(self) -> str:
         """The repo's path in the job."""
-        return self.repos[0].path if self.repos else "."
+        return str(self.repos[0].get("path", ".")) if self.repos else "."
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,66 +127,89 @@ class RunPlan:
         return self.view.current is not None and all(change.in_place for change in self.changes)
 
 
+def reading_of(configuration: "RunConfiguration", options: Options) -> "Reading":
+    """Return the canonical form of a configuration, which overrides the profile. Options override both.
+
+    Args:
+        configuration: a task, service or dev environment.
+        options: options of `RunCollection.submit`, and a profile.
+
+    Raises:
+        ConfigurationError: an option is invalid.
+    """
+    from dstack.spec.parse import old_spellings, to_mapping
+    from dstack.spec.reading import canonical
+
+    for note in old_spellings(configuration, configuration.written()):
+        _warn_caller(note.text)
+    said = {name: _plain(value) for name, value in options.items() if value is not None and name not in _BESIDE}
+    profile = said.pop("profile", {})
+    return canonical(to_mapping(configuration), profile, said)
+
+
 def draft_of(
-    configuration: "RunConfiguration",
-    options: Options,
+    reading: "Reading",
+    run_name: str | None = None,
+    path: str | os.PathLike[str] | None = None,
     environ: Mapping[str, str] = os.environ,
     *,
     has_repo: bool = False,
 ) -> Draft:
     """Return the request for a configuration, with variables filled in from this environment.
 
-    Options override the configuration, and the configuration overrides the profile.
-
     Args:
-        configuration: a task, service or dev environment.
-        options: options of `RunCollection.submit`, and a profile.
+        reading: the configuration in canonical form.
+        run_name: the run's name; by default that of the configuration.
+        path: the path of the configuration's file.
         environ: the environment from which `env` passes variables on.
         has_repo: whether a repo was given, which overrides `repos`.
 
     Raises:
-        ConfigurationError: an option or the name is invalid, or a variable is missing.
+        ConfigurationError: the name is invalid, or a variable is missing.
     """
     from dstack.protocol.requests import SubmitRun
-    from dstack.spec import env
-    from dstack.spec.names import check_name
-    from dstack.spec.parse import configuration_of, old_spellings, to_mapping
-    from dstack.spec.spellings import over
 
-    for text in old_spellings(configuration):
-        _warn_caller(text)
-    said = {name: _plain(value) for name, value in options.items() if value is not None}
-    run_name = said.pop("run_name", None) or configuration.name
-    path = said.pop("configuration_path", None)
-    profile = {name: value for name, value in said.pop("profile", {}).items() if name not in ("name", "default")}
+    mapping = dict(reading.configuration)
+    run_name = run_name or mapping.get("name")
     if run_name is not None:
         from dstack.api import _ssh_config
+        from dstack.spec.names import check_name
 
         check_name(run_name)
         _ssh_config.check_free(run_name)
-    whole = configuration_of(over(over(profile, to_mapping(configuration)), said))
-    mapping = to_mapping(whole)
-    if whole.env:
-        mapping["env"] = env.resolve(whole.env, environ)
+    if mapping.get("env"):
+        from dstack.spec import env
+
+        mapping["env"] = env.resolve(mapping["env"], environ)
+    repos = [] if has_repo else mapping.get("repos", [])
     if has_repo:
         mapping.pop("repos", None)
-    for repo in mapping.get("repos", ()):
-        _forget_password(repo)
+    elif repos:
+        mapping["repos"] = [_without_password(repo) for repo in repos]
     return Draft(
-        SubmitRun(run_name=run_name, configuration=mapping, configuration_path=path and _readable(path)),
-        {port.container_port: port.local_port for port in whole.port_mappings()},
-        whole.files,
+        SubmitRun(run_name=run_name, configuration=mapping, configuration_path=_readable(path) if path else None),
+        reading.ports,
+        _files(mapping.get("files", ())),
         Path(path).parent if path else Path(),
-        () if has_repo else whole.repos,
+        repos,
     )
 
 
-def _forget_password(repo: dict[str, Any]) -> None:
-    """Remove user and password from the URL of an entry of `repos`: everyone in the project can read a run's spec."""
-    if "url" in repo:
-        from dstack.api import _git  # seldom needed
+def _files(written: Sequence[str]) -> "Sequence[FileMapping]":
+    if not written:
+        return ()
+    from dstack.spec.mounts import FileMapping  # seldom needed
 
-        repo["url"], _ = _git.normal_url(repo["url"])
+    return [FileMapping.parse(one) for one in written]
+
+
+def _without_password(repo: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry of `repos` without user and password: everyone in the project can read a run's spec."""
+    if repo.get("url") is None:
+        return repo
+    from dstack.api import _git  # seldom needed
+
+    return {**repo, "url": _git.normal_url(repo["url"])[0]}
 
 
 def _warn_caller(text: str) -> None:

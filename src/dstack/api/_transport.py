@@ -92,6 +92,10 @@ class Transport:
         """The server's URL. Starts the embedded server if it is used and does not run."""
         return self._server.find().url
 
+    def has_server(self) -> bool:
+        """Return whether a server runs, so that a request starts none."""
+        return self._server.is_running()
+
     def is_own(self) -> bool:
         """Return whether the server is this user's own, on this machine."""
         return self._server.is_own()

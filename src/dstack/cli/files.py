@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from dstack.api import Client, LocalRepo, RemoteRepo, Run, RunPlan
     from dstack.api._files import Item
-    from dstack.spec.configurations import RunConfiguration
+    from dstack.spec.reading import Reading
 
 NONE = "none; run `dstack init` to send this folder's files"
 MISSING = re.compile(rb"no such file or directory|can't open file|cannot find module|no module named|not found", re.I)
@@ -28,9 +28,7 @@ READ_S = 5.0
 READ_BYTES_MAX = 1 << 20
 
 
-def find_repo(
-    client: "Client", configuration: "RunConfiguration", arguments: argparse.Namespace
-) -> "LocalRepo | RemoteRepo | None":
+def find_repo(client: "Client", reading: "Reading", arguments: argparse.Namespace) -> "LocalRepo | RemoteRepo | None":
     """Return the files to send: those that the arguments name, or those of an initialized folder.
 
     That is this folder, or else the folder of the configuration. None where the configuration names its own (`repos`).
@@ -48,7 +46,7 @@ def find_repo(
         return remote
     if arguments.repo is not None:
         return client.repos.find([arguments.repo], arguments.local) or LocalRepo.from_dir(arguments.repo)
-    if configuration.repos:
+    if reading.configuration.get("repos"):
         return None
     beside = [] if arguments.file == "-" else [Path(arguments.file).parent]
     return client.repos.find([Path(), *beside], arguments.local)

@@ -1,24 +1,18 @@
-"""Options of several commands: the configuration, changes to it, and the files to send."""
+"""Options of several commands: changes to a configuration, and the files to send."""
 
 import argparse
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dstack.api import RemoteRepo
-    from dstack.spec.configurations import RunConfiguration
-    from dstack.spec.profile import Profile
 
 OVERRIDES = (
     *("backends", "regions", "instance_types", "spot_policy", "max_price", "max_duration"),
     *("working_dir", "priority", "creation_policy", "idle_duration", "fleets", "retry"),
 )
 
+RESOURCES = ("cpu", "memory", "gpu", "disk")
 PORT_MAX = 65_535
-NAMED_MAX = 5
-"""The most configurations that a hint names."""
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
@@ -92,135 +86,14 @@ def add_repo(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--hash", metavar="COMMIT", help="the commit of a remote given by URL")
 
 
-def changed(configuration: "RunConfiguration", arguments: argparse.Namespace) -> "RunConfiguration":
-    """Return the configuration with the changes of the command line.
-
-    Raises:
-        ConfigurationError: a change is not valid.
-    """
-    from dstack.spec.parse import configuration_of, to_mapping
-    from dstack.spec.spellings import over
-
-    fields = {field: value for field in OVERRIDES if (value := getattr(arguments, field, None)) is not None}
-    resources = {name: value for name in ("cpu", "memory", "gpu", "disk") if (value := getattr(arguments, name))}
-    drops_repos = getattr(arguments, "no_repo", False) and bool(configuration.repos)
-    if not (fields or resources or drops_repos or getattr(arguments, "env", None)):
-        return configuration
-    mapping = over(to_mapping(configuration), fields)
-    if resources:
-        mapping["resources"] = {**mapping.get("resources", {}), **resources}
-    if drops_repos:
-        mapping.pop("repos", None)
-    if getattr(arguments, "env", None):
-        mapping["env"] = {**mapping.get("env", {}), **_variables(arguments.env)}
-    return configuration_of(mapping)
-
-
-def check_here(configuration: "RunConfiguration", name: str | None) -> None:
-    """Check the name and the variables, which needs no server.
-
-    Raises:
-        ConfigurationError: the name is not valid, or a variable to pass on is missing.
-    """
-    import os
-
-    from dstack.spec import env
-    from dstack.spec.names import check_name
-
-    if name is not None:
-        check_name(name)
-    env.resolve(configuration.env, os.environ)
-
-
-def _variables(given: list[str]) -> Mapping[str, str | None]:
-    return {name: value if mark else None for name, mark, value in (one.partition("=") for one in given)}
-
-
-def read_run(file: str) -> "RunConfiguration":
-    """Return the run's configuration in a file (`-` is stdin), and write warnings about old spellings.
-
-    Raises:
-        ConfigurationError: the file is missing, has mistakes, or does not configure a run.
-    """
-    import warnings
-
-    from dstack.cli import words
-    from dstack.errors import ConfigurationError
-    from dstack.spec.parse import read_configuration
-    from dstack.spec.run import RunFields
-
-    written = read_configuration(text_of(file), "stdin" if file == "-" else file)
-    for note in written.notes:
-        words.say_warning(note)
-        warnings.simplefilter("ignore", DeprecationWarning)  # the Python API would repeat it without the place
-    if isinstance(written.configuration, RunFields):
-        return written.configuration
-    raise ConfigurationError(
-        f"`{file}` is a {written.configuration.type}, which this version of dstack does not support yet",
-        hint="This version runs tasks, services and dev environments",
-    )
-
-
-def text_of(file: str) -> str:
-    """Return the text of a file; `-` is stdin.
-
-    Raises:
-        ConfigurationError: the file cannot be read.
-    """
-    import sys
-    from pathlib import Path
-
-    from dstack.errors import ConfigurationError
-
-    try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"There is no file `{file}`", hint=_advice(Path(file).parent)) from error
-    except OSError as error:
-        raise ConfigurationError(f"`{file}` cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"`{file}` is not UTF-8 text", hint="Save it as UTF-8") from error
-
-
-def _advice(folder: "Path") -> str:
-    """Return a hint for a configuration that is missing."""
-    from dstack.kit.text import listed
-
-    found = sorted(str(path) for path in folder.glob("*.dstack.yml"))[:NAMED_MAX]
-    such_as = f", such as {listed(found)}" if found else ""
-    return f"Name the configuration with `-f FILE`{such_as}; `-f -` reads it from stdin"
-
-
-def find_profile(name: str | None) -> "Profile | None":
-    """Return the profile of that name, or the default one: of this folder, or else of this user.
-
-    Raises:
-        ConfigurationError: a file of profiles has mistakes, or no file has that profile.
-    """
-    from pathlib import Path
-
-    from dstack.api._places import home
-    from dstack.errors import ConfigurationError
-    from dstack.kit.text import listed, nearest
-
-    known: list[str] = []
-    for path in (Path(".dstack/profiles.yml"), home() / "profiles.yml"):
-        if path.is_file():
-            from dstack.spec.parse import parse_profiles
-
-            profiles = parse_profiles(text_of(str(path)), str(path))
-            if (found := profiles.chosen(name)) is not None:
-                return found
-            known += [profile.name for profile in profiles.profiles]
-    if name is None:
-        return None
-    guess = nearest(name, known)
-    raise ConfigurationError(
-        f"There is no profile `{name}`" + (f"; did you mean `{guess}`?" if guess else f"; known are {listed(known)}")
-        if known
-        else f"There is no profile `{name}`: no file has profiles",
-        hint="Add it to `.dstack/profiles.yml` or `~/.dstack/profiles.yml`",
-    )
+def changes_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the changes of the command line, as plain data."""
+    changes = {field: value for field in OVERRIDES if (value := getattr(arguments, field, None)) is not None}
+    if resources := {name: value for name in RESOURCES if (value := getattr(arguments, name))}:
+        changes["resources"] = resources
+    if given := getattr(arguments, "env", None):
+        changes["env"] = {name: value if mark else None for name, mark, value in (one.partition("=") for one in given)}
+    return changes
 
 
 def find_remote(where: str | None, branch: str | None, commit: str | None) -> "RemoteRepo | None":

@@ -63,12 +63,7 @@ def understand(request: SubmitRun) -> Wish:
     Raises:
         InvalidRequestError: the configuration or the name cannot work.
     """
-    size = len(json.dumps(request.configuration))
-    if size > CONFIGURATION_BYTES_MAX:
-        raise InvalidRequestError(
-            f"The configuration has {size} bytes, and at most {CONFIGURATION_BYTES_MAX} are taken",
-            hint="Move long texts into files of the run's folder",
-        )
+    check_size(request.configuration)
     try:
         configuration = configuration_of(request.configuration)
         if missing := list(not_built_yet(configuration)):
@@ -81,6 +76,16 @@ def understand(request: SubmitRun) -> Wish:
     except ConfigurationError as error:
         raise InvalidRequestError(error.message, hint=error.hint) from error
     return wish
+
+
+def check_size(configuration: object) -> None:
+    """Raise `InvalidRequestError` for a configuration that is too large."""
+    size = len(json.dumps(configuration))
+    if size > CONFIGURATION_BYTES_MAX:
+        raise InvalidRequestError(
+            f"The configuration has {size} bytes, and at most {CONFIGURATION_BYTES_MAX} are taken",
+            hint="Move long texts into files of the run's folder",
+        )
 
 
 def _check_references(configuration: Mapping[str, Any]) -> None:

@@ -73,6 +73,19 @@ class SubmitRun(Request, frozen=True, kw_only=True):
     """The submitter's `PATH` for process jobs, if server and submitter are the same user on the same machine."""
 
 
+class ReadConfiguration(Request, frozen=True, kw_only=True):
+    """A configuration to read: plain data as written in YAML."""
+
+    configuration: Any
+    """The data of the configuration's file."""
+    changes: dict[str, Any] = {}
+    """Fields that replace those of the configuration. Entries of `env` and `resources` replace single ones."""
+    profiles: Annotated[list[Any], Meta(max_length=2)] = []
+    """The data of each file of profiles. An earlier file has precedence."""
+    profile: str | None = None
+    """The name of the profile that applies; None for the default profile."""
+
+
 class StopRun(Request, frozen=True, kw_only=True):
     """A request to stop a run."""
 

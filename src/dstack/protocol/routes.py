@@ -35,6 +35,9 @@ HEALTH = Route("GET", "/api/health", None, views.HealthView, needs_token=False)
 AUDIT = Route("GET", "/api/audit", None, views.AuditView, errors=(403,))
 """Ask all backends for their machines and compare them with the server's records. For admins of the server."""
 
+READ_CONFIGURATION = Route("POST", "/api/configurations", "ReadConfiguration", views.ConfigurationView)
+"""Return the canonical form of a configuration, or its mistakes. Creates nothing."""
+
 PLAN_RUN = Route("POST", "/api/projects/{project}/runs/plan", "SubmitRun", views.PlanView)
 """Return the effect of a submit. Creates nothing."""
 SUBMIT_RUN = Route("POST", "/api/projects/{project}/runs", "SubmitRun", views.RunView, 201, (409,))

@@ -88,6 +88,29 @@ class ChangeView(View, frozen=True, kw_only=True):
     """Whether the change can be made while the run is active. If not, stop the run and submit it again."""
 
 
+class MistakeView(View, frozen=True, kw_only=True):
+    """A mistake or an old spelling in a configuration."""
+
+    path: list[str | int]
+    """The names and list indexes that lead to it."""
+    text: str
+
+
+class ConfigurationView(View, frozen=True, kw_only=True):
+    """A configuration in canonical form, or its mistakes."""
+
+    configuration: dict[str, Any]
+    """The configuration with its `type`, and only the fields that were set; empty if there are mistakes."""
+    ports: dict[int, int | None] = {}
+    """Container port to local port; None stands for any free one (`*:80`)."""
+    notes: list[MistakeView] = []
+    """Old spellings in the configuration as written."""
+    mistakes: list[MistakeView] = []
+    """All mistakes in one document, or in the whole."""
+    document: int | None = None
+    """The document with the mistakes: 0 for the configuration, 1 for the first file of profiles. None for the whole."""
+
+
 class PlanView(View, frozen=True, kw_only=True):
     """The effect of a submit before it happens."""
 
@@ -109,6 +132,8 @@ class PlanView(View, frozen=True, kw_only=True):
     """The differences from that run."""
     waits: str | None = None
     """The reason why the run would wait in the queue; None if it would start at once."""
+    resources: str = ""
+    """The requirements for each machine: a text for people, such as `2..xCPU, 8GB.., 100GB.. (disk)`."""
 
 
 class SecretView(View, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ModelWrapValidatorHa
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from dstack.kit.text import nearest, nearest_listed, shown
-from dstack.spec.mistakes import found_value
+from dstack.spec.validation import found_value
 
 if TYPE_CHECKING:
     from pydantic import GetJsonSchemaHandler

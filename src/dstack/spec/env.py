@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from dstack.errors import ConfigurationError
 from dstack.kit.text import listed, shown
-from dstack.spec.mistakes import MISPRINT, Mistake, refusal_of
+from dstack.spec.mistakes import MISPRINT, Mistake, Mistaken
 from dstack.spec.secrets import as_it_stands
 
 VARIABLE_BYTES_MAX = (128 << 10) - 2
@@ -19,7 +19,8 @@ def parse_env(value: object) -> dict[str, str | None]:
     """Read environment variables. None stands for a value from the submitter's environment.
 
     Raises:
-        ValueError: names are malformed, or values are neither text nor numbers. Lists each with its place.
+        Mistaken: names are malformed, or values are neither text nor numbers. Lists each with its place.
+        ValueError: the value is neither a mapping nor a list, or all variables together are too large.
 
     Examples:
         >>> parse_env(["A=1", "B=", "C"])
@@ -40,7 +41,7 @@ def parse_env(value: object) -> dict[str, str | None]:
     if not mistakes:
         check_whole(env)
     if mistakes:
-        raise refusal_of(mistakes)
+        raise Mistaken(mistakes)
     return env
 
 

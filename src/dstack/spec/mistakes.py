@@ -1,50 +1,16 @@
-"""The mistakes in a configuration, with plain messages."""
+"""The mistakes in a configuration: each with its path and a plain message. A reader of YAML needs no more."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
-
-from dstack.kit.text import nearest, nearest_listed, shown
+from dstack.errors import ConfigurationError
 
 Path: TypeAlias = tuple[str | int, ...]
 
 MISPRINT = re.compile("[\0\ud800-\udfff]")
 """Characters that neither a file nor a program's argument can contain."""
-
-SECRET = "registry_auth"
-"""A field whose values are never shown."""
-
-_EXPECTED = {
-    "string_type": "text",
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "float_parsing": "a number",
-    "bool_type": "`true` or `false`",
-    "bool_parsing": "`true` or `false`",
-    "list_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping of fields",
-    "model_attributes_type": "a mapping of fields",
-    "tuple_type": "a list",
-}
-CHOICES_MAX = 8
-"""The number of known words that a message lists."""
-ENTRY_MAX = 60
-"""The longest entry that a message repeats."""
-_LENGTHS = {"too_short": ("at least", "min_length"), "too_long": ("at most", "max_length")}
-_LIMITS = {
-    "greater_than": ("more than", "gt"),
-    "greater_than_equal": ("at least", "ge"),
-    "less_than": ("less than", "lt"),
-    "less_than_equal": ("at most", "le"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,66 +25,15 @@ class Mistake:
         return f"`{'.'.join(map(str, self.path))}`: {self.text}" if self.path else self.text
 
 
-def refusal_of(mistakes: Iterable[Mistake]) -> ValidationError:
-    """Return the error for a validator that found several mistakes. Their paths begin below its field."""
-    details = [
-        InitErrorDetails(
-            type=PydanticCustomError("value_error", "{said}", {"said": one.text}), loc=one.path, input=None
-        )
-        for one in mistakes
-    ]
-    return ValidationError.from_exception_data("mistakes", details)
+class Mistaken(ConfigurationError):
+    """A configuration with mistakes. The message lists each with its field.
 
+    Args:
+        mistakes: all mistakes.
+        document: the number of the document that has them; None for a part that is in no document.
+    """
 
-def mistakes_in(error: ValidationError) -> list[Mistake]:
-    """Return all mistakes in a validation error, each once: a union finds the same in each of its members."""
-    return list(dict.fromkeys(Mistake(tuple(one["loc"]), _text(one)) for one in error.errors(include_url=False)))
-
-
-def _text(error: ErrorDetails) -> str:
-    kind, found, context = error["type"], _found(error), error.get("ctx", {})
-    if kind == "missing":
-        return f"expected a field `{error['loc'][-1]}`, found none"
-    if kind in ("enum", "literal_error"):
-        known = str(context["expected"]).replace("'", "`")
-        choices = [word.strip(" `") for word in known.replace(" or ", ",").split(",")]
-        if len(choices) > CHOICES_MAX:
-            advice = nearest_listed(str(error["input"]), choices)
-            return f"expected one of {len(choices)} words, found {found}; {advice}"
-        guess = nearest(str(error["input"]), choices)
-        return f"expected one of {known}, found {found}" + (f"; did you mean `{guess}`?" if guess else "")
-    if kind in _LIMITS:
-        words, key = _LIMITS[kind]
-        limit = context[key]
-        return f"expected {words} {f'{limit:g}' if isinstance(limit, float) else limit}, found {found}"
-    if kind in _LENGTHS:
-        words, key = _LENGTHS[kind]
-        entries = "entry" if context[key] == 1 else "entries"
-        return f"expected {words} {context[key]} {entries}, found {context['actual_length']}"
-    if kind in _EXPECTED:
-        return f"expected {_EXPECTED[kind]}, found {found}{_advice(error)}"
-    return str(context["error"]) if "error" in context else error["msg"]
-
-
-def _advice(error: ErrorDetails) -> str:
-    """Return the way to write a value as the expected text, or as an entry of the expected list."""
-    value = error["input"]
-    match error["type"]:
-        case "string_type" if isinstance(value, bool | int | float):
-            return "; put it in quotes"
-        case "string_type" if isinstance(value, dict) and isinstance(error["loc"][-1], int):
-            return "; put the line in quotes"  # `- echo key: value`
-        case "list_type" if isinstance(value, str | int | float):
-            entry = str(value).removeprefix("-").strip()
-            is_short = len(entry) <= ENTRY_MAX and entry.isprintable()
-            return f"; write `- {entry}`" if is_short else "; begin each entry with `- `"
-    return ""
-
-
-def _found(error: ErrorDetails) -> str:
-    return "something else" if SECRET in error["loc"] else found_value(error["input"])
-
-
-def found_value(value: object) -> str:
-    """Return a value for a message about its type."""
-    return f"the text {shown(value)}" if isinstance(value, str) else shown(value)
+    def __init__(self, mistakes: Sequence[Mistake], document: int | None = None) -> None:
+        super().__init__("; ".join(one.with_path() for one in mistakes))
+        self.mistakes = mistakes
+        self.document = document

@@ -1,17 +1,17 @@
 """Conversion of text and JSON to configurations, and back. All mistakes are reported at once, with their places."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from dstack.errors import ConfigurationError
 from dstack.kit.text import listed, nearest, shown
 from dstack.spec.base import Spec
-from dstack.spec.mistakes import MISPRINT, Mistake, Path, mistakes_in
+from dstack.spec.kinds import RUN_TYPES, TYPES
+from dstack.spec.mistakes import MISPRINT, Mistake, Mistaken, Path
 from dstack.spec.secrets import FIELDS, names_in, refers_to, texts_with_secrets
+from dstack.spec.validation import mistakes_in
 
 if TYPE_CHECKING:
     from dstack.spec.configurations import Configuration, RunConfiguration
@@ -21,45 +21,6 @@ if TYPE_CHECKING:
 RUN_ARGUMENTS = "`${{ run.args }}` is filled no more: write `$ARGS`, add `ARGS` to `env`, and give it with `-e ARGS=…`"
 
 _AnySpec = TypeVar("_AnySpec", bound=Spec)
-
-
-class Kinds(Mapping[str, type[_AnySpec]], Generic[_AnySpec]):
-    """Classes of configurations by their `type`. Each is imported at its first use: most programs use one."""
-
-    def __init__(self, homes: Mapping[str, tuple[str, str]]) -> None:
-        self._homes = homes
-
-    def __getitem__(self, kind: str) -> type[_AnySpec]:
-        module, name = self._homes[kind]
-        found: type[_AnySpec] = getattr(import_module(module), name)
-        return found
-
-    def __contains__(self, kind: object) -> bool:
-        return kind in self._homes
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._homes)
-
-    def __len__(self) -> int:
-        return len(self._homes)
-
-
-_RUNS = {
-    "task": ("dstack.spec.task", "Task"),
-    "service": ("dstack.spec.service", "Service"),
-    "dev-environment": ("dstack.spec.dev_environment", "DevEnvironment"),
-}
-_OTHERS = {
-    "fleet": ("dstack.spec.fleet", "Fleet"),
-    "gateway": ("dstack.spec.gateway", "Gateway"),
-    "volume": ("dstack.spec.volume", "Volume"),
-}
-
-RUN_TYPES: "Kinds[RunConfiguration]" = Kinds(_RUNS)
-"""Every run type by its `type`. A new run type needs a module and an entry in `_RUNS`."""
-
-TYPES: "Kinds[Configuration]" = Kinds({**_RUNS, **_OTHERS})
-"""Every class of configurations by its `type`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +42,8 @@ def read_configuration(text: str, filename: str) -> Written:
         ConfigurationError: lists every mistake as `file:line:column: what was expected and found`.
     """
     document = _document(text, filename)
-    configuration = _placed(document, lambda: _build(document.data, TYPES))
-    old = document.in_order(_old_spellings(configuration, document.data))
-    return Written(configuration, tuple(f"{document.place_of(one.path)}: {one.text}" for one in old))
+    configuration = _placed(document, lambda: build(document.data, TYPES))
+    return Written(configuration, tuple(document.lines_of(old_spellings(configuration, document.data))))
 
 
 def parse_configuration(text: str, filename: str) -> "Configuration":
@@ -96,39 +56,28 @@ def parse_profiles(text: str, filename: str) -> "Profiles":
     from dstack.spec.profile import Profiles
 
     document = _document(text, filename)
-    return _placed(document, lambda: _validated(Profiles, document.data))
+    return _placed(document, lambda: validated(Profiles, document.data))
 
 
 def configuration_of(mapping: Mapping[str, Any]) -> "RunConfiguration":
     """Return the run configuration in a JSON object.
 
     Raises:
-        ConfigurationError: lists every mistake with its field.
+        Mistaken: lists every mistake with its field.
     """
-    return _named(lambda: _build(dict(mapping), RUN_TYPES))
+    return build(dict(mapping), RUN_TYPES)
 
 
 def to_mapping(spec: Spec) -> dict[str, Any]:
     """Return a configuration as a JSON object with only the fields that were set or changed.
 
     Raises:
-        ConfigurationError: a list or mapping was changed in place to an invalid value.
+        Mistaken: a list or mapping was changed in place to an invalid value.
     """
-    checked = _named(lambda: _validated(type(spec), spec.written()))
+    checked = validated(type(spec), spec.written())
     written = checked.model_dump(mode="json", exclude_unset=True)
     kind = getattr(spec, "type", None)
     return written if kind is None else {"type": kind, **written}
-
-
-def old_spellings(configuration: "Configuration") -> list[str]:
-    """Return a note for each old spelling in a configuration, with the new one."""
-    return [one.text for one in _old_spellings(configuration, configuration.written())]
-
-
-class _Mistaken(Exception):
-    def __init__(self, mistakes: Sequence[Mistake]) -> None:
-        super().__init__(mistakes)
-        self.mistakes = mistakes
 
 
 def _document(text: str, filename: str) -> "Document":
@@ -137,49 +86,41 @@ def _document(text: str, filename: str) -> "Document":
     return read_yaml(text, filename)
 
 
-def _named(build: Callable[[], _AnySpec]) -> _AnySpec:
-    """Return the result of `build`; raises its mistakes with their fields."""
-    try:
-        return build()
-    except _Mistaken as error:
-        raise ConfigurationError("; ".join(one.with_path() for one in error.mistakes)) from None
-
-
 def _placed(document: "Document", build: Callable[[], _AnySpec]) -> _AnySpec:
     """Return the result of `build`; raises its mistakes with their places in the document."""
     try:
         return build()
-    except _Mistaken as error:
-        lines = [f"{document.place_of(one.path)}: {one.text}" for one in document.in_order(error.mistakes)]
-        heading = [f"{document.filename} has {len(lines)} mistakes"] if len(lines) > 1 else []
-        raise ConfigurationError("\n".join([*heading, *lines])) from None
+    except Mistaken as error:
+        raise document.refusal_of(error.mistakes) from None
 
 
-def _build(data: object, types: Mapping[str, type[_AnySpec]]) -> _AnySpec:
+def build(data: object, types: Mapping[str, type[_AnySpec]]) -> _AnySpec:
+    """Return the configuration in plain data, of one of some types. Raises `Mistaken`."""
     if not isinstance(data, dict):
-        raise _Mistaken([Mistake((), f"expected a configuration: fields such as `type: task`, found {shown(data)}")])
+        raise Mistaken([Mistake((), f"expected a configuration: fields such as `type: task`, found {shown(data)}")])
     kind = data.get("type")
     if isinstance(kind, str) and kind in types:
-        return _validated(types[kind], data)
+        return validated(types[kind], data)
     _refuse_misprints(data)
     mistakes = [_no_type(kind, types)]
     if (guess := _nearest_type(kind, types)) is not None:
         try:
-            _validated(types[guess], {**data, "type": guess})
-        except _Mistaken as error:
+            validated(types[guess], {**data, "type": guess})
+        except Mistaken as error:
             mistakes += error.mistakes
-    raise _Mistaken(mistakes)
+    raise Mistaken(mistakes)
 
 
-def _validated(kind: type[_AnySpec], data: object) -> _AnySpec:
+def validated(kind: type[_AnySpec], data: object) -> _AnySpec:
+    """Return a part of a configuration in plain data. Raises `Mistaken`."""
     _refuse_misprints(data)
     mistakes = [] if not isinstance(data, dict) else list(_wrong_references(data))
     try:
         built = kind.model_validate(data)
     except ValidationError as error:
-        raise _Mistaken([*mistakes_in(error), *mistakes]) from None
+        raise Mistaken([*mistakes_in(error), *mistakes]) from None
     if mistakes:
-        raise _Mistaken(mistakes)
+        raise Mistaken(mistakes)
     return built
 
 
@@ -202,7 +143,7 @@ def _wrong_references(data: Mapping[str, Any]) -> Iterator[Mistake]:
 
 def _refuse_misprints(data: object) -> None:
     if mistakes := list(_misprints_in(data)):
-        raise _Mistaken(mistakes)
+        raise Mistaken(mistakes)
 
 
 def _misprints_in(data: object) -> Iterator[Mistake]:
@@ -224,7 +165,13 @@ def _texts_in(data: object) -> Iterator[tuple[Path, str]]:
             yield path, part
 
 
-def _old_spellings(configuration: "Configuration", data: object) -> Iterator[Mistake]:
+def old_spellings(configuration: "Configuration", data: object) -> Iterator[Mistake]:
+    """Yield a note for each old spelling in a configuration, with the new one.
+
+    Args:
+        configuration: the configuration.
+        data: the plain data from which the configuration was made.
+    """
     written = data if isinstance(data, dict) else {}
     for old, new in configuration.renamed.items():
         if old in written:

@@ -12,15 +12,26 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from dstack.kit.text import shown
 from dstack.spec.base import Also, Conflict, Spec, Text, matching
 from dstack.spec.env import parse_env
+from dstack.spec.mistakes import Mistaken
 from dstack.spec.mounts import FileMapping, MountPoint
 from dstack.spec.paths import Place
 from dstack.spec.ports import PortMapping
 from dstack.spec.profile import Name, ProfileFields
 from dstack.spec.repos import Repo
 from dstack.spec.resources import Resources
+from dstack.spec.validation import refusal_of
 
 LINES = {"type": "array", "items": {"type": ["string", "boolean"]}}
-Env = Annotated[dict[str, Text | None], BeforeValidator(parse_env), Also((LINES,))]
+
+
+def _env(value: object) -> dict[str, str | None]:
+    try:
+        return parse_env(value)
+    except Mistaken as error:
+        raise refusal_of(error.mistakes) from None
+
+
+Env = Annotated[dict[str, Text | None], BeforeValidator(_env), Also((LINES,))]
 
 
 def _words(value: str) -> str:
@@ -151,7 +162,7 @@ class RunFields(ProfileFields):
 
     @classmethod
     def _types_with(cls, name: str) -> list[str]:
-        from dstack.spec.parse import RUN_TYPES  # it imports the modules of all types, which import this one
+        from dstack.spec.kinds import RUN_TYPES  # it imports the modules of all types, which import this one
 
         return [kind for kind, spec in RUN_TYPES.items() if name in spec.model_fields]
 

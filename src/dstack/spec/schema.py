@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from dstack.spec.parse import TYPES
+from dstack.spec.kinds import TYPES
 from dstack.spec.profile import Profiles
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

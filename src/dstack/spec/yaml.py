@@ -51,14 +51,21 @@ class Document:
     data: object
     places: dict[Path, tuple[int, int]]
 
-    def place_of(self, path: Path) -> str:
+    def lines_of(self, mistakes: Iterable[Mistake]) -> list[str]:
+        """Return each mistake as `file:line:column: text`, in the order of their places."""
+        ordered = sorted(mistakes, key=lambda mistake: self._position_of(mistake.path))
+        return [f"{self._place_of(one.path)}: {one.text}" for one in ordered]
+
+    def refusal_of(self, mistakes: Iterable[Mistake]) -> ConfigurationError:
+        """Return the error that lists all mistakes with their places."""
+        lines = self.lines_of(mistakes)
+        heading = [f"{self.filename} has {len(lines)} mistakes"] if len(lines) > 1 else []
+        return ConfigurationError("\n".join([*heading, *lines]))
+
+    def _place_of(self, path: Path) -> str:
         """Return the `file:line:column` of a part, or of the nearest part around it."""
         line, column = self._position_of(path)
         return f"{self.filename}:{line}:{column}"
-
-    def in_order(self, mistakes: Iterable[Mistake]) -> list[Mistake]:
-        """Return mistakes in the order of their places."""
-        return sorted(mistakes, key=lambda mistake: self._position_of(mistake.path))
 
     def _position_of(self, path: Path) -> tuple[int, int]:
         while path not in self.places:

@@ -14,8 +14,8 @@ import yaml
 
 from dstack.domain.specs import not_built_yet
 from dstack.errors import ConfigurationError
+from dstack.spec.kinds import RUN_TYPES
 from dstack.spec.parse import (
-    RUN_TYPES,
     configuration_of,
     parse_configuration,
     parse_profiles,

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from dstack.errors import ConfigurationError
 from dstack.kit.ranges import Range
 from dstack.spec.base import Spec
+from dstack.spec.kinds import TYPES
 from dstack.spec.mounts import FileMapping, MountPoint
-from dstack.spec.parse import TYPES, parse_configuration, parse_profiles, read_configuration, to_mapping
+from dstack.spec.parse import parse_configuration, parse_profiles, read_configuration, to_mapping
 from dstack.spec.schema import configuration_schema, profiles_schema
 from dstack.spec.secrets import as_it_stands, filled, names_in
 from dstack.spec.service import Service

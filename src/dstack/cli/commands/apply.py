@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dstack.cli import files, options
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dstack.api import Client, LocalRepo, RemoteRepo, Run, RunPlan
     from dstack.api._ports import Reservation
     from dstack.protocol.views import RunView
-    from dstack.spec.configurations import RunConfiguration
+    from dstack.spec.reading import Reading
 
 HELP = "submit a run from a configuration file, or update the active one"
 CHANGES = ("FIELD", "NOW", "THEN", "HOW")
@@ -51,15 +51,17 @@ def add_options(parser: argparse.ArgumentParser, which: "argparse._ActionsContai
 
 def run(arguments: argparse.Namespace) -> int:
     """Submit the run; return the job's exit code, or 0 for `--detach`."""
+    from dstack.cli import configurations
     from dstack.cli.clients import client_of
 
-    configuration = options.changed(options.read_run(arguments.file), arguments)
-    options.check_here(configuration, arguments.name)
+    sources = configurations.sources_of(arguments.file, arguments)
     client = client_of(arguments)
-    repo = files.find_repo(client, configuration, arguments)
-    plan = _planned(client, configuration, repo, arguments)
+    reading = configurations.read(client, sources)
+    configurations.check_here(reading, arguments.name)
+    repo = files.find_repo(client, reading, arguments)
+    plan = _planned(client, reading, repo, arguments)
     if plan.view.current is not None:
-        return _apply_to_active(client, plan, configuration, repo, arguments)
+        return _apply_to_active(client, plan, reading, repo, arguments)
     if not arguments.yes and not _confirmed(plan):
         return 1
     return _submit(client, plan, arguments)
@@ -67,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _planned(
     client: "Client",
-    configuration: "RunConfiguration",
+    reading: "Reading",
     repo: "LocalRepo | RemoteRepo | None",
     arguments: argparse.Namespace,
 ) -> "RunPlan":
@@ -79,11 +81,10 @@ def _planned(
     from dstack.cli import words
 
     plan = client.runs.get_plan(
-        configuration,
+        reading,
         repo,
         configuration_path=None if arguments.file == "-" else arguments.file,
         run_name=arguments.name,
-        profile=options.find_profile(arguments.profile),
     )
     if not arguments.json:
         words.say(plan_text(plan))
@@ -123,7 +124,7 @@ def _submit(
 def _apply_to_active(
     client: "Client",
     plan: "RunPlan",
-    configuration: "RunConfiguration",
+    reading: "Reading",
     repo: "LocalRepo | RemoteRepo | None",
     arguments: argparse.Namespace,
 ) -> int:
@@ -154,11 +155,10 @@ def _apply_to_active(
     reserved = None if arguments.detach else _reserved(plan, current)
     _stop(client, current.id)
     anew = client.runs.get_plan(
-        configuration,
+        reading,
         repo,
         configuration_path=plan.draft.request.configuration_path,
         run_name=current.name,
-        profile=options.find_profile(arguments.profile),
     )
     return _submit(client, anew, arguments, reserved)
 
@@ -199,7 +199,7 @@ def plan_text(plan: "RunPlan") -> str:
         "User": plan.view.user,
         "Configuration": plan.draft.request.configuration_path or "-",
         "Type": spec.get("type", "task"),
-        "Resources": _resources(spec),
+        "Resources": _resources(plan),
         "Spot policy": spec.get("spot_policy", "on-demand"),
         "Max price": words.price(spec["max_price"]) if spec.get("max_price") else "off",
         "Max duration": str(spec.get("max_duration") or "off"),
@@ -285,13 +285,11 @@ def _way_out(refusals: Sequence[str]) -> str:
     return "Lower the requirements, or leave out the fields that do not fit"
 
 
-def _resources(spec: dict[str, Any]) -> str:
-    from dstack.spec.resources import Resources, describe
-
-    wanted = spec.get("resources") or {}
+def _resources(plan: "RunPlan") -> str:
+    wanted = plan.draft.request.configuration.get("resources") or {}
     unasked = ", ".join(name for field, name in OPEN.items() if field not in wanted)
     less = f"; not set, may be less: {unasked}" if unasked else ""
-    return f"{describe(Resources.model_validate(wanted))}{less}"
+    return f"{plan.view.resources}{less}"
 
 
 def _detached(run: "Run") -> int:

@@ -19,14 +19,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Show the offers; return 1 where no machine fits."""
     import sys
 
-    from dstack.api import Task
-    from dstack.cli import words
+    from dstack.cli import configurations, words
     from dstack.cli.clients import client_of
 
-    configuration = options.read_run(arguments.file) if arguments.file else Task(commands=[":"])
-    plan = client_of(arguments).runs.get_plan(
-        options.changed(configuration, arguments), profile=options.find_profile(None)
-    )
+    file = arguments.file
+    sources = configurations.sources_of(file, arguments) if file else configurations.sources_of_nothing(arguments)
+    client = client_of(arguments)
+    plan = client.runs.get_plan(configurations.read(client, sources))
     if arguments.json:
         words.show_json(
             {name: getattr(plan.view, name) for name in ("offers", "offers_total", "max_price", "refusals")}

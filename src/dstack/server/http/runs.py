@@ -1,11 +1,11 @@
-"""Runs over HTTP."""
+"""Runs and their configurations over HTTP."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query
 from starlette.responses import Response
 
-from dstack.operations import access, planning, runs, submitting, updating
+from dstack.operations import access, configurations, planning, runs, submitting, updating
 from dstack.protocol import requests, routes
 from dstack.server.http.calls import At, By, json_of
 from dstack.server.http.edge import BodyOf
@@ -13,11 +13,18 @@ from dstack.server.http.routing import add
 
 router = APIRouter()
 
+Read = Annotated[requests.ReadConfiguration, Depends(BodyOf(requests.ReadConfiguration))]
 Submit = Annotated[requests.SubmitRun, Depends(BodyOf(requests.SubmitRun))]
 Stop = Annotated[requests.StopRun, Depends(BodyOf(requests.StopRun))]
 Grant = Annotated[requests.GrantAccess, Depends(BodyOf(requests.GrantAccess))]
 
 Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=60)]
+
+
+@add(router, routes.READ_CONFIGURATION)
+async def read_configuration(user: By, body: Read) -> Response:
+    """Return the canonical form of a configuration, or its mistakes."""
+    return json_of(configurations.read(body))
 
 
 @add(router, routes.PLAN_RUN)
