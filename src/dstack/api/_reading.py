@@ -22,8 +22,8 @@ NUMBER_BITS_MAX = 63
 def read_by(client: "Client", request: "ReadConfiguration") -> Reading:
     """Return the canonical form of a configuration.
 
-    The server reads it. This process reads it in three cases: no server runs yet, since a mistake should start none;
-    YAML has values that JSON lacks; and the server refuses the request, as an older one does.
+    A running server reads it. Without one, this process reads it, since a mistake should start no server. It also
+    reads values that JSON lacks, and a configuration that the server refuses, as an older server refuses all.
 
     Raises:
         Mistaken: the configuration or a file of profiles has mistakes.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _NO_CALLERS = frozenset(("dstack", "concurrent", "threading"))
 """Packages whose stack frames are not the caller's: this one, and those in which threads begin."""
 _BESIDE = ("run_name", "configuration_path")
-"""Options that are no fields of a configuration."""
+"""Options beside the fields of a configuration."""
 _WARNED: dict[Any, Any] = {}
 """Warnings that the whole program has got, as `warnings` keeps them; at most one for each old spelling."""
 

@@ -11,7 +11,6 @@ from dstack.operations.updating import change_view
 from dstack.operations.wishes import OFFERS_SHOWN_MAX, Wish, changes_of, fitting, refusals_of, understand
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import OfferView, PlanView
-from dstack.spec.resources import describe
 from dstack.store import objects
 from dstack.store.tx import Tx
 from dstack.store.users import User
@@ -45,7 +44,7 @@ def _plan(
         current=brief_view(tx, current) if current is not None and active else None,
         changes=[change_view(one) for one in changes_of(current, wish)] if current is not None and active else [],
         waits=_why_it_would_wait(tx, context, caller, wish, offers) if best else None,
-        resources=describe(wish.configuration.resources),
+        resources=wish.resources,
     )
 
 

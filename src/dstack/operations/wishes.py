@@ -19,6 +19,7 @@ from dstack.errors import (
     NoCapacityError,
 )
 from dstack.protocol.requests import SubmitRun
+from dstack.spec import resources
 from dstack.spec.configurations import RunConfiguration
 from dstack.spec.names import check_name
 from dstack.spec.parse import configuration_of
@@ -48,6 +49,11 @@ class Wish:
     @property
     def name(self) -> str | None:
         return self.request.run_name or self.configuration.name
+
+    @property
+    def resources(self) -> str:
+        """The requirements for each machine, for people."""
+        return resources.describe(self.configuration.resources)
 
     def spec(self, name: str | None) -> Mapping[str, Any]:
         """Return the spec of a run of that name, or of one whose name is not drawn yet."""

@@ -92,21 +92,18 @@ class MistakeView(View, frozen=True, kw_only=True):
     """A mistake or an old spelling in a configuration."""
 
     path: list[str | int]
-    """The names and list indexes that lead to it."""
     text: str
 
 
 class ConfigurationView(View, frozen=True, kw_only=True):
-    """A configuration in canonical form, or its mistakes."""
+    """A configuration in canonical form with notes about old spellings, or its mistakes."""
 
     configuration: dict[str, Any]
     """The configuration with its `type`, and only the fields that were set; empty if there are mistakes."""
     ports: dict[int, int | None] = {}
     """Container port to local port; None stands for any free one (`*:80`)."""
     notes: list[MistakeView] = []
-    """Old spellings in the configuration as written."""
     mistakes: list[MistakeView] = []
-    """All mistakes in one document, or in the whole."""
     document: int | None = None
     """The document with the mistakes: 0 for the configuration, 1 for the first file of profiles. None for the whole."""
 

@@ -1,7 +1,6 @@
 """Conversion of text and JSON to configurations, and back. All mistakes are reported at once, with their places."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
@@ -15,24 +14,14 @@ from dstack.spec.validation import mistakes_in
 
 if TYPE_CHECKING:
     from dstack.spec.configurations import Configuration, RunConfiguration
-    from dstack.spec.profile import Profiles
-    from dstack.spec.yaml import Document
 
 RUN_ARGUMENTS = "`${{ run.args }}` is filled no more: write `$ARGS`, add `ARGS` to `env`, and give it with `-e ARGS=…`"
 
 _AnySpec = TypeVar("_AnySpec", bound=Spec)
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A configuration from a text, and notes for its author, each as `file:line:column: note`."""
-
-    configuration: "Configuration"
-    notes: tuple[str, ...]
-
-
-def read_configuration(text: str, filename: str) -> Written:
-    """Return the configuration in a YAML text, with notes about old spellings.
+def parse_configuration(text: str, filename: str) -> "Configuration":
+    """Return the configuration in a YAML text.
 
     Args:
         text: the YAML text.
@@ -41,22 +30,13 @@ def read_configuration(text: str, filename: str) -> Written:
     Raises:
         ConfigurationError: lists every mistake as `file:line:column: what was expected and found`.
     """
-    document = _document(text, filename)
-    configuration = _placed(document, lambda: build(document.data, TYPES))
-    return Written(configuration, tuple(document.lines_of(old_spellings(configuration, document.data))))
+    from dstack.spec.yaml import read_yaml  # slow to import, and the Python API does not need it
 
-
-def parse_configuration(text: str, filename: str) -> "Configuration":
-    """Return the configuration in a YAML text. Raises as `read_configuration`."""
-    return read_configuration(text, filename).configuration
-
-
-def parse_profiles(text: str, filename: str) -> "Profiles":
-    """Return the profiles in a YAML text. Raises as `read_configuration`."""
-    from dstack.spec.profile import Profiles
-
-    document = _document(text, filename)
-    return _placed(document, lambda: validated(Profiles, document.data))
+    document = read_yaml(text, filename)
+    try:
+        return build(document.data, TYPES)
+    except Mistaken as error:
+        raise document.refusal_of(error.mistakes) from None
 
 
 def configuration_of(mapping: Mapping[str, Any]) -> "RunConfiguration":
@@ -78,20 +58,6 @@ def to_mapping(spec: Spec) -> dict[str, Any]:
     written = checked.model_dump(mode="json", exclude_unset=True)
     kind = getattr(spec, "type", None)
     return written if kind is None else {"type": kind, **written}
-
-
-def _document(text: str, filename: str) -> "Document":
-    from dstack.spec.yaml import read_yaml  # slow to import, and the Python API does not need it
-
-    return read_yaml(text, filename)
-
-
-def _placed(document: "Document", build: Callable[[], _AnySpec]) -> _AnySpec:
-    """Return the result of `build`; raises its mistakes with their places in the document."""
-    try:
-        return build()
-    except Mistaken as error:
-        raise document.refusal_of(error.mistakes) from None
 
 
 def build(data: object, types: Mapping[str, type[_AnySpec]]) -> _AnySpec:

@@ -53,6 +53,11 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
             {f"dstack.spec.{kind}" for kind in ("service", "dev_environment", "fleet", "gateway", "volume")},
         ),
         (
+            "from dstack.cli.commands import apply, offer; from dstack.cli import configurations; "
+            "from dstack.api import _runs",
+            {"pydantic", "asyncssh", "rich", "asyncio", "cronsim"},
+        ),
+        (
             "from dstack.cli.main import parser; parser()",
             {"pydantic", "http", "yaml", "asyncssh", "rich", "asyncio", "dataclasses", "pathlib", "json"},
         ),

@@ -1,32 +1,43 @@
-"""Profiles by name, whatever characters it has."""
+"""Files of profiles: a profile is found by its name, and each mistake is reported with its file and place."""
 
 from pathlib import Path
 
 import pytest
 
-from dstack.cli.options import find_profile
-from dstack.errors import ConfigurationError
+from .conftest import Cli
+from .test_bad_input import assert_refused
 
-NAMES = ["my profile/ü", "gpu: big", "007", "yes", "a'b", "名前"]
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The working folder, with a profile of each name."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    (tmp_path / ".dstack").mkdir()
-    entries = ["my profile/ü", '"gpu: big"', "007", "yes", '"a\'b"', "名前"]
-    lines = [f"  - {{name: {entry}, max_price: {number}}}\n" for number, entry in enumerate(entries, 1)]
-    (tmp_path / ".dstack/profiles.yml").write_text(f"profiles:\n{''.join(lines)}", encoding="utf-8")
+TASK = "type: task\ncommands: [echo hello]\n"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_profile_is_found_by_a_name_of_any_characters(name: str) -> None:
-    profile = find_profile(name)
-    assert profile is not None and profile.name == name and profile.max_price == NAMES.index(name) + 1
+def write(folder: Path, text: str) -> None:
+    (folder / ".dstack").mkdir(exist_ok=True)
+    (folder / ".dstack/profiles.yml").write_text(text, encoding="utf-8")
+    (folder / "run.yml").write_text(TASK)
 
 
-def test_profile_that_is_not_there_is_told_with_the_nearest() -> None:
-    with pytest.raises(ConfigurationError, match="There is no profile `my profile/u`; did you mean `my profile/ü`"):
-        find_profile("my profile/u")
+def test_profile_that_is_not_there_is_told_with_the_nearest(cli: Cli, tmp_path: Path) -> None:
+    write(tmp_path, "profiles: [{name: my profile/ü}]\n")
+    said = (
+        "error: There is no profile `my profile/u`; did you mean `my profile/ü`?\n"
+        "hint: Add it to `.dstack/profiles.yml` or `~/.dstack/profiles.yml`\n"
+    )
+    assert_refused(cli, "apply", "-y", "-f", "run.yml", "--profile", "my profile/u", said=said)
+
+
+def test_mistake_in_a_file_of_profiles_is_reported_with_its_place(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    write(work, "profiles:\n- {name: a, max_price: 1}\n- {name: b, spot_policy: spott}\n")
+    write(tmp_path, "profiles: [{name: a, max_prise: 1}]\n")
+    monkeypatch.chdir(work)
+    first = (
+        "error: .dstack/profiles.yml:3:13: expected one of `spot`, `on-demand` or `auto`, found the text `spott`; "
+        "did you mean `spot`?\n"
+    )
+    assert_refused(cli, "apply", "-y", "-f", "run.yml", "--profile", "a", said=first)
+    write(work, "profiles: [{name: b}]\n")
+    own = "error: ~/.dstack/profiles.yml:1:22: unknown field `max_prise`; did you mean `max_price`?\n"
+    assert_refused(cli, "apply", "-y", "-f", "run.yml", "--profile", "a", said=own)

@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from dstack.errors import ConfigurationError
 from dstack.kit.ranges import COUNT_MAX, Range
 from dstack.kit.units import DURATION_MAX_S, MEMORY_MAX_GB, Memory
-from dstack.spec.parse import configuration_of
-from dstack.spec.profile import CreationPolicy, RetryEvent, SpotPolicy, TerminationPolicy
+from dstack.spec.kinds import TYPES
+from dstack.spec.mistakes import Mistaken
+from dstack.spec.parse import build, configuration_of, old_spellings, validated
+from dstack.spec.profile import CreationPolicy, Profiles, RetryEvent, SpotPolicy, TerminationPolicy
 from dstack.spec.resources import ComputeCapability, GPUVendor
+from dstack.spec.yaml import read_yaml
 
 
 def refusal_of(fields: Mapping[str, Any]) -> str:
@@ -19,6 +22,21 @@ def refusal_of(fields: Mapping[str, Any]) -> str:
     with pytest.raises(ConfigurationError) as caught:
         configuration_of({"type": "task", "commands": ["true"], **fields})
     return caught.value.message
+
+
+def notes_in(text: str) -> list[str]:
+    """Return the notes about old spellings in a configuration `x.yml`."""
+    document = read_yaml(text, "x.yml")
+    return document.lines_of(old_spellings(build(document.data, TYPES), document.data))
+
+
+def parse_profiles(text: str, filename: str) -> Profiles:
+    """Return the profiles in a YAML text; raises their mistakes with their places."""
+    document = read_yaml(text, filename)
+    try:
+        return validated(Profiles, document.data)
+    except Mistaken as error:
+        raise document.refusal_of(error.mistakes) from None
 
 
 def mistakes_in(error: ConfigurationError, filename: str) -> list[str]:

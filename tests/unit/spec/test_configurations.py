@@ -18,11 +18,9 @@ from dstack.spec.kinds import RUN_TYPES
 from dstack.spec.parse import (
     configuration_of,
     parse_configuration,
-    parse_profiles,
-    read_configuration,
     to_mapping,
 )
-from tests.unit.spec.making import mistakes_in
+from tests.unit.spec.making import mistakes_in, notes_in, parse_profiles
 from tests.unit.spec.published import Case, read_cases
 
 MESSAGE_MAX = 200
@@ -68,16 +66,16 @@ def test_effect_of_every_field_is_observed_in_a_job_or_cannot_be() -> None:
 
 @pytest.mark.parametrize("case", ACCEPTED, ids=_title)
 def test_public_configuration_is_read(case: Case) -> None:
-    written = read_configuration(case.text, "x.yml")
-    mapping = to_mapping(written.configuration)
+    written = parse_configuration(case.text, "x.yml")
+    mapping = to_mapping(written)
     for expected in case.said.get("reads", ()):
         fields = yaml.safe_load(expected)
         assert _common(mapping, fields) == fields
-    assert [note.partition(": ")[2] for note in written.notes] == case.said.get("note", [])
+    assert [note.partition(": ")[2] for note in notes_in(case.text)] == case.said.get("note", [])
     if mapping["type"] in RUN_TYPES:
         assert list(not_built_yet(configuration_of(mapping))) == case.said.get("later", [])
     again = parse_configuration(json.dumps(mapping), "x.yml")
-    assert again == written.configuration and to_mapping(again) == mapping
+    assert again == written and to_mapping(again) == mapping
 
 
 @pytest.mark.parametrize("case", PROFILES, ids=_title)

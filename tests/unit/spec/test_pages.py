@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from dstack.spec.parse import parse_profiles, read_configuration
+from dstack.spec.parse import parse_configuration
 from tests.architecture.sources import ROOT
+from tests.unit.spec.making import notes_in, parse_profiles
 
 BLOCKS = [
     pytest.param(block, id=f"{path.name}-{number}")
@@ -19,6 +20,6 @@ def test_configuration_of_a_page_is_accepted(block: str) -> None:
     if block.startswith("profiles:"):
         assert parse_profiles(block, "profiles.yml").profiles
     elif block.startswith("type:"):
-        assert read_configuration(block, "page.dstack.yml").notes == ()
+        assert notes_in(block) == []
     else:
-        read_configuration(f"type: task\ncommands: [work]\n{block}", "page.dstack.yml")
+        parse_configuration(f"type: task\ncommands: [work]\n{block}", "page.dstack.yml")

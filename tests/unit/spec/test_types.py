@@ -14,12 +14,12 @@ from dstack.kit.ranges import Range
 from dstack.spec.base import Spec
 from dstack.spec.kinds import TYPES
 from dstack.spec.mounts import FileMapping, MountPoint
-from dstack.spec.parse import parse_configuration, parse_profiles, read_configuration, to_mapping
+from dstack.spec.parse import parse_configuration, to_mapping
 from dstack.spec.schema import configuration_schema, profiles_schema
 from dstack.spec.secrets import as_it_stands, filled, names_in
 from dstack.spec.service import Service
 from dstack.spec.task import Task
-from tests.unit.spec.making import mistakes_in
+from tests.unit.spec.making import mistakes_in, notes_in, parse_profiles
 
 MESSAGE_MAX = 200
 
@@ -443,8 +443,7 @@ def test_all_mistakes_are_told_at_once_each_with_its_place(text: str, said: list
     ],
 )
 def test_an_old_spelling_works_and_is_told_with_the_new_one(line: str, notes: list[str]) -> None:
-    written = read_configuration(f"type: task\ncommands: [x]\n{line}\n", "x.yml")
-    assert list(written.notes) == [f"x.yml:{note}" for note in notes]
+    assert notes_in(f"type: task\ncommands: [x]\n{line}\n") == [f"x.yml:{note}" for note in notes]
 
 
 PROFILES = """\
