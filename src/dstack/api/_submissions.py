@@ -137,6 +137,7 @@ def reading_of(configuration: "RunConfiguration", options: Options) -> "Reading"
     Raises:
         ConfigurationError: an option is invalid.
     """
+    from dstack.spec.mistakes import Mistaken
     from dstack.spec.parse import old_spellings, to_mapping
     from dstack.spec.reading import canonical
 
@@ -144,7 +145,10 @@ def reading_of(configuration: "RunConfiguration", options: Options) -> "Reading"
         _warn_caller(note.text)
     said = {name: _plain(value) for name, value in options.items() if value is not None and name not in _BESIDE}
     profile = said.pop("profile", {})
-    return canonical(to_mapping(configuration), profile, said)
+    try:
+        return canonical(to_mapping(configuration), profile, said)
+    except Mistaken as error:
+        raise error.with_fields() from None
 
 
 def draft_of(

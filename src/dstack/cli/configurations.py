@@ -75,7 +75,7 @@ def read(client: "Client", sources: Sources) -> "Reading":
         reading = read_by(client, request)
     except Mistaken as error:
         if error.document is None:
-            raise
+            raise error.with_fields() from None
         raise documents[error.document].refusal_of(error.mistakes) from None
     for line in sources.configuration.lines_of(reading.notes):
         words.say_warning(line)

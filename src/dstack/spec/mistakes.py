@@ -25,15 +25,19 @@ class Mistake:
         return f"`{'.'.join(map(str, self.path))}`: {self.text}" if self.path else self.text
 
 
-class Mistaken(ConfigurationError):
-    """A configuration with mistakes. The message lists each with its field.
+class Mistaken(Exception):
+    """The reason why plain data is not a configuration. It becomes a `ConfigurationError` with fields or places.
 
     Args:
         mistakes: all mistakes.
-        document: the number of the document that has them; None for a part that is in no document.
+        document: the number of the document that has them; None for data that is in no document.
     """
 
     def __init__(self, mistakes: Sequence[Mistake], document: int | None = None) -> None:
-        super().__init__("; ".join(one.with_path() for one in mistakes))
+        super().__init__(mistakes)
         self.mistakes = mistakes
         self.document = document
+
+    def with_fields(self) -> ConfigurationError:
+        """Return the error that lists every mistake with its field."""
+        return ConfigurationError("; ".join(one.with_path() for one in self.mistakes))

@@ -43,18 +43,24 @@ def configuration_of(mapping: Mapping[str, Any]) -> "RunConfiguration":
     """Return the run configuration in a JSON object.
 
     Raises:
-        Mistaken: lists every mistake with its field.
+        ConfigurationError: lists every mistake with its field.
     """
-    return build(dict(mapping), RUN_TYPES)
+    try:
+        return build(dict(mapping), RUN_TYPES)
+    except Mistaken as error:
+        raise error.with_fields() from None
 
 
 def to_mapping(spec: Spec) -> dict[str, Any]:
     """Return a configuration as a JSON object with only the fields that were set or changed.
 
     Raises:
-        Mistaken: a list or mapping was changed in place to an invalid value.
+        ConfigurationError: a list or mapping was changed in place to an invalid value.
     """
-    checked = validated(type(spec), spec.written())
+    try:
+        checked = validated(type(spec), spec.written())
+    except Mistaken as error:
+        raise error.with_fields() from None
     written = checked.model_dump(mode="json", exclude_unset=True)
     kind = getattr(spec, "type", None)
     return written if kind is None else {"type": kind, **written}

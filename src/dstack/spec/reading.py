@@ -47,7 +47,7 @@ def read(configuration: object, changes: Mapping[str, Any], profiles: Sequence[o
             so on.
         ConfigurationError: no file has that profile.
     """
-    from dstack.spec.parse import build, configuration_of, old_spellings, to_mapping
+    from dstack.spec.parse import build, old_spellings, to_mapping
 
     written = _in_document(0, lambda: build(configuration, TYPES))
     notes = list(old_spellings(written, configuration))
@@ -55,7 +55,7 @@ def read(configuration: object, changes: Mapping[str, Any], profiles: Sequence[o
     if written.type not in RUN_TYPES:
         return Reading(mapping, {}, notes)
     if changes:
-        mapping = to_mapping(configuration_of(_changed(mapping, changes)))
+        mapping = to_mapping(build(_changed(mapping, changes), RUN_TYPES))
     return canonical(mapping, _chosen(profiles, profile), {}, notes)
 
 
@@ -68,12 +68,12 @@ def canonical(
     """Return the canonical form of a run's configuration, which overrides its profile. `changes` override both.
 
     Raises:
-        Mistaken: the whole has mistakes, with their fields.
+        Mistaken: the whole has mistakes.
     """
-    from dstack.spec.parse import configuration_of, to_mapping
+    from dstack.spec.parse import build, to_mapping
 
     below = {name: value for name, value in profile.items() if name not in OF_PROFILES}
-    whole: RunConfiguration = configuration_of(over(over(below, configuration), changes))
+    whole: RunConfiguration = build(over(over(below, configuration), changes), RUN_TYPES)
     ports = {port.container_port: port.local_port for port in whole.port_mappings()}
     return Reading(to_mapping(whole), ports, notes)
 

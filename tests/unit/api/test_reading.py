@@ -12,7 +12,6 @@ from dstack.api import Client
 from dstack.api._embedded import EmbeddedServer
 from dstack.api._reading import read_by
 from dstack.api._servers import Address, FixedServer
-from dstack.errors import ConfigurationError
 from dstack.protocol.requests import ReadConfiguration
 from dstack.spec.mistakes import Mistake, Mistaken
 
@@ -69,9 +68,9 @@ def test_data_that_json_lacks_is_read_here(
     client: Client, server: FakeServer, fields: dict[str, Any], message: str
 ) -> None:
     bodies = answered(server, {})
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(Mistaken) as caught:
         read_by(client, ReadConfiguration(configuration={**TASK, **fields}))
-    assert message in caught.value.message and bodies == []
+    assert message in caught.value.with_fields().message and bodies == []
 
 
 def test_configuration_that_the_server_refuses_is_read_here(client: Client, server: FakeServer) -> None:
