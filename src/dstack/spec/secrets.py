@@ -4,7 +4,7 @@ A second `$` escapes a reference: `$${{ any }}` stands for the text `${{ any }}`
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -83,7 +83,7 @@ def filled(text: str, secrets: Mapping[str, str], env: Mapping[str, str] = Mappi
         kind, _, name = found[2].strip().partition(".")
         return found[0][1:] if found[1] else values[kind][name]
 
-    return _REFERENCE.sub(value, text)
+    return _replaced(value, text)
 
 
 def filled_env(env: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
@@ -132,11 +132,21 @@ def as_it_stands(text: str) -> str:
         >>> as_it_stands("a ${{ b }}")
         'a $${{ b }}'
     """
-    return _REFERENCE.sub(r"$\g<0>", text)
+    return _replaced(lambda found: f"${found[0]}", text)
 
 
 def _references_in(text: str) -> Iterator[str]:
-    return (inside.strip() for is_plain, inside in _REFERENCE.findall(text) if not is_plain)
+    return (inside.strip() for is_plain, inside in _REFERENCE.findall(text[: _end_in(text)]) if not is_plain)
+
+
+def _replaced(value: Callable[["re.Match[str]"], str], text: str) -> str:
+    end = _end_in(text)
+    return _REFERENCE.sub(value, text[:end]) + text[end:]
+
+
+def _end_in(text: str) -> int:
+    """Return the end of the last reference. Behind it, each `${{` would be searched to the end of the text for `}}`."""
+    return text.rfind("}}") + 2 if "}}" in text else 0
 
 
 FIELDS = ("env", "registry_auth")

@@ -98,3 +98,8 @@ def test_old_spelling_is_noted_at_its_field_and_not_for_a_profile() -> None:
 def test_configuration_of_another_type_than_a_run_is_read_as_it_is() -> None:
     fleet = {"type": "fleet", "name": "team", "nodes": 2}
     assert read(fleet, {"max_price": 1}, [], None).configuration == {**fleet, "nodes": {"min": 2, "max": 2}}
+
+
+def test_large_text_with_unclosed_references_is_read() -> None:
+    text = "}}" + "${{" * 170_000  # one search to the end of the text for each would take minutes
+    assert read({**TASK, "commands": [text]}, {}, [], None).configuration["commands"] == [text]
