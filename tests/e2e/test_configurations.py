@@ -193,6 +193,15 @@ def test_what_cannot_be_made_yet_is_refused_by_name(home: Home) -> None:
     )
 
 
+def test_mistake_that_the_server_finds_has_its_place_in_the_file(home: Home) -> None:
+    home.write("t.yml", "type: task\ncomands: [x]\n")
+    home.write(".dstack/profiles.yml", "profiles:\n- {name: a, max_price: no}\n")
+    said = home.cli("apply", "-f", "t.yml", "-y").stderr
+    assert said == "error: t.yml:2:1: unknown field `comands`; did you mean `commands`?\n"
+    said = home.cli("offer").stderr
+    assert said == "error: .dstack/profiles.yml:2:13: expected a number, found `false`\n"
+
+
 def test_projects_are_kept_in_the_configuration_file(home: Home) -> None:
     home.env = {name: value for name, value in home.env.items() if not name.startswith("DSTACK_")}
     assert "No project is configured" in home.cli("project", "list").stderr
