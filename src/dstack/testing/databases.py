@@ -61,11 +61,16 @@ async def copy_database(path: Path, loop: VirtualLoop) -> None:
 
 
 def _prepare(path: Path) -> bytes:
+    note_statuses(path)
+    return path.read_bytes()
+
+
+def note_statuses(path: Path) -> None:
+    """Let a database note from now on what is written of statuses."""
     connection = sqlite3.connect(path)
     connection.executescript(_NOTES)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
-    return path.read_bytes()
 
 
 def _write(path: Path) -> None:
