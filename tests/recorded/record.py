@@ -1,7 +1,7 @@
 """Records a server's database, its logs, its answers and its hosts: what a later version has to take over.
 
-`python -m tests.recorded.record` writes a folder named after today's schema. A folder stays as it was recorded, and a later
-schema gets a folder of its own.
+`python -m tests.recorded.record` writes a folder named after today's schema. A folder stays as it was recorded; a
+later schema gets a folder of its own.
 """
 
 import base64
@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from dstack.kit.plain import to_plain
 from dstack.operations import repos, secrets
 from dstack.operations.context import Context
 from dstack.protocol.agent import GpuPoint, Point, to_json
@@ -28,7 +29,7 @@ from tests.recorded.answers import PROJECT, answers_of
 
 FOLDER = Path(__file__).parent
 
-LONG = {"takes_s": 7200.0, "prints": "works\n"}
+LONG: dict[str, Any] = {"takes_s": 7200.0, "prints": "works\n"}
 """The work of a job that still runs when the database is recorded."""
 
 
@@ -92,7 +93,7 @@ def hosts_of(cluster: Cluster) -> list[dict[str, Any]]:
         {
             "cloud": cloud.name,
             "key": host.key,
-            "offer": to_json(host.offer),
+            "offer": to_plain(host.offer),
             "jobs": [
                 {"order": to_json(job.order), "report": to_json(job.report), "log": job.log.decode()}
                 for job in host.jobs.values()
@@ -118,7 +119,7 @@ def record(folder: Path) -> None:
             for path in sorted(logs.rglob("*"))
             if path.is_file()
         }
-    (folder / "database.sql").writetext("\n".join(dump(folder / "server.db")) + "\n")
+    (folder / "database.sql").write_text("\n".join(dump(folder / "server.db")) + "\n")
     (folder / "server.db").unlink()
     _write(folder / "answers.json", answers)
     _write(folder / "outside.json", {"now": now, "hosts": hosts, "logs": files})
@@ -130,7 +131,7 @@ async def _now(context: Context, _: User) -> str:
 
 
 def _write(path: Path, value: object) -> None:
-    path.writetext(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":
