@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dstack.domain.lifecycle import Lifecycle
-from dstack.engine.lifecycles import INSTANCE, JOB, RUN
+from dstack.engine.lifecycles import LIFECYCLES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,7 +20,7 @@ exist, and a move that is not here cannot happen.
 
 def lifecycles_page() -> str:
     """Every status of every object: the diagram, and who acts in it."""
-    return "\n".join([OPENING, *(_section(table) for table in (RUN, JOB, INSTANCE))])
+    return "\n".join([OPENING, *(_section(table) for table in LIFECYCLES.values())])
 
 
 def _section(table: Lifecycle[Any, Any]) -> str:

@@ -12,7 +12,7 @@ from unittest.mock import patch
 from sqlalchemy import Connection, Table, Update, bindparam, update
 
 from dstack.domain import births, placement
-from dstack.domain.intents import Done, StartJob
+from dstack.domain.intents import Done, LaunchMachine, StartJob, TerminateMachine
 from dstack.domain.lifecycle import In, Lifecycle
 from dstack.domain.objects import Instance, InstanceView, Job, JobView, Next, Run, RunView
 from dstack.domain.offers import Offer
@@ -72,7 +72,8 @@ def a_machine_is_bought_before_its_row_is_committed() -> Any:
 def a_machine_is_bought_anew_each_time_a_launch_is_tried() -> Any:
     numbers = itertools.count()
 
-    async def launch(self: effects.Effects, instance: Instance) -> Done:
+    async def launch(self: effects.Effects, intent: LaunchMachine) -> Done:
+        instance = await self._instance(intent.object_id)
         key = f"9{next(numbers):05d}"
         machine = await self._call(instance, lambda backend: backend.launch(key, instance.offer))
         return Done({"machine_id": machine.id, "hostname": machine.hostname})
@@ -82,7 +83,8 @@ def a_machine_is_bought_anew_each_time_a_launch_is_tried() -> Any:
 
 @mutant
 def the_end_of_a_machine_is_believed_without_confirmation() -> Any:
-    async def terminate(self: effects.Effects, instance: Instance) -> Done:
+    async def terminate(self: effects.Effects, intent: TerminateMachine) -> Done:
+        instance = await self._instance(intent.object_id)
         await self._call(instance, lambda backend: backend.terminate(instance.id))
         await self.links.drop(instance.id)
         return Done({})

@@ -6,88 +6,112 @@ intent to perform again or an outcome to read, so every performer is idempotent 
 object are performed strictly in order.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
 from dstack.errors import DstackError
 from dstack.kit.plain import to_plain
 
+HOSTS = "hosts"
+"""The lane of the calls of agents."""
+
 
 @dataclass(frozen=True, slots=True)
-class LaunchMachine:
+class Intent:
+    """A side effect on behalf of an object, the owner."""
+
+    kind: ClassVar[str]
+    object_kind: ClassVar[str]
+    object_id: str
+
+    @property
+    def shard_key(self) -> str:
+        """The id by which servers share intents out: of an instance, or of an owner without one."""
+        return self.object_id
+
+    @property
+    def lane(self) -> str:
+        """The calls that wait for each other when there are too many: those of one backend, say."""
+        return HOSTS
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchMachine(Intent):
     """Buy the machine of an instance, or find the one already bought for it."""
 
     kind: ClassVar[str] = "launch_machine"
     object_kind: ClassVar[str] = "instance"
-    object_id: str
+    backend: str = field(default="", compare=False)
 
     @property
-    def instance_id(self) -> str:
-        """The instance of the machine."""
-        return self.object_id
+    def lane(self) -> str:
+        """Launches at one backend."""
+        return f"launches at {self.backend}"
 
 
 @dataclass(frozen=True, slots=True)
-class TerminateMachine:
+class TerminateMachine(Intent):
     """End the machine of an instance; asked again until the backend confirms it."""
 
     kind: ClassVar[str] = "terminate_machine"
     object_kind: ClassVar[str] = "instance"
-    object_id: str
+    backend: str = field(default="", compare=False)
 
     @property
-    def instance_id(self) -> str:
-        """The instance of the machine."""
-        return self.object_id
+    def lane(self) -> str:
+        """Terminations at one backend: launches that hang delay none of them."""
+        return f"terminations at {self.backend}"
 
 
 @dataclass(frozen=True, slots=True)
-class StartJob:
+class AgentIntent(Intent):
+    """A call of the agent of an instance."""
+
+    instance_id: str
+
+    @property
+    def shard_key(self) -> str:
+        """The instance of the agent."""
+        return self.instance_id
+
+
+@dataclass(frozen=True, slots=True)
+class StartJob(AgentIntent):
     """Hand a job to the agent of its instance."""
 
     kind: ClassVar[str] = "start_job"
     object_kind: ClassVar[str] = "job"
-    object_id: str
-    instance_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class StopJob:
+class StopJob(AgentIntent):
     """The agent ends a job and all its processes."""
 
     kind: ClassVar[str] = "stop_job"
     object_kind: ClassVar[str] = "job"
-    object_id: str
-    instance_id: str
     grace_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class ForgetJob:
+class ForgetJob(AgentIntent):
     """Let the agent delete what it keeps of an ended job."""
 
     kind: ClassVar[str] = "forget_job"
     object_kind: ClassVar[str] = "job"
-    object_id: str
-    instance_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class LetIn:
+class LetIn(AgentIntent):
     """The agent of a job authorizes a key for it. Each grant is an object of its own, so grants do not wait for each
     other."""
 
     kind: ClassVar[str] = "let_in"
     object_kind: ClassVar[str] = "grant"
-    object_id: str
-    instance_id: str
     job_id: str
     public_key: str
 
 
-Intent: TypeAlias = LaunchMachine | TerminateMachine | StartJob | StopJob | ForgetJob | LetIn
-
-KINDS: dict[str, type[Intent]] = {
+INTENTS: dict[str, type[Intent]] = {
     kind.kind: kind for kind in (LaunchMachine, TerminateMachine, StartJob, StopJob, ForgetJob, LetIn)
 }
 
@@ -100,7 +124,7 @@ def to_body(intent: Intent) -> dict[str, Any]:
 
 def intent_of(kind: str, body: dict[str, Any]) -> Intent:
     """The intent that `to_body` wrote."""
-    return KINDS[kind](**body)
+    return INTENTS[kind](**body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,10 @@ class Lifecycle(Generic[S, F]):
     start: S
     rows: Mapping[S, In[S, F]]
 
+    def status_of(self, text: str) -> S:
+        """The status of this name."""
+        return type(self.start)(text)
+
     def step(self, status: S) -> F | None:
         """The step that acts in `status`; None where it is final."""
         row = self.rows.get(status)

@@ -6,6 +6,7 @@ A *view* is all a step may look at, read in one transaction. `Next` is all a ste
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
 from dstack.domain.intents import Intent, Outcome
@@ -16,24 +17,37 @@ from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One configuration brought to life."""
+class Object:
+    """The fields of every object that has a lifecycle."""
 
     id: str
+    project_id: str | None
+    """None for an object that all projects share."""
+    status: StrEnum
+    status_since: datetime
+    reason: StrEnum | None = None
+    """The reason of its end, where it ends or has ended."""
+    detail: str = ""
+    finished_at: datetime | None = None
+    version: int = 0
+    """Grows with each write; 0 before the first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run(Object):
+    """One configuration brought to life."""
+
     project_id: str
     user_id: str
     name: str
     type: str
     status: RunStatus
-    status_since: datetime
     submitted_at: datetime
     spec: Mapping[str, Any]
     """The `SubmitRun` body as it was accepted."""
     priority: int = 0
     started_at: datetime | None = None
-    finished_at: datetime | None = None
     reason: JobReason | None = None
-    detail: str = ""
     stop_asked: JobReason | None = None
     """The user's wish to end it: `stopped_by_user` or `aborted_by_user`."""
     retry_at: datetime | None = None
@@ -42,14 +56,12 @@ class Run:
     """When the row of failures began that its retries are to end."""
     idempotency_key: str | None = None
     """Equal for repetitions of one submit."""
-    version: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(Object):
     """One attempt of one node of one replica of a run."""
 
-    id: str
     run_id: str
     project_id: str
     replica: int
@@ -57,7 +69,6 @@ class Job:
     nodes: int
     attempt: int
     status: JobStatus
-    status_since: datetime
     submitted_at: datetime
     demand: Demand
     stop_grace_s: float
@@ -67,9 +78,7 @@ class Job:
     instance_id: str | None = None
     share: Share = NO_SHARE
     started_at: datetime | None = None
-    finished_at: datetime | None = None
     reason: JobReason | None = None
-    detail: str = ""
     stop_asked: JobReason | None = None
     """Why the run wants this job to end."""
     report: JobReport | None = None
@@ -78,7 +87,6 @@ class Job:
     """The time since which its agent does not know the job."""
     exit_code: int | None = None
     signal: int | None = None
-    version: int = 0
 
     @property
     def title(self) -> str:
@@ -98,15 +106,11 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Instance:
+class Instance(Object):
     """Our record of one machine, from the wish for it to its confirmed end."""
 
-    id: str
-    project_id: str | None
-    """None for a machine that all projects share."""
     offer: Offer
     status: InstanceStatus
-    status_since: datetime
     created_at: datetime
     idle_duration: timedelta | None
     """The longest time that it may be idle; None without limit."""
@@ -127,8 +131,6 @@ class Instance:
     reason: InstanceReason | None = None
     detail: str = ""
     """Why it ends; before that, why its agent, or the last job there, could not start for the machine's own reasons."""
-    finished_at: datetime | None = None
-    version: int = 0
 
     @property
     def is_ready(self) -> bool:
@@ -154,7 +156,7 @@ class Instance:
 class Next:
     """The result of a step: the new objects, the intents, and the latest time of the next look."""
 
-    write: tuple[Run | Job | Instance, ...] = ()
+    write: tuple[Object, ...] = ()
     do: tuple[Intent, ...] = ()
     again: timedelta | None = None
 

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from dstack.kit.plain import to_plain
 from dstack.kit.text import memory_text
-from dstack.protocol.agent import Gpu, HostResources
+from dstack.protocol.agent import Gpu, HostResources, resources_of
 
 DEFAULT_FLEET = "default"
 
@@ -179,6 +179,11 @@ def demand_of_json(body: dict[str, Any]) -> Demand:
         python=body.get("python"),
         idle_duration_s=body["idle_duration_s"],
     )
+
+
+def offer_of_json(body: dict[str, Any]) -> Offer:
+    """The offer in a JSON column."""
+    return Offer(**{**body, "resources": resources_of(body["resources"])})
 
 
 def _gpu_demand_of_json(body: dict[str, Any]) -> GpuDemand:

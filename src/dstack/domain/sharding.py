@@ -10,9 +10,9 @@ from zlib import crc32
 SHARDS = 64
 
 
-def shard_of(instance_id: str) -> int:
-    """The shard of an instance: the same on every server."""
-    return crc32(instance_id.encode()) % SHARDS
+def shard_of(key: str) -> int:
+    """The shard of an instance, or of another object with intents of its own: the same on every server."""
+    return crc32(key.encode()) % SHARDS
 
 
 @dataclass(frozen=True, slots=True)

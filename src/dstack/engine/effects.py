@@ -4,9 +4,9 @@ Each branch may be run again after a crash or a lost answer: it is idempotent by
 says what came of it, and the object's step judges.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dstack.backends.base import Backend
 from dstack.backends.threads import Backends
@@ -43,19 +43,8 @@ class Effects:
         Raises:
             DstackError: it did not work; `retryable` tells whether asking again may help.
         """
-        match intent:
-            case LaunchMachine():
-                return await self._launch(await self._instance(intent.object_id))
-            case TerminateMachine():
-                return await self._terminate(await self._instance(intent.object_id))
-            case StartJob():
-                return await self._start(intent)
-            case StopJob():
-                return await self._stop(intent)
-            case ForgetJob():
-                return await self._forget(intent)
-            case LetIn():
-                return await self._let_in(intent)
+        done: Done = await PERFORMERS[type(intent)](self, intent)
+        return done
 
     async def _instance(self, id: str) -> Instance:
         instance = await self.db.recall(lambda tx: objects.find_instance(tx, id))
@@ -63,14 +52,16 @@ class Effects:
             raise BackendError(f"The instance `{id}` is not on record")
         return instance
 
-    async def _launch(self, instance: Instance) -> Done:
+    async def _launch(self, intent: LaunchMachine) -> Done:
+        instance = await self._instance(intent.object_id)
         if not instance.takes_jobs:
             raise BackendError("The instance is ending: it gets no machine")
         machine = await self._call(instance, lambda backend: backend.launch(instance.id, instance.offer))
         return Done({"machine_id": machine.id, "hostname": machine.hostname})
 
-    async def _terminate(self, instance: Instance) -> Done:
+    async def _terminate(self, intent: TerminateMachine) -> Done:
         """The agent ends its jobs and itself first; a machine whose agent does not answer goes all the same."""
+        instance = await self._instance(intent.object_id)
         if await self._call(instance, lambda backend: backend.terminate(instance.id)):
             await self.links.drop(instance.id)
             return Done({})
@@ -136,3 +127,13 @@ class Effects:
 
     async def _call(self, instance: Instance, function: Callable[[Backend], T]) -> T:
         return await self.backends.call(instance.offer.backend, function, timeout_s=BACKEND_TIMEOUT_S)
+
+
+PERFORMERS: dict[type[Intent], Callable[[Effects, Any], Awaitable[Done]]] = {
+    LaunchMachine: lambda effects, intent: effects._launch(intent),
+    TerminateMachine: lambda effects, intent: effects._terminate(intent),
+    StartJob: lambda effects, intent: effects._start(intent),
+    StopJob: lambda effects, intent: effects._stop(intent),
+    ForgetJob: lambda effects, intent: effects._forget(intent),
+    LetIn: lambda effects, intent: effects._let_in(intent),
+}

@@ -62,22 +62,22 @@ class Leases:
         self._is_busy: Callable[[int], bool] = lambda shard: False
         self._tasks = TaskGroup()
 
-    def owns(self, instance_id: str) -> bool:
-        """Whether this server is the one that sees to an instance."""
-        return shard_of(instance_id) in self._epochs and (self._alone or _now_s() < self._valid_until_s)
+    def owns(self, key: str) -> bool:
+        """Whether this server owns the shard of an instance, or of another object by its id."""
+        return shard_of(key) in self._epochs and (self._alone or _now_s() < self._valid_until_s)
 
     @property
     def is_alone(self) -> bool:
         """Whether no other server works on this database."""
         return self._alone
 
-    def epoch_of(self, instance_id: str) -> int:
-        """The number of the lease on an instance: an agent obeys the highest."""
-        return self._epochs.get(shard_of(instance_id), 0)
+    def epoch_of(self, key: str) -> int:
+        """The number of the lease on a shard: an agent obeys the highest."""
+        return self._epochs.get(shard_of(key), 0)
 
-    def check(self, tx: Tx, instance_id: str) -> None:
+    def check(self, tx: Tx, key: str) -> None:
         """Raise `LeaseLost` where another server has taken over, whatever this one believes."""
-        leases.check(tx, self._id, instance_id, self.epoch_of(instance_id))
+        leases.check(tx, self._id, key, self.epoch_of(key))
 
     def when_gained(self, listener: Callable[[], Awaitable[None]]) -> None:
         """Have `listener` called whenever this server sees to more instances than before."""

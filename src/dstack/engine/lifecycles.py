@@ -5,7 +5,8 @@ Rule 2: the functions named here are pure; see `dstack.domain.intents` for how t
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from enum import StrEnum
+from typing import Any, TypeAlias
 
 from dstack.domain.lifecycle import In, Lifecycle
 from dstack.domain.objects import InstanceView, JobView, Next, RunView
@@ -25,7 +26,6 @@ from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
 RunStep: TypeAlias = Callable[[RunView], Next]
 JobStep: TypeAlias = Callable[[JobView], Next]
 InstanceStep: TypeAlias = Callable[[InstanceView], Next]
-Status: TypeAlias = RunStatus | JobStatus | InstanceStatus
 
 _r = RunStatus
 RUN: Lifecycle[RunStatus, RunStep] = Lifecycle(
@@ -71,14 +71,10 @@ INSTANCE: Lifecycle[InstanceStatus, InstanceStep] = Lifecycle(
 )  # fmt: skip
 
 
-def check_move(kind: str, old: Status, new: Status) -> None:
+LIFECYCLES: dict[str, Lifecycle[Any, Any]] = {table.name: table for table in (RUN, JOB, INSTANCE)}
+"""The table of every kind in `store/kinds/`."""
+
+
+def check_move(kind: str, old: StrEnum, new: StrEnum) -> None:
     """Raise `IllegalMove` unless the table of this kind has the move."""
-    match old, new:
-        case RunStatus(), RunStatus():
-            RUN.check(old, new)
-        case JobStatus(), JobStatus():
-            JOB.check(old, new)
-        case InstanceStatus(), InstanceStatus():
-            INSTANCE.check(old, new)
-        case _:
-            raise TypeError(f"{kind} cannot go from {old!r} to {new!r}")
+    LIFECYCLES[kind].check(old, new)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
-from dstack.domain.intents import Done, Failed, Intent, LaunchMachine, TerminateMachine
+from dstack.domain.intents import HOSTS, Done, Failed, Intent, LaunchMachine
 from dstack.domain.sharding import shard_of
 from dstack.engine.effects import Effects
 from dstack.engine.leases import Leases
@@ -22,10 +22,10 @@ from dstack.store.tx import Tx
 
 log = logging.getLogger(__name__)
 
-MACHINES_AT_ONCE = 64
-"""What backends are asked at once; it takes them seconds or minutes, and must not hold up the hosts."""
-JOBS_AT_ONCE = 1000
-"""What hosts are told at once."""
+AT_ONCE = 64
+"""The calls of one lane at once: calls of a backend take seconds or minutes, and delay no other backend."""
+HOSTS_AT_ONCE = 1000
+"""The calls of agents at once."""
 FIRST_RETRY = timedelta(milliseconds=200)
 LONGEST_RETRY = timedelta(seconds=30)
 
@@ -40,8 +40,7 @@ class Outbox:
         self._leases = leases
         self._queues: dict[tuple[str, str], deque[Open]] = {}
         self._performing: dict[tuple[str, str], asyncio.Task[None]] = {}
-        self._machines = asyncio.Semaphore(MACHINES_AT_ONCE)
-        self._jobs = asyncio.Semaphore(JOBS_AT_ONCE)
+        self._lanes = {HOSTS: asyncio.Semaphore(HOSTS_AT_ONCE)}
         self._asked_elsewhere = asyncio.Event()
         self._tasks = TaskGroup()
         leases.when_gained(self._load)
@@ -90,17 +89,17 @@ class Outbox:
         await asyncio.gather(*lost, return_exceptions=True)
 
     def _is_ours(self, queue: deque[Open]) -> bool:
-        return self._leases.owns(queue[0].intent.instance_id)
+        return self._leases.owns(queue[0].intent.shard_key)
 
     def _is_busy(self, shard: int) -> bool:
-        return any(shard_of(queue[0].intent.instance_id) == shard for queue in self._queues.values())
+        return any(shard_of(queue[0].intent.shard_key) == shard for queue in self._queues.values())
 
     def _enqueue(self, open_intent: Open) -> None:
         owner, queue = open_intent.owner, self._queues.get(open_intent.owner)
         if queue is not None:
             if open_intent.position > queue[-1].position:
                 queue.append(open_intent)
-        elif self._leases.owns(open_intent.intent.instance_id):
+        elif self._leases.owns(open_intent.intent.shard_key):
             self._queues[owner] = deque([open_intent])
             task = self._tasks.start(f"intents of {owner[0]} {owner[1]}", self._perform_all(owner))
             self._performing[owner] = task
@@ -117,7 +116,7 @@ class Outbox:
     async def _perform(self, open_intent: Open) -> None:
         """Until it is done and that is on record; later intents of the same object wait."""
         delay = FIRST_RETRY
-        while self._leases.owns(open_intent.intent.instance_id):
+        while self._leases.owns(open_intent.intent.shard_key):
             outcome = await self._try(open_intent)
             if outcome is not None and await self._record(open_intent, outcome):
                 return
@@ -126,7 +125,7 @@ class Outbox:
 
     async def _record(self, open_intent: Open, outcome: Done | Failed) -> bool:
         def write(tx: Tx) -> None:
-            self._leases.check(tx, open_intent.intent.instance_id)
+            self._leases.check(tx, open_intent.intent.shard_key)
             intents.record(tx, open_intent, outcome)
 
         try:
@@ -142,8 +141,8 @@ class Outbox:
         """Have people see on the instance why its machine is not there yet."""
 
         def write(tx: Tx) -> None:
-            self._leases.check(tx, intent.instance_id)
-            instance = objects.find_instance(tx, intent.instance_id)
+            self._leases.check(tx, intent.shard_key)
+            instance = objects.find_instance(tx, intent.object_id)
             if instance is not None and instance.status is InstanceStatus.PENDING and instance.detail != why:
                 commits.record(tx, replace(instance, detail=why))
 
@@ -155,8 +154,8 @@ class Outbox:
         """What came of it; None where it is to be tried again."""
         intent = open_intent.intent
         try:
-            async with self._machines if isinstance(intent, LaunchMachine | TerminateMachine) else self._jobs:
-                return await self._effects.perform(intent) if self._leases.owns(intent.instance_id) else None
+            async with self._lanes.setdefault(intent.lane, asyncio.Semaphore(AT_ONCE)):
+                return await self._effects.perform(intent) if self._leases.owns(intent.shard_key) else None
         except DstackError as error:
             if error.retryable:
                 log.info("%s waits: %s", intent, error.message)

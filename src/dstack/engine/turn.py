@@ -7,12 +7,12 @@ from datetime import timedelta
 from sqlalchemy.exc import DatabaseError
 
 from dstack.domain.objects import Next
-from dstack.engine import views
 from dstack.engine.catalog import Catalog
-from dstack.engine.lifecycles import INSTANCE, JOB, RUN, check_move
+from dstack.engine.lifecycles import LIFECYCLES, check_move
 from dstack.engine.scheduler import schedule
 from dstack.kit.ids import Ids
-from dstack.store import commits, wakes
+from dstack.store import commits, objects, wakes
+from dstack.store.kinds import KINDS
 from dstack.store.tx import Tx
 
 log = logging.getLogger(__name__)
@@ -66,19 +66,11 @@ class Turn:
             wakes.add(tx, kind, id, after=AFTER_A_BUG)
 
     def _decide(self, tx: Tx, kind: str, id: str) -> Next | None:
-        """What the object's step says; None for an object that is gone or final."""
-        match kind:
-            case "run":
-                run = views.run_view(tx, id, self._ids)
-                run_step = RUN.step(run.run.status) if run else None
-                return run_step(run) if run and run_step else None
-            case "job":
-                job = views.job_view(tx, id)
-                job_step = JOB.step(job.job.status) if job else None
-                return job_step(job) if job and job_step else None
-            case "instance":
-                instance = views.instance_view(tx, id)
-                step = INSTANCE.step(instance.instance.status) if instance else None
-                return step(instance) if instance and step else None
-            case _:
-                return None  # whoever made it looks himself
+        """What the object's step says; None for an object that is missing or has ended."""
+        of_kind = KINDS.get(kind)
+        thing = None if of_kind is None else objects.find(tx, of_kind.rows.type, id)
+        step = None if thing is None else LIFECYCLES[kind].step(thing.status)
+        if of_kind is None or thing is None or step is None:
+            return None  # a wake of another kind is for the part that waits for it
+        decided: Next = step(of_kind.view(tx, thing, self._ids))
+        return decided

@@ -255,7 +255,7 @@ def event_view(event: Event, project: str) -> EventView:
         project=project if event.project_id else None,
         run_id=event.run_id,
         run_name=event.run_name,
-        job_id=event.job_id,
+        job_id=event.object_id if event.object_kind == "job" else None,
         instance_id=event.instance_id,
         actor=event.actor,
         kind=event.kind,

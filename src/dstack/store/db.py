@@ -20,6 +20,7 @@ from dstack.errors import ConfigurationError, DatabaseUnavailable, InvalidReques
 from dstack.kit.clock import Clock
 from dstack.kit.tasks import TaskGroup
 from dstack.store.dialect import Dialect
+from dstack.store.kinds import KINDS
 from dstack.store.notices import Notices
 from dstack.store.schema import prepare_schema
 from dstack.store.tx import Tx
@@ -44,6 +45,7 @@ class Database:
     def __init__(self, dialect: Dialect, clock: Clock) -> None:
         self._dialect = dialect
         self._clock = clock
+        self._rows = {kind.rows.type: kind.rows for kind in KINDS.values()}
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
         self._waiting: deque[Write] = deque()
@@ -145,7 +147,7 @@ class Database:
     def _read(self, function: Callable[[Tx], T]) -> T:
         try:
             with self._dialect.reading.connect() as conn, conn.begin():
-                return function(Tx(conn, self._clock))
+                return function(Tx(conn, self._clock, self._rows))
         except DataError as error:
             raise _refusal(error) from error
         except DatabaseError as error:
@@ -195,7 +197,7 @@ class Database:
             # The transaction begins with the first statement: where nothing is asked or written, there is none.
             if self._dialect.begin(conn):
                 self._forget()
-            tx = Tx(conn, self._clock, self._known, self._lists, self._ended)
+            tx = Tx(conn, self._clock, self._rows, self._known, self._lists, self._ended)
             for write in batch:
                 write.run(tx)
             if tx.wakes:

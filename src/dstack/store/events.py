@@ -5,9 +5,9 @@ from datetime import datetime
 
 from sqlalchemy import bindparam, delete, func, select
 
-from dstack.domain.objects import Instance, Job, Run
-from dstack.kit.ids import short_id
+from dstack.domain.objects import Object
 from dstack.protocol.statuses import JobReason, JobStatus, cause_text
+from dstack.store.kinds import KINDS
 from dstack.store.tables import events, runs
 from dstack.store.tx import Tx
 
@@ -19,8 +19,11 @@ class Event:
     seq: int
     at: datetime
     project_id: str | None
+    object_kind: str
+    object_id: str | None
+    """None for a machine that belongs to nobody."""
     run_id: str | None
-    job_id: str | None
+    """The run that it concerns, and below the instance."""
     instance_id: str | None
     actor: str
     kind: str
@@ -29,43 +32,29 @@ class Event:
     run_name: str | None
 
 
-def add(tx: Tx, thing: Run | Job | Instance, *, actor: str, kind: str, message: str) -> None:
+def add(tx: Tx, thing: Object, *, actor: str, kind: str, message: str) -> None:
     """Write one line about an object."""
-    values: dict[str, object] = dict.fromkeys(("run_id", "job_id", "instance_id"))
-    values |= {"project_id": thing.project_id, "status": thing.status.value}
-    match thing:
-        case Run():
-            values["run_id"] = thing.id
-        case Job():
-            values |= {"run_id": thing.run_id, "job_id": thing.id, "instance_id": thing.instance_id}
-        case Instance():
-            values["instance_id"] = thing.id
-    tx.say({**values, "at": tx.clock.now(), "actor": actor, "kind": kind, "message": message})
+    name = tx.kind_of(thing)
+    place = KINDS[name].place(thing)
+    about = {"object_kind": name, "object_id": thing.id, "run_id": place.run_id, "instance_id": place.instance_id}
+    about |= {"project_id": thing.project_id, "status": thing.status.value}
+    tx.say({**about, "at": tx.clock.now(), "actor": actor, "kind": kind, "message": message})
 
 
 def add_about_machine(tx: Tx, *, kind: str, message: str) -> None:
     """Write one line about a machine that belongs to nobody."""
-    about = dict.fromkeys(("project_id", "run_id", "job_id", "instance_id", "status"))
-    tx.say({**about, "at": tx.clock.now(), "actor": "engine", "kind": kind, "message": message})
+    about = dict.fromkeys(("object_id", "run_id", "instance_id", "project_id", "status"))
+    row = {**about, "object_kind": "machine", "at": tx.clock.now(), "actor": "engine", "kind": kind}
+    tx.say({**row, "message": message})
 
 
-def add_move(tx: Tx, thing: Run | Job | Instance, *, actor: str) -> None:
+def add_move(tx: Tx, thing: Object, *, actor: str) -> None:
     """Write the line about an object's new status."""
-    name = type(thing).__name__.lower()
+    name = tx.kind_of(thing)
     why = "" if thing.reason is JobReason.EXITED else cause_text(thing.reason, thing.detail)
     status = "failed" if thing.status == JobStatus.FAILED.value else f"is {thing.status}"
-    message = f"{_title(thing)} {status}" + (f" ({why})" if why else "")
+    message = f"{KINDS[name].title(thing)} {status}" + (f" ({why})" if why else "")
     add(tx, thing, actor=actor, kind=f"{name}.{thing.status}", message=message)
-
-
-def _title(thing: Run | Job | Instance) -> str:
-    match thing:
-        case Run():
-            return f"run {thing.name}"
-        case Job():
-            return thing.title + (f" attempt {thing.attempt}" if thing.attempt > 1 else "")
-        case Instance():
-            return f"instance {thing.offer.title} {short_id(thing.id)}"
 
 
 _OF_PROJECT = (

@@ -41,7 +41,7 @@ def add(tx: Tx, intent: Intent) -> None:
         asked.remove(same)
     asked.append(Asked(position, intent, Pending()))
     row = {"object_kind": intent.object_kind, "object_id": intent.object_id, "position": position}
-    row |= {"instance_id": intent.instance_id, "kind": intent.kind, "body": to_body(intent)}
+    row |= {"shard_key": intent.shard_key, "kind": intent.kind, "body": to_body(intent)}
     tx.ask({**row, "state": "pending", "outcome": None, "created_at": tx.clock.now()})
     tx.notices.intents.append(Open(position, intent))
 

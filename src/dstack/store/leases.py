@@ -98,7 +98,7 @@ def _claim(owned: tuple[str | None, int]) -> dict[str, object]:
     return {"replica_id": owned[0], "epoch": owned[1]}
 
 
-def check(tx: Tx, replica_id: str, instance_id: str, epoch: int) -> None:
-    """Raise `LeaseLost` unless the replica still owns the instance's shard, and has all the time since that epoch."""
-    if _owned(tx).get(shard_of(instance_id)) != (replica_id, epoch):
-        raise LeaseLost(f"Another server owns instance `{instance_id}` now")
+def check(tx: Tx, replica_id: str, key: str, epoch: int) -> None:
+    """Raise `LeaseLost` unless the replica still owns the shard of the key, and has all the time since that epoch."""
+    if _owned(tx).get(shard_of(key)) != (replica_id, epoch):
+        raise LeaseLost(f"Another server owns the shard of `{key}` now")

@@ -38,14 +38,14 @@ class Notices:
     changed: set[str] = field(default_factory=set)
     """The ids of whatever else somebody may wait for: runs that got a job or ended, jobs with new log bytes."""
     asked: set[str] = field(default_factory=set)
-    """The ids of instances for which another server decided that something is to be done."""
+    """The shard keys of intents that another server has committed."""
     everything: bool = False
     """Something may have been missed: look at all."""
 
 
 def to_messages(notices: Notices) -> Iterator[str]:
     """What other servers have to hear, in pieces that are small enough."""
-    asked = {open_intent.intent.instance_id for open_intent in notices.intents}
+    asked = {open_intent.intent.shard_key for open_intent in notices.intents}
     lists = {"asked": asked, "instances": notices.instances, "changed": notices.changed}
     ids = [(name, id) for name, some in lists.items() for id in sorted(some)]
     head = {"events": notices.events, "due": notices.next_due.isoformat() if notices.next_due else None}

@@ -2,16 +2,16 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, bindparam, func, select
+from sqlalchemy import Row, bindparam, func, select
 
 from dstack.domain.objects import Instance, Job, Run
-from dstack.domain.offers import Offer, OfferName
+from dstack.domain.offers import Offer, OfferName, offer_of_json
 from dstack.protocol.statuses import InstanceReason
-from dstack.store.rows import KINDS, TABLES, Object, Thing, instance_of, job_of, offer_of, run_of
+from dstack.store.rows import T
 from dstack.store.tables import instances, jobs, runs
 from dstack.store.tx import Tx
 
@@ -24,9 +24,6 @@ ROOM, SOLD_OUT, IN_USE = "room", "sold out", "in use"
 there are. `store.commits` forgets it when that changes."""
 
 # Statements that run often are built once: building one takes longer than running it.
-_BY_ID: dict[type[Object], Select[Any]] = {
-    kind: select(table).where(table.c.id == bindparam("id")) for kind, table in TABLES.items()
-}
 _UNFINISHED_JOBS_ON = select(jobs).where(jobs.c.instance_id == bindparam("instance_id"), jobs.c.finished_at.is_(None))
 _JOBS_OF_RUNS = (
     select(jobs)
@@ -36,19 +33,39 @@ _JOBS_OF_RUNS = (
 _LIVE_INSTANCES = select(instances).where(instances.c.finished_at.is_(None))
 
 
-def find_run(tx: Tx, id: str) -> Run | None:
-    """The run of this id."""
-    return _find(tx, Run, id, run_of)
-
-
-def _find(tx: Tx, kind: type[Thing], id: str, of: Callable[[Row[Any]], Thing]) -> Thing | None:
+def find(tx: Tx, kind: type[T], id: str) -> T | None:
     """The object as this transaction knows it, or as it is on record."""
-    if isinstance(known := tx.known.get((KINDS[kind], id)), kind):
+    rows = tx.rows[kind]
+    if isinstance(known := tx.known.get((rows.kind, id)), kind):
         return known
     if (waiting := next((one for one in tx.unwritten(kind) if one.id == id), None)) is not None:
         return waiting
-    row = tx.peek(_BY_ID[kind], {"id": id}).one_or_none()
-    return None if row is None else know(tx, of(row))
+    row = tx.peek(rows.by_id, {"id": id}).one_or_none()
+    return None if row is None else know(tx, rows.read(row))
+
+
+def _in_row(tx: Tx, kind: type[T], row: Row[Any]) -> T:
+    """The object in a row, unless it is known in just this version."""
+    rows = tx.rows[kind]
+    known = tx.known.get((rows.kind, row.id))
+    return known if isinstance(known, kind) and known.version == row.version else know(tx, rows.read(row))
+
+
+def find_run(tx: Tx, id: str) -> Run | None:
+    """The run of this id."""
+    return find(tx, Run, id)
+
+
+def append(tx: Tx, which: tuple[str, str], id: str) -> None:
+    """Put an object on a list, where the list is in memory."""
+    if (ids := tx.lists.get(which)) is not None:
+        tx.lists[which] = (*ids, id)
+
+
+def remove(tx: Tx, which: tuple[str, str], id: str) -> None:
+    """Take an object off a list, where the list is in memory."""
+    if (ids := tx.lists.get(which)) is not None:
+        tx.lists[which] = tuple(one for one in ids if one != id)
 
 
 _LATEST_NAMED = (
@@ -71,10 +88,10 @@ def find_run_by(tx: Tx, project_id: str, name_or_id: str) -> Run | None:
     return None if latest is None else find_run(tx, latest)
 
 
-def know(tx: Tx, thing: Thing) -> Thing:
+def know(tx: Tx, thing: T) -> T:
     """Remember an object as it is on record now; what has ended will hardly be asked for again."""
     if thing.finished_at is None:
-        tx.known[KINDS[type(thing)], thing.id] = thing
+        tx.known[tx.kind_of(thing), thing.id] = thing
     return thing
 
 
@@ -101,7 +118,7 @@ def list_runs(
     found = []
     for row in rows:
         try:
-            found.append(run_of(row))
+            found.append(tx.rows[Run].read(row))
         except (LookupError, TypeError, ValueError):
             log.exception("The run %s cannot be read", row.id)
     return found, rows[-1].id if len(rows) == limit else None
@@ -115,7 +132,7 @@ def count_unfinished_runs(tx: Tx) -> int:
 
 def find_job(tx: Tx, id: str) -> Job | None:
     """The job of this id."""
-    return _find(tx, Job, id, job_of)
+    return find(tx, Job, id)
 
 
 def jobs_of_run(tx: Tx, run_id: str) -> list[Job]:
@@ -134,7 +151,7 @@ def jobs_of_runs(tx: Tx, run_ids: Sequence[str]) -> dict[str, list[Job]]:
     asked = [id for id in run_ids if id not in found]
     latest: dict[str, dict[tuple[int, int], Job]] = {}
     for row in tx.select(_JOBS_OF_RUNS, {"run_ids": asked}) if asked else ():
-        latest.setdefault(row.run_id, {})[row.replica, row.node] = _job(tx, row)
+        latest.setdefault(row.run_id, {})[row.replica, row.node] = _in_row(tx, Job, row)
     return found | {run_id: list(of_run.values()) for run_id, of_run in latest.items()}
 
 
@@ -142,7 +159,7 @@ def attempts_of_runs(tx: Tx, run_ids: Sequence[str]) -> dict[str, dict[tuple[int
     """All attempts of each job, first to last, by run and by replica and node."""
     found: dict[str, dict[tuple[int, int], list[Job]]] = {}
     for row in tx.select(_JOBS_OF_RUNS, {"run_ids": list(run_ids)}):
-        found.setdefault(row.run_id, {}).setdefault((row.replica, row.node), []).append(_job(tx, row))
+        found.setdefault(row.run_id, {}).setdefault((row.replica, row.node), []).append(_in_row(tx, Job, row))
     return found
 
 
@@ -184,7 +201,7 @@ def unfinished_jobs_on(tx: Tx, instance_id: str) -> list[Job]:
     ids = tx.lists.get((JOBS_ON, instance_id))
     if ids is not None:
         return jobs_by_id(tx, ids)
-    found = [_job(tx, row) for row in tx.select(_UNFINISHED_JOBS_ON, {"instance_id": instance_id})]
+    found = [_in_row(tx, Job, row) for row in tx.select(_UNFINISHED_JOBS_ON, {"instance_id": instance_id})]
     tx.lists[JOBS_ON, instance_id] = tuple(job.id for job in found)
     return found
 
@@ -194,15 +211,9 @@ def jobs_by_id(tx: Tx, ids: Iterable[str]) -> list[Job]:
     return [job for id in ids if (job := find_job(tx, id)) is not None]
 
 
-def _job(tx: Tx, row: Row[Any]) -> Job:
-    """The job in a row, unless it is known in just this version."""
-    known = tx.known.get(("job", row.id))
-    return known if isinstance(known, Job) and known.version == row.version else know(tx, job_of(row))
-
-
 def find_instance(tx: Tx, id: str) -> Instance | None:
     """The instance of this id."""
-    return _find(tx, Instance, id, instance_of)
+    return find(tx, Instance, id)
 
 
 def live_instances(tx: Tx) -> list[Instance]:
@@ -214,14 +225,9 @@ def live_ids(tx: Tx) -> tuple[str, ...]:
     """Their ids."""
     ids = tx.lists.get((LIVE_INSTANCES, ""))
     if ids is None:
-        ids = tuple(_instance(tx, row).id for row in tx.select(_LIVE_INSTANCES))
+        ids = tuple(_in_row(tx, Instance, row).id for row in tx.select(_LIVE_INSTANCES))
         tx.lists[LIVE_INSTANCES, ""] = ids
     return ids
-
-
-def _instance(tx: Tx, row: Row[Any]) -> Instance:
-    known = tx.known.get(("instance", row.id))
-    return known if isinstance(known, Instance) and known.version == row.version else know(tx, instance_of(row))
 
 
 def machines_in_use(tx: Tx) -> Counter[OfferName]:
@@ -248,5 +254,5 @@ def offers_sold_out(tx: Tx, since: datetime) -> list[Offer]:
     known: list[tuple[datetime, Offer]] | None = tx.known.get((SOLD_OUT, ""))
     if known is None:
         rows = tx.select(_SOLD_OUT, {"since": since})
-        known = tx.known[SOLD_OUT, ""] = [(row.finished_at, offer_of(row.offer)) for row in rows]
+        known = tx.known[SOLD_OUT, ""] = [(row.finished_at, offer_of_json(row.offer)) for row in rows]
     return [offer for at, offer in known if at > since]

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Select, Table, and_, delete, or_, select, tuple_
 
-from dstack.store.tables import events, instances, intents, jobs, metrics
+from dstack.store.tables import events, intents, jobs, metrics
 from dstack.store.tx import Tx
 
 ROWS_AT_ONCE = 1000
@@ -13,9 +13,8 @@ ROWS_AT_ONCE = 1000
 def prune_intents(tx: Tx, before: datetime) -> int:
     """Forget what was done, before then, for objects that have ended since. Returns how many rows that were."""
     is_done = and_(intents.c.state != "pending", intents.c.created_at < before)
-    is_of_nobody = or_(
-        intents.c.object_kind.not_in(["job", "instance"]), _of_ended("job", jobs), _of_ended("instance", instances)
-    )
+    ended = [_of_ended(rows.kind, rows.table) for rows in tx.rows.values()]
+    is_of_nobody = or_(intents.c.object_kind.not_in([rows.kind for rows in tx.rows.values()]), *ended)
     return _prune(tx, intents, select(*intents.primary_key.columns).where(is_done, is_of_nobody))
 
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration: what this code can read and write."""
 
 metadata = MetaData()
@@ -202,7 +202,7 @@ intents = Table(
     Column("object_kind", String(20), primary_key=True),
     Column("object_id", String(36), primary_key=True),
     Column("position", Integer, primary_key=True),
-    Column("instance_id", String(36), nullable=False),
+    Column("shard_key", String(36), nullable=False),
     Column("kind", String(40), nullable=False),
     Column("body", JSON, nullable=False),
     Column("state", String(10), nullable=False),
@@ -242,8 +242,9 @@ events = Table(
     Column("seq", Integer, primary_key=True, autoincrement=True),
     Column("at", Time, nullable=False),
     Column("project_id", String(36)),
+    Column("object_kind", String(20), nullable=False, server_default=""),
+    Column("object_id", String(36)),
     Column("run_id", String(36)),
-    Column("job_id", String(36)),
     Column("instance_id", String(36)),
     Column("actor", String(120), nullable=False),
     Column("kind", String(60), nullable=False),

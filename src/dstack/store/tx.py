@@ -13,11 +13,12 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, CursorResult, Executable, Insert, Table, Update, bindparam, insert, update
 
+from dstack.domain.objects import Object
 from dstack.errors import Conflict
 from dstack.kit.clock import Clock
 from dstack.store import tables
 from dstack.store.notices import Notices
-from dstack.store.rows import KINDS, TABLES, Object, Thing, values_of
+from dstack.store.rows import Rows, T
 
 ENDED_KNOWN_MAX = 1000
 
@@ -30,6 +31,8 @@ class Tx:
 
     conn: Connection
     clock: Clock
+    rows: Mapping[type[Object], Rows[Any]]
+    """How objects are on record, by type."""
     known: dict[tuple[str, str], Any] = field(default_factory=dict)
     """What was last read or written of objects, by kind and id. The writer keeps it from one commit to the next while
     nobody else writes; were it stale, the version of an object would tell."""
@@ -65,13 +68,17 @@ class Tx:
         self.changes += 1
         self.conn.execute(statement, values)
 
-    def unwritten(self, kind: type[Thing]) -> Iterator[Thing]:
+    def unwritten(self, kind: type[T]) -> Iterator[T]:
         """The objects of a kind that wait to be written: what `peek` does not see."""
         return (new for _, new in self._objects.values() if isinstance(new, kind))
 
+    def kind_of(self, thing: Object) -> str:
+        """The name of an object's kind."""
+        return self.rows[type(thing)].kind
+
     def put(self, new: Object, over: Object | None) -> None:
         """Write an object; `over` is how it was before, None where it is new."""
-        who = KINDS[type(new)], new.id
+        who = self.kind_of(new), new.id
         self.changes += 1
         self.known[who] = new
         on_record = self._objects[who][0] if who in self._objects else over
@@ -106,7 +113,7 @@ class Tx:
             rows = [{"kind": kind, "id": id, "due_at": at} for (kind, id), at in self.wakes.items()]
             self.conn.execute(keep_earlier, rows)
             self.notices.next_due = min(self.wakes.values())
-        self.ended.extend((KINDS[type(thing)], thing.id) for thing in self._over)
+        self.ended.extend((self.kind_of(thing), thing.id) for thing in self._over)
         while len(self.ended) > ENDED_KNOWN_MAX:
             self._forget(*self.ended.popleft())
 
@@ -129,21 +136,23 @@ class Tx:
             self.conn.execute(_ANSWER, answered)
 
     def _insert(self, born: list[Object]) -> None:
-        for kind, statement in _INSERT.items():
-            rows = [values_of(one) for one in born if type(one) is kind]
-            if rows:
-                self.conn.execute(statement, rows)
+        of_kind: dict[Rows[Any], list[dict[str, Any]]] = {}
+        for one in born:
+            rows = self.rows[type(one)]
+            of_kind.setdefault(rows, []).append(rows.values(one))
+        for rows in sorted(of_kind, key=lambda rows: rows.rank):
+            self.conn.execute(rows.insert, of_kind[rows])
 
     def _update(self, changed: list[tuple[Object, Object]]) -> None:
-        statements: dict[tuple[type[Object], tuple[str, ...]], list[dict[str, Any]]] = {}
+        statements: dict[tuple[Rows[Any], tuple[str, ...]], list[dict[str, Any]]] = {}
         for old, new in changed:
-            fields = [name for name in type(new).__slots__ if getattr(new, name) != getattr(old, name)]
-            values = values_of(new, fields)
+            rows = self.rows[type(new)]
+            values = rows.values(new, rows.changed(old, new))
             row = {**values, "of_id": old.id, "of_version": old.version}
-            statements.setdefault((type(new), tuple(values)), []).append(row)
-        for (kind, columns), rows in statements.items():
-            if self.conn.execute(_update_of(TABLES[kind], columns), rows).rowcount != len(rows):
-                raise Conflict(f"Another writer changed a {KINDS[kind]} during the decision")
+            statements.setdefault((rows, tuple(values)), []).append(row)
+        for (rows, columns), written in statements.items():
+            if self.conn.execute(_update_of(rows.table, columns), written).rowcount != len(written):
+                raise Conflict(f"Another writer changed a {rows.kind} during the decision")
 
 
 _EVENTS = insert(tables.events)
@@ -157,7 +166,6 @@ _ANSWER = (
     )
     .values(state=bindparam("state"), outcome=bindparam("outcome"))
 )
-_INSERT = {kind: insert(table) for kind, table in TABLES.items()}
 
 
 @cache

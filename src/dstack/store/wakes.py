@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import bindparam, delete, func, select
 
-from dstack.store.tables import instances, jobs, runs, wakes
+from dstack.store.tables import wakes
 from dstack.store.tx import Tx
 
 NOW = timedelta(0)
@@ -20,10 +20,6 @@ _TAKE = delete(wakes).where(wakes.c.kind == bindparam("of_kind"), wakes.c.id == 
 
 _DUE = select(wakes).where(wakes.c.due_at <= bindparam("now")).order_by(wakes.c.due_at).limit(TAKEN_AT_ONCE_MAX)
 _NEXT_DUE = select(func.min(wakes.c.due_at))
-_UNFINISHED = {
-    kind: select(table.c.id).where(table.c.finished_at.is_(None))
-    for kind, table in (("run", runs), ("job", jobs), ("instance", instances))
-}
 
 
 def add(tx: Tx, kind: str, id: str, *, after: timedelta = NOW) -> None:
@@ -46,8 +42,8 @@ def take_due(tx: Tx) -> datetime | None:
 def everything(tx: Tx) -> list[tuple[str, str]]:
     """Whatever is unfinished, by kind and id; the queue last."""
     found: list[tuple[str, str]] = []
-    for kind, unfinished in _UNFINISHED.items():
-        found += [(kind, row.id) for row in tx.select(unfinished)]
+    for rows in tx.rows.values():
+        found += [(rows.kind, row.id) for row in tx.select(rows.unfinished)]
     return [*found, ("scheduler", "placement")]
 
 

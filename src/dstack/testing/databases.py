@@ -12,23 +12,24 @@ from sqlalchemy.exc import OperationalError
 
 from dstack.kit.clock import CorrectedClock
 from dstack.store.db import Database
+from dstack.store.kinds import KINDS
 from dstack.store.notices import Notices, of_message, to_messages
 from dstack.store.sqlite import Sqlite
 from dstack.testing.faults import DatabaseBusy, DeafServers
 from dstack.testing.nature import Nature
 from dstack.testing.time import VirtualClock, VirtualLoop
 
-_NOTES = "CREATE TABLE notes (n INTEGER PRIMARY KEY, source TEXT, kind TEXT, id TEXT, status TEXT);" + "".join(
-    f"""
-CREATE TRIGGER {kind}_is_born AFTER INSERT ON {kind}s
-    BEGIN INSERT INTO notes VALUES (NULL, 'row', '{kind}', new.id, new.status); END;
-CREATE TRIGGER {kind}_moves AFTER UPDATE OF status ON {kind}s WHEN old.status <> new.status
-    BEGIN INSERT INTO notes VALUES (NULL, 'row', '{kind}', new.id, new.status); END;
-CREATE TRIGGER {kind}_is_told AFTER INSERT ON events WHEN new.kind LIKE '{kind}.%'
-    BEGIN INSERT INTO notes VALUES (NULL, 'event', '{kind}', new.{kind}_id, new.status); END;
+_NOTES = """
+CREATE TABLE notes (n INTEGER PRIMARY KEY, source TEXT, kind TEXT, id TEXT, status TEXT);
+CREATE TRIGGER move_is_told AFTER INSERT ON events WHEN new.kind LIKE new.object_kind || '.%'
+    BEGIN INSERT INTO notes VALUES (NULL, 'event', new.object_kind, new.object_id, new.status); END;
 """
-    for kind in ("run", "job", "instance")
-)
+_NOTES_OF_KIND = """
+CREATE TRIGGER {kind}_is_born AFTER INSERT ON {table}
+    BEGIN INSERT INTO notes VALUES (NULL, 'row', '{kind}', new.id, new.status); END;
+CREATE TRIGGER {kind}_moves AFTER UPDATE OF status ON {table} WHEN old.status <> new.status
+    BEGIN INSERT INTO notes VALUES (NULL, 'row', '{kind}', new.id, new.status); END;
+"""
 # An attempt that is over in the commit in which it began leaves the status as it was.
 _NOTES += """
 CREATE TRIGGER run_waits_anew AFTER UPDATE OF retry_at ON runs WHEN old.status = new.status
@@ -41,23 +42,25 @@ CREATE TRIGGER agent_is_heard AFTER UPDATE OF report ON jobs
 CREATE TRIGGER agent_is_lost_or_found AFTER UPDATE OF unreachable_since ON instances
     BEGIN INSERT INTO notes VALUES (NULL, 'heard', 'instance', new.id, ''); END;
 CREATE TRIGGER intent_is_answered AFTER UPDATE OF state ON intents
-    BEGIN INSERT INTO notes VALUES (NULL, 'heard', 'instance', new.instance_id, ''); END;
+    BEGIN INSERT INTO notes VALUES (NULL, 'heard', 'instance', new.shard_key, ''); END;
 """
 """The database itself notes what is written of statuses, in rows and in events: no code of ours can forget to."""
 
 NOTICES_TAKE_S = 0.1
 
-_template: dict[str, bytes] = {}
+_templates: dict[tuple[str, ...], bytes] = {}
+"""By the kinds of objects."""
 
 
 async def copy_database(path: Path, loop: VirtualLoop) -> None:
     """A new database with today's tables; copied, since making one takes long."""
-    if "bytes" not in _template:
+    kinds = tuple(KINDS)
+    if kinds not in _templates:
         database = Database(Sqlite(path), VirtualClock(loop))
         database.open()
         await database.close()
-        _template["bytes"] = _prepare(path)
-    _write(path)
+        _templates[kinds] = _prepare(path)
+    _write(path, _templates[kinds])
 
 
 def _prepare(path: Path) -> bytes:
@@ -65,16 +68,17 @@ def _prepare(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def _write(path: Path, database: bytes) -> None:
+    path.write_bytes(database)
+
+
 def note_statuses(path: Path) -> None:
     """Let a database note from now on what is written of statuses."""
     connection = sqlite3.connect(path)
-    connection.executescript(_NOTES)
+    of_kinds = [_NOTES_OF_KIND.format(kind=name, table=kind.rows.table.name) for name, kind in KINDS.items()]
+    connection.executescript("".join([_NOTES, *of_kinds]))
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
-
-
-def _write(path: Path) -> None:
-    path.write_bytes(_template["bytes"])
 
 
 class BusySqlite(Sqlite):

@@ -4,13 +4,12 @@ A rule about a move is asked as soon as the move is committed, one about a machi
 goes, and the rest on every scan.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Protocol
 
-from dstack.domain.lifecycle import Lifecycle
-from dstack.engine.lifecycles import INSTANCE, JOB, RUN
+from dstack.engine.lifecycles import LIFECYCLES
 from dstack.errors import IllegalMove
-from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
+from dstack.protocol.statuses import JobStatus, RunStatus
 from dstack.testing.ledger import InstanceRow, JobRow, Ledger, Note
 from dstack.testing.truth import Truth
 
@@ -38,25 +37,18 @@ class Clouds(Protocol):
         ...
 
 
-LIFECYCLES: Mapping[str, tuple[type[RunStatus | JobStatus | InstanceStatus], Lifecycle[Any, Any]]] = {
-    "run": (RunStatus, RUN),
-    "job": (JobStatus, JOB),
-    "instance": (InstanceStatus, INSTANCE),
-}
-
-
 def statuses_move_along_the_table(note: Note, before: str | None) -> str | None:
     """Whatever is written, the lifecycles' tables have it; and each move is told by an event of its own.
 
     Args:
         before: the object's status until now; None for one that was just born.
     """
-    kind, table = LIFECYCLES[note.kind]
-    old = table.start if before is None else kind(before)
+    table = LIFECYCLES[note.kind]
+    old = table.start if before is None else table.status_of(before)
     if note.source == "row" and note.status != old:
         return f"{note.kind} {note.id} is {note.status} on record, and no event shows its move from {old}"
     try:
-        table.check(old, kind(note.status))
+        table.check(old, table.status_of(note.status))
     except IllegalMove as error:
         return f"{note.kind} {note.id}: {error.message}"
     return None
@@ -64,8 +56,8 @@ def statuses_move_along_the_table(note: Note, before: str | None) -> str | None:
 
 def is_final(note: Note) -> bool:
     """Whether the object has ended."""
-    kind, table = LIFECYCLES[note.kind]
-    return table.is_final(kind(note.status))
+    table = LIFECYCLES[note.kind]
+    return table.is_final(table.status_of(note.status))
 
 
 def ended_jobs_do_not_run(job: JobRow, truth: Truth) -> str | None:
@@ -187,11 +179,8 @@ def accepted_runs_are_on_record(accepted: set[str], ledger: Ledger) -> Iterator[
 
 def everything_ends(truth: Truth, ledger: Ledger) -> Iterator[str]:
     """When all that users wanted is done, nothing is left."""
-    for name, status, _ in ledger.runs().values():
-        if not RunStatus(status).is_finished():
-            yield f"{name} is still {status}"
-    for instance in ledger.live_instances():
-        yield f"instance {instance.id} is still {instance.status}"
+    for kind, id, status in ledger.unfinished():
+        yield f"{kind} {id} is still {status}"
     for machine in truth.machines.values():
         yield f"the machine {machine.key} in {machine.cloud} still exists"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from dstack.domain.sharding import shard_of
 from dstack.protocol.statuses import RunStatus
+from dstack.store.kinds import KINDS
 from dstack.testing.time import START
 
 
@@ -88,11 +89,18 @@ class Ledger:
     def begin_anew(self) -> list[Note]:
         """Take what is there as given: the file has been replaced. Returns the objects as they are."""
         (self._read_up_to,) = self._conn.execute("SELECT coalesce(max(n), 0) FROM notes").fetchone()
-        kinds = {"run": "runs", "job": "jobs", "instance": "instances"}
         return [
-            Note("row", kind, *row)
-            for kind, table in kinds.items()
-            for row in self._conn.execute(f"SELECT id, status FROM {table}")
+            Note("row", name, *row)
+            for name, kind in KINDS.items()
+            for row in self._conn.execute(f"SELECT id, status FROM {kind.rows.table.name}")
+        ]
+
+    def unfinished(self) -> list[tuple[str, str, str]]:
+        """Kind, id and status of every object that has not ended."""
+        return [
+            (name, *row)
+            for name, kind in KINDS.items()
+            for row in self._conn.execute(f"SELECT id, status FROM {kind.rows.table.name} WHERE finished_at IS NULL")
         ]
 
     def job(self, id: str) -> JobRow | None:
@@ -142,7 +150,7 @@ class Ledger:
     def events(self) -> list[tuple[float, str, str]]:
         """All of history: when, about whom, what."""
         rows = self._conn.execute(
-            "SELECT at, coalesce(runs.name, 'instance ' || instance_id, ''), message FROM events"
+            "SELECT at, coalesce(runs.name, object_kind || ' ' || object_id, ''), message FROM events"
             " LEFT JOIN runs ON runs.id = run_id ORDER BY events.seq"
         )
         return [(_seconds(at), who, message) for at, who, message in rows]

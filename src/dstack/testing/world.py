@@ -126,7 +126,7 @@ class World:
 
         def make_effects(db: Database, backends: Backends, links: Links, vault: Vault) -> Effects:
             def began(intent: Intent) -> None:
-                watch.acts(name, intent.instance_id)
+                watch.acts(name, intent.shard_key)
 
             return MortalEffects(db, backends, links, vault, switch, began)
 

@@ -80,7 +80,7 @@ async def test_who_was_frozen_writes_nothing_for_what_another_has_taken(start: C
     other = await start("other")
     await until(lambda: other.owned == set(INSTANCES))
     assert frozen.owned == set(), "its lease has run out"
-    with pytest.raises(LeaseLost, match="Another server owns instance `1-instance`"):
+    with pytest.raises(LeaseLost, match="Another server owns the shard of `1-instance`"):
         await frozen.db.write(lambda tx: frozen.leases.check(tx, "1-instance"))
     await other.db.write(lambda tx: other.leases.check(tx, "1-instance"))
     assert other.leases.epoch_of("1-instance") > frozen.leases.epoch_of("1-instance")

@@ -14,7 +14,7 @@ def launch(view: InstanceView) -> Next:
     instance = view.instance
     match view.outcomes.get(LaunchMachine):
         case None:
-            return Next(do=(LaunchMachine(instance.id),))
+            return Next(do=(LaunchMachine(instance.id, instance.offer.backend),))
         case Done(value):
             launched = replace(
                 instance,

@@ -20,9 +20,13 @@ def terminate(view: InstanceView) -> Next:
         case Failed(error) if view.age < ASK_AGAIN:
             return Next((replace(instance, detail=error.message),), again=ASK_AGAIN - view.age)
         case Failed():
-            return Next((replace(instance, status_since=view.now),), (TerminateMachine(instance.id),), ASK_AGAIN)
+            return Next(
+                (replace(instance, status_since=view.now),),
+                (TerminateMachine(instance.id, instance.offer.backend),),
+                ASK_AGAIN,
+            )
         case None:
-            return Next(do=(TerminateMachine(instance.id),))
+            return Next(do=(TerminateMachine(instance.id, instance.offer.backend),))
         case _:
             return Next()
 

@@ -1,0 +1,90 @@
+"""Instances: their rows, the view of their steps, and the objects that depend on them."""
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Row
+
+from dstack.domain.objects import Instance, InstanceView
+from dstack.domain.offers import offer_of_json
+from dstack.kit.ids import Ids, short_id
+from dstack.kit.plain import to_plain
+from dstack.protocol.statuses import InstanceReason, InstanceStatus
+from dstack.store import intents, objects, tables, wakes
+from dstack.store.kinds.kind import Kind, Place
+from dstack.store.objects import IN_USE, JOBS_ON, LIVE_INSTANCES, ROOM, SOLD_OUT
+from dstack.store.rows import Column, Rows
+from dstack.store.tx import Tx
+
+
+def _instance_of(row: Row[Any]) -> Instance:
+    return Instance(
+        id=row.id,
+        project_id=row.project_id,
+        offer=offer_of_json(row.offer),
+        status=InstanceStatus(row.status),
+        status_since=row.status_since,
+        created_at=row.created_at,
+        idle_duration=None if row.idle_duration_s is None else timedelta(seconds=row.idle_duration_s),
+        machine_id=row.machine_id,
+        hostname=row.hostname,
+        agent_seen_at=row.agent_seen_at,
+        unreachable_since=row.unreachable_since,
+        gone_at=row.gone_at,
+        failed_starts=row.failed_starts,
+        rests_until=row.rests_until,
+        ssh_port=row.ssh_port,
+        ssh_host_key=row.ssh_host_key,
+        reason=None if row.reason is None else InstanceReason(row.reason),
+        detail=row.detail,
+        finished_at=row.finished_at,
+        version=row.version,
+    )
+
+
+_COLUMNS: dict[str, Column] = {
+    "offer": lambda offer: {"offer": to_plain(offer), "backend": offer.backend},
+    "idle_duration": lambda span: {"idle_duration_s": None if span is None else span.total_seconds()},
+}
+
+
+def _view_of(tx: Tx, instance: Instance, ids: Ids) -> InstanceView:
+    """An instance with its unfinished jobs and the outcomes of its intents."""
+    jobs = tuple(objects.unfinished_jobs_on(tx, instance.id))
+    return InstanceView(instance, jobs, intents.outcomes_of(tx, "instance", instance.id), tx.clock.now())
+
+
+def _born(tx: Tx, instance: Instance) -> None:
+    objects.append(tx, (LIVE_INSTANCES, ""), instance.id)
+    tx.lists[JOBS_ON, instance.id] = ()
+    tx.known.pop((IN_USE, ""), None)
+    tx.notices.instances.add(instance.id)
+
+
+def _changed(tx: Tx, instance: Instance, old: Instance) -> None:
+    """Its jobs, and the gangs that wait for it; those who follow a run see why its machine is not there yet."""
+    tx.notices.instances.add(instance.id)
+    tx.known.pop((ROOM, instance.id), None)
+    for job in objects.unfinished_jobs_on(tx, instance.id):
+        if instance.detail != old.detail:
+            tx.notices.changed.add(job.run_id)
+        gang = objects.jobs_of_run(tx, job.run_id) if job.nodes > 1 else [job]
+        for node in gang:
+            wakes.add(tx, "job", node.id)
+    if instance.status != old.status and instance.status is InstanceStatus.TERMINATED:
+        objects.remove(tx, (LIVE_INSTANCES, ""), instance.id)
+        tx.known.pop((SOLD_OUT, ""), None)
+        tx.known.pop((IN_USE, ""), None)
+        wakes.add(tx, "scheduler", "placement")
+    if (instance.offer, instance.rests_until) != (old.offer, old.rests_until):  # who waits may fit now
+        wakes.add(tx, "scheduler", "placement")
+
+
+INSTANCE = Kind(
+    Rows("instance", Instance, tables.instances, _instance_of, _COLUMNS),
+    title=lambda instance: f"instance {instance.offer.title} {short_id(instance.id)}",
+    view=_view_of,
+    place=lambda instance: Place(instance_id=instance.id),
+    born=_born,
+    changed=_changed,
+)

@@ -1,0 +1,138 @@
+"""Jobs: their rows, the view of their steps, and the objects that depend on them."""
+
+from typing import Any
+
+from sqlalchemy import Row
+
+from dstack.domain.objects import Job, JobView
+from dstack.domain.offers import Share, demand_of_json, demand_to_json
+from dstack.kit.ids import Ids
+from dstack.kit.plain import to_plain
+from dstack.protocol.agent import report_of, to_json
+from dstack.protocol.statuses import JobReason, JobStatus
+from dstack.store import intents, objects, queue, tables, wakes
+from dstack.store.kinds.kind import Kind, Place
+from dstack.store.objects import JOBS_OF_RUN, JOBS_ON, ROOM
+from dstack.store.rows import Column, Rows
+from dstack.store.tx import Tx
+
+
+def _job_of(row: Row[Any]) -> Job:
+    return Job(
+        id=row.id,
+        run_id=row.run_id,
+        project_id=row.project_id,
+        replica=row.replica,
+        node=row.node,
+        nodes=row.nodes,
+        attempt=row.attempt,
+        status=JobStatus(row.status),
+        status_since=row.status_since,
+        submitted_at=row.submitted_at,
+        demand=demand_of_json(row.demand),
+        stop_grace_s=row.stop_grace_s,
+        max_duration_s=row.max_duration_s,
+        instance_id=row.instance_id,
+        share=_share_of(row.share, row.demand),
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        reason=None if row.reason is None else JobReason(row.reason),
+        detail=row.detail,
+        stop_asked=None if row.stop_asked is None else JobReason(row.stop_asked),
+        report=None if row.report is None else report_of(row.report),
+        lost_at=row.lost_at,
+        exit_code=row.exit_code,
+        signal=row.signal,
+        version=row.version,
+    )
+
+
+def _share_of(body: dict[str, Any], demand: dict[str, Any]) -> Share:
+    # Earlier versions did not write it down: what asked for a container had one.
+    container = body.get("container", bool(demand["container"]))
+    return Share(body["cpus"], body["memory_mib"], tuple(body["gpus"]), container)
+
+
+_COLUMNS: dict[str, Column] = {
+    "demand": lambda demand: {"demand": demand_to_json(demand)},
+    "share": lambda share: {"share": to_plain(share)},
+    "report": lambda report: {"report": None if report is None else to_json(report)},
+}
+
+
+def _view_of(tx: Tx, job: Job, ids: Ids) -> JobView:
+    """A job with its run, its instance, its gang and the outcomes of its intents."""
+    run = objects.find_run(tx, job.run_id)
+    assert run is not None, "a job's run is on record"
+    gang = objects.gang_of(tx, job)
+    placed = [node.instance_id for node in gang if node.instance_id is not None]
+    instances = objects.instances_by_id(tx, placed) if placed else {}
+    return JobView(
+        job=job,
+        run=run,
+        instance=instances.get(job.instance_id or ""),
+        gang=tuple(gang),
+        gang_instances=instances,
+        outcomes=intents.outcomes_of(tx, "job", job.id),
+        now=tx.clock.now(),
+    )
+
+
+def _born(tx: Tx, job: Job) -> None:
+    _succeed(tx, job)
+    queue.update(tx, job)
+    if job.instance_id is not None:
+        objects.append(tx, (JOBS_ON, job.instance_id), job.id)
+    tx.notices.changed.add(job.run_id)
+    wakes.add(tx, "scheduler", "placement")
+
+
+def _succeed(tx: Tx, job: Job) -> None:
+    """The job is now the latest attempt of its node."""
+    ids = tx.lists.get((JOBS_OF_RUN, job.run_id))
+    if ids is not None:
+        others = [one for one in objects.jobs_by_id(tx, ids) if (one.replica, one.node) != (job.replica, job.node)]
+        latest = sorted([*others, job], key=lambda one: (one.replica, one.node))
+        tx.lists[JOBS_OF_RUN, job.run_id] = tuple(one.id for one in latest)
+
+
+def _changed(tx: Tx, new: Job, old: Job) -> None:
+    if new.status != old.status:
+        wakes.add(tx, "run", new.run_id)
+        _tell_gang(tx, new)
+    if (new.status, new.stop_asked) != (old.status, old.stop_asked):
+        queue.update(tx, new)
+    if (new.instance_id, new.finished_at) != (old.instance_id, old.finished_at):
+        _move(tx, new, old)
+    if old.holds_machine != new.holds_machine:
+        for instance_id in {old.instance_id, new.instance_id} - {None}:
+            tx.known.pop((ROOM, instance_id or ""), None)
+    if old.holds_machine and not new.holds_machine:
+        wakes.add(tx, "scheduler", "placement")
+
+
+def _tell_gang(tx: Tx, job: Job) -> None:
+    """Other nodes may wait for this one to begin."""
+    if job.nodes > 1 and job.has_begun:
+        for node in objects.jobs_of_run(tx, job.run_id):
+            wakes.add(tx, "job", node.id)
+
+
+def _move(tx: Tx, new: Job, old: Job) -> None:
+    """From the list of one instance to that of another, or off it at the end."""
+    if old.instance_id is not None and (new.instance_id != old.instance_id or new.finished_at is not None):
+        objects.remove(tx, (JOBS_ON, old.instance_id), new.id)
+        wakes.add(tx, "instance", old.instance_id)
+    if new.instance_id is not None and new.instance_id != old.instance_id:
+        objects.append(tx, (JOBS_ON, new.instance_id), new.id)
+        wakes.add(tx, "instance", new.instance_id)
+
+
+JOB = Kind(
+    Rows("job", Job, tables.jobs, _job_of, _COLUMNS),
+    title=lambda job: job.title + (f" attempt {job.attempt}" if job.attempt > 1 else ""),
+    view=_view_of,
+    place=lambda job: Place(job.run_id, job.instance_id),
+    born=_born,
+    changed=_changed,
+)

@@ -1,0 +1,63 @@
+"""Runs: their rows, the view of their steps, and the objects that depend on them."""
+
+from typing import Any
+
+from sqlalchemy import Row
+
+from dstack.domain.objects import Run, RunView
+from dstack.domain.specs import configuration_in
+from dstack.kit.ids import Ids
+from dstack.protocol.statuses import JobReason, RunStatus
+from dstack.store import objects, queue, tables
+from dstack.store.kinds.kind import Kind, Place
+from dstack.store.rows import Rows
+from dstack.store.tx import Tx
+
+
+def _run_of(row: Row[Any]) -> Run:
+    return Run(
+        id=row.id,
+        project_id=row.project_id,
+        user_id=row.user_id,
+        name=row.name,
+        type=row.type,
+        status=RunStatus(row.status),
+        status_since=row.status_since,
+        submitted_at=row.submitted_at,
+        spec=row.spec,
+        priority=row.priority,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        reason=None if row.reason is None else JobReason(row.reason),
+        detail=row.detail,
+        stop_asked=None if row.stop_asked is None else JobReason(row.stop_asked),
+        retry_at=row.retry_at,
+        failing_since=row.failing_since,
+        idempotency_key=row.idempotency_key,
+        version=row.version,
+    )
+
+
+def _view_of(tx: Tx, run: Run, ids: Ids) -> RunView:
+    """A run and the latest attempts of its jobs."""
+    jobs = tuple(objects.jobs_of_run(tx, run.id))
+    is_pending = run.status is RunStatus.PENDING
+    new_ids = tuple(ids.new_id() for _ in jobs or configuration_in(run.spec).jobs()) if is_pending else ()
+    return RunView(run, jobs, tx.clock.now(), new_ids)
+
+
+def _changed(tx: Tx, run: Run, old: Run) -> None:
+    if run.stop_asked != old.stop_asked:
+        for job in objects.jobs_of_run(tx, run.id):
+            queue.update(tx, job)
+    if run.finished_at != old.finished_at:
+        tx.notices.changed.add(run.id)
+
+
+RUN = Kind(
+    Rows("run", Run, tables.runs, _run_of),
+    title=lambda run: f"run {run.name}",
+    view=_view_of,
+    place=lambda run: Place(run_id=run.id),
+    changed=_changed,
+)
