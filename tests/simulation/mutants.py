@@ -75,7 +75,9 @@ def a_machine_is_bought_anew_each_time_a_launch_is_tried() -> Any:
     async def launch(self: effects.Effects, intent: LaunchMachine) -> Done:
         instance = await self._instance(intent.object_id)
         key = f"9{next(numbers):05d}"
-        machine = await self._call(instance, lambda backend: backend.launch(key, instance.offer))
+        machine = await self.backends.call(
+            instance.offer.backend, lambda backend: backend.launch(key, instance.offer), timeout_s=1.0
+        )
         return Done({"machine_id": machine.id, "hostname": machine.hostname})
 
     return patch.object(effects.Effects, "_launch", launch)
@@ -85,7 +87,7 @@ def a_machine_is_bought_anew_each_time_a_launch_is_tried() -> Any:
 def the_end_of_a_machine_is_believed_without_confirmation() -> Any:
     async def terminate(self: effects.Effects, intent: TerminateMachine) -> Done:
         instance = await self._instance(intent.object_id)
-        await self._call(instance, lambda backend: backend.terminate(instance.id))
+        await self._end(instance)
         await self.links.drop(instance.id)
         return Done({})
 

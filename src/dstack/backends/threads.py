@@ -1,4 +1,7 @@
-"""Calls of drivers, which block: each driver has threads of its own, so that a hanging one delays no other."""
+"""Calls of drivers, which block: each driver has threads of its own, so that a hanging one delays no other.
+
+Some of a driver's threads only end machines: launches that hang delay no termination.
+"""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +15,8 @@ from dstack.errors import BackendUnavailable
 T = TypeVar("T")
 
 CALLS_AT_ONCE = 16
+ENDS_AT_ONCE = 4
+"""The threads that only end machines, beside the others."""
 
 
 class Backends:
@@ -20,7 +25,11 @@ class Backends:
     def __init__(self, drivers: Mapping[str, Backend]) -> None:
         self._drivers = drivers
         self._threads = {
-            name: ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix=f"backend-{name}") for name in drivers
+            (name, ends): ThreadPoolExecutor(
+                ENDS_AT_ONCE if ends else CALLS_AT_ONCE, thread_name_prefix=f"backend-{name}"
+            )
+            for name in drivers
+            for ends in (True, False)
         }
 
     def __iter__(self) -> Iterator[str]:
@@ -34,8 +43,13 @@ class Backends:
         """Whether what one backend lists is true at that very moment."""
         return self._drivers[name].lists_exactly
 
-    async def call(self, name: str, function: Callable[[Backend], T], *, timeout_s: float) -> T:
-        """The result of `function` of a driver, run in one of its threads.
+    async def call(
+        self, name: str, function: Callable[[Backend], T], *, timeout_s: float, ends_machine: bool = False
+    ) -> T:
+        """Return the result of `function` of a driver, run in one of its threads.
+
+        Args:
+            ends_machine: whether it uses the threads that are kept free for ends.
 
         Raises:
             BackendUnavailable: it did not answer in time, or there is no backend of this name any more.
@@ -45,7 +59,7 @@ class Backends:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout_s):
-                return await loop.run_in_executor(self._threads[name], function, self._drivers[name])
+                return await loop.run_in_executor(self._threads[name, ends_machine], function, self._drivers[name])
         except TimeoutError:
             raise BackendUnavailable(f"The backend `{name}` did not answer within {timeout_s:g} s") from None
 

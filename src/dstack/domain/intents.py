@@ -31,7 +31,7 @@ class Intent:
 
     @property
     def lane(self) -> str:
-        """The calls that wait for each other when there are too many: those of one backend, say."""
+        """The name of the queue that bounds its calls: a full lane delays no other lane."""
         return HOSTS
 
 

@@ -6,9 +6,8 @@ says what came of it, and the object's step judges.
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from dstack.backends.base import Backend
 from dstack.backends.threads import Backends
 from dstack.domain.intents import Done, ForgetJob, Intent, LaunchMachine, LetIn, StartJob, StopJob, TerminateMachine
 from dstack.domain.objects import Instance
@@ -20,8 +19,6 @@ from dstack.kit.vault import Vault
 from dstack.protocol.agent import to_json
 from dstack.store import objects
 from dstack.store.db import Database
-
-T = TypeVar("T")
 
 BACKEND_TIMEOUT_S = 600.0
 SHUTDOWN_TIMEOUT_S = 60.0
@@ -56,13 +53,17 @@ class Effects:
         instance = await self._instance(intent.object_id)
         if not instance.takes_jobs:
             raise BackendError("The instance is ending: it gets no machine")
-        machine = await self._call(instance, lambda backend: backend.launch(instance.id, instance.offer))
+        machine = await self.backends.call(
+            instance.offer.backend,
+            lambda backend: backend.launch(instance.id, instance.offer),
+            timeout_s=BACKEND_TIMEOUT_S,
+        )
         return Done({"machine_id": machine.id, "hostname": machine.hostname})
 
     async def _terminate(self, intent: TerminateMachine) -> Done:
         """The agent ends its jobs and itself first; a machine whose agent does not answer goes all the same."""
         instance = await self._instance(intent.object_id)
-        if await self._call(instance, lambda backend: backend.terminate(instance.id)):
+        if await self._end(instance):
             await self.links.drop(instance.id)
             return Done({})
         link = self.links.follow(instance)
@@ -72,9 +73,18 @@ class Effects:
             pass  # the machine goes anyway
         finally:
             await self.links.drop(instance.id)
-        if not await self._call(instance, lambda backend: backend.terminate(instance.id)):
+        if not await self._end(instance):
             raise BackendUnavailable(f"The machine of instance `{instance.id}` is still ending")
         return Done({})
+
+    async def _end(self, instance: Instance) -> bool:
+        """Return whether the backend confirms the end of the machine."""
+        return await self.backends.call(
+            instance.offer.backend,
+            lambda backend: backend.terminate(instance.id),
+            timeout_s=BACKEND_TIMEOUT_S,
+            ends_machine=True,
+        )
 
     async def _start(self, intent: StartJob) -> Done:
         order = await self.db.recall(lambda tx: complete_order(tx, intent.object_id, self.vault))
@@ -124,9 +134,6 @@ class Effects:
         except HostUnreachable:
             raise BackendError("The job's machine does not answer now") from None
         return Done({})
-
-    async def _call(self, instance: Instance, function: Callable[[Backend], T]) -> T:
-        return await self.backends.call(instance.offer.backend, function, timeout_s=BACKEND_TIMEOUT_S)
 
 
 PERFORMERS: dict[type[Intent], Callable[[Effects, Any], Awaitable[Done]]] = {

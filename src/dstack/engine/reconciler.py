@@ -143,7 +143,10 @@ class Reconciler:
         delay = FIRST_ASK_AGAIN
         for _ in range(ASK_TIMES):
             if await self._backends.call(
-                finding.backend, lambda backend: backend.terminate(finding.key, keep=keep), timeout_s=BACKEND_TIMEOUT_S
+                finding.backend,
+                lambda backend: backend.terminate(finding.key, keep=keep),
+                timeout_s=BACKEND_TIMEOUT_S,
+                ends_machine=True,
             ):
                 log.warning("Ended the %s %s in %s", finding.difference, finding.machine_id, finding.backend)
                 await self._db.write(lambda tx: _tell(tx, finding))

@@ -54,3 +54,16 @@ async def test_a_call_that_takes_too_long_is_one_of_a_backend_that_does_not_answ
         await backends.call("aws", lambda cloud: cloud.offers(), timeout_s=0.01)
     with pytest.raises(BackendUnavailable, match="The backend `gcp` is no longer configured"):
         await backends.call("gcp", lambda cloud: cloud.offers(), timeout_s=1)
+
+
+async def test_ends_of_machines_wait_for_no_other_call_of_the_same_backend(hanging: Cloud) -> None:
+    backends = Backends({"aws": hanging})
+    asked = [
+        asyncio.create_task(backends.call("aws", lambda cloud: cloud.offers(), timeout_s=PATIENCE_S))
+        for _ in range(4 * CALLS_AT_ONCE)
+    ]
+    ended = await backends.call("aws", lambda cloud: "ended", timeout_s=PATIENCE_S, ends_machine=True)
+    hanging.may_answer.set()
+    await asyncio.gather(*asked)
+    backends.close()
+    assert ended == "ended"

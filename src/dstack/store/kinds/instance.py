@@ -76,7 +76,7 @@ def _changed(tx: Tx, instance: Instance, old: Instance) -> None:
         tx.known.pop((SOLD_OUT, ""), None)
         tx.known.pop((IN_USE, ""), None)
         wakes.add(tx, "scheduler", "placement")
-    if (instance.offer, instance.rests_until) != (old.offer, old.rests_until):  # who waits may fit now
+    if (instance.offer, instance.rests_until) != (old.offer, old.rests_until):  # a waiting job may fit now
         wakes.add(tx, "scheduler", "placement")
 
 

@@ -48,7 +48,7 @@ def _job_of(row: Row[Any]) -> Job:
 
 
 def _share_of(body: dict[str, Any], demand: dict[str, Any]) -> Share:
-    # Earlier versions did not write it down: what asked for a container had one.
+    # Earlier versions did not store it: a job that asked for a container had one.
     container = body.get("container", bool(demand["container"]))
     return Share(body["cpus"], body["memory_mib"], tuple(body["gpus"]), container)
 
