@@ -109,9 +109,11 @@ def run_view(of: Run, *jobs: Job, now: datetime = NOW) -> RunView:
 
 def job_view(of: Job, on: Instance | None = None, *, now: datetime = NOW, **fields: Any) -> JobView:
     """A view of a job that runs alone."""
+    its_run: Run = fields.get("run", run(status=RunStatus.RUNNING))
     values: dict[str, Any] = {
         "job": of,
-        "run": run(status=RunStatus.RUNNING),
+        "run": its_run,
+        "revision": its_run.current,
         "instance": on,
         "gang": (of,),
         "gang_instances": {} if on is None else {on.id: on},

@@ -45,13 +45,19 @@ def json_ms(answer: object) -> float:
     return median(timed(lambda: json.loads(json.dumps(answer)))() for _ in range(JSON_ROUNDS)) * 1000
 
 
+_EVENTS = """
+SELECT CASE object_kind WHEN 'job' THEN object_id END, * FROM events WHERE run_id = ? ORDER BY seq
+"""
+"""Each with the id of its job, if it is about a job."""
+
+
 def _lives(database: Path) -> Iterator[list[list[Row]]]:
     """Yield the newest runs, each as its commits: all rows with the first event, the changed row with the others."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as source:
         for run in source.execute("SELECT * FROM runs ORDER BY id DESC LIMIT ?", (RUNS,)).fetchall():
             jobs = source.execute("SELECT * FROM jobs WHERE run_id = ?", run[:1]).fetchall()
             rows: dict[str | None, Row] = {None: ("runs", run), **{job[0]: ("jobs", job) for job in jobs}}
-            events = source.execute("SELECT job_id, * FROM events WHERE run_id = ? ORDER BY seq", run[:1]).fetchall()
+            events = source.execute(_EVENTS, run[:1]).fetchall()
             first, *others = ((job_id, ("events", tuple(event))) for job_id, *event in events)
             yield [[*rows.values(), first[1]], *([rows[job_id], event] for job_id, event in others)]
 

@@ -150,8 +150,8 @@ _RETRY_OR_END = deriving._retry_or_end
 
 @mutant
 def a_report_about_an_old_attempt_is_believed_of_the_new_one() -> Any:
-    def believed(job: Job, id: str, now: datetime) -> Job:
-        return replace(births.next_attempt(job, id, now), report=job.report)
+    def believed(run: Run, job: Job, id: str, now: datetime) -> Job:
+        return replace(births.next_attempt(run, job, id, now), report=job.report)
 
     return patch.object(waiting, "next_attempt", believed)
 

@@ -1,11 +1,10 @@
 """Constructors of runs and jobs: from a configuration, and for the next attempt."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
-from dstack.domain.objects import Job, Run
+from dstack.domain.objects import Job, Revision, Run
 from dstack.domain.schedules import next_start
 from dstack.domain.specs import STOP_GRACE_S, configuration_in, demand_of
 from dstack.kit.text import utc_text
@@ -21,18 +20,18 @@ class Owner:
     user_id: str
 
 
-def new_run(id: str, owner: Owner, name: str, spec: Mapping[str, Any], *, now: datetime, key: str | None) -> Run:
+def new_run(revision: Revision, owner: Owner, name: str, *, now: datetime, key: str | None) -> Run:
     """A run as it begins: submitted, or waiting for the first time that its schedule names.
 
     Args:
-        spec: the body of the submit.
+        revision: its first one.
         key: equal for repetitions of one submit.
     """
-    configuration = configuration_in(spec)
+    configuration = configuration_in(revision)
     schedule = configuration.schedule
     at = next_start(schedule.cron, now) if schedule is not None else None
     return Run(
-        id=id,
+        id=revision.run_id,
         project_id=owner.project_id,
         user_id=owner.user_id,
         name=name,
@@ -40,7 +39,8 @@ def new_run(id: str, owner: Owner, name: str, spec: Mapping[str, Any], *, now: d
         status=RunStatus.PENDING if at else RunStatus.SUBMITTED,
         status_since=now,
         submitted_at=now,
-        spec=spec,
+        spec=revision.spec,
+        revision=revision.number,
         priority=configuration.priority,
         retry_at=at,
         detail=f"the first start is at {utc_text(at)}" if at else "",
@@ -55,8 +55,8 @@ def first_jobs(run: Run, ids: Sequence[str], now: datetime) -> tuple[Job, ...]:
     Args:
         ids: identifiers for them, at least one for each.
     """
-    configuration = configuration_in(run.spec)
-    demand = demand_of(configuration)
+    configuration = configuration_in(run.current)
+    demand, ports = demand_of(configuration), ports_of(configuration)
     return tuple(
         Job(
             id=id,
@@ -66,12 +66,14 @@ def first_jobs(run: Run, ids: Sequence[str], now: datetime) -> tuple[Job, ...]:
             node=node.node,
             nodes=node.nodes,
             attempt=1,
+            revision=run.revision,
             status=JobStatus.SUBMITTED,
             status_since=now,
             submitted_at=now,
             demand=demand,
             stop_grace_s=stop_grace_of(configuration),
             max_duration_s=configuration.max_duration or None,
+            ports=ports,
         )
         for node, id in zip(configuration.jobs(), ids, strict=False)
     )
@@ -83,8 +85,15 @@ def stop_grace_of(configuration: RunConfiguration) -> float:
     return STOP_GRACE_S if stop_duration is None else float(stop_duration)
 
 
-def next_attempt(job: Job, id: str, now: datetime) -> Job:
-    """The job once more, from the start."""
+def ports_of(configuration: RunConfiguration) -> dict[int, int | None]:
+    """Return the ports of its jobs, each with the local port that leads to it."""
+    return {port.container_port: port.local_port for port in configuration.port_mappings()}
+
+
+def next_attempt(run: Run, job: Job, id: str, now: datetime) -> Job:
+    """The job once more, from the start, as the run's current revision has it."""
+    if job.revision != run.revision:
+        job = _revised(run, job)
     return Job(
         id=id,
         run_id=job.run_id,
@@ -93,10 +102,24 @@ def next_attempt(job: Job, id: str, now: datetime) -> Job:
         node=job.node,
         nodes=job.nodes,
         attempt=job.attempt + 1,
+        revision=job.revision,
         status=JobStatus.SUBMITTED,
         status_since=now,
         submitted_at=now,
         demand=job.demand,
         stop_grace_s=job.stop_grace_s,
         max_duration_s=job.max_duration_s,
+        ports=job.ports,
+    )
+
+
+def _revised(run: Run, job: Job) -> Job:
+    configuration = configuration_in(run.current)
+    return replace(
+        job,
+        revision=run.revision,
+        demand=demand_of(configuration),
+        stop_grace_s=stop_grace_of(configuration),
+        max_duration_s=configuration.max_duration or None,
+        ports=ports_of(configuration),
     )

@@ -4,7 +4,7 @@ A *view* is all a step may look at, read in one transaction. `Next` is all a ste
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -33,6 +33,17 @@ class Object:
     """Grows with each write; 0 before the first."""
 
 
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """The spec of a run from one change to the next."""
+
+    run_id: str
+    number: int
+    """From 1."""
+    spec: Mapping[str, Any]
+    """The `SubmitRun` body as it was accepted."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run(Object):
     """One configuration brought to life."""
@@ -44,7 +55,9 @@ class Run(Object):
     status: RunStatus
     submitted_at: datetime
     spec: Mapping[str, Any]
-    """The `SubmitRun` body as it was accepted."""
+    """That of its current revision."""
+    revision: int = 1
+    """The number of its current revision."""
     priority: int = 0
     started_at: datetime | None = None
     reason: JobReason | None = None
@@ -57,6 +70,11 @@ class Run(Object):
     idempotency_key: str | None = None
     """Equal for repetitions of one submit."""
 
+    @property
+    def current(self) -> Revision:
+        """Its current revision."""
+        return Revision(self.id, self.revision, self.spec)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Object):
@@ -68,6 +86,8 @@ class Job(Object):
     node: int
     nodes: int
     attempt: int
+    revision: int = 1
+    """The number of the run's revision that it was made from."""
     status: JobStatus
     submitted_at: datetime
     demand: Demand
@@ -75,6 +95,8 @@ class Job(Object):
     """Between asking it to end and ending it."""
     max_duration_s: float | None = None
     """The longest time that it may run; None without limit. Its agent ends it then, else the engine."""
+    ports: Mapping[int, int | None] = field(default_factory=dict)
+    """Its ports that `attach` forwards, each with the local port that leads to it; None for any free one."""
     instance_id: str | None = None
     share: Share = NO_SHARE
     started_at: datetime | None = None
@@ -178,6 +200,8 @@ class JobView:
 
     job: Job
     run: Run
+    revision: Revision
+    """The one that the job was made from."""
     instance: Instance | None
     gang: tuple[Job, ...]
     """The jobs of the same replica and attempt, this one among them, by node."""

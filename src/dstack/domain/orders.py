@@ -7,7 +7,7 @@ from posixpath import isabs
 from typing import Any
 
 from dstack.domain.default_images import default_image, image_env, preparation_of
-from dstack.domain.objects import Instance, Job, Run
+from dstack.domain.objects import Instance, Job, Revision, Run
 from dstack.domain.offers import Offer
 from dstack.domain.specs import configuration_in
 from dstack.protocol.agent import Container, GitSource, JobOrder, Mount
@@ -31,21 +31,27 @@ class Confidential:
 
 
 def order_of(
-    run: Run, job: Job, gang: Sequence[Job], instances: Mapping[str, Instance], confidential: Confidential
+    run: Run,
+    revision: Revision,
+    job: Job,
+    gang: Sequence[Job],
+    instances: Mapping[str, Instance],
+    confidential: Confidential,
 ) -> JobOrder:
     """All an agent must know to run the job.
 
     Args:
+        revision: the one that the job was made from.
         gang: the job and the other nodes that start with it, in order.
         instances: the instances of all of them, by id.
 
     Raises:
         ValueError: a secret that the configuration refers to does not exist, or makes a variable too large.
     """
-    configuration = configuration_in(run.spec)
+    spec, configuration = revision.spec, configuration_in(revision)
     node = configuration.jobs()[job.replica * job.nodes + job.node]
-    repo = run.spec.get("repo") or {}
-    key = run.spec.get("ssh_public_key")
+    repo = spec.get("repo") or {}
+    key = spec.get("ssh_public_key")
     host = instances[job.instance_id or ""].offer
     is_process = not job.share.container
     env = filled_env(_present(configuration.env), confidential.secrets)
@@ -54,7 +60,7 @@ def order_of(
         run_name=run.name,
         script=node.script if is_process else preparation_of(configuration) + node.script,
         shell=configuration.shell,
-        env=_whole({**image_env(configuration), **env}, _environment(run, job, gang, instances)),
+        env=_whole({**image_env(configuration), **env}, _environment(run, repo, job, gang, instances)),
         working_dir=configuration.working_dir or ".",
         files_root=repo.get("root"),
         repo_path=next((one.path for one in configuration.repos), "."),
@@ -64,7 +70,7 @@ def order_of(
         authorized_keys=(key,) if key else (),
         container=None if is_process else _container_of(configuration, job, host, confidential.secrets, env),
         gpus=job.share.gpus,
-        path=run.spec.get("path") if is_process and host.is_here else None,
+        path=spec.get("path") if is_process and host.is_here else None,
         python=configuration.python if is_process else None,
     )
 
@@ -129,10 +135,11 @@ def _git_of(repo: Mapping[str, Any], confidential: Confidential) -> GitSource | 
     )
 
 
-def _environment(run: Run, job: Job, gang: Sequence[Job], instances: Mapping[str, Instance]) -> dict[str, str]:
+def _environment(
+    run: Run, repo: Mapping[str, Any], job: Job, gang: Sequence[Job], instances: Mapping[str, Instance]
+) -> dict[str, str]:
     """Return the variables about a job and its peers, which single-node jobs get too."""
     ips = [instances[node.instance_id or ""].hostname or "" for node in gang]
-    repo = run.spec.get("repo") or {}
     return {
         "DSTACK_RUN_NAME": run.name,
         "DSTACK_RUN_ID": run.id,

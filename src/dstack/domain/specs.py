@@ -1,14 +1,17 @@
 """A run's configuration for the engine: jobs, demands, policies."""
 
+import json
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from posixpath import isabs
 from typing import Any
 
+from dstack.domain.objects import Revision
 from dstack.domain.offers import Bounds, Demand, GpuDemand
 from dstack.domain.retries import RetryPolicy
 from dstack.kit.ranges import Range
 from dstack.kit.units import Memory
+from dstack.kit.weighed import WeighedCache
 from dstack.spec.configurations import RunConfiguration
 from dstack.spec.dev_environment import DevEnvironment
 from dstack.spec.parse import configuration_of
@@ -17,24 +20,27 @@ from dstack.spec.resources import GPU, Resources
 from dstack.spec.service import Service
 
 STOP_GRACE_S = 10.0
-READ_MAX = 1000
-_READ: dict[int, tuple[Mapping[str, Any], RunConfiguration]] = {}
-"""By the identity of the spec, which is kept along so that it stays the same."""
+
+PARSED_BYTES_MAX = 16 << 20
+"""The bound of the specs whose configurations are kept, as JSON."""
+
+_PARSED = WeighedCache[tuple[str, int], tuple[Mapping[str, Any], RunConfiguration]](PARSED_BYTES_MAX)
+"""By run and number of the revision. Another database of this process may have other runs of the same ids, so that an
+entry holds for its own spec only."""
 
 
-def configuration_in(spec: Mapping[str, Any]) -> RunConfiguration:
-    """Return the configuration of a run's spec, read once: it is needed again and again, and never changes."""
-    known = _READ.get(id(spec))
-    if known is None or known[0] is not spec:
-        return remember(spec, configuration_of(spec["configuration"]))
-    return known[1]
+def configuration_in(revision: Revision) -> RunConfiguration:
+    """Return the configuration of a revision. It is parsed once, since a revision never changes."""
+    known = _PARSED.get((revision.run_id, revision.number))
+    if known is not None and (known[0] is revision.spec or known[0] == revision.spec):
+        return known[1]
+    return remember(revision, configuration_of(revision.spec["configuration"]))
 
 
-def remember(spec: Mapping[str, Any], configuration: RunConfiguration) -> RunConfiguration:
-    """Keep the configuration that a spec was made of, so that it is not read again; returns it."""
-    if len(_READ) >= READ_MAX:
-        _READ.clear()
-    _READ[id(spec)] = spec, configuration
+def remember(revision: Revision, configuration: RunConfiguration) -> RunConfiguration:
+    """Keep the configuration that a revision was made of, so that it is not parsed again; returns it."""
+    weight = len(json.dumps(revision.spec, default=str))
+    _PARSED.put((revision.run_id, revision.number), (revision.spec, configuration), weight)
     return configuration
 
 
@@ -118,9 +124,8 @@ def _mib(memory: Memory | None) -> float | None:
     return None if memory is None else memory.mib
 
 
-def retry_policy_of(spec: Mapping[str, Any]) -> RetryPolicy | None:
+def retry_policy_of(configuration: RunConfiguration) -> RetryPolicy | None:
     """When a failed run is to be tried again; None for never."""
-    configuration = configuration_in(spec)
     retry = configuration.retry or configuration.retry_policy
     if not retry:
         return None
@@ -128,9 +133,8 @@ def retry_policy_of(spec: Mapping[str, Any]) -> RetryPolicy | None:
     return RetryPolicy(frozenset(str(event) for event in retry.on_events), duration)
 
 
-def inactivity_duration_of(spec: Mapping[str, Any]) -> int | None:
+def inactivity_duration_of(configuration: RunConfiguration) -> int | None:
     """Return the seconds that the run's job may be without a connected user; None without limit."""
-    configuration = configuration_in(spec)
     return configuration.inactivity_duration if isinstance(configuration, DevEnvironment) else None
 
 

@@ -1,10 +1,8 @@
 """Whether a run uses the cards it holds: the rule of `utilization_policy`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
-from dstack.domain.specs import configuration_in
 from dstack.kit.units import duration_text
 from dstack.protocol.agent import Point
 from dstack.spec.profile import UtilizationPolicy
@@ -14,11 +12,6 @@ GAP_MAX_S = 60.0
 
 RECENT_S = 120.0
 """How old a job's latest point may be for the job to be judged: points come late, and hosts' clocks differ."""
-
-
-def policy_of(spec: Mapping[str, Any]) -> UtilizationPolicy | None:
-    """When a run's cards are to be in use; None where that is the user's own business."""
-    return configuration_in(spec).utilization_policy
 
 
 def kept_for(policy: UtilizationPolicy) -> timedelta:

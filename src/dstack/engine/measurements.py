@@ -17,7 +17,8 @@ from functools import partial
 from itertools import islice
 
 from dstack.domain.objects import Job
-from dstack.domain.utilization import are_recent, kept_for, left_of_window, may_be_idle, policy_of, why_idle
+from dstack.domain.specs import configuration_in
+from dstack.domain.utilization import are_recent, kept_for, left_of_window, may_be_idle, why_idle
 from dstack.errors import DatabaseUnavailable
 from dstack.kit.clock import Clock
 from dstack.kit.tasks import TaskGroup
@@ -108,7 +109,8 @@ class Measurements:
         jobs = {job.id: job for job in objects.jobs_by_id(tx, [job_id for _, job_id in come])}
         points = {id: some for (instance, id), some in come.items() if id in jobs and jobs[id].instance_id == instance}
         runs = {id: run for id in {jobs[id].run_id for id in points} if (run := objects.find_run(tx, id)) is not None}
-        policies = {id: policy for id, run in runs.items() if (policy := policy_of(run.spec)) is not None}
+        wanted = {id: configuration_in(run.current).utilization_policy for id, run in runs.items()}
+        policies = {id: policy for id, policy in wanted.items() if policy is not None}
         judged = {id: policies[jobs[id].run_id] for id in points if jobs[id].run_id in policies}
         metrics.add(tx, points, {id: max(kept_for(policy), metrics.KEEP) for id, policy in judged.items()})
         suspects = {jobs[id].run_id for id, policy in judged.items() if may_be_idle(policy, points[id])}

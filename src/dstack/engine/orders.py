@@ -1,6 +1,8 @@
 """An agent's order, with what is kept as ciphertext in place."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from dstack.domain.objects import Run
 from dstack.domain.orders import Confidential, order_of
@@ -8,7 +10,7 @@ from dstack.errors import BackendError
 from dstack.kit.vault import NoKey, Vault, WrongKey
 from dstack.protocol.agent import JobOrder
 from dstack.spec.secrets import names_in, texts_with_secrets
-from dstack.store import objects, secrets
+from dstack.store import objects, revisions, secrets
 from dstack.store.tx import Tx
 
 WRONG_KEY_HINT = "Start the server with the `DSTACK_ENCRYPTION_KEY` it had, or set the secret again"
@@ -24,18 +26,19 @@ def complete_order(tx: Tx, job_id: str, vault: Vault) -> JobOrder:
     run = objects.find_run(tx, job.run_id) if job else None
     if job is None or run is None:
         raise BackendError(f"The job `{job_id}` is not on record")
+    revision = revisions.find(tx, run, job.revision)
     gang = objects.gang_of(tx, job)
     instances = objects.instances_by_id(tx, [node.instance_id or "" for node in gang])
     try:
-        return order_of(run, job, gang, instances, _confidential(tx, run, vault))
+        return order_of(run, revision, job, gang, instances, _confidential(tx, run, revision.spec, vault))
     except ValueError as error:
         raise BackendError(f"The job cannot be started: {error}", hint="Correct it with `dstack secret set`") from None
 
 
-def _confidential(tx: Tx, run: Run, vault: Vault) -> Confidential:
-    names = {name for _, text in texts_with_secrets(run.spec["configuration"]) for name in names_in(text)}
+def _confidential(tx: Tx, run: Run, spec: Mapping[str, Any], vault: Vault) -> Confidential:
+    names = {name for _, text in texts_with_secrets(spec["configuration"]) for name in names_in(text)}
     sealed = secrets.sealed_secrets(tx, run.project_id, names) if names else {}
-    asked = run.spec.get("repo") or {}
+    asked = spec.get("repo") or {}
     is_remote = asked.get("kind") == "remote"
     repo = secrets.find_repo(tx, run.project_id, run.user_id, asked["id"]) if is_remote else None
     if is_remote and (repo is None or repo.url is None):

@@ -9,7 +9,6 @@ from msgspec.structs import replace
 from dstack.domain.objects import Instance, Job, Run
 from dstack.domain.offers import Offer, describe
 from dstack.domain.reports import expected_bytes, pull_text
-from dstack.domain.specs import configuration_in
 from dstack.errors import DstackError
 from dstack.kit.text import storable, utc_text
 from dstack.protocol.agent import Layer
@@ -140,7 +139,6 @@ def _brief(tx: Tx, runs: Sequence[Run], jobs: Mapping[str, Sequence[Job]]) -> li
 def _run_view(
     run: Run, jobs: Sequence[Job], instances: Mapping[str, Instance], names: Mapping[str, str], cursor: int
 ) -> RunView:
-    ports = _ports_of(run)
     return RunView(
         id=run.id,
         name=run.name,
@@ -156,7 +154,7 @@ def _run_view(
         submitted_at=run.submitted_at,
         started_at=run.started_at,
         finished_at=run.finished_at,
-        jobs=[_job_view(job, instances.get(job.instance_id or ""), ports) for job in jobs],
+        jobs=[_job_view(job, instances.get(job.instance_id or "")) for job in jobs],
         cursor=cursor,
     )
 
@@ -183,11 +181,7 @@ def _waiting_for(run: Run, jobs: Sequence[Job], instances: Mapping[str, Instance
     return ""
 
 
-def _ports_of(run: Run) -> dict[int, int | None]:
-    return {port.container_port: port.local_port for port in configuration_in(run.spec).port_mappings()}
-
-
-def _job_view(job: Job, instance: Instance | None, ports: dict[int, int | None]) -> JobView:
+def _job_view(job: Job, instance: Instance | None) -> JobView:
     return JobView(
         id=job.id,
         replica=job.replica,
@@ -202,7 +196,7 @@ def _job_view(job: Job, instance: Instance | None, ports: dict[int, int | None])
         started_at=job.started_at,
         finished_at=job.finished_at,
         instance=None if instance is None else instance_view(instance),
-        ports=ports,
+        ports=dict(job.ports),
         pull=_pull_view(job.report.layers) if job.status is JobStatus.PULLING and job.report else None,
     )
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from dstack.domain.births import Owner, first_jobs, new_run
-from dstack.domain.objects import Job, Run
+from dstack.domain.objects import Job, Revision, Run
 from dstack.domain.offers import Offer
 from dstack.domain.placement import can_ever_place
+from dstack.domain.specs import remember
 from dstack.errors import (
     InvalidRequestError,
     NoCapacityError,
@@ -103,7 +104,9 @@ def _claim_name(tx: Tx, context: Context, caller: Caller, name: str | None) -> s
 def born(tx: Tx, context: Context, caller: Caller, wish: Wish, name: str, key: str | None) -> Run:
     """The run as it begins, written nowhere yet."""
     owner = Owner(caller.project.id, caller.user.id)
-    return new_run(context.ids.new_id(), owner, name, wish.spec(name), now=tx.clock.now(), key=key)
+    revision = Revision(context.ids.new_id(), 1, wish.spec(name))
+    remember(revision, wish.configuration)
+    return new_run(revision, owner, name, now=tx.clock.now(), key=key)
 
 
 def jobs_of(run: Run, context: Context, wish: Wish) -> tuple[Job, ...]:

@@ -36,7 +36,7 @@ async def update(context: Context, user: User, project: str, name_or_id: str, re
                 f"The run `{run.name}` cannot continue with another {fields}", hint="Stop it and submit it again"
             )
         if changes_of(run, wish):
-            _change(tx, run, wish, actor=f"user {user.name}")
+            _change(tx, run, wish, user)
         return brief_view(tx, get_run(tx, user, project, run.id))
 
     return await context.db.write(write)
@@ -48,16 +48,15 @@ def change_view(change: Change) -> ChangeView:
     return ChangeView(field=change.field, old=old, new=new, in_place=change.in_place)
 
 
-def _change(tx: Tx, run: Run, wish: Wish, *, actor: str) -> None:
+def _change(tx: Tx, run: Run, wish: Wish, user: User) -> None:
     configuration = wish.configuration
     spec = {**run.spec, "configuration": dict(wish.request.configuration)}
-    updated = replace(run, spec=spec, priority=configuration.priority)
-    commits.record(tx, updated)
+    updated = commits.revise(tx, replace(run, priority=configuration.priority), spec, user_id=user.id)
     for job in objects.jobs_of_run(tx, run.id):
         queue.forget(tx, job)
         queue.update(tx, job)
         if not job.status.is_finished():
             commits.record(tx, replace(job, stop_grace_s=stop_grace_of(configuration)))
     fields = ", ".join(change.field for change in changes_of(run, wish))
-    message = f"{actor.removeprefix('user ')} changed {fields} of {run.name}"
-    events.add(tx, updated, actor=actor, kind="run.updated", message=message)
+    message = f"{user.name} changed {fields} of {run.name}"
+    events.add(tx, updated, actor=f"user {user.name}", kind="run.updated", message=message)

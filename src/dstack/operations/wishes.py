@@ -11,7 +11,7 @@ from msgspec.structs import asdict
 from dstack.domain.objects import Run
 from dstack.domain.offers import Demand, Offer, describe, misfits
 from dstack.domain.placement import fits
-from dstack.domain.specs import configuration_in, demand_of, not_built_yet, remember
+from dstack.domain.specs import configuration_in, demand_of, not_built_yet
 from dstack.domain.updates import Change, changes
 from dstack.errors import (
     ConfigurationError,
@@ -58,9 +58,7 @@ class Wish:
     def spec(self, name: str | None) -> Mapping[str, Any]:
         """Return the spec of a run of that name, or of one whose name is not drawn yet."""
         repo = self.request.repo
-        spec = {**asdict(self.request), "repo": repo and asdict(repo), "run_name": name}
-        remember(spec, self.configuration)
-        return spec
+        return {**asdict(self.request), "repo": repo and asdict(repo), "run_name": name}
 
 
 def understand(request: SubmitRun) -> Wish:
@@ -110,7 +108,7 @@ def _check_repos(configuration: RunConfiguration) -> None:
 
 def changes_of(run: Run, wish: Wish) -> list[Change]:
     """Return the changes of the request to the run."""
-    return changes(configuration_in(run.spec), wish.configuration)
+    return changes(configuration_in(run.current), wish.configuration)
 
 
 def refusals_of(demand: Demand, offers: Sequence[Offer], silent: Collection[str] = ()) -> list[str]:

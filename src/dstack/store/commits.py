@@ -4,16 +4,16 @@
 its intents and the wakes of everything that may care.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from sqlalchemy import delete, select
 
 from dstack.domain.objects import Job, Next, Object, Run
 from dstack.errors import Conflict
-from dstack.store import events, intents, metrics, wakes
+from dstack.store import events, intents, metrics, revisions, wakes
 from dstack.store.kinds import KINDS
 from dstack.store.objects import JOBS_OF_RUN, find
 from dstack.store.tables import jobs, runs
@@ -26,6 +26,7 @@ Check: TypeAlias = Callable[[str, StrEnum, StrEnum], None]
 def add_run(tx: Tx, run: Run, born: Sequence[Job], *, actor: str) -> None:
     """A new run with its jobs: queued and announced once this is committed."""
     tx.put(run, None)
+    revisions.add(tx, run, run.user_id)
     tx.lists[JOBS_OF_RUN, run.id] = ()
     for job in born:
         _insert(tx, job)
@@ -89,6 +90,14 @@ def record(tx: Tx, thing: Object) -> None:
     _update(tx, thing, _old_of(tx, thing), actor="")
 
 
+def revise(tx: Tx, run: Run, spec: Mapping[str, Any], *, user_id: str) -> Run:
+    """Give a run another spec: its next revision. Jobs that were made before keep theirs."""
+    revised = replace(run, spec=spec, revision=run.revision + 1)
+    record(tx, revised)
+    revisions.add(tx, revised, user_id)
+    return revised
+
+
 def delete_run(tx: Tx, run_id: str) -> list[str]:
     """Forget a run, its jobs, their metrics and its events; the ids of the jobs, for their logs."""
     ids = [row.id for row in tx.select(select(jobs.c.id).where(jobs.c.run_id == run_id))]
@@ -97,6 +106,7 @@ def delete_run(tx: Tx, run_id: str) -> list[str]:
     intents.forget(tx, "job", ids)
     events.forget_run(tx, run_id)
     metrics.forget(tx, ids)
+    revisions.forget(tx, run_id)
     tx.change(delete(jobs).where(jobs.c.run_id == run_id))
     tx.change(delete(runs).where(runs.c.id == run_id))
     tx.notices.changed.add(run_id)

@@ -42,7 +42,7 @@ def add(tx: Tx, intent: Intent) -> None:
     asked.append(Asked(position, intent, Pending()))
     row = {"object_kind": intent.object_kind, "object_id": intent.object_id, "position": position}
     row |= {"shard_key": intent.shard_key, "kind": intent.kind, "body": to_body(intent)}
-    tx.ask({**row, "state": "pending", "outcome": None, "created_at": tx.clock.now()})
+    tx.add(intents, {**row, "state": "pending", "outcome": None, "created_at": tx.clock.now()})
     tx.notices.intents.append(Open(position, intent))
 
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-HEAD = "0006"
+HEAD = "0007"
 """The newest migration: what this code can read and write."""
 
 metadata = MetaData()
@@ -113,6 +113,7 @@ runs = Table(
     Column("status_since", Time, nullable=False),
     Column("submitted_at", Time, nullable=False),
     Column("spec", JSON, nullable=False),
+    Column("revision", Integer, nullable=False, server_default="1"),
     Column("priority", Integer, nullable=False),
     Column("started_at", Time),
     Column("finished_at", Time),
@@ -128,6 +129,16 @@ runs = Table(
     Index("runs_of_project", "project_id", "id"),
 )
 
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("run_id", ForeignKey("runs.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("spec", JSON, nullable=False),
+    Column("created_at", Time, nullable=False),
+    Column("user_id", ForeignKey("users.id"), nullable=False),
+)
+
 jobs = Table(
     "jobs",
     metadata,
@@ -138,12 +149,14 @@ jobs = Table(
     Column("node", Integer, nullable=False),
     Column("nodes", Integer, nullable=False),
     Column("attempt", Integer, nullable=False),
+    Column("revision", Integer, nullable=False, server_default="1"),
     Column("status", String(20), nullable=False),
     Column("status_since", Time, nullable=False),
     Column("submitted_at", Time, nullable=False),
     Column("demand", JSON, nullable=False),
     Column("stop_grace_s", Float, nullable=False),
     Column("max_duration_s", Float),
+    Column("ports", JSON, nullable=False, server_default="{}"),
     Column("instance_id", ForeignKey("instances.id")),
     Column("share", JSON, nullable=False),
     Column("started_at", Time),

@@ -47,7 +47,7 @@ class Tx:
     """Grows with everything that is to be written."""
     _objects: dict[tuple[str, str], tuple[Object | None, Object]] = field(default_factory=dict)
     """What is to be written: as it is on record (None for what is new), and as it should be."""
-    _asked: list[dict[str, Any]] = field(default_factory=list)
+    _added: dict[Table, list[dict[str, Any]]] = field(default_factory=dict)
     _answered: list[dict[str, Any]] = field(default_factory=list)
     _events: list[dict[str, Any]] = field(default_factory=list)
     _over: list[Object] = field(default_factory=list)
@@ -84,10 +84,10 @@ class Tx:
         on_record = self._objects[who][0] if who in self._objects else over
         self._objects[who] = on_record, new
 
-    def ask(self, row: dict[str, Any]) -> None:
-        """Write a new row of `intents`."""
+    def add(self, table: Table, row: dict[str, Any]) -> None:
+        """Write a new row that belongs to an object, such as an intent."""
         self.changes += 1
-        self._asked.append(row)
+        self._added.setdefault(table, []).append(row)
 
     def answer(self, row: dict[str, Any]) -> None:
         """Write what came of an intent."""
@@ -128,9 +128,10 @@ class Tx:
             self._over += [new for _, new in objects if new.finished_at is not None]
             self._insert([new for on_record, new in objects if on_record is None])
             self._update([(on_record, new) for on_record, new in objects if on_record is not None])
-        if self._asked:
-            asked, self._asked = self._asked, []
-            self.conn.execute(_ASK, asked)
+        if self._added:
+            added, self._added = self._added, {}
+            for table, rows in added.items():
+                self.conn.execute(_insert_into(table), rows)
         if self._answered:
             answered, self._answered = self._answered, []
             self.conn.execute(_ANSWER, answered)
@@ -156,7 +157,6 @@ class Tx:
 
 
 _EVENTS = insert(tables.events)
-_ASK = insert(tables.intents)
 _ANSWER = (
     update(tables.intents)
     .where(
@@ -166,6 +166,11 @@ _ANSWER = (
     )
     .values(state=bindparam("state"), outcome=bindparam("outcome"))
 )
+
+
+@cache
+def _insert_into(table: Table) -> Insert:
+    return insert(table)
 
 
 @cache

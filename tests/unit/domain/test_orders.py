@@ -31,7 +31,7 @@ def order(offer: Offer, **fields: Any) -> JobOrder:
     (placed,) = place([job], [], [offer], {}).placed
     there = instance(offer=offer)
     job = replace(job, instance_id=there.id, share=placed.share)
-    return order_of(one, job, [job], {there.id: there}, Confidential())
+    return order_of(one, one.current, job, [job], {there.id: there}, Confidential())
 
 
 @pytest.mark.parametrize(

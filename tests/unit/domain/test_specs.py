@@ -182,7 +182,7 @@ ALL = frozenset({"no-capacity", "interruption", "error"})
 def test_the_old_spelling_of_retry_acts_like_the_new(
     spelling: str, written: object, policy: RetryPolicy | None
 ) -> None:
-    assert retry_policy_of({"configuration": {"type": "task", "commands": ["true"], spelling: written}}) == policy
+    assert retry_policy_of(configuration_of({"type": "task", "commands": ["true"], spelling: written})) == policy
 
 
 def test_every_field_of_a_task_has_been_thought_of() -> None:

@@ -4,8 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from dstack.domain.utilization import are_recent, left_of_window, may_be_idle, policy_of, why_idle
+from dstack.domain.utilization import are_recent, left_of_window, may_be_idle, why_idle
 from dstack.protocol.agent import GpuPoint, Point
+from dstack.spec.parse import configuration_of
 from dstack.spec.profile import UtilizationPolicy
 
 POLICY = UtilizationPolicy(min_gpu_utilization=10, time_window="5m")  # type: ignore[arg-type]
@@ -83,4 +84,4 @@ def test_the_reason_tells_the_busiest_card_of_all_jobs_in_the_window() -> None:
 @pytest.mark.parametrize("written", [None, {"min_gpu_utilization": 10, "time_window": "5m"}])
 def test_the_policy_is_that_of_the_configuration(written: object) -> None:
     configuration = {"type": "task", "commands": ["true"], "utilization_policy": written}
-    assert policy_of({"configuration": configuration}) == (POLICY if written else None)
+    assert configuration_of(configuration).utilization_policy == (POLICY if written else None)

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 from starlette.types import Message
 
 from dstack.operations import presenting
@@ -19,7 +19,7 @@ from dstack.protocol.files import hash_of
 from dstack.protocol.routes import Route
 from dstack.server.http.openapi import errors_of
 from dstack.store import commits, objects
-from dstack.store.tables import runs
+from dstack.store.tables import jobs, runs
 from dstack.store.tx import Tx
 from tests.unit.server.conftest import PROJECT, RUNS
 
@@ -224,14 +224,27 @@ async def test_a_run_that_cannot_be_shown_is_marked_and_hides_no_other(
 ) -> None:
     assert (await http.post(RUNS, content=submit(run_name='"other"'))).status_code == 201
 
-    await context.db.write(lambda tx: change_spec(tx, configuration={"type": "of-a-later-version"}))
+    def damage(tx: Tx) -> None:
+        here = select(runs.c.id).where(runs.c.name == "here").scalar_subquery()
+        tx.change(update(jobs).where(jobs.c.run_id == here).values(demand={"of": "a later version"}))
+
+    await context.db.write(damage)
     with caplog.at_level(logging.ERROR):
         listed = (await http.get(RUNS)).json()["runs"]
     details = {run["name"]: run["detail"] for run in listed}
-    assert details["here"].startswith("This run cannot be shown in full: ConfigurationError")
+    assert details["here"].startswith("This run cannot be shown in full: KeyError")
     assert " of 2 in the queue" in details["other"]
     assert "cannot be shown in full" in caplog.text
     assert (await http.post(f"{RUNS}/here/stop", content=b"{}")).status_code == 200
+
+
+async def test_a_run_of_a_configuration_that_this_version_cannot_read_is_listed_in_full(
+    http: httpx.AsyncClient, context: Context, here: None
+) -> None:
+    await context.db.write(lambda tx: change_spec(tx, configuration={"type": "of-a-later-version"}))
+    (listed,) = (await http.get(RUNS)).json()["runs"]
+    assert listed["spec"]["configuration"] == {"type": "of-a-later-version"}
+    assert "cannot be shown" not in listed["detail"]
 
 
 async def test_nothing_is_committed_by_a_request_that_fails(

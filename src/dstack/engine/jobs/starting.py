@@ -41,7 +41,7 @@ def _is_ready(view: JobView, instance_id: str | None) -> bool:
 def _has_its_turn(view: JobView) -> bool:
     """Whether the nodes that are to start before this one run already, or have run."""
     master, *workers = view.gang
-    match configuration_in(view.run.spec).startup_order:
+    match configuration_in(view.revision).startup_order:
         case "master-first" if view.job.node != 0:
             return master.has_begun
         case "workers-first" if view.job.node == 0:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from dstack.domain.objects import Instance, JobView, Next
 from dstack.domain.reasons import reason_of
 from dstack.domain.resting import after_failed_start, after_good_start
-from dstack.domain.specs import inactivity_duration_of
+from dstack.domain.specs import configuration_in, inactivity_duration_of
 from dstack.kit.units import duration_text
 from dstack.protocol.statuses import JobReason, JobStatus
 
@@ -70,7 +70,7 @@ def _mind_the_guests(view: JobView) -> Next:
     job, report, instance = view.job, view.job.report, view.instance
     if view.run.type != DEV_ENVIRONMENT:
         return Next()
-    limit_s = inactivity_duration_of(view.run.spec)
+    limit_s = inactivity_duration_of(configuration_in(view.run.current))
     if limit_s is None or job.started_at is None or instance is None or instance.unreachable_since is not None:
         return Next()
     if report is None or report.alone_since is None or report.started_at is None:

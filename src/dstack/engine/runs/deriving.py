@@ -33,7 +33,7 @@ def derive(view: RunView) -> Next:
 def _master_is_done(view: RunView) -> bool:
     master = next((job for job in view.jobs if job.node == 0), None)
     done = master is not None and master.status is JobStatus.DONE
-    return done and configuration_in(view.run.spec).stop_criteria == "master-done"
+    return done and configuration_in(view.run.current).stop_criteria == "master-done"
 
 
 def _status_of(jobs: tuple[Job, ...]) -> RunStatus:
@@ -48,7 +48,7 @@ def _retry_or_end(view: RunView, failed: Job) -> Next:
     run, reason = view.run, failed.reason
     assert reason is not None
     since = failing_since(run.failing_since, failed.started_at, view.now)
-    at = retry_at(retry_policy_of(run.spec), reason, since=since, now=view.now)
+    at = retry_at(retry_policy_of(configuration_in(run.current)), reason, since=since, now=view.now)
     if at is None:
         return end(view, reason, failed.detail)
     unfinished = [job for job in view.jobs if not job.status.is_finished()]

@@ -18,5 +18,5 @@ def await_turn(view: RunView) -> Next:
     submitted = replace(run, status=RunStatus.SUBMITTED, status_since=view.now, retry_at=None, detail="")
     if not view.jobs:
         return Next((submitted, *first_jobs(run, view.new_ids, view.now)))
-    jobs = (next_attempt(job, id, view.now) for job, id in zip(view.jobs, view.new_ids, strict=False))
+    jobs = (next_attempt(run, job, id, view.now) for job, id in zip(view.jobs, view.new_ids, strict=False))
     return Next((submitted, *jobs))

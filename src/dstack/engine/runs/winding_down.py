@@ -31,7 +31,7 @@ def _finish(view: RunView) -> Next:
 
 def _await_next_start(view: RunView) -> Next | None:
     """A run with a schedule waits for its next time, however it ended, unless a user has ended it."""
-    run, schedule = view.run, configuration_in(view.run.spec).schedule
+    run, schedule = view.run, configuration_in(view.run.current).schedule
     at = next_start(schedule.cron, view.now) if schedule is not None and run.stop_asked is None else None
     if at is None:
         return None

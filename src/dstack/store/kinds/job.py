@@ -10,7 +10,7 @@ from dstack.kit.ids import Ids
 from dstack.kit.plain import to_plain
 from dstack.protocol.agent import report_of, to_json
 from dstack.protocol.statuses import JobReason, JobStatus
-from dstack.store import intents, objects, queue, tables, wakes
+from dstack.store import intents, objects, queue, revisions, tables, wakes
 from dstack.store.kinds.kind import Kind, Place
 from dstack.store.objects import JOBS_OF_RUN, JOBS_ON, ROOM
 from dstack.store.rows import Column, Rows
@@ -26,12 +26,14 @@ def _job_of(row: Row[Any]) -> Job:
         node=row.node,
         nodes=row.nodes,
         attempt=row.attempt,
+        revision=row.revision,
         status=JobStatus(row.status),
         status_since=row.status_since,
         submitted_at=row.submitted_at,
         demand=demand_of_json(row.demand),
         stop_grace_s=row.stop_grace_s,
         max_duration_s=row.max_duration_s,
+        ports={int(port): local for port, local in row.ports.items()},
         instance_id=row.instance_id,
         share=_share_of(row.share, row.demand),
         started_at=row.started_at,
@@ -70,6 +72,7 @@ def _view_of(tx: Tx, job: Job, ids: Ids) -> JobView:
     return JobView(
         job=job,
         run=run,
+        revision=revisions.find(tx, run, job.revision),
         instance=instances.get(job.instance_id or ""),
         gang=tuple(gang),
         gang_instances=instances,

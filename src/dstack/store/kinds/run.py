@@ -25,6 +25,7 @@ def _run_of(row: Row[Any]) -> Run:
         status_since=row.status_since,
         submitted_at=row.submitted_at,
         spec=row.spec,
+        revision=row.revision,
         priority=row.priority,
         started_at=row.started_at,
         finished_at=row.finished_at,
@@ -42,7 +43,7 @@ def _view_of(tx: Tx, run: Run, ids: Ids) -> RunView:
     """A run and the latest attempts of its jobs."""
     jobs = tuple(objects.jobs_of_run(tx, run.id))
     is_pending = run.status is RunStatus.PENDING
-    new_ids = tuple(ids.new_id() for _ in jobs or configuration_in(run.spec).jobs()) if is_pending else ()
+    new_ids = tuple(ids.new_id() for _ in jobs or configuration_in(run.current).jobs()) if is_pending else ()
     return RunView(run, jobs, tx.clock.now(), new_ids)
 
 
