@@ -1,6 +1,7 @@
 """A cache that is bounded by the weight of its values: the least recently used ones leave first."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -33,6 +34,14 @@ class WeighedCache(Generic[K, V]):
                 return None
             self._entries.move_to_end(key)
             return entry[0]
+
+    def some(self, keys: Iterable[K]) -> dict[K, V]:
+        """Return those of the values that are there."""
+        with self._lock:
+            found = {key: entry[0] for key in keys if (entry := self._entries.get(key)) is not None}
+            for key in found:
+                self._entries.move_to_end(key)
+        return found
 
     def put(self, key: K, value: V, weight: int) -> None:
         """Keep a value in place of an earlier one. A value above the bound is not kept."""

@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from types import MappingProxyType
 from typing import TypeAlias
 
 from msgspec.structs import replace
@@ -75,20 +77,13 @@ def _with_all(tx: Tx, runs: Sequence[Run], why: Why) -> list[RunView]:
     attempts = objects.attempts_of_runs(tx, [run.id for run in runs])
     jobs = {run_id: [tries[-1] for tries in of_run.values()] for run_id, of_run in attempts.items()}
     earlier = {tries[-1].id: tries[:-1] for of_run in attempts.values() for tries in of_run.values()}
-    used = objects.instances_by_id(
-        tx, {job.instance_id for some in earlier.values() for job in some if job.instance_id}
-    )
     queued = any(job.status is JobStatus.SUBMITTED for of_run in jobs.values() for job in of_run)
     places = queue.places(tx) if queued else {}
-    views = [
-        replace(
-            view,
-            jobs=[_with_history(job, earlier[job.id], used) for job in view.jobs],
-            **(_queued(view, places[view.id], len(places), why) if view.id in places else {}),
-        )
-        for view in _brief(tx, runs, jobs)
+    views = _brief(tx, runs, jobs, earlier)
+    return [
+        replace(view, **_queued(view, places[view.id], len(places), why)) if view.id in places else view
+        for view in views
     ]
-    return views
 
 
 def brief_view(tx: Tx, run: Run) -> RunView:
@@ -108,10 +103,6 @@ def _queued(view: RunView, place: int, length: int, why: Why) -> dict[str, objec
     return {"queue_place": place, "queue_length": length, "detail": detail}
 
 
-def _with_history(view: JobView, earlier: Sequence[Job], used: Mapping[str, Instance]) -> JobView:
-    return replace(view, earlier=[_attempt_view(job, used.get(job.instance_id or "")) for job in earlier])
-
-
 def _attempt_view(job: Job, instance: Instance | None) -> AttemptView:
     return AttemptView(
         id=job.id,
@@ -128,16 +119,27 @@ def _attempt_view(job: Job, instance: Instance | None) -> AttemptView:
     )
 
 
-def _brief(tx: Tx, runs: Sequence[Run], jobs: Mapping[str, Sequence[Job]]) -> list[RunView]:
+_Earlier: TypeAlias = Mapping[str, Sequence[Job]]
+"""The earlier attempts of jobs, by the id of the latest one."""
+
+
+def _brief(
+    tx: Tx, runs: Sequence[Run], jobs: Mapping[str, Sequence[Job]], earlier: _Earlier = MappingProxyType({})
+) -> list[RunView]:
     cursor = events.last_seq(tx)
-    placed = {job.instance_id for of_run in jobs.values() for job in of_run if job.instance_id}
-    instances = objects.instances_by_id(tx, placed)
+    shown = [*chain.from_iterable(jobs.values()), *chain.from_iterable(earlier.values())]
+    instances = objects.instances_by_id(tx, [job.instance_id for job in shown if job.instance_id])
     names = users.names_of(tx, {run.project_id for run in runs} | {run.user_id for run in runs})
-    return [_run_view(run, jobs.get(run.id, []), instances, names, cursor) for run in runs]
+    return [_run_view(run, jobs.get(run.id, []), earlier, instances, names, cursor) for run in runs]
 
 
 def _run_view(
-    run: Run, jobs: Sequence[Job], instances: Mapping[str, Instance], names: Mapping[str, str], cursor: int
+    run: Run,
+    jobs: Sequence[Job],
+    earlier: _Earlier,
+    instances: Mapping[str, Instance],
+    names: Mapping[str, str],
+    cursor: int,
 ) -> RunView:
     return RunView(
         id=run.id,
@@ -154,12 +156,14 @@ def _run_view(
         submitted_at=run.submitted_at,
         started_at=run.started_at,
         finished_at=run.finished_at,
-        jobs=[_job_view(job, instances.get(job.instance_id or "")) for job in jobs],
+        jobs=[_job_view(job, earlier.get(job.id, ()), instances) for job in jobs],
         cursor=cursor,
     )
 
 
 def _waiting_for(run: Run, jobs: Sequence[Job], instances: Mapping[str, Instance]) -> str:
+    if run.status.is_finished():
+        return ""
     if run.status is RunStatus.SUBMITTED and any(job.status is JobStatus.SUBMITTED for job in jobs):
         return "waits in the queue"
     pulling = next((job.report.layers for job in jobs if job.status is JobStatus.PULLING and job.report), ())
@@ -170,10 +174,10 @@ def _waiting_for(run: Run, jobs: Sequence[Job], instances: Mapping[str, Instance
         return next(filter(None, preparing))
     waiting = [instance for job in jobs if (instance := instances.get(job.instance_id or ""))]
     not_up = [instance for instance in waiting if instance.status in NOT_UP and instance.detail]
-    if not_up and not run.status.is_finished():
+    if not_up:
         return f"waits for its machine: {not_up[0].detail}"
     away = [(instance, since) for instance in waiting if (since := instance.unreachable_since) is not None]
-    if away and not run.status.is_finished():
+    if away:
         instance, since = away[0]
         why = f" ({instance.detail})" if instance.detail else ""
         goes_on = "; the job continues there" if any(job.has_begun for job in jobs) else ""
@@ -181,7 +185,8 @@ def _waiting_for(run: Run, jobs: Sequence[Job], instances: Mapping[str, Instance
     return ""
 
 
-def _job_view(job: Job, instance: Instance | None) -> JobView:
+def _job_view(job: Job, earlier: Sequence[Job], instances: Mapping[str, Instance]) -> JobView:
+    instance = instances.get(job.instance_id or "")
     return JobView(
         id=job.id,
         replica=job.replica,
@@ -197,6 +202,7 @@ def _job_view(job: Job, instance: Instance | None) -> JobView:
         finished_at=job.finished_at,
         instance=None if instance is None else instance_view(instance),
         ports=dict(job.ports),
+        earlier=[_attempt_view(one, instances.get(one.instance_id or "")) for one in earlier],
         pull=_pull_view(job.report.layers) if job.status is JobStatus.PULLING and job.report else None,
     )
 

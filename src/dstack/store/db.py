@@ -16,9 +16,11 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError, DataError
 
+from dstack.domain.objects import Object
 from dstack.errors import ConfigurationError, DatabaseUnavailable, InvalidRequestError
 from dstack.kit.clock import Clock
 from dstack.kit.tasks import TaskGroup
+from dstack.kit.weighed import WeighedCache
 from dstack.store.dialect import Dialect
 from dstack.store.kinds import KINDS
 from dstack.store.notices import Notices
@@ -34,6 +36,8 @@ WRITES_PER_COMMIT = 200
 AFTER_A_BUG = timedelta(seconds=30)
 ANNOUNCE_AFTER = timedelta(milliseconds=100)
 KNOWN_MAX = 200_000
+SEEN_BYTES_MAX = 32 << 20
+"""The bound of the objects that readers keep, by their weights."""
 
 
 class Database:
@@ -52,6 +56,7 @@ class Database:
         self._turns = threading.Lock()
         self._writing = False
         self._conn: Connection | None = None
+        self._seen = WeighedCache[tuple[str, str], Object](SEEN_BYTES_MAX)
         self._known: dict[tuple[str, str], Any] = {}
         self._lists: dict[tuple[str, str], tuple[str, ...]] = {}
         self._ended: deque[tuple[str, str]] = deque()
@@ -147,7 +152,7 @@ class Database:
     def _read(self, function: Callable[[Tx], T]) -> T:
         try:
             with self._dialect.reading.connect() as conn, conn.begin():
-                return function(Tx(conn, self._clock, self._rows))
+                return function(Tx(conn, self._clock, self._rows, seen=self._seen))
         except DataError as error:
             raise _refusal(error) from error
         except DatabaseError as error:

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -23,14 +23,18 @@ ROOM, SOLD_OUT, IN_USE = "room", "sold out", "in use"
 """What `Tx.known` remembers: what is free on a machine, what was not to be had, and how many machines of each offer
 there are. `store.commits` forgets it when that changes."""
 
+IDS_AT_ONCE = 500
+
 # Statements that run often are built once: building one takes longer than running it.
-_UNFINISHED_JOBS_ON = select(jobs).where(jobs.c.instance_id == bindparam("instance_id"), jobs.c.finished_at.is_(None))
+_UNFINISHED_JOBS_ON = select(jobs.c.id, jobs.c.version).where(
+    jobs.c.instance_id == bindparam("instance_id"), jobs.c.finished_at.is_(None)
+)
 _JOBS_OF_RUNS = (
-    select(jobs)
+    select(jobs.c.id, jobs.c.version, jobs.c.run_id, jobs.c.replica, jobs.c.node)
     .where(jobs.c.run_id.in_(bindparam("run_ids", expanding=True)))
     .order_by(jobs.c.replica, jobs.c.node, jobs.c.attempt)
 )
-_LIVE_INSTANCES = select(instances).where(instances.c.finished_at.is_(None))
+_LIVE_INSTANCES = select(instances.c.id, instances.c.version).where(instances.c.finished_at.is_(None))
 
 
 def find(tx: Tx, kind: type[T], id: str) -> T | None:
@@ -44,11 +48,48 @@ def find(tx: Tx, kind: type[T], id: str) -> T | None:
     return None if row is None else know(tx, rows.read(row))
 
 
-def _in_row(tx: Tx, kind: type[T], row: Row[Any]) -> T:
-    """The object in a row, unless it is known in just this version."""
+def find_all(tx: Tx, kind: type[T], ids: Iterable[str]) -> dict[str, T]:
+    """Those of the objects that exist, by id."""
+    wanted = dict.fromkeys(ids)
     rows = tx.rows[kind]
-    known = tx.known.get((rows.kind, row.id))
-    return known if isinstance(known, kind) and known.version == row.version else know(tx, rows.read(row))
+    found = {id: one for id in wanted if isinstance(one := tx.known.get((rows.kind, id)), kind)}
+    if len(found) == len(wanted):
+        return found
+    found |= {one.id: one for one in tx.unwritten(kind) if one.id in wanted}
+    for some in _parts([id for id in wanted if id not in found]):
+        found |= of_heads(tx, kind, tx.peek(rows.heads, {"ids": some}).all())
+    return {id: found[id] for id in wanted if id in found}
+
+
+def of_heads(tx: Tx, kind: type[T], heads: Sequence[Row[Any]], *, skips: bool = False) -> dict[str, T]:
+    """The objects of some rows with an id and a version, by id. Those that are known in just this version are not read.
+
+    Args:
+        skips: whether an object that this version of dstack cannot read is logged and left out.
+    """
+    rows = tx.rows[kind]
+    keys = [(rows.kind, head.id) for head in heads]
+    known = tx.known if tx.seen is None else {**tx.seen.some(keys), **tx.known}
+    found = {
+        head.id: one
+        for head, key in zip(heads, keys, strict=True)
+        if isinstance(one := known.get(key), kind) and one.version == head.version
+    }
+    if len(found) == len(heads):
+        return found
+    for some in _parts([head.id for head in heads if head.id not in found]):
+        for row in tx.peek(rows.by_ids, {"ids": some}):
+            try:
+                found[row.id] = know(tx, rows.read(row))
+            except (LookupError, TypeError, ValueError):
+                if not skips:
+                    raise
+                log.exception("The %s %s cannot be read", rows.kind, row.id)
+    return {head.id: found[head.id] for head in heads if head.id in found}
+
+
+def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[start : start + IDS_AT_ONCE] for start in range(0, len(ids), IDS_AT_ONCE))
 
 
 def find_run(tx: Tx, id: str) -> Run | None:
@@ -90,8 +131,11 @@ def find_run_by(tx: Tx, project_id: str, name_or_id: str) -> Run | None:
 
 def know(tx: Tx, thing: T) -> T:
     """Remember an object as it is on record now; what has ended will hardly be asked for again."""
+    rows = tx.rows[type(thing)]
     if thing.finished_at is None:
-        tx.known[tx.kind_of(thing), thing.id] = thing
+        tx.known[rows.kind, thing.id] = thing
+    if tx.seen is not None:
+        tx.seen.put((rows.kind, thing.id), thing, rows.weight(thing))
     return thing
 
 
@@ -102,6 +146,18 @@ def find_run_by_key(tx: Tx, key: str) -> Run | None:
     return None if id is None else find_run(tx, id)
 
 
+LAST_ID = "z"
+"""After all ids."""
+
+_PAGE = (
+    select(runs.c.id, runs.c.version)
+    .where(runs.c.project_id == bindparam("project_id"), runs.c.id < bindparam("before"))
+    .order_by(runs.c.id.desc())
+    .limit(bindparam("limit"))
+)
+_UNFINISHED_PAGE = _PAGE.where(runs.c.finished_at.is_(None))
+
+
 def list_runs(
     tx: Tx, project_id: str, *, unfinished: bool = False, before: str | None = None, limit: int
 ) -> tuple[list[Run], str | None]:
@@ -109,19 +165,10 @@ def list_runs(
 
     A run that this version cannot read, such as one in a status of a later version, is logged and left out.
     """
-    query = select(runs).where(runs.c.project_id == project_id).order_by(runs.c.id.desc()).limit(limit)
-    if unfinished:
-        query = query.where(runs.c.finished_at.is_(None))
-    if before is not None:
-        query = query.where(runs.c.id < before)
-    rows = tx.select(query).all()
-    found = []
-    for row in rows:
-        try:
-            found.append(tx.rows[Run].read(row))
-        except (LookupError, TypeError, ValueError):
-            log.exception("The run %s cannot be read", row.id)
-    return found, rows[-1].id if len(rows) == limit else None
+    values = {"project_id": project_id, "before": before or LAST_ID, "limit": limit}
+    heads = tx.select(_UNFINISHED_PAGE if unfinished else _PAGE, values).all()
+    found = of_heads(tx, Run, heads, skips=True)
+    return list(found.values()), heads[-1].id if len(heads) == limit else None
 
 
 def count_unfinished_runs(tx: Tx) -> int:
@@ -149,17 +196,21 @@ def jobs_of_runs(tx: Tx, run_ids: Sequence[str]) -> dict[str, list[Job]]:
     """The latest attempt of each job, by run, each by replica and node."""
     found = {id: jobs_by_id(tx, tx.lists[JOBS_OF_RUN, id]) for id in run_ids if (JOBS_OF_RUN, id) in tx.lists}
     asked = [id for id in run_ids if id not in found]
-    latest: dict[str, dict[tuple[int, int], Job]] = {}
-    for row in tx.select(_JOBS_OF_RUNS, {"run_ids": asked}) if asked else ():
-        latest.setdefault(row.run_id, {})[row.replica, row.node] = _in_row(tx, Job, row)
-    return found | {run_id: list(of_run.values()) for run_id, of_run in latest.items()}
+    heads = tx.select(_JOBS_OF_RUNS, {"run_ids": asked}).all() if asked else []
+    latest = {(head.run_id, head.replica, head.node): head for head in heads}
+    jobs_by = of_heads(tx, Job, list(latest.values()))
+    for head in latest.values():
+        found.setdefault(head.run_id, []).append(jobs_by[head.id])
+    return found
 
 
 def attempts_of_runs(tx: Tx, run_ids: Sequence[str]) -> dict[str, dict[tuple[int, int], list[Job]]]:
     """All attempts of each job, first to last, by run and by replica and node."""
     found: dict[str, dict[tuple[int, int], list[Job]]] = {}
-    for row in tx.select(_JOBS_OF_RUNS, {"run_ids": list(run_ids)}):
-        found.setdefault(row.run_id, {}).setdefault((row.replica, row.node), []).append(_in_row(tx, Job, row))
+    heads = tx.select(_JOBS_OF_RUNS, {"run_ids": list(run_ids)}).all()
+    by_id = of_heads(tx, Job, heads)
+    for head in heads:
+        found.setdefault(head.run_id, {}).setdefault((head.replica, head.node), []).append(by_id[head.id])
     return found
 
 
@@ -201,14 +252,14 @@ def unfinished_jobs_on(tx: Tx, instance_id: str) -> list[Job]:
     ids = tx.lists.get((JOBS_ON, instance_id))
     if ids is not None:
         return jobs_by_id(tx, ids)
-    found = [_in_row(tx, Job, row) for row in tx.select(_UNFINISHED_JOBS_ON, {"instance_id": instance_id})]
+    found = list(of_heads(tx, Job, tx.select(_UNFINISHED_JOBS_ON, {"instance_id": instance_id}).all()).values())
     tx.lists[JOBS_ON, instance_id] = tuple(job.id for job in found)
     return found
 
 
 def jobs_by_id(tx: Tx, ids: Iterable[str]) -> list[Job]:
     """Those of the jobs that exist."""
-    return [job for id in ids if (job := find_job(tx, id)) is not None]
+    return list(find_all(tx, Job, ids).values())
 
 
 def find_instance(tx: Tx, id: str) -> Instance | None:
@@ -225,7 +276,7 @@ def live_ids(tx: Tx) -> tuple[str, ...]:
     """Their ids."""
     ids = tx.lists.get((LIVE_INSTANCES, ""))
     if ids is None:
-        ids = tuple(_in_row(tx, Instance, row).id for row in tx.select(_LIVE_INSTANCES))
+        ids = tuple(of_heads(tx, Instance, tx.select(_LIVE_INSTANCES).all()))
         tx.lists[LIVE_INSTANCES, ""] = ids
     return ids
 
@@ -240,8 +291,7 @@ def machines_in_use(tx: Tx) -> Counter[OfferName]:
 
 def instances_by_id(tx: Tx, ids: Iterable[str]) -> dict[str, Instance]:
     """Those of the instances that exist."""
-    found = {id: find_instance(tx, id) for id in dict.fromkeys(ids)}
-    return {id: instance for id, instance in found.items() if instance is not None}
+    return find_all(tx, Instance, ids)
 
 
 _SOLD_OUT = select(instances.c.finished_at, instances.c.offer).where(

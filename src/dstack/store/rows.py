@@ -25,11 +25,24 @@ class Rows(Generic[T]):
     read: Callable[[Row[Any]], T]
     columns: Mapping[str, Column] = field(default_factory=dict)
     """The fields that are not columns as they stand."""
+    weight: Callable[[T], int] = lambda thing: 2_000
+    """About how many bytes an object takes in memory."""
 
     @cached_property
     def by_id(self) -> Select[Any]:
         """The row of the object with the id `id`."""
         return select(self.table).where(self.table.c.id == bindparam("id"))
+
+    @cached_property
+    def by_ids(self) -> Select[Any]:
+        """The rows of the objects with `ids`."""
+        return select(self.table).where(self.table.c.id.in_(bindparam("ids", expanding=True)))
+
+    @cached_property
+    def heads(self) -> Select[Any]:
+        """The ids and versions of the objects with `ids`."""
+        of_ids = self.table.c.id.in_(bindparam("ids", expanding=True))
+        return select(self.table.c.id, self.table.c.version).where(of_ids)
 
     @cached_property
     def unfinished(self) -> Select[Any]:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, CursorResult, Executable, Insert, Table, Upda
 from dstack.domain.objects import Object
 from dstack.errors import Conflict
 from dstack.kit.clock import Clock
+from dstack.kit.weighed import WeighedCache
 from dstack.store import tables
 from dstack.store.notices import Notices
 from dstack.store.rows import Rows, T
@@ -40,6 +41,8 @@ class Tx:
     """Which objects belong together, by what and whose; kept like `known`."""
     ended: deque[tuple[str, str]] = field(default_factory=deque)
     """Which of `known` have ended, oldest first: they are asked about for a moment, and then hardly ever again."""
+    seen: WeighedCache[tuple[str, str], Object] | None = None
+    """Objects as readers have seen them. One is good only for a row of its version."""
     notices: Notices = field(default_factory=Notices)
     wakes: dict[tuple[str, str], datetime] = field(default_factory=dict)
     """Who is to be looked at, and when: the reactor's work, and what it leaves goes into the table."""

@@ -1,5 +1,6 @@
 """Runs: their rows, the view of their steps, and the objects that depend on them."""
 
+import json
 from typing import Any
 
 from sqlalchemy import Row
@@ -56,7 +57,7 @@ def _changed(tx: Tx, run: Run, old: Run) -> None:
 
 
 RUN = Kind(
-    Rows("run", Run, tables.runs, _run_of),
+    Rows("run", Run, tables.runs, _run_of, weight=lambda run: 2_000 + len(json.dumps(run.spec))),
     title=lambda run: f"run {run.name}",
     view=_view_of,
     place=lambda run: Place(run_id=run.id),
