@@ -22,7 +22,7 @@ from dstack.engine.jobs import stopping, watching
 from dstack.engine.lifecycles import INSTANCE, JOB
 from dstack.engine.runs import deriving, waiting
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus
-from dstack.store import commits, intents, wakes
+from dstack.store import commits, intents, revisions, wakes
 from dstack.store import leases as store_leases
 from dstack.store.tx import Tx
 from dstack.testing.databases import SharedSqlite
@@ -226,8 +226,14 @@ def a_submit_is_accepted_before_it_is_committed() -> Any:
         add_run(tx, run, born, **more)
         if int(run.id) % 7 == 0:
             tx._objects.clear()
+            tx._added.clear()
 
     return patch.object(commits, "add_run", forget_some)
+
+
+@mutant
+def a_job_is_started_with_the_latest_script_of_its_run() -> Any:
+    return patch.object(revisions, "find", lambda tx, run, number: run.current)
 
 
 @mutant

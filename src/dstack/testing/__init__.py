@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # for type checkers and editors; the real imports happen on f
     from dstack.testing.faults import MachineFailures as MachineFailures
     from dstack.testing.faults import RefusedEnds as RefusedEnds
     from dstack.testing.faults import RepeatedMessages as RepeatedMessages
+    from dstack.testing.faults import RunChanges as RunChanges
     from dstack.testing.faults import ServerCrashes as ServerCrashes
     from dstack.testing.faults import ServerPauses as ServerPauses
     from dstack.testing.faults import ServerUpdates as ServerUpdates
@@ -40,7 +41,7 @@ if TYPE_CHECKING:  # for type checkers and editors; the real imports happen on f
 _FAULTS = (
     *("AgentRestarts", "ClockJumps", "DatabaseBusy", "DeafServers", "EventualConsistency", "FailedStarts"),
     *("LateCreates", "LinkCuts", "LostReplies", "MachineFailures", "RefusedEnds", "RepeatedMessages"),
-    *("ServerCrashes", "ServerPauses", "ServerUpdates", "SlowBoots", "SlowStarts"),
+    *("RunChanges", "ServerCrashes", "ServerPauses", "ServerUpdates", "SlowBoots", "SlowStarts"),
     *("SoldOut", "SpotReclaims", "Unavailable", "WrongClocks"),
 )
 _HOME = {

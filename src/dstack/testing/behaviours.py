@@ -10,6 +10,15 @@ _SCRIPT = re.compile(r"simulate (\d+) (\d+) (\d+)")
 """In a job's own script: seconds, exit code, bytes that it prints."""
 
 
+_REVISION = re.compile(r"# revision (\d+)")
+
+
+def revision_in(script: str) -> int:
+    """Return the number of the revision that a job's script comes from: users name it in each script but the first."""
+    named = _REVISION.search(script)
+    return 1 if named is None else int(named[1])
+
+
 @dataclass(frozen=True, slots=True)
 class Behaviour:
     """What the jobs of one run do."""

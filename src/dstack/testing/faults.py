@@ -161,6 +161,13 @@ class ClockJumps:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunChanges:
+    """A run gets another script while its jobs wait and run; jobs that were made before keep theirs."""
+
+    every_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeafServers:
     """Servers do not hear of each other's commits, in spells."""
 
@@ -190,6 +197,7 @@ Fault: TypeAlias = (
     | WrongClocks
     | ClockJumps
     | DeafServers
+    | RunChanges
 )
 
 F = TypeVar("F", bound=Fault)

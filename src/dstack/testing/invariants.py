@@ -9,7 +9,9 @@ from typing import Protocol
 
 from dstack.engine.lifecycles import LIFECYCLES
 from dstack.errors import IllegalMove
+from dstack.protocol.agent import JobOrder
 from dstack.protocol.statuses import JobStatus, RunStatus
+from dstack.testing.behaviours import revision_in
 from dstack.testing.ledger import InstanceRow, JobRow, Ledger, Note
 from dstack.testing.truth import Truth
 
@@ -130,6 +132,14 @@ def jobs_start_while_wanted(job_id: str, run_id: str, ledger: Ledger) -> str | N
     if job.is_finished or ledger.is_run_finished(run_id):
         return f"{_title(job)} started after its end"
     return None
+
+
+def jobs_start_as_they_were_made(order: JobOrder, ledger: Ledger) -> str | None:
+    """A job starts with the script of the revision that it was made from, whatever its run has become."""
+    job, started = ledger.job(order.job_id), revision_in(order.script)
+    if job is None or job.revision == started:
+        return None
+    return f"{_title(job)} was made from revision {job.revision}, and starts with the script of revision {started}"
 
 
 def machines_are_claimed(truth: Truth, ledger: Ledger, now_s: float) -> Iterator[str]:

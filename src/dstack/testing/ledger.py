@@ -34,6 +34,7 @@ class JobRow:
     run_name: str
     node: int
     attempt: int
+    revision: int
     status: str
     reason: str | None
     exit_code: int | None
@@ -56,8 +57,8 @@ class InstanceRow:
 
 
 _JOB = """
-SELECT jobs.id, jobs.run_id, runs.name, jobs.node, jobs.attempt, jobs.status, jobs.reason, jobs.exit_code,
-       jobs.instance_id, jobs.finished_at IS NOT NULL, jobs.report
+SELECT jobs.id, jobs.run_id, runs.name, jobs.node, jobs.attempt, jobs.revision, jobs.status, jobs.reason,
+       jobs.exit_code, jobs.instance_id, jobs.finished_at IS NOT NULL, jobs.report
 FROM jobs JOIN runs ON runs.id = jobs.run_id
 """
 _INSTANCE = """

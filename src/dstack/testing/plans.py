@@ -22,6 +22,7 @@ from dstack.testing.faults import (
     MachineFailures,
     RefusedEnds,
     RepeatedMessages,
+    RunChanges,
     ServerCrashes,
     ServerPauses,
     ServerUpdates,
@@ -56,6 +57,7 @@ FAULTS: tuple[Fault, ...] = (
     FailedStarts(),
     ServerCrashes(),
     DatabaseBusy(),
+    RunChanges(),
 )
 """What histories draw from."""
 

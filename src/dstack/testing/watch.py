@@ -106,6 +106,8 @@ class Watch(Observer):
         self._blame("attempts_do_not_overlap", invariants.attempts_do_not_overlap(run_id, node, self.truth))
         wanted = invariants.jobs_start_while_wanted(order.job_id, run_id, self.ledger)
         self._blame("jobs_start_while_wanted", wanted)
+        as_made = invariants.jobs_start_as_they_were_made(order, self.ledger)
+        self._blame("jobs_start_as_they_were_made", as_made)
 
     def job_ended(self, key: str, order: JobOrder, end: str, exit_code: int | None) -> None:
         self.truth.job_ended(order, end, exit_code)

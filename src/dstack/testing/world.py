@@ -25,6 +25,7 @@ from dstack.logs.files import LogFiles
 from dstack.server.parts import Outside, Parts
 from dstack.store.db import Database
 from dstack.store.dialect import Dialect
+from dstack.testing.changes import change_runs
 from dstack.testing.clouds import Clouds, FakeCloud
 from dstack.testing.crashes import CrashSwitch, Decide, MortalDatabase, MortalEffects, at_random, never
 from dstack.testing.databases import BusySqlite, Exchange, SharedSqlite, copy_database
@@ -112,6 +113,8 @@ class World:
                 asyncio.create_task(server.suffer(), name=f"what befalls {server.name}") for server in self.servers
             ]
         tasks += [asyncio.create_task(trouble) for trouble in troubles_of(self.nature, self.clouds)]
+        changing = change_runs(self.nature, self.watch.ledger, lambda: self.server)
+        tasks.append(asyncio.create_task(changing, name="users change runs"))
         return [*tasks, asyncio.create_task(self.watch.scan(), name="scan")]
 
     def close(self) -> None:
