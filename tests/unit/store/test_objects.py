@@ -33,7 +33,7 @@ def take(tx: Tx) -> set[tuple[str, str]]:
 async def test_objects_come_back_as_they_were_written(db: Database) -> None:
     report = ended(exit_code=3, started_at=1.5, message="é")
     fields = {"status": JobStatus.RUNNING, "report": report, "reason": JobReason.EXITED, "lost_at": NOW}
-    full = placed_job(version=0, share=Share(1, 4096, (1,), container=True), **fields)
+    full = placed_job(version=0, ports={80: None, 81: 8000}, share=Share(1, 4096, (1,), container=True), **fields)
     machine = instance(version=0, offer=CLOUD, unreachable_since=NOW, idle_duration=None)
 
     def write(tx: Tx) -> None:
@@ -163,3 +163,26 @@ async def test_a_live_instance_is_one_whose_machine_may_exist(db: Database) -> N
     gone = instance(id="1-instance", version=0, status=InstanceStatus.TERMINATED, finished_at=NOW)
     await db.write(lambda tx: commits.commit(tx, Next((instance(version=0), gone)), check_move))
     assert [one.id for one in await db.read(objects.live_instances)] == ["0-instance"]
+
+
+async def test_a_reader_shows_objects_as_they_are_by_now(db: Database) -> None:
+    await db.write(born)
+
+    def read(tx: Tx) -> tuple[list[JobStatus], list[str]]:
+        listed, _ = objects.list_runs(tx, "0-project", limit=10)
+        jobs = objects.attempts_of_runs(tx, [run.id for run in listed])
+        machines = objects.instances_by_id(tx, ["0-instance", "missing"])
+        statuses = [job.status for of_run in jobs.values() for tries in of_run.values() for job in tries]
+        return statuses, [one.detail for one in machines.values()]
+
+    before = await db.read(read)
+    assert (before, await db.read(read)) == (([JobStatus.SUBMITTED], [""]), before)
+
+    def change(tx: Tx) -> None:
+        of, machine = objects.find_job(tx, "0-job"), objects.find_instance(tx, "0-instance")
+        assert of is not None and machine is not None
+        commits.commit(tx, Next((replace(of, status=JobStatus.PROVISIONING),)), check_move)
+        commits.record(tx, replace(machine, detail="new"))
+
+    await db.write(change)
+    assert await db.read(read) == ([JobStatus.PROVISIONING], ["new"])
