@@ -6,7 +6,7 @@ from datetime import datetime
 
 from dstack.domain.objects import Job, Revision, Run
 from dstack.domain.schedules import next_start
-from dstack.domain.specs import STOP_GRACE_S, configuration_in, demand_of
+from dstack.domain.specs import STOP_GRACE_S, configuration_in, demand_of, remember
 from dstack.kit.text import utc_text
 from dstack.protocol.statuses import JobStatus, RunStatus
 from dstack.spec.configurations import RunConfiguration
@@ -20,14 +20,23 @@ class Owner:
     user_id: str
 
 
-def new_run(revision: Revision, owner: Owner, name: str, *, now: datetime, key: str | None) -> Run:
+def new_run(
+    revision: Revision,
+    configuration: RunConfiguration,
+    owner: Owner,
+    name: str,
+    *,
+    now: datetime,
+    key: str | None,
+) -> Run:
     """A run as it begins: submitted, or waiting for the first time that its schedule names.
 
     Args:
         revision: its first one.
+        configuration: that of the revision.
         key: equal for repetitions of one submit.
     """
-    configuration = configuration_in(revision)
+    remember(revision, configuration)
     schedule = configuration.schedule
     at = next_start(schedule.cron, now) if schedule is not None else None
     return Run(

@@ -6,7 +6,6 @@ from dstack.domain.births import Owner, first_jobs, new_run
 from dstack.domain.objects import Job, Revision, Run
 from dstack.domain.offers import Offer
 from dstack.domain.placement import can_ever_place
-from dstack.domain.specs import remember
 from dstack.errors import (
     InvalidRequestError,
     NoCapacityError,
@@ -105,8 +104,7 @@ def born(tx: Tx, context: Context, caller: Caller, wish: Wish, name: str, key: s
     """The run as it begins, written nowhere yet."""
     owner = Owner(caller.project.id, caller.user.id)
     revision = Revision(context.ids.new_id(), 1, wish.spec(name))
-    remember(revision, wish.configuration)
-    return new_run(revision, owner, name, now=tx.clock.now(), key=key)
+    return new_run(revision, wish.configuration, owner, name, now=tx.clock.now(), key=key)
 
 
 def jobs_of(run: Run, context: Context, wish: Wish) -> tuple[Job, ...]:
