@@ -22,7 +22,9 @@ from dstack.spec.service import Service
 STOP_GRACE_S = 10.0
 
 PARSED_BYTES_MAX = 16 << 20
-"""The bound of the specs whose configurations are kept, as JSON."""
+"""The bound of the configurations that are kept, each with its spec."""
+PARSED_BYTES = 6_000
+"""A small configuration and its spec in memory; each further byte of a spec as JSON takes about two."""
 
 _PARSED = WeighedCache[tuple[str, int], tuple[Mapping[str, Any], RunConfiguration]](PARSED_BYTES_MAX)
 """By run and number of the revision. Another database of this process may have other runs of the same ids, so that an
@@ -39,7 +41,7 @@ def configuration_in(revision: Revision) -> RunConfiguration:
 
 def remember(revision: Revision, configuration: RunConfiguration) -> RunConfiguration:
     """Keep the configuration that a revision was made of, so that it is not parsed again; returns it."""
-    weight = len(json.dumps(revision.spec, default=str))
+    weight = PARSED_BYTES + 2 * len(json.dumps(revision.spec, default=str))
     _PARSED.put((revision.run_id, revision.number), (revision.spec, configuration), weight)
     return configuration
 

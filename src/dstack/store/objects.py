@@ -78,7 +78,7 @@ def of_heads(tx: Tx, kind: type[T], heads: Sequence[Row[Any]], *, skips: bool = 
     if len(found) == len(heads):
         return found
     for some in _parts([head.id for head in heads if head.id not in found]):
-        for row in tx.peek(rows.by_ids, {"ids": some}):
+        for row in tx.peek(rows.by_ids, {"ids": some}).all():
             try:
                 found[row.id] = know(tx, rows.read(row))
             except (LookupError, TypeError, ValueError):

@@ -25,7 +25,7 @@ class Rows(Generic[T]):
     read: Callable[[Row[Any]], T]
     columns: Mapping[str, Column] = field(default_factory=dict)
     """The fields that are not columns as they stand."""
-    weight: Callable[[T], int] = lambda thing: 2_000
+    weight: Callable[[T], int] = lambda thing: 4_000
     """About how many bytes an object takes in memory."""
 
     @cached_property

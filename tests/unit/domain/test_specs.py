@@ -1,14 +1,16 @@
 """What a configuration asks for reaches the engine, or the machines that cannot give it say so."""
 
+import copy
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from dstack.domain.objects import Revision
 from dstack.domain.offers import Demand, demand_of_json, demand_to_json, misfits, share_of
 from dstack.domain.retries import RetryPolicy
-from dstack.domain.specs import demand_of, not_built_yet, retry_policy_of
+from dstack.domain.specs import configuration_in, demand_of, not_built_yet, retry_policy_of
 from dstack.protocol.agent import Engine
 from dstack.spec.parse import configuration_of
 from dstack.spec.task import Task
@@ -205,3 +207,16 @@ def test_every_field_of_a_task_has_been_thought_of() -> None:
         "utilization_policy",
     }
     assert set(Task.model_fields) == refused | placed | kept | run | without_effect
+
+
+def test_a_configuration_is_parsed_once_for_each_revision() -> None:
+    spec = {"configuration": {"type": "task", "commands": ["one"]}}
+    first = configuration_in(Revision("0-run", 1, spec))
+    assert configuration_in(Revision("0-run", 1, copy.deepcopy(spec))) is first
+    assert configuration_in(Revision("0-run", 2, spec)) is not first
+
+
+def test_a_revision_of_another_database_with_the_same_run_and_number_is_parsed_for_itself() -> None:
+    mine, theirs = ({"configuration": {"type": "task", "commands": [name]}} for name in ("mine", "theirs"))
+    configuration_in(Revision("0-run", 1, mine))
+    assert configuration_in(Revision("0-run", 1, theirs)).jobs()[0].script.startswith("theirs")

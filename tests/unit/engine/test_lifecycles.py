@@ -3,10 +3,13 @@ from typing import Any
 
 import pytest
 
+from dstack.domain.intents import INTENTS
 from dstack.domain.lifecycle import Lifecycle
-from dstack.engine.lifecycles import INSTANCE, JOB, RUN
+from dstack.engine.effects import PERFORMERS
+from dstack.engine.lifecycles import INSTANCE, JOB, LIFECYCLES, RUN
 from dstack.errors import IllegalMove
 from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
+from dstack.store.kinds import KINDS
 
 TABLES: list[tuple[Lifecycle[Any, Any], type[StrEnum]]] = [
     (RUN, RunStatus),
@@ -41,3 +44,9 @@ def test_statuses_that_say_they_are_finished_are_final(table: Lifecycle[Any, Any
 def test_an_illegal_move_names_the_legal_ones() -> None:
     with pytest.raises(IllegalMove, match="job may not go from running to done; legal: terminating"):
         JOB.check(JobStatus.RUNNING, JobStatus.DONE)
+
+
+def test_every_kind_on_record_has_its_table_and_every_intent_its_performer() -> None:
+    assert set(KINDS) == set(LIFECYCLES)
+    assert all(name == kind.rows.kind == LIFECYCLES[name].name for name, kind in KINDS.items())
+    assert set(PERFORMERS) == set(INTENTS.values())

@@ -57,7 +57,7 @@ def _changed(tx: Tx, run: Run, old: Run) -> None:
 
 
 RUN = Kind(
-    Rows("run", Run, tables.runs, _run_of, weight=lambda run: 2_000 + len(json.dumps(run.spec))),
+    Rows("run", Run, tables.runs, _run_of, weight=lambda run: 4_000 + 2 * len(json.dumps(run.spec))),
     title=lambda run: f"run {run.name}",
     view=_view_of,
     place=lambda run: Place(run_id=run.id),
