@@ -237,6 +237,14 @@ def a_job_is_started_with_the_latest_script_of_its_run() -> Any:
 
 
 @mutant
+def the_next_attempt_is_made_from_the_revision_of_the_last_one() -> Any:
+    def again(run: Run, job: Job, id: str, now: datetime) -> Job:
+        return births.next_attempt(replace(run, revision=job.revision), job, id, now)
+
+    return patch.object(waiting, "next_attempt", again)
+
+
+@mutant
 def a_server_acts_without_a_lease() -> Any:
     return patch.object(leases.Leases, "owns", lambda *_: True)
 

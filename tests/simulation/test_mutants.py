@@ -33,6 +33,7 @@ CAUGHT_BY = {
     "log_bytes_are_acknowledged_and_not_stored": "logs_are_whole",
     "a_submit_is_accepted_before_it_is_committed": "accepted_runs_are_on_record",
     "a_job_is_started_with_the_latest_script_of_its_run": "jobs_start_as_they_were_made",
+    "the_next_attempt_is_made_from_the_revision_of_the_last_one": "attempts_follow_the_revisions",
     "a_server_acts_without_a_lease": "only_the_owner_acts",
     "what_a_former_owner_heard_is_written": "only_the_owner_acts",
     "what_another_server_wrote_is_overwritten": "fleets_keep_their_maximum",

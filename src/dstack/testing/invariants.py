@@ -142,6 +142,14 @@ def jobs_start_as_they_were_made(order: JobOrder, ledger: Ledger) -> str | None:
     return f"{_title(job)} was made from revision {job.revision}, and starts with the script of revision {started}"
 
 
+def attempts_follow_the_revisions(job_id: str, ledger: Ledger) -> str | None:
+    """An attempt is made from the revision that its run has by then."""
+    job = ledger.job(job_id)
+    if job is None or job.revision >= (due := ledger.revision_before(job)):
+        return None
+    return f"{_title(job)} was made from revision {job.revision}, and its run had revision {due}"
+
+
 def machines_are_claimed(truth: Truth, ledger: Ledger, now_s: float) -> Iterator[str]:
     """No machine exists that no row claims."""
     for machine in truth.machines.values():

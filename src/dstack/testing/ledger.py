@@ -109,6 +109,13 @@ class Ledger:
         row = self._conn.execute(f"{_JOB} WHERE jobs.id = ?", (id,)).fetchone()
         return None if row is None else _job_of(row)
 
+    def revision_before(self, job: JobRow) -> int:
+        """The number of the revision that a job's run had right before the job was made."""
+        query = "SELECT max(number) FROM revisions WHERE run_id = ? AND created_at < ?"
+        (submitted_at,) = self._conn.execute("SELECT submitted_at FROM jobs WHERE id = ?", (job.id,)).fetchone()
+        (number,) = self._conn.execute(query, (job.run_id, submitted_at)).fetchone()
+        return number or 1
+
     def jobs(self, run_id: str | None = None) -> list[JobRow]:
         """All attempts of all jobs, of one run or of all, by node and attempt."""
         query = f"{_JOB} WHERE ? IN (jobs.run_id, '') ORDER BY jobs.run_id, jobs.node, jobs.attempt"

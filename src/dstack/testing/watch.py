@@ -108,6 +108,8 @@ class Watch(Observer):
         self._blame("jobs_start_while_wanted", wanted)
         as_made = invariants.jobs_start_as_they_were_made(order, self.ledger)
         self._blame("jobs_start_as_they_were_made", as_made)
+        follows = invariants.attempts_follow_the_revisions(order.job_id, self.ledger)
+        self._blame("attempts_follow_the_revisions", follows)
 
     def job_ended(self, key: str, order: JobOrder, end: str, exit_code: int | None) -> None:
         self.truth.job_ended(order, end, exit_code)
