@@ -42,8 +42,9 @@ format: $(VENV)/installed-dev ## put the code into its one form
 	@$(BIN)/ruff format --quiet
 	@$(BIN)/ruff check --fix --quiet
 
-docs: $(VENV)/installed-dev ## write the pages that come from the code
+docs: $(VENV)/installed-dev ## write the pages, and the classes of dstack.api.aio, that come from the code
 	@$(BIN)/python scripts/write_docs.py
+	@$(BIN)/python -m scripts.write_aio
 
 site: $(VENV)/installed-dev ## build the documentation site in site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet && echo "Open site/index.html"

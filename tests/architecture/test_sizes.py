@@ -12,6 +12,8 @@ OWN_IMPORTS = 12
 CODE = [path for path in MODULES if "versions" not in path.parts]
 """All but migrations, which are records of what once was done."""
 
+WRITTEN_BY_HAND = [path for path in CODE if "Written by `make docs`" not in path.read_text(encoding="utf-8")]
+
 LONG_FILES: dict[str, int] = {}
 """Files that may be longer, and how long they are. This list only shrinks."""
 
@@ -44,7 +46,7 @@ def test_files_are_short() -> None:
 def test_functions_fit_a_screen() -> None:
     functions = [
         (shown(path, node), node.name, length(node))
-        for path in CODE
+        for path in WRITTEN_BY_HAND
         for node in ast.walk(tree(path))
         if isinstance(node, Function)
     ]

@@ -1,24 +1,33 @@
 """Every public name is documented with an example, and the examples are true on a machine where nothing is set up."""
 
+import importlib
 import inspect
 import re
 import sys
+from types import ModuleType
 
 import pytest
 
 import dstack.api
+import dstack.api.aio
 from tests.e2e.home import Home
 
-MODULES = sorted(
-    {
-        *(kind.__module__ for name in dstack.api.__all__ if inspect.isclass(kind := getattr(dstack.api, name))),
-        "dstack.api._submissions",
-        "dstack.api.aio",
-        "dstack.api.aio._client",
-    }
-)
-OWN = [name for name in dstack.api.__all__ if getattr(dstack.api, name).__module__.startswith("dstack.api.")]
 
+def modules_with_examples(package: ModuleType) -> list[str]:
+    """Return the modules that define what a package exports, and the package, as far as they have examples."""
+    kinds = [kind for name in package.__all__ if inspect.isclass(kind := getattr(package, name))]
+    names = {part.__module__ for kind in kinds for part in kind.__mro__} | {package.__name__}
+    return sorted(name for name in names if name.startswith("dstack.") and _has_examples(name))
+
+
+def _has_examples(module: str) -> bool:
+    return ">>> " in inspect.getsource(importlib.import_module(module))
+
+
+SYNC = modules_with_examples(dstack.api)
+ASYNCIO = [name for name in modules_with_examples(dstack.api.aio) if name not in SYNC]
+EXPORTED = [getattr(package, name) for package in (dstack.api, dstack.api.aio) for name in package.__all__]
+OWN = {f"{kind.__module__}.{kind.__name__}": kind for kind in EXPORTED if kind.__module__.startswith("dstack.api.")}
 
 TRY = """
 import doctest, importlib, sys
@@ -28,10 +37,11 @@ for name in sys.argv[1:]:
 """
 
 
-def test_the_examples_are_true(home: Home) -> None:
-    done = home.run_program(sys.executable, "-c", TRY, *MODULES)
+@pytest.mark.parametrize("modules", [SYNC, ASYNCIO], ids=["sync", "asyncio"])
+def test_the_examples_are_true(home: Home, modules: list[str]) -> None:
+    done = home.run_program(sys.executable, "-c", TRY, *modules)
     tried = re.findall(r"^tried (\S+) (\d+) (\d+)$", done.stdout, re.MULTILINE)
-    assert [module for module, _, _ in tried] == MODULES, done.stderr
+    assert [module for module, _, _ in tried] == modules, done.stderr
     assert all(int(attempted) > 0 and failed == "0" for _, attempted, failed in tried), done.stdout + done.stderr
 
 
@@ -43,7 +53,7 @@ def test_every_exported_name_says_what_it_is_and_shows_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", OWN)
 def test_every_method_says_what_it_does_and_shows_it(name: str) -> None:
-    members = inspect.getmembers_static(getattr(dstack.api, name))
+    members = inspect.getmembers_static(OWN[name])
     silent = []
     for member, value in members:
         if member.startswith("_") or inspect.ismemberdescriptor(value):

@@ -171,7 +171,7 @@ class Client:
         self._transport.when_away = tell
 
     def close(self) -> None:
-        """Close the client's connections. Iterators over logs or events in other threads end.
+        """Close the client's connections. Iterators over logs or events end, also in other threads.
 
         Examples:
             >>> from dstack.api import Client

@@ -27,7 +27,7 @@ class RepoCollection:
     """The repos of one project.
 
     Examples:
-        >>> from dstack.api import Client
+        >>> from dstack.api import Client, LocalRepo
         >>> Client.from_config().repos.is_initialized(LocalRepo.from_dir("."))
         False
     """
@@ -58,9 +58,10 @@ class RepoCollection:
 
         Examples:
             >>> from dstack.api import Client, VirtualRepo
-            >>> repo, client = VirtualRepo("my-files"), Client.from_config()
-            >>> client.repos.init(repo)
-            >>> client.repos.is_initialized(repo)
+            >>> repo = VirtualRepo("my-files")
+            >>> repos = Client.from_config().repos
+            >>> repos.init(repo)
+            >>> repos.is_initialized(repo)
             True
         """
         from dstack.protocol import routes
@@ -237,6 +238,7 @@ class RepoCollection:
             ConfigurationError: a file cannot be read.
 
         Examples:
+            >>> from pathlib import Path
             >>> from dstack.api import Client
             >>> Client.from_config().repos.planned(None, [], Path()) is None
             True

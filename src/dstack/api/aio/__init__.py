@@ -18,22 +18,23 @@ from dstack import api
 
 if TYPE_CHECKING:  # for type checkers and editors; the real imports happen on first use
     from dstack.api import *  # noqa: F403
+    from dstack.api.aio._backends import BackendCollection as BackendCollection
     from dstack.api.aio._client import Client as Client
-    from dstack.api.aio._collections import BackendCollection as BackendCollection
-    from dstack.api.aio._collections import EventCollection as EventCollection
-    from dstack.api.aio._collections import RepoCollection as RepoCollection
-    from dstack.api.aio._collections import SecretCollection as SecretCollection
-    from dstack.api.aio._runs import Run as Run
+    from dstack.api.aio._events import EventCollection as EventCollection
+    from dstack.api.aio._repo_collection import RepoCollection as RepoCollection
+    from dstack.api.aio._run import Run as Run
     from dstack.api.aio._runs import RunCollection as RunCollection
+    from dstack.api.aio._secrets import SecretCollection as SecretCollection
 
+# `make docs` writes these places, and the imports above from this package.
 _OWN = {
-    "BackendCollection": "dstack.api.aio._collections",
+    "BackendCollection": "dstack.api.aio._backends",
     "Client": "dstack.api.aio._client",
-    "EventCollection": "dstack.api.aio._collections",
-    "RepoCollection": "dstack.api.aio._collections",
-    "Run": "dstack.api.aio._runs",
+    "EventCollection": "dstack.api.aio._events",
+    "RepoCollection": "dstack.api.aio._repo_collection",
+    "Run": "dstack.api.aio._run",
     "RunCollection": "dstack.api.aio._runs",
-    "SecretCollection": "dstack.api.aio._collections",
+    "SecretCollection": "dstack.api.aio._secrets",
 }
 __all__ = sorted(api.__all__)
 

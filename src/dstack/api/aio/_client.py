@@ -1,23 +1,30 @@
-"""The client for asyncio."""
+"""The asyncio form of `dstack.api._client`. Written by `make docs`; do not edit."""
 
-import os
+from __future__ import annotations
+
 from functools import cached_property
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from dstack import api
 from dstack.api.aio._threads import Threads
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
+    from types import TracebackType
 
-    from dstack.api.aio._collections import BackendCollection, EventCollection, RepoCollection, SecretCollection
+    from dstack.api.aio._backends import BackendCollection
+    from dstack.api.aio._events import EventCollection
+    from dstack.api.aio._repo_collection import RepoCollection
     from dstack.api.aio._runs import RunCollection
+    from dstack.api.aio._secrets import SecretCollection
     from dstack.protocol.views import AuditView, InstanceView, ProjectView
 
 
 class Client:
-    """A client of a dstack server, for one project and for asyncio. As a context manager it closes itself.
+    """A client of a dstack server, for one project. As an asynchronous context manager, it closes itself.
+
+    Programs make one with `Client.from_config`.
 
     Examples:
         >>> from dstack.api.aio import Client
@@ -26,30 +33,11 @@ class Client:
         'main'
     """
 
-    def __init__(self, client: "api.Client") -> None:
+    def __init__(self, client: api.Client) -> None:
         self._client = client
         self._threads = Threads()
 
-    @staticmethod
-    def from_config(
-        project_name: str | None = None,
-        server_url: str | None = None,
-        user_token: str | None = None,
-        ssh_identity_file: str | os.PathLike[str] | None = None,
-    ) -> "Client":
-        """Return a client, as `dstack.api.Client.from_config`. Sends no request, and needs no `await`.
-
-        Raises:
-            ConfigurationError: a setting is missing, malformed or unknown.
-
-        Examples:
-            >>> from dstack.api.aio import Client
-            >>> Client.from_config().project
-            'main'
-        """
-        return Client(api.Client.from_config(project_name, server_url, user_token, ssh_identity_file))
-
-    async def __aenter__(self) -> "Client":
+    async def __aenter__(self) -> Client:
         return self
 
     async def __aexit__(
@@ -62,62 +50,144 @@ class Client:
         """The project's name."""
         return self._client.project
 
+    @staticmethod
+    def from_config(
+        project_name: str | None = None,
+        server_url: str | None = None,
+        user_token: str | None = None,
+        ssh_identity_file: str | os.PathLike[str] | None = None,
+    ) -> Client:
+        """Return a client configured by arguments, environment variables or `~/.dstack/config.yml`, in that order.
+
+        Sends no request. Without any configuration, the client uses this user's embedded server.
+        The embedded server starts by itself at the first request.
+
+        Args:
+            project_name: the project; required with `server_url` and `user_token`. Variable: `DSTACK_PROJECT`.
+            server_url: the server's URL, such as `http://127.0.0.1:3000`. Variable: `DSTACK_SERVER_URL`.
+            user_token: the user's token. Variable: `DSTACK_TOKEN`.
+            ssh_identity_file: an ed25519 private key for tunnels; by default the client's own key.
+
+        Raises:
+            ConfigurationError: a setting is missing, malformed or unknown.
+
+        Examples:
+            >>> from dstack.api.aio import Client
+            >>> Client.from_config().project
+            'main'
+        """
+        return Client(api.Client.from_config(project_name, server_url, user_token, ssh_identity_file))
+
     @cached_property
-    def runs(self) -> "RunCollection":
+    def runs(self) -> RunCollection:
         """The runs of the project."""
         from dstack.api.aio._runs import RunCollection
 
         return RunCollection(self._client.runs, self._threads)
 
     @cached_property
-    def repos(self) -> "RepoCollection":
+    def repos(self) -> RepoCollection:
         """The repos of the project."""
-        from dstack.api.aio._collections import RepoCollection
+        from dstack.api.aio._repo_collection import RepoCollection
 
         return RepoCollection(self._client.repos, self._threads)
 
     @cached_property
-    def backends(self) -> "BackendCollection":
+    def backends(self) -> BackendCollection:
         """The backends of the project."""
-        from dstack.api.aio._collections import BackendCollection
+        from dstack.api.aio._backends import BackendCollection
 
         return BackendCollection(self._client.backends, self._threads)
 
     @cached_property
-    def secrets(self) -> "SecretCollection":
+    def secrets(self) -> SecretCollection:
         """The secrets of the project."""
-        from dstack.api.aio._collections import SecretCollection
+        from dstack.api.aio._secrets import SecretCollection
 
         return SecretCollection(self._client.secrets, self._threads)
 
     @cached_property
-    def events(self) -> "EventCollection":
+    def events(self) -> EventCollection:
         """The events of the project."""
-        from dstack.api.aio._collections import EventCollection
+        from dstack.api.aio._events import EventCollection
 
         return EventCollection(self._client.events, self._threads)
 
-    async def projects(self) -> "list[ProjectView]":
-        """Return the user's projects, as `dstack.api.Client.projects`."""
-        return await self._threads.call(self._client.projects)
+    async def audit(self) -> AuditView:
+        """Ask every backend for its machines and compare them with the server's records.
 
-    async def instances(self) -> "list[InstanceView]":
-        """Return the project's instances, as `dstack.api.Client.instances`."""
-        return await self._threads.call(self._client.instances)
+        Takes as long as the slowest backend, at most half a minute.
 
-    async def audit(self) -> "AuditView":
-        """Ask every backend for its machines, as `dstack.api.Client.audit`."""
+        Returns:
+            `machines`: each machine with its owner; `silent`: the backends that did not answer.
+
+        Raises:
+            ForbiddenError: the user is not an admin of the server.
+
+        Examples:
+            >>> import asyncio
+            >>> from dstack.api.aio import Client
+            >>> async def main():
+            ...     async with Client.from_config() as client:
+            ...         print((await client.audit()).silent)
+            >>> asyncio.run(main())
+            []
+        """
         return await self._threads.call(self._client.audit)
 
-    async def when_away(self, tell: "Callable[[str], None]") -> None:
-        """Set the function that reports an unreachable server, as `dstack.api.Client.when_away`.
+    async def projects(self) -> list[ProjectView]:
+        """Return the projects that the user may use on this server, with the user's role in each.
+
+        Examples:
+            >>> import asyncio
+            >>> from dstack.api.aio import Client
+            >>> async def main():
+            ...     async with Client.from_config() as client:
+            ...         print([project.name for project in await client.projects()])
+            >>> asyncio.run(main())
+            ['main']
+        """
+        return await self._threads.call(self._client.projects)
+
+    async def instances(self) -> list[InstanceView]:
+        """Return the instances that the project uses or may use.
+
+        Examples:
+            >>> import asyncio
+            >>> from dstack.api.aio import Client
+            >>> async def main():
+            ...     async with Client.from_config() as client:
+            ...         print(all(instance.backend == "local" for instance in await client.instances()))
+            >>> asyncio.run(main())
+            True
+        """
+        return await self._threads.call(self._client.instances)
+
+    async def when_away(self, tell: Callable[[str], None]) -> None:
+        """Set the function that reports that an upload or a submit waits for an unreachable server.
 
         Args:
-            tell: called with one line of text at each try, from another thread.
+            tell: called with one line of text at each try, from any thread.
+
+        Examples:
+            >>> import asyncio
+            >>> from dstack.api.aio import Client
+            >>> async def main():
+            ...     async with Client.from_config() as client:
+            ...         await client.when_away(print)
+            >>> asyncio.run(main())
         """
         self._client.when_away(tell)
 
     async def close(self) -> None:
-        """Close the client's connections, as `dstack.api.Client.close`. Iterators over logs or events end."""
+        """Close the client's connections. Iterators over logs or events end, also in other threads.
+
+        Examples:
+            >>> import asyncio
+            >>> from dstack.api.aio import Client
+            >>> async def main():
+            ...     await Client.from_config().close()
+            >>> asyncio.run(main())
+        """
         await self._threads.wait(self._client.close)
         self._threads.close()
