@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from textwrap import indent
 
-from scripts.aio_classes import Part, is_static, is_stream, is_value, names_in
+from scripts.aio_classes import Part, kind_of, names_in
 
 CLIENT = "Client.from_config()"
 EXAMPLES = re.compile(r"^Examples:\n((?: .*\n?|\n)+)", re.MULTILINE)
@@ -44,8 +44,7 @@ class Awaiting(ast.NodeTransformer):
                 node.args[place] = ast.ListComp(item, [ast.comprehension(item, one, [], is_async=1)])
             elif isinstance(one, ast.GeneratorExp) and any(part.is_async for part in one.generators):
                 node.args[place] = ast.ListComp(one.elt, one.generators)
-        is_call = member is not None and not is_static(member) and not is_stream(member)
-        return self._await(node) if is_call else _with_few_brackets(node)
+        return self._await(node) if member and kind_of(member) == "call" else _with_few_brackets(node)
 
     def visit_ListComp(self, node: ast.ListComp) -> ast.AST:
         """Visit the iterables first: they have the classes of the other names."""
@@ -76,7 +75,7 @@ class Awaiting(ast.NodeTransformer):
             return self._types.get(node.id)
         member = self._member(node)
         names = names_in(member.returns) & self._classes.keys() if member else ()
-        return next((self._classes[name] for name in names), None)
+        return next((self._classes[name] for name in sorted(names)), None)
 
     def _member(self, node: ast.expr) -> ast.FunctionDef | None:
         """Return the member that an expression calls or reads; None for another expression."""
@@ -86,7 +85,7 @@ class Awaiting(ast.NodeTransformer):
 
     def _is_stream(self, node: ast.expr) -> bool:
         member = self._member(node)
-        return member is not None and is_stream(member)
+        return member is not None and kind_of(member) == "stream"
 
 
 def composed(function: ast.FunctionDef, owner: Part, classes: Mapping[str, Part]) -> list[str]:
@@ -98,7 +97,7 @@ def composed(function: ast.FunctionDef, owner: Part, classes: Mapping[str, Part]
     calls = [node.func for node in nodes if isinstance(node, ast.Call)]
     own = [one for one in calls if isinstance(one, ast.Attribute) and ast.unparse(one.value) == "self"]
     used = [node for node in nodes if isinstance(node, ast.Attribute)]
-    methods = [member for one in own if (member := owner.member(one.attr)) and not is_value(member)]
+    methods = [member for one in own if (member := owner.member(one.attr)) and kind_of(member) == "call"]
     if not calls or not len(calls) == len(own) == len(methods) == len(used):
         return []
     awaiting = Awaiting(classes, {"self": owner})

@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 CONNECTIONS = {"Context", "Server", "Transport"}
 """The types of the objects through which a class sends requests. Its `__init__` takes one of them."""
@@ -43,19 +44,15 @@ def read_classes(homes: Mapping[str, str], source_of: Callable[[str], str]) -> l
     return [part for one in found if one is not None and one.is_connected for part in _chain(one)]
 
 
-def is_value(member: ast.FunctionDef) -> bool:
-    """Whether a member is a property."""
-    return any("property" in ast.unparse(one) for one in member.decorator_list)
-
-
-def is_static(member: ast.FunctionDef) -> bool:
-    """Whether a member is a static method. It sends no request."""
-    return any(ast.unparse(one) == "staticmethod" for one in member.decorator_list)
-
-
-def is_stream(member: ast.FunctionDef) -> bool:
-    """Whether a member is a method that returns an iterator."""
-    return isinstance(member.returns, ast.Subscript) and ast.unparse(member.returns.value) == "Iterator"
+def kind_of(member: ast.FunctionDef) -> Literal["value", "static", "stream", "call"]:
+    """Return whether a member is a property, a static method, a method that returns an iterator, or another method."""
+    decorators = {ast.unparse(one) for one in member.decorator_list}
+    if decorators & {"property", "cached_property"}:
+        return "value"
+    if "staticmethod" in decorators:
+        return "static"
+    is_stream = isinstance(member.returns, ast.Subscript) and ast.unparse(member.returns.value) == "Iterator"
+    return "stream" if is_stream else "call"
 
 
 def names_in(node: ast.AST | None) -> set[str]:

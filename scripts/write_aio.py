@@ -13,7 +13,7 @@ from pathlib import Path
 from textwrap import indent
 
 from scripts.aio_awaiting import composed, translated
-from scripts.aio_classes import Part, is_static, is_stream, is_value, names_in, read_classes
+from scripts.aio_classes import Part, kind_of, names_in, read_classes
 
 from dstack import api
 
@@ -77,13 +77,11 @@ class _Writer:
         name = self._parts[0].module
         known = {name: statement for part in self._parts for name, statement in part.imports.items()}
         near = {one.name for one in self._parts}
-        moved = {
-            one.name: _import(one) for one in [*self._classes.values(), *(part.base for part in self._parts)] if one
-        }
+        bases = [part.base for part in self._parts if part.base]
+        moved = {one.name: _import(one) for one in [*self._classes.values(), *bases]}
         imports = [one for key, one in {**known, **moved, **IMPORTS}.items() if key not in near]
         header = f'"""The asyncio form of `{name}`. {WRITTEN}"""'
-        path = _path(_moved(name))
-        return formatted(_with_few_imports("\n".join([header, *imports, *map(self._class, self._parts)]), path), path)
+        return formatted("\n".join([header, *imports, *map(self._class, self._parts)]), _path(_moved(name)))
 
     def _class(self, part: Part) -> str:
         lines = [self._docstring(_about(part))]
@@ -98,19 +96,20 @@ class _Writer:
         way, returns = "async def", ast.unparse(member.returns or ast.Constant(None))
         target, passed = f"self.{_inner(part)}.{member.name}", _passed(member)
         called = f"{target}({', '.join(passed)})"
-        if is_value(member):
-            way, body = "def", self._local_imports(member) + self._returned(target, part, member)
-        elif is_static(member):
-            way, body = "def", [f"return {part.name}(api.{part.name}.{member.name}({', '.join(passed)}))"]
-        elif is_stream(member):
-            returns, stream = f"Async{returns}", f"self._threads.stream({called})"
-            body = [f"return {stream}"]
-            if found := names_in(member.returns) & self._classes.keys():
+        found, stream = names_in(member.returns) & self._classes.keys(), f"self._threads.stream({called})"
+        match kind_of(member):
+            case "value":
+                way, imports = "def", [_import(self._classes[name]) for name in sorted(found)]
+                body = [*imports, *self._returned(target, part, member)]
+            case "static":
+                way, body = "def", [f"return {part.name}(api.{part.name}.{member.name}({', '.join(passed)}))"]
+            case "stream" if found:
+                returns = f"Async{returns}"
                 body = [f"async for one in {stream}:\n    yield {_around('one', found.pop(), part)}"]
-            else:
-                way = "def"
-        else:
-            body = self._call(called, [target, *passed], part, member)
+            case "stream":
+                way, returns, body = "def", f"Async{returns}", [f"return {stream}"]
+            case _:
+                body = self._call(called, [target, *passed], part, member)
         head = "\n".join([*(f"@{ast.unparse(one)}" for one in member.decorator_list), f"{way} {member.name}"])
         text = self._docstring(ast.get_docstring(member) or "")
         return _block(f"{head}({ast.unparse(member.args)}) -> {returns}", [text, *body])
@@ -142,29 +141,19 @@ class _Writer:
             raise NotImplementedError(f"`{part.whole}.{member.name}` returns `{returns}`: add its form here")
         return forms[returns]
 
-    def _local_imports(self, member: ast.FunctionDef) -> list[str]:
-        """Return the imports of a property, which load a collection at its first use."""
-        return [_import(self._classes[name]) for name in sorted(names_in(member.returns) & self._classes.keys())]
-
     def _docstring(self, text: str) -> str:
         text = translated(text, self._classes).replace("\\", "\\\\")
-        return f'"""{text}\n"""' if "\n" in text else f'"""{text}"""'
+        return text and (f'"""{text}\n"""' if "\n" in text else f'"""{text}"""')
 
 
 def formatted(text: str, path: Path) -> str:
-    """Return a module in the project's form. The lines of its examples are short too."""
-    return _ruff(["format", "--config=format.docstring-code-format = true"], text, path)
-
-
-def _with_few_imports(text: str, path: Path) -> str:
-    """Return a module with the imports that it needs, those for type checkers apart from the others."""
-    strict = "--config=lint.flake8-type-checking.strict = true"
-    return _ruff(["check", "--fix-only", "--unsafe-fixes", "--select=I,F401,TC", strict], text, path)
-
-
-def _ruff(arguments: Sequence[str], text: str, path: Path) -> str:
-    command: list[str | Path] = [RUFF, *arguments, "--quiet", f"--stdin-filename={path}", "-"]
-    return subprocess.run(command, input=text, cwd=ROOT, check=True, capture_output=True, encoding="utf-8").stdout
+    """Return a module in the project's form, with needed imports only. The lines of its examples are short too."""
+    settings = ["lint.flake8-type-checking.strict = true", "format.docstring-code-format = true"]
+    for step in (["check", "--fix-only", "--unsafe-fixes", "--select=I,F401,TC"], ["format"]):
+        options = ["--quiet", *(f"--config={one}" for one in settings), f"--stdin-filename={path}", "-"]
+        command: list[str | Path] = [RUFF, *step, *options]
+        text = subprocess.run(command, input=text, cwd=ROOT, check=True, capture_output=True, encoding="utf-8").stdout
+    return text
 
 
 def files() -> dict[Path, str]:
@@ -208,14 +197,14 @@ def _around(value: str, name: str, part: Part) -> str:
 def _passed(member: ast.FunctionDef) -> list[str]:
     """Return the arguments with which a call passes all parameters on."""
     all_of = member.args
-    by_place = [one.arg for one in [*all_of.posonlyargs, *all_of.args]][0 if is_static(member) else 1 :]
+    by_place = [one.arg for one in [*all_of.posonlyargs, *all_of.args]][int(kind_of(member) != "static") :]
     several = [f"*{all_of.vararg.arg}"] if all_of.vararg else []
     by_name = [f"{one.arg}={one.arg}" for one in all_of.kwonlyargs]
     return [*by_place, *several, *by_name, *([f"**{all_of.kwarg.arg}"] if all_of.kwarg else [])]
 
 
 def _block(head: str, body: Sequence[str]) -> str:
-    return "\n".join([f"{head}:", *(indent(one, " " * 4) for one in body)])
+    return "\n".join([f"{head}:", *(indent(one, " " * 4) for one in body if one)])
 
 
 def _import(part: Part) -> str:

@@ -1,6 +1,7 @@
-"""`dstack.api.aio` is written from the classes of `dstack.api`. Only its package and its threads are written by hand."""
+"""`dstack.api.aio` comes from the classes of `dstack.api`. Only its package and its threads are written by hand."""
 
 from scripts.write_aio import files
+
 from tests.architecture.sources import MODULES, PACKAGE, ROOT, shown
 
 FOLDER = PACKAGE / "api" / "aio"
