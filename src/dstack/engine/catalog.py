@@ -27,10 +27,17 @@ class Catalog:
         self._asking = asyncio.Lock()
         self.silent: frozenset[str] = frozenset()
         """The backends that failed to answer their last question. One that is being asked keeps what it was."""
+        self.hidden: frozenset[str] = frozenset()
+        """The backends that new runs cannot use."""
+
+    def hide(self, name: str) -> None:
+        """Offer a backend no more. Runs that use it go on."""
+        self.hidden |= {name}
 
     def snapshot(self) -> Sequence[Offer]:
         """What is known now."""
-        return [offer for offers in list(self._offers.values()) for offer in offers]
+        known = list(self._offers.items())
+        return [offer for name, offers in known if name not in self.hidden for offer in offers]
 
     async def offers(self) -> Sequence[Offer]:
         """What is on sale; nothing is older than its backend says it may be."""

@@ -8,6 +8,7 @@ from dstack.errors import HostUnreachable, InvalidRequestError, ResourceNotExist
 from dstack.kit.signals import Subscription
 from dstack.operations.context import Context
 from dstack.operations.runs import get_run
+from dstack.protocol.actions import Action
 from dstack.protocol.jobs import no_job_text
 from dstack.protocol.requests import GrantAccess
 from dstack.protocol.views import AccessView
@@ -73,7 +74,7 @@ async def _granted(context: Context, grant_id: str, answered: Subscription) -> N
 
 
 def _job_in(tx: Tx, user: User, project: str, run: str, request: GrantAccess) -> Job:
-    found = get_run(tx, user, project, run)
+    found = get_run(tx, user, project, run, Action.RUN)
     jobs = objects.jobs_of_run(tx, found.id)
     for job in jobs:
         if (job.replica, job.node) == (request.replica, request.node):

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from dstack.domain.objects import Instance
 from dstack.domain.reconciling import Difference, Finding
-from dstack.errors import DstackError, ForbiddenError
+from dstack.errors import DstackError
 from dstack.kit.text import utc_text
-from dstack.operations.context import Context
+from dstack.operations.context import Context, authorize_on_server
+from dstack.protocol.actions import Action
 from dstack.protocol.views import AuditView, MachineView
 from dstack.store import objects
 from dstack.store.tx import Tx
@@ -25,8 +26,7 @@ async def audit(context: Context, user: User) -> AuditView:
     Raises:
         ForbiddenError: the user is not an admin of the server.
     """
-    if not user.is_admin:
-        raise ForbiddenError("Only an admin of the server may see the machines of all projects")
+    await context.db.read(lambda tx: authorize_on_server(tx, user, Action.AUDIT))
     names = sorted(context.backends)
     answers = await asyncio.gather(*(_ask(context, name) for name in names))
     silent = [name for name, answer in zip(names, answers, strict=True) if answer is None]

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from dstack.blobs.base import BlobStore
 from dstack.errors import InvalidRequestError
-from dstack.operations.context import Context, caller_in
+from dstack.operations.context import Context, authorize
+from dstack.protocol.actions import Action
 from dstack.protocol.files import entries_of
 from dstack.protocol.requests import BlobHashes
 from dstack.store.users import User
@@ -17,13 +18,13 @@ async def missing(context: Context, user: User, project: str, asked: BlobHashes)
     Raises:
         InvalidRequestError: a page is not valid.
     """
-    await context.db.read(lambda tx: caller_in(tx, user, project))
+    await context.db.read(lambda tx: authorize(tx, user, project, Action.RUN))
     return await asyncio.to_thread(_missing, context.blobs, asked.hashes, asked.pages)
 
 
 async def put(context: Context, user: User, project: str, hash: str, blob: bytes) -> None:
     """Keep a blob; its bytes must have this hash."""
-    await context.db.read(lambda tx: caller_in(tx, user, project))
+    await context.db.read(lambda tx: authorize(tx, user, project, Action.RUN))
     await asyncio.to_thread(context.blobs.put, hash, blob)
 
 

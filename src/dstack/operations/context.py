@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 from dstack.backends.threads import Backends
 from dstack.blobs.base import BlobStore
+from dstack.domain.roles import ALLOWED, OF_EVERYONE, OF_SERVER_ADMINS, Role
 from dstack.engine.catalog import Catalog
 from dstack.engine.reconciler import Reconciler
-from dstack.errors import ResourceNotExistsError
+from dstack.errors import ForbiddenError, ResourceNotExistsError, UnauthorizedError
 from dstack.kit.ids import Ids
 from dstack.kit.signals import Signals
 from dstack.kit.vault import Vault
 from dstack.logs.base import LogStore
+from dstack.protocol.actions import Action
 from dstack.store import users
 from dstack.store.db import Database
 from dstack.store.tx import Tx
@@ -33,26 +35,61 @@ class Context:
     blobs: BlobStore
     signals: Signals
     vault: Vault
+    is_local_by_default: bool = False
+    """Whether runs may use the server's own machine only because no setting says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The user of a call, and the project."""
+    """The user of a call, the project, and the user's role in it."""
 
     user: User
     project: Project
+    role: Role
 
 
-def caller_in(tx: Tx, user: User, project_name: str) -> Caller:
-    """The user in the project.
+def authorize(tx: Tx, user: User, project_name: str, action: Action) -> Caller:
+    """Return the caller in a project. This is the only way to a project's id.
+
+    It runs in the transaction of the work itself, so no role or token is older than the work.
 
     Raises:
-        ResourceNotExistsError: there is no such project, or the user may not know of it.
+        UnauthorizedError: the token of the request is no longer valid.
+        ResourceNotExistsError: the project is missing, or the user may not know of it.
+        ForbiddenError: the user's role does not allow the action.
     """
-    project, role = users.find_membership(tx, project_name, user.id) or (None, None)
-    if project is None or (role is None and not user.is_admin):
+    user = _now(tx, user)
+    project, known = users.find_membership(tx, project_name, user.id) or (None, None)
+    role = Role.ADMIN if user.is_admin else known and Role(known)
+    if project is None or not role:
         raise ResourceNotExistsError(
             f"There is no project `{project_name}`",
             hint="Check `project` in `~/.dstack/config.yml` or `DSTACK_PROJECT`",
         )
-    return Caller(user, project)
+    if role not in ALLOWED[action]:
+        allowed = " or ".join(f"`{one}`" for one in Role if one in ALLOWED[action])
+        raise ForbiddenError(
+            f"Your role in the project `{project_name}` is `{role}`; to {action} needs the role {allowed}",
+            hint=f"Ask an admin of the project: `dstack project members --project {project_name}`",
+        )
+    return Caller(user, project, role)
+
+
+def authorize_on_server(tx: Tx, user: User, action: Action) -> None:
+    """Check that the caller may do an action that concerns no project.
+
+    Raises:
+        UnauthorizedError: the token of the request is no longer valid.
+        ForbiddenError: the action is for admins of the server.
+    """
+    user = _now(tx, user)
+    if action not in OF_EVERYONE and not (user.is_admin and action in OF_SERVER_ADMINS):
+        raise ForbiddenError(f"Only an admin of the server may {action}", hint="Ask an admin of the server")
+
+
+def _now(tx: Tx, user: User) -> User:
+    """Return the caller as it is now: the edge remembers a token and its user for some seconds."""
+    found = users.find_again(tx, user)
+    if found is None:
+        raise UnauthorizedError("The token of this request was deleted or has expired")
+    return found

@@ -9,11 +9,12 @@ from enum import Enum
 from functools import partial
 
 from dstack.domain.objects import Run
-from dstack.errors import ResourceNotExistsError
+from dstack.errors import ForbiddenError, ResourceNotExistsError, UnauthorizedError
 from dstack.logs.base import Part
-from dstack.operations.context import Context, caller_in
+from dstack.operations.context import Context, authorize
 from dstack.operations.presenting import event_view, run_view
 from dstack.operations.runs import get_run
+from dstack.protocol.actions import Action
 from dstack.protocol.jobs import no_job_text
 from dstack.protocol.views import EventPage, EventView, RunView
 from dstack.store import events, objects
@@ -26,6 +27,8 @@ EVENTS_KEY = "events"
 
 CHUNK_BYTES = 256 << 10
 EVENTS_AT_ONCE = 200
+BEAT_S = 15.0
+"""The time between two signs of life of a stream of events, and between two checks that a stream may go on."""
 
 
 async def list_events(
@@ -42,16 +45,21 @@ class _Scope:
 
     project: Project
     run_id: str | None
+    sees_shared: bool
+    """Whether the events of machines that belong to no project are among them."""
 
 
 def _scope_of(tx: Tx, user: User, project: str, run: str | None) -> _Scope:
-    inside = caller_in(tx, user, project).project
-    return _Scope(inside, get_run(tx, user, project, run).id if run else None)
+    caller = authorize(tx, user, project, Action.READ)
+    run_id = get_run(tx, user, project, run, Action.READ).id if run else None
+    return _Scope(caller.project, run_id, sees_shared=caller.user.is_admin)
 
 
 async def _page(context: Context, scope: _Scope, after: int, limit: int) -> EventPage:
     def read(tx: Tx) -> list[Event]:
-        return events.list_after(tx, scope.project.id, after, run_id=scope.run_id, limit=limit)
+        return events.list_after(
+            tx, scope.project.id, after, run_id=scope.run_id, limit=limit, shared=scope.sees_shared
+        )
 
     views = [event_view(event, scope.project.name) for event in await context.db.read(read)]
     return EventPage(events=views, cursor=views[-1].seq if views else after)
@@ -66,6 +74,28 @@ def _shown(context: Context, run_id: str, tx: Tx) -> RunView | None:
     return None if run is None else run_view(tx, run, context.why_waiting)
 
 
+class Pass:
+    """A caller's permission to follow a stream, which is checked again while the stream is open."""
+
+    def __init__(self, context: Context, user: User, project: str) -> None:
+        self._context = context
+        self._user = user
+        self._project = project
+        self._now = asyncio.get_running_loop().time
+        self._checked_at = self._now()
+
+    async def is_valid(self) -> bool:
+        """Return whether the caller may go on. Asks the database once in `BEAT_S`."""
+        if self._now() - self._checked_at < BEAT_S:
+            return True
+        try:
+            await self._context.db.read(lambda tx: authorize(tx, self._user, self._project, Action.READ))
+        except (UnauthorizedError, ForbiddenError, ResourceNotExistsError):
+            return False
+        self._checked_at = self._now()
+        return True
+
+
 class Sign(Enum):
     """A sign between two lines of history."""
 
@@ -75,17 +105,20 @@ class Sign(Enum):
 
 
 async def follow_events(
-    context: Context, user: User, project: str, *, run: str | None, after: int, beat_s: float, shows_run: bool = False
+    context: Context, user: User, project: str, *, run: str | None, after: int, shows_run: bool = False
 ) -> AsyncIterator[EventView | RunView | Sign]:
-    """Yield every line after `after`, without end, and signs in between: one at least every `beat_s` seconds.
+    """Yield every line after `after`, and signs in between: one at least every `BEAT_S` seconds.
+
+    Ends when the run is deleted, or when the caller may no longer read.
 
     Args:
         run: only the lines about this run, until it is deleted; then a change without a line is a sign too.
         shows_run: yield the run as it is by then before each page of such lines, and instead of that sign.
     """
     scope = await context.db.read(lambda tx: _scope_of(tx, user, project, run))
+    allowed = Pass(context, user, project)
     with context.signals.subscribe(EVENTS_KEY, *filter(None, [scope.run_id])) as changed:
-        while True:
+        while await allowed.is_valid():
             heard = changed.take()
             page = await _page(context, scope, after, EVENTS_AT_ONCE)
             shown = None
@@ -102,7 +135,7 @@ async def follow_events(
                     return
                 yield Sign.CHANGED if scope.run_id in heard and shown is None else Sign.ALIVE
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(beat_s):
+                    async with asyncio.timeout(BEAT_S):
                         await changed.wait()
 
 
@@ -114,6 +147,7 @@ class LogCursor:
     """
 
     run_id: str
+    allowed: Pass
     replica: int
     node: int
     attempt: int | None
@@ -149,7 +183,7 @@ async def open_log(context: Context, user: User, project: str, query: LogQuery) 
     """
 
     def read(tx: Tx) -> tuple[Run, list[str]]:
-        run = get_run(tx, user, project, query.run)
+        run = get_run(tx, user, project, query.run, Action.READ)
         attempts, _ = _attempts(tx, run.id, query.replica, query.node, query.attempt)
         if not attempts:
             raise ResourceNotExistsError(_missing_text(tx, run, query))
@@ -157,7 +191,10 @@ async def open_log(context: Context, user: User, project: str, query: LogQuery) 
 
     run, job_ids = await context.db.read(read)
     offset, first, end = await asyncio.to_thread(_find, context, job_ids, query)
-    return LogCursor(run.id, query.replica, query.node, query.attempt, query.stream, first, first - offset, end)
+    allowed = Pass(context, user, project)
+    return LogCursor(
+        run.id, allowed, query.replica, query.node, query.attempt, query.stream, first, first - offset, end
+    )
 
 
 def _attempts(tx: Tx, run_id: str, replica: int, node: int, attempt: int | None) -> tuple[list[str], bool]:
@@ -197,6 +234,8 @@ def _offset_at(context: Context, job_ids: list[str], stream: str, start: datetim
 async def read_log(context: Context, cursor: LogCursor, *, follow: bool) -> AsyncIterator[Part]:
     """Yield the bytes from the cursor on; with `follow` until the run, or the one attempt, has ended and all are given.
 
+    Ends early if the caller may no longer read.
+
     Bytes between the end of one part and the offset of the next are lost.
     """
     offset, attempts, has_ended = cursor.offset, list[str](), False
@@ -206,7 +245,7 @@ async def read_log(context: Context, cursor: LogCursor, *, follow: bool) -> Asyn
         return _attempts(tx, cursor.run_id, cursor.replica, cursor.node, cursor.attempt)
 
     with context.signals.subscribe(cursor.run_id) as changes:
-        while True:
+        while await cursor.allowed.is_valid():
             if cursor.run_id in heard:
                 attempts, has_ended = await context.db.read(attempts_of)
                 if not attempts:
@@ -215,9 +254,13 @@ async def read_log(context: Context, cursor: LogCursor, *, follow: bool) -> Asyn
             while (part := await asyncio.to_thread(_read, context, attempts, cursor.stream, offset)) != (offset, b""):
                 offset = part.offset + len(part.data)
                 yield part
+                if not await cursor.allowed.is_valid():
+                    return
             if has_ended or not follow:
                 return
-            await changes.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_S):
+                    await changes.wait()
             heard = changes.take()
 
 

@@ -6,6 +6,7 @@ from dstack.domain.objects import Instance, Job
 from dstack.errors import ResourceNotExistsError
 from dstack.operations.context import Context
 from dstack.operations.runs import get_run
+from dstack.protocol.actions import Action
 from dstack.protocol.agent import Gpu, Point
 from dstack.protocol.jobs import no_job_text
 from dstack.protocol.views import CardView, GpuMetricsView, MetricsPointView, MetricsView
@@ -24,7 +25,7 @@ async def read_metrics(
     """
 
     def read(tx: Tx) -> MetricsView:
-        found = get_run(tx, user, project, run)
+        found = get_run(tx, user, project, run, Action.READ)
         jobs = objects.jobs_of_run(tx, found.id)
         job = next((one for one in jobs if (one.replica, one.node) == (replica, node)), None)
         if job is None:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from dstack.domain.offers import Offer
 from dstack.engine.scheduler import would_wait
-from dstack.operations.context import Caller, Context, caller_in
+from dstack.operations.context import Caller, Context, authorize
 from dstack.operations.presenting import brief_view, offer_view
 from dstack.operations.submitting import born, check_references, jobs_of
 from dstack.operations.updating import change_view
 from dstack.operations.wishes import OFFERS_SHOWN_MAX, Wish, changes_of, fitting, refusals_of, understand
+from dstack.protocol.actions import Action
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import OfferView, PlanView
 from dstack.store import objects
@@ -22,7 +23,9 @@ async def plan(context: Context, user: User, project: str, request: SubmitRun) -
     offers = await context.catalog.offers()
     # The writer remembers the free capacity of all machines; a reader would query each.
     return await context.db.recall(
-        lambda tx: _plan(tx, context, caller_in(tx, user, project), wish, offers, fitting(wish.demand, offers))
+        lambda tx: _plan(
+            tx, context, authorize(tx, user, project, Action.RUN), wish, offers, fitting(wish.demand, offers)
+        )
     )
 
 

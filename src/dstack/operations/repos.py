@@ -2,8 +2,9 @@
 
 import json
 
-from dstack.operations.context import Context, caller_in
+from dstack.operations.context import Context, authorize
 from dstack.operations.secrets import sealed
+from dstack.protocol.actions import Action
 from dstack.protocol.requests import InitRepo
 from dstack.protocol.views import RepoList, RepoView
 from dstack.store import secrets
@@ -22,7 +23,7 @@ async def init(context: Context, user: User, project: str, repo_id: str, request
     kept = sealed(context, json.dumps(credentials)) if credentials else None
 
     def write(tx: Tx) -> None:
-        caller = caller_in(tx, user, project)
+        caller = authorize(tx, user, project, Action.RUN)
         secrets.put_repo(tx, caller.project.id, user.id, Repo(repo_id, request.kind, request.url, kept))
 
     await context.db.write(write)
@@ -32,7 +33,7 @@ async def list_all(context: Context, user: User, project: str) -> RepoList:
     """All repos that the user has initialized, without credentials."""
 
     def read(tx: Tx) -> RepoList:
-        found = secrets.list_repos(tx, caller_in(tx, user, project).project.id, user.id)
+        found = secrets.list_repos(tx, authorize(tx, user, project, Action.READ).project.id, user.id)
         return RepoList(repos=[RepoView(id=repo.id, kind=repo.kind, url=repo.url) for repo in found])
 
     return await context.db.read(read)

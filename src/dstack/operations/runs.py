@@ -8,8 +8,9 @@ from dstack.errors import (
     InvalidRequestError,
     ResourceNotExistsError,
 )
-from dstack.operations.context import Context, caller_in
+from dstack.operations.context import Context, authorize
 from dstack.operations.presenting import brief_view, run_view, run_views
+from dstack.protocol.actions import Action
 from dstack.protocol.statuses import JobReason
 from dstack.protocol.views import RunPage, RunView
 from dstack.store import commits, events, objects
@@ -19,16 +20,20 @@ from dstack.store.users import User
 
 async def get(context: Context, user: User, project: str, name_or_id: str) -> RunView:
     """One run: the latest of that name, or the one with that id."""
-    return await context.db.read(lambda tx: run_view(tx, get_run(tx, user, project, name_or_id), context.why_waiting))
+
+    def read(tx: Tx) -> RunView:
+        return run_view(tx, get_run(tx, user, project, name_or_id, Action.READ), context.why_waiting)
+
+    return await context.db.read(read)
 
 
-def get_run(tx: Tx, user: User, project: str, name_or_id: str) -> Run:
-    """The run on record.
+def get_run(tx: Tx, user: User, project: str, name_or_id: str, action: Action) -> Run:
+    """Return the run on record, for an action that the caller is allowed to do.
 
     Raises:
         ResourceNotExistsError: the project has no such run.
     """
-    run = objects.find_run_by(tx, caller_in(tx, user, project).project.id, name_or_id)
+    run = objects.find_run_by(tx, authorize(tx, user, project, action).project.id, name_or_id)
     if run is None:
         raise ResourceNotExistsError(
             f"There is no run `{name_or_id}` in the project `{project}`", hint="`dstack ps -a` shows all runs"
@@ -42,7 +47,7 @@ async def list_page(
     """Some runs, newest first; without `finished_too` the unfinished ones, or the last one where all have ended."""
 
     def read(tx: Tx) -> RunPage:
-        project_id = caller_in(tx, user, project).project.id
+        project_id = authorize(tx, user, project, Action.READ).project.id
         runs, following = objects.list_runs(tx, project_id, unfinished=not finished_too, before=before, limit=limit)
         if not runs and following is None and not finished_too and before is None:
             runs, following = objects.list_runs(tx, project_id, limit=1)[0], None
@@ -55,7 +60,7 @@ async def stop(context: Context, user: User, project: str, name_or_id: str, *, a
     """Record the request to end a run, which the engine then performs. A run that has ended stays as it is."""
 
     def write(tx: Tx) -> RunView:
-        run = get_run(tx, user, project, name_or_id)
+        run = get_run(tx, user, project, name_or_id, Action.RUN)
         wish = JobReason.ABORTED_BY_USER if abort else JobReason.STOPPED_BY_USER
         weaker = run.stop_asked is JobReason.ABORTED_BY_USER or run.stop_asked is wish
         if not run.status.is_finished() and not weaker:
@@ -64,7 +69,7 @@ async def stop(context: Context, user: User, project: str, name_or_id: str, *, a
             word = "abort" if abort else "stop"
             message = f"{user.name} asked to {word} {run.name}"
             events.add(tx, asked, actor=f"user {user.name}", kind="run.stop_asked", message=message)
-        return brief_view(tx, get_run(tx, user, project, run.id))
+        return brief_view(tx, get_run(tx, user, project, run.id, Action.RUN))
 
     return await context.db.write(write)
 
@@ -77,7 +82,7 @@ async def delete(context: Context, user: User, project: str, name_or_id: str) ->
     """
 
     def write(tx: Tx) -> list[str]:
-        run = get_run(tx, user, project, name_or_id)
+        run = get_run(tx, user, project, name_or_id, Action.RUN)
         if not run.status.is_finished():
             raise InvalidRequestError(f"The run `{run.name}` is {run.status}", hint=f"First: `dstack stop {run.name}`")
         return commits.delete_run(tx, run.id)

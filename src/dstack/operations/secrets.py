@@ -2,12 +2,13 @@
 
 from msgspec.structs import replace
 
-from dstack.errors import ForbiddenError, InvalidRequestError, ResourceNotExistsError, StorageUnavailable
+from dstack.errors import InvalidRequestError, ResourceNotExistsError, StorageUnavailable
 from dstack.kit.vault import NoKey, WrongKey
-from dstack.operations.context import Context, caller_in
+from dstack.operations.context import Context, authorize
+from dstack.protocol.actions import Action
 from dstack.protocol.views import SecretList, SecretView
 from dstack.spec.secrets import check_name
-from dstack.store import secrets, users
+from dstack.store import secrets
 from dstack.store.tx import Tx
 from dstack.store.users import User
 
@@ -16,7 +17,7 @@ async def list_all(context: Context, user: User, project: str) -> SecretList:
     """All secrets of a project, without their values."""
 
     def read(tx: Tx) -> SecretList:
-        found = secrets.list_secrets(tx, caller_in(tx, user, project).project.id)
+        found = secrets.list_secrets(tx, authorize(tx, user, project, Action.READ).project.id)
         return SecretList(secrets=[SecretView(name=name, updated_at=at) for name, at in found])
 
     return await context.db.read(read)
@@ -26,15 +27,12 @@ async def get(context: Context, user: User, project: str, name: str) -> SecretVi
     """A secret with its value.
 
     Raises:
-        ForbiddenError: the caller is neither admin nor manager of the project.
+        ForbiddenError: the caller's role does not allow it.
         ResourceNotExistsError: the project has no such secret.
     """
 
     def read(tx: Tx) -> tuple[str, SecretView]:
-        project_id = caller_in(tx, user, project).project.id
-        _, role = users.find_membership(tx, project, user.id) or (None, None)
-        if role not in ("admin", "manager") and not user.is_admin:
-            raise ForbiddenError("Only admins and managers of the project may see secrets", hint="Ask one of them")
+        project_id = authorize(tx, user, project, Action.READ_SECRETS).project.id
         sealed = secrets.sealed_secrets(tx, project_id, [name])
         known = dict(secrets.list_secrets(tx, project_id))
         if name not in sealed:
@@ -54,7 +52,9 @@ async def set_value(context: Context, user: User, project: str, name: str, value
     check_name(name)
     sealed_value = sealed(context, value)
     await context.db.write(
-        lambda tx: secrets.put_secret(tx, caller_in(tx, user, project).project.id, name, sealed_value)
+        lambda tx: secrets.put_secret(
+            tx, authorize(tx, user, project, Action.WRITE_SECRETS).project.id, name, sealed_value
+        )
     )
 
 
@@ -66,7 +66,7 @@ async def delete(context: Context, user: User, project: str, name: str) -> None:
     """
 
     def write(tx: Tx) -> None:
-        project_id = caller_in(tx, user, project).project.id
+        project_id = authorize(tx, user, project, Action.WRITE_SECRETS).project.id
         if name not in secrets.sealed_secrets(tx, project_id, [name]):
             raise _unknown(name, project)
         secrets.delete_secret(tx, project_id, name)

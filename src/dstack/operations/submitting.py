@@ -13,9 +13,10 @@ from dstack.errors import (
     ResourceExistsError,
 )
 from dstack.kit.text import listed
-from dstack.operations.context import Caller, Context, caller_in
+from dstack.operations.context import Caller, Context, authorize
 from dstack.operations.presenting import brief_view
 from dstack.operations.wishes import Wish, check_offers, understand
+from dstack.protocol.actions import Action
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import RunView
 from dstack.spec.names import random_name
@@ -47,7 +48,11 @@ async def submit(context: Context, user: User, project: str, request: SubmitRun,
     check_offers(wish.demand, offers, context.catalog.silent)
     # A commit whose answer was lost is done again: without a key it would be a second run.
     key = key or context.ids.new_id()
-    return await context.db.write(lambda tx: _submit(tx, context, caller_in(tx, user, project), wish, offers, key))
+
+    def write(tx: Tx) -> RunView:
+        return _submit(tx, context, authorize(tx, user, project, Action.RUN), wish, offers, key)
+
+    return await context.db.write(write)
 
 
 def _submit(tx: Tx, context: Context, caller: Caller, wish: Wish, offers: Sequence[Offer], key: str) -> RunView:

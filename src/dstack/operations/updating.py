@@ -10,6 +10,7 @@ from dstack.operations.context import Context
 from dstack.operations.presenting import brief_view
 from dstack.operations.runs import get_run
 from dstack.operations.wishes import Wish, changes_of, understand
+from dstack.protocol.actions import Action
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import ChangeView, RunView
 from dstack.store import commits, events, objects, queue
@@ -26,7 +27,7 @@ async def update(context: Context, user: User, project: str, name_or_id: str, re
     wish = understand(request)
 
     def write(tx: Tx) -> RunView:
-        run = get_run(tx, user, project, name_or_id)
+        run = get_run(tx, user, project, name_or_id, Action.RUN)
         if run.status.is_finished():
             raise InvalidRequestError(f"The run `{run.name}` has ended: it is {run.status}", hint="Submit it again")
         needed = [change for change in changes_of(run, wish) if not change.in_place]
@@ -37,7 +38,7 @@ async def update(context: Context, user: User, project: str, name_or_id: str, re
             )
         if changes_of(run, wish):
             _change(tx, run, wish, user)
-        return brief_view(tx, get_run(tx, user, project, run.id))
+        return brief_view(tx, get_run(tx, user, project, run.id, Action.RUN))
 
     return await context.db.write(write)
 

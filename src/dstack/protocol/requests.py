@@ -109,3 +109,41 @@ class BlobHashes(Request, frozen=True, kw_only=True):
     """The hashes of the blobs."""
     pages: Hashes = []
     """The hashes of a manifest's pages. The chunks of pages that the server has are checked too."""
+
+
+class CreateUser(Request, frozen=True, kw_only=True):
+    """A user to create."""
+
+    name: str
+    is_admin: bool = False
+    """Whether the user is an admin of the server."""
+
+
+class UpdateUser(Request, frozen=True, kw_only=True):
+    """A change of a user."""
+
+    is_admin: bool
+
+
+TOKEN_SECONDS_MAX = 10 * 365 * 86_400
+
+
+class CreateToken(Request, frozen=True, kw_only=True):
+    """A token to create."""
+
+    name: str
+    """The name by which the user tells it from others."""
+    expires_in_s: Annotated[int, Meta(ge=60, le=TOKEN_SECONDS_MAX)] | None = None
+    """The time until it expires, in seconds; None for never."""
+
+
+class CreateProject(Request, frozen=True, kw_only=True):
+    """A project to create."""
+
+    name: str
+
+
+class SetMember(Request, frozen=True, kw_only=True):
+    """A member's role."""
+
+    role: Literal["admin", "manager", "user"]

@@ -6,7 +6,8 @@ name with a letter.
 
 from dataclasses import dataclass
 
-from dstack.protocol import views
+from dstack.protocol import accounts, views
+from dstack.protocol.actions import Action
 from dstack.protocol.views import View
 
 
@@ -26,35 +27,43 @@ class Route:
     """The media types of an answer that is not a view."""
     takes_bytes: bool = False
     """Whether the request's body is bytes."""
-    needs_token: bool = True
+    action: Action | None = Action.READ
+    """The work that a caller must be allowed to do; None if anyone may ask, without a token."""
 
 
-HEALTH = Route("GET", "/api/health", None, views.HealthView, needs_token=False)
+HEALTH = Route("GET", "/api/health", None, views.HealthView, action=None)
 """Return the server's version. Needs no token."""
 
-AUDIT = Route("GET", "/api/audit", None, views.AuditView, errors=(403,))
+AUDIT = Route("GET", "/api/audit", None, views.AuditView, action=Action.AUDIT)
 """Ask all backends for their machines and compare them with the server's records. For admins of the server."""
 
-READ_CONFIGURATION = Route("POST", "/api/configurations", "ReadConfiguration", views.ConfigurationView)
+READ_CONFIGURATION = Route(
+    "POST", "/api/configurations", "ReadConfiguration", views.ConfigurationView, action=Action.READ_ACCOUNT
+)
 """Return the canonical form of a configuration, or its mistakes. Creates nothing."""
 
-PLAN_RUN = Route("POST", "/api/projects/{project}/runs/plan", "SubmitRun", views.PlanView)
+PLAN_RUN = Route("POST", "/api/projects/{project}/runs/plan", "SubmitRun", views.PlanView, action=Action.RUN)
 """Return the effect of a submit. Creates nothing."""
-SUBMIT_RUN = Route("POST", "/api/projects/{project}/runs", "SubmitRun", views.RunView, 201, (409,))
+SUBMIT_RUN = Route("POST", "/api/projects/{project}/runs", "SubmitRun", views.RunView, 201, (409,), action=Action.RUN)
 """Submit a run. Header `Idempotency-Key`: requests with the same key return the same run."""
 LIST_RUNS = Route("GET", "/api/projects/{project}/runs", None, views.RunPage)
 """Return the unfinished runs, or the last finished one if all have finished. Query `all` (finished runs too), `limit`
 (at most 100), `before` (a run's id)."""
 GET_RUN = Route("GET", "/api/projects/{project}/runs/{run}", None, views.RunView)
 """Return a run."""
-STOP_RUN = Route("POST", "/api/projects/{project}/runs/{run}/stop", "StopRun", views.RunView)
+STOP_RUN = Route("POST", "/api/projects/{project}/runs/{run}/stop", "StopRun", views.RunView, action=Action.RUN)
 """Stop a run. Returns before the run has ended."""
-DELETE_RUN = Route("DELETE", "/api/projects/{project}/runs/{run}", None, None, 204, (400,))
+DELETE_RUN = Route("DELETE", "/api/projects/{project}/runs/{run}", None, None, 204, (400,), action=Action.RUN)
 """Delete a finished run with its events and logs."""
-UPDATE_RUN = Route("POST", "/api/projects/{project}/runs/{run}/update", "SubmitRun", views.RunView)
+UPDATE_RUN = Route("POST", "/api/projects/{project}/runs/{run}/update", "SubmitRun", views.RunView, action=Action.RUN)
 """Change an unfinished run while it is active. Only changes with `ChangeView.in_place` are accepted."""
 GRANT_ACCESS = Route(
-    "POST", "/api/projects/{project}/runs/{run}/access", "GrantAccess", views.AccessView, errors=(502,)
+    "POST",
+    "/api/projects/{project}/runs/{run}/access",
+    "GrantAccess",
+    views.AccessView,
+    errors=(502,),
+    action=Action.RUN,
 )
 """Authorize an SSH key for a job, and return the job's SSH address."""
 READ_LOGS = Route(
@@ -90,12 +99,72 @@ change that has no event, such as the progress of pulling an image. With `shows_
 the events of a change and replaces that comment: its `data` is the `RunView` after the change."""
 CHANGED = ": changed"
 RUN_EVENT = "run"
-MISSING_BLOBS = Route("POST", "/api/projects/{project}/blobs/missing", "BlobHashes", views.MissingBlobs)
+MISSING_BLOBS = Route(
+    "POST", "/api/projects/{project}/blobs/missing", "BlobHashes", views.MissingBlobs, action=Action.RUN
+)
 """Return the blobs that the server lacks."""
-PUT_BLOB = Route("PUT", "/api/projects/{project}/blobs/{hash}", None, None, 204, takes_bytes=True)
+PUT_BLOB = Route("PUT", "/api/projects/{project}/blobs/{hash}", None, None, 204, takes_bytes=True, action=Action.RUN)
 """Store a blob under its hash. The body is the blob's bytes."""
 
-LIST_PROJECTS = Route("GET", "/api/projects", None, views.ProjectList)
+GET_ME = Route("GET", "/api/users/me", None, accounts.UserView, action=Action.READ_ACCOUNT)
+"""Return the caller."""
+LIST_USERS = Route("GET", "/api/users", None, accounts.UserList, action=Action.MANAGE_USERS)
+"""Return all users of the server. For admins of the server, as all that changes users."""
+CREATE_USER = Route(
+    "POST", "/api/users", "CreateUser", accounts.UserView, 201, errors=(409,), action=Action.MANAGE_USERS
+)
+"""Create a user, without a token and without projects. The name of a deleted user stands for that user again."""
+UPDATE_USER = Route(
+    "PUT", "/api/users/{user}", "UpdateUser", accounts.UserView, errors=(404,), action=Action.MANAGE_USERS
+)
+"""Make a user an admin of the server, or no admin."""
+DELETE_USER = Route("DELETE", "/api/users/{user}", None, None, 204, (400, 404), action=Action.MANAGE_USERS)
+"""Delete a user's tokens, memberships and credentials. The finished runs stay."""
+LIST_TOKENS = Route(
+    "GET", "/api/users/{user}/tokens", None, accounts.TokenList, errors=(404,), action=Action.READ_ACCOUNT
+)
+"""Return a user's tokens, without their values. Others' tokens are for admins of the server."""
+CREATE_TOKEN = Route(
+    "POST",
+    "/api/users/{user}/tokens",
+    "CreateToken",
+    accounts.TokenView,
+    201,
+    (404, 409),
+    action=Action.MANAGE_TOKENS,
+)
+"""Create a token. This answer alone has its value."""
+DELETE_TOKEN = Route("DELETE", "/api/users/{user}/tokens/{token}", None, None, 204, (404,), action=Action.MANAGE_TOKENS)
+"""Delete a token. Streams that were opened with it end within 15 s."""
+
+CREATE_PROJECT = Route(
+    "POST", "/api/projects", "CreateProject", views.ProjectView, 201, (409,), action=Action.CREATE_PROJECTS
+)
+"""Create a project. The caller becomes its admin."""
+DELETE_PROJECT = Route("DELETE", "/api/projects/{project}", None, None, 204, (400,), action=Action.DELETE_PROJECT)
+"""Delete a project with its runs, logs, secrets and members. All of its runs must have finished."""
+LIST_MEMBERS = Route("GET", "/api/projects/{project}/members", None, accounts.MemberList)
+"""Return the members of a project."""
+SET_MEMBER = Route(
+    "PUT",
+    "/api/projects/{project}/members/{user}",
+    "SetMember",
+    accounts.MemberView,
+    errors=(400, 404),
+    action=Action.MANAGE_MEMBERS,
+)
+"""Add a member, or change a member's role. Nobody gives or takes a role above their own."""
+REMOVE_MEMBER = Route(
+    "DELETE",
+    "/api/projects/{project}/members/{user}",
+    None,
+    None,
+    204,
+    (400, 404),
+    action=Action.MANAGE_MEMBERS,
+)
+"""Remove a member. Their active runs go on."""
+LIST_PROJECTS = Route("GET", "/api/projects", None, views.ProjectList, action=Action.READ_ACCOUNT)
 """Return the projects that the user may use."""
 LIST_BACKENDS = Route("GET", "/api/projects/{project}/backends", None, views.BackendList)
 """Return the backends of a project."""
@@ -103,13 +172,19 @@ LIST_INSTANCES = Route("GET", "/api/projects/{project}/instances", None, views.I
 """Return the instances that a project uses or may use."""
 LIST_SECRETS = Route("GET", "/api/projects/{project}/secrets", None, views.SecretList)
 """Return the secrets of a project, without their values."""
-GET_SECRET = Route("GET", "/api/projects/{project}/secrets/{secret}", None, views.SecretView, errors=(400, 403))
+GET_SECRET = Route(
+    "GET", "/api/projects/{project}/secrets/{secret}", None, views.SecretView, errors=(400,), action=Action.READ_SECRETS
+)
 """Return a secret with its value. For admins and managers of the project."""
-SET_SECRET = Route("PUT", "/api/projects/{project}/secrets/{secret}", "SetSecret", None, 204)
+SET_SECRET = Route(
+    "PUT", "/api/projects/{project}/secrets/{secret}", "SetSecret", None, 204, action=Action.WRITE_SECRETS
+)
 """Store a secret. Replaces the secret of that name."""
-DELETE_SECRET = Route("DELETE", "/api/projects/{project}/secrets/{secret}", None, None, 204)
+DELETE_SECRET = Route(
+    "DELETE", "/api/projects/{project}/secrets/{secret}", None, None, 204, action=Action.WRITE_SECRETS
+)
 """Delete a secret."""
 LIST_REPOS = Route("GET", "/api/projects/{project}/repos", None, views.RepoList)
 """Return the repos that the user has initialized in a project."""
-INIT_REPO = Route("PUT", "/api/projects/{project}/repos/{repo}", "InitRepo", None, 204)
+INIT_REPO = Route("PUT", "/api/projects/{project}/repos/{repo}", "InitRepo", None, 204, action=Action.RUN)
 """Initialize a repo with its credentials, which replace earlier ones. The client must test the credentials before."""

@@ -27,7 +27,7 @@ from dstack.protocol import routes
 from dstack.protocol.views import HealthView
 from dstack.server.activity import Activity
 from dstack.server.connections import IDLE_TIMEOUT_S, Lobby, connections_max, connections_of
-from dstack.server.http import audit, blobs, history, inventory, problems, runs, secrets
+from dstack.server.http import accounts, audit, blobs, history, inventory, problems, runs, secrets
 from dstack.server.http.calls import Tokens, json_of
 from dstack.server.http.openapi import Documented
 from dstack.server.http.routing import add
@@ -57,8 +57,8 @@ def create_app(settings: Settings, context: Context) -> FastAPI:
         return json_of(HealthView(version=__version__, embedded=settings.embedded))
 
     add(app.router, routes.HEALTH)(health)
-    for router in (audit.router, runs.router, history.router, blobs.router, secrets.router, inventory.router):
-        app.include_router(router)
+    for part in (accounts, audit, runs, history, blobs, secrets, inventory):
+        app.include_router(part.router)
     return app
 
 

@@ -34,6 +34,7 @@ from dstack.logs.bounded import BOUNDS, BoundedLogs, LogBounds
 from dstack.logs.files import LogFiles
 from dstack.operations.context import Context
 from dstack.operations.history import EVENTS_KEY
+from dstack.operations.people import share_machine
 from dstack.server.settings import Settings
 from dstack.spec.parse import configuration_of
 from dstack.store import users, wakes
@@ -64,6 +65,7 @@ class Outside:
     logs: LogStore
     blobs: BlobStore
     vault: Vault
+    is_local_by_default: bool = False
     connector_for: Callable[[Instance], Connector] = connector_for
     make_database: Callable[[Dialect, Clock], Database] = Database
     make_effects: Callable[[Database, Backends, Links, Vault], Effects] = Effects
@@ -81,7 +83,9 @@ def outside_of(settings: Settings) -> Outside:
     clock = CorrectedClock(SystemClock())
     ids = RandomIds(clock)
     logs, blobs = _storage_of(settings, clock)
-    local = {"local": backends.load("local")(settings.data_dir)} if settings.local_backend else {}
+    by_default = settings.local_backend is None and settings.database_url is None
+    has_local = by_default or bool(settings.local_backend)
+    local = {"local": backends.load("local")(settings.data_dir)} if has_local else {}
     return Outside(
         dialect=_dialect_of(settings, clock, ids),
         clock=clock,
@@ -90,6 +94,7 @@ def outside_of(settings: Settings) -> Outside:
         logs=logs,
         blobs=blobs,
         vault=_vault_of(settings),
+        is_local_by_default=by_default,
         log_bounds=LogBounds(settings.log_bytes_max),
         hostname=socket.gethostname(),
     )
@@ -168,6 +173,7 @@ class Parts:
             outside.blobs,
             self._signals,
             outside.vault,
+            outside.is_local_by_default,
         )
 
     async def start(self, admin_token: str) -> None:
@@ -176,6 +182,7 @@ class Parts:
         self.db.listen(self._spread)
         ids = self.context.ids
         await self.db.write(lambda tx: users.ensure_admin(tx, ids, admin_token))
+        share_machine(self.context, await self.db.read(users.count_users))
         self._outbox.start()
         self._links.start()
         await self._leases.start()

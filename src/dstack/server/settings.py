@@ -51,8 +51,9 @@ class Settings:
     log_bytes_max: int = STREAM_BYTES_MAX
     """How much of each job's output is kept; beyond it the oldest is dropped. `DSTACK_LOG_BYTES_MAX`; 10 GiB
     where unset."""
-    local_backend: bool = True
-    """Whether runs may use the machine of the server. `DSTACK_LOCAL_BACKEND`; unset, only a server that is alone."""
+    local_backend: bool | None = None
+    """Whether runs may use the machine of the server. `DSTACK_LOCAL_BACKEND`; where unset, only on a server without
+    others beside it, and only while it has one user."""
     idle_stop_s: float = 60.0
     """How long an embedded server stays without runs, machines and requests. `DSTACK_EMBEDDED_IDLE_S`."""
 
@@ -85,9 +86,14 @@ def settings_from_env(*, host: str, port: int, data_dir: Path, embedded: bool) -
         s3=_s3_settings(),
         encryption_keys=_encryption_keys(),
         log_bytes_max=_log_bytes_max(),
-        local_backend=os.environ.get("DSTACK_LOCAL_BACKEND", "" if database_url else "1") not in ("", "0"),
+        local_backend=_local_backend(),
         idle_stop_s=float(os.environ.get("DSTACK_EMBEDDED_IDLE_S", "60")),
     )
+
+
+def _local_backend() -> bool | None:
+    said = os.environ.get("DSTACK_LOCAL_BACKEND", "")
+    return None if said == "" else said != "0"
 
 
 def _log_bytes_max() -> int:

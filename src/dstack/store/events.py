@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy import Boolean, bindparam, delete, func, select
 
 from dstack.domain.objects import Object
 from dstack.protocol.statuses import JobReason, JobStatus, cause_text
@@ -61,18 +61,27 @@ _OF_PROJECT = (
     select(events, runs.c.name.label("run_name"))
     .outerjoin(runs, runs.c.id == events.c.run_id)
     .where(events.c.seq > bindparam("after"))
-    .where((events.c.project_id == bindparam("project_id")) | events.c.project_id.is_(None))
+    .where(
+        (events.c.project_id == bindparam("project_id"))
+        | (events.c.project_id.is_(None) & bindparam("shared", type_=Boolean))
+    )
     .order_by(events.c.seq)
     .limit(bindparam("limit"))
 )
 _OF_RUN = _OF_PROJECT.where(events.c.run_id == bindparam("run_id"))
 
 
-def list_after(tx: Tx, project_id: str, after: int, *, run_id: str | None, limit: int) -> list[Event]:
-    """Lines about a project (and about machines that all share) with higher numbers than `after`, in order."""
+def list_after(
+    tx: Tx, project_id: str, after: int, *, run_id: str | None, limit: int, shared: bool = False
+) -> list[Event]:
+    """Return events of a project with higher numbers than `after`, in order.
+
+    Args:
+        shared: whether the events of machines that belong to no project are among them.
+    """
     rows = tx.select(
         _OF_RUN if run_id is not None else _OF_PROJECT,
-        {"project_id": project_id, "run_id": run_id, "after": after, "limit": limit},
+        {"project_id": project_id, "run_id": run_id, "after": after, "limit": limit, "shared": shared},
     )
     return [Event(**row._mapping) for row in rows]
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest migration: what this code can read and write."""
 
 metadata = MetaData()
@@ -60,8 +60,21 @@ users = Table(
     _id(),
     Column("name", String(100), nullable=False, unique=True),
     Column("is_admin", Boolean, nullable=False),
-    Column("token_hash", String(64), nullable=False, unique=True),
+    Column("token_hash", String(64), nullable=False, unique=True),  # the id: unused, and SQLite cannot drop it
     Column("created_at", Time, nullable=False),
+    Column("deleted_at", Time),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    _id(),
+    Column("user_id", ForeignKey("users.id"), nullable=False),
+    Column("name", String(100), nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("created_at", Time, nullable=False),
+    Column("expires_at", Time),
+    Index("tokens_of_user", "user_id", "name", unique=True),
 )
 
 projects = Table(

@@ -1,41 +1,75 @@
-"""Users, projects and who belongs where."""
+"""Users and their tokens, projects and their members."""
 
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import bindparam, insert, select, union_all, update
+from sqlalchemy import bindparam, delete, func, insert, select, union_all, update
 
 from dstack.kit.ids import Ids
-from dstack.store.tables import members, projects, users
+from dstack.store.tables import events, instances, members, projects, repos, secrets, tokens, users
 from dstack.store.tx import Tx
+
+_OF_PROJECT = (members, secrets, repos, events)
+FIRST_ADMIN = "admin"
+SERVER_TOKEN = "server"
+"""The name of the first admin's token that the server itself makes or gets by its environment."""
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Someone who may use the server."""
+    """A user of the server, as the caller of a request."""
 
     id: str
     name: str
     is_admin: bool
+    """Whether the user is an admin of the server."""
+    token_id: str | None = None
+    """The token of the request; None where the server itself acts for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user as the list of users shows it."""
+
+    id: str
+    name: str
+    is_admin: bool
+    created_at: datetime
+    deleted_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token, without its value."""
+
+    name: str
+    created_at: datetime
+    expires_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """What separates the runs of one team from another's."""
+    """A group of runs, with its members and secrets."""
 
     id: str
     name: str
 
 
-_BY_TOKEN = select(users).where(users.c.token_hash == bindparam("token_hash"))
+_VALID = tokens.c.expires_at.is_(None) | (tokens.c.expires_at > bindparam("now"))
+_WITH_TOKEN = (
+    select(users.c.id, users.c.name, users.c.is_admin, tokens.c.id.label("token_id"))
+    .join(tokens, tokens.c.user_id == users.c.id)
+    .where(users.c.deleted_at.is_(None), _VALID)
+)
+_BY_HASH = _WITH_TOKEN.where(tokens.c.hash == bindparam("hash"))
+_BY_ID = _WITH_TOKEN.where(tokens.c.id == bindparam("token_id"))
 _MEMBERSHIP = (
     select(projects.c.id, projects.c.name, members.c.role)
     .outerjoin(members, (members.c.project_id == projects.c.id) & (members.c.user_id == bindparam("user_id")))
     .where(projects.c.name == bindparam("project_name"))
 )
-
-
 _NAMES = union_all(
     select(users.c.id, users.c.name).where(users.c.id.in_(bindparam("ids", expanding=True))),
     select(projects.c.id, projects.c.name).where(projects.c.id.in_(bindparam("ids", expanding=True))),
@@ -43,31 +77,39 @@ _NAMES = union_all(
 
 
 def hash_of(token: str) -> str:
-    """What is stored of a token. Tokens are long and random, so that a plain hash cannot be searched."""
+    """Return the form in which a token is stored. Tokens are long and random, so a plain hash cannot be searched."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def find_by_token(tx: Tx, token: str) -> User | None:
-    """The user whose token this is. Compared by hash, so that timing tells nothing about the token."""
-    row = tx.peek(_BY_TOKEN, {"token_hash": hash_of(token)}).one_or_none()
-    return None if row is None else User(row.id, row.name, row.is_admin)
+    """Return the user of a valid token. Compared by hash, so that timing reveals nothing about the token."""
+    row = tx.peek(_BY_HASH, {"hash": hash_of(token), "now": tx.clock.now()}).one_or_none()
+    return None if row is None else User(**row._mapping)
+
+
+def find_again(tx: Tx, user: User) -> User | None:
+    """Return the caller of a request as it is now; None if the request's token is no longer valid."""
+    if user.token_id is None:
+        return user
+    row = tx.peek(_BY_ID, {"token_id": user.token_id, "now": tx.clock.now()}).one_or_none()
+    return None if row is None else User(**row._mapping)
 
 
 def find_membership(tx: Tx, project_name: str, user_id: str) -> tuple[Project, str | None] | None:
-    """The project, and what the user is in it: `admin`, `manager` or `user`; None for a stranger."""
+    """Return a project, and the user's role in it: `admin`, `manager` or `user`, or None for a stranger."""
     row = tx.peek(_MEMBERSHIP, {"project_name": project_name, "user_id": user_id}).one_or_none()
     return None if row is None else (Project(row.id, row.name), row.role)
 
 
 def projects_of(tx: Tx, user: User) -> list[tuple[str, str]]:
-    """The names of the projects that the user may use, and what the user is in each. An admin may use all."""
+    """Return the names of the projects that the user may use, each with the user's role. An admin may use all."""
     mine = (members.c.project_id == projects.c.id) & (members.c.user_id == user.id)
     rows = tx.select(select(projects.c.name, members.c.role).outerjoin(members, mine).order_by(projects.c.name))
     return [(row.name, row.role or "admin") for row in rows if row.role is not None or user.is_admin]
 
 
 def names_of(tx: Tx, ids: Collection[str]) -> dict[str, str]:
-    """The names of some users and projects, by id."""
+    """Return the names of some users and projects, by id."""
     names: dict[str, str] = {id: tx.known["name", id] for id in ids if ("name", id) in tx.known}
     asked = [id for id in ids if id not in names]
     if asked:
@@ -76,14 +118,111 @@ def names_of(tx: Tx, ids: Collection[str]) -> dict[str, str]:
     return names
 
 
-def ensure_admin(tx: Tx, ids: Ids, token: str) -> None:
-    """At the first start: the user `admin`, the project `main`, and a token to come in by. Later: the token only."""
-    now = tx.clock.now()
-    admin_id = tx.select(select(users.c.id).where(users.c.name == "admin")).scalar()
-    if admin_id is not None:
-        tx.change(update(users).where(users.c.id == admin_id).values(token_hash=hash_of(token)))
+def list_users(tx: Tx) -> list[Account]:
+    """Return all users that are not deleted, by name."""
+    query = select(*(users.c[name] for name in Account.__slots__)).where(users.c.deleted_at.is_(None))
+    return [Account(**row._mapping) for row in tx.select(query.order_by(users.c.name))]
+
+
+def find_user(tx: Tx, name: str) -> Account | None:
+    """Return the user of that name, also a deleted one."""
+    query = select(*(users.c[name] for name in Account.__slots__)).where(users.c.name == name)
+    row = tx.select(query).one_or_none()
+    return None if row is None else Account(**row._mapping)
+
+
+def count_users(tx: Tx) -> int:
+    """Return the number of users that are not deleted."""
+    return int(tx.select(select(func.count()).select_from(users).where(users.c.deleted_at.is_(None))).scalar_one())
+
+
+def add_user(tx: Tx, id: str, name: str, *, is_admin: bool) -> None:
+    """Add a user, or restore the deleted user of that id."""
+    tx.change(delete(members).where(members.c.user_id == id))
+    fields = {"is_admin": is_admin, "deleted_at": None}
+    if tx.select(select(users.c.id).where(users.c.id == id)).scalar() is not None:
+        tx.change(update(users).where(users.c.id == id).values(**fields))
         return
-    admin_id, project_id = ids.new_id(), ids.new_id()
-    tx.change(insert(users).values(id=admin_id, name="admin", is_admin=True, token_hash=hash_of(token), created_at=now))
-    tx.change(insert(projects).values(id=project_id, name="main", created_at=now))
-    tx.change(insert(members).values(project_id=project_id, user_id=admin_id, role="admin"))
+    tx.change(insert(users).values(id=id, name=name, token_hash=id, created_at=tx.clock.now(), **fields))
+
+
+def set_admin(tx: Tx, user_id: str, *, is_admin: bool) -> None:
+    """Make a user an admin of the server, or no admin."""
+    tx.change(update(users).where(users.c.id == user_id).values(is_admin=is_admin))
+
+
+def delete_user(tx: Tx, user_id: str) -> None:
+    """Mark a user as deleted. Deletes tokens, memberships, and credentials for repos; runs keep the user's name."""
+    for table in (tokens, members, repos):
+        tx.change(delete(table).where(table.c.user_id == user_id))
+    tx.change(update(users).where(users.c.id == user_id).values(deleted_at=tx.clock.now(), is_admin=False))
+
+
+def list_tokens(tx: Tx, user_id: str) -> list[Token]:
+    """Return a user's tokens, by name, expired ones too."""
+    query = select(tokens.c.name, tokens.c.created_at, tokens.c.expires_at).where(tokens.c.user_id == user_id)
+    return [Token(**row._mapping) for row in tx.select(query.order_by(tokens.c.name))]
+
+
+def add_token(tx: Tx, id: str, user_id: str, name: str, value: str, expires_at: datetime | None) -> None:
+    """Add a token."""
+    row = {"id": id, "user_id": user_id, "name": name, "hash": hash_of(value)}
+    tx.change(insert(tokens).values(**row, created_at=tx.clock.now(), expires_at=expires_at))
+
+
+def delete_token(tx: Tx, user_id: str, name: str) -> None:
+    """Delete a token."""
+    tx.change(delete(tokens).where(tokens.c.user_id == user_id, tokens.c.name == name))
+
+
+def project_exists(tx: Tx, name: str) -> bool:
+    """Return whether there is a project of that name."""
+    return tx.select(select(projects.c.id).where(projects.c.name == name)).scalar() is not None
+
+
+def add_project(tx: Tx, id: str, name: str, admin_id: str) -> None:
+    """Add a project with its first member, an admin."""
+    tx.change(insert(projects).values(id=id, name=name, created_at=tx.clock.now()))
+    put_member(tx, id, admin_id, "admin")
+
+
+def delete_project(tx: Tx, project_id: str) -> None:
+    """Delete a project that has no runs any more, with its members, secrets and repos."""
+    tx.change(update(instances).where(instances.c.project_id == project_id).values(project_id=None))
+    for table in _OF_PROJECT:
+        tx.change(delete(table).where(table.c.project_id == project_id))
+    tx.change(delete(projects).where(projects.c.id == project_id))
+    tx.known.pop(("name", project_id), None)
+
+
+def list_members(tx: Tx, project_id: str) -> list[tuple[str, str]]:
+    """Return the names of a project's members with their roles."""
+    query = select(users.c.name, members.c.role).join(users, users.c.id == members.c.user_id)
+    rows = tx.select(query.where(members.c.project_id == project_id).order_by(users.c.name))
+    return [(row.name, row.role) for row in rows]
+
+
+def put_member(tx: Tx, project_id: str, user_id: str, role: str) -> None:
+    """Add a member, or change a member's role."""
+    remove_member(tx, project_id, user_id)
+    tx.change(insert(members).values(project_id=project_id, user_id=user_id, role=role))
+
+
+def remove_member(tx: Tx, project_id: str, user_id: str) -> None:
+    """Remove a member."""
+    tx.change(delete(members).where(members.c.project_id == project_id, members.c.user_id == user_id))
+
+
+def ensure_admin(tx: Tx, ids: Ids, token: str) -> None:
+    """Create the user `admin` and the project `main` at the first start. Sets the server's own token of that user."""
+    known = find_user(tx, FIRST_ADMIN)
+    admin_id = ids.new_id() if known is None else known.id
+    if known is None:
+        add_user(tx, admin_id, FIRST_ADMIN, is_admin=True)
+        add_project(tx, ids.new_id(), "main", admin_id)
+    own = (tokens.c.user_id == admin_id) & (tokens.c.name == SERVER_TOKEN)
+    former = tx.select(select(tokens.c.hash).where(own)).scalar()
+    if former is None:
+        add_token(tx, ids.new_id(), admin_id, SERVER_TOKEN, token, None)
+    elif former != hash_of(token):  # the row stays, so that no open stream ends
+        tx.change(update(tokens).where(own).values(hash=hash_of(token)))

@@ -108,7 +108,7 @@ async def test_the_events_of_a_run_end_when_it_is_deleted(context: Context) -> N
 
     await context.db.write(born)
     context.db.listen(lambda notices: context.signals.notify(notices.changed))
-    events = history.follow_events(context, ADA, "main", run="hello", after=0, beat_s=3600)
+    events = history.follow_events(context, ADA, "main", run="hello", after=0)
     while await anext(events) is not Sign.ALIVE:
         pass
     ending = asyncio.create_task(anext(events, None))
@@ -122,7 +122,7 @@ async def test_the_run_precedes_the_events_of_each_change_where_it_is_asked_for(
 
     await context.db.write(born)
     context.db.listen(lambda notices: context.signals.notify(notices.changed))
-    found = history.follow_events(context, ADA, "main", run="hello", after=0, beat_s=3600, shows_run=True)
+    found = history.follow_events(context, ADA, "main", run="hello", after=0, shows_run=True)
     shown, event = await anext(found), await anext(found)
     assert isinstance(shown, RunView) and isinstance(event, EventView)
     assert shown.cursor >= event.seq, "what precedes an event includes it"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.protocol import views
+from dstack.protocol import accounts, views
 from dstack.protocol.requests import GrantAccess, InitRepo, RepoRef, Request, SetSecret, StopRun, SubmitRun
 from dstack.protocol.views import HealthView, PlanView, RunView, SecretView, View
 from dstack.protocol.wire import decoded, encoded, indented, request_of
@@ -13,7 +13,11 @@ from dstack.protocol.wire import decoded, encoded, indented, request_of
 EXAMPLES = dict(
     line.split(" ", 1) for line in Path(__file__).with_name("views.txt").read_text(encoding="utf-8").splitlines()
 )
-KINDS = {kind.__name__: kind for kind in vars(views).values() if isinstance(kind, type) and issubclass(kind, View)}
+KINDS = {
+    name: kind
+    for name, kind in {**vars(views), **vars(accounts)}.items()
+    if isinstance(kind, type) and issubclass(kind, View)
+}
 
 
 def test_every_view_has_an_example() -> None:

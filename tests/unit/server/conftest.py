@@ -5,15 +5,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import update
 
 from dstack.operations.context import Context
 from dstack.server.app import create_app
 from dstack.server.settings import Settings
+from dstack.store import users
 from dstack.store.dialect import Dialect
 from dstack.store.sqlite import Sqlite
-from dstack.store.tables import users
-from dstack.store.users import hash_of
+from dstack.store.tx import Tx
 
 TOKEN = "the-token-of-the-tests"
 PROJECT = "/api/projects/main"
@@ -29,8 +28,12 @@ def dialect(tmp_path: Path) -> Dialect:
 @pytest.fixture
 async def http(context: Context, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the application, with the admin's token. What the application raises is answered as on the wire."""
-    known = update(users).where(users.c.id == "0-user").values(token_hash=hash_of(TOKEN), is_admin=True)
-    await context.db.write(lambda tx: tx.change(known))
+
+    def arrive(tx: Tx) -> None:
+        users.set_admin(tx, "0-user", is_admin=True)
+        users.add_token(tx, "0-token", "0-user", "tests", TOKEN, None)
+
+    await context.db.write(arrive)
     app = create_app(Settings(tmp_path), context)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}

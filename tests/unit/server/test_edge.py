@@ -268,7 +268,7 @@ async def test_the_document_names_the_errors_of_every_operation_and_their_shape(
         documented = {int(code): answer for code, answer in operation["responses"].items()}
         assert set(documented) == {route.status, *errors_of(route)}
         assert all(documented[code]["content"] == problem for code in errors_of(route))
-        assert ("security" in operation) is route.needs_token
+        assert ("security" in operation) is (route.action is not None)
 
 
 async def test_upload_that_breaks_off_is_no_fault_of_the_server(

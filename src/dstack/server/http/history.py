@@ -19,7 +19,6 @@ from dstack.server.http.routing import add
 
 router = APIRouter()
 
-BEAT_S = 15.0
 SSE = "text/event-stream"
 
 Accept = Annotated[str, Header()]
@@ -50,9 +49,7 @@ async def list_events(
     page = await history.list_events(context, user, project, run=run, after=after, limit=params.limit)
     if SSE not in accept:
         return json_of(page)
-    events = history.follow_events(
-        context, user, project, run=run, after=after, beat_s=BEAT_S, shows_run=params.shows_run
-    )
+    events = history.follow_events(context, user, project, run=run, after=after, shows_run=params.shows_run)
     return StreamingResponse(_sse_of_events(events), media_type=SSE)
 
 

@@ -1,4 +1,4 @@
-"""Projects, backends and instances over HTTP."""
+"""Backends and instances over HTTP."""
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -9,12 +9,6 @@ from dstack.server.http.calls import At, By, json_of
 from dstack.server.http.routing import add
 
 router = APIRouter()
-
-
-@add(router, routes.LIST_PROJECTS)
-async def list_projects(context: At, user: By) -> Response:
-    """Return the caller's projects."""
-    return json_of(await inventory.projects(context, user))
 
 
 @add(router, routes.LIST_BACKENDS)

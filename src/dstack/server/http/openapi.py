@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from msgspec.json import schema_components
 
+from dstack.domain.roles import is_for_all
 from dstack.protocol import requests, routes
 from dstack.protocol.routes import Route
 from dstack.protocol.views import Problem, View
@@ -46,8 +47,10 @@ def responses_of(route: Route) -> dict[int | str, dict[str, Any]]:
 def errors_of(route: Route) -> list[int]:
     """Return the statuses of all errors that a route may answer with, but for those of our own faults (500)."""
     statuses = {*OF_ALL, *route.errors}
-    if route.needs_token:
+    if route.action is not None:
         statuses.add(401)
+        if not is_for_all(route.action):
+            statuses.add(403)
     if "{project}" in route.path:
         statuses.add(404)
     if route.request is not None or route.takes_bytes:
@@ -65,7 +68,7 @@ def _schemas() -> dict[str, Any]:
 
 def extra_of(route: Route) -> dict[str, Any]:
     """Return what else a route's part of the document has."""
-    extra: dict[str, Any] = {"security": [{"token": []}]} if route.needs_token else {}
+    extra: dict[str, Any] = {"security": [{"token": []}]} if route.action is not None else {}
     if route.request is not None:
         content = {"application/json": {"schema": {"$ref": f"{_SCHEMAS}{route.request}"}}}
         extra["requestBody"] = {"required": True, "content": content}

@@ -1,0 +1,47 @@
+"""Roles, and the one table of what each may do."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from dstack.protocol.actions import Action
+
+
+class Role(StrEnum):
+    """A member's role in a project. An admin of the server has the role `admin` in each project."""
+
+    ADMIN = "admin"
+    MANAGER = "manager"
+    USER = "user"
+
+
+OF_EVERYONE = frozenset((Action.READ_ACCOUNT, Action.MANAGE_TOKENS, Action.CREATE_PROJECTS))
+"""Actions outside projects that every user may do."""
+OF_SERVER_ADMINS = frozenset((Action.MANAGE_USERS, Action.AUDIT))
+"""Actions outside projects that only admins of the server may do."""
+
+_MANAGERS = frozenset((Role.ADMIN, Role.MANAGER))
+ALLOWED: Mapping[Action, frozenset[Role]] = {
+    Action.READ: frozenset(Role),
+    Action.RUN: frozenset(Role),
+    Action.READ_SECRETS: _MANAGERS,
+    Action.WRITE_SECRETS: _MANAGERS,
+    Action.MANAGE_MEMBERS: _MANAGERS,
+    Action.DELETE_PROJECT: frozenset((Role.ADMIN,)),
+}
+"""The roles in a project that may do an action in it."""
+
+
+def is_for_all(action: Action) -> bool:
+    """Return whether everyone who may know of the object may do the action."""
+    return action in OF_EVERYONE or ALLOWED.get(action) == frozenset(Role)
+
+
+def may_give(giver: Role, role: Role) -> bool:
+    """Return whether a member may give a role to others, or take it from them: nobody gives more than they have.
+
+    Examples:
+        >>> may_give(Role.MANAGER, Role.USER), may_give(Role.MANAGER, Role.ADMIN)
+        (True, False)
+    """
+    order = list(Role)
+    return giver in ALLOWED[Action.MANAGE_MEMBERS] and order.index(giver) <= order.index(role)

@@ -1,0 +1,206 @@
+"""Users of the server and their tokens."""
+
+import re
+from datetime import timedelta
+
+from dstack.domain.roles import OF_SERVER_ADMINS
+from dstack.errors import InvalidRequestError, ResourceExistsError, ResourceNotExistsError
+from dstack.operations.context import Context, authorize_on_server
+from dstack.protocol.accounts import TokenList, TokenView, UserList, UserView
+from dstack.protocol.actions import Action
+from dstack.protocol.requests import CreateToken
+from dstack.store import objects, users
+from dstack.store.tx import Tx
+from dstack.store.users import Account, User
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,58}[a-z0-9])?")
+RESERVED = ("me",)
+"""Names that are words of the API's paths."""
+TOKENS_MAX = 100
+"""The most tokens of one user."""
+
+
+async def me(context: Context, user: User) -> UserView:
+    """Return the caller."""
+    return await context.db.read(lambda tx: _view(_account(tx, user, user.name, Action.READ_ACCOUNT)))
+
+
+async def list_all(context: Context, user: User) -> UserList:
+    """Return all users of the server."""
+
+    def read(tx: Tx) -> UserList:
+        authorize_on_server(tx, user, Action.MANAGE_USERS)
+        return UserList(users=[_view(one) for one in users.list_users(tx)])
+
+    return await context.db.read(read)
+
+
+async def create(context: Context, user: User, name: str, *, is_admin: bool) -> UserView:
+    """Create a user, or restore the deleted user of that name.
+
+    With the second user, the server's own machine is no longer used by default (`Context.is_local_by_default`).
+
+    Raises:
+        InvalidRequestError: the name is malformed.
+        ResourceExistsError: there is a user of that name.
+    """
+    check_name(name, "user")
+
+    def write(tx: Tx) -> tuple[UserView, int]:
+        authorize_on_server(tx, user, Action.MANAGE_USERS)
+        known = users.find_user(tx, name)
+        if known is not None and known.deleted_at is None:
+            raise ResourceExistsError(f"There is a user `{name}` already", hint="`dstack user list` shows all")
+        users.add_user(tx, context.ids.new_id() if known is None else known.id, name, is_admin=is_admin)
+        return _view(_found(tx, name)), users.count_users(tx)
+
+    view, count = await context.db.write(write)
+    share_machine(context, count)
+    return view
+
+
+def share_machine(context: Context, users_count: int) -> None:
+    """Stop offering the server's own machine where nothing but a default offered it, and there are several users.
+
+    A process job on that machine is the server's own user, who can read the data of all.
+    """
+    if context.is_local_by_default and users_count > 1:
+        context.catalog.hide("local")
+
+
+async def update(context: Context, user: User, name: str, *, is_admin: bool) -> UserView:
+    """Make a user an admin of the server, or no admin.
+
+    Raises:
+        InvalidRequestError: the server would have no admin.
+        ResourceNotExistsError: there is no such user.
+    """
+
+    def write(tx: Tx) -> UserView:
+        account = _account(tx, user, name, Action.MANAGE_USERS)
+        if not is_admin:
+            _check_other_admin(tx, account)
+        users.set_admin(tx, account.id, is_admin=is_admin)
+        return _view(_found(tx, name))
+
+    return await context.db.write(write)
+
+
+async def delete(context: Context, user: User, name: str) -> None:
+    """Delete a user's tokens and memberships. The name of the user stays with the finished runs.
+
+    Raises:
+        InvalidRequestError: a run of the user has not finished, or the server would have no admin.
+        ResourceNotExistsError: there is no such user.
+    """
+
+    def write(tx: Tx) -> None:
+        account = _account(tx, user, name, Action.MANAGE_USERS)
+        _check_other_admin(tx, account)
+        if active := objects.unfinished_runs_of_user(tx, account.id):
+            raise InvalidRequestError(
+                f"{len(active)} runs of the user `{name}` have not finished, such as `{active[0].name}`",
+                hint="Stop them first: `dstack stop`",
+            )
+        users.delete_user(tx, account.id)
+
+    await context.db.write(write)
+
+
+async def list_tokens(context: Context, user: User, name: str) -> TokenList:
+    """Return a user's tokens without their values.
+
+    Raises:
+        ForbiddenError: another user's tokens are for admins of the server.
+    """
+
+    def read(tx: Tx) -> TokenList:
+        account = _account(tx, user, name, Action.READ_ACCOUNT)
+        found = users.list_tokens(tx, account.id)
+        return TokenList(
+            tokens=[TokenView(name=one.name, created_at=one.created_at, expires_at=one.expires_at) for one in found]
+        )
+
+    return await context.db.read(read)
+
+
+async def create_token(context: Context, user: User, name: str, request: CreateToken) -> TokenView:
+    """Create a token for a user. Only this answer has its value.
+
+    Raises:
+        InvalidRequestError: the token's name is malformed, or the user has too many tokens.
+        ResourceExistsError: the user has a token of that name.
+    """
+    check_name(request.name, "token")
+    value = context.ids.new_token()
+
+    def write(tx: Tx) -> TokenView:
+        account = _account(tx, user, name, Action.MANAGE_TOKENS)
+        known = users.list_tokens(tx, account.id)
+        if any(one.name == request.name for one in known):
+            raise ResourceExistsError(
+                f"The user `{name}` has a token `{request.name}` already",
+                hint="Choose another name, or delete it first",
+            )
+        if len(known) >= TOKENS_MAX:
+            raise InvalidRequestError(f"The user `{name}` has {len(known)} tokens", hint="Delete some of them first")
+        now = tx.clock.now()
+        expires_at = None if request.expires_in_s is None else now + timedelta(seconds=request.expires_in_s)
+        users.add_token(tx, context.ids.new_id(), account.id, request.name, value, expires_at)
+        return TokenView(name=request.name, created_at=now, expires_at=expires_at, value=value)
+
+    return await context.db.write(write)
+
+
+async def delete_token(context: Context, user: User, name: str, token: str) -> None:
+    """Delete a token. It is refused from now on, and streams that it opened end within a beat.
+
+    Raises:
+        ResourceNotExistsError: the user has no such token.
+    """
+
+    def write(tx: Tx) -> None:
+        account = _account(tx, user, name, Action.MANAGE_TOKENS)
+        if not any(one.name == token for one in users.list_tokens(tx, account.id)):
+            raise ResourceNotExistsError(
+                f"The user `{name}` has no token `{token}`", hint="`dstack token list` shows all"
+            )
+        users.delete_token(tx, account.id, token)
+
+    await context.db.write(write)
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise `InvalidRequestError` unless a user, project or token may have the name."""
+    if not NAME.fullmatch(name) or name in RESERVED:
+        raise InvalidRequestError(
+            f"`{name}` cannot be a {what}'s name: expected 1 to 60 lower-case letters, digits, `.`, `_` and `-`, "
+            "with a letter or digit at both ends" + (", and not `me`" if name in RESERVED else ""),
+            hint="Try a name such as `ada`",
+        )
+
+
+def _account(tx: Tx, user: User, name: str, action: Action) -> Account:
+    """Return an account on which the caller may act: the own one, or with the rights of an admin any."""
+    authorize_on_server(tx, user, action)
+    if name != user.name and action not in OF_SERVER_ADMINS:
+        authorize_on_server(tx, user, Action.MANAGE_USERS)
+    return _found(tx, name)
+
+
+def _found(tx: Tx, name: str) -> Account:
+    account = users.find_user(tx, name)
+    if account is None or account.deleted_at is not None:
+        raise ResourceNotExistsError(f"There is no user `{name}`", hint="`dstack user list` shows all")
+    return account
+
+
+def _check_other_admin(tx: Tx, account: Account) -> None:
+    if not any(one.is_admin and one.id != account.id for one in users.list_users(tx)):
+        raise InvalidRequestError(
+            f"`{account.name}` is the only admin of the server", hint="Make another user an admin first"
+        )
+
+
+def _view(account: Account) -> UserView:
+    return UserView(name=account.name, is_admin=account.is_admin, created_at=account.created_at)

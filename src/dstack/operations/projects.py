@@ -1,0 +1,165 @@
+"""Projects and their members."""
+
+import asyncio
+
+from dstack.domain.roles import Role, may_give
+from dstack.errors import ForbiddenError, InvalidRequestError, ResourceExistsError, ResourceNotExistsError
+from dstack.operations.context import Caller, Context, authorize, authorize_on_server
+from dstack.operations.people import check_name
+from dstack.protocol.accounts import MemberList, MemberView
+from dstack.protocol.actions import Action
+from dstack.protocol.views import ProjectList, ProjectView
+from dstack.store import commits, objects, users
+from dstack.store.tx import Tx
+from dstack.store.users import User
+
+RUNS_AT_ONCE = 50
+"""The runs that one transaction deletes."""
+
+
+async def list_all(context: Context, user: User) -> ProjectList:
+    """Return the projects that the user may use."""
+
+    def read(tx: Tx) -> ProjectList:
+        authorize_on_server(tx, user, Action.READ_ACCOUNT)
+        return ProjectList(projects=[ProjectView(name=name, role=role) for name, role in users.projects_of(tx, user)])
+
+    return await context.db.read(read)
+
+
+async def create(context: Context, user: User, name: str) -> ProjectView:
+    """Create a project; the caller becomes its admin.
+
+    Raises:
+        InvalidRequestError: the name is malformed.
+        ResourceExistsError: there is a project of that name.
+    """
+    check_name(name, "project")
+
+    def write(tx: Tx) -> ProjectView:
+        authorize_on_server(tx, user, Action.CREATE_PROJECTS)
+        if users.project_exists(tx, name):
+            raise ResourceExistsError(f"There is a project `{name}` already", hint="Choose another name")
+        users.add_project(tx, context.ids.new_id(), name, user.id)
+        return ProjectView(name=name, role=Role.ADMIN.value)
+
+    return await context.db.write(write)
+
+
+async def delete(context: Context, user: User, project: str) -> None:
+    """Delete a project with its runs, logs, secrets and members.
+
+    Raises:
+        InvalidRequestError: a run of the project has not finished, or a machine is its own.
+    """
+    while job_ids := await context.db.write(lambda tx: _deleted_runs(tx, user, project)):
+        for job_id in job_ids:
+            await asyncio.to_thread(context.logs.delete, job_id)
+
+
+def _deleted_runs(tx: Tx, user: User, project: str) -> list[str]:
+    """Delete some runs and return the ids of their jobs; with no run left, delete the project and return nothing."""
+    caller = authorize(tx, user, project, Action.DELETE_PROJECT)
+    project_id = caller.project.id
+    active, _ = objects.list_runs(tx, project_id, unfinished=True, limit=1)
+    if active:
+        raise InvalidRequestError(
+            f"The run `{active[0].name}` of the project `{project}` has not finished",
+            hint=f"Stop the project's runs first: `dstack stop {active[0].name} --project {project}`",
+        )
+    if any(one.project_id == project_id for one in objects.live_instances(tx)):
+        raise InvalidRequestError(
+            f"The project `{project}` has machines that have not ended", hint="Wait until `dstack pool` shows none"
+        )
+    finished, _ = objects.list_runs(tx, project_id, limit=RUNS_AT_ONCE)
+    if finished:
+        return [job_id for run in finished for job_id in commits.delete_run(tx, run.id)]
+    users.delete_project(tx, project_id)
+    return []
+
+
+async def list_members(context: Context, user: User, project: str) -> MemberList:
+    """Return the members of a project."""
+
+    def read(tx: Tx) -> MemberList:
+        project_id = authorize(tx, user, project, Action.READ).project.id
+        found = users.list_members(tx, project_id)
+        return MemberList(members=[MemberView(user=name, role=role) for name, role in found])
+
+    return await context.db.read(read)
+
+
+async def set_member(context: Context, user: User, project: str, name: str, role: str) -> MemberView:
+    """Add a member, or change a member's role.
+
+    Raises:
+        ForbiddenError: the caller's own role is lower than the one to give or to take.
+        InvalidRequestError: the project would have no admin.
+        ResourceNotExistsError: there is no such user.
+    """
+    given = Role(role)
+
+    def write(tx: Tx) -> MemberView:
+        caller = authorize(tx, user, project, Action.MANAGE_MEMBERS)
+        _check_gift(caller, given)
+        if (former := _role_of(tx, caller, name)) is not None:
+            _check_gift(caller, former)
+            if former is Role.ADMIN and given is not Role.ADMIN:
+                _check_other_admin(tx, caller, name)
+        users.put_member(tx, caller.project.id, _user_id(tx, name), given.value)
+        return MemberView(user=name, role=given.value)
+
+    return await context.db.write(write)
+
+
+async def remove_member(context: Context, user: User, project: str, name: str) -> None:
+    """Remove a member. Active runs of that user go on.
+
+    Raises:
+        ForbiddenError: the caller's own role is lower than the one to take.
+        InvalidRequestError: the project would have no admin.
+        ResourceNotExistsError: the project has no such member.
+    """
+
+    def write(tx: Tx) -> None:
+        caller = authorize(tx, user, project, Action.MANAGE_MEMBERS)
+        role = _role_of(tx, caller, name)
+        if role is None:
+            raise ResourceNotExistsError(
+                f"`{name}` is no member of the project `{project}`", hint="`dstack project members` shows all"
+            )
+        _check_gift(caller, role)
+        if role is Role.ADMIN:
+            _check_other_admin(tx, caller, name)
+        users.remove_member(tx, caller.project.id, _user_id(tx, name))
+
+    await context.db.write(write)
+
+
+def _check_gift(caller: Caller, role: Role) -> None:
+    if not may_give(caller.role, role):
+        raise ForbiddenError(
+            f"A `{caller.role}` of the project can neither give nor take the role `{role}`",
+            hint="Ask an admin of the project",
+        )
+
+
+def _role_of(tx: Tx, caller: Caller, name: str) -> Role | None:
+    role = dict(users.list_members(tx, caller.project.id)).get(name)
+    return None if role is None else Role(role)
+
+
+def _check_other_admin(tx: Tx, caller: Caller, name: str) -> None:
+    members = users.list_members(tx, caller.project.id)
+    if not any(role == Role.ADMIN and one != name for one, role in members):
+        raise InvalidRequestError(
+            f"`{name}` is the only admin of the project `{caller.project.name}`",
+            hint="Make another member an admin first",
+        )
+
+
+def _user_id(tx: Tx, name: str) -> str:
+    account = users.find_user(tx, name)
+    if account is None or account.deleted_at is not None:
+        raise ResourceNotExistsError(f"There is no user `{name}`", hint="An admin of the server creates users")
+    return account.id
