@@ -68,7 +68,7 @@ async def test_a_machine_that_nobody_knows_is_ended_with_all_that_runs_on_it(hom
     async with asyncio.timeout(PATIENCE_S):
         while not await is_gone():  # noqa: ASYNC110 - from outside there is nothing to wait for
             await asyncio.sleep(0.1)
-    lines = await db.read(lambda tx: events.list_after(tx, "", 0, run_id=None, limit=10))
+    lines = await db.read(lambda tx: events.list_after(tx, "", 0, run_id=None, limit=10, shared=True))
     assert [line.kind for line in lines] == ["machine.orphan_ended"]
     await db.close()
     wait_for("the end of all processes", lambda: home.processes_of_jobs() == [] and home.agent_pid() is None)

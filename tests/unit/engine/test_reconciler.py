@@ -72,7 +72,7 @@ async def look(reconciler: Reconciler, clock: HandClock, times: int) -> None:
 
 
 async def history(db: Database) -> list[str]:
-    lines = await db.read(lambda tx: events.list_after(tx, "0-project", 0, run_id=None, limit=10))
+    lines = await db.read(lambda tx: events.list_after(tx, "0-project", 0, run_id=None, limit=10, shared=True))
     return [line.kind for line in lines]
 
 

@@ -1,6 +1,7 @@
 """A job's log is one, through all of its attempts, and what is lost of it is told wherever one begins to read."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -15,7 +16,7 @@ from dstack.operations.history import LogCursor, LogQuery, Sign
 from dstack.protocol.statuses import JobStatus, RunStatus
 from dstack.protocol.views import EventView, RunView
 from dstack.server.http.history import bytes_of_log, sse_of_log
-from dstack.store import commits
+from dstack.store import commits, events, users
 from dstack.store.tx import Tx
 from dstack.store.users import User
 from tests.making import NOW, job, run
@@ -108,10 +109,10 @@ async def test_the_events_of_a_run_end_when_it_is_deleted(context: Context) -> N
 
     await context.db.write(born)
     context.db.listen(lambda notices: context.signals.notify(notices.changed))
-    events = history.follow_events(context, ADA, "main", run="hello", after=0)
-    while await anext(events) is not Sign.ALIVE:
+    found = history.follow_events(context, ADA, "main", run="hello", after=0)
+    while await anext(found) is not Sign.ALIVE:
         pass
-    ending = asyncio.create_task(anext(events, None))
+    ending = asyncio.create_task(anext(found, None))
     await runs.delete(context, ADA, "main", "hello")
     assert await ending is None
 
@@ -147,3 +148,54 @@ async def test_log_of_one_attempt_has_offsets_of_its_own_and_ends_with_it(contex
         assert parts == [Part(0, data)], "the first has ended, and is followed to its end though the run goes on"
     with pytest.raises(ResourceNotExistsError, match="The job of `hello` has no attempt 3"):
         await history.open_log(context, ADA, "main", replace(QUERY, attempt=3))
+
+
+@pytest.mark.parametrize("follows", ["events", "log"])
+@pytest.mark.parametrize("loses", ["token", "membership"])
+async def test_stream_ends_when_its_caller_may_no_longer_read(
+    context: Context, monkeypatch: pytest.MonkeyPatch, follows: str, loses: str
+) -> None:
+    monkeypatch.setattr(history, "BEAT_S", 0.0)
+
+    def join(tx: Tx) -> None:
+        commits.add_run(tx, run(), [job(version=0)], actor="user ada")
+        users.add_user(tx, "bob", "bob", is_admin=False)
+        users.add_token(tx, "0-token", "bob", "t", "value", None)
+        users.put_member(tx, "0-project", "bob", "user")
+
+    def leave(tx: Tx) -> None:
+        if loses == "token":
+            users.delete_token(tx, "bob", "t")
+        else:
+            users.remove_member(tx, "0-project", "bob")
+
+    await context.db.write(join)
+    bob = await context.db.read(lambda tx: users.find_by_token(tx, "value"))
+    assert bob is not None
+    follow: AsyncIterator[object] = history.follow_events(context, bob, "main", run="hello", after=0)
+    if follows == "log":
+        follow = history.read_log(context, await history.open_log(context, bob, "main", QUERY), follow=True)
+    whole = asyncio.create_task(_all_of(follow))
+    await asyncio.sleep(0)
+    assert not whole.done()
+    await context.db.write(leave)
+    await whole
+
+
+async def _all_of(stream: AsyncIterator[object]) -> None:
+    async for _ in stream:
+        pass
+
+
+async def test_events_of_shared_machines_are_for_admins_of_the_server(context: Context) -> None:
+    def happen(tx: Tx) -> None:
+        users.add_user(tx, "bob", "bob", is_admin=False)
+        users.put_member(tx, "0-project", "bob", "admin")
+        events.add_about_machine(tx, kind="machine.ended", message="a machine was ended")
+
+    await context.db.write(happen)
+    seen = {
+        user.name: await history.list_events(context, user, "main", run=None, after=0, limit=10)
+        for user in (ADA, User("bob", "bob", is_admin=False))
+    }
+    assert (len(seen["ada"].events), len(seen["bob"].events)) == (1, 0)

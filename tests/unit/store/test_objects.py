@@ -75,7 +75,7 @@ async def test_every_move_is_one_line_of_history(db: Database) -> None:
     await db.write(born)
     ending = job(status=JobStatus.TERMINATING, reason=JobReason.STOPPED_BY_USER, detail="as asked")
     await db.write(lambda tx: commits.commit(tx, Next((ending,)), check_move))
-    lines = await db.read(lambda tx: events.list_after(tx, "0-project", 0, run_id="0-run", limit=10))
+    lines = await db.read(lambda tx: events.list_after(tx, "0-project", 0, run_id="0-run", limit=10, shared=True))
     assert [(line.kind, line.status, line.message) for line in lines] == [
         ("run.submitted", "submitted", "ada submitted hello"),
         ("job.terminating", "terminating", "job is terminating (stopped by user: as asked)"),
@@ -87,7 +87,7 @@ async def test_history_distinguishes_instances_of_the_same_type(db: Database) ->
     busy = [replace(instance(), id=id, status=InstanceStatus.BUSY) for id in ids]
     for one in busy:
         await db.write(lambda tx, one=one: events.add_move(tx, one, actor="engine"))
-    lines = await db.read(lambda tx: events.list_after(tx, "0-project", 0, run_id=None, limit=10))
+    lines = await db.read(lambda tx: events.list_after(tx, "0-project", 0, run_id=None, limit=10, shared=True))
     assert [line.message for line in lines] == [f"instance local …{id[-12:]} is busy" for id in ids]
 
 
@@ -130,7 +130,7 @@ async def test_a_deleted_run_leaves_nothing_behind(db: Database) -> None:
     await db.write(born)
     assert await db.write(lambda tx: commits.delete_run(tx, "0-run")) == ["0-job"]
     assert await db.read(lambda tx: objects.find_job(tx, "0-job")) is None
-    assert await db.read(lambda tx: events.list_after(tx, "0-project", 0, run_id="0-run", limit=10)) == []
+    assert await db.read(lambda tx: events.list_after(tx, "0-project", 0, run_id="0-run", limit=10, shared=True)) == []
 
 
 async def test_an_earlier_wake_stays(db: Database, clock: HandClock) -> None:
