@@ -175,9 +175,9 @@ async def test_stream_ends_when_its_caller_may_no_longer_read(
     follow: AsyncIterator[object] = history.follow_events(context, bob, "main", run="hello", after=0)
     if follows == "log":
         follow = history.read_log(context, await history.open_log(context, bob, "main", QUERY), follow=True)
+    else:
+        assert isinstance(await anext(follow), EventView)
     whole = asyncio.create_task(_all_of(follow))
-    await asyncio.sleep(0)
-    assert not whole.done()
     await context.db.write(leave)
     await whole
 
