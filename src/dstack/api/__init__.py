@@ -10,6 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors; the real imports happen on first use
+    from dstack.api._accounts import MemberCollection as MemberCollection
+    from dstack.api._accounts import TokenCollection as TokenCollection
+    from dstack.api._accounts import UserCollection as UserCollection
     from dstack.api._backends import Backend as Backend
     from dstack.api._backends import BackendCollection as BackendCollection
     from dstack.api._client import Client as Client
@@ -88,6 +91,7 @@ _HOME = {
     "InvalidRequestError": "dstack.errors",
     "JobPlan": "dstack.api._submissions",
     "LocalRepo": "dstack.api._repos",
+    "MemberCollection": "dstack.api._accounts",
     "Memory": "dstack.kit.units",
     "NoCapacityError": "dstack.errors",
     "OpenAIChatModel": "dstack.spec.service",
@@ -120,7 +124,9 @@ _HOME = {
     "SpotPolicy": "dstack.spec.profile",
     "TGIChatModel": "dstack.spec.service",
     "Task": "dstack.spec.task",
+    "TokenCollection": "dstack.api._accounts",
     "UnauthorizedError": "dstack.errors",
+    "UserCollection": "dstack.api._accounts",
     "UtilizationPolicy": "dstack.spec.profile",
     "VirtualRepo": "dstack.api._repos",
     "Volume": "dstack.spec.volume",

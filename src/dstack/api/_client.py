@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dstack.api._accounts import MemberCollection, TokenCollection, UserCollection
     from dstack.api._backends import BackendCollection
     from dstack.api._events import EventCollection
     from dstack.api._repo_collection import RepoCollection
@@ -105,6 +106,27 @@ class Client:
         return SecretCollection(self._transport, self.project)
 
     @cached_property
+    def members(self) -> "MemberCollection":
+        """The members of the project."""
+        from dstack.api._accounts import MemberCollection
+
+        return MemberCollection(self._transport, self.project)
+
+    @cached_property
+    def users(self) -> "UserCollection":
+        """The users of the server."""
+        from dstack.api._accounts import UserCollection
+
+        return UserCollection(self._transport)
+
+    @cached_property
+    def tokens(self) -> "TokenCollection":
+        """The tokens of the caller, and for admins of the server those of every user."""
+        from dstack.api._accounts import TokenCollection
+
+        return TokenCollection(self._transport)
+
+    @cached_property
     def events(self) -> "EventCollection":
         """The events of the project."""
         from dstack.api._events import EventCollection
@@ -144,6 +166,50 @@ class Client:
 
         found: ProjectList = self._transport.call(routes.LIST_PROJECTS)
         return found.projects
+
+    def create_project(self, name: str) -> "ProjectView":
+        """Create a project on the server. The caller becomes its admin.
+
+        Args:
+            name: 1 to 60 lower-case letters, digits, `.`, `_` and `-`.
+
+        Raises:
+            InvalidRequestError: the name is malformed.
+            ResourceExistsError: there is a project of that name.
+
+        Examples:
+            >>> from dstack.api import Client
+            >>> client = Client.from_config()
+            >>> client.create_project("vision").role
+            'admin'
+            >>> client.delete_project("vision")
+        """
+        from dstack.protocol import routes
+        from dstack.protocol.requests import CreateProject
+
+        view: ProjectView = self._transport.call(routes.CREATE_PROJECT, CreateProject(name=name))
+        return view
+
+    def delete_project(self, name: str) -> None:
+        """Delete a project of the server with its runs, logs, secrets and members.
+
+        Args:
+            name: the project's name.
+
+        Raises:
+            ForbiddenError: the caller is not an admin of the project.
+            InvalidRequestError: a run of the project has not finished.
+            ResourceNotExistsError: there is no such project.
+
+        Examples:
+            >>> from dstack.api import Client
+            >>> client = Client.from_config()
+            >>> project = client.create_project("speech")
+            >>> client.delete_project("speech")
+        """
+        from dstack.protocol import routes
+
+        self._transport.call(routes.DELETE_PROJECT, project=name)
 
     def instances(self) -> "list[InstanceView]":
         """Return the instances that the project uses or may use.

@@ -18,7 +18,7 @@ from dstack.kit.text import nearest
 
 COMMANDS = (
     *("apply", "attach", "audit", "config", "delete", "event", "exec", "init", "logs", "metrics", "offer"),
-    *("pool", "project", "ps", "run", "schema", "secret", "server", "stop"),
+    *("pool", "project", "ps", "run", "schema", "secret", "server", "stop", "token", "user"),
 )
 
 PLANNED = {

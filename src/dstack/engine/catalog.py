@@ -30,9 +30,9 @@ class Catalog:
         self.hidden: frozenset[str] = frozenset()
         """The backends that new runs cannot use."""
 
-    def hide(self, name: str) -> None:
-        """Offer a backend no more. Runs that use it go on."""
-        self.hidden |= {name}
+    def hide(self, name: str, *, is_hidden: bool = True) -> None:
+        """Offer a backend no more, or again. Runs that use it go on."""
+        self.hidden = self.hidden | {name} if is_hidden else self.hidden - {name}
 
     def snapshot(self) -> Sequence[Offer]:
         """What is known now."""

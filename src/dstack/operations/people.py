@@ -60,12 +60,12 @@ async def create(context: Context, user: User, name: str, *, is_admin: bool) -> 
 
 
 def share_machine(context: Context, users_count: int) -> None:
-    """Stop offering the server's own machine where nothing but a default offered it, and there are several users.
+    """Offer the server's own machine to one user alone where nothing but a default offers it.
 
     A process job on that machine is the server's own user, who can read the data of all.
     """
-    if context.is_local_by_default and users_count > 1:
-        context.catalog.hide("local")
+    if context.is_local_by_default:
+        context.catalog.hide("local", is_hidden=users_count > 1)
 
 
 async def update(context: Context, user: User, name: str, *, is_admin: bool) -> UserView:
@@ -94,7 +94,7 @@ async def delete(context: Context, user: User, name: str) -> None:
         ResourceNotExistsError: there is no such user.
     """
 
-    def write(tx: Tx) -> None:
+    def write(tx: Tx) -> int:
         account = _account(tx, user, name, Action.MANAGE_USERS)
         _check_other_admin(tx, account)
         if active := objects.unfinished_runs_of_user(tx, account.id):
@@ -103,8 +103,9 @@ async def delete(context: Context, user: User, name: str) -> None:
                 hint="Stop them first: `dstack stop`",
             )
         users.delete_user(tx, account.id)
+        return users.count_users(tx)
 
-    await context.db.write(write)
+    share_machine(context, await context.db.write(write))
 
 
 async def list_tokens(context: Context, user: User, name: str) -> TokenList:

@@ -1,10 +1,11 @@
-"""`dstack project`: the servers and projects that this user's commands use."""
+"""`dstack project`: the projects that this user's commands use, and those of the server with their members."""
 
 import argparse
 
-HELP = "list, add and remove projects, and choose the default one"
+HELP = "list, add, create and delete projects; manage their members"
 NONE_IS_LEFT = "No project is configured: commands start a local server when they need one"
 HEADERS = ("NAME", "URL", "DEFAULT")
+ROLES = ("user", "manager", "admin")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +21,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     choose.add_argument("name", metavar="NAME")
     remove = actions.add_parser("delete", help="remove a project from the file")
     remove.add_argument("name", metavar="NAME")
+    remove.add_argument("--on-server", action="store_true", help="delete the project on the server, with all its runs")
+    remove.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    create = actions.add_parser("create", help="create a project on the server")
+    create.add_argument("name", metavar="NAME")
+    members = actions.add_parser("members", help="list the members of the project")
+    members.add_argument("--json", action="store_true", help="as JSON")
+    change = actions.add_parser("set-member", help="add a member, or change a member's role")
+    change.add_argument("user", metavar="USER")
+    change.add_argument("role", metavar="ROLE", nargs="?", default="user", choices=ROLES, help=" or ".join(ROLES))
+    drop = actions.add_parser("remove-member", help="remove a member")
+    drop.add_argument("user", metavar="USER")
 
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +43,7 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do the action; only `add` connects to a server."""
+    """Do the action."""
     from dstack.api import _projects
     from dstack.cli import words
 
@@ -41,6 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
         case "set-default":
             _projects.choose_default(arguments.name)
             words.say(f"The project `{arguments.name}` is now the default")
+        case "create" | "members" | "set-member" | "remove-member":
+            _on_server(arguments)
+        case "delete" if arguments.on_server:
+            return _delete_on_server(arguments)
         case "delete":
             _projects.remove_project(arguments.name)
             words.say(f"The project `{arguments.name}` was removed from the file; the server is unchanged")
@@ -60,6 +76,45 @@ def add_to_file(name: str, arguments: argparse.Namespace) -> None:
         _projects.check_project(name, arguments.url, token)
     _projects.add_project(name, arguments.url, token, is_default=arguments.default)
     words.say(f"The project `{name}` was added")
+
+
+def _on_server(arguments: argparse.Namespace) -> None:
+    from dstack.cli import words
+    from dstack.cli.clients import client_of
+
+    client = client_of(arguments)
+    match arguments.action:
+        case "create":
+            client.create_project(arguments.name)
+            words.say(
+                f"The project `{arguments.name}` is created; commands use it with `--project {arguments.name}` "
+                "once `dstack project add` has added it"
+            )
+        case "set-member":
+            client.members.set(arguments.user, arguments.role)
+            words.say(f"`{arguments.user}` has the role `{arguments.role}` in the project `{client.project}`")
+        case "remove-member":
+            client.members.remove(arguments.user)
+            words.say(f"`{arguments.user}` is no longer a member of the project `{client.project}`")
+        case _:
+            found = client.members.list()
+            if arguments.json:
+                words.show_json(found)
+            else:
+                words.show(words.table(("USER", "ROLE"), [(one.user, one.role) for one in found]))
+
+
+def _delete_on_server(arguments: argparse.Namespace) -> int:
+    from dstack.cli import words
+    from dstack.cli.clients import client_of
+
+    name = arguments.name
+    question = f"Delete the project `{name}` on the server, with its runs, logs and secrets?"
+    if not arguments.yes and not words.confirmed(question, if_not="Nothing was deleted"):
+        return 1
+    client_of(arguments).delete_project(name)
+    words.say(f"The project `{name}` is deleted on the server")
+    return 0
 
 
 def _list(*, as_json: bool) -> None:

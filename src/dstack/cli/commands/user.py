@@ -1,0 +1,88 @@
+"""`dstack user`: the users of a server, for its admins."""
+
+import argparse
+
+HELP = "list, add and delete users of the server"
+FIRST_TOKEN = "first"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the actions and their arguments."""
+    actions = parser.add_subparsers(title="actions", dest="action")
+    parser.set_defaults(json=False)  # without an action, the list
+    every = actions.add_parser("list", help="all users")
+    add = actions.add_parser("add", help="add a user, and show a token for them once")
+    add.add_argument("name", metavar="NAME")
+    add.add_argument("--admin", action="store_true", help="make the user an admin of the server")
+    grant = actions.add_parser("set-admin", help="make a user an admin of the server, or no admin")
+    grant.add_argument("name", metavar="NAME")
+    grant.add_argument("--no", action="store_true", help="make the user no admin")
+    remove = actions.add_parser("delete", help="delete a user, with tokens and memberships")
+    remove.add_argument("name", metavar="NAME")
+    me = actions.add_parser("me", help="the user of this computer's token")
+    for one in (every, add, me):
+        one.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do the action."""
+    from dstack.cli import words
+    from dstack.cli.clients import client_of
+
+    client = client_of(arguments)
+    match arguments.action:
+        case "add":
+            _add(arguments)
+        case "set-admin":
+            client.users.set_admin(arguments.name, not arguments.no)
+            words.say(f"The user `{arguments.name}` is {'no admin' if arguments.no else 'an admin'} of the server")
+        case "delete":
+            client.users.delete(arguments.name)
+            words.say(f"The user `{arguments.name}` is deleted")
+        case "me":
+            found = client.users.me()
+            if arguments.json:
+                words.show_json(found)
+            else:
+                words.show(f"{found.name}{', an admin of the server' if found.is_admin else ''}")
+        case _:
+            _list(arguments)
+    return 0
+
+
+def _add(arguments: argparse.Namespace) -> None:
+    from dstack.cli import words
+    from dstack.cli.clients import client_of
+
+    client = client_of(arguments)
+    had_local = any(one.name == "local" for one in client.backends.list())
+    client.users.create(arguments.name, arguments.admin)
+    token = client.tokens.create(FIRST_TOKEN, user=arguments.name)
+    if arguments.json:
+        words.show_json(token)
+        return
+    words.say(f"The user `{arguments.name}` is added. Their token is shown only now:")
+    words.show(token.value or "")
+    words.say(
+        f"Add them to a project with `dstack project set-member {arguments.name}`. On their computer, they run "
+        "`dstack project add --name PROJECT --url URL`"
+    )
+    if had_local and not any(one.name == "local" for one in client.backends.list()):
+        words.say_warning(
+            "New runs no longer use the server's own machine: a job there could read the data of all users. "
+            "Start the server with `DSTACK_LOCAL_BACKEND=1` if all users trust each other"
+        )
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    from dstack.cli import words
+    from dstack.cli.clients import client_of
+    from dstack.kit.clock import SystemClock
+
+    found = client_of(arguments).users.list()
+    if arguments.json:
+        words.show_json(found)
+        return
+    now = SystemClock().now()
+    rows = [(one.name, "admin" if one.is_admin else "user", words.age(one.created_at, now)) for one in found]
+    words.show(words.table(("NAME", "ROLE", "CREATED"), rows))
