@@ -14,8 +14,10 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from dstack.cli.main import parser
+from dstack.domain.roles import ALLOWED, OF_EVERYONE, OF_SERVER_ADMINS, Role
 from dstack.operations.context import Context
 from dstack.protocol import routes
+from dstack.protocol.actions import Action
 from dstack.protocol.routes import Route
 from dstack.server.app import create_app
 from dstack.server.http.openapi import OF_ALL
@@ -55,6 +57,13 @@ YAML_OPENING = """\
 Every field of every configuration file. [Configuration](../configuration.md) explains files, profiles and secrets;
 [Configurations](configurations.md) has the same fields as Python objects. `type` is required in every file.
 `fleet`, `gateway` and `volume` are read and checked, but they do not work yet.
+"""
+
+ROLES_OPENING = """# Roles
+
+A member of a project has one of these roles. An admin of the server has the role `admin` in every project.
+
+## In a project
 """
 
 HTTP_OPENING = """\
@@ -123,7 +132,27 @@ def yaml_page() -> str:
     return "\n".join(lines)
 
 
-PAGES = {"reference/yaml.md": yaml_page, "reference/cli.md": cli_page, "reference/http.md": http_page}
+def roles_page() -> str:
+    """Return the page with the table of roles and actions."""
+    roles = list(Role)
+    lines = [ROLES_OPENING, f"| action | {' | '.join(f'`{role}`' for role in roles)} |", "|---|" + "---|" * len(roles)]
+    for action, allowed in ALLOWED.items():
+        lines.append(f"| {action} | {' | '.join('yes' if role in allowed else '' for role in roles)} |")
+    lines += ["", "## On the server", "", "| action | each user | admin of the server |", "|---|---|---|"]
+    lines += [f"| {action} | yes | yes |" for action in Action if action in OF_EVERYONE]
+    lines += [f"| {action} | | yes |" for action in Action if action in OF_SERVER_ADMINS]
+    lines += ["", "## Endpoints", "", "| endpoint | action |", "|---|---|"]
+    every = [route for route in vars(routes).values() if isinstance(route, Route)]
+    lines += [f"| `{route.method} {route.path}` | {route.action or 'anyone, without a token'} |" for route in every]
+    return "\n".join([*lines, ""])
+
+
+PAGES = {
+    "reference/yaml.md": yaml_page,
+    "reference/cli.md": cli_page,
+    "reference/http.md": http_page,
+    "reference/roles.md": roles_page,
+}
 
 
 def _specs_below(kind: type[Spec]) -> Iterator[type[Spec]]:
@@ -266,7 +295,7 @@ def _object(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
 
 def _source(name: str) -> Any:
     """Return the class of an object, as it is written."""
-    for module in ("views", "requests", "statuses"):
+    for module in ("views", "accounts", "requests", "statuses"):
         members = _module(module).members
         if name in members and not members[name].is_alias:
             return members[name]

@@ -8,6 +8,7 @@ import pytest
 
 from dstack.cli.main import COMMANDS, parser
 from dstack.protocol import requests, routes
+from dstack.protocol.actions import Action
 from dstack.protocol.routes import Route
 from dstack.spec.kinds import RUN_TYPES, TYPES
 from tests.architecture.sources import ROOT
@@ -60,6 +61,13 @@ def test_every_endpoint_and_its_objects_are_in_the_reference() -> None:
     for name, of_object in fields.items():
         section = section_of(page("http"), name)
         assert [field for field in of_object if f"| `{field}` |" not in section] == []
+
+
+def test_every_role_action_and_endpoint_is_in_the_table_of_roles() -> None:
+    text = page("roles")
+    assert [action for action in Action if f"| {action} |" not in text] == []
+    assert [one.path for one in ROUTES if f"| `{one.method} {one.path}` | {one.action or ''}" not in text] == []
+    assert "| read values of secrets | yes | yes |  |" in text
 
 
 def test_every_field_of_yaml_is_in_the_reference_with_its_meaning() -> None:

@@ -164,7 +164,7 @@ class TokenCollection:
         """Create a token.
 
         Args:
-            name: the name by which the user tells it from others.
+            name: a name that distinguishes it from the user's other tokens.
             expires_in: the time until it expires, from a minute to ten years; None for never.
             user: the user; by default the caller.
 
@@ -249,7 +249,7 @@ class MemberCollection:
 
         Args:
             user: the user's name.
-            role: `admin`, `manager` or `user`; nobody gives or takes a role above their own.
+            role: `admin`, `manager` or `user`, and none above the role of the caller.
 
         Raises:
             ForbiddenError: the caller's role does not allow it.

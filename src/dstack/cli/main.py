@@ -18,7 +18,7 @@ from dstack.kit.text import nearest
 
 COMMANDS = (
     *("apply", "attach", "audit", "config", "delete", "event", "exec", "init", "logs", "metrics", "offer"),
-    *("pool", "project", "ps", "run", "schema", "secret", "server", "stop", "token", "user"),
+    *("pool", "project", "ps", "run", "schema", "secret", "server", "stop", "user"),
 )
 
 PLANNED = {
@@ -116,7 +116,7 @@ class _Root(_One):
                 f"{self.format_usage()}{self.description}\n",
                 "commands (`dstack COMMAND --help` shows the options of one):",
                 *(f"  {one.dest:<7}  {one.help}" for one in rows),
-                f"\n  {', '.join(options)}",
+                f"  {', '.join(options)}",
                 f"{self.epilog}\n",
             )
         )
@@ -197,9 +197,7 @@ def _run(given: Sequence[str]) -> int:
 def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Return the parser of the commands named in `argv`, or of all commands."""
     common = _One(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument(
-        "--project", metavar="NAME", help="the project (default: the one set in `~/.dstack/config.yml`)"
-    )
+    _add_project(common)
     root = _Root(prog="dstack", description=ABOUT, epilog=OLD_ABOUT, parents=[common])
     root.add_argument("--version", action="version", version=f"dstack {__version__}")
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_One)
@@ -209,8 +207,17 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
         listed: dict[str, Any] = {} if name in OLD_NAMES else {"help": command.HELP}
         one = commands.add_parser(name, **listed, description=command.HELP, parents=[common])
         command.add_arguments(one)
+        for nested in (action for action in one._actions if isinstance(action, argparse._SubParsersAction)):
+            for of_action in nested.choices.values():
+                _add_project(of_action)
         one.set_defaults(run=command.run)
     return root
+
+
+def _add_project(to: argparse.ArgumentParser) -> None:
+    """Add `--project`, which may stand before or after a command and its action."""
+    about = "the project (default: the one set in `~/.dstack/config.yml`)"
+    to.add_argument("--project", metavar="NAME", default=argparse.SUPPRESS, help=about)
 
 
 def _in_words(error: Exception) -> DstackError:

@@ -37,7 +37,7 @@ def is_for_all(action: Action) -> bool:
 
 
 def may_give(giver: Role, role: Role) -> bool:
-    """Return whether a member may give a role to others, or take it from them: nobody gives more than they have.
+    """Return whether a member may give a role to others, or take it from them. The role must not be above the own one.
 
     Examples:
         >>> may_give(Role.MANAGER, Role.USER), may_give(Role.MANAGER, Role.ADMIN)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from dstack.backends.base import Backend
@@ -14,6 +14,8 @@ from dstack.kit.clock import Clock
 log = logging.getLogger(__name__)
 
 BACKEND_TIMEOUT_S = 60.0
+SILENT = "the backend does not answer"
+HIDDEN = "the server's own machine is not used, since the server has several users (see `DSTACK_LOCAL_BACKEND`)"
 
 
 class Catalog:
@@ -33,6 +35,11 @@ class Catalog:
     def hide(self, name: str, *, is_hidden: bool = True) -> None:
         """Offer a backend no more, or again. Runs that use it go on."""
         self.hidden = self.hidden | {name} if is_hidden else self.hidden - {name}
+
+    @property
+    def absent(self) -> Mapping[str, str]:
+        """The backends whose machines may be missing among the offers, each with the reason."""
+        return dict.fromkeys(self.silent, SILENT) | dict.fromkeys(self.hidden, HIDDEN)
 
     def snapshot(self) -> Sequence[Offer]:
         """What is known now."""

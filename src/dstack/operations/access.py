@@ -6,9 +6,8 @@ from dstack.domain.intents import Failed, LetIn, Pending
 from dstack.domain.objects import Instance, Job
 from dstack.errors import HostUnreachable, InvalidRequestError, ResourceNotExistsError
 from dstack.kit.signals import Subscription
-from dstack.operations.context import Context
+from dstack.operations.context import Action, Context
 from dstack.operations.runs import get_run
-from dstack.protocol.actions import Action
 from dstack.protocol.jobs import no_job_text
 from dstack.protocol.requests import GrantAccess
 from dstack.protocol.views import AccessView

@@ -8,8 +8,7 @@ from dstack.domain.objects import Instance
 from dstack.domain.reconciling import Difference, Finding
 from dstack.errors import DstackError
 from dstack.kit.text import utc_text
-from dstack.operations.context import Context, authorize_on_server
-from dstack.protocol.actions import Action
+from dstack.operations.context import Action, Context, authorize_on_server
 from dstack.protocol.views import AuditView, MachineView
 from dstack.store import objects
 from dstack.store.tx import Tx

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 from dstack.blobs.base import BlobStore
 from dstack.errors import InvalidRequestError
-from dstack.operations.context import Context, authorize
-from dstack.protocol.actions import Action
+from dstack.operations.context import Action, Context, authorize
 from dstack.protocol.files import entries_of
 from dstack.protocol.requests import BlobHashes
 from dstack.store.users import User

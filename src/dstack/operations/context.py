@@ -13,7 +13,7 @@ from dstack.kit.ids import Ids
 from dstack.kit.signals import Signals
 from dstack.kit.vault import Vault
 from dstack.logs.base import LogStore
-from dstack.protocol.actions import Action
+from dstack.protocol.actions import Action as Action  # each operation names its own
 from dstack.store import users
 from dstack.store.db import Database
 from dstack.store.tx import Tx
@@ -36,7 +36,7 @@ class Context:
     signals: Signals
     vault: Vault
     is_local_by_default: bool = False
-    """Whether runs may use the server's own machine only because no setting says otherwise."""
+    """Whether runs may use the server's own machine only because no setting decides it."""
 
 
 @dataclass(frozen=True, slots=True)

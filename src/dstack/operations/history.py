@@ -11,10 +11,9 @@ from functools import partial
 from dstack.domain.objects import Run
 from dstack.errors import ForbiddenError, ResourceNotExistsError, UnauthorizedError
 from dstack.logs.base import Part
-from dstack.operations.context import Context, authorize
+from dstack.operations.context import Action, Context, authorize
 from dstack.operations.presenting import event_view, run_view
 from dstack.operations.runs import get_run
-from dstack.protocol.actions import Action
 from dstack.protocol.jobs import no_job_text
 from dstack.protocol.views import EventPage, EventView, RunView
 from dstack.store import events, objects

@@ -1,8 +1,7 @@
 """Backends and instances of a project."""
 
-from dstack.operations.context import Context, authorize
+from dstack.operations.context import Action, Context, authorize
 from dstack.operations.presenting import instance_view
-from dstack.protocol.actions import Action
 from dstack.protocol.views import BackendList, BackendView, InstanceList
 from dstack.store import objects
 from dstack.store.tx import Tx

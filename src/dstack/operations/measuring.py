@@ -4,9 +4,8 @@ from datetime import UTC, datetime
 
 from dstack.domain.objects import Instance, Job
 from dstack.errors import ResourceNotExistsError
-from dstack.operations.context import Context
+from dstack.operations.context import Action, Context
 from dstack.operations.runs import get_run
-from dstack.protocol.actions import Action
 from dstack.protocol.agent import Gpu, Point
 from dstack.protocol.jobs import no_job_text
 from dstack.protocol.views import CardView, GpuMetricsView, MetricsPointView, MetricsView

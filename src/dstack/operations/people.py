@@ -5,9 +5,8 @@ from datetime import timedelta
 
 from dstack.domain.roles import OF_SERVER_ADMINS
 from dstack.errors import InvalidRequestError, ResourceExistsError, ResourceNotExistsError
-from dstack.operations.context import Context, authorize_on_server
+from dstack.operations.context import Action, Context, authorize_on_server
 from dstack.protocol.accounts import TokenList, TokenView, UserList, UserView
-from dstack.protocol.actions import Action
 from dstack.protocol.requests import CreateToken
 from dstack.store import objects, users
 from dstack.store.tx import Tx
@@ -164,7 +163,7 @@ async def delete_token(context: Context, user: User, name: str, token: str) -> N
         account = _account(tx, user, name, Action.MANAGE_TOKENS)
         if not any(one.name == token for one in users.list_tokens(tx, account.id)):
             raise ResourceNotExistsError(
-                f"The user `{name}` has no token `{token}`", hint="`dstack token list` shows all"
+                f"The user `{name}` has no token `{token}`", hint=f"`dstack user tokens --user {name}` shows all"
             )
         users.delete_token(tx, account.id, token)
 

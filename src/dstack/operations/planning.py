@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 from dstack.domain.offers import Offer
 from dstack.engine.scheduler import would_wait
-from dstack.operations.context import Caller, Context, authorize
+from dstack.operations.context import Action, Caller, Context, authorize
 from dstack.operations.presenting import brief_view, offer_view
 from dstack.operations.submitting import born, check_references, jobs_of
 from dstack.operations.updating import change_view
 from dstack.operations.wishes import OFFERS_SHOWN_MAX, Wish, changes_of, fitting, refusals_of, understand
-from dstack.protocol.actions import Action
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import OfferView, PlanView
 from dstack.store import objects
@@ -43,7 +42,7 @@ def _plan(
         offers=_offer_views(tx, best[:OFFERS_SHOWN_MAX]),
         offers_total=len(best),
         max_price=max((offer.price for offer in best), default=None),
-        refusals=refusals_of(wish.demand, offers, context.catalog.silent),
+        refusals=refusals_of(wish.demand, offers, context.catalog.absent),
         current=brief_view(tx, current) if current is not None and active else None,
         changes=[change_view(one) for one in changes_of(current, wish)] if current is not None and active else [],
         waits=_why_it_would_wait(tx, context, caller, wish, offers) if best else None,

@@ -4,10 +4,9 @@ import asyncio
 
 from dstack.domain.roles import Role, may_give
 from dstack.errors import ForbiddenError, InvalidRequestError, ResourceExistsError, ResourceNotExistsError
-from dstack.operations.context import Caller, Context, authorize, authorize_on_server
+from dstack.operations.context import Action, Caller, Context, authorize, authorize_on_server
 from dstack.operations.people import check_name
 from dstack.protocol.accounts import MemberList, MemberView
-from dstack.protocol.actions import Action
 from dstack.protocol.views import ProjectList, ProjectView
 from dstack.store import commits, objects, users
 from dstack.store.tx import Tx
@@ -126,7 +125,7 @@ async def remove_member(context: Context, user: User, project: str, name: str) -
         role = _role_of(tx, caller, name)
         if role is None:
             raise ResourceNotExistsError(
-                f"`{name}` is no member of the project `{project}`", hint="`dstack project members` shows all"
+                f"`{name}` is not a member of the project `{project}`", hint="`dstack project members` shows all"
             )
         _check_gift(caller, role)
         if role is Role.ADMIN:

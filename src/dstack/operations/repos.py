@@ -2,9 +2,8 @@
 
 import json
 
-from dstack.operations.context import Context, authorize
+from dstack.operations.context import Action, Context, authorize
 from dstack.operations.secrets import sealed
-from dstack.protocol.actions import Action
 from dstack.protocol.requests import InitRepo
 from dstack.protocol.views import RepoList, RepoView
 from dstack.store import secrets

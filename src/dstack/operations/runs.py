@@ -8,9 +8,8 @@ from dstack.errors import (
     InvalidRequestError,
     ResourceNotExistsError,
 )
-from dstack.operations.context import Context, authorize
+from dstack.operations.context import Action, Context, authorize
 from dstack.operations.presenting import brief_view, run_view, run_views
-from dstack.protocol.actions import Action
 from dstack.protocol.statuses import JobReason
 from dstack.protocol.views import RunPage, RunView
 from dstack.store import commits, events, objects

@@ -4,8 +4,7 @@ from msgspec.structs import replace
 
 from dstack.errors import InvalidRequestError, ResourceNotExistsError, StorageUnavailable
 from dstack.kit.vault import NoKey, WrongKey
-from dstack.operations.context import Context, authorize
-from dstack.protocol.actions import Action
+from dstack.operations.context import Action, Context, authorize
 from dstack.protocol.views import SecretList, SecretView
 from dstack.spec.secrets import check_name
 from dstack.store import secrets

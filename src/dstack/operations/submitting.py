@@ -13,10 +13,9 @@ from dstack.errors import (
     ResourceExistsError,
 )
 from dstack.kit.text import listed
-from dstack.operations.context import Caller, Context, authorize
+from dstack.operations.context import Action, Caller, Context, authorize
 from dstack.operations.presenting import brief_view
 from dstack.operations.wishes import Wish, check_offers, understand
-from dstack.protocol.actions import Action
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import RunView
 from dstack.spec.names import random_name
@@ -45,7 +44,7 @@ async def submit(context: Context, user: User, project: str, request: SubmitRun,
             hint="`dstack apply` and `client.runs.submit` bring it; over HTTP it goes into `repo`",
         )
     offers = await context.catalog.offers()
-    check_offers(wish.demand, offers, context.catalog.silent)
+    check_offers(wish.demand, offers, context.catalog.absent)
     # A commit whose answer was lost is done again: without a key it would be a second run.
     key = key or context.ids.new_id()
 

@@ -6,11 +6,10 @@ from dstack.domain.births import stop_grace_of
 from dstack.domain.objects import Run
 from dstack.domain.updates import Change, shown
 from dstack.errors import InvalidRequestError
-from dstack.operations.context import Context
+from dstack.operations.context import Action, Context
 from dstack.operations.presenting import brief_view
 from dstack.operations.runs import get_run
 from dstack.operations.wishes import Wish, changes_of, understand
-from dstack.protocol.actions import Action
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import ChangeView, RunView
 from dstack.store import commits, events, objects, queue

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ CONFIGURATION_BYTES_MAX = 512 << 10
 """The limit as JSON; an order must fit into one line of the agent's connection (`protocol.frames`)."""
 
 OFFERS_SHOWN_MAX = 50
+NONE: Mapping[str, str] = {}
 PASSWORD = re.compile(r"://[^/\s]*:[^/\s]*@")
 """The part of a URL with user and password."""
 
@@ -111,18 +112,17 @@ def changes_of(run: Run, wish: Wish) -> list[Change]:
     return changes(configuration_in(run.current), wish.configuration)
 
 
-def refusals_of(demand: Demand, offers: Sequence[Offer], silent: Collection[str] = ()) -> list[str]:
+def refusals_of(demand: Demand, offers: Sequence[Offer], absent: Mapping[str, str] = NONE) -> list[str]:
     """Return why offers do not fit, and what they are: those that lack least first, and of these the cheapest.
 
     Args:
-        silent: the backends that do not answer; they come last.
+        absent: the backends without offers, each with the reason; they come last.
     """
     lacking = [(offer, reasons) for offer in offers if (reasons := list(misfits(demand, offer)))]
     nearest = sorted(lacking, key=lambda one: (len(one[1]), one[0].price))[:OFFERS_SHOWN_MAX]
-    unanswered = [f"{name}: the backend does not answer" for name in sorted(silent)]
     return [
         *(f"{offer.title} ({describe(offer.resources)}): {'; '.join(reasons)}" for offer, reasons in nearest),
-        *unanswered,
+        *(f"{name}: {why}" for name, why in sorted(absent.items())),
     ]
 
 
@@ -131,18 +131,18 @@ def fitting(demand: Demand, offers: Sequence[Offer]) -> list[Offer]:
     return sorted((offer for offer in offers if fits(demand, offer)), key=lambda offer: offer.price)
 
 
-def check_offers(demand: Demand, offers: Sequence[Offer], silent: Collection[str]) -> None:
+def check_offers(demand: Demand, offers: Sequence[Offer], absent: Mapping[str, str]) -> None:
     """Raise unless some offer fits.
 
     Args:
-        silent: the backends that do not answer.
+        absent: the backends without offers, each with the reason.
 
     Raises:
         NoCapacityError: no offer fits; the message has the reasons.
     """
     if any(next(misfits(demand, offer), None) is None for offer in offers):
         return
-    reasons = "; ".join(refusals_of(demand, offers, silent)) or "no backend has offers"
+    reasons = "; ".join(refusals_of(demand, offers, absent)) or "no backend has offers"
     raise NoCapacityError(
         f"No machine fits: {reasons}", hint="Lower the requirements, or leave out the fields that do not fit"
     )

@@ -1,4 +1,4 @@
-"""The kinds of work that a request asks for. `domain/roles.py` says which roles may do which."""
+"""The kinds of work that a request asks for. `domain/roles.py` has the table of roles."""
 
 from enum import StrEnum
 

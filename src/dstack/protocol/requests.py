@@ -132,7 +132,7 @@ class CreateToken(Request, frozen=True, kw_only=True):
     """A token to create."""
 
     name: str
-    """The name by which the user tells it from others."""
+    """A name that distinguishes it from the user's other tokens."""
     expires_in_s: Annotated[int, Meta(ge=60, le=TOKEN_SECONDS_MAX)] | None = None
     """The time until it expires, in seconds; None for never."""
 

@@ -153,7 +153,7 @@ SET_MEMBER = Route(
     errors=(400, 404),
     action=Action.MANAGE_MEMBERS,
 )
-"""Add a member, or change a member's role. Nobody gives or takes a role above their own."""
+"""Add a member, or change a member's role. The role must not be above the caller's own."""
 REMOVE_MEMBER = Route(
     "DELETE",
     "/api/projects/{project}/members/{user}",

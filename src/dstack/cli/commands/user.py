@@ -1,15 +1,15 @@
-"""`dstack user`: the users of a server, for its admins."""
+"""`dstack user`: the users of a server, for its admins; and the tokens of each user."""
 
 import argparse
 
-HELP = "list, add and delete users of the server"
+HELP = "list, add and delete users of the server; manage tokens"
 FIRST_TOKEN = "first"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the actions and their arguments."""
     actions = parser.add_subparsers(title="actions", dest="action")
-    parser.set_defaults(json=False)  # without an action, the list
+    parser.set_defaults(json=False, user=None)  # without an action, the list
     every = actions.add_parser("list", help="all users")
     add = actions.add_parser("add", help="add a user, and show a token for them once")
     add.add_argument("name", metavar="NAME")
@@ -20,7 +20,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     remove = actions.add_parser("delete", help="delete a user, with tokens and memberships")
     remove.add_argument("name", metavar="NAME")
     me = actions.add_parser("me", help="the user of this computer's token")
-    for one in (every, add, me):
+    tokens = actions.add_parser("tokens", help="your tokens, without their values")
+    create = actions.add_parser("create-token", help="create a token, and show it once")
+    create.add_argument("name", metavar="NAME")
+    create.add_argument("--expires", metavar="TIME", help="the time until it expires, such as `30d` (default: never)")
+    drop = actions.add_parser("delete-token", help="delete a token")
+    drop.add_argument("name", metavar="NAME")
+    for one in (tokens, create, drop):
+        one.add_argument("--user", metavar="NAME", help="another user, for admins of the server")
+    for one in (every, add, me, tokens, create):
         one.add_argument("--json", action="store_true", help="as JSON")
 
 
@@ -45,9 +53,25 @@ def run(arguments: argparse.Namespace) -> int:
                 words.show_json(found)
             else:
                 words.show(f"{found.name}{', an admin of the server' if found.is_admin else ''}")
+        case "tokens" | "create-token" | "delete-token":
+            _on_tokens(arguments)
         case _:
             _list(arguments)
     return 0
+
+
+def _on_tokens(arguments: argparse.Namespace) -> None:
+    from dstack.cli import words
+    from dstack.cli.clients import client_of
+
+    match arguments.action:
+        case "create-token":
+            _create_token(arguments)
+        case "delete-token":
+            client_of(arguments).tokens.delete(arguments.name, arguments.user)
+            words.say(f"The token `{arguments.name}` is deleted; streams that it opened end within 15 s")
+        case _:
+            _list_tokens(arguments)
 
 
 def _add(arguments: argparse.Namespace) -> None:
@@ -86,3 +110,40 @@ def _list(arguments: argparse.Namespace) -> None:
     now = SystemClock().now()
     rows = [(one.name, "admin" if one.is_admin else "user", words.age(one.created_at, now)) for one in found]
     words.show(words.table(("NAME", "ROLE", "CREATED"), rows))
+
+
+def _create_token(arguments: argparse.Namespace) -> None:
+    from datetime import timedelta
+
+    from dstack.cli import words
+    from dstack.cli.clients import client_of
+    from dstack.errors import ConfigurationError
+    from dstack.kit.units import parse_duration
+
+    try:
+        lasts = None if arguments.expires is None else timedelta(seconds=parse_duration(arguments.expires))
+    except ValueError as error:
+        raise ConfigurationError(f"`--expires`: {error}", hint="Write a time such as `30d`") from None
+    token = client_of(arguments).tokens.create(arguments.name, lasts, arguments.user)
+    if arguments.json:
+        words.show_json(token)
+        return
+    words.say(f"The token `{arguments.name}` is shown only now:")
+    words.show(token.value or "")
+
+
+def _list_tokens(arguments: argparse.Namespace) -> None:
+    from dstack.cli import words
+    from dstack.cli.clients import client_of
+    from dstack.kit.clock import SystemClock
+
+    found = client_of(arguments).tokens.list(arguments.user)
+    if arguments.json:
+        words.show_json(found)
+        return
+    now = SystemClock().now()
+    rows = [
+        (one.name, words.age(one.created_at, now), words.clock(one.expires_at, now) if one.expires_at else "never")
+        for one in found
+    ]
+    words.show(words.table(("NAME", "CREATED", "EXPIRES"), rows))

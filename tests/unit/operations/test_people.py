@@ -1,0 +1,134 @@
+"""Users, tokens, projects and members, beyond what `tests/unit/server/test_roles.py` walks through."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from dstack.errors import ForbiddenError, InvalidRequestError, NoCapacityError, ResourceNotExistsError
+from dstack.operations import people, projects, runs, secrets, submitting
+from dstack.operations.context import Context
+from dstack.protocol.requests import CreateToken, SubmitRun
+from dstack.protocol.statuses import JobStatus, RunStatus
+from dstack.store import commits, objects, users
+from dstack.store.tx import Tx
+from dstack.store.users import User
+from tests.making import NOW, HandClock, job, run
+
+ADA = User("0-user", "ada", is_admin=True)
+TASK = SubmitRun(configuration={"type": "task", "commands": ["true"]})
+
+
+async def caller(context: Context, name: str, lasts_s: int | None = None) -> User:
+    """Return a user as the edge knows it by a new token."""
+    token = await people.create_token(context, ADA, name, CreateToken(name="t", expires_in_s=lasts_s))
+    found = await context.db.read(lambda tx: users.find_by_token(tx, token.value or ""))
+    assert found is not None
+    return found
+
+
+async def test_token_is_refused_once_it_has_expired(context: Context, clock: HandClock) -> None:
+    await people.create(context, ADA, "bob", is_admin=False)
+    bob = await caller(context, "bob", lasts_s=60)
+    assert (await people.me(context, bob)).name == "bob"
+    clock.time += timedelta(seconds=61)
+    with pytest.raises(Exception, match="was deleted or has expired"):
+        await people.me(context, bob)
+
+
+async def test_admin_without_rights_any_more_is_refused_though_the_edge_remembers_them(context: Context) -> None:
+    await context.db.write(lambda tx: users.set_admin(tx, "0-user", is_admin=True))
+    await people.create(context, ADA, "bob", is_admin=True)
+    bob = await caller(context, "bob")
+    assert await people.list_all(context, bob)
+    await people.update(context, ADA, "bob", is_admin=False)
+    assert bob.is_admin
+    with pytest.raises(ForbiddenError):
+        await people.list_all(context, bob)
+    with pytest.raises(ResourceNotExistsError):
+        await runs.list_page(context, bob, "main", finished_too=True, limit=1, before=None)
+
+
+async def test_deleted_user_comes_back_without_former_rights(context: Context) -> None:
+    await context.db.write(lambda tx: users.set_admin(tx, "0-user", is_admin=True))
+    await people.create(context, ADA, "bob", is_admin=False)
+    await projects.set_member(context, ADA, "main", "bob", "admin")
+    bob = await caller(context, "bob")
+    await people.delete(context, ADA, "bob")
+    with pytest.raises(Exception, match="was deleted or has expired"):
+        await people.me(context, bob)
+    assert [one.name for one in (await people.list_all(context, ADA)).users] == ["ada"]
+    await people.create(context, ADA, "bob", is_admin=False)
+    assert (await people.list_tokens(context, ADA, "bob")).tokens == []
+    assert (await projects.list_members(context, ADA, "main")).members == []
+
+
+async def test_user_with_an_active_run_is_not_deleted(context: Context) -> None:
+    def begin(tx: Tx) -> None:
+        users.set_admin(tx, "0-user", is_admin=True)
+        users.add_user(tx, "1-user", "bob", is_admin=False)
+        commits.add_run(tx, run(user_id="1-user"), [job(version=0)], actor="user bob")
+
+    await context.db.write(begin)
+    with pytest.raises(InvalidRequestError, match="1 runs of the user `bob` have not finished, such as `hello`"):
+        await people.delete(context, ADA, "bob")
+
+
+async def test_machine_of_the_server_is_offered_to_one_user_alone_by_default(context: Context) -> None:
+    await context.db.write(lambda tx: users.set_admin(tx, "0-user", is_admin=True))
+    by_default = replace(context, is_local_by_default=True)
+    await people.create(context, ADA, "by-setting", is_admin=False)
+    assert context.catalog.hidden == set(), "a setting offers it"
+    await people.create(by_default, ADA, "bob", is_admin=False)
+    assert by_default.catalog.hidden == {"local"}
+    assert "several users (see `DSTACK_LOCAL_BACKEND`)" in by_default.catalog.absent["local"]
+    for name in ("bob", "by-setting"):
+        await people.delete(by_default, ADA, name)
+    assert by_default.catalog.hidden == set()
+
+
+async def test_refused_submit_names_the_machine_that_is_not_used(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_offers() -> list[object]:
+        return []
+
+    monkeypatch.setattr(context.catalog, "offers", no_offers)
+    context.catalog.hide("local")
+    with pytest.raises(NoCapacityError, match="local: the server's own machine is not used, since the server has"):
+        await submitting.submit(context, ADA, "main", TASK, None)
+
+
+async def test_project_is_deleted_with_all_that_it_has(context: Context) -> None:
+    await projects.create(context, ADA, "vision")
+    await secrets.set_value(context, ADA, "vision", "A", "a")
+    project_id = await context.db.read(lambda tx: (users.find_membership(tx, "vision", "0-user") or [None])[0])
+    assert project_id is not None
+
+    def begin(tx: Tx) -> None:
+        done = run(id="2-run", project_id=project_id.id, status=RunStatus.DONE, finished_at=NOW)
+        ended = job(id="2-job", run_id="2-run", project_id=project_id.id, status=JobStatus.DONE, finished_at=NOW)
+        commits.add_run(tx, done, [ended], actor="user ada")
+
+    await context.db.write(begin)
+    context.logs.append("2-job", "job", 0, 1.0, b"hello")
+    await projects.delete(context, ADA, "vision")
+    assert await context.db.read(lambda tx: objects.find_run(tx, "2-run")) is None
+    assert context.logs.size("2-job", "job") == 0
+    with pytest.raises(ResourceNotExistsError):
+        await secrets.list_all(context, ADA, "vision")
+    assert (await projects.create(context, ADA, "vision")).role == "admin"
+
+
+async def test_project_with_an_active_run_is_not_deleted(context: Context) -> None:
+    await context.db.write(lambda tx: users.set_admin(tx, "0-user", is_admin=True))
+    await context.db.write(lambda tx: commits.add_run(tx, run(), [job(version=0)], actor="user ada") and None)
+    with pytest.raises(InvalidRequestError, match="`hello` of the project `main` has not finished"):
+        await projects.delete(context, ADA, "main")
+
+
+@pytest.mark.parametrize("name", ["", "Ada", "a b", "-a", "a-", "me", "a" * 61, "ä"])
+async def test_malformed_names_are_refused_with_the_rule(context: Context, name: str) -> None:
+    await context.db.write(lambda tx: users.set_admin(tx, "0-user", is_admin=True))
+    with pytest.raises(InvalidRequestError, match="1 to 60 lower-case letters"):
+        await people.create(context, ADA, name, is_admin=False)
