@@ -32,7 +32,7 @@ class SharedServer:
         """
         self._numbers = itertools.count()
         self.home = Home()
-        self.home.env |= settings
+        self.home.env |= {"DSTACK_LOCAL_BACKEND": "1", **settings}  # a test may add users
         self.home.data.mkdir(mode=0o700, parents=True)
         asyncio.run(_make_projects(_dialect(self.home, database_url)))
         self.clients_env = self.home.serve(database_url)

@@ -39,6 +39,7 @@ for name in sys.argv[1:]:
 
 @pytest.mark.parametrize("modules", [SYNC, ASYNCIO], ids=["sync", "asyncio"])
 def test_the_examples_are_true(home: Home, modules: list[str]) -> None:
+    home.env["DSTACK_LOCAL_BACKEND"] = "1"  # some examples add users
     done = home.run_program(sys.executable, "-c", TRY, *modules)
     tried = re.findall(r"^tried (\S+) (\d+) (\d+)$", done.stdout, re.MULTILINE)
     assert [module for module, _, _ in tried] == modules, done.stderr
