@@ -18,6 +18,9 @@ from dstack import api
 
 if TYPE_CHECKING:  # for type checkers and editors; the real imports happen on first use
     from dstack.api import *  # noqa: F403
+    from dstack.api.aio._accounts import MemberCollection as MemberCollection
+    from dstack.api.aio._accounts import TokenCollection as TokenCollection
+    from dstack.api.aio._accounts import UserCollection as UserCollection
     from dstack.api.aio._backends import BackendCollection as BackendCollection
     from dstack.api.aio._client import Client as Client
     from dstack.api.aio._events import EventCollection as EventCollection
@@ -31,10 +34,13 @@ _OWN = {
     "BackendCollection": "dstack.api.aio._backends",
     "Client": "dstack.api.aio._client",
     "EventCollection": "dstack.api.aio._events",
+    "MemberCollection": "dstack.api.aio._accounts",
     "RepoCollection": "dstack.api.aio._repo_collection",
     "Run": "dstack.api.aio._run",
     "RunCollection": "dstack.api.aio._runs",
     "SecretCollection": "dstack.api.aio._secrets",
+    "TokenCollection": "dstack.api.aio._accounts",
+    "UserCollection": "dstack.api.aio._accounts",
 }
 __all__ = sorted(api.__all__)
 

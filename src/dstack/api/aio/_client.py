@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from dstack.api.aio._accounts import MemberCollection, TokenCollection, UserCollection
     from dstack.api.aio._backends import BackendCollection
     from dstack.api.aio._events import EventCollection
     from dstack.api.aio._repo_collection import RepoCollection
@@ -107,6 +108,27 @@ class Client:
         return SecretCollection(self._client.secrets, self._threads)
 
     @cached_property
+    def members(self) -> MemberCollection:
+        """The members of the project."""
+        from dstack.api.aio._accounts import MemberCollection
+
+        return MemberCollection(self._client.members, self._threads)
+
+    @cached_property
+    def users(self) -> UserCollection:
+        """The users of the server."""
+        from dstack.api.aio._accounts import UserCollection
+
+        return UserCollection(self._client.users, self._threads)
+
+    @cached_property
+    def tokens(self) -> TokenCollection:
+        """The tokens of the caller, and for admins of the server those of every user."""
+        from dstack.api.aio._accounts import TokenCollection
+
+        return TokenCollection(self._client.tokens, self._threads)
+
+    @cached_property
     def events(self) -> EventCollection:
         """The events of the project."""
         from dstack.api.aio._events import EventCollection
@@ -148,6 +170,50 @@ class Client:
             ['main']
         """
         return await self._threads.call(self._client.projects)
+
+    async def create_project(self, name: str) -> ProjectView:
+        """Create a project on the server. The caller becomes its admin.
+
+        Args:
+            name: 1 to 60 lower-case letters, digits, `.`, `_` and `-`.
+
+        Raises:
+            InvalidRequestError: the name is malformed.
+            ResourceExistsError: there is a project of that name.
+
+        Examples:
+            >>> import asyncio
+            >>> from dstack.api.aio import Client
+            >>> async def main():
+            ...     async with Client.from_config() as client:
+            ...         print((await client.create_project("vision")).role)
+            ...         await client.delete_project("vision")
+            >>> asyncio.run(main())
+            admin
+        """
+        return await self._threads.call(self._client.create_project, name)
+
+    async def delete_project(self, name: str) -> None:
+        """Delete a project of the server with its runs, logs, secrets and members.
+
+        Args:
+            name: the project's name.
+
+        Raises:
+            ForbiddenError: the caller is not an admin of the project.
+            InvalidRequestError: a run of the project has not finished.
+            ResourceNotExistsError: there is no such project.
+
+        Examples:
+            >>> import asyncio
+            >>> from dstack.api.aio import Client
+            >>> async def main():
+            ...     async with Client.from_config() as client:
+            ...         project = await client.create_project("speech")
+            ...         await client.delete_project("speech")
+            >>> asyncio.run(main())
+        """
+        await self._threads.call(self._client.delete_project, name)
 
     async def instances(self) -> list[InstanceView]:
         """Return the instances that the project uses or may use.
