@@ -26,6 +26,7 @@ WITH_TOKEN = {name: route for name, route in ROUTES.items() if route.action is n
 SERVER_ADMIN = "server admin"
 CALLERS = (SERVER_ADMIN, *(role.value for role in Role), "stranger")
 BODIES: dict[str, Any] = {
+    "ReadConfiguration": {"configuration": {"type": "task", "commands": ["true"]}},
     "SubmitRun": {"configuration": {"type": "task", "commands": ["true"]}},
     "StopRun": {},
     "GrantAccess": {"public_key": "ssh-ed25519 AAAA"},

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dstack.spec.backends import BackendType
     from dstack.spec.configurations import RunConfiguration
     from dstack.spec.profile import Profile, Retry, SpotPolicy
+    from dstack.spec.reading import Reading
     from dstack.spec.resources import Resources
 
 
@@ -131,14 +132,15 @@ class RunCollection:
         )
 
     async def get_plan(
-        self, configuration: RunConfiguration, repo: Repo | None = None, **options: Unpack[Options]
+        self, configuration: RunConfiguration | Reading, repo: Repo | None = None, **options: Unpack[Options]
     ) -> RunPlan:
         """Return the plan of a submit: the offers that fit, cheapest first, and why other machines do not fit.
 
         If a run of that name is active, the plan also has the differences from it. Nothing is created.
 
         Args:
-            configuration: a task, service or dev environment.
+            configuration: a task, service or dev environment; or its canonical form, with which options of fields have
+                no effect.
             repo: the run's files; by default the run has none.
             options: as for `submit`; also `profile`, whose fields apply where neither options nor configuration set
                 them.
