@@ -11,8 +11,9 @@ ROLES = ("user", "manager", "admin")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the actions and their arguments."""
     actions = parser.add_subparsers(title="actions", dest="action")
-    parser.set_defaults(json=False)  # without an action, the list
+    parser.set_defaults(json=False, on_server=False)  # without an action, the list
     every = actions.add_parser("list", help="all projects in `~/.dstack/config.yml`")
+    every.add_argument("--on-server", action="store_true", help="your projects on the server, with your roles")
     every.add_argument("--json", action="store_true", help="as JSON")
     add = actions.add_parser("add", help="add or update a project")
     add.add_argument("--name", required=True, metavar="NAME")
@@ -55,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
             words.say(f"The project `{arguments.name}` is now the default")
         case "create" | "members" | "set-member" | "remove-member":
             _on_server(arguments)
+        case "list" if arguments.on_server:
+            _on_server(arguments)
         case "delete" if arguments.on_server:
             return _delete_on_server(arguments)
         case "delete":
@@ -96,12 +99,18 @@ def _on_server(arguments: argparse.Namespace) -> None:
         case "remove-member":
             client.members.remove(arguments.user)
             words.say(f"`{arguments.user}` is no longer a member of the project `{client.project}`")
-        case _:
-            found = client.members.list()
+        case "list":
+            projects = client.projects()
             if arguments.json:
-                words.show_json(found)
+                words.show_json(projects)
             else:
-                words.show(words.table(("USER", "ROLE"), [(one.user, one.role) for one in found]))
+                words.show(words.table(("NAME", "YOUR ROLE"), [(one.name, one.role) for one in projects]))
+        case _:
+            members = client.members.list()
+            if arguments.json:
+                words.show_json(members)
+            else:
+                words.show(words.table(("USER", "ROLE"), [(one.user, one.role) for one in members]))
 
 
 def _delete_on_server(arguments: argparse.Namespace) -> int:
