@@ -1,4 +1,4 @@
-"""Blobs in plain files, two folders deep so that no folder grows too long."""
+"""Blobs in plain files, in folders by project and by the first digits, so that no folder grows too long."""
 
 import os
 import tempfile
@@ -17,20 +17,20 @@ class BlobFiles(BlobStore):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def missing(self, hashes: Sequence[str]) -> list[str]:
+    def missing(self, owner: str, hashes: Sequence[str]) -> list[str]:
         with self._usable():
-            return [hash for hash in hashes if not self._use(hash)]
+            return [hash for hash in hashes if not self._use(owner, hash)]
 
-    def get(self, hash: str) -> bytes | None:
+    def get(self, owner: str, hash: str) -> bytes | None:
         with self._usable():
             try:
-                return self._path(hash).read_bytes() if self._use(hash) else None
+                return self._path(owner, hash).read_bytes() if self._use(owner, hash) else None
             except FileNotFoundError:
                 return None
 
-    def put(self, hash: str, blob: bytes) -> None:
+    def put(self, owner: str, hash: str, blob: bytes) -> None:
         check_blob(hash, blob)
-        path = self._path(hash)
+        path = self._path(owner, hash)
         with self._usable():
             make_private(path.parent)
             descriptor, draft = tempfile.mkstemp(dir=path.parent)
@@ -44,8 +44,8 @@ class BlobFiles(BlobStore):
 
     def prune(self, unused_since: float) -> int:
         pruned = 0
-        for path in self._folder.glob("??/*"):
-            if path.stat().st_mtime < unused_since:
+        for path in (*self._folder.glob("??/*"), *self._folder.glob("*/??/*")):
+            if path.is_file() and path.stat().st_mtime < unused_since:
                 path.unlink()
                 pruned += 1
         return pruned
@@ -61,12 +61,12 @@ class BlobFiles(BlobStore):
                 hint="Free space in that folder on the server's machine; check `df -h` and `df -i`",
             ) from error
 
-    def _use(self, hash: str) -> bool:
+    def _use(self, owner: str, hash: str) -> bool:
         try:
-            os.utime(self._path(hash))
+            os.utime(self._path(owner, hash))
         except FileNotFoundError:
             return False
         return True
 
-    def _path(self, hash: str) -> Path:
-        return self._folder / check_hash(hash)[:2] / hash
+    def _path(self, owner: str, hash: str) -> Path:
+        return self._folder / owner / check_hash(hash)[:2] / hash

@@ -123,3 +123,8 @@ def _say_layers(tx: Tx, job: Job, report: JobReport) -> None:
             size = f" ({size_text(layer.size_bytes)})" if layer.size_bytes else ""
             message = f"layer {layer.id}{size} is pulled, {number} of {len(report.layers)}"
             events.add(tx, job, actor="agent", kind="job.layer", message=message)
+
+
+def projects_on(tx: Tx, instance_id: str) -> set[str]:
+    """Return the ids of the projects that have a job on an instance."""
+    return {job.project_id for job in objects.unfinished_jobs_on(tx, instance_id)}

@@ -120,6 +120,7 @@ class EngineInbox:
 
         await self._write(instance_id, lambda tx: facts.change_instance(tx, instance_id, note))
 
-    async def blob(self, hash: str) -> bytes | None:
-        """A piece of the files that a job needs."""
-        return await asyncio.to_thread(self._blobs.get, hash)
+    async def blob(self, instance_id: str, hash: str) -> bytes | None:
+        """Return a piece of the files that a job on the instance needs; None if no project with a job there has it."""
+        owners = await self._db.read(lambda tx: facts.projects_on(tx, instance_id))
+        return await asyncio.to_thread(self._blobs.find, owners, hash)

@@ -109,7 +109,7 @@ class Inbox(Protocol):
 
     async def engine_found(self, instance_id: str, engine: Engine) -> None: ...
 
-    async def blob(self, hash: str) -> bytes | None: ...
+    async def blob(self, instance_id: str, hash: str) -> bytes | None: ...
 
 
 class Connector(Protocol):
@@ -241,7 +241,7 @@ class Link:
             case {"t": "metrics", "points": dict(points)}:
                 self._hear_points(points)
             case {"t": "want", "hash": hash}:
-                blob = await self._inbox.blob(hash)
+                blob = await self._inbox.blob(self.instance_id, hash)
                 self._send({"t": "blob", "hash": hash, "missing": blob is None}, blob)
             case _:
                 await self._hear_of_host(frame)

@@ -17,22 +17,22 @@ async def missing(context: Context, user: User, project: str, asked: BlobHashes)
     Raises:
         InvalidRequestError: a page is not valid.
     """
-    await context.db.read(lambda tx: authorize(tx, user, project, Action.RUN))
-    return await asyncio.to_thread(_missing, context.blobs, asked.hashes, asked.pages)
+    caller = await context.db.read(lambda tx: authorize(tx, user, project, Action.RUN))
+    return await asyncio.to_thread(_missing, context.blobs, caller.project.id, asked.hashes, asked.pages)
 
 
 async def put(context: Context, user: User, project: str, hash: str, blob: bytes) -> None:
     """Keep a blob; its bytes must have this hash."""
-    await context.db.read(lambda tx: authorize(tx, user, project, Action.RUN))
-    await asyncio.to_thread(context.blobs.put, hash, blob)
+    caller = await context.db.read(lambda tx: authorize(tx, user, project, Action.RUN))
+    await asyncio.to_thread(context.blobs.put, caller.project.id, hash, blob)
 
 
-def _missing(blobs: BlobStore, hashes: Sequence[str], pages: Sequence[str]) -> list[str]:
-    lacking = [*blobs.missing(hashes), *(absent := blobs.missing(pages))]
+def _missing(blobs: BlobStore, owner: str, hashes: Sequence[str], pages: Sequence[str]) -> list[str]:
+    lacking = [*blobs.missing(owner, hashes), *(absent := blobs.missing(owner, pages))]
     chunks: dict[str, None] = {}
     for page in set(pages).difference(absent):
-        chunks.update(dict.fromkeys(_chunks_of(page, blobs.get(page) or b"")))
-    return lacking + blobs.missing(list(chunks))
+        chunks.update(dict.fromkeys(_chunks_of(page, blobs.get(owner, page) or b"")))
+    return lacking + blobs.missing(owner, list(chunks))
 
 
 def _chunks_of(name: str, page: bytes) -> list[str]:

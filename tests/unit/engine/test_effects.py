@@ -29,6 +29,7 @@ from dstack.logs.bounded import BOUNDS, BoundedLogs
 from dstack.logs.files import LogFiles
 from dstack.operations.presenting import brief_view
 from dstack.protocol.agent import Gpu, HostResources, JobReport
+from dstack.protocol.files import hash_of
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus
 from dstack.store import commits, intents, objects
 from dstack.store.db import Database
@@ -252,3 +253,17 @@ async def test_the_silence_of_a_machine_counts_from_the_start_of_the_server(
     await links.close()
     machine = await db.read(lambda tx: objects.find_instance(tx, "0-instance"))
     assert machine is not None and machine.unreachable_since == clock.time
+
+
+async def test_agent_gets_the_files_of_projects_with_a_job_on_its_machine_alone(
+    db: Database, inbox: EngineInbox, tmp_path: Path
+) -> None:
+    await record(db, {}, {})
+    blobs = BlobFiles(tmp_path / "blobs")
+    for owner, blob in (("0-project", b"own"), ("1-project", b"foreign")):
+        blobs.put(owner, hash_of(blob), blob)
+    found = [
+        await inbox.blob(instance, hash_of(blob))
+        for instance, blob in (("0-instance", b"own"), ("0-instance", b"foreign"), ("1-instance", b"own"))
+    ]
+    assert found == [b"own", None, None]

@@ -74,7 +74,7 @@ class Heard:
     async def ssh_ready(self, instance_id: str, port: int, host_key: str) -> None:
         self.ports.put_nowait(port)
 
-    async def blob(self, hash: str) -> bytes | None:
+    async def blob(self, instance_id: str, hash: str) -> bytes | None:
         return None
 
 
