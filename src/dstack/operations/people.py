@@ -98,7 +98,7 @@ async def delete(context: Context, user: User, name: str) -> None:
         _check_other_admin(tx, account)
         if active := objects.unfinished_runs_of_user(tx, account.id):
             raise InvalidRequestError(
-                f"{len(active)} runs of the user `{name}` have not finished, such as `{active[0].name}`",
+                f"{len(active)} runs of the user `{name}` have not finished, such as `{active[0]}`",
                 hint="Stop them first: `dstack stop`",
             )
         users.delete_user(tx, account.id)

@@ -177,10 +177,10 @@ def count_unfinished_runs(tx: Tx) -> int:
     return count
 
 
-def unfinished_runs_of_user(tx: Tx, user_id: str) -> list[Run]:
-    """Return the runs of a user that have not finished."""
-    query = select(runs).where(runs.c.user_id == user_id, runs.c.finished_at.is_(None))
-    return [run_of(row) for row in tx.select(query)]
+def unfinished_runs_of_user(tx: Tx, user_id: str) -> list[str]:
+    """Return the names of a user's runs that have not finished."""
+    query = select(runs.c.name).where(runs.c.user_id == user_id, runs.c.finished_at.is_(None))
+    return list(tx.select(query).scalars())
 
 
 def find_job(tx: Tx, id: str) -> Job | None:
