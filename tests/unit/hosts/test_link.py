@@ -92,12 +92,16 @@ class PlayedAgent:
 
     async def welcome(self, **agent: object) -> dict[str, Any]:
         """Take the next connection, and say welcome. Returns the hello."""
-        async with asyncio.timeout(PATIENCE_S):
-            self.pipe = await self._came.get()
-        hello = await self.hear()
+        hello = await self.next_hello()
         resources = {"cpus": 1, "memory_mib": 1, "disk_mib": 1}
         self.say(t="welcome", agent=agent, resources=resources, ssh=None, jobs=[])
         return hello
+
+    async def next_hello(self) -> dict[str, Any]:
+        """Take the next connection. Returns the hello."""
+        async with asyncio.timeout(PATIENCE_S):
+            self.pipe = await self._came.get()
+        return await self.hear()
 
     def say(self, payload: bytes | None = None, **frame: object) -> None:
         write_frame(self.pipe.streams()[1], frame, payload)
