@@ -1,5 +1,6 @@
 """Objects for tests: every field has a plain default, and a test writes only what it is about."""
 
+import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from dstack.backends.base import Backend, Machine
 from dstack.domain.objects import Instance, InstanceView, Job, JobView, Run, RunView
 from dstack.domain.offers import Bounds, Demand, Offer, Share
+from dstack.kit.pauses import Pauses
 from dstack.protocol.agent import HostResources, JobReport
 from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
 
@@ -23,6 +25,11 @@ DEMAND = Demand(
 
 HERE = Offer("local", "local", "local", HostResources(4, 16384, 50_000), price=0.0, shared=True, machines_max=1)
 CLOUD = Offer("aws", "eu-west-1", "m5.large", HostResources(2, 8192, 102_400), price=0.1)
+
+
+def at_once() -> Pauses:
+    """Make the pauses of who waits for nothing."""
+    return Pauses(timedelta(0), timedelta(0), random.Random(1))
 
 
 def run(**fields: Any) -> Run:

@@ -11,7 +11,7 @@ from bench.engine.fleet import BACKEND, agents_socket, offer_of
 from dstack.backends.base import Backend, Machine
 from dstack.domain.objects import Instance
 from dstack.domain.offers import Offer
-from dstack.hosts.link import Connector
+from dstack.hosts.inbox import Connector
 from dstack.protocol.frames import LINE_BYTES_MAX
 from dstack.server.app import serve
 from dstack.server.parts import Outside, outside_of

@@ -186,7 +186,7 @@ def a_start_that_is_asked_again_is_another_job() -> Any:
         link = await self._link_to(intent.instance_id)
         assert link is not None
         again = replace(order, job_id=f"{order.job_id}-{next(numbers)}")
-        await link.call("start", {"order": effects.to_json(again)})
+        await link.start(again)
         return Done({})
 
     return patch.object(effects.Effects, "_start", start)

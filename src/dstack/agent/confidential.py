@@ -18,8 +18,8 @@ from typing import Any
 
 from dstack.agent.paths import Home, JobFolder, make_private_folder, read_json, write_json
 from dstack.errors import AgentRefused, ConfigurationError
-from dstack.kit.plain import from_plain
-from dstack.protocol.agent import JobOrder, to_json
+from dstack.kit.plain import from_plain, to_plain
+from dstack.protocol.agent import JobOrder
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def memory_folder(home: Path) -> Path:
 
 def public(order: JobOrder) -> dict[str, Any]:
     """An order as it may lie on a disk."""
-    body = to_json(order)
+    body: dict[str, Any] = to_plain(order)
     del body["env"]
     for part, names in _CREDENTIALS.items():
         body[part] = body[part] and {name: value for name, value in body[part].items() if name not in names}
@@ -45,7 +45,7 @@ def public(order: JobOrder) -> dict[str, Any]:
 
 def keep(folder: JobFolder, order: JobOrder) -> None:
     """Keep what is confidential until the job has started, in memory or else in the job's own folder. Blocks."""
-    body = to_json(order)
+    body: dict[str, Any] = to_plain(order)
     kept = {"env": body["env"]} | {
         part: {name: body[part][name] for name in names} for part, names in _CREDENTIALS.items() if body[part]
     }

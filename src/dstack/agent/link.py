@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 from dstack.agent.containers.sockets import probe_engine
 from dstack.agent.endings import trouble_of
@@ -16,17 +16,34 @@ from dstack.agent.full_disk import in_words
 from dstack.agent.jobs import Jobs
 from dstack.agent.logs import Followers, Watcher
 from dstack.agent.metrics.buffer import Buffer
+from dstack.agent.wants import Wants
+from dstack.agent.welcome import welcome_pages
 from dstack.errors import AgentRefused, DstackError
 from dstack.kit.clock import Clock
 from dstack.protocol.agent import (
-    ORDER_FIELDS,
+    FROM_SERVER,
+    OLDEST_VERSION,
     VERSION,
+    Acknowledged,
+    Authorize,
+    Blob,
     Engine,
+    Follow,
+    Forget,
+    Hello,
     HostResources,
     JobReport,
+    Malformed,
+    Ping,
+    ShutDown,
+    Start,
+    Stop,
+    message_of,
     order_of,
     points_to_json,
+    shared_version,
     to_json,
+    what_to_do,
 )
 from dstack.protocol.frames import read_frame, write_frame
 
@@ -42,35 +59,7 @@ SEND_BUFFER_BYTES = 1 << 20
 """Room for a few frames of a log: both sides then wake up half as often. The system may give less."""
 
 Frame = dict[str, Any]
-
-
-class Wants:
-    """Blobs asked of the server. A question waits for as long as no server is there to answer it."""
-
-    def __init__(self) -> None:
-        self.ask: Callable[[str], None] = lambda blob_hash: None
-        """Sends a question, where there is a connection."""
-        self._open: dict[str, Future[bytes | None]] = {}
-
-    async def fetch(self, blob_hash: str) -> bytes | None:
-        """The blob, or None where the server has none."""
-        answer = self._open.get(blob_hash)
-        if answer is None:
-            answer = self._open[blob_hash] = asyncio.get_running_loop().create_future()
-            self.ask(blob_hash)
-        # Others may wait for the same blob when one of them is cancelled.
-        return await asyncio.shield(answer)
-
-    def ask_again(self) -> None:
-        """Send all open questions, to a server that has not heard them."""
-        for blob_hash in self._open:
-            self.ask(blob_hash)
-
-    def answer(self, blob_hash: str, blob: bytes | None) -> None:
-        """What the server says to a question."""
-        waiting = self._open.pop(blob_hash, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(blob)
+Command: TypeAlias = Start | Stop | Forget | Authorize | Ping
 
 
 class Link:
@@ -116,30 +105,29 @@ class Link:
             if self._current is connection:
                 self._current = None
 
-    async def take_over(self, connection: "_Connection", hello: Frame) -> None:
-        """Make this the connection that commands.
+    async def take_over(self, connection: "_Connection", hello: object) -> int:
+        """Make this the connection that commands. Returns the version of the protocol that both sides speak.
 
         Raises:
-            AgentRefused: a newer session has been seen, or the other side speaks another version.
+            AgentRefused: a newer session has been seen, or the other side speaks other versions.
         """
-        match hello:
-            case {"t": "hello", "session": int(session), "server": str(server)}:
-                pass
-            case _:
-                raise AgentRefused("The first message must be a `hello`")
-        if hello.get("v", VERSION) != VERSION:
-            raise AgentRefused(
-                f"This agent speaks version {VERSION}, the server {hello['v']}", hint="Restart the agent"
-            )
-        if session < self._sessions.get(server, session):
+        if not isinstance(hello, Hello):
+            raise AgentRefused("The first message must be a `hello`")
+        newest = hello.v if hello.newest is None else hello.newest
+        version = shared_version(hello.v, newest)
+        if version is None:
+            spoken = f"This agent speaks versions {OLDEST_VERSION} to {VERSION} of the protocol"
+            raise AgentRefused(f"{spoken}, and the server {hello.v} to {newest}", hint=what_to_do(newest))
+        if hello.session < self._sessions.get(hello.server, hello.session):
             raise AgentRefused("A newer session of this server commands this agent")
-        self._sessions[server] = session
+        self._sessions[hello.server] = hello.session
         if len(self._sessions) > SERVERS_MAX:
             del self._sessions[next(iter(self._sessions))]
         former, self._current = self._current, connection
         if former is not None:
             former.fence()
             await former.closed.wait()
+        return version
 
     def announce_ssh(self, ssh: Frame) -> None:
         """The SSH server is ready, perhaps at a new port."""
@@ -196,18 +184,18 @@ class _Connection:
 
     async def run(self) -> None:
         async with asyncio.timeout(HELLO_TIMEOUT_S):
-            hello = await self._read()
-        if hello is None:
+            received = await read_frame(self._reader)
+        if received is None:
             return
         try:
-            await self._link.take_over(self, hello[0])
-        except AgentRefused as refusal:
+            version = await self._link.take_over(self, message_of(FROM_SERVER, received[0]))
+        except (AgentRefused, Malformed) as refusal:
             log.warning("Refused a connection: %s", refusal)
-            await self.send({"t": "reply", "id": hello[0].get("id"), "error": _error_body(refusal)})
+            await self.send({"t": "reply", "id": None, "error": _error_body(_as_refusal(refusal))})
             return
-        await self._welcome()
-        while not self._fenced and (received := await self._read()) is not None and not self._fenced:
-            await self._handle(*received)
+        await self._welcome(version)
+        while not self._fenced and (received := await read_frame(self._reader)) is not None and not self._fenced:
+            await self._take(*received)
             await self._writer.drain()
 
     async def send(self, frame: Frame, payload: bytes | None = None) -> None:
@@ -240,24 +228,13 @@ class _Connection:
             await self._writer.wait_closed()
         self.closed.set()
 
-    async def _read(self) -> tuple[Frame, bytes] | None:
-        received = await read_frame(self._reader)
-        if received is not None and not isinstance(received[0], dict):
-            raise ConnectionError("not a frame: no JSON object")
-        return received
-
-    async def _welcome(self) -> None:
+    async def _welcome(self, version: int) -> None:
         resources = await asyncio.shield(self._link.resources)
         self._changed.clear()
-        welcome = {
-            "t": "welcome",
-            "agent": {"v": VERSION, "order": ORDER_FIELDS},
-            "resources": to_json(resources),
-            "ssh": self._link.ssh,
-            "jobs": [to_json(report) for report in self._link.jobs.reports()],
-        }
+        # Written without a pause: what changes from now on is reported after it.
+        for page in welcome_pages(version, resources, self._link.ssh, self._link.jobs.reports()):
+            write_frame(self._writer, page)
         self._welcomed = True
-        write_frame(self._writer, welcome)
         self._link.wants.ask = lambda blob_hash: self.post({"t": "want", "hash": blob_hash})
         self._link.wants.ask_again()
         self._spawn(self._send_reports(), "reports")
@@ -285,47 +262,65 @@ class _Connection:
             has_news.clear()
             await has_news.wait()
 
-    async def _handle(self, frame: Frame, payload: bytes) -> None:
-        match frame:
-            case {"t": "follow", "job_id": str(job_id), "stream": str(stream), "offset": int(offset)}:
-                await self._followers.follow(job_id, stream, offset)
-            case {"t": "log_ack", "job_id": str(job_id), "stream": str(stream), "offset": int(offset)}:
-                self._followers.acknowledge(job_id, stream, offset)
-            case {"t": "blob", "hash": str(blob_hash)}:
-                self._link.wants.answer(blob_hash, None if frame.get("missing") else payload)
-            case {"t": "shutdown", "id": int(number)}:
-                self._spawn(self._shut_down(number), "shutdown")
-            case {"t": str(), "id": int(number)}:
-                self.post({"t": "reply", "id": number, **await self._obey(frame)})
-            case _:
-                log.warning("The server sent an unknown message `%.50s`", frame.get("t"))
-
-    async def _obey(self, frame: Frame) -> Frame:
+    async def _take(self, frame: Frame, payload: bytes) -> None:
+        """Do what a frame asks for. A malformed one without an id ends the connection, as nobody waits for a reply."""
         try:
-            await self._command(frame)
+            message = message_of(FROM_SERVER, frame)
+        except Malformed as error:
+            if not isinstance(number := frame.get("id"), int):
+                raise
+            log.warning("The server sent %s", error)
+            self._refuse(number, _as_refusal(error))
+            return
+        match message:
+            case Follow():
+                await self._followers.follow(message.job_id, message.stream, message.offset)
+            case Acknowledged():
+                self._followers.acknowledge(message.job_id, message.stream, message.offset)
+            case Blob():
+                self._link.wants.answer(message.hash, None if message.missing else payload)
+            case ShutDown():
+                self._spawn(self._shut_down(message.id), "shutdown")
+            case Start() | Stop() | Forget() | Authorize() | Ping():
+                self.post({"t": "reply", "id": message.id, **await self._obey(message)})
+            case _:
+                self._take_unknown(frame)
+
+    def _take_unknown(self, frame: Frame) -> None:
+        """Refuse a command of another version; its other messages are ignored."""
+        log.warning("The server sent an unknown message `%.50s`", frame.get("t"))
+        if isinstance(number := frame.get("id"), int):
+            said = f"The agent does not know the command `{frame.get('t')!s:.50}`"
+            self._refuse(number, AgentRefused(said, hint="Restart the agent"))
+
+    def _refuse(self, number: int, refusal: AgentRefused) -> None:
+        self.post({"t": "reply", "id": number, "error": _error_body(refusal)})
+
+    async def _obey(self, command: Command) -> Frame:
+        try:
+            await self._command(command)
         except DstackError as error:
             return {"error": _error_body(error)}
         except (OSError, TypeError, ValueError) as error:
-            log.warning("The command `%.50s` was not carried out: %s", frame["t"], error)
-            said = AgentRefused(f"The agent could not carry out `{frame['t']:.50}`: {in_words(error)}")
+            name = type(command).__name__.lower()
+            log.warning("The command `%s` was not carried out: %s", name, error)
+            said = AgentRefused(f"The agent could not carry out `{name}`: {in_words(error)}")
             return {"error": _error_body(trouble_of(error) or said)}
         return {}
 
-    async def _command(self, frame: Frame) -> None:
+    async def _command(self, command: Command) -> None:
         jobs = self._link.jobs
-        match frame:
-            case {"t": "start", "order": dict(order)}:
-                await jobs.start(order_of(order))
-            case {"t": "stop", "job_id": str(job_id), "grace_s": int() | float() as grace_s}:
-                await jobs.stop(job_id, grace_s)
-            case {"t": "forget", "job_id": str(job_id)}:
-                await jobs.forget(job_id)
-            case {"t": "authorize", "job_id": str(job_id), "key": str(key)}:
-                await jobs.authorize(job_id, key)
-            case {"t": "ping"}:
+        match command:
+            case Start():
+                await jobs.start(order_of(command.order))
+            case Stop():
+                await jobs.stop(command.job_id, command.grace_s)
+            case Forget():
+                await jobs.forget(command.job_id)
+            case Authorize():
+                await jobs.authorize(command.job_id, command.key)
+            case Ping():
                 pass  # the answer is all that is wanted
-            case _:
-                raise AgentRefused(f"The agent does not know the command `{frame['t']:.50}`", hint="Restart the agent")
 
     async def _shut_down(self, number: int) -> None:
         await self._link.jobs.stop_all()
@@ -349,6 +344,10 @@ class _Connection:
         if not task.cancelled() and (error := task.exception()) is not None and not self._fenced:
             log.info("The connection of the server is broken: %s", error)
             self.fence()
+
+
+def _as_refusal(error: Exception) -> AgentRefused:
+    return error if isinstance(error, AgentRefused) else AgentRefused(f"The server sent {error}")
 
 
 def _error_body(error: DstackError) -> Frame:

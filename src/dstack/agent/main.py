@@ -22,7 +22,7 @@ from dstack.agent.files import BlobCache
 from dstack.agent.gpus import found
 from dstack.agent.jobs import Jobs, Runtimes
 from dstack.agent.keeping import Bounds, Keeping, bounds_from_env
-from dstack.agent.link import Link, Wants
+from dstack.agent.link import Link
 from dstack.agent.metrics.sampler import Sampler
 from dstack.agent.paths import Home, make_private_folder, socket_path
 from dstack.agent.resources import probe
@@ -31,6 +31,7 @@ from dstack.agent.runtimes.process import ProcessRuntime
 from dstack.agent.runtimes.spawning import Spawner
 from dstack.agent.spawner import Spawned, start_spawner
 from dstack.agent.sshd.keeper import SshServer
+from dstack.agent.wants import Wants
 from dstack.kit.clock import SystemClock
 from dstack.kit.tasks import TaskGroup
 from dstack.protocol.frames import LINE_BYTES_MAX

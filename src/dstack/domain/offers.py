@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from dstack.kit.plain import to_plain
 from dstack.kit.text import memory_text
-from dstack.protocol.agent import Gpu, HostResources, resources_of
+from dstack.protocol.agent import Gpu, HostResources
 
 DEFAULT_FLEET = "default"
 
@@ -183,7 +183,7 @@ def demand_of_json(body: dict[str, Any]) -> Demand:
 
 def offer_of_json(body: dict[str, Any]) -> Offer:
     """The offer in a JSON column."""
-    return Offer(**{**body, "resources": resources_of(body["resources"])})
+    return Offer(**{**body, "resources": msgspec.convert(body["resources"], HostResources)})
 
 
 def _gpu_demand_of_json(body: dict[str, Any]) -> GpuDemand:

@@ -4,7 +4,7 @@ Each branch may be run again after a crash or a lost answer: it is idempotent by
 says what came of it, and the object's step judges.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,6 @@ from dstack.engine.orders import complete_order
 from dstack.errors import AgentRefused, BackendError, BackendUnavailable, HostUnreachable
 from dstack.hosts.link import Link
 from dstack.kit.vault import Vault
-from dstack.protocol.agent import to_json
 from dstack.store import objects
 from dstack.store.db import Database
 
@@ -91,15 +90,7 @@ class Effects:
         link = await self._link_to(intent.instance_id)
         if link is None:
             raise BackendError(f"The machine of instance `{intent.instance_id}` no longer exists")
-        await link.call("start", {"order": to_json(order)})
-        link.follow_new(order.job_id)
-        return Done({})
-
-    async def _tell(self, intent: StopJob | ForgetJob, kind: str, body: Mapping[str, object]) -> Done:
-        """Tell the job's agent; what a machine that is gone had is gone with it."""
-        link = await self._link_to(intent.instance_id)
-        if link is not None:
-            await link.call(kind, {"job_id": intent.object_id, **body})
+        await link.start(order)
         return Done({})
 
     async def _link_to(self, instance_id: str) -> Link | None:
@@ -110,19 +101,29 @@ class Effects:
         return link
 
     async def _stop(self, intent: StopJob) -> Done:
-        """What kept the agent from it (a full disk, say) may pass: it is asked again, less and less often."""
+        """Have the job ended; one whose machine no longer exists has ended with it.
+
+        What kept the agent from it (a full disk, say) may pass: it is asked again, less and less often.
+        """
+        link = await self._link_to(intent.instance_id)
         try:
-            return await self._tell(intent, "stop", {"grace_s": intent.grace_s})
+            if link is not None:
+                await link.call("stop", {"job_id": intent.object_id, "grace_s": intent.grace_s})
         except AgentRefused as error:
             raise BackendUnavailable(error.message, hint=error.hint) from error
+        return Done({})
 
     async def _forget(self, intent: ForgetJob) -> Done:
         """What was given up while its machine did not answer may still run there: it is ended first."""
+        link = await self._link_to(intent.instance_id)
         try:
-            return await self._tell(intent, "forget", {})
+            if link is not None:
+                await link.forget(intent.object_id)
         except AgentRefused as error:
-            await self._tell(intent, "stop", {"grace_s": 0.0})
+            assert link is not None
+            await link.call("stop", {"job_id": intent.object_id, "grace_s": 0.0})
             raise BackendUnavailable(error.message, hint=error.hint) from error
+        return Done({})
 
     async def _let_in(self, intent: LetIn) -> Done:
         """Somebody waits for it at a terminal: it is said at once that it does not work."""

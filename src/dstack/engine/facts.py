@@ -4,10 +4,9 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from dstack.domain.intents import Done, ForgetJob, StartJob, StopJob
+from dstack.domain.intents import Done, StartJob
 from dstack.domain.objects import Instance, Job
-from dstack.domain.specs import STOP_GRACE_S
-from dstack.hosts.link import Welcome
+from dstack.hosts.inbox import Disowning, Strangers, Welcome
 from dstack.kit.text import size_text
 from dstack.logs.bounded import Loss
 from dstack.protocol.agent import Engine, HostResources, JobReport
@@ -45,8 +44,16 @@ def _as_found(instance: Instance, found: HostResources) -> Instance:
     return replace(instance, offer=replace(instance.offer, resources=resources))
 
 
-def store_welcome(tx: Tx, instance_id: str, welcome: Welcome) -> list[str]:
-    """Write down all that an agent has, and by silence what it has not. Returns its jobs that have not ended."""
+def jobs_on(tx: Tx, instance_id: str) -> list[str]:
+    """Return the ids of the unfinished jobs on an instance."""
+    return [job.id for job in objects.unfinished_jobs_on(tx, instance_id)]
+
+
+def store_welcome(tx: Tx, instance_id: str, welcome: Welcome) -> tuple[list[str], Strangers]:
+    """Write down all that an agent has, and by silence what it has not.
+
+    Returns its jobs that have not ended, and those that are not on record there.
+    """
 
     def note(instance: Instance, tx: Tx) -> Instance:
         return replace(
@@ -60,7 +67,7 @@ def store_welcome(tx: Tx, instance_id: str, welcome: Welcome) -> list[str]:
         )
 
     change_instance(tx, instance_id, note)
-    store_reports(tx, instance_id, list(welcome.reports))
+    strangers = store_reports(tx, instance_id, list(welcome.reports))
     known = {report.job_id for report in welcome.reports}
     unfinished = objects.unfinished_jobs_on(tx, instance_id)
     for job in unfinished:
@@ -69,39 +76,41 @@ def store_welcome(tx: Tx, instance_id: str, welcome: Welcome) -> list[str]:
         elif job.status is JobStatus.TERMINATING:
             # Its last log bytes could not come while the link was down: the wait for them begins anew.
             commits.record(tx, replace(job, status_since=tx.clock.now()))
-    return [job.id for job in unfinished if job.id in known]
+    return [job.id for job in unfinished if job.id in known], strangers
 
 
 def _was_started(tx: Tx, job: Job) -> bool:
     return isinstance(intents.outcomes_of(tx, "job", job.id).get(StartJob), Done)
 
 
-def store_reports(tx: Tx, instance_id: str, reports: list[JobReport]) -> None:
-    """Write down the latest truth about some jobs."""
+def store_reports(tx: Tx, instance_id: str, reports: list[JobReport]) -> Strangers:
+    """Write down the latest truth about some jobs. Returns those that are not on record there."""
+    strangers = dict[str, Disowning]()
     by_id = {report.job_id: report for report in reports}
     jobs = {job.id: job for job in objects.jobs_by_id(tx, by_id)}
     for id, report in by_id.items():
         job = jobs.get(id)
         if job is None or job.instance_id != instance_id:
             log.warning("Instance %s reports the job %s, which is not on record there", instance_id, id)
-            _disown(tx, instance_id, report, job)
+            if (disowning := _disowning_of(report, job)) is not None:
+                strangers[id] = disowning
         elif job.finished_at is None and job.report != report:
             commits.record(tx, replace(job, report=report, lost_at=None))
             _say_layers(tx, job, report)
             if report.layers or (report.state == "preparing" and report.message):
                 # Clients that follow the run see how far the preparation is.
                 tx.notices.changed.add(job.run_id)
+    return strangers
 
 
-def _disown(tx: Tx, instance_id: str, report: JobReport, job: Job | None) -> None:
-    """Have an agent end and forget a job that the record does not have there, as after the loss of a database.
+def _disowning_of(report: JobReport, job: Job | None) -> Disowning | None:
+    """Return what becomes of a job that the record does not have there, as after the loss of a database.
 
     One that still waits for its place may be placed there again: its end is then its own.
     """
     if report.state != "ended":
-        intents.add(tx, StopJob(report.job_id, instance_id, STOP_GRACE_S))
-    elif job is None or job.finished_at is not None:
-        intents.add(tx, ForgetJob(report.job_id, instance_id))
+        return Disowning.STOP
+    return Disowning.FORGET if job is None or job.finished_at is not None else None
 
 
 def store_losses(tx: Tx, losses: Sequence[Loss]) -> None:

@@ -4,7 +4,7 @@ Nothing is decided here.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -13,11 +13,11 @@ from dstack.domain.objects import Instance
 from dstack.engine import facts
 from dstack.engine.leases import Leases
 from dstack.engine.measurements import Measurements
-from dstack.hosts.link import LogGap, Welcome
+from dstack.hosts.inbox import Strangers, Welcome
 from dstack.kit.signals import Signals
 from dstack.logs.bounded import BoundedLogs, Stored
 from dstack.logs.gaps import Gap
-from dstack.protocol.agent import LOG_STREAMS, Engine, JobReport, Point
+from dstack.protocol.agent import LOG_STREAMS, Engine, JobReport, LogGap, Point
 from dstack.store.db import Database
 from dstack.store.tx import Tx
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class EngineInbox:
-    """Hears all agents (`dstack.hosts.link.Inbox`)."""
+    """Hears all agents (`dstack.hosts.inbox.Inbox`)."""
 
     def __init__(
         self,
@@ -55,12 +55,17 @@ class EngineInbox:
 
         return await self._db.write(write)
 
-    async def welcomed(self, instance_id: str, welcome: Welcome) -> dict[tuple[str, str], int]:
+    async def jobs_on(self, instance_id: str) -> Collection[str]:
+        """Return the jobs of which the agent may report as much as it likes."""
+        return await self._db.recall(lambda tx: facts.jobs_on(tx, instance_id))
+
+    async def welcomed(self, instance_id: str, welcome: Welcome) -> tuple[dict[tuple[str, str], int], Strangers]:
         """Everything the agent has, and by silence what it has not. Logs are wanted of jobs that have not ended."""
-        job_ids = await self._write(instance_id, lambda tx: facts.store_welcome(tx, instance_id, welcome))
-        return await asyncio.to_thread(
+        job_ids, strangers = await self._write(instance_id, lambda tx: facts.store_welcome(tx, instance_id, welcome))
+        wanted = await asyncio.to_thread(
             lambda: {(id, stream): self._logs.size((id, stream)) for id in job_ids for stream in LOG_STREAMS}
         )
+        return wanted, strangers
 
     async def disconnected(self, instance_id: str) -> None:
         """The link is down; since when is written once."""
@@ -79,9 +84,9 @@ class EngineInbox:
 
         await self._write(instance_id, lambda tx: facts.change_instance(tx, instance_id, note))
 
-    async def reported(self, instance_id: str, reports: list[JobReport]) -> None:
+    async def reported(self, instance_id: str, reports: list[JobReport]) -> Strangers:
         """Store the latest truth about some jobs."""
-        await self._write(instance_id, lambda tx: facts.store_reports(tx, instance_id, reports))
+        return await self._write(instance_id, lambda tx: facts.store_reports(tx, instance_id, reports))
 
     async def logged(self, job_id: str, stream: str, offset: int, at: float, data: bytes) -> int:
         """Store log bytes and wake who reads along."""

@@ -6,13 +6,11 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 from dstack.domain.objects import Instance
 from dstack.engine.leases import Leases
 from dstack.errors import DatabaseUnavailable
-from dstack.hosts.link import Connector, Inbox, Link
-from dstack.hosts.local import LocalConnector
+from dstack.hosts.link import Link
 from dstack.kit.clock import Clock
 from dstack.kit.tasks import TaskGroup
 from dstack.store import commits, objects
@@ -25,28 +23,21 @@ log = logging.getLogger(__name__)
 AFTER_TROUBLE = timedelta(seconds=10)
 
 
-def connector_for(instance: Instance) -> Connector:
-    """The way to an instance's agent."""
-    assert instance.machine_id is not None
-    return LocalConnector(Path(instance.machine_id))
-
-
 class Links:
     """The links there are, by instance."""
 
     def __init__(
         self,
         db: Database,
-        inbox: Inbox,
         clock: Clock,
         leases: Leases,
-        connector_for: Callable[[Instance], Connector] = connector_for,
+        make_link: Callable[[Instance, int], Link],
     ) -> None:
+        """Args: `make_link`: makes the link to an instance, with the epoch of its lease."""
         self._db = db
-        self._inbox = inbox
         self._clock = clock
         self._leases = leases
-        self._connector_for = connector_for
+        self._make_link = make_link
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
         self._tasks = TaskGroup()
         self._changed: set[str] = set()
@@ -127,8 +118,7 @@ class Links:
         """The link to an instance; opened where there is none."""
         found = self._links.get(instance.id)
         if found is None:
-            epoch = self._leases.epoch_of(instance.id)
-            link = Link(instance.id, self._connector_for(instance), self._inbox, self._clock, epoch)
+            link = self._make_link(instance, self._leases.epoch_of(instance.id))
             found = link, self._tasks.start(f"link to {instance.id}", link.run())
             self._links[instance.id] = found
         return found[0]

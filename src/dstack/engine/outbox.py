@@ -28,6 +28,11 @@ HOSTS_AT_ONCE = 1000
 """The calls of agents at once."""
 FIRST_RETRY = timedelta(milliseconds=200)
 LONGEST_RETRY = timedelta(seconds=30)
+UNKNOWN_ERRORS_MAX = 6
+"""So often is an intent tried whose error is of no known kind; with growing pauses, that takes six seconds.
+
+Such an error may come from what another task was changing just then. A bug fails each time.
+"""
 
 
 class Outbox:
@@ -115,9 +120,14 @@ class Outbox:
 
     async def _perform(self, open_intent: Open) -> None:
         """Until it is done and that is on record; later intents of the same object wait."""
-        delay = FIRST_RETRY
+        delay, unknown_errors = FIRST_RETRY, 0
         while self._leases.owns(open_intent.intent.shard_key):
-            outcome = await self._try(open_intent)
+            try:
+                outcome = await self._try(open_intent)
+            except Exception as error:
+                log.exception("%s failed without a known cause", open_intent.intent)
+                unknown_errors += 1
+                outcome = _failed(error) if unknown_errors >= UNKNOWN_ERRORS_MAX else None
             if outcome is not None and await self._record(open_intent, outcome):
                 return
             await self._clock.sleep(delay)
@@ -151,7 +161,7 @@ class Outbox:
                 await self._db.write(write)
 
     async def _try(self, open_intent: Open) -> Done | Failed | None:
-        """What came of it; None where it is to be tried again."""
+        """Return what came of it; None where it is to be tried again. Raises errors of unknown kinds."""
         intent = open_intent.intent
         try:
             async with self._lanes.setdefault(intent.lane, asyncio.Semaphore(AT_ONCE)):
@@ -162,6 +172,7 @@ class Outbox:
                 await self._tell_why(intent, error.message)
                 return None
             return Failed(error)
-        except Exception as error:
-            log.exception("%s failed without a known cause", intent)
-            return Failed(BackendError(f"{type(error).__name__}: {error}", hint="The server's log has the details"))
+
+
+def _failed(error: Exception) -> Failed:
+    return Failed(BackendError(f"{type(error).__name__}: {error}", hint="The server's log has the details"))

@@ -1,35 +1,47 @@
 """The server's end of the connection to one agent: held open, opened again after any break, one per instance.
 
 Commands go down and are answered; reports and log bytes come up and go to an `Inbox`. Nothing is remembered here:
-after a break the agent says again all that is true (`protocol.agent`).
+after a break the agent repeats all that is true (`protocol.agent`). What an agent sends is judged before it is used,
+and all of it that is held is bounded: log bytes (`printed`), reports (`reports`), and messages of no use (`allowance`).
 """
 
 import asyncio
 import itertools
 import logging
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
-from dstack.errors import AgentRefused, BackendError, HostTrouble, HostUnreachable, error_of_code
+from dstack.errors import AgentRefused, BackendError, HostTrouble, HostUnreachable
+from dstack.hosts.allowance import Allowance
+from dstack.hosts.calls import Calls, check_reply
+from dstack.hosts.disowning import Disowned
+from dstack.hosts.inbox import Connector, Inbox
+from dstack.hosts.printed import Printed, PrintedLogs, Waiting
+from dstack.hosts.reports import Reports
+from dstack.hosts.welcoming import greet, read_message
 from dstack.kit.clock import Clock
+from dstack.kit.pauses import Pauses
 from dstack.protocol.agent import (
     FIRST_ORDER_FIELDS,
     LOG_STREAMS,
-    LOG_TIME_EXACT_S,
-    VERSION,
-    Engine,
-    HostResources,
-    JobReport,
-    Point,
+    EngineFound,
+    JobOrder,
+    LogBytes,
+    LogGap,
+    Malformed,
+    Measured,
+    News,
+    Reply,
+    Want,
+    WayIn,
     points_of,
-    report_of,
-    resources_of,
+    to_json,
+    unknown_fields,
 )
-from dstack.protocol.frames import read_frame, write_frame
+from dstack.protocol.frames import write_frame
 
 log = logging.getLogger(__name__)
 
@@ -40,91 +52,28 @@ PING_EVERY = timedelta(minutes=1)
 PING_TIMEOUT_S = 30.0
 FIRST_RETRY = timedelta(milliseconds=50)
 LONGEST_RETRY = timedelta(seconds=15)
-CALLS_OPEN_MAX = 1000
-PRINTED_BYTES_MAX = 32 << 20
-"""With more log bytes of an instance waiting to be stored, nothing is read from its agent."""
-
-
-@dataclass(frozen=True, slots=True)
-class LogGap:
-    """Bytes of a log stream that will never come."""
-
-    offset: int
-    end: int
-    at: float
-    """When they were printed at the latest, in seconds since the epoch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Welcome:
-    """What an agent says first."""
-
-    resources: HostResources
-    ssh_port: int | None
-    ssh_host_key: str | None
-    reports: tuple[JobReport, ...]
-
-
-@dataclass(slots=True)
-class _Printed:
-    """Bytes of a log stream that came one after the other at almost the same time."""
-
-    offset: int
-    at: float
-    pieces: list[bytes]
-    end: int
-
-    def takes(self, offset: int, at: float) -> bool:
-        """Whether more can be stored together with these; the log store has one time for both."""
-        return offset == self.end and 0 <= at - self.at < LOG_TIME_EXACT_S
-
-
-class Inbox(Protocol):
-    """Who hears what agents say."""
-
-    async def welcomed(self, instance_id: str, welcome: Welcome) -> dict[tuple[str, str], int]:
-        """The agent answered. Returns from which byte on the log streams (job id, stream) are wanted."""
-        ...
-
-    async def disconnected(self, instance_id: str) -> None: ...
-
-    async def not_started(self, instance_id: str, why: str) -> None:
-        """The agent could not be started; it is tried again."""
-
-    async def reported(self, instance_id: str, reports: list[JobReport]) -> None: ...
-
-    async def logged(self, job_id: str, stream: str, offset: int, at: float, data: bytes) -> int:
-        """Log bytes came. Returns how far the log is stored from now on."""
-        ...
-
-    async def lost(self, job_id: str, stream: str, gap: LogGap) -> int:
-        """Log bytes will never come. Returns how far the log is stored from now on."""
-        ...
-
-    def measured(self, instance_id: str, points: Mapping[str, Sequence[Point]]) -> None:
-        """Points of some jobs came; nobody waits until they are stored."""
-        ...
-
-    async def ssh_ready(self, instance_id: str, port: int, host_key: str) -> None: ...
-
-    async def engine_found(self, instance_id: str, engine: Engine) -> None: ...
-
-    async def blob(self, instance_id: str, hash: str) -> bytes | None: ...
-
-
-class Connector(Protocol):
-    """Knows the way to one host's agent."""
-
-    async def connect(self) -> tuple[StreamReader, StreamWriter]:
-        """Open a connection; raises `HostTrouble` where the host cannot start the agent."""
-        ...
+STEADY_AFTER_S = 15.0
+"""After a connection that lasted so long, the pauses between attempts begin again with the shortest."""
+FRAMES_PER_TURN = 32
+"""So many are taken before other links have their turn."""
 
 
 class Link:
     """The connection to the agent of one instance."""
 
-    def __init__(self, instance_id: str, connector: Connector, inbox: Inbox, clock: Clock, epoch: int) -> None:
-        """Args: `epoch`: higher than any that another server had for this instance: the agent obeys no lower one."""
+    def __init__(
+        self,
+        instance_id: str,
+        connector: Connector,
+        inbox: Inbox,
+        clock: Clock,
+        epoch: int,
+        pauses: Pauses,
+    ) -> None:
+        """Args:
+        epoch: higher than any that another server had for this instance: the agent obeys no lower one.
+        pauses: those between two connections.
+        """
         self.instance_id = instance_id
         self._connector = connector
         self._order_fields = FIRST_ORDER_FIELDS
@@ -132,37 +81,38 @@ class Link:
         self._clock = clock
         self._writer: StreamWriter | None = None
         self._ready = asyncio.Event()
-        self._calls: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._numbers = itertools.count(1)
-        self._delay = FIRST_RETRY
+        self._calls = Calls()
+        self._pauses = pauses
         self._session = epoch
         self._noted_down = False
-        self._reported: dict[str, JobReport] = {}
-        """What the agent said and nobody has heard yet; of one job only the latest counts."""
-        self._has_reported = asyncio.Event()
-        self._printed: dict[tuple[str, str], list[_Printed | LogGap]] = {}
-        """Log bytes that wait to be stored: where the store is slow, more is stored at once, and reports go on."""
-        self._printed_bytes = 0
-        self._has_printed = asyncio.Event()
-        self._has_room = asyncio.Event()
-        self._followed: set[tuple[str, str]] = set()
-        """The log streams that were asked for; bytes of others are not taken."""
+        self._reports = Reports()
+        self._printed = PrintedLogs()
+        self._disowned = Disowned(self.call, self._reports.remove)
+        self._allowance = Allowance()
 
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
         while True:
-            trouble = None
-            try:
-                await self._connect_and_serve()
-            except (OSError, BackendError, TimeoutError) as error:
-                log.info("No link to instance %s: %s", self.instance_id, error or type(error).__name__)
-                trouble = error.message if isinstance(error, HostTrouble) else None
-            except Exception:  # the next connection hears everything again, whatever went wrong in this one
-                log.exception("The link to instance %s broke", self.instance_id)
-                self._delay = LONGEST_RETRY
+            trouble = await self._live_once()
             await self._note_that_it_is_down(trouble)
-            await self._clock.sleep(self._delay)
-            self._delay = min(self._delay * 2, LONGEST_RETRY)
+            await self._clock.sleep(self._pauses.next())
+
+    async def _live_once(self) -> str | None:
+        """Live through one connection. Returns why it broke, where people can do something about it."""
+        try:
+            await self._connect_and_serve()
+        except Malformed as error:
+            log.warning("Instance %s is disconnected: its agent sent %s", self.instance_id, error)
+            return f"its agent sent {error}"
+        except HostTrouble as error:
+            log.info("No link to instance %s: %s", self.instance_id, error)
+            return ". ".join(filter(None, (error.message, error.hint)))
+        except (OSError, BackendError, TimeoutError) as error:
+            log.info("No link to instance %s: %s", self.instance_id, error or type(error).__name__)
+        except Exception:  # the next connection hears everything again, whatever went wrong in this one
+            log.exception("The link to instance %s broke", self.instance_id)
+            self._pauses.extend()
+        return None
 
     def break_off(self) -> None:
         """Have the connection opened again; where there is none, that is under way."""
@@ -172,7 +122,6 @@ class Link:
     async def _connect_and_serve(self) -> None:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             reader, writer = await self._connector.connect()
-        self._delay = FIRST_RETRY
         await self._serve(reader, writer)
 
     async def _note_that_it_is_down(self, trouble: str | None) -> None:
@@ -186,116 +135,105 @@ class Link:
             log.exception("The failure to reach instance %s could not be recorded", self.instance_id)
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
-        self._reported.clear()
-        self._followed.clear()
-        self._take_printed()
+        self._printed.clear()
         pumps = [
             asyncio.create_task(self._pump(came, pass_on, writer), name=f"{what} of {self.instance_id}")
             for what, came, pass_on in (
-                ("reports", self._has_reported, self._pass_on_reports),
-                ("logs", self._has_printed, self._store_printed),
+                ("reports", self._reports.came, self._pass_on_reports),
+                ("logs", self._printed.came, self._store_printed),
+                ("strangers", self._disowned.came, self._disowned.perform),
             )
         ]
         pumps.append(asyncio.create_task(self._ping(writer), name=f"pings of {self.instance_id}"))
         try:
             self._writer = writer
-            self._session += 1
-            write_frame(writer, {"t": "hello", "v": VERSION, "session": self._session, "server": "dstack"})
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                first = await read_frame(reader)
-            if first is None or first[0].get("t") != "welcome":
-                raise ConnectionError(f"the agent did not welcome us: {first and first[0]}")
-            self._noted_down = False
-            self._order_fields = _order_fields_of(first[0])
-            wanted = await self._inbox.welcomed(self.instance_id, _welcome_of(first[0]))
-            for (job_id, stream), offset in wanted.items():
-                self._follow(job_id, stream, offset)
-            self._ready.set()
-            while (frame := await read_frame(reader)) is not None:
-                await self._handle(*frame)
-                await writer.drain()
+            await self._begin(reader, writer)
+            welcomed_s = _now_s()
+            try:
+                await self._take_all(reader, writer)
+            finally:
+                if _now_s() - welcomed_s > STEADY_AFTER_S:
+                    self._pauses.reset()
         finally:
             self._ready.clear()
             self._writer = None
             for pump in pumps:
                 pump.cancel()
-            self._fail_calls()
+            self._calls.fail()
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
 
-    def _fail_calls(self) -> None:
-        for call in self._calls.values():
-            if not call.done():
-                call.set_exception(HostUnreachable("The connection to the agent broke before it answered"))
+    async def _begin(self, reader: StreamReader, writer: StreamWriter) -> None:
+        """Exchange greetings, and ask for what is missing here."""
+        self._session += 1
+        self._allowance.begin_minute()
+        self._disowned.begin()
+        self._reports.begin(await self._inbox.jobs_on(self.instance_id))
+        greeted = await greet(reader, writer, self._session, self._reports)
+        self._noted_down = False
+        self._order_fields = greeted.order_fields
+        wanted, strangers = await self._inbox.welcomed(self.instance_id, greeted.welcome)
+        for (job_id, stream), offset in wanted.items():
+            self._follow(job_id, stream, offset)
+        self._disowned.add(strangers)
+        self._ready.set()
 
-    async def _handle(self, frame: dict[str, Any], payload: bytes) -> None:
-        match frame:
-            case {"t": "reply", "id": number}:
-                if (call := self._calls.get(number)) is not None and not call.done():
-                    call.set_result(frame)
-            case {"t": "job", "report": body}:
-                self._hear(report_of(body))
-            case {"t": "log" | "log_gap", "job_id": str(job_id), "stream": str(stream)}:
-                await self._hear_log((job_id, stream), frame, payload)
-            case {"t": "metrics", "points": dict(points)}:
-                self._hear_points(points)
-            case {"t": "want", "hash": hash}:
-                blob = await self._inbox.blob(self.instance_id, hash)
-                self._send({"t": "blob", "hash": hash, "missing": blob is None}, blob)
+    async def _take_all(self, reader: StreamReader, writer: StreamWriter) -> None:
+        for number in itertools.count(1):
+            received = await read_message(reader)
+            if received is None:
+                return
+            message, frame, payload = received
+            if not await self._take(message, payload):
+                self._allowance.spend(frame, payload)
+            await writer.drain()
+            if number % FRAMES_PER_TURN == 0:
+                await asyncio.sleep(0)
+
+    async def _take(self, message: Any, payload: bytes) -> bool:
+        """Pass a message on. Returns whether it was of use."""
+        match message:
+            case Reply():
+                return self._calls.answer(message)
+            case News():
+                return self._take_news(message)
+            case LogBytes() | LogGap():
+                is_wanted = self._printed.take_in(message, payload)
+                await self._printed.room()
+                return is_wanted
+            case Measured():
+                return self._take_points(message)
+            case Want():
+                blob = await self._inbox.blob(self.instance_id, message.hash)
+                self._send({"t": "blob", "hash": message.hash, "missing": blob is None}, blob)
+                return True
             case _:
-                await self._hear_of_host(frame)
+                return await self._take_of_host(message)
 
-    async def _hear_of_host(self, frame: dict[str, Any]) -> None:
-        match frame:
-            case {"t": "ssh", "port": port, "host_key": host_key}:
-                await self._inbox.ssh_ready(self.instance_id, port, host_key)
-            case {"t": "engine", "engine": dict(body)}:
-                await self._inbox.engine_found(self.instance_id, Engine(**body))
-            case _:
-                log.warning("Instance %s sent an unexpected message `%s`", self.instance_id, frame.get("t"))
+    async def _take_of_host(self, message: Any) -> bool:
+        """Pass on what comes once in the life of an agent; it is not free, as each of these is written down."""
+        match message:
+            case WayIn():
+                await self._inbox.ssh_ready(self.instance_id, message.port, message.host_key)
+            case EngineFound():
+                await self._inbox.engine_found(self.instance_id, message.engine)
+        return False
 
-    def _hear(self, report: JobReport) -> None:
-        self._reported[report.job_id] = report
-        self._has_reported.set()
-        if report.logged:
-            self._followed.difference_update((report.job_id, stream) for stream in LOG_STREAMS)
+    def _take_news(self, news: News) -> bool:
+        if news.report.logged:
+            self._printed.leave(news.report.job_id)
+        return self._reports.take_in(news.report)
 
-    async def _hear_log(self, of: tuple[str, str], frame: dict[str, Any], payload: bytes) -> None:
-        match frame:
-            case {"t": "log", "offset": offset, "at": at} if of in self._followed:
-                self._take_in(of, offset, at, payload)
-                await self._has_room.wait()
-            case {"t": "log_gap", "offset": offset, "end": end, "at": at} if of in self._followed:
-                self._printed.setdefault(of, []).append(LogGap(offset, end, at))
-                self._has_printed.set()
-            case _:
-                log.warning("Instance %s sent a part of a log that was not asked for", self.instance_id)
-
-    def _hear_points(self, body: dict[str, Any]) -> None:
+    def _take_points(self, measured: Measured) -> bool:
         try:
-            self._inbox.measured(self.instance_id, points_of(body))
-        except ValueError as error:  # all else that the agent says may be right
+            points = self._reports.points_taken(points_of(measured.points))
+        except ValueError as error:  # all else that the agent reports may be right
             log.warning("Instance %s sent metrics that cannot be read: %s", self.instance_id, error)
-
-    def _take_in(self, of: tuple[str, str], offset: int, at: float, data: bytes) -> None:
-        waiting = self._printed.setdefault(of, [])
-        match waiting[-1:]:
-            case [_Printed() as last] if last.takes(offset, at):
-                last.pieces.append(data)
-                last.end += len(data)
-            case _:
-                waiting.append(_Printed(offset, at, [data], offset + len(data)))
-        self._printed_bytes += len(data)
-        if self._printed_bytes > PRINTED_BYTES_MAX:
-            self._has_room.clear()
-        self._has_printed.set()
-
-    def _take_printed(self) -> dict[tuple[str, str], list[_Printed | LogGap]]:
-        printed, self._printed = self._printed, {}
-        self._printed_bytes = 0
-        self._has_room.set()
-        return printed
+            return False
+        if points:
+            self._inbox.measured(self.instance_id, points)
+        return bool(points)
 
     async def _pump(self, came: asyncio.Event, pass_on: Callable[[], Awaitable[None]], writer: StreamWriter) -> None:
         """Pass on whatever has come meanwhile, again and again."""
@@ -304,32 +242,43 @@ class Link:
                 await came.wait()
                 came.clear()
                 await pass_on()
-        except Exception:  # what was not stored is said again on the next connection
+        except HostUnreachable as error:
+            log.info("Instance %s is connected to again: %s", self.instance_id, error.message)
+        except Exception:  # what was not stored is reported again on the next connection
             log.exception("The reports of instance %s could not be stored", self.instance_id)
-            self._delay = LONGEST_RETRY
-            writer.close()
-            self._has_room.set()  # who waits to read on has to see that there is nothing more to read
+            self._pauses.extend()
+        writer.close()
+        self._printed.give_up()
 
     async def _ping(self, writer: StreamWriter) -> None:
-        """Break a connection off that only seems to be there."""
+        """Break a connection off that only seems to be there, or that has more to report than it took."""
         try:
             while True:
                 await self._clock.sleep(PING_EVERY)
+                self._allowance.begin_minute()
+                self._reports.begin_minute()
+                self._disowned.begin_minute()
                 with suppress(AgentRefused):  # an older agent, which lives all the same
                     await self.call("ping", {}, timeout_s=PING_TIMEOUT_S)
+                if self._reports.has_left_out:
+                    log.info(
+                        "Instance %s is connected to again, for the jobs left out of its welcome", self.instance_id
+                    )
+                    writer.close()
         except HostUnreachable as error:
             log.warning("Instance %s is considered unreachable: %s", self.instance_id, error.message)
             writer.transport.abort()
 
     async def _pass_on_reports(self) -> None:
-        latest, self._reported = self._reported, {}
-        if latest:
-            await self._inbox.reported(self.instance_id, list(latest.values()))
+        if latest := self._reports.take_out():
+            self._disowned.add(await self._inbox.reported(self.instance_id, latest))
 
     async def _store_printed(self) -> None:
-        await asyncio.gather(*(self._store(*of, printed) for of, printed in self._take_printed().items()))
+        waiting: Waiting = self._printed.take_out()
+        await asyncio.gather(*(self._store(*of, printed) for of, printed in waiting.items()))
+        self._printed.stored()
 
-    async def _store(self, job_id: str, stream: str, printed: list[_Printed | LogGap]) -> None:
+    async def _store(self, job_id: str, stream: str, printed: list[Printed | LogGap]) -> None:
         for one in printed:
             if isinstance(one, LogGap):
                 stored = await self._inbox.lost(job_id, stream, one)
@@ -343,58 +292,58 @@ class Link:
         write_frame(self._writer, frame, payload)
 
     def _follow(self, job_id: str, stream: str, offset: int) -> None:
-        self._followed.add((job_id, stream))
+        self._printed.follow((job_id, stream))
         self._send({"t": "follow", "job_id": job_id, "stream": stream, "offset": offset})
 
-    def follow_new(self, job_id: str) -> None:
-        """Have all streams of a job that was just started sent; what is stored of them already is skipped there."""
+    async def start(self, order: JobOrder) -> None:
+        """Have the agent start a job, and send all of its log streams; it skips what is stored of them already.
+
+        Raises:
+            HostUnreachable: no connection, or none long enough; the agent may or may not have done it.
+            HostTrouble: the agent is older than the server, and does not know all that the order has.
+            AgentRefused: the agent refused.
+        """
+        self._reports.add(order.job_id)
+        await self.call("start", {"order": order})
         for stream in LOG_STREAMS:
-            self._follow(job_id, stream, 0)
+            self._follow(order.job_id, stream, 0)
+
+    async def forget(self, job_id: str) -> None:
+        """Have the agent remove an ended job. Raises as `call` does."""
+        await self.call("forget", {"job_id": job_id})
+        self._reports.remove(job_id)
 
     def _as_known(self, body: Mapping[str, object]) -> Mapping[str, object]:
-        """A command without the fields of an order that an agent of an earlier version does not know."""
-        if not isinstance(order := body.get("order"), Mapping):
+        """Return a command as this agent knows it.
+
+        An agent of an earlier version gets an order without the fields that it does not know and can do without.
+        """
+        if not isinstance(order := body.get("order"), JobOrder):
             return body
-        return {**body, "order": {name: value for name, value in order.items() if name in self._order_fields}}
+        if unknown := unknown_fields(order, self._order_fields):
+            raise HostTrouble(
+                f"The agent of the machine is older than the server, and does not know `{unknown[0]}`",
+                hint="Restart the agent: its jobs continue",
+            )
+        return {**body, "order": {name: value for name, value in to_json(order).items() if name in self._order_fields}}
 
     async def call(self, kind: str, body: Mapping[str, object], timeout_s: float = REPLY_TIMEOUT_S) -> None:
         """Have the agent do something and wait for its answer.
 
         Raises:
             HostUnreachable: no connection, or none long enough; the agent may or may not have done it.
-            AgentRefused: the agent said no.
+            AgentRefused: the agent refused.
         """
-        if len(self._calls) >= CALLS_OPEN_MAX:
-            raise HostUnreachable(f"The agent has {CALLS_OPEN_MAX} unanswered commands")
-        number = next(self._numbers)
-        call: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._calls[number] = call
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._ready.wait()
-                self._send({"t": kind, "id": number, **self._as_known(body)})
-                reply = await call
-        except TimeoutError:
-            raise HostUnreachable(f"The agent did not answer within {timeout_s:g} s") from None
-        finally:
-            del self._calls[number]
-        if (error := reply.get("error")) is not None:
-            known = error_of_code(error["code"], error["message"], error.get("hint"))
-            raise known if isinstance(known, BackendError) else AgentRefused(error["message"], hint=error.get("hint"))
+        with self._calls.one() as (number, call):
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._ready.wait()
+                    self._send({"t": kind, "id": number, **self._as_known(body)})
+                    reply = await call
+            except TimeoutError:
+                raise HostUnreachable(f"The agent did not answer within {timeout_s:g} s") from None
+        check_reply(reply)
 
 
-def _order_fields_of(frame: dict[str, Any]) -> frozenset[str]:
-    match frame.get("agent"):
-        case {"order": list(names)}:
-            return frozenset(str(name) for name in names)
-        case _:
-            return FIRST_ORDER_FIELDS
-
-
-def _welcome_of(frame: dict[str, Any]) -> Welcome:
-    try:
-        ssh = frame.get("ssh") or {}
-        reports = tuple(report_of(body) for body in frame["jobs"])
-        return Welcome(resources_of(frame["resources"]), ssh.get("port"), ssh.get("host_key"), reports)
-    except (KeyError, TypeError) as error:
-        raise ConnectionError(f"the agent's welcome is not understood: {error}") from error
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

@@ -12,13 +12,21 @@ from typing import BinaryIO
 
 from dstack.agent.inherited import inherited
 from dstack.agent.paths import is_agent_alive, socket_path
+from dstack.domain.objects import Instance
 from dstack.errors import HostTrouble
+from dstack.hosts.inbox import Connector
 from dstack.protocol.frames import LINE_BYTES_MAX
 
 START_TIMEOUT_S = 20.0
 LOG_END_BYTES = 16 << 10
 SAID_MAX = 300
 """How many characters of its log are shown."""
+
+
+def connector_for(instance: Instance) -> Connector:
+    """Return the way to an instance's agent."""
+    assert instance.machine_id is not None
+    return LocalConnector(Path(instance.machine_id))
 
 
 class LocalConnector:

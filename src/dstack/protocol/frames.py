@@ -14,9 +14,11 @@ PAYLOAD_BYTES_MAX = 4 << 20
 """As large as the largest blob."""
 
 
-def _frame_of(line: bytes) -> dict[str, Any]:
+def _frame_of(line: bytes, values_max: int | None) -> dict[str, Any]:
     """The frame in a line. Only an escape sequence can hold what no database takes, since no control character may
     stand in JSON as it is."""
+    if values_max is not None and len(line) > values_max and sum(map(line.count, (b",", b"{", b"["))) > values_max:
+        raise ValueError(f"more than {values_max} values")
     text = line.decode("utf-8", "replace")
     frame = json.loads(text)
     if not isinstance(frame, dict):
@@ -31,10 +33,13 @@ def _payload_bytes(frame: dict[str, Any]) -> int:
     return size
 
 
-async def read_frame(reader: StreamReader) -> tuple[dict[str, Any], bytes] | None:
+async def read_frame(reader: StreamReader, values_max: int | None = None) -> tuple[dict[str, Any], bytes] | None:
     """The next frame and its payload, or None at the end of the stream. Every text of the frame can be stored.
 
     The reader must have been made with `limit=LINE_BYTES_MAX`.
+
+    Args:
+        values_max: how many values it may have: an empty list takes two bytes on the wire, and thirty times that here.
 
     Raises:
         ConnectionError: the stream broke in the middle of a frame, or carries something else.
@@ -45,7 +50,7 @@ async def read_frame(reader: StreamReader) -> tuple[dict[str, Any], bytes] | Non
             return None
         if not line.endswith(b"\n"):
             raise ConnectionError("the stream ended in the middle of a frame")
-        frame = _frame_of(line)
+        frame = _frame_of(line, values_max)
         payload = await reader.readexactly(_payload_bytes(frame)) if "bytes" in frame else b""
     except (ValueError, EOFError, RecursionError) as error:
         raise ConnectionError(f"not a frame: {error}") from error

@@ -17,15 +17,18 @@ from dstack.engine.catalog import Catalog
 from dstack.engine.effects import Effects
 from dstack.engine.inbox import EngineInbox
 from dstack.engine.leases import TERMS, Leases, LeaseTerms
-from dstack.engine.links import Links, connector_for
+from dstack.engine.links import Links
 from dstack.engine.loop import Engine
 from dstack.engine.measurements import Measurements
 from dstack.engine.outbox import Outbox
 from dstack.engine.reconciler import Reconciler
 from dstack.errors import ConfigurationError, DatabaseUnavailable, StorageUnavailable
-from dstack.hosts.link import Connector
+from dstack.hosts.inbox import Connector
+from dstack.hosts.link import FIRST_RETRY, LONGEST_RETRY, Link
+from dstack.hosts.local import connector_for
 from dstack.kit.clock import Clock, CorrectedClock, SystemClock
 from dstack.kit.ids import Ids, RandomIds
+from dstack.kit.pauses import Pauses
 from dstack.kit.signals import Signals
 from dstack.kit.tasks import TaskGroup
 from dstack.kit.vault import KeyFile, Vault
@@ -158,7 +161,12 @@ class Parts:
             self._measurements,
             when_silent=self._reconciler.nudge,
         )
-        self._links = Links(self.db, inbox, clock, self._leases, outside.connector_for)
+
+        def make_link(instance: Instance, epoch: int) -> Link:
+            pauses = Pauses(FIRST_RETRY, LONGEST_RETRY, ids.random())
+            return Link(instance.id, outside.connector_for(instance), inbox, clock, epoch, pauses)
+
+        self._links = Links(self.db, clock, self._leases, make_link)
         effects = outside.make_effects(self.db, self._backends, self._links, outside.vault)
         self._outbox = Outbox(self.db, effects, clock, self._leases)
         self._engine = Engine(self.db, clock, ids, catalog)

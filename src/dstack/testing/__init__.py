@@ -21,10 +21,12 @@ if TYPE_CHECKING:  # for type checkers and editors; the real imports happen on f
     from dstack.testing.faults import DeafServers as DeafServers
     from dstack.testing.faults import EventualConsistency as EventualConsistency
     from dstack.testing.faults import FailedStarts as FailedStarts
+    from dstack.testing.faults import HostileAgents as HostileAgents
     from dstack.testing.faults import LateCreates as LateCreates
     from dstack.testing.faults import LinkCuts as LinkCuts
     from dstack.testing.faults import LostReplies as LostReplies
     from dstack.testing.faults import MachineFailures as MachineFailures
+    from dstack.testing.faults import OtherAgents as OtherAgents
     from dstack.testing.faults import RefusedEnds as RefusedEnds
     from dstack.testing.faults import RepeatedMessages as RepeatedMessages
     from dstack.testing.faults import RunChanges as RunChanges
@@ -40,9 +42,9 @@ if TYPE_CHECKING:  # for type checkers and editors; the real imports happen on f
 
 _FAULTS = (
     *("AgentRestarts", "ClockJumps", "DatabaseBusy", "DeafServers", "EventualConsistency", "FailedStarts"),
-    *("LateCreates", "LinkCuts", "LostReplies", "MachineFailures", "RefusedEnds", "RepeatedMessages"),
-    *("RunChanges", "ServerCrashes", "ServerPauses", "ServerUpdates", "SlowBoots", "SlowStarts"),
-    *("SoldOut", "SpotReclaims", "Unavailable", "WrongClocks"),
+    *("HostileAgents", "LateCreates", "LinkCuts", "LostReplies", "MachineFailures", "OtherAgents"),
+    *("RefusedEnds", "RepeatedMessages", "RunChanges", "ServerCrashes", "ServerPauses", "ServerUpdates"),
+    *("SlowBoots", "SlowStarts", "SoldOut", "SpotReclaims", "Unavailable", "WrongClocks"),
 )
 _HOME = {
     "Attempt": "dstack.testing.cluster",

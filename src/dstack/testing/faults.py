@@ -175,6 +175,20 @@ class DeafServers:
     lasts_s: float = 60.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherAgents:
+    """The agents of some machines are one version older or newer than the servers."""
+
+    probability: float = 0.6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostileAgents:
+    """An agent sends what none should: reports of other machines' jobs, messages without sense, and all of it twice."""
+
+    every_s: float = 200.0
+
+
 Fault: TypeAlias = (
     SoldOut
     | Unavailable
@@ -198,7 +212,12 @@ Fault: TypeAlias = (
     | ClockJumps
     | DeafServers
     | RunChanges
+    | OtherAgents
+    | HostileAgents
 )
+
+Likely: TypeAlias = LostReplies | LateCreates | RefusedEnds | RepeatedMessages | OtherAgents
+"""The faults with a probability at each occasion."""
 
 F = TypeVar("F", bound=Fault)
 
@@ -214,7 +233,7 @@ class Faults:
         found = self._by_kind.get(kind)
         return found if isinstance(found, kind) else None
 
-    def probability_of(self, kind: type[LostReplies | LateCreates | RefusedEnds | RepeatedMessages]) -> float:
+    def probability_of(self, kind: "type[Likely]") -> float:
         """How often it happens; 0 where the world does not have it."""
         found = self.find(kind)
         return 0.0 if found is None else found.probability

@@ -5,29 +5,24 @@ A job prints at its start all that it has to say.
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dstack.domain.offers import Offer
 from dstack.errors import HostUnreachable
-from dstack.protocol.agent import (
-    LOG_FRAME_BYTES,
-    LOG_STREAMS,
-    ORDER_FIELDS,
-    VERSION,
-    JobOrder,
-    JobReport,
-    order_of,
-    to_json,
-)
+from dstack.protocol.agent import LOG_FRAME_BYTES, LOG_STREAMS, JobOrder, JobReport, to_json
 from dstack.protocol.frames import read_frame, write_frame
+from dstack.testing.agents import NewerSpeaker, OlderSpeaker, Speaker
 from dstack.testing.behaviours import Behaviour
-from dstack.testing.faults import FailedStarts, RepeatedMessages, SlowStarts
+from dstack.testing.faults import FailedStarts, OtherAgents, RepeatedMessages, SlowStarts
+from dstack.testing.lies import lies
 from dstack.testing.nature import Nature, Spells
 from dstack.testing.streams import Pipe
 
 LATENCY_S = 0.01
 GRACEFUL_END_S = 0.5
+OTHERS: tuple[type[Speaker], ...] = (OlderSpeaker, NewerSpeaker)
 STOPPED = 143
 """The exit code of what was stopped."""
 
@@ -63,6 +58,7 @@ class Host:
         self._session = 0
         """The highest of any server: one that is lower has been replaced."""
         self._nature = nature
+        self._speaker = nature.chance.choice(OTHERS)() if nature.happens(OtherAgents) else Speaker()
         failing = nature.find(FailedStarts)
         self._fails = (
             None if failing is None else Spells(nature.chance, every_s=failing.every_s, lasts_s=failing.lasts_s)
@@ -118,6 +114,12 @@ class Host:
             self._connection.close()
             self._connection = None
 
+    def lie(self, others: Sequence[str]) -> None:
+        """Send what no agent should; `others` are the ids of jobs on other machines."""
+        if self._connection is not None:
+            for frame in lies(self._nature.chance, [job.report for job in self.jobs.values()], others):
+                write_frame(self._connection, frame)
+
     def restart_agent(self, down_s: float) -> None:
         """The agent dies and comes back; jobs go on meanwhile."""
         self.disconnect()
@@ -137,26 +139,26 @@ class Host:
         try:
             while (frame := await read_frame(reader)) is not None:
                 if frame[0]["t"] == "hello":
-                    self._welcome(writer, frame[0]["session"])
+                    self._welcome(writer, frame[0])
                 elif writer is self._connection:
                     self._handle(frame[0])
         except ConnectionError:
             pass  # the server died in the middle of a frame
 
-    def _welcome(self, connection: StreamWriter, session: int) -> None:
+    def _welcome(self, connection: StreamWriter, hello: dict[str, Any]) -> None:
         """A later server replaces the one before; an earlier one is not obeyed any more."""
-        if session < self._session or self.is_gone:
+        reports = [job.report for job in self.jobs.values()]
+        pages = self._speaker.welcome(hello, self.offer.resources, reports)
+        if hello["session"] < self._session or self.is_gone or pages is None:
             connection.close()
             return
-        self._session = session
+        self._session = hello["session"]
         self.disconnect()
         for job in self.jobs.values():
             job.followed.clear()
         self._connection = connection
-        reports = [to_json(job.report) for job in self.jobs.values()]
-        resources = to_json(self.offer.resources)
-        agent = {"v": VERSION, "order": ORDER_FIELDS}
-        self._send(t="welcome", agent=agent, resources=resources, ssh=None, jobs=reports)
+        for page in pages:
+            write_frame(connection, page)
 
     def _handle(self, frame: dict[str, Any]) -> None:
         match frame:
@@ -171,7 +173,11 @@ class Host:
         """Do it; returns why not."""
         match kind:
             case "start":
-                return self._start(order_of(frame["order"]))
+                try:
+                    order = self._speaker.order_of(frame["order"])
+                except ValueError as error:
+                    return str(error)
+                return self._start(order)
             case "stop":
                 self._stop(frame["job_id"], frame["grace_s"])
             case "forget":
@@ -281,9 +287,9 @@ class Host:
 
     def _send(self, payload: bytes | None = None, **frame: object) -> None:
         if self._connection is not None:
-            times = 2 if frame["t"] != "welcome" and self._nature.happens(RepeatedMessages) else 1
-            for _ in range(times):
-                write_frame(self._connection, frame, payload)
+            times = 2 if self._nature.happens(RepeatedMessages) else 1
+            for said in [*self._speaker.dressed(frame)] * times:
+                write_frame(self._connection, said, payload if said["t"] == frame["t"] else None)
 
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from dstack.protocol.agent import JobOrder
 from dstack.testing.behaviours import Behaviours
-from dstack.testing.faults import F, Faults, LateCreates, LostReplies, RefusedEnds, RepeatedMessages
+from dstack.testing.faults import F, Faults, Likely
 
 
 class Observer:
@@ -36,7 +36,7 @@ class Nature:
     behaviours: Behaviours = field(default_factory=Behaviours)
     observer: Observer = field(default_factory=Observer)
 
-    def happens(self, kind: type[LostReplies | LateCreates | RefusedEnds | RepeatedMessages]) -> bool:
+    def happens(self, kind: type[Likely]) -> bool:
         """Whether a fault of this kind strikes now."""
         probability = self.faults.probability_of(kind)
         return probability > 0 and self.chance.random() < probability

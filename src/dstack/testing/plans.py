@@ -16,10 +16,12 @@ from dstack.testing.faults import (
     EventualConsistency,
     FailedStarts,
     Fault,
+    HostileAgents,
     LateCreates,
     LinkCuts,
     LostReplies,
     MachineFailures,
+    OtherAgents,
     RefusedEnds,
     RepeatedMessages,
     RunChanges,
@@ -58,6 +60,8 @@ FAULTS: tuple[Fault, ...] = (
     ServerCrashes(),
     DatabaseBusy(),
     RunChanges(),
+    OtherAgents(),
+    HostileAgents(),
 )
 """What histories draw from."""
 

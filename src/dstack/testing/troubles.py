@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeAlias
 
 from dstack.testing.clouds import Clouds
-from dstack.testing.faults import AgentRestarts, LinkCuts, MachineFailures, SpotReclaims
+from dstack.testing.faults import AgentRestarts, HostileAgents, LinkCuts, MachineFailures, SpotReclaims
 from dstack.testing.hosts import Host
 from dstack.testing.nature import Nature
 
@@ -26,11 +26,18 @@ def _restart(nature: Nature, clouds: Clouds, host: Host) -> None:
         host.restart_agent(nature.within(restarts.down_at_most_s))
 
 
-_TROUBLES: dict[type[LinkCuts | MachineFailures | SpotReclaims | AgentRestarts], tuple[str, Act]] = {
+def _lie(nature: Nature, clouds: Clouds, host: Host) -> None:
+    host.lie([job_id for other in clouds.hosts() if other is not host for job_id in other.jobs])
+
+
+Trouble: TypeAlias = LinkCuts | MachineFailures | SpotReclaims | AgentRestarts | HostileAgents
+
+_TROUBLES: dict[type[Trouble], tuple[str, Act]] = {
     LinkCuts: ("link is cut", _cut),
     MachineFailures: ("fails", _end),
     SpotReclaims: ("is reclaimed", _end),
     AgentRestarts: ("agent restarts", _restart),
+    HostileAgents: ("lies", _lie),
 }
 
 
@@ -45,7 +52,7 @@ def troubles_of(nature: Nature, clouds: Clouds) -> Iterator[Coroutine[Any, Any, 
 async def _befall(
     nature: Nature,
     clouds: Clouds,
-    fault: LinkCuts | MachineFailures | SpotReclaims | AgentRestarts,
+    fault: Trouble,
     what: str,
     act: Act,
 ) -> None:

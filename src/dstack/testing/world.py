@@ -18,7 +18,7 @@ from dstack.domain.offers import Offer
 from dstack.engine.effects import Effects
 from dstack.engine.links import Links
 from dstack.errors import HostUnreachable
-from dstack.hosts.link import Connector
+from dstack.hosts.inbox import Connector
 from dstack.kit.clock import Clock, CorrectedClock, SystemClock
 from dstack.kit.vault import Vault
 from dstack.logs.files import LogFiles

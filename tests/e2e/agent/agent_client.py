@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dstack.agent.paths import Home, socket_path
-from dstack.protocol.agent import JobOrder, JobReport, Point, points_of, report_of, to_json
+from dstack.kit.plain import from_plain
+from dstack.protocol.agent import OLDEST_VERSION, VERSION, JobOrder, JobReport, Point, points_of, to_json
 from dstack.protocol.frames import LINE_BYTES_MAX, read_frame, write_frame
 from tests.patience import PATIENCE_S
 
@@ -67,7 +68,10 @@ class Client:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    first: dict[str, Any] = field(default_factory=dict)
+    """The first page of the welcome."""
     welcome: dict[str, Any] = field(default_factory=dict)
+    """The same, once all pages are here."""
     reports: dict[str, JobReport] = field(default_factory=dict)
     logs: dict[tuple[str, str], bytearray] = field(default_factory=dict)
     gaps: list[tuple[int, int]] = field(default_factory=list)
@@ -137,11 +141,10 @@ class Client:
 
     def _take(self, frame: dict[str, Any], payload: bytes) -> None:
         match frame:
-            case {"t": "welcome"}:
-                self.welcome, self.ssh = frame, frame["ssh"]
-                self.reports |= {body["job_id"]: report_of(body) for body in frame["jobs"]}
+            case {"t": "welcome" | "jobs"}:
+                self._take_page(frame)
             case {"t": "job", "report": body}:
-                self.reports[body["job_id"]] = report_of(body)
+                self.reports[body["job_id"]] = from_plain(JobReport, body)
             case {"t": "metrics", "points": body}:
                 self._add(points_of(body))
             case {"t": "reply", "id": number}:
@@ -152,6 +155,13 @@ class Client:
                 self._give(wanted)
             case {"t": "log" | "log_gap", "job_id": job_id, "stream": stream, "offset": offset}:
                 self._append(job_id, stream, offset, payload if frame["t"] == "log" else self._lost(frame))
+
+    def _take_page(self, page: dict[str, Any]) -> None:
+        self.reports |= {body["job_id"]: from_plain(JobReport, body) for body in page["jobs"]}
+        if page["t"] == "welcome":
+            self.first, self.ssh = page, page["ssh"]
+        if not page["more"]:
+            self.welcome = self.first
 
     def _add(self, points: dict[str, list[Point]]) -> None:
         for job_id, some in points.items():
@@ -184,7 +194,8 @@ async def connected(agent: Agent, session: int | None = None, **known: Any) -> A
     reader, writer = await asyncio.open_unix_connection(socket_path(agent.home), limit=LINE_BYTES_MAX)
     client = Client(reader, writer, **known)
     hearing = asyncio.create_task(client.hear())
-    client.send(t="hello", session=next(sessions) if session is None else session, server="test")
+    number = next(sessions) if session is None else session
+    client.send(t="hello", v=OLDEST_VERSION, newest=VERSION, session=number, server="test")
     try:
         await client.until(lambda: client.welcome)
         yield client

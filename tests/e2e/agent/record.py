@@ -19,9 +19,10 @@ from dstack.agent.paths import socket_path
 from dstack.errors import AgentRefused
 from dstack.hosts.link import Link
 from dstack.kit.clock import SystemClock
-from dstack.protocol.agent import JobOrder, to_json
+from dstack.protocol.agent import JobOrder
 from dstack.protocol.frames import LINE_BYTES_MAX, read_frame
 from tests.e2e.agent.agent_client import Agent
+from tests.making import at_once
 from tests.patience import PATIENCE_S
 from tests.unit.hosts.test_link import Heard
 
@@ -64,12 +65,11 @@ class Tapped:
 async def converse(tapped: Tapped) -> None:
     """Have jobs succeed, fail, run and be stopped, through two connections."""
     inbox = Heard()
-    link = Link("0-instance", tapped, inbox, SystemClock(), epoch=1)
+    link = Link("0-instance", tapped, inbox, SystemClock(), epoch=1, pauses=at_once())
     running = asyncio.create_task(link.run())
 
     async def start(job_id: str, script: str, **order: Any) -> None:
-        await link.call("start", {"order": to_json(JobOrder(job_id, "hello", script, **order))})
-        link.follow_new(job_id)
+        await link.start(JobOrder(job_id, "hello", script, **order))
 
     await start("1-runs", "echo ready; exec sleep 1000")
     await start("1-ends", "echo hello; exit 3", env={"NAME": "value"})
@@ -82,7 +82,7 @@ async def converse(tapped: Tapped) -> None:
     inbox.wanted = {("1-runs", "job"): len("ready\n"), ("1-runs", "agent"): 0}
     link.break_off()
     await tapped.until('"t": "welcome"', 2)
-    await link.call("forget", {"job_id": "1-ends"})
+    await link.forget("1-ends")
     await link.call("stop", {"job_id": "1-runs", "grace_s": 1.0})
     await tapped.until('"end": "stopped"')
     await tapped.until('"logged": true', 4)

@@ -6,7 +6,8 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from dstack.protocol.agent import Gpu, resources_of, to_json
+from dstack.kit.plain import from_plain
+from dstack.protocol.agent import Gpu, HostResources, to_json
 from tests.e2e.agent.agent_client import Agent, Client, J, connected, order_for
 from tests.e2e.agent.test_agent_sshd import public, ssh
 from tests.nvml import T4, build_library
@@ -25,7 +26,7 @@ async def refusal(client: Client, *gpus: int) -> str | None:
 
 async def test_the_server_is_told_of_the_cards_and_each_job_sees_its_own(agent: Agent) -> None:
     async with connected(agent) as client:
-        assert resources_of(client.welcome["resources"]).gpus == (
+        assert from_plain(HostResources, client.welcome["resources"]).gpus == (
             Gpu("nvidia", "A100-SXM4-40GB", 40960, "8.0"),
             Gpu("nvidia", "T4", 15360, "7.5"),
         )

@@ -10,8 +10,8 @@ import pytest
 
 from dstack.backends.threads import Backends
 from dstack.blobs.files import BlobFiles
-from dstack.domain.intents import Done, ForgetJob, LaunchMachine, StartJob, StopJob
-from dstack.domain.objects import Next
+from dstack.domain.intents import Done, LaunchMachine, StartJob, StopJob
+from dstack.domain.objects import Instance, Next
 from dstack.engine.effects import Effects
 from dstack.engine.inbox import EngineInbox
 from dstack.engine.leases import Leases
@@ -20,7 +20,8 @@ from dstack.engine.links import Links
 from dstack.engine.measurements import Measurements
 from dstack.engine.outbox import Outbox
 from dstack.errors import AgentRefused, BackendError, BackendUnavailable, DatabaseUnavailable, HostUnreachable
-from dstack.hosts.link import Inbox, Link, Welcome
+from dstack.hosts.inbox import Disowning, Inbox, Welcome
+from dstack.hosts.link import Link
 from dstack.kit.clock import SystemClock
 from dstack.kit.signals import Signals
 from dstack.kit.text import utc_text
@@ -36,7 +37,7 @@ from dstack.store.db import Database
 from dstack.store.notices import Open
 from dstack.store.tx import Tx
 from dstack.testing.world import TEST_KEY
-from tests.making import HERE, NOW, HandClock, ended, instance, placed_job, report, run
+from tests.making import HERE, NOW, HandClock, at_once, ended, instance, placed_job, report, run
 from tests.patience import PATIENCE_S
 
 START = StartJob("0-job", "0-instance")
@@ -133,7 +134,7 @@ def welcome(*reports: JobReport) -> Welcome:
 
 async def test_logs_are_wanted_of_jobs_on_record_and_of_no_others(db: Database, inbox: EngineInbox) -> None:
     await record(db, {}, {"status": JobStatus.RUNNING})
-    wanted = await inbox.welcomed("0-instance", welcome(report(), report(job_id="0-deleted")))
+    wanted, _ = await inbox.welcomed("0-instance", welcome(report(), report(job_id="0-deleted")))
     assert wanted == {("0-job", "job"): 0, ("0-job", "agent"): 0}
 
 
@@ -142,13 +143,10 @@ async def test_a_job_that_is_not_on_record_is_stopped_where_it_runs_and_forgotte
 ) -> None:
     await record(db, {}, {"status": JobStatus.RUNNING})
     unknown = {"job_id": "0-unknown"}
-    await inbox.welcomed("0-instance", welcome(report(), report(**unknown)))
-    await inbox.reported("0-instance", [report(**unknown)])
-    stop = StopJob("0-unknown", "0-instance", 10.0)
-    assert [one.intent for one in await db.read(intents.list_open)] == [stop], "once, however often it is told of"
-    await inbox.reported("0-instance", [ended(**unknown)])
-    asked = [one.intent for one in await db.read(intents.list_open)]
-    assert asked == [stop, ForgetJob("0-unknown", "0-instance")]
+    _, strangers = await inbox.welcomed("0-instance", welcome(report(), report(**unknown)))
+    assert strangers == {"0-unknown": Disowning.STOP}
+    assert await inbox.reported("0-instance", [ended(**unknown)]) == {"0-unknown": Disowning.FORGET}
+    assert await db.read(intents.list_open) == [], "a job of this id may run elsewhere, where nothing waits for this"
 
 
 async def test_a_launch_that_waits_says_why_on_its_instance(
@@ -247,7 +245,10 @@ async def test_the_silence_of_a_machine_counts_from_the_start_of_the_server(
         async def disconnected(self, instance_id: str) -> None:
             """Nobody listens."""
 
-    links = Links(db, cast(Inbox, Deaf()), SystemClock(), leases, lambda of: Nowhere())
+    def link_to(machine: Instance, epoch: int) -> Link:
+        return Link(machine.id, Nowhere(), cast(Inbox, Deaf()), SystemClock(), epoch, at_once())
+
+    links = Links(db, SystemClock(), leases, link_to)
     links.start()
     await leases.start()
     await links.close()

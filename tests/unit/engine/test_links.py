@@ -11,12 +11,13 @@ from dstack.domain.objects import Instance, Next
 from dstack.engine.leases import Leases
 from dstack.engine.lifecycles import check_move
 from dstack.engine.links import Links
-from dstack.hosts.link import Connector, Inbox
+from dstack.hosts.inbox import Inbox
+from dstack.hosts.link import Link
 from dstack.kit.clock import SystemClock
 from dstack.store import commits
 from dstack.store.db import Database
 from dstack.store.notices import Notices
-from tests.making import instance
+from tests.making import at_once, instance
 from tests.patience import PATIENCE_S
 
 
@@ -33,14 +34,14 @@ class Deaf:
     async def disconnected(self, instance_id: str) -> None: ...
 
 
-def nowhere(instance: Instance) -> Connector:
-    return Nowhere()
+def link_to_nowhere(instance: Instance, epoch: int) -> Link:
+    return Link(instance.id, Nowhere(), cast(Inbox, Deaf()), SystemClock(), epoch, at_once())
 
 
 @pytest.fixture
 async def links(db: Database) -> AsyncIterator[Links]:
     leases = Leases(db, SystemClock(), "0-server", "here", alone=True)
-    made = Links(db, cast(Inbox, Deaf()), SystemClock(), leases, nowhere)
+    made = Links(db, SystemClock(), leases, link_to_nowhere)
     await leases.start()
     yield made
     await made.close()

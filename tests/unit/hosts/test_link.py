@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,13 +10,27 @@ import pytest
 
 from dstack.errors import BackendError, HostTrouble
 from dstack.hosts import link as links
-from dstack.hosts.link import Link, LogGap, Welcome
+from dstack.hosts import printed
+from dstack.hosts.inbox import Strangers, Welcome
+from dstack.hosts.link import Link
 from dstack.kit.clock import SystemClock
-from dstack.protocol.agent import ORDER_FIELDS, Engine, GpuPoint, JobOrder, JobReport, Point, points_to_json, to_json
+from dstack.protocol.agent import (
+    ORDER_FIELDS,
+    Engine,
+    GpuPoint,
+    JobOrder,
+    JobReport,
+    LogGap,
+    Point,
+    points_to_json,
+    to_json,
+)
 from dstack.protocol.frames import LINE_BYTES_MAX, read_frame, write_frame
 from dstack.testing.streams import Pipe
-from tests.making import ended, report
+from tests.making import at_once, ended, report
 from tests.patience import PATIENCE_S
+
+BOTH_STREAMS = {("0-job", "job"): 0, ("0-job", "agent"): 0}
 
 
 class Heard:
@@ -32,14 +47,20 @@ class Heard:
         self.may_store = asyncio.Event()
         self.may_store.set()
         self.wanted: dict[tuple[str, str], int] = {}
+        self.jobs = {"0-job", "1-job"}
+        self.strangers: Strangers = {}
 
     def _maybe_fail(self) -> None:
         if self.failures:
             self.failures -= 1
             raise ValueError("the disk is full")
 
-    async def welcomed(self, instance_id: str, welcome: Welcome) -> dict[tuple[str, str], int]:
-        return self.wanted
+    async def jobs_on(self, instance_id: str) -> set[str]:
+        return self.jobs
+
+    async def welcomed(self, instance_id: str, welcome: Welcome) -> tuple[dict[tuple[str, str], int], Strangers]:
+        self.welcome = welcome
+        return self.wanted, self.strangers
 
     async def disconnected(self, instance_id: str) -> None:
         self._maybe_fail()
@@ -47,10 +68,11 @@ class Heard:
     async def not_started(self, instance_id: str, why: str) -> None:
         self.troubles.put_nowait(why)
 
-    async def reported(self, instance_id: str, reports: list[JobReport]) -> None:
+    async def reported(self, instance_id: str, reports: list[JobReport]) -> Strangers:
         self._maybe_fail()
         for said in reports:
             self.reports.put_nowait(said)
+        return {}
 
     async def logged(self, job_id: str, stream: str, offset: int, at: float, data: bytes) -> int:
         self._maybe_fail()
@@ -124,9 +146,8 @@ def agent() -> PlayedAgent:
 
 
 @pytest.fixture
-async def link(agent: PlayedAgent, inbox: Heard, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Link]:
-    monkeypatch.setattr(links, "LONGEST_RETRY", links.FIRST_RETRY)
-    made = Link("0-instance", agent, inbox, SystemClock(), epoch=7)
+async def link(agent: PlayedAgent, inbox: Heard) -> AsyncIterator[Link]:
+    made = Link("0-instance", agent, inbox, SystemClock(), epoch=7, pauses=at_once())
     running = asyncio.create_task(made.run())
     yield made
     running.cancel()
@@ -165,8 +186,8 @@ async def test_what_comes_while_the_store_is_slow_is_stored_together_and_holds_u
     link: Link, agent: PlayedAgent, inbox: Heard
 ) -> None:
     inbox.may_store.clear()
+    inbox.wanted = BOTH_STREAMS
     await agent.welcome()
-    link.follow_new("0-job")
     for offset, at in ((0, 1.0), (2, 2.0), (4, 2.05), (6, 2.09), (8, 3.0)):
         agent.say(b"%02d" % offset, t="log", job_id="0-job", stream="job", offset=offset, at=at)
     agent.say(t="job", report=to_json(ended()))
@@ -178,8 +199,8 @@ async def test_what_comes_while_the_store_is_slow_is_stored_together_and_holds_u
 
 async def test_a_gap_is_heard_in_its_place_and_acknowledged(link: Link, agent: PlayedAgent, inbox: Heard) -> None:
     inbox.may_store.clear()
+    inbox.wanted = BOTH_STREAMS
     await agent.welcome()
-    link.follow_new("0-job")
     place = {"job_id": "0-job", "stream": "job", "at": 1.0}
     agent.say(b"ab", t="log", offset=0, **place)
     agent.say(t="log_gap", offset=2, end=10, **place)
@@ -196,10 +217,10 @@ async def test_a_gap_is_heard_in_its_place_and_acknowledged(link: Link, agent: P
 async def test_no_more_is_taken_than_can_wait_to_be_stored(
     link: Link, agent: PlayedAgent, inbox: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(links, "PRINTED_BYTES_MAX", 4)
+    monkeypatch.setattr(printed, "PRINTED_BYTES_MAX", 4)
     inbox.may_store.clear()
+    inbox.wanted = BOTH_STREAMS
     await agent.welcome()
-    link.follow_new("0-job")
     for offset in range(0, 10, 5):
         agent.say(b"hello", t="log", job_id="0-job", stream="job", offset=offset, at=0.0)
     agent.say(t="ssh", port=22, host_key="key")
@@ -214,10 +235,10 @@ async def test_no_more_is_taken_than_can_wait_to_be_stored(
 async def test_a_store_that_fails_while_too_much_waits_does_not_leave_the_link_waiting(
     link: Link, agent: PlayedAgent, inbox: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(links, "PRINTED_BYTES_MAX", 4)
+    monkeypatch.setattr(printed, "PRINTED_BYTES_MAX", 4)
     inbox.may_store.clear()
+    inbox.wanted = BOTH_STREAMS
     await agent.welcome()
-    link.follow_new("0-job")
     for offset in range(0, 10, 5):
         agent.say(b"hello", t="log", job_id="0-job", stream="job", offset=offset, at=0.0)
     for _ in range(20):
@@ -256,7 +277,7 @@ async def test_a_message_that_is_too_long_for_the_agent_is_refused_and_the_conne
     link: Link, agent: PlayedAgent
 ) -> None:
     async def start(script: str) -> None:
-        await link.call("start", {"order": {"script": script}})
+        await link.start(JobOrder("0-job", "hello", script))
 
     await agent.welcome()
     with pytest.raises(BackendError, match="at most"):
@@ -308,6 +329,9 @@ async def test_what_no_database_takes_is_taken_out_of_what_an_agent_says(
     await agent.welcome()
     agent.say(t="job", report=to_json(ended(message="a\0b \udcff é")))
     assert (await next_of(inbox.reports)).message == "a\ufffdb ? é"
+    inbox.jobs.add("?")
+    agent.pipe.close()
+    await agent.welcome()
     agent.say(t="metrics", points=points_to_json({"\udcff": [Point(1.5, None, None)]}))
     assert await next_of(inbox.points) == {"?": [Point(1.5, None, None)]}
 
@@ -343,18 +367,26 @@ async def test_points_that_are_none_harm_nothing_else(
     assert inbox.points.empty()
 
 
-@pytest.mark.parametrize(
-    ("agent_says", "left_out"), [({"order": ORDER_FIELDS}, set()), ({}, {"path", "python", "repo_path"})]
-)
-async def test_agent_of_an_earlier_version_gets_an_order_that_it_understands(
-    link: Link, agent: PlayedAgent, agent_says: dict[str, object], left_out: set[str]
+async def test_agent_of_an_earlier_version_gets_no_field_that_it_can_do_without(link: Link, agent: PlayedAgent) -> None:
+    for agent_says, path in (({"order": ORDER_FIELDS}, "/theirs"), ({}, None)):
+        await agent.welcome(**agent_says)
+        calling = asyncio.create_task(link.start(JobOrder("0-job", "hello", "true", path="/theirs")))
+        start = await agent.hear()
+        assert start["order"] == {"job_id": "0-job", "run_name": "hello", "script": "true"} | (
+            {} if path is None else {"path": path}
+        )
+        calling.cancel()
+        agent.pipe.close()
+
+
+@pytest.mark.parametrize(("name", "value"), [("repo_path", "/src"), ("python", "3.12")])
+async def test_order_that_an_older_agent_would_carry_out_in_part_is_refused(
+    link: Link, agent: PlayedAgent, name: str, value: str
 ) -> None:
-    await agent.welcome(**agent_says)
-    order = to_json(JobOrder("0-job", "hello", "true", path="/theirs"))
-    calling = asyncio.create_task(link.call("start", {"order": order}))
-    start = await agent.hear()
-    assert {name: order[name] for name in order if name not in left_out} == start["order"]
-    calling.cancel()
+    await agent.welcome()
+    with pytest.raises(HostTrouble, match=f"does not know `{name}`") as caught:
+        await link.start(replace(JobOrder("0-job", "hello", "true"), **{name: value}))
+    assert caught.value.hint == "Restart the agent: its jobs continue"
 
 
 async def test_agent_that_cannot_be_started_is_told_and_tried_again() -> None:
@@ -366,7 +398,7 @@ async def test_agent_that_cannot_be_started_is_told_and_tried_again() -> None:
             raise HostTrouble("its agent does not start: SyntaxError") if self.tries < 3 else OSError("away")
 
     heard, connector = Heard(), Broken()
-    task = asyncio.create_task(Link("i1", connector, heard, SystemClock(), 1).run())
+    task = asyncio.create_task(Link("i1", connector, heard, SystemClock(), 1, at_once()).run())
     async with asyncio.timeout(PATIENCE_S):
         said = [await heard.troubles.get() for _ in range(2)]
         while connector.tries < 4:  # noqa: ASYNC110 - from outside there is nothing to wait for

@@ -30,7 +30,7 @@ def frames_of(recorded: Path) -> Iterator[tuple[str, dict[str, Any], bytes]]:
 async def test_conversation_with_older_agent_is_understood(
     recorded: Path, link: Link, agent: PlayedAgent, inbox: Heard
 ) -> None:
-    inbox.wanted = {}
+    inbox.jobs = {"1-runs", "1-ends", "1-fails"}
     calls = list[asyncio.Task[None]]()
     for sender, frame, payload in frames_of(recorded):
         match frame:
@@ -42,9 +42,8 @@ async def test_conversation_with_older_agent_is_understood(
                     agent.pipe.close()
                 await agent.next_hello()
             case {"t": "start", "order": order}:
-                calls.append(asyncio.create_task(link.call("start", {"order": order})))
+                calls.append(asyncio.create_task(link.start(order_of(order))))
                 assert await heard_from_server(agent, "start") == frame["id"]
-                link.follow_new(order["job_id"])
             case {"t": kind, "id": int(), **body} if sender == "server":
                 calls.append(asyncio.create_task(link.call(kind, body)))
                 assert await heard_from_server(agent, kind) == frame["id"]

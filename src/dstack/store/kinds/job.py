@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import msgspec
 from sqlalchemy import Row
 
 from dstack.domain.objects import Job, JobView
 from dstack.domain.offers import Share, demand_of_json, demand_to_json
 from dstack.kit.ids import Ids
 from dstack.kit.plain import to_plain
-from dstack.protocol.agent import report_of, to_json
+from dstack.protocol.agent import JobReport
 from dstack.protocol.statuses import JobReason, JobStatus
 from dstack.store import intents, objects, queue, revisions, tables, wakes
 from dstack.store.kinds.kind import Kind, Place
@@ -41,7 +42,7 @@ def _job_of(row: Row[Any]) -> Job:
         reason=None if row.reason is None else JobReason(row.reason),
         detail=row.detail,
         stop_asked=None if row.stop_asked is None else JobReason(row.stop_asked),
-        report=None if row.report is None else report_of(row.report),
+        report=None if row.report is None else msgspec.convert(row.report, JobReport),
         lost_at=row.lost_at,
         exit_code=row.exit_code,
         signal=row.signal,
@@ -58,7 +59,7 @@ def _share_of(body: dict[str, Any], demand: dict[str, Any]) -> Share:
 _COLUMNS: dict[str, Column] = {
     "demand": lambda demand: {"demand": demand_to_json(demand)},
     "share": lambda share: {"share": to_plain(share)},
-    "report": lambda report: {"report": None if report is None else to_json(report)},
+    "report": lambda report: {"report": None if report is None else to_plain(report)},
 }
 
 
