@@ -16,13 +16,16 @@ from dstack.domain.intents import Done, LaunchMachine, StartJob, TerminateMachin
 from dstack.domain.lifecycle import In, Lifecycle
 from dstack.domain.objects import Instance, InstanceView, Job, JobView, Next, Run, RunView
 from dstack.domain.offers import Offer
-from dstack.engine import catalog, effects, inbox, leases, outbox, scheduler, turn
+from dstack.engine import catalog, effects, facts, inbox, leases, outbox, scheduler, turn
 from dstack.engine.instances import keeping
 from dstack.engine.jobs import stopping, watching
 from dstack.engine.lifecycles import INSTANCE, JOB
 from dstack.engine.runs import deriving, waiting
+from dstack.hosts import link
+from dstack.hosts.inbox import Strangers
+from dstack.protocol.agent import ORDER_FIELDS, JobReport
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus
-from dstack.store import commits, intents, revisions, wakes
+from dstack.store import commits, intents, objects, revisions, wakes
 from dstack.store import leases as store_leases
 from dstack.store.tx import Tx
 from dstack.testing.databases import SharedSqlite
@@ -270,6 +273,47 @@ def what_another_server_wrote_is_overwritten() -> Any:
 
 
 _BEGIN = SharedSqlite.begin
+
+
+@mutant
+def a_report_is_believed_from_any_machine() -> Any:
+    def store_reports(tx: Tx, instance_id: str, reports: list[JobReport]) -> Strangers:
+        jobs = {job.id: job for job in objects.jobs_by_id(tx, [report.job_id for report in reports])}
+        for report in reports:
+            job = jobs.get(report.job_id)
+            if job is not None and job.finished_at is None and job.report != report:
+                commits.record(tx, replace(job, report=report, lost_at=None))
+        return {}
+
+    return patch.object(facts, "store_reports", store_reports)
+
+
+@mutant
+def a_message_of_an_unknown_type_breaks_the_link() -> Any:
+    async def read_message(reader: Any) -> Any:
+        received = await _READ_MESSAGE(reader)
+        if received is not None and received[0] is None:
+            raise ConnectionError("an unknown message")
+        return received
+
+    return patch.object(link, "read_message", read_message)
+
+
+_READ_MESSAGE = link.read_message
+
+
+@mutant
+def an_agent_of_another_version_is_refused() -> Any:
+    async def greet(reader: Any, writer: Any, session: int, reports: Any) -> Any:
+        greeted = await _GREET(reader, writer, session, reports)
+        if greeted.order_fields != frozenset(ORDER_FIELDS):
+            raise ConnectionError("another version")
+        return greeted
+
+    return patch.object(link, "greet", greet)
+
+
+_GREET = link.greet
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dstack.testing.faults import FailedStarts, Fault, LinkCuts, ServerPauses, SlowStarts
+from dstack.testing.faults import FailedStarts, Fault, HostileAgents, LinkCuts, OtherAgents, ServerPauses, SlowStarts
 from dstack.testing.histories import play, script_of
 from tests.simulation.mutants import MUTANTS
 
@@ -37,6 +37,9 @@ CAUGHT_BY = {
     "a_server_acts_without_a_lease": "only_the_owner_acts",
     "what_a_former_owner_heard_is_written": "only_the_owner_acts",
     "what_another_server_wrote_is_overwritten": "fleets_keep_their_maximum",
+    "a_report_is_believed_from_any_machine": "exit_codes_are_true",
+    "a_message_of_an_unknown_type_breaks_the_link": "links_last",
+    "an_agent_of_another_version_is_refused": "links_last",
 }
 """The rule that has to notice each bug; others may notice it too."""
 
@@ -49,7 +52,10 @@ AMONG_SERVERS = {
 
 
 FAULTS_FOR: dict[str, tuple[Fault, ...]] = {
-    "a_machine_that_fails_start_after_start_takes_further_jobs": (FailedStarts(every_s=10, lasts_s=7200),)
+    "a_machine_that_fails_start_after_start_takes_further_jobs": (FailedStarts(every_s=10, lasts_s=7200),),
+    "a_report_is_believed_from_any_machine": (HostileAgents(),),
+    "a_message_of_an_unknown_type_breaks_the_link": (OtherAgents(),),
+    "an_agent_of_another_version_is_refused": (OtherAgents(),),
 }
 """What a bug needs to show within the first few histories."""
 

@@ -17,8 +17,9 @@ class Disowning(StrEnum):
 
 
 Strangers: TypeAlias = Mapping[str, Disowning]
-"""The jobs to disown, by id. They stay off the record, since a job of the same id may run elsewhere. An agent that was not reached repeats its
-report.
+"""The jobs to disown, by id.
+
+They stay off the record, since a job of the same id may run elsewhere. An agent repeats its reports after a break.
 """
 
 

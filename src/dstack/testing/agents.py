@@ -62,7 +62,7 @@ class NewerSpeaker(Speaker):
             return None
         pages = list(welcome_pages(VERSION, resources, None, reports))
         pages[0] |= {"mood": "good", "agent": {"v": VERSION, "order": [*ORDER_FIELDS, "quantum"], "colours": 3}}
-        return pages
+        return [*pages, {"t": "weather"}]
 
     def dressed(self, frame: Frame) -> Iterator[Frame]:
         """Return the frame with an unknown field, and after a report a message of an unknown type."""

@@ -153,6 +153,7 @@ class Host:
             connection.close()
             return
         self._session = hello["session"]
+        self._nature.observer.link_came(self.key)
         self.disconnect()
         for job in self.jobs.values():
             job.followed.clear()

@@ -27,6 +27,9 @@ PROMPT_WITHIN_S = 20.0
 FAILS_WITHIN_S, FAILS_MAX = 60.0, 20
 """So many starts may fail on one machine in so long: three in a row, and what it has room for after each rest."""
 
+LINKS_WITHIN_S, LINKS_MAX = 600.0, 30
+"""So many connections may be made to one agent in so long; a world breaks far fewer."""
+
 STUCK_AFTER_S = 4 * 3600.0
 """An object may stay in one status this long without anything that it waits for."""
 
@@ -176,6 +179,13 @@ def no_machine_is_a_black_hole(key: str, truth: Truth) -> str | None:
     times_s = truth.failed_starts[key]
     failed = sum(times_s[-1] - at_s <= FAILS_WITHIN_S for at_s in times_s)
     return f"{failed} starts have failed on {key} within {FAILS_WITHIN_S:.0f} s" if failed > FAILS_MAX else None
+
+
+def links_last(key: str, truth: Truth) -> str | None:
+    """A connection to an agent lasts until something breaks it."""
+    times_s = truth.links[key]
+    made = sum(times_s[-1] - at_s <= LINKS_WITHIN_S for at_s in times_s)
+    return f"{made} connections to {key} were made within {LINKS_WITHIN_S:.0f} s" if made > LINKS_MAX else None
 
 
 def nothing_is_stuck(truth: Truth, ledger: Ledger, now_s: float) -> Iterator[str]:

@@ -20,6 +20,9 @@ class Observer:
     def machine_went(self, cloud: str, key: str) -> None:
         """A machine does not exist any more."""
 
+    def link_came(self, key: str) -> None:
+        """A server has connected to the agent of a machine."""
+
     def job_started(self, key: str, order: JobOrder) -> None:
         """The processes of a job run from now on."""
 

@@ -29,6 +29,8 @@ class Truth:
     """How each job ended, and its exit code."""
     failed_starts: dict[str, list[float]] = field(default_factory=dict)
     """When each machine failed to start jobs for reasons of its own, by its key."""
+    links: dict[str, list[float]] = field(default_factory=dict)
+    """When servers connected to each machine's agent, by its key."""
     accepted: set[str] = field(default_factory=set)
     """The names of the runs that a server said it took."""
 

@@ -118,6 +118,11 @@ class Watch(Observer):
             self.truth.failed_starts.setdefault(key, []).append(_now_s())
             self._blame("no_machine_is_a_black_hole", invariants.no_machine_is_a_black_hole(key, self.truth))
 
+    def link_came(self, key: str) -> None:
+        """A server has connected to the agent of a machine."""
+        self.truth.links.setdefault(key, []).append(_now_s())
+        self._blame("links_last", invariants.links_last(key, self.truth))
+
     def acts(self, server: str, instance_id: str) -> None:
         """A server does something for an instance."""
         self._blame("only_the_owner_acts", invariants.only_the_owner_acts(server, instance_id, self.ledger))
