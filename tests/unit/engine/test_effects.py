@@ -10,15 +10,16 @@ import pytest
 
 from dstack.backends.threads import Backends
 from dstack.blobs.files import BlobFiles
-from dstack.domain.intents import Done, LaunchMachine, StartJob, StopJob
+from dstack.domain.intents import Done, Failed, LaunchMachine, StartJob, StopJob
 from dstack.domain.objects import Instance, Next
+from dstack.engine import outbox as outboxes
 from dstack.engine.effects import Effects
 from dstack.engine.inbox import EngineInbox
 from dstack.engine.leases import Leases
 from dstack.engine.lifecycles import check_move
 from dstack.engine.links import Links
 from dstack.engine.measurements import Measurements
-from dstack.engine.outbox import Outbox
+from dstack.engine.outbox import UNKNOWN_ERRORS_MAX, Outbox
 from dstack.errors import AgentRefused, BackendError, BackendUnavailable, DatabaseUnavailable, HostUnreachable
 from dstack.hosts.inbox import Disowning, Inbox, Welcome
 from dstack.hosts.link import Link
@@ -126,6 +127,36 @@ async def test_what_could_not_be_recorded_is_performed_again(
             pass
     await outbox.close()
     assert not failures
+
+
+@pytest.mark.parametrize(("errors", "is_done"), [(UNKNOWN_ERRORS_MAX - 1, True), (1000, False)])
+async def test_error_of_no_known_kind_is_retried_some_times_before_it_is_final(
+    db: Database, leases: Leases, monkeypatch: pytest.MonkeyPatch, errors: int, is_done: bool
+) -> None:
+    await record(db, {}, {})
+    tries = 0
+
+    async def perform(effects: Effects, intent: Any) -> Done:
+        nonlocal tries
+        tries += 1
+        if tries <= errors:
+            raise KeyError("changed meanwhile")
+        return Done({})
+
+    clock = HandClock()
+    monkeypatch.setattr(Effects, "perform", perform)
+    outbox = Outbox(db, effects_with(db), clock, leases)
+    outbox.start()
+    await leases.start()
+    await db.write(lambda tx: intents.add(tx, STOP))
+    async with asyncio.timeout(PATIENCE_S):
+        while await db.read(intents.list_open):
+            pass
+    await outbox.close()
+    outcome = (await db.read(lambda tx: intents.outcomes_of(tx, "job", "0-job")))[StopJob]
+    assert tries == UNKNOWN_ERRORS_MAX
+    assert (outcome == Done({})) is is_done and isinstance(outcome, Failed) is not is_done
+    assert clock.time - NOW == outboxes.FIRST_RETRY * (2 ** (UNKNOWN_ERRORS_MAX - 1) - 1), "after growing pauses"
 
 
 def welcome(*reports: JobReport) -> Welcome:
