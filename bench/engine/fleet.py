@@ -27,6 +27,11 @@ def agents_socket(folder: Path) -> Path:
     return folder / "agents"
 
 
+def own_socket(folder: Path, key: str) -> Path:
+    """Where the agent of one machine listens, if it is not among the others."""
+    return folder / f"agent-{key[-12:]}"
+
+
 def control_socket(folder: Path) -> Path:
     """Where the hosts do what they are told: one JSON line each way."""
     return folder / "control"

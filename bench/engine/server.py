@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.engine.fleet import BACKEND, agents_socket, offer_of
+from bench.engine.fleet import BACKEND, agents_socket, offer_of, own_socket
 from dstack.backends.base import Backend, Machine
 from dstack.domain.objects import Instance
 from dstack.domain.offers import Offer
@@ -53,7 +53,9 @@ class AgentConnector:
 
     async def connect(self) -> tuple[StreamReader, StreamWriter]:
         """A fresh connection over a real socket."""
-        reader, writer = await asyncio.open_unix_connection(agents_socket(self.folder), limit=LINE_BYTES_MAX)
+        own = own_socket(self.folder, self.key)
+        place = own if own.exists() else agents_socket(self.folder)
+        reader, writer = await asyncio.open_unix_connection(place, limit=LINE_BYTES_MAX)
         writer.write(f"{self.key}\n".encode())
         return reader, writer
 

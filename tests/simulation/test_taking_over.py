@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from dstack.domain.offers import Offer
-from dstack.protocol.agent import order_of, report_of, resources_of
+from dstack.kit.plain import from_plain
+from dstack.protocol.agent import HostResources, JobReport, order_of
 from dstack.store.schema import prepare_schema
 from dstack.store.sqlite import Sqlite
 from dstack.testing.behaviours import Behaviour
@@ -88,13 +89,13 @@ def take_over(schema: str, folder: Path) -> None:
 
 def bring_up(world: World, recorded: dict[str, Any]) -> None:
     """Make a machine with its jobs as its agent knows them."""
-    offer = Offer(**{**recorded["offer"], "resources": resources_of(recorded["offer"]["resources"])})
+    offer = Offer(**{**recorded["offer"], "resources": from_plain(HostResources, recorded["offer"]["resources"])})
     cloud = world.clouds[recorded["cloud"]]
     host = cloud.hosts[recorded["key"]] = Host(recorded["key"], offer, 0.0, world.nature)
     cloud._born_at_s[host.key] = asyncio.get_running_loop().time()
     world.watch.machine_came(cloud.name, host.key)
     for one in recorded["jobs"]:
-        order, report = order_of(one["order"]), report_of(one["report"])
+        order, report = order_of(one["order"]), from_plain(JobReport, one["report"])
         job = host.jobs[order.job_id] = HostJob(order, report, one["log"].encode())
         if job.is_running:
             world.watch.job_started(host.key, order)

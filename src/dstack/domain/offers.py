@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
+import msgspec
+
 from dstack.kit.plain import to_plain
 from dstack.kit.text import memory_text
 from dstack.protocol.agent import Gpu, HostResources

@@ -13,7 +13,7 @@ Each such job is ended and forgotten there, as after the loss of a database. The
 """
 LAYERS_MAX = 512
 """So often a layer of a job's image becomes complete, each time with an event. No image has as many."""
-POINTS_PER_MINUTE_MAX = 1000
+POINTS_PER_MINUTE_MAX = 500
 """Of each job. An agent measures six a minute, and sends those of the last hour after a break."""
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from dstack.kit.plain import field_names
+from dstack.protocol.agent.points import TIME_MAX
 
 T = TypeVar("T")
 
@@ -21,8 +22,14 @@ ITEMS_MAX = 256
 """Of a list. No engine takes an image of more layers, and no host has more cards or versions of Python."""
 REPORTS = "jobs"
 """The one list that only the length of a frame bounds."""
-NUMBER_MAX = 1 << 53
+NUMBER_MAX = (1 << 53) - 1
 """JSON has larger ones, and no store takes them. Nothing that an agent counts is negative."""
+NUMBERS_MAX = {
+    **dict.fromkeys(("at", "started_at", "ended_at", "alone_since"), TIME_MAX),
+    **dict.fromkeys(("exit_code", "signal"), 255),
+    "port": 65535,
+    "guests": (1 << 31) - 1,
+}
 
 
 def bounded(message: T) -> T:
@@ -42,7 +49,7 @@ def bounded(message: T) -> T:
                 continue
             changed = _cut(name, part)
         elif kind is int or kind is float:
-            if 0 <= part < NUMBER_MAX:  # which no NaN is
+            if 0 <= part <= NUMBERS_MAX.get(name, NUMBER_MAX):  # which no NaN is
                 continue
             raise ValueError(f"`{name}` cannot be {part}")
         else:
