@@ -285,7 +285,8 @@ def a_report_is_believed_from_any_machine() -> Any:
                 commits.record(tx, replace(job, report=report, lost_at=None))
         return {}
 
-    return patch.object(facts, "store_reports", store_reports)
+    taken = patch.object(link.Reports, "_taken", lambda self, report: report)
+    return _all(taken, patch.object(facts, "store_reports", store_reports))
 
 
 @mutant
