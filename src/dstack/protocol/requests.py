@@ -125,7 +125,8 @@ class UpdateUser(Request, frozen=True, kw_only=True):
     is_admin: bool
 
 
-TOKEN_SECONDS_MAX = 10 * 365 * 86_400
+TOKEN_SECONDS_MIN = 60
+TOKEN_SECONDS_MAX = 3650 * 86_400
 
 
 class CreateToken(Request, frozen=True, kw_only=True):
@@ -133,7 +134,7 @@ class CreateToken(Request, frozen=True, kw_only=True):
 
     name: str
     """A name that distinguishes it from the user's other tokens."""
-    expires_in_s: Annotated[int, Meta(ge=60, le=TOKEN_SECONDS_MAX)] | None = None
+    expires_in_s: Annotated[int, Meta(ge=TOKEN_SECONDS_MIN, le=TOKEN_SECONDS_MAX)] | None = None
     """The time until it expires, in seconds; None for never."""
 
 

@@ -114,15 +114,21 @@ def _on_server(arguments: argparse.Namespace) -> None:
 
 
 def _delete_on_server(arguments: argparse.Namespace) -> int:
+    from dstack.api import _projects
     from dstack.cli import words
     from dstack.cli.clients import client_of
 
     name = arguments.name
+    is_in_file = any(one.name == name for one in _projects.known_projects())
+    if is_in_file and "project" not in arguments:
+        arguments.project = name  # the file's entry names the server; the default project may be on another one
+    client = client_of(arguments)
     question = f"Delete the project `{name}` on the server, with its runs, logs and secrets?"
     if not arguments.yes and not words.confirmed(question, if_not="Nothing was deleted"):
         return 1
-    client_of(arguments).delete_project(name)
-    words.say(f"The project `{name}` is deleted on the server")
+    client.delete_project(name)
+    rest = f"; `dstack project delete {name}` removes it from the file too" if is_in_file else ""
+    words.say(f"The project `{name}` is deleted on the server{rest}")
     return 0
 
 

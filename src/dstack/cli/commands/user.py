@@ -1,6 +1,10 @@
 """`dstack user`: the users of a server, for its admins; and the tokens of each user."""
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 HELP = "list, add and delete users of the server; manage tokens"
 FIRST_TOKEN = "first"
@@ -84,13 +88,13 @@ def _add(arguments: argparse.Namespace) -> None:
     token = client.tokens.create(FIRST_TOKEN, user=arguments.name)
     if arguments.json:
         words.show_json(token)
-        return
-    words.say(f"The user `{arguments.name}` is added. Their token is shown only now:")
-    words.show(token.value or "")
-    words.say(
-        f"Add them to a project with `dstack project set-member {arguments.name}`. On their computer, they run "
-        "`dstack project add --name PROJECT --url URL`"
-    )
+    else:
+        words.say(f"The user `{arguments.name}` is added. Their token is shown only now:")
+        words.show(token.value or "")
+        words.say(
+            f"Add them to a project with `dstack project set-member {arguments.name}`. On their computer, they run "
+            "`dstack project add --name PROJECT --url URL`"
+        )
     if had_local and not any(one.name == "local" for one in client.backends.list()):
         words.say_warning(
             "New runs no longer use the server's own machine: a job there could read the data of all users. "
@@ -113,23 +117,32 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def _create_token(arguments: argparse.Namespace) -> None:
-    from datetime import timedelta
-
     from dstack.cli import words
     from dstack.cli.clients import client_of
-    from dstack.errors import ConfigurationError
-    from dstack.kit.units import parse_duration
 
-    try:
-        lasts = None if arguments.expires is None else timedelta(seconds=parse_duration(arguments.expires))
-    except ValueError as error:
-        raise ConfigurationError(f"`--expires`: {error}", hint="Write a time such as `30d`") from None
+    lasts = None if arguments.expires is None else _time_of_token(arguments.expires)
     token = client_of(arguments).tokens.create(arguments.name, lasts, arguments.user)
     if arguments.json:
         words.show_json(token)
         return
     words.say(f"The token `{arguments.name}` is shown only now:")
     words.show(token.value or "")
+
+
+def _time_of_token(text: str) -> "timedelta":
+    from datetime import timedelta
+
+    from dstack.errors import ConfigurationError
+    from dstack.kit.units import parse_duration
+    from dstack.protocol.requests import TOKEN_SECONDS_MAX, TOKEN_SECONDS_MIN
+
+    try:
+        seconds = parse_duration(text)
+        if not TOKEN_SECONDS_MIN <= seconds <= TOKEN_SECONDS_MAX:
+            raise ValueError(f"expected `1m` to `3650d`, found `{text}`")
+    except ValueError as error:
+        raise ConfigurationError(f"`--expires`: {error}", hint="Write a time such as `30d`") from None
+    return timedelta(seconds=seconds)
 
 
 def _list_tokens(arguments: argparse.Namespace) -> None:

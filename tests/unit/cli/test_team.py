@@ -1,0 +1,51 @@
+"""The commands about users and projects of a server."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dstack.api import Client
+
+from .conftest import Cli
+
+ADD = ("project", "add", "--token", "t", "--offline")
+
+
+def test_project_is_deleted_on_the_server_that_the_file_has_for_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli(*ADD, "--name", "main", "--url", "http://127.0.0.1:1", "--default")
+    cli(*ADD, "--name", "vision", "--url", "http://127.0.0.1:2")
+    deleted: list[tuple[str, str]] = []
+
+    def delete(self: Client, name: str) -> None:
+        deleted.append((self._transport.url, name))
+
+    monkeypatch.setattr(Client, "delete_project", delete)
+    said = cli("project", "delete", "vision", "--on-server", "-y")
+    assert deleted.pop() == ("http://127.0.0.1:2", "vision"), said
+    assert "`dstack project delete vision` removes it from the file too" in said
+    assert "from the file" not in cli("project", "delete", "speech", "--on-server", "-y")
+    assert deleted.pop() == ("http://127.0.0.1:1", "speech")
+    cli("project", "delete", "vision", "--on-server", "-y", "--project", "main")
+    assert deleted.pop() == ("http://127.0.0.1:1", "vision")
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["words", "json"])
+def test_added_user_comes_with_a_warning_where_the_machine_is_used_no_longer(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    offered: list[Any] = [SimpleNamespace(name="local")]
+    client = SimpleNamespace(
+        backends=SimpleNamespace(list=lambda: list(offered)),
+        users=SimpleNamespace(create=lambda name, is_admin: offered.clear()),
+        tokens=SimpleNamespace(create=lambda name, user: SimpleNamespace(value="s3cret")),
+    )
+    monkeypatch.setattr(Client, "from_config", lambda project_name: client)
+    monkeypatch.setattr("dstack.cli.words.show_json", lambda view: None)
+    assert "New runs no longer use the server's own machine" in cli("user", "add", "ada", *options)
+
+
+@pytest.mark.parametrize("time", ["0", "59s", "3651d"])
+def test_time_that_no_token_lasts_is_refused_in_the_words_of_the_option(cli: Cli, time: str) -> None:
+    said = cli("user", "create-token", "ci", "--expires", time)
+    assert "error: `--expires`: expected `1m` to `3650d`" in said
