@@ -83,9 +83,14 @@ class Pass:
         self._now = asyncio.get_running_loop().time
         self._checked_at = self._now()
 
+    @property
+    def rest_s(self) -> float:
+        """The time until the next check, in seconds. A stream that waits for longer would end late."""
+        return max(0.0, self._checked_at + BEAT_S - self._now())
+
     async def is_valid(self) -> bool:
         """Return whether the caller may go on. Asks the database once in `BEAT_S`."""
-        if self._now() - self._checked_at < BEAT_S:
+        if self.rest_s > 0:
             return True
         try:
             await self._context.db.read(lambda tx: authorize(tx, self._user, self._project, Action.READ))
@@ -134,7 +139,7 @@ async def follow_events(
                     return
                 yield Sign.CHANGED if scope.run_id in heard and shown is None else Sign.ALIVE
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(BEAT_S):
+                    async with asyncio.timeout(allowed.rest_s):
                         await changed.wait()
 
 
@@ -258,7 +263,7 @@ async def read_log(context: Context, cursor: LogCursor, *, follow: bool) -> Asyn
             if has_ended or not follow:
                 return
             with suppress(TimeoutError):
-                async with asyncio.timeout(BEAT_S):
+                async with asyncio.timeout(cursor.allowed.rest_s):
                     await changes.wait()
             heard = changes.take()
 

@@ -182,6 +182,32 @@ async def test_stream_ends_when_its_caller_may_no_longer_read(
     await whole
 
 
+class Waits(Exception):
+    """A stream begins to wait for so many seconds."""
+
+
+@pytest.mark.parametrize("follows", ["events", "log"])
+async def test_stream_waits_no_longer_than_until_the_next_check_of_its_caller(
+    context: Context, monkeypatch: pytest.MonkeyPatch, follows: str
+) -> None:
+    def wait(delay_s: float) -> None:
+        raise Waits(delay_s)
+
+    now_s = [0.0]
+    await context.db.write(lambda tx: commits.add_run(tx, run(), [job(version=0)], actor="user ada"))
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now_s[0])
+    monkeypatch.setattr(asyncio, "timeout", wait)
+    follow: AsyncIterator[object] = history.follow_events(context, ADA, "main", run="hello", after=0)
+    if follows == "log":
+        follow = history.read_log(context, await opened(context), follow=True)
+    else:
+        assert isinstance(await anext(follow), EventView)
+    now_s[0] = history.BEAT_S - 1.0  # an event comes, and then none
+    with pytest.raises(Waits) as waits:
+        await _all_of(follow)
+    assert waits.value.args == (1.0,)
+
+
 async def _all_of(stream: AsyncIterator[object]) -> None:
     async for _ in stream:
         pass
