@@ -75,8 +75,8 @@ def authorize(tx: Tx, user: User, project_name: str, action: Action) -> Caller:
     return Caller(user, project, role)
 
 
-def authorize_on_server(tx: Tx, user: User, action: Action) -> None:
-    """Check that the caller may do an action that concerns no project.
+def authorize_on_server(tx: Tx, user: User, action: Action) -> User:
+    """Return the caller as it is now, if it may do an action that concerns no project.
 
     Raises:
         UnauthorizedError: the token of the request is no longer valid.
@@ -85,6 +85,7 @@ def authorize_on_server(tx: Tx, user: User, action: Action) -> None:
     user = _now(tx, user)
     if action not in OF_EVERYONE and not (user.is_admin and action in OF_SERVER_ADMINS):
         raise ForbiddenError(f"Only an admin of the server may {action}", hint="Ask an admin of the server")
+    return user
 
 
 def _now(tx: Tx, user: User) -> User:

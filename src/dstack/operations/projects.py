@@ -20,8 +20,8 @@ async def list_all(context: Context, user: User) -> ProjectList:
     """Return the projects that the user may use."""
 
     def read(tx: Tx) -> ProjectList:
-        authorize_on_server(tx, user, Action.READ_ACCOUNT)
-        return ProjectList(projects=[ProjectView(name=name, role=role) for name, role in users.projects_of(tx, user)])
+        found = users.projects_of(tx, authorize_on_server(tx, user, Action.READ_ACCOUNT))
+        return ProjectList(projects=[ProjectView(name=name, role=role) for name, role in found])
 
     return await context.db.read(read)
 

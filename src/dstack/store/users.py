@@ -102,10 +102,11 @@ def find_membership(tx: Tx, project_name: str, user_id: str) -> tuple[Project, s
 
 
 def projects_of(tx: Tx, user: User) -> list[tuple[str, str]]:
-    """Return the names of the projects that the user may use, each with the user's role. An admin may use all."""
+    """Return the names of the projects that the user may use, each with the user's role: an admin's in all of them."""
     mine = (members.c.project_id == projects.c.id) & (members.c.user_id == user.id)
     rows = tx.select(select(projects.c.name, members.c.role).outerjoin(members, mine).order_by(projects.c.name))
-    return [(row.name, row.role or "admin") for row in rows if row.role is not None or user.is_admin]
+    roles = ((row.name, "admin" if user.is_admin else row.role) for row in rows)
+    return [(name, role) for name, role in roles if role is not None]
 
 
 def names_of(tx: Tx, ids: Collection[str]) -> dict[str, str]:

@@ -49,6 +49,23 @@ async def test_admin_without_rights_any_more_is_refused_though_the_edge_remember
         await runs.list_page(context, bob, "main", finished_too=True, limit=1, before=None)
 
 
+async def test_list_of_projects_has_the_roles_of_now(context: Context) -> None:
+    await context.db.write(lambda tx: users.set_admin(tx, "0-user", is_admin=True))
+    await people.create(context, ADA, "bob", is_admin=False)
+    await projects.set_member(context, ADA, "main", "bob", "user")
+    bob = await caller(context, "bob")
+
+    async def roles() -> dict[str, str]:
+        return {one.name: one.role for one in (await projects.list_all(context, bob)).projects}
+
+    await projects.create(context, ADA, "vision")
+    await people.update(context, ADA, "bob", is_admin=True)
+    assert await roles() == {"main": "admin", "vision": "admin"}, "an admin of the server has all rights everywhere"
+    bob = replace(bob, is_admin=True)
+    await people.update(context, ADA, "bob", is_admin=False)
+    assert await roles() == {"main": "user"}, "though the edge remembers an admin"
+
+
 async def test_deleted_user_comes_back_without_former_rights(context: Context) -> None:
     await context.db.write(lambda tx: users.set_admin(tx, "0-user", is_admin=True))
     await people.create(context, ADA, "bob", is_admin=False)
