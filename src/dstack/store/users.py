@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import bindparam, delete, func, insert, select, union_all, update
 
+from dstack.errors import ConfigurationError
 from dstack.kit.ids import Ids
 from dstack.store.tables import events, instances, members, projects, repos, secrets, tokens, users
 from dstack.store.tx import Tx
@@ -65,6 +66,11 @@ _WITH_TOKEN = (
 )
 _BY_HASH = _WITH_TOKEN.where(tokens.c.hash == bindparam("hash"))
 _BY_ID = _WITH_TOKEN.where(tokens.c.id == bindparam("token_id"))
+_HOLDER = (
+    select(tokens.c.user_id, tokens.c.name, users.c.name.label("user"))
+    .join(users, users.c.id == tokens.c.user_id)
+    .where(tokens.c.hash == bindparam("hash"))
+)
 _MEMBERSHIP = (
     select(projects.c.id, projects.c.name, members.c.role)
     .outerjoin(members, (members.c.project_id == projects.c.id) & (members.c.user_id == bindparam("user_id")))
@@ -215,15 +221,24 @@ def remove_member(tx: Tx, project_id: str, user_id: str) -> None:
 
 
 def ensure_admin(tx: Tx, ids: Ids, token: str) -> None:
-    """Create the user `admin` and the project `main` at the first start. Sets the server's own token of that user."""
+    """Create the user `admin` and the project `main` at the first start. Sets the server's own token of that user.
+
+    Raises:
+        ConfigurationError: the token is another token of a user.
+    """
     known = find_user(tx, FIRST_ADMIN)
     admin_id = ids.new_id() if known is None else known.id
     if known is None:
         add_user(tx, admin_id, FIRST_ADMIN, is_admin=True)
         add_project(tx, ids.new_id(), "main", admin_id)
-    own = (tokens.c.user_id == admin_id) & (tokens.c.name == SERVER_TOKEN)
-    former = tx.select(select(tokens.c.hash).where(own)).scalar()
-    if former is None:
+    elif known.deleted_at is not None:
+        return
+    holder = tx.select(_HOLDER, {"hash": hash_of(token)}).one_or_none()
+    if holder is None:
+        delete_token(tx, admin_id, SERVER_TOKEN)  # a former one: what was opened with it ends
         add_token(tx, ids.new_id(), admin_id, SERVER_TOKEN, token, None)
-    elif former != hash_of(token):  # the row stays, so that no open stream ends
-        tx.change(update(tokens).where(own).values(hash=hash_of(token)))
+    elif (holder.user_id, holder.name) != (admin_id, SERVER_TOKEN):
+        raise ConfigurationError(
+            f"The server's token is the token `{holder.name}` of the user `{holder.user}`",
+            hint="Start the server with another `DSTACK_SERVER_ADMIN_TOKEN`",
+        )
