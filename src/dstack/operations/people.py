@@ -156,11 +156,17 @@ async def delete_token(context: Context, user: User, name: str, token: str) -> N
     """Delete a token. It is refused from now on, and streams that it opened end within a beat.
 
     Raises:
+        InvalidRequestError: the token is the server's own, which each start sets.
         ResourceNotExistsError: the user has no such token.
     """
 
     def write(tx: Tx) -> None:
         account = _account(tx, user, name, Action.MANAGE_TOKENS)
+        if (name, token) == (users.FIRST_ADMIN, users.SERVER_TOKEN):
+            raise InvalidRequestError(
+                f"The token `{token}` is the server's own: each start of the server sets it",
+                hint="Replace it: start the server with another `DSTACK_SERVER_ADMIN_TOKEN`, or `dstack server --token`",
+            )
         if not any(one.name == token for one in users.list_tokens(tx, account.id)):
             raise ResourceNotExistsError(
                 f"The user `{name}` has no token `{token}`", hint=f"`dstack user tokens --user {name}` shows all"

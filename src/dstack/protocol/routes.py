@@ -134,7 +134,9 @@ CREATE_TOKEN = Route(
     action=Action.MANAGE_TOKENS,
 )
 """Create a token. This answer alone has its value."""
-DELETE_TOKEN = Route("DELETE", "/api/users/{user}/tokens/{token}", None, None, 204, (404,), action=Action.MANAGE_TOKENS)
+DELETE_TOKEN = Route(
+    "DELETE", "/api/users/{user}/tokens/{token}", None, None, 204, (400, 404), action=Action.MANAGE_TOKENS
+)
 """Delete a token. Streams that were opened with it end within 15 s."""
 
 CREATE_PROJECT = Route(

@@ -49,6 +49,20 @@ async def test_admin_without_rights_any_more_is_refused_though_the_edge_remember
         await runs.list_page(context, bob, "main", finished_too=True, limit=1, before=None)
 
 
+async def test_servers_own_token_is_not_deleted_since_the_next_start_would_restore_it(context: Context) -> None:
+    def start(tx: Tx) -> None:
+        users.set_admin(tx, "0-user", is_admin=True)
+        users.add_user(tx, "1-user", users.FIRST_ADMIN, is_admin=True)
+        users.add_token(tx, "1-token", "1-user", users.SERVER_TOKEN, "value", None)
+
+    await context.db.write(start)
+    with pytest.raises(InvalidRequestError, match="`server` is the server's own") as refused:
+        await people.delete_token(context, ADA, users.FIRST_ADMIN, users.SERVER_TOKEN)
+    assert "`dstack server --token`" in (refused.value.hint or "")
+    await people.create_token(context, ADA, "ada", CreateToken(name="server"))
+    await people.delete_token(context, ADA, "ada", "server")
+
+
 async def test_list_of_projects_has_the_roles_of_now(context: Context) -> None:
     await context.db.write(lambda tx: users.set_admin(tx, "0-user", is_admin=True))
     await people.create(context, ADA, "bob", is_admin=False)

@@ -170,6 +170,7 @@ class TokenCollection:
 
         Raises:
             ForbiddenError: another user's tokens are for admins of the server.
+            InvalidRequestError: the token is the server's own, which each start of the server sets.
             ResourceNotExistsError: the user has no such token.
 
         Examples:
