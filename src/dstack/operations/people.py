@@ -96,7 +96,7 @@ async def delete(context: Context, user: User, name: str) -> None:
     def write(tx: Tx) -> int:
         account = _account(tx, user, name, Action.MANAGE_USERS)
         _check_other_admin(tx, account)
-        if active := objects.unfinished_runs_of_user(tx, account.id):
+        if active := objects.unfinished_names(tx, user_id=account.id):
             raise InvalidRequestError(
                 f"{len(active)} runs of the user `{name}` have not finished, such as `{active[0]}`",
                 hint="Stop them first: `dstack stop`",

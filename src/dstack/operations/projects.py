@@ -60,19 +60,17 @@ def _deleted_runs(tx: Tx, user: User, project: str) -> list[str]:
     """Delete some runs and return the ids of their jobs; with no run left, delete the project and return nothing."""
     caller = authorize(tx, user, project, Action.DELETE_PROJECT)
     project_id = caller.project.id
-    active, _ = objects.list_runs(tx, project_id, unfinished=True, limit=1)
-    if active:
+    if active := objects.unfinished_names(tx, project_id=project_id):
         raise InvalidRequestError(
-            f"The run `{active[0].name}` of the project `{project}` has not finished",
-            hint=f"Stop the project's runs first: `dstack stop {active[0].name} --project {project}`",
+            f"The run `{active[0]}` of the project `{project}` has not finished",
+            hint=f"Stop the project's runs first: `dstack stop {active[0]} --project {project}`",
         )
     if any(one.project_id == project_id for one in objects.live_instances(tx)):
         raise InvalidRequestError(
             f"The project `{project}` has machines that have not ended", hint="Wait until `dstack pool` shows none"
         )
-    finished, _ = objects.list_runs(tx, project_id, limit=RUNS_AT_ONCE)
-    if finished:
-        return [job_id for run in finished for job_id in commits.delete_run(tx, run.id)]
+    if finished := objects.run_ids_of(tx, project_id, limit=RUNS_AT_ONCE):
+        return [job_id for run_id in finished for job_id in commits.delete_run(tx, run_id)]
     users.delete_project(tx, project_id)
     return []
 

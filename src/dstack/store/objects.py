@@ -177,9 +177,16 @@ def count_unfinished_runs(tx: Tx) -> int:
     return count
 
 
-def unfinished_runs_of_user(tx: Tx, user_id: str) -> list[str]:
-    """Return the names of a user's runs that have not finished."""
-    query = select(runs.c.name).where(runs.c.user_id == user_id, runs.c.finished_at.is_(None))
+def unfinished_names(tx: Tx, *, project_id: str | None = None, user_id: str | None = None) -> list[str]:
+    """Return the names of the unfinished runs of a project or of a user. Those that this version cannot read count."""
+    owner = runs.c.user_id == user_id if project_id is None else runs.c.project_id == project_id
+    query = select(runs.c.name).where(owner, runs.c.finished_at.is_(None)).order_by(runs.c.id)
+    return list(tx.select(query).scalars())
+
+
+def run_ids_of(tx: Tx, project_id: str, *, limit: int) -> list[str]:
+    """Return the ids of some runs of a project. Those that this version cannot read count."""
+    query = select(runs.c.id).where(runs.c.project_id == project_id).order_by(runs.c.id).limit(limit)
     return list(tx.select(query).scalars())
 
 

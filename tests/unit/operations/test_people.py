@@ -4,16 +4,21 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select, update
 
+from dstack.domain.objects import Next
+from dstack.engine.lifecycles import check_move
 from dstack.errors import ForbiddenError, InvalidRequestError, NoCapacityError, ResourceNotExistsError
 from dstack.operations import people, projects, runs, secrets, submitting
 from dstack.operations.context import Context
+from dstack.protocol.agent import Point
 from dstack.protocol.requests import CreateToken, SubmitRun
 from dstack.protocol.statuses import JobStatus, RunStatus
-from dstack.store import commits, objects, users
+from dstack.store import commits, metrics, objects, tables, users
+from dstack.store import secrets as stored
 from dstack.store.tx import Tx
 from dstack.store.users import User
-from tests.making import NOW, HandClock, job, run
+from tests.making import NOW, HandClock, instance, job, run
 
 ADA = User("0-user", "ada", is_admin=True)
 TASK = SubmitRun(configuration={"type": "task", "commands": ["true"]})
@@ -149,6 +154,35 @@ async def test_project_is_deleted_with_all_that_it_has(context: Context) -> None
     with pytest.raises(ResourceNotExistsError):
         await secrets.list_all(context, ADA, "vision")
     assert (await projects.create(context, ADA, "vision")).role == "admin"
+
+
+@pytest.mark.parametrize("status", ["done", "of a later version"])
+async def test_project_is_deleted_with_every_row_that_refers_to_it(context: Context, status: str) -> None:
+    def begin(tx: Tx) -> None:
+        users.set_admin(tx, "0-user", is_admin=True)
+        machine = instance(id="1-instance", project_id="0-project", version=0)
+        commits.commit(tx, Next((machine,)), check_move)
+        done = run(status=RunStatus.DONE, finished_at=NOW)
+        ended = job(version=0, status=JobStatus.DONE, finished_at=NOW, instance_id="1-instance")
+        commits.add_run(tx, done, [ended], actor="user ada")
+        metrics.add(tx, {ended.id: [Point(NOW.timestamp(), 0.5, 1.0, ())]}, {ended.id: metrics.KEEP})
+        stored.put_secret(tx, "0-project", "A", "sealed")
+        stored.put_repo(tx, "0-project", "0-user", stored.Repo("r", "remote", "https://host/r", None))
+        tx.change(update(tables.runs).values(status=status))
+
+    def end_machine(tx: Tx) -> None:
+        tx.change(update(tables.instances).values(finished_at=NOW))
+        tx.known.clear()
+        tx.lists.clear()
+
+    await context.db.write(begin)
+    with pytest.raises(InvalidRequestError, match="has machines that have not ended"):
+        await projects.delete(context, ADA, "main")
+    await context.db.write(end_machine)
+    await projects.delete(context, ADA, "main")
+    for table in (tables.runs, tables.jobs, tables.metrics, tables.secrets, tables.repos, tables.projects):
+        assert await context.db.read(lambda tx: tx.select(select(table)).all()) == [], table  # noqa: B023
+    assert await context.db.read(lambda tx: tx.select(select(tables.instances.c.project_id)).scalar_one()) is None
 
 
 async def test_project_with_an_active_run_is_not_deleted(context: Context) -> None:
