@@ -51,13 +51,13 @@ async def delete(context: Context, user: User, project: str) -> None:
     Raises:
         InvalidRequestError: a run of the project has not finished, or a machine is its own.
     """
-    while job_ids := await context.db.write(lambda tx: _deleted_runs(tx, user, project)):
-        for job_id in job_ids:
+    while (deleted := await context.db.write(lambda tx: _deleted_runs(tx, user, project))) is not None:
+        for job_id in deleted:
             await asyncio.to_thread(context.logs.delete, job_id)
 
 
-def _deleted_runs(tx: Tx, user: User, project: str) -> list[str]:
-    """Delete some runs and return the ids of their jobs; with no run left, delete the project and return nothing."""
+def _deleted_runs(tx: Tx, user: User, project: str) -> list[str] | None:
+    """Delete some runs and return the ids of their jobs; with no run left, delete the project and return None."""
     caller = authorize(tx, user, project, Action.DELETE_PROJECT)
     project_id = caller.project.id
     if active := objects.unfinished_names(tx, project_id=project_id):
@@ -72,7 +72,7 @@ def _deleted_runs(tx: Tx, user: User, project: str) -> list[str]:
     if finished := objects.run_ids_of(tx, project_id, limit=RUNS_AT_ONCE):
         return [job_id for run_id in finished for job_id in commits.delete_run(tx, run_id)]
     users.delete_project(tx, project_id)
-    return []
+    return None
 
 
 async def list_members(context: Context, user: User, project: str) -> MemberList:

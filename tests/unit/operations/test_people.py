@@ -185,6 +185,16 @@ async def test_project_is_deleted_with_every_row_that_refers_to_it(context: Cont
     assert await context.db.read(lambda tx: tx.select(select(tables.instances.c.project_id)).scalar_one()) is None
 
 
+async def test_project_is_deleted_with_runs_that_never_had_a_job(context: Context) -> None:
+    def begin(tx: Tx) -> None:
+        users.set_admin(tx, "0-user", is_admin=True)
+        commits.add_run(tx, run(status=RunStatus.TERMINATED, finished_at=NOW), (), actor="user ada")
+
+    await context.db.write(begin)
+    await projects.delete(context, ADA, "main")
+    assert (await projects.list_all(context, ADA)).projects == []
+
+
 async def test_project_with_an_active_run_is_not_deleted(context: Context) -> None:
     await context.db.write(lambda tx: users.set_admin(tx, "0-user", is_admin=True))
     await context.db.write(lambda tx: commits.add_run(tx, run(), [job(version=0)], actor="user ada") and None)
