@@ -5,7 +5,8 @@ import pytest
 from sqlalchemy import Connection, event, inspect, text
 
 from dstack.errors import ConfigurationError, DatabaseUnavailable
-from dstack.store import tables, wakes
+from dstack.kit.ids import RandomIds
+from dstack.store import tables, users, wakes
 from dstack.store.db import Database
 from dstack.store.dialect import Dialect
 from dstack.store.migrate import migrate
@@ -90,6 +91,23 @@ def test_migrations_make_the_same_tables_as_a_new_database_has(dialect: Dialect)
         migrate(conn)
     assert columns(dialect) == new
     dialect.engine.dispose()
+
+
+async def test_token_of_a_server_with_one_user_stays_valid(dialect: Dialect, clock: HandClock) -> None:
+    with dialect.engine.begin() as conn:
+        migrate(conn, "0005")
+        values = {"hash": users.hash_of("value"), "at": 1_700_000_000_000_000}
+        conn.execute(text("INSERT INTO users VALUES ('0-user', 'admin', true, :hash, :at)"), values)
+        conn.execute(text("INSERT INTO projects VALUES ('0-project', 'main', :at)"), values)
+        conn.execute(text("INSERT INTO members VALUES ('0-project', '0-user', 'admin')"))
+    database = Database(dialect, clock)
+    database.open()
+    user = await database.read(lambda tx: users.find_by_token(tx, "value"))
+    assert user is not None and (user.name, user.is_admin) == ("admin", True)
+    await database.write(lambda tx: users.ensure_admin(tx, RandomIds(clock), "value"))
+    assert [one.name for one in await database.read(lambda tx: users.list_tokens(tx, "0-user"))] == ["server"]
+    assert await database.read(lambda tx: users.projects_of(tx, user)) == [("main", "admin")]
+    await database.close()
 
 
 def test_a_database_of_a_newer_dstack_is_refused_with_both_versions(dialect: Dialect) -> None:
