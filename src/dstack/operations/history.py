@@ -76,7 +76,7 @@ def _shown(context: Context, run_id: str, tx: Tx) -> RunView | None:
 class Pass:
     """A caller's permission to follow a stream, which is checked again while the stream is open."""
 
-    def __init__(self, context: Context, user: User, project: str) -> None:
+    def __init__(self, context: Context, user: User, project: Project) -> None:
         self._context = context
         self._user = user
         self._project = project
@@ -93,11 +93,11 @@ class Pass:
         if self.rest_s > 0:
             return True
         try:
-            await self._context.db.read(lambda tx: authorize(tx, self._user, self._project, Action.READ))
+            caller = await self._context.db.read(lambda tx: authorize(tx, self._user, self._project.name, Action.READ))
         except (UnauthorizedError, ForbiddenError, ResourceNotExistsError):
             return False
         self._checked_at = self._now()
-        return True
+        return caller.project == self._project  # another one may have the name by now
 
 
 class Sign(Enum):
@@ -120,7 +120,7 @@ async def follow_events(
         shows_run: yield the run as it is by then before each page of such lines, and instead of that sign.
     """
     scope = await context.db.read(lambda tx: _scope_of(tx, user, project, run))
-    allowed = Pass(context, user, project)
+    allowed = Pass(context, user, scope.project)
     with context.signals.subscribe(EVENTS_KEY, *filter(None, [scope.run_id])) as changed:
         while await allowed.is_valid():
             heard = changed.take()
@@ -195,7 +195,7 @@ async def open_log(context: Context, user: User, project: str, query: LogQuery) 
 
     run, job_ids = await context.db.read(read)
     offset, first, end = await asyncio.to_thread(_find, context, job_ids, query)
-    allowed = Pass(context, user, project)
+    allowed = Pass(context, user, Project(run.project_id, project))
     return LogCursor(
         run.id, allowed, query.replica, query.node, query.attempt, query.stream, first, first - offset, end
     )

@@ -10,7 +10,7 @@ import pytest
 from dstack.errors import ResourceNotExistsError
 from dstack.logs.base import Part
 from dstack.logs.gaps import Gap
-from dstack.operations import history, runs
+from dstack.operations import history, projects, runs
 from dstack.operations.context import Context
 from dstack.operations.history import LogCursor, LogQuery, Sign
 from dstack.protocol.statuses import JobStatus, RunStatus
@@ -180,6 +180,16 @@ async def test_stream_ends_when_its_caller_may_no_longer_read(
     whole = asyncio.create_task(_all_of(follow))
     await context.db.write(leave)
     await whole
+
+
+async def test_stream_ends_when_its_project_is_created_anew(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "BEAT_S", 0.0)
+    await context.db.write(lambda tx: users.set_admin(tx, ADA.id, is_admin=True))
+    found = history.follow_events(context, ADA, "main", run=None, after=0)
+    assert await anext(found) is Sign.ALIVE
+    await projects.delete(context, ADA, "main")
+    await projects.create(context, ADA, "main")
+    assert await anext(found, None) is None, "it would be silent: the events of the new project are not its own"
 
 
 class Waits(Exception):
