@@ -96,8 +96,10 @@ class Pass:
             caller = await self._context.db.read(lambda tx: authorize(tx, self._user, self._project.name, Action.READ))
         except (UnauthorizedError, ForbiddenError, ResourceNotExistsError):
             return False
+        if caller.project != self._project:  # it was deleted, and another one has the name
+            return False
         self._checked_at = self._now()
-        return caller.project == self._project  # another one may have the name by now
+        return True
 
 
 class Sign(Enum):

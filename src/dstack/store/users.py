@@ -235,7 +235,7 @@ def ensure_admin(tx: Tx, ids: Ids, token: str) -> None:
         return
     holder = tx.select(_HOLDER, {"hash": hash_of(token)}).one_or_none()
     if holder is None:
-        delete_token(tx, admin_id, SERVER_TOKEN)  # a former one: what was opened with it ends
+        delete_token(tx, admin_id, SERVER_TOKEN)  # a former one; the streams that it opened end
         add_token(tx, ids.new_id(), admin_id, SERVER_TOKEN, token, None)
     elif (holder.user_id, holder.name) != (admin_id, SERVER_TOKEN):
         raise ConfigurationError(

@@ -30,7 +30,7 @@ class Tokens:
         self._known: dict[str, tuple[User, float]] = {}
 
     async def user_of(self, context: Context, token: str) -> User | None:
-        """The user; someone who was removed may come in for `KNOWN_FOR_S` longer."""
+        """Return the token's user, as it was up to `KNOWN_FOR_S` ago. Operations check again in their transactions."""
         hashed = users.hash_of(token)
         user, until = self._known.get(hashed, (None, 0.0))
         if user is None or monotonic() > until:
