@@ -55,7 +55,7 @@ def check_project(name: str, url: str, token: str) -> None:
     if name not in known:
         raise ConfigurationError(
             f"This user has no project `{name}` at `{address.url}`, which has {listed(known) or 'none'}",
-            hint="Name one of the user's projects, or ask an admin of the server for it",
+            hint="Name one of the user's projects, or ask an admin of the project: `dstack project set-member`",
         )
 
 

@@ -165,7 +165,7 @@ async def delete_token(context: Context, user: User, name: str, token: str) -> N
         if (name, token) == (users.FIRST_ADMIN, users.SERVER_TOKEN):
             raise InvalidRequestError(
                 f"The token `{token}` is the server's own: each start of the server sets it",
-                hint="Replace it: start the server with another `DSTACK_SERVER_ADMIN_TOKEN`, or `dstack server --token`",
+                hint="Start the server with another `DSTACK_SERVER_ADMIN_TOKEN`, or `dstack server --token`",
             )
         if not any(one.name == token for one in users.list_tokens(tx, account.id)):
             raise ResourceNotExistsError(
