@@ -10,7 +10,7 @@ from dstack.protocol.accounts import MemberList, MemberView
 from dstack.protocol.views import ProjectList, ProjectView
 from dstack.store import commits, objects, users
 from dstack.store.tx import Tx
-from dstack.store.users import User
+from dstack.store.users import Project, User
 
 RUNS_AT_ONCE = 50
 """The runs that one transaction deletes."""
@@ -51,27 +51,30 @@ async def delete(context: Context, user: User, project: str) -> None:
     Raises:
         InvalidRequestError: a run of the project has not finished, or a machine is its own.
     """
-    while (deleted := await context.db.write(lambda tx: _deleted_runs(tx, user, project))) is not None:
+    found = await context.db.read(lambda tx: authorize(tx, user, project, Action.DELETE_PROJECT).project)
+    while (deleted := await context.db.write(lambda tx: _deleted_runs(tx, user, found))) is not None:
         for job_id in deleted:
             await asyncio.to_thread(context.logs.delete, job_id)
 
 
-def _deleted_runs(tx: Tx, user: User, project: str) -> list[str] | None:
+def _deleted_runs(tx: Tx, user: User, project: Project) -> list[str] | None:
     """Delete some runs and return the ids of their jobs; with no run left, delete the project and return None."""
-    caller = authorize(tx, user, project, Action.DELETE_PROJECT)
-    project_id = caller.project.id
-    if active := objects.unfinished_names(tx, project_id=project_id):
+    known = users.find_membership(tx, project.name, user.id)
+    if known is None or known[0] != project:
+        return None  # another request has deleted it; a new project may have its name
+    authorize(tx, user, project.name, Action.DELETE_PROJECT)
+    if active := objects.unfinished_names(tx, project_id=project.id):
         raise InvalidRequestError(
-            f"The run `{active[0]}` of the project `{project}` has not finished",
-            hint=f"Stop the project's runs first: `dstack stop {active[0]} --project {project}`",
+            f"The run `{active[0]}` of the project `{project.name}` has not finished",
+            hint=f"Stop the project's runs first: `dstack stop {active[0]} --project {project.name}`",
         )
-    if any(one.project_id == project_id for one in objects.live_instances(tx)):
+    if any(one.project_id == project.id for one in objects.live_instances(tx)):
         raise InvalidRequestError(
-            f"The project `{project}` has machines that have not ended", hint="Wait until `dstack pool` shows none"
+            f"The project `{project.name}` has machines that have not ended", hint="Wait until `dstack pool` shows none"
         )
-    if finished := objects.run_ids_of(tx, project_id, limit=RUNS_AT_ONCE):
+    if finished := objects.run_ids_of(tx, project.id, limit=RUNS_AT_ONCE):
         return [job_id for run_id in finished for job_id in commits.delete_run(tx, run_id)]
-    users.delete_project(tx, project_id)
+    users.delete_project(tx, project.id)
     return None
 
 

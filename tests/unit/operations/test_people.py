@@ -1,5 +1,6 @@
 """Users, tokens, projects and members, beyond what `tests/unit/server/test_roles.py` walks through."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -193,6 +194,30 @@ async def test_project_is_deleted_with_runs_that_never_had_a_job(context: Contex
     await context.db.write(begin)
     await projects.delete(context, ADA, "main")
     assert (await projects.list_all(context, ADA)).projects == []
+
+
+@pytest.mark.parametrize("names", [[], ["main"]], ids=["deleted", "created anew"])
+async def test_deletion_in_progress_ends_well_when_another_request_has_done_it(
+    context: Context, monkeypatch: pytest.MonkeyPatch, names: list[str]
+) -> None:
+    def begin(tx: Tx) -> None:
+        users.set_admin(tx, "0-user", is_admin=True)
+        done = run(status=RunStatus.DONE, finished_at=NOW)
+        commits.add_run(tx, done, [job(version=0, status=JobStatus.DONE, finished_at=NOW)], actor="user ada")
+
+    def meanwhile(job_id: str) -> None:
+        asyncio.run_coroutine_threadsafe(repeat(), loop).result()
+
+    async def repeat() -> None:
+        await projects.delete(context, ADA, "main")
+        for name in names:
+            await projects.create(context, ADA, name)
+
+    loop = asyncio.get_running_loop()
+    await context.db.write(begin)
+    monkeypatch.setattr(context.logs, "delete", meanwhile)
+    await projects.delete(context, ADA, "main")
+    assert [one.name for one in (await projects.list_all(context, ADA)).projects] == names
 
 
 async def test_project_with_an_active_run_is_not_deleted(context: Context) -> None:
