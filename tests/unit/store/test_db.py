@@ -95,7 +95,7 @@ def test_migrations_make_the_same_tables_as_a_new_database_has(dialect: Dialect)
 
 async def test_token_of_a_server_with_one_user_stays_valid(dialect: Dialect, clock: HandClock) -> None:
     with dialect.engine.begin() as conn:
-        migrate(conn, "0005")
+        migrate(conn, "0007")
         values = {"hash": users.hash_of("value"), "at": 1_700_000_000_000_000}
         conn.execute(text("INSERT INTO users VALUES ('0-user', 'admin', true, :hash, :at)"), values)
         conn.execute(text("INSERT INTO projects VALUES ('0-project', 'main', :at)"), values)
