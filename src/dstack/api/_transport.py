@@ -73,7 +73,8 @@ class Reply:
 class Transport:
     """A sender of requests to one server. Retries after a broken connection, and raises the server's errors.
 
-    Every request of the API may be repeated: those that are not idempotent carry an `Idempotency-Key`.
+    Every request of the API may be repeated. A submit carries an `Idempotency-Key`. Other creations and deletions are
+    refused by name if an earlier try has done the work and its answer was lost.
     Several threads may use one transport.
     """
 

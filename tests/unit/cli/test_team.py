@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dstack.api import Client
+from dstack.api import Client, ResourceNotExistsError
 
 from .conftest import Cli
 
@@ -49,3 +49,16 @@ def test_added_user_comes_with_a_warning_where_the_machine_is_used_no_longer(
 def test_time_that_no_token_lasts_is_refused_in_the_words_of_the_option(cli: Cli, time: str) -> None:
     said = cli("user", "create-token", "ci", "--expires", time)
     assert "error: `--expires`: expected `1m` to `3650d`" in said
+
+
+def test_user_is_added_without_a_project(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_project() -> Any:
+        raise ResourceNotExistsError("There is no project `main`")
+
+    client = SimpleNamespace(
+        backends=SimpleNamespace(list=no_project),
+        users=SimpleNamespace(create=lambda name, is_admin: None),
+        tokens=SimpleNamespace(create=lambda name, user: SimpleNamespace(value="s3cret")),
+    )
+    monkeypatch.setattr(Client, "from_config", lambda project_name: client)
+    assert "s3cret" in cli("user", "add", "ada")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from dstack.api import Client
+
 HELP = "list, add and delete users of the server; manage tokens"
 FIRST_TOKEN = "first"
 
@@ -83,7 +85,7 @@ def _add(arguments: argparse.Namespace) -> None:
     from dstack.cli.clients import client_of
 
     client = client_of(arguments)
-    had_local = any(one.name == "local" for one in client.backends.list())
+    had_local = _offers_local(client)
     client.users.create(arguments.name, arguments.admin)
     token = client.tokens.create(FIRST_TOKEN, user=arguments.name)
     if arguments.json:
@@ -95,11 +97,21 @@ def _add(arguments: argparse.Namespace) -> None:
             f"Add them to a project with `dstack project set-member {arguments.name}`. On their computer, they run "
             "`dstack project add --name PROJECT --url URL`"
         )
-    if had_local and not any(one.name == "local" for one in client.backends.list()):
+    if had_local and not _offers_local(client):
         words.say_warning(
             "New runs no longer use the server's own machine: a job there could read the data of all users. "
             "Start the server with `DSTACK_LOCAL_BACKEND=1` if all users trust each other"
         )
+
+
+def _offers_local(client: "Client") -> bool:
+    """Return whether runs may use the server's own machine; False if the project by which to ask is missing."""
+    from dstack.errors import ResourceNotExistsError
+
+    try:
+        return any(one.name == "local" for one in client.backends.list())
+    except ResourceNotExistsError:
+        return False
 
 
 def _list(arguments: argparse.Namespace) -> None:
