@@ -222,7 +222,7 @@ async def test_deletion_in_progress_ends_well_when_another_request_has_done_it(
 
 async def test_project_with_an_active_run_is_not_deleted(context: Context) -> None:
     await context.db.write(lambda tx: users.set_admin(tx, "0-user", is_admin=True))
-    await context.db.write(lambda tx: commits.add_run(tx, run(), [job(version=0)], actor="user ada") and None)
+    await context.db.write(lambda tx: commits.add_run(tx, run(), [job(version=0)], actor="user ada"))
     with pytest.raises(InvalidRequestError, match="`hello` of the project `main` has not finished"):
         await projects.delete(context, ADA, "main")
 
