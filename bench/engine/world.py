@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,6 @@ from urllib.parse import urlsplit
 from bench.engine.fleet import control_socket
 from bench.processes import rest
 from dstack.api import Client
-from dstack.store.users import hash_of
 
 ANSWER_TIMEOUT_S = 60.0
 LOOK_EVERY_S = 0.05
@@ -87,13 +85,13 @@ class World:
         return Client.from_config(project_name=project, server_url=self.url, user_token=token)
 
     def add_team(self, name: str) -> Team:
-        """A user with a project of his own. Written straight into the database: there is no other way yet."""
-        team = Team(project=name, token=f"token-of-{name}")
-        with closing(sqlite3.connect(self.database, timeout=ANSWER_TIMEOUT_S)) as db, db:
-            hashed, now = hash_of(team.token), time.time_ns() // 1000
-            db.execute("INSERT INTO users VALUES (?, ?, ?, ?, ?)", (f"user {name}", name, False, hashed, now))
-            db.execute("INSERT INTO projects VALUES (?, ?, ?)", (f"project {name}", name, now))
-            db.execute("INSERT INTO members VALUES (?, ?, ?)", (f"project {name}", f"user {name}", "user"))
+        """Add a user with a project of their own."""
+        with closing(self.client()) as admin:
+            admin.users.create(name)
+            team = Team(project=name, token=admin.tokens.create("bench", user=name).value or "")
+            admin.create_project(name)
+        with closing(self.client(Team(name, self.token))) as owner:
+            owner.members.set(name, "user")
         return team
 
     def tell_hosts(self, **order: int) -> dict[str, Any]:

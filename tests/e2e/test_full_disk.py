@@ -128,6 +128,6 @@ def test_files_that_do_not_fit_on_the_server_are_one_clear_message_and_nothing_o
     with pytest.raises(StorageUnavailable, match="No space left on device") as caught:
         submit(home, "echo never", repo=LocalRepo.from_dir(tmp_path))
     assert caught.value.hint is not None and "Free space" in caught.value.hint
-    assert all(len(path.name) == 64 for path in blobs.glob("*/*"))
+    assert all(len(path.name) == 64 for path in blobs.glob("*/*/*"))
     small_disk(blobs, 8 * MIB)
     assert outcome(submit(home, "wc -c <large", repo=LocalRepo.from_dir(tmp_path)))[0].split() == [b"%d" % (2 * MIB)]

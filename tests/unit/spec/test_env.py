@@ -46,22 +46,14 @@ def test_a_variable_that_is_passed_on_is_refused_by_name_too() -> None:
 
 def test_a_variable_that_a_secret_makes_too_large_is_refused_by_name() -> None:
     body = {"type": "task", "commands": ["true"], "env": {"BIG": "${{ secrets.A }}"}}
-    job = placed_job()
+    job, asked = placed_job(), run(spec={"configuration": body})
     with pytest.raises(ValueError, match="`BIG`") as caught:
-        order_of(
-            run(spec={"configuration": body}), job, [job], {"0-instance": instance()}, Confidential({"A": TOO_MUCH})
-        )
+        order_of(asked, asked.current, job, [job], {"0-instance": instance()}, Confidential({"A": TOO_MUCH}))
     assert "s3cret" not in str(caught.value)
 
 
 def test_what_dstack_itself_sets_is_judged_like_the_rest() -> None:
-    job = placed_job()
-    body = {"type": "task", "commands": ["true"]}
+    job, asked = placed_job(), run(spec={"configuration": {"type": "task", "commands": ["true"]}})
+    there = {"0-instance": instance(hostname="h" * 70_000)}
     with pytest.raises(ValueError, match="`DSTACK_NODES_IPS`"):
-        order_of(
-            run(spec={"configuration": body}),
-            job,
-            [job] * 2,
-            {"0-instance": instance(hostname="h" * 70_000)},
-            Confidential(),
-        )
+        order_of(asked, asked.current, job, [job] * 2, there, Confidential())
