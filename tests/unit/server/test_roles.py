@@ -107,21 +107,23 @@ async def test_route_is_open_to_the_roles_of_the_table_and_closed_to_all_others(
             assert status == 403, (caller, status)
 
 
-@pytest.mark.parametrize("name", [name for name, route in WITH_TOKEN.items() if "{project}" in route.path])
-async def test_no_route_crosses_into_another_project(walk: Walk, name: str) -> None:
-    answers = {caller: await walk.ask(caller, WITH_TOKEN[name], "main") for caller in CALLERS if caller != SERVER_ADMIN}
-    assert set(answers.values()) == {404}, answers
+async def test_no_route_crosses_into_another_project(walk: Walk) -> None:
+    for name, route in WITH_TOKEN.items():
+        if "{project}" in route.path:
+            answers = {caller: await walk.ask(caller, route, "main") for caller in CALLERS if caller != SERVER_ADMIN}
+            assert set(answers.values()) == {404}, (name, answers)
 
 
-@pytest.mark.parametrize("name", [name for name, route in WITH_TOKEN.items() if "/api/users/{user}" in route.path])
-async def test_no_route_shows_or_changes_another_users_account(walk: Walk, name: str) -> None:
-    answers = {caller: await walk.ask(caller, WITH_TOKEN[name]) for caller in CALLERS if caller != SERVER_ADMIN}
-    assert set(answers.values()) == {403}, answers
+async def test_no_route_shows_or_changes_another_users_account(walk: Walk) -> None:
+    for name, route in WITH_TOKEN.items():
+        if "/api/users/{user}" in route.path:
+            answers = {caller: await walk.ask(caller, route) for caller in CALLERS if caller != SERVER_ADMIN}
+            assert set(answers.values()) == {403}, (name, answers)
 
 
-@pytest.mark.parametrize("name", WITH_TOKEN)
-async def test_no_route_takes_an_unknown_token(walk: Walk, name: str) -> None:
-    assert await walk.ask("nobody", WITH_TOKEN[name]) == 401
+async def test_no_route_takes_an_unknown_token(walk: Walk) -> None:
+    answers = {name: await walk.ask("nobody", route) for name, route in WITH_TOKEN.items()}
+    assert set(answers.values()) == {401}, answers
 
 
 async def test_run_of_another_project_is_missing_by_its_id_too(walk: Walk) -> None:
