@@ -15,10 +15,9 @@ def main() -> int:
     parser.add_argument("--embedded", action="store_true")
     parser.add_argument("--ready-fd", type=int)
     args = parser.parse_args()
-    gc.disable()  # imports make many objects, and all of them stay: looking through them takes a tenth of the start
+    gc.disable()  # until the server runs: the start makes many objects, and nearly all of them stay
     from dstack.server.app import serve
 
-    gc.enable()
     return serve(args.host, args.port, args.data_dir, args.embedded, args.ready_fd)
 
 

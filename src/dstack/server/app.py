@@ -112,6 +112,7 @@ class Server(uvicorn.Server):
         if self.should_exit:
             return
         gc.freeze()  # imported objects stay: the collector need not scan them
+        gc.enable()
         if self._owner is not None:
             self._owner.announce(self.url, self._token, embedded=self._settings.embedded, version=__version__)
         log.info("Serving at %s, process %s, data in %s", self.url, os.getpid(), self._settings.data_dir)
