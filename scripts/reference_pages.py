@@ -14,10 +14,10 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from dstack.cli.main import parser
-from dstack.domain.roles import ALLOWED, OF_EVERYONE, OF_SERVER_ADMINS, Role
+from dstack.domain.roles import ALLOWED, OF_EVERYONE, OF_SERVER_ADMINS
 from dstack.operations.context import Context
 from dstack.protocol import routes
-from dstack.protocol.actions import Action
+from dstack.protocol.actions import Action, Role
 from dstack.protocol.routes import Route
 from dstack.server.app import create_app
 from dstack.server.http.openapi import OF_ALL
@@ -295,7 +295,7 @@ def _object(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
 
 def _source(name: str) -> Any:
     """Return the class of an object, as it is written."""
-    for module in ("views", "accounts", "requests", "statuses"):
+    for module in ("views", "accounts", "requests", "statuses", "actions"):
         members = _module(module).members
         if name in members and not members[name].is_alias:
             return members[name]

@@ -1,18 +1,8 @@
-"""Roles, and the one table of what each may do."""
+"""The one table of what each role may do."""
 
 from collections.abc import Mapping
-from enum import StrEnum
 
-from dstack.protocol.actions import Action
-
-
-class Role(StrEnum):
-    """A member's role in a project. An admin of the server has the role `admin` in each project."""
-
-    ADMIN = "admin"
-    MANAGER = "manager"
-    USER = "user"
-
+from dstack.protocol.actions import Action, Role
 
 OF_EVERYONE = frozenset((Action.READ_ACCOUNT, Action.MANAGE_TOKENS, Action.CREATE_PROJECTS))
 """Actions outside projects that every user may do."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from dstack.backends.threads import Backends
 from dstack.blobs.base import BlobStore
-from dstack.domain.roles import ALLOWED, OF_EVERYONE, OF_SERVER_ADMINS, Role
+from dstack.domain.roles import ALLOWED, OF_EVERYONE, OF_SERVER_ADMINS
 from dstack.engine.catalog import Catalog
 from dstack.engine.reconciler import Reconciler
 from dstack.errors import ForbiddenError, ResourceNotExistsError, UnauthorizedError
@@ -14,6 +14,7 @@ from dstack.kit.signals import Signals
 from dstack.kit.vault import Vault
 from dstack.logs.base import LogStore
 from dstack.protocol.actions import Action as Action  # each operation names its own
+from dstack.protocol.actions import Role
 from dstack.store import users
 from dstack.store.db import Database
 from dstack.store.tx import Tx

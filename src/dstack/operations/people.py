@@ -51,7 +51,7 @@ async def create(context: Context, user: User, name: str, *, is_admin: bool) -> 
         if known is not None and known.deleted_at is None:
             raise ResourceExistsError(f"There is a user `{name}` already", hint="`dstack user list` shows all")
         users.add_user(tx, context.ids.new_id() if known is None else known.id, name, is_admin=is_admin)
-        return _view(_found(tx, name)), users.count_users(tx)
+        return _view(find_account(tx, name)), users.count_users(tx)
 
     view, count = await context.db.write(write)
     share_machine(context, count)
@@ -80,7 +80,7 @@ async def update(context: Context, user: User, name: str, *, is_admin: bool) -> 
         if not is_admin:
             _check_other_admin(tx, account)
         users.set_admin(tx, account.id, is_admin=is_admin)
-        return _view(_found(tx, name))
+        return _view(find_account(tx, name))
 
     return await context.db.write(write)
 
@@ -191,13 +191,20 @@ def _account(tx: Tx, user: User, name: str, action: Action) -> Account:
     authorize_on_server(tx, user, action)
     if name != user.name and action not in OF_SERVER_ADMINS:
         authorize_on_server(tx, user, Action.MANAGE_USERS)
-    return _found(tx, name)
+    return find_account(tx, name)
 
 
-def _found(tx: Tx, name: str) -> Account:
+def find_account(tx: Tx, name: str) -> Account:
+    """Return the user of that name.
+
+    Raises:
+        ResourceNotExistsError: there is no such user, or the user was deleted.
+    """
     account = users.find_user(tx, name)
     if account is None or account.deleted_at is not None:
-        raise ResourceNotExistsError(f"There is no user `{name}`", hint="`dstack user list` shows all")
+        raise ResourceNotExistsError(
+            f"There is no user `{name}`", hint="An admin of the server sees all with `dstack user list`"
+        )
     return account
 
 

@@ -2,11 +2,12 @@
 
 import asyncio
 
-from dstack.domain.roles import Role, may_give
+from dstack.domain.roles import may_give
 from dstack.errors import ForbiddenError, InvalidRequestError, ResourceExistsError, ResourceNotExistsError
 from dstack.operations.context import Action, Caller, Context, authorize, authorize_on_server
-from dstack.operations.people import check_name
+from dstack.operations.people import check_name, find_account
 from dstack.protocol.accounts import MemberList, MemberView
+from dstack.protocol.actions import Role
 from dstack.protocol.views import ProjectList, ProjectView
 from dstack.store import commits, objects, users
 from dstack.store.tx import Tx
@@ -89,7 +90,7 @@ async def list_members(context: Context, user: User, project: str) -> MemberList
     return await context.db.read(read)
 
 
-async def set_member(context: Context, user: User, project: str, name: str, role: str) -> MemberView:
+async def set_member(context: Context, user: User, project: str, name: str, role: Role) -> MemberView:
     """Add a member, or change a member's role.
 
     Raises:
@@ -97,17 +98,16 @@ async def set_member(context: Context, user: User, project: str, name: str, role
         InvalidRequestError: the project would have no admin.
         ResourceNotExistsError: there is no such user.
     """
-    given = Role(role)
 
     def write(tx: Tx) -> MemberView:
         caller = authorize(tx, user, project, Action.MANAGE_MEMBERS)
-        _check_gift(caller, given)
+        _check_gift(caller, role)
         if (former := _role_of(tx, caller, name)) is not None:
             _check_gift(caller, former)
-            if former is Role.ADMIN and given is not Role.ADMIN:
+            if former is Role.ADMIN and role is not Role.ADMIN:
                 _check_other_admin(tx, caller, name)
-        users.put_member(tx, caller.project.id, _user_id(tx, name), given.value)
-        return MemberView(user=name, role=given.value)
+        users.put_member(tx, caller.project.id, find_account(tx, name).id, role.value)
+        return MemberView(user=name, role=role.value)
 
     return await context.db.write(write)
 
@@ -131,7 +131,7 @@ async def remove_member(context: Context, user: User, project: str, name: str) -
         _check_gift(caller, role)
         if role is Role.ADMIN:
             _check_other_admin(tx, caller, name)
-        users.remove_member(tx, caller.project.id, _user_id(tx, name))
+        users.remove_member(tx, caller.project.id, find_account(tx, name).id)
 
     await context.db.write(write)
 
@@ -156,10 +156,3 @@ def _check_other_admin(tx: Tx, caller: Caller, name: str) -> None:
             f"`{name}` is the only admin of the project `{caller.project.name}`",
             hint="Make another member an admin first",
         )
-
-
-def _user_id(tx: Tx, name: str) -> str:
-    account = users.find_user(tx, name)
-    if account is None or account.deleted_at is not None:
-        raise ResourceNotExistsError(f"There is no user `{name}`", hint="An admin of the server creates users")
-    return account.id

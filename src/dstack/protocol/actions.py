@@ -1,4 +1,4 @@
-"""The kinds of work that a request asks for. `domain/roles.py` has the table of roles."""
+"""The kinds of work that a request asks for, and the roles of members. `domain/roles.py` has the table of both."""
 
 from enum import StrEnum
 
@@ -19,3 +19,11 @@ class Action(StrEnum):
     WRITE_SECRETS = "set and delete secrets"
     MANAGE_MEMBERS = "add, change and remove members"
     DELETE_PROJECT = "delete the project"
+
+
+class Role(StrEnum):
+    """A member's role in a project. An admin of the server has the role `admin` in each project."""
+
+    ADMIN = "admin"
+    MANAGER = "manager"
+    USER = "user"

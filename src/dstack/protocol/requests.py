@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
+from dstack.protocol.actions import Role
+
 COUNT_MAX = 1 << 62
 """The largest number in a query or header. A database can store it, and it can be incremented."""
 
@@ -147,4 +149,4 @@ class CreateProject(Request, frozen=True, kw_only=True):
 class SetMember(Request, frozen=True, kw_only=True):
     """A member's role."""
 
-    role: Literal["admin", "manager", "user"]
+    role: Role

@@ -13,6 +13,7 @@ from dstack.errors import ForbiddenError, InvalidRequestError, NoCapacityError, 
 from dstack.operations import people, projects, runs, secrets, submitting
 from dstack.operations.context import Context
 from dstack.protocol.agent import Point
+from dstack.protocol.actions import Role
 from dstack.protocol.requests import CreateToken, SubmitRun
 from dstack.protocol.statuses import JobStatus, RunStatus
 from dstack.store import commits, metrics, objects, tables, users
@@ -72,7 +73,7 @@ async def test_servers_own_token_is_not_deleted_since_the_next_start_would_resto
 async def test_list_of_projects_has_the_roles_of_now(context: Context) -> None:
     await context.db.write(lambda tx: users.set_admin(tx, "0-user", is_admin=True))
     await people.create(context, ADA, "bob", is_admin=False)
-    await projects.set_member(context, ADA, "main", "bob", "user")
+    await projects.set_member(context, ADA, "main", "bob", Role.USER)
     bob = await caller(context, "bob")
 
     async def roles() -> dict[str, str]:
@@ -89,7 +90,7 @@ async def test_list_of_projects_has_the_roles_of_now(context: Context) -> None:
 async def test_deleted_user_comes_back_without_former_rights(context: Context) -> None:
     await context.db.write(lambda tx: users.set_admin(tx, "0-user", is_admin=True))
     await people.create(context, ADA, "bob", is_admin=False)
-    await projects.set_member(context, ADA, "main", "bob", "admin")
+    await projects.set_member(context, ADA, "main", "bob", Role.ADMIN)
     bob = await caller(context, "bob")
     await people.delete(context, ADA, "bob")
     with pytest.raises(Exception, match="was deleted or has expired"):

@@ -9,9 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from dstack.domain.roles import ALLOWED, OF_EVERYONE, Role
+from dstack.domain.roles import ALLOWED, OF_EVERYONE
 from dstack.operations.context import Context
 from dstack.protocol import routes
+from dstack.protocol.actions import Role
 from dstack.protocol.files import hash_of as hash_of_blob
 from dstack.protocol.routes import Route
 from dstack.protocol.statuses import JobStatus, RunStatus

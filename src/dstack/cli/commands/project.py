@@ -2,10 +2,11 @@
 
 import argparse
 
+from dstack.protocol.actions import Role
+
 HELP = "list, add, create and delete projects; manage their members"
 NONE_IS_LEFT = "No project is configured: commands start a local server when they need one"
 HEADERS = ("NAME", "URL", "DEFAULT")
-ROLES = ("user", "manager", "admin")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     members.add_argument("--json", action="store_true", help="as JSON")
     change = actions.add_parser("set-member", help="add a member, or change a member's role")
     change.add_argument("user", metavar="USER")
-    change.add_argument("role", metavar="ROLE", nargs="?", default="user", choices=ROLES, help=" or ".join(ROLES))
+    change.add_argument("role", metavar="ROLE", nargs="?", default=Role.USER, choices=[*Role], help=", ".join(Role))
     drop = actions.add_parser("remove-member", help="remove a member")
     drop.add_argument("user", metavar="USER")
 

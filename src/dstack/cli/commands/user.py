@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     client = client_of(arguments)
     match arguments.action:
         case "add":
-            _add(arguments)
+            _add(client, arguments)
         case "set-admin":
             client.users.set_admin(arguments.name, not arguments.no)
             words.say(f"The user `{arguments.name}` is {'no admin' if arguments.no else 'an admin'} of the server")
@@ -60,31 +60,28 @@ def run(arguments: argparse.Namespace) -> int:
             else:
                 words.show(f"{found.name}{', an admin of the server' if found.is_admin else ''}")
         case "tokens" | "create-token" | "delete-token":
-            _on_tokens(arguments)
+            _on_tokens(client, arguments)
         case _:
-            _list(arguments)
+            _list(client, arguments)
     return 0
 
 
-def _on_tokens(arguments: argparse.Namespace) -> None:
+def _on_tokens(client: "Client", arguments: argparse.Namespace) -> None:
     from dstack.cli import words
-    from dstack.cli.clients import client_of
 
     match arguments.action:
         case "create-token":
-            _create_token(arguments)
+            _create_token(client, arguments)
         case "delete-token":
-            client_of(arguments).tokens.delete(arguments.name, arguments.user)
+            client.tokens.delete(arguments.name, arguments.user)
             words.say(f"The token `{arguments.name}` is deleted; streams that it opened end within 15 s")
         case _:
-            _list_tokens(arguments)
+            _list_tokens(client, arguments)
 
 
-def _add(arguments: argparse.Namespace) -> None:
+def _add(client: "Client", arguments: argparse.Namespace) -> None:
     from dstack.cli import words
-    from dstack.cli.clients import client_of
 
-    client = client_of(arguments)
     had_local = _offers_local(client)
     client.users.create(arguments.name, arguments.admin)
     token = client.tokens.create(FIRST_TOKEN, user=arguments.name)
@@ -114,12 +111,11 @@ def _offers_local(client: "Client") -> bool:
         return False
 
 
-def _list(arguments: argparse.Namespace) -> None:
+def _list(client: "Client", arguments: argparse.Namespace) -> None:
     from dstack.cli import words
-    from dstack.cli.clients import client_of
     from dstack.kit.clock import SystemClock
 
-    found = client_of(arguments).users.list()
+    found = client.users.list()
     if arguments.json:
         words.show_json(found)
         return
@@ -128,12 +124,11 @@ def _list(arguments: argparse.Namespace) -> None:
     words.show(words.table(("NAME", "ROLE", "CREATED"), rows))
 
 
-def _create_token(arguments: argparse.Namespace) -> None:
+def _create_token(client: "Client", arguments: argparse.Namespace) -> None:
     from dstack.cli import words
-    from dstack.cli.clients import client_of
 
     lasts = None if arguments.expires is None else _time_of_token(arguments.expires)
-    token = client_of(arguments).tokens.create(arguments.name, lasts, arguments.user)
+    token = client.tokens.create(arguments.name, lasts, arguments.user)
     if arguments.json:
         words.show_json(token)
         return
@@ -157,12 +152,11 @@ def _time_of_token(text: str) -> "timedelta":
     return timedelta(seconds=seconds)
 
 
-def _list_tokens(arguments: argparse.Namespace) -> None:
+def _list_tokens(client: "Client", arguments: argparse.Namespace) -> None:
     from dstack.cli import words
-    from dstack.cli.clients import client_of
     from dstack.kit.clock import SystemClock
 
-    found = client_of(arguments).tokens.list(arguments.user)
+    found = client.tokens.list(arguments.user)
     if arguments.json:
         words.show_json(found)
         return
