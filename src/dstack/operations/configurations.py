@@ -1,5 +1,6 @@
 """Read a configuration: its canonical form, or its mistakes."""
 
+import asyncio
 from collections.abc import Iterable
 
 from dstack.errors import ConfigurationError, InvalidRequestError
@@ -9,15 +10,21 @@ from dstack.protocol.views import ConfigurationView, MistakeView
 from dstack.spec import reading
 from dstack.spec.mistakes import Mistake, Mistaken
 
+READ_AT_ONCE_BYTES = 32 << 10
+"""The size above which a configuration is read beside the event loop: half a megabyte takes most of a second."""
 
-def read(request: ReadConfiguration) -> ConfigurationView:
+
+async def read(request: ReadConfiguration) -> ConfigurationView:
     """Return the canonical form of a configuration, or its mistakes.
 
     Raises:
         InvalidRequestError: the configuration or a file of profiles is too large, or the profile is missing.
     """
-    for data in (request.configuration, request.changes, *request.profiles):
-        check_size(data)
+    size = sum(map(check_size, (request.configuration, request.changes, *request.profiles)))
+    return await asyncio.to_thread(_read, request) if size > READ_AT_ONCE_BYTES else _read(request)
+
+
+def _read(request: ReadConfiguration) -> ConfigurationView:
     try:
         found = reading.read(request.configuration, request.changes, request.profiles, request.profile)
     except Mistaken as error:

@@ -83,14 +83,19 @@ def understand(request: SubmitRun) -> Wish:
     return wish
 
 
-def check_size(configuration: object) -> None:
-    """Raise `InvalidRequestError` for a configuration that is too large."""
+def check_size(configuration: object) -> int:
+    """Return the size of a configuration as JSON, in bytes.
+
+    Raises:
+        InvalidRequestError: it is too large.
+    """
     size = len(json.dumps(configuration))
     if size > CONFIGURATION_BYTES_MAX:
         raise InvalidRequestError(
             f"The configuration has {size} bytes, and at most {CONFIGURATION_BYTES_MAX} are taken",
             hint="Move long texts into files of the run's folder",
         )
+    return size
 
 
 def _check_references(configuration: Mapping[str, Any]) -> None:

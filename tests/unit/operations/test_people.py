@@ -12,8 +12,8 @@ from dstack.engine.lifecycles import check_move
 from dstack.errors import ForbiddenError, InvalidRequestError, NoCapacityError, ResourceNotExistsError
 from dstack.operations import people, projects, runs, secrets, submitting
 from dstack.operations.context import Context
-from dstack.protocol.agent import Point
 from dstack.protocol.actions import Role
+from dstack.protocol.agent import Point
 from dstack.protocol.requests import CreateToken, SubmitRun
 from dstack.protocol.statuses import JobStatus, RunStatus
 from dstack.store import commits, metrics, objects, tables, users

@@ -1,5 +1,6 @@
 """The server reads a configuration from JSON as a client reads it from plain data: same form, notes and mistakes."""
 
+import asyncio
 from contextlib import suppress
 
 from hypothesis import given
@@ -39,5 +40,5 @@ def test_server_reads_any_file_as_a_client_does(text: str, damages: list[tuple[i
         data = read_yaml(text, "x.yml").data
         if _is_json(data):
             request = request_of(ReadConfiguration, parsed(encoded(ReadConfiguration(configuration=data))))
-            answer = decoded(ConfigurationView, encoded(configurations.read(request)))
+            answer = decoded(ConfigurationView, encoded(asyncio.run(configurations.read(request))))
             assert answer == read_here(data)

@@ -24,7 +24,7 @@ Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=60)]
 @add(router, routes.READ_CONFIGURATION)
 async def read_configuration(user: By, body: Read) -> Response:
     """Return the canonical form of a configuration, or its mistakes."""
-    return json_of(configurations.read(body))
+    return json_of(await configurations.read(body))
 
 
 @add(router, routes.PLAN_RUN)
