@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError
 from dstack.errors import ConfigurationError
 from dstack.kit.clock import CorrectedClock
 from dstack.store.dialect import Dialect
+from dstack.store.json_columns import read_json
 from dstack.store.notices import Notices, of_message, to_messages
 from dstack.store.tables import wakes
 
@@ -79,6 +80,7 @@ class Postgres(Dialect):
             pool_pre_ping=True,
             connect_args={**_ALIVE, "options": _OPTIONS},
             hide_parameters=True,  # they hold users' variables, and errors go to the log
+            json_deserializer=read_json,
         )
         self.reading = self.engine.execution_options(isolation_level="REPEATABLE READ")
 

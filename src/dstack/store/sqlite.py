@@ -12,6 +12,7 @@ from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import LRUCache
 
 from dstack.store.dialect import Dialect
+from dstack.store.json_columns import read_json
 from dstack.store.notices import Notices
 from dstack.store.tables import wakes
 
@@ -77,6 +78,7 @@ def _engine_for(path: Path) -> Engine:
         pool_size=CONNECTIONS,
         connect_args={"check_same_thread": False},
         hide_parameters=True,  # they hold users' variables, and errors go to the log
+        json_deserializer=read_json,
         execution_options={"compiled_cache": _COMPILED},
     )
 
