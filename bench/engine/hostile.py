@@ -1,7 +1,8 @@
 """`python -m bench.engine.hostile [ATTACK …]`: measure what one hostile agent costs the server and the other machines.
 
-Each attack meets a fresh server. A row has the growth of the server's memory against a server that nobody attacks, and
-the longest life of a short run on another machine.
+Each attack meets a fresh server. A row has the growth of the server's memory against a server that nobody attacks, the
+longest life of a short run on another machine, and the bytes that the agent wrote meanwhile. `--gib 10` goes on until
+it has written that much.
 """
 
 import argparse
@@ -107,7 +108,11 @@ ATTACKS: dict[str, Attack] = {
 async def be_hostile(folder: Path, key: str, attack: Attack) -> None:
     """Be the agent of one machine: welcome each server, and then attack it."""
 
+    written = 0
+    count = os.open(written_in(folder), os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+
     async def serve(reader: StreamReader, writer: StreamWriter) -> None:
+        nonlocal written
         try:
             await reader.readline()  # the key
             await reader.readline()  # the hello
@@ -117,6 +122,8 @@ async def be_hostile(folder: Path, key: str, attack: Attack) -> None:
             async for data in attack(jobs):
                 writer.write(data)
                 await writer.drain()
+                written += len(data)
+                os.pwrite(count, str(written).encode(), 0)
         except ConnectionError:
             pass
         finally:
@@ -140,10 +147,25 @@ def peak_mib(pid: int) -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def measure(world: World) -> tuple[float, float]:
+def written_gib(folder: Path) -> float:
+    """How much the agent has written by now."""
+    return int(written_in(folder).read_text() or 0) / (1 << 30)
+
+
+def written_in(folder: Path) -> Path:
+    """The file in which the agent counts its bytes."""
+    return folder / "written"
+
+
+def never() -> bool:
+    """An attack that nobody waits for."""
+    return False
+
+
+def measure(world: World, goes_on: Callable[[], bool] = never) -> tuple[float, float]:
     """Have short runs live on a fresh server. Returns its peak of memory, and the longest life in seconds."""
     client, lives = world.client(), list[float]()
-    for _ in range(RUNS):
+    while len(lives) < RUNS or goes_on():
         began = time.monotonic()
         run = client.runs.submit(Task(commands=["true"]))
         for _ in run.changes():
@@ -154,15 +176,16 @@ def measure(world: World) -> tuple[float, float]:
     return peak_mib(world.server_pid), max(lives)
 
 
-def attacked(world: World, folder: Path, key: str, name: str) -> tuple[float, float]:
-    """Restart the server, and measure it under an attack."""
+def attacked(world: World, folder: Path, key: str, name: str, gib: float) -> tuple[float, float, float]:
+    """Restart the server, and measure it under an attack of at least `gib`."""
     world.kill_server()
     command = [sys.executable, "-m", "bench.engine.hostile", "--agent", str(folder), key, name]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as agent:
         assert agent.stdout is not None and agent.stdout.readline() == b"ready\n"
         world.start_server()
         try:
-            return measure(world)
+            peak, life_s = measure(world, lambda: written_gib(folder) < gib)
+            return peak, life_s, written_gib(folder)
         finally:
             agent.kill()
             own_socket(folder, key).unlink()
@@ -173,6 +196,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.engine.hostile", description="Attack a server.")
     parser.add_argument("--agent", nargs=2, metavar=("FOLDER", "KEY"), help="be the agent (for this program)")
     parser.add_argument("attacks", nargs="*", metavar="ATTACK", help=f"some of: {', '.join(ATTACKS)} (default: all)")
+    parser.add_argument("--gib", type=float, default=0.0, help="go on until the agent has written so much")
     arguments = parser.parse_args()
     if arguments.agent:
         asyncio.run(be_hostile(Path(arguments.agent[0]), arguments.agent[1], ATTACKS[arguments.attacks[0]]))
@@ -188,9 +212,9 @@ def main() -> int:
         quiet_mib, quiet_s = measure(world)
         tell(f"no attack: {quiet_mib:.0f} MiB, a run takes {quiet_s:.2f} s at most")
         for name in arguments.attacks or ATTACKS:
-            mib, life_s = attacked(world, world.database.parent.parent, key, name)
+            mib, life_s, gib = attacked(world, world.database.parent.parent, key, name, arguments.gib)
             is_dear |= mib - quiet_mib > RSS_MIB_MAX or life_s - quiet_s > LIFE_S_MAX
-            tell(f"{name}: {mib - quiet_mib:+.0f} MiB, a run takes {life_s:.2f} s at most")
+            tell(f"{name}: {mib - quiet_mib:+.0f} MiB, a run takes {life_s:.2f} s at most, {gib:.2f} GiB written")
     return int(is_dear)
 
 
