@@ -44,6 +44,7 @@ def place(
     offers: Sequence[Offer],
     in_use: Mapping[OfferName, int],
     sold_out: Sequence[Offer] = (),
+    closed: Sequence[str] = (),
 ) -> Placement:
     """Place as much of the queue as there is room for, on the machines there are or on new ones.
 
@@ -54,8 +55,9 @@ def place(
         in_use: how many machines of each offer may exist, those that are ending among them: they count against the
         limits.
         sold_out: the offers, also those that are used up.
+        closed: why backends take no new jobs; their offers are not among `offers`, and their rooms rest.
     """
-    return _Pass(rooms, offers, in_use, sold_out).run(queue)
+    return _Pass(rooms, offers, in_use, sold_out, closed).run(queue)
 
 
 def gangs_of(queue: Iterable[Job]) -> Iterator[list[Job]]:
@@ -124,13 +126,19 @@ class _Pass:
     """One pass over the queue."""
 
     def __init__(
-        self, rooms: Sequence[Room], offers: Sequence[Offer], in_use: Mapping[OfferName, int], sold_out: Sequence[Offer]
+        self,
+        rooms: Sequence[Room],
+        offers: Sequence[Offer],
+        in_use: Mapping[OfferName, int],
+        sold_out: Sequence[Offer],
+        closed: Sequence[str],
     ) -> None:
         self._kinds: dict[tuple[str | None, Offer], _Kind] = {}
         for room in rooms:
             self._add(room)
         self._market = _Market(offers, in_use)
         self._sold_out = sold_out
+        self._closed = closed
         self._waiting: set[tuple[str, Demand]] = set()
         self._placement = Placement()
 
@@ -209,7 +217,7 @@ class _Pass:
             rooms = [room for kind in kinds for room in kind.rooms]
             rests = next((room.rests for room in rooms if room.rests), "")
             well = [room for room in rooms if not room.rests]
-            why = _why(gang, with_room, well, buyable) if well or not rests else ""
+            why = _why(gang, with_room, well, buyable, self._closed) if well or not rests else ""
             self._placement.waiting[job.run_id] = "; ".join(filter(None, (why, rests)))
         self._waiting.add((job.project_id, job.demand))
         for kind in kinds:
@@ -220,7 +228,9 @@ class _Pass:
 BEHIND = "earlier runs wait for the same machines"
 
 
-def _why(gang: list[Job], with_room: int, could: Sequence[Room], buyable: Sequence[Offer]) -> str:
+def _why(
+    gang: list[Job], with_room: int, could: Sequence[Room], buyable: Sequence[Offer], closed: Sequence[str]
+) -> str:
     """Return why a gang waits, given the machines and the offers that would fit it."""
     job = gang[0]
     needs = f"{with_room} of {len(gang)} nodes have room, and all start together; " if len(gang) > 1 else ""
@@ -247,7 +257,7 @@ def _why(gang: list[Job], with_room: int, could: Sequence[Room], buyable: Sequen
         return f"{needs}at most {limited} may exist at once, and other jobs use them"
     if job.demand.reuse_only:
         return f"{needs}no existing machine fits, and the run may not use a new one"
-    return f"{needs}no backend offers a machine that fits now"
+    return needs + "; ".join(["no backend offers a machine that fits now", *closed])
 
 
 def _counted(count: float, what: str) -> str:

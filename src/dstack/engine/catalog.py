@@ -30,16 +30,21 @@ class Catalog:
         self.silent: frozenset[str] = frozenset()
         """The backends that failed to answer their last question. One that is being asked keeps what it was."""
         self.hidden: frozenset[str] = frozenset()
-        """The backends that new runs cannot use."""
+        """The backends that new jobs cannot use."""
 
     def hide(self, name: str, *, is_hidden: bool = True) -> None:
-        """Offer a backend no more, or again. Runs that use it go on."""
+        """Offer a backend no more, or again. Jobs that run there go on."""
         self.hidden = self.hidden | {name} if is_hidden else self.hidden - {name}
 
     @property
     def absent(self) -> Mapping[str, str]:
         """The backends whose machines may be missing among the offers, each with the reason."""
-        return dict.fromkeys(self.silent, SILENT) | dict.fromkeys(self.hidden, HIDDEN)
+        return dict.fromkeys(self.silent, SILENT) | self.closed
+
+    @property
+    def closed(self) -> Mapping[str, str]:
+        """The backends whose machines, new and existing ones, take no new jobs, each with the reason."""
+        return dict.fromkeys(self.hidden, HIDDEN)
 
     def snapshot(self) -> Sequence[Offer]:
         """What is known now."""

@@ -1,6 +1,6 @@
 """Runs the placement pass over the queue as it is, and commits what it says."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -25,22 +25,34 @@ AHEAD_MAX = 1000
 """Behind more jobs than this a forecast is not worth reading them all."""
 
 
-def schedule(tx: Tx, offers: Sequence[Offer], ids: Ids, check: commits.Check) -> Placement:
-    """Give every job that has a place now its place, on a machine there is or on one to be bought."""
+def schedule(
+    tx: Tx, offers: Sequence[Offer], ids: Ids, check: commits.Check, closed: Mapping[str, str]
+) -> Placement:
+    """Give every job that has a place now its place, on a machine there is or on one to be bought.
+
+    Args:
+        closed: the backends whose machines take no new jobs, each with the reason.
+    """
     if queue.is_empty(tx):
         return Placement()
-    placement = _pass(tx, lambda: queue.of(tx), offers)
+    placement = _pass(tx, lambda: queue.of(tx), offers, closed)
     _commit(tx, placement, ids, check)
     return placement
 
 
-def would_wait(tx: Tx, offers: Sequence[Offer], newcomers: Sequence[Job], priority: int) -> str | None:
-    """Why jobs would wait, were they submitted now; None where they have room. Nothing of the pass is kept."""
+def would_wait(
+    tx: Tx, offers: Sequence[Offer], newcomers: Sequence[Job], priority: int, closed: Mapping[str, str]
+) -> str | None:
+    """Return why jobs would wait if they were submitted now; None where they have room. Keeps nothing of the pass.
+
+    Args:
+        closed: the backends whose machines take no new jobs, each with the reason.
+    """
     ahead = queue.ahead_of(tx, priority)
     if len(ahead) > AHEAD_MAX:
         return f"{len(ahead)} jobs wait in the queue already"
     earlier = [job for id in ahead if (job := objects.find_job(tx, id)) is not None]
-    placement = _pass(tx, lambda: [*earlier, *newcomers], offers)
+    placement = _pass(tx, lambda: [*earlier, *newcomers], offers, closed)
     first = newcomers[0]
     if any(placed.job.id == first.id for placed in placement.placed):
         return None
@@ -49,17 +61,20 @@ def would_wait(tx: Tx, offers: Sequence[Offer], newcomers: Sequence[Job], priori
     return placement.waiting.get(first.run_id, "earlier runs wait too")
 
 
-def _pass(tx: Tx, waiting: Callable[[], Iterable[Job]], offers: Sequence[Offer]) -> Placement:
+def _pass(
+    tx: Tx, waiting: Callable[[], Iterable[Job]], offers: Sequence[Offer], closed: Mapping[str, str]
+) -> Placement:
     sold_out = {offer.name for offer in objects.offers_sold_out(tx, tx.clock.now() - SOLD_OUT_FOR)}
     buyable = [offer for offer in offers if offer.name not in sold_out]
-    rooms, in_use = _rooms(tx), objects.machines_in_use(tx)
-    placement = place(waiting(), rooms, buyable, in_use, [offer for offer in offers if offer.name in sold_out])
+    rooms, in_use = _rooms(tx, closed), objects.machines_in_use(tx)
+    unavailable = [offer for offer in offers if offer.name in sold_out]
+    placement = place(waiting(), rooms, buyable, in_use, unavailable, tuple(closed.values()))
     make_way(placement, waiting(), rooms, buyable, in_use)
     return placement
 
 
-def _rooms(tx: Tx) -> list[Room]:
-    """What is free on the machines there are; counted again only where something has changed."""
+def _rooms(tx: Tx, closed: Mapping[str, str]) -> list[Room]:
+    """Return the free capacity of the existing machines, counted again only where something has changed."""
     rooms = []
     for id in objects.live_ids(tx):
         room: Room | None = tx.known.get((objects.ROOM, id))
@@ -68,6 +83,8 @@ def _rooms(tx: Tx) -> list[Room]:
             if instance is None or not instance.takes_jobs:
                 continue
             room = tx.known[objects.ROOM, id] = room_of(instance, objects.unfinished_jobs_on(tx, id))
+        if room.offer.backend in closed:
+            room = replace(room, rests=closed[room.offer.backend])
         rooms.append(room if room.is_full else room.copy())  # the pass changes what has room
     return rooms
 

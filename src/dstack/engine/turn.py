@@ -52,7 +52,8 @@ class Turn:
         """One look. A bug concerns its object alone: deciding writes nothing, and a commit checks before it writes."""
         try:
             if kind == "scheduler":
-                self.waiting = schedule(tx, self._catalog.snapshot(), self._ids, check_move).waiting
+                offers, closed = self._catalog.snapshot(), self._catalog.closed
+                self.waiting = schedule(tx, offers, self._ids, check_move, closed).waiting
             elif (decided := self._decide(tx, kind, id)) is not None:
                 commits.commit(tx, decided, check_move)
                 if decided.again is not None:

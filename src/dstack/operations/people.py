@@ -8,7 +8,7 @@ from dstack.errors import InvalidRequestError, ResourceExistsError, ResourceNotE
 from dstack.operations.context import Action, Context, authorize_on_server
 from dstack.protocol.accounts import TokenList, TokenView, UserList, UserView
 from dstack.protocol.requests import CreateToken
-from dstack.store import objects, users
+from dstack.store import objects, users, wakes
 from dstack.store.tx import Tx
 from dstack.store.users import Account, User
 
@@ -54,17 +54,19 @@ async def create(context: Context, user: User, name: str, *, is_admin: bool) -> 
         return _view(find_account(tx, name)), users.count_users(tx)
 
     view, count = await context.db.write(write)
-    share_machine(context, count)
+    await share_machine(context, count)
     return view
 
 
-def share_machine(context: Context, users_count: int) -> None:
+async def share_machine(context: Context, users_count: int) -> None:
     """Offer the server's own machine to one user alone where nothing but a default offers it.
 
-    A process job on that machine is the server's own user, who can read the data of all.
+    A process job on that machine is the server's own user, who can read the data of all. Queued runs get another look.
     """
-    if context.is_local_by_default:
-        context.catalog.hide("local", is_hidden=users_count > 1)
+    is_hidden = users_count > 1
+    if context.is_local_by_default and is_hidden != ("local" in context.catalog.hidden):
+        context.catalog.hide("local", is_hidden=is_hidden)
+        await context.db.write(lambda tx: wakes.add(tx, "scheduler", "placement"))
 
 
 async def update(context: Context, user: User, name: str, *, is_admin: bool) -> UserView:
@@ -104,7 +106,7 @@ async def delete(context: Context, user: User, name: str) -> None:
         users.delete_user(tx, account.id)
         return users.count_users(tx)
 
-    share_machine(context, await context.db.write(write))
+    await share_machine(context, await context.db.write(write))
 
 
 async def list_tokens(context: Context, user: User, name: str) -> TokenList:

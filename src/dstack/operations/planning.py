@@ -52,7 +52,7 @@ def _plan(
 
 def _why_it_would_wait(tx: Tx, context: Context, caller: Caller, wish: Wish, offers: Sequence[Offer]) -> str | None:
     run = born(tx, context, caller, wish, name="", key=None)
-    return would_wait(tx, offers, jobs_of(run, context, wish), run.priority)
+    return would_wait(tx, offers, jobs_of(run, context, wish), run.priority, context.catalog.closed)
 
 
 def _offer_views(tx: Tx, offers: Sequence[Offer]) -> list[OfferView]:

@@ -190,7 +190,7 @@ class Parts:
         self.db.listen(self._spread)
         ids = self.context.ids
         await self.db.write(lambda tx: users.ensure_admin(tx, ids, admin_token))
-        share_machine(self.context, await self.db.read(users.count_users))
+        await share_machine(self.context, await self.db.read(users.count_users))
         self._outbox.start()
         self._links.start()
         await self._leases.start()
