@@ -12,8 +12,6 @@ from dstack.api._keys import identity
 from dstack.api._run import Run
 from dstack.api._submissions import Draft, Options, RunPlan, draft_of, reading_of
 from dstack.errors import ResourceNotExistsError
-from dstack.kit.clock import SystemClock
-from dstack.kit.ids import RandomIds
 from dstack.kit.text import is_segment
 from dstack.protocol import routes
 from dstack.protocol.views import ChangeView, PlanView, RunPage, RunView
@@ -330,12 +328,7 @@ class RunCollection:
             files = self._context.repos.upload(repo, draft.files, draft.folder, progress, draft.repo_path)
             key = identity(self._context.ssh_identity_file)
             request = replace(draft.request, repo=files, ssh_public_key=key.public_key, path=self._context.path())
-            view = self._context.transport.outlast(
-                routes.SUBMIT_RUN,
-                request,
-                headers={"Idempotency-Key": RandomIds(SystemClock()).new_token()},
-                project=self._context.project,
-            )
+            view = self._context.transport.outlast(routes.SUBMIT_RUN, request, project=self._context.project)
         except BaseException:
             if reserved is not None:
                 reserved.release()

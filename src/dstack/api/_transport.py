@@ -73,8 +73,8 @@ class Reply:
 class Transport:
     """A sender of requests to one server. Retries after a broken connection, and raises the server's errors.
 
-    Every request of the API may be repeated. A submit carries an `Idempotency-Key`. Other creations and deletions are
-    refused by name if an earlier try has done the work and its answer was lost.
+    Every request of the API may be repeated. Creations carry an `Idempotency-Key`. A deletion is refused by name if an
+    earlier try has done the work and its answer was lost.
     Several threads may use one transport.
     """
 
@@ -134,7 +134,6 @@ class Transport:
         route: Route,
         body: "Request | bytes | None" = None,
         *,
-        headers: Mapping[str, str] | None = None,
         given_up: threading.Event | None = None,
         **path: str,
     ) -> Any:
@@ -143,7 +142,6 @@ class Transport:
         Args:
             route: the endpoint.
             body: the route's request, or raw bytes.
-            headers: more headers.
             given_up: an event that ends the retries when it is set.
             path: values for the names in braces in the route's path.
 
@@ -151,9 +149,10 @@ class Transport:
             ServerUnreachableError, ServerError: as for `call`.
         """
         patience = Patience(self)
+        key = _key_for(route)
         while True:
             try:
-                return self.call(route, body, query=None, headers=headers, **path)
+                return self.call(route, body, query=None, headers=key, **path)
             except ServerUnreachableError as error:
                 if not self._has_answered or (given_up is not None and given_up.is_set()):
                     raise
@@ -208,6 +207,7 @@ class Transport:
         silence_s: float | None = None,
     ) -> Answer:
         content, content_type = _content_of(body)
+        headers = {**_key_for(route), **(headers or {})}
         params = urlencode({name: _text(name, value) for name, value in (query or {}).items() if value is not None})
         where = route.path.format_map({name: _segment(name, value) for name, value in path.items()})
         target = f"{where}?{params}" if params else where
@@ -228,7 +228,7 @@ class Transport:
                         "User-Agent": f"dstack/{__version__}",
                         "Authorization": f"Bearer {address.token}",
                         **content_type,
-                        **(headers or {}),
+                        **headers,
                     },
                     timeout_s=silence_s or self._reply_timeout_s,
                 )
@@ -246,6 +246,11 @@ class Transport:
                 answer.close()
                 delay_s = _asked_delay_s(answer)
             self.pause(max(delay_s, jittered(FIRST_DELAY_S * 2 ** (attempt - 1))))
+
+
+def _key_for(route: Route) -> dict[str, str]:
+    """Return the header by which the server recognizes the next tries of this request."""
+    return {"Idempotency-Key": os.urandom(24).hex()} if route.takes_key else {}
 
 
 def _asked_delay_s(answer: Answer) -> float:

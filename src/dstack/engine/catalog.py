@@ -39,7 +39,7 @@ class Catalog:
     @property
     def absent(self) -> Mapping[str, str]:
         """The backends whose machines may be missing among the offers, each with the reason."""
-        return dict.fromkeys(self.silent, SILENT) | self.closed
+        return {**dict.fromkeys(self.silent, SILENT), **self.closed}
 
     @property
     def closed(self) -> Mapping[str, str]:

@@ -25,9 +25,7 @@ AHEAD_MAX = 1000
 """Behind more jobs than this a forecast is not worth reading them all."""
 
 
-def schedule(
-    tx: Tx, offers: Sequence[Offer], ids: Ids, check: commits.Check, closed: Mapping[str, str]
-) -> Placement:
+def schedule(tx: Tx, offers: Sequence[Offer], ids: Ids, check: commits.Check, closed: Mapping[str, str]) -> Placement:
     """Give every job that has a place now its place, on a machine there is or on one to be bought.
 
     Args:

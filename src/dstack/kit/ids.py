@@ -1,5 +1,6 @@
 """Identifiers as a dependency, so that a simulation names the same things the same way."""
 
+import hashlib
 import os
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +17,16 @@ SHORT = 12
 def short_id(id: str) -> str:
     """Return an identifier as people read it: its end."""
     return id if len(id) <= SHORT else f"…{id[-SHORT:]}"
+
+
+def derived_id(*texts: str) -> str:
+    """Return the identifier that belongs to these texts. Other texts have another one."""
+    digest = hashlib.sha256(b"".join(hashlib.sha256(text.encode()).digest() for text in texts)).hexdigest()
+    return _uuid_text("0" + digest[1:32])
+
+
+def _uuid_text(digits: str) -> str:
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 class Ids(Protocol):
@@ -41,8 +52,7 @@ class RandomIds:
         value = int(self._clock.now().timestamp() * 1000) << 80 | int.from_bytes(os.urandom(10))
         value = value & ~(0xF << 76) | 0x7 << 76
         value = value & ~(0x3 << 62) | 0x2 << 62
-        text = f"{value:032x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        return _uuid_text(f"{value:032x}")
 
     def new_token(self) -> str:
         return os.urandom(24).hex()

@@ -9,7 +9,7 @@ from dstack.domain.roles import ALLOWED, OF_EVERYONE, OF_SERVER_ADMINS
 from dstack.engine.catalog import Catalog
 from dstack.engine.reconciler import Reconciler
 from dstack.errors import ForbiddenError, ResourceNotExistsError, UnauthorizedError
-from dstack.kit.ids import Ids
+from dstack.kit.ids import Ids, derived_id
 from dstack.kit.signals import Signals
 from dstack.kit.vault import Vault
 from dstack.logs.base import LogStore
@@ -87,6 +87,16 @@ def authorize_on_server(tx: Tx, user: User, action: Action) -> User:
     if action not in OF_EVERYONE and not (user.is_admin and action in OF_SERVER_ADMINS):
         raise ForbiddenError(f"Only an admin of the server may {action}", hint="Ask an admin of the server")
     return user
+
+
+def creation_id(context: Context, user: User, key: str | None, *what: str) -> str:
+    """Return the id of a creation. A caller's requests with one idempotency key have one id, so a repeat is recognized.
+
+    Args:
+        key: the idempotency key. None: the requests of other calls differ, but a commit that is done again does not.
+        what: the kind and the name of the new object.
+    """
+    return derived_id(user.id, key or context.ids.new_id(), *what)
 
 
 def _now(tx: Tx, user: User) -> User:

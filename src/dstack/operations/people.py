@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from dstack.domain.roles import OF_SERVER_ADMINS
 from dstack.errors import InvalidRequestError, ResourceExistsError, ResourceNotExistsError
-from dstack.operations.context import Action, Context, authorize_on_server
+from dstack.operations.context import Action, Context, authorize_on_server, creation_id
 from dstack.protocol.accounts import TokenList, TokenView, UserList, UserView
 from dstack.protocol.requests import CreateToken
 from dstack.store import objects, users, wakes
@@ -34,23 +34,29 @@ async def list_all(context: Context, user: User) -> UserList:
     return await context.db.read(read)
 
 
-async def create(context: Context, user: User, name: str, *, is_admin: bool) -> UserView:
-    """Create a user, or restore the deleted user of that name.
+async def create(context: Context, user: User, name: str, *, is_admin: bool, key: str | None = None) -> UserView:
+    """Create a user, or restore the deleted user of that name. A repeated request returns the user again.
 
     With the second user, the server's own machine is no longer used by default (`Context.is_local_by_default`).
+
+    Args:
+        key: the idempotency key.
 
     Raises:
         InvalidRequestError: the name is malformed.
         ResourceExistsError: there is a user of that name.
     """
     check_name(name, "user")
+    request_id = creation_id(context, user, key, "user", name)
 
     def write(tx: Tx) -> tuple[UserView, int]:
         authorize_on_server(tx, user, Action.MANAGE_USERS)
         known = users.find_user(tx, name)
-        if known is not None and known.deleted_at is None:
+        if known is None or known.deleted_at is not None:
+            id = request_id if known is None else known.id
+            users.add_user(tx, id, name, is_admin=is_admin, request_id=request_id)
+        elif not users.is_made_by(tx, known.id, request_id):
             raise ResourceExistsError(f"There is a user `{name}` already", hint="`dstack user list` shows all")
-        users.add_user(tx, context.ids.new_id() if known is None else known.id, name, is_admin=is_admin)
         return _view(find_account(tx, name)), users.count_users(tx)
 
     view, count = await context.db.write(write)
@@ -126,8 +132,13 @@ async def list_tokens(context: Context, user: User, name: str) -> TokenList:
     return await context.db.read(read)
 
 
-async def create_token(context: Context, user: User, name: str, request: CreateToken) -> TokenView:
-    """Create a token for a user. Only this answer has its value.
+async def create_token(
+    context: Context, user: User, name: str, request: CreateToken, key: str | None = None
+) -> TokenView:
+    """Create a token for a user. Only this answer has its value: a repeated request gives the token another one.
+
+    Args:
+        key: the idempotency key.
 
     Raises:
         InvalidRequestError: the token's name is malformed, or the user has too many tokens.
@@ -135,20 +146,24 @@ async def create_token(context: Context, user: User, name: str, request: CreateT
     """
     check_name(request.name, "token")
     value = context.ids.new_token()
+    token_id = creation_id(context, user, key, "token", name, request.name)
 
     def write(tx: Tx) -> TokenView:
         account = _account(tx, user, name, Action.MANAGE_TOKENS)
         known = users.list_tokens(tx, account.id)
-        if any(one.name == request.name for one in known):
+        same = next((one for one in known if one.name == request.name), None)
+        if same is not None and same.id != token_id:
             raise ResourceExistsError(
                 f"The user `{name}` has a token `{request.name}` already",
                 hint="Choose another name, or delete it first",
             )
-        if len(known) >= TOKENS_MAX:
+        if same is not None:
+            users.delete_token(tx, account.id, same.name)
+        elif len(known) >= TOKENS_MAX:
             raise InvalidRequestError(f"The user `{name}` has {len(known)} tokens", hint="Delete some of them first")
         now = tx.clock.now()
         expires_at = None if request.expires_in_s is None else now + timedelta(seconds=request.expires_in_s)
-        users.add_token(tx, context.ids.new_id(), account.id, request.name, value, expires_at)
+        users.add_token(tx, token_id, account.id, request.name, value, expires_at)
         return TokenView(name=request.name, created_at=now, expires_at=expires_at, value=value)
 
     return await context.db.write(write)

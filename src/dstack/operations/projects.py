@@ -4,7 +4,14 @@ import asyncio
 
 from dstack.domain.roles import may_give
 from dstack.errors import ForbiddenError, InvalidRequestError, ResourceExistsError, ResourceNotExistsError
-from dstack.operations.context import Action, Caller, Context, authorize, authorize_on_server
+from dstack.operations.context import (
+    Action,
+    Caller,
+    Context,
+    authorize,
+    authorize_on_server,
+    creation_id,
+)
 from dstack.operations.people import check_name, find_account
 from dstack.protocol.accounts import MemberList, MemberView
 from dstack.protocol.actions import Role
@@ -27,20 +34,26 @@ async def list_all(context: Context, user: User) -> ProjectList:
     return await context.db.read(read)
 
 
-async def create(context: Context, user: User, name: str) -> ProjectView:
-    """Create a project; the caller becomes its admin.
+async def create(context: Context, user: User, name: str, key: str | None = None) -> ProjectView:
+    """Create a project; the caller becomes its admin. A repeated request returns the project again.
+
+    Args:
+        key: the idempotency key.
 
     Raises:
         InvalidRequestError: the name is malformed.
         ResourceExistsError: there is a project of that name.
     """
     check_name(name, "project")
+    project_id = creation_id(context, user, key, "project", name)
 
     def write(tx: Tx) -> ProjectView:
         authorize_on_server(tx, user, Action.CREATE_PROJECTS)
-        if users.project_exists(tx, name):
+        known = users.find_membership(tx, name, user.id)
+        if known is None:
+            users.add_project(tx, project_id, name, user.id)
+        elif known[0].id != project_id:
             raise ResourceExistsError(f"There is a project `{name}` already", hint="Choose another name")
-        users.add_project(tx, context.ids.new_id(), name, user.id)
         return ProjectView(name=name, role=Role.ADMIN.value)
 
     return await context.db.write(write)

@@ -27,6 +27,8 @@ class Route:
     """The media types of an answer that is not a view."""
     takes_bytes: bool = False
     """Whether the request's body is bytes."""
+    takes_key: bool = False
+    """Whether requests with one header `Idempotency-Key` have one effect."""
     action: Action | None = Action.READ
     """The work that a caller must be allowed to do; None if anyone may ask, without a token."""
 
@@ -44,7 +46,16 @@ READ_CONFIGURATION = Route(
 
 PLAN_RUN = Route("POST", "/api/projects/{project}/runs/plan", "SubmitRun", views.PlanView, action=Action.RUN)
 """Return the effect of a submit. Creates nothing."""
-SUBMIT_RUN = Route("POST", "/api/projects/{project}/runs", "SubmitRun", views.RunView, 201, (409,), action=Action.RUN)
+SUBMIT_RUN = Route(
+    "POST",
+    "/api/projects/{project}/runs",
+    "SubmitRun",
+    views.RunView,
+    201,
+    (409,),
+    takes_key=True,
+    action=Action.RUN,
+)
 """Submit a run. Header `Idempotency-Key`: requests with the same key return the same run."""
 LIST_RUNS = Route("GET", "/api/projects/{project}/runs", None, views.RunPage)
 """Return the unfinished runs, or the last finished one if all have finished. Query `all` (finished runs too), `limit`
@@ -111,9 +122,10 @@ GET_ME = Route("GET", "/api/users/me", None, accounts.UserView, action=Action.RE
 LIST_USERS = Route("GET", "/api/users", None, accounts.UserList, action=Action.MANAGE_USERS)
 """Return all users of the server. For admins of the server, as all that changes users."""
 CREATE_USER = Route(
-    "POST", "/api/users", "CreateUser", accounts.UserView, 201, errors=(409,), action=Action.MANAGE_USERS
+    "POST", "/api/users", "CreateUser", accounts.UserView, 201, (409,), takes_key=True, action=Action.MANAGE_USERS
 )
-"""Create a user, without a token and without projects. The name of a deleted user stands for that user again."""
+"""Create a user, without a token and without projects. The name of a deleted user stands for that user again.
+Header `Idempotency-Key`: a repeated request returns the user again."""
 UPDATE_USER = Route(
     "PUT", "/api/users/{user}", "UpdateUser", accounts.UserView, errors=(404,), action=Action.MANAGE_USERS
 )
@@ -131,18 +143,28 @@ CREATE_TOKEN = Route(
     accounts.TokenView,
     201,
     (404, 409),
+    takes_key=True,
     action=Action.MANAGE_TOKENS,
 )
-"""Create a token. This answer alone has its value."""
+"""Create a token. This answer alone has its value. Header `Idempotency-Key`: a repeated request replaces the value,
+since the server does not keep it. The former value is refused then."""
 DELETE_TOKEN = Route(
     "DELETE", "/api/users/{user}/tokens/{token}", None, None, 204, (400, 404), action=Action.MANAGE_TOKENS
 )
 """Delete a token. Streams that were opened with it end within 15 s."""
 
 CREATE_PROJECT = Route(
-    "POST", "/api/projects", "CreateProject", views.ProjectView, 201, (409,), action=Action.CREATE_PROJECTS
+    "POST",
+    "/api/projects",
+    "CreateProject",
+    views.ProjectView,
+    201,
+    (409,),
+    takes_key=True,
+    action=Action.CREATE_PROJECTS,
 )
-"""Create a project. The caller becomes its admin."""
+"""Create a project. The caller becomes its admin. Header `Idempotency-Key`: a repeated request returns the project
+again."""
 DELETE_PROJECT = Route("DELETE", "/api/projects/{project}", None, None, 204, (400,), action=Action.DELETE_PROJECT)
 """Delete a project with its runs, logs, secrets and members. All of its runs must have finished."""
 LIST_MEMBERS = Route("GET", "/api/projects/{project}/members", None, accounts.MemberList)

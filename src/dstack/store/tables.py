@@ -60,7 +60,7 @@ users = Table(
     _id(),
     Column("name", String(100), nullable=False, unique=True),
     Column("is_admin", Boolean, nullable=False),
-    Column("token_hash", String(64), nullable=False, unique=True),  # the id: unused, and SQLite cannot drop it
+    Column("token_hash", String(64), nullable=False, unique=True),  # the id of the request that made the user
     Column("created_at", Time, nullable=False),
     Column("deleted_at", Time),
 )

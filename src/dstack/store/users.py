@@ -45,6 +45,7 @@ class Account:
 class Token:
     """A token, without its value."""
 
+    id: str
     name: str
     created_at: datetime
     expires_at: datetime | None
@@ -143,14 +144,24 @@ def count_users(tx: Tx) -> int:
     return int(tx.select(select(func.count()).select_from(users).where(users.c.deleted_at.is_(None))).scalar_one())
 
 
-def add_user(tx: Tx, id: str, name: str, *, is_admin: bool) -> None:
-    """Add a user, or restore the deleted user of that id."""
+def add_user(tx: Tx, id: str, name: str, *, is_admin: bool, request_id: str | None = None) -> None:
+    """Add a user, or restore the deleted user of that id.
+
+    Args:
+        request_id: the id of the request that does it.
+    """
     tx.change(delete(members).where(members.c.user_id == id))
-    fields = {"is_admin": is_admin, "deleted_at": None}
+    fields = {"is_admin": is_admin, "deleted_at": None, "token_hash": request_id or id}
     if tx.select(select(users.c.id).where(users.c.id == id)).scalar() is not None:
         tx.change(update(users).where(users.c.id == id).values(**fields))
         return
-    tx.change(insert(users).values(id=id, name=name, token_hash=id, created_at=tx.clock.now(), **fields))
+    tx.change(insert(users).values(id=id, name=name, created_at=tx.clock.now(), **fields))
+
+
+def is_made_by(tx: Tx, user_id: str, request_id: str) -> bool:
+    """Return whether a request has added or restored the user."""
+    query = select(users.c.id).where(users.c.id == user_id, users.c.token_hash == request_id)
+    return tx.select(query).scalar() is not None
 
 
 def set_admin(tx: Tx, user_id: str, *, is_admin: bool) -> None:
@@ -167,7 +178,7 @@ def delete_user(tx: Tx, user_id: str) -> None:
 
 def list_tokens(tx: Tx, user_id: str) -> list[Token]:
     """Return a user's tokens, by name, expired ones too."""
-    query = select(tokens.c.name, tokens.c.created_at, tokens.c.expires_at).where(tokens.c.user_id == user_id)
+    query = select(*(tokens.c[name] for name in Token.__slots__)).where(tokens.c.user_id == user_id)
     return [Token(**row._mapping) for row in tx.select(query.order_by(tokens.c.name))]
 
 
@@ -180,11 +191,6 @@ def add_token(tx: Tx, id: str, user_id: str, name: str, value: str, expires_at: 
 def delete_token(tx: Tx, user_id: str, name: str) -> None:
     """Delete a token."""
     tx.change(delete(tokens).where(tokens.c.user_id == user_id, tokens.c.name == name))
-
-
-def project_exists(tx: Tx, name: str) -> bool:
-    """Return whether there is a project of that name."""
-    return tx.select(select(projects.c.id).where(projects.c.name == name)).scalar() is not None
 
 
 def add_project(tx: Tx, id: str, name: str, admin_id: str) -> None:

@@ -11,7 +11,7 @@ from dstack.api._events import EventCollection
 from dstack.api._servers import Address, FixedServer
 from dstack.api._transport import Transport
 from dstack.protocol import routes
-from dstack.protocol.requests import SubmitRun
+from dstack.protocol.requests import CreateProject, SubmitRun
 from dstack.protocol.views import HealthView
 
 from .conftest import Answer, Asked, FakeServer
@@ -175,3 +175,13 @@ def test_lines_end_at_line_feeds_only(server: FakeServer, transport: Transport) 
     server.answer = lambda asked: Answer(chunks=iter(pieces))
     with transport.stream(routes.HEALTH, accept="text/event-stream", idle_timeout_s=5) as reply:
         assert list(reply.lines()) == ["data: a\u2028b", "", "data: c"]
+
+
+def test_creation_whose_answer_was_lost_is_repeated_with_the_same_key(server: FakeServer, transport: Transport) -> None:
+    server.answer = lambda asked: (
+        Answer(cut=True) if len(server.asked) == 1 else Answer(body=b'{"name": "a", "role": ""}')
+    )
+    for _ in range(2):
+        transport.call(routes.CREATE_PROJECT, CreateProject(name="a"))
+    lost, again, other = (asked.headers["Idempotency-Key"] for asked in server.asked)
+    assert lost == again != other

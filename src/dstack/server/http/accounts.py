@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from dstack.operations import people, projects
 from dstack.protocol import requests, routes
-from dstack.server.http.calls import At, By, json_of
+from dstack.server.http.calls import At, By, Key, json_of
 from dstack.server.http.edge import BodyOf
 from dstack.server.http.routing import add
 
@@ -33,9 +33,9 @@ async def list_users(context: At, user: By) -> Response:
 
 
 @add(router, routes.CREATE_USER)
-async def create_user(context: At, caller: By, body: NewUser) -> Response:
+async def create_user(context: At, caller: By, body: NewUser, key: Key = None) -> Response:
     """Create a user."""
-    view = await people.create(context, caller, body.name, is_admin=body.is_admin)
+    view = await people.create(context, caller, body.name, is_admin=body.is_admin, key=key)
     return json_of(view, routes.CREATE_USER.status)
 
 
@@ -59,9 +59,9 @@ async def list_tokens(context: At, caller: By, user: str) -> Response:
 
 
 @add(router, routes.CREATE_TOKEN)
-async def create_token(context: At, caller: By, user: str, body: NewToken) -> Response:
+async def create_token(context: At, caller: By, user: str, body: NewToken, key: Key = None) -> Response:
     """Create a token."""
-    return json_of(await people.create_token(context, caller, user, body), routes.CREATE_TOKEN.status)
+    return json_of(await people.create_token(context, caller, user, body, key), routes.CREATE_TOKEN.status)
 
 
 @add(router, routes.DELETE_TOKEN)
@@ -78,9 +78,9 @@ async def list_projects(context: At, user: By) -> Response:
 
 
 @add(router, routes.CREATE_PROJECT)
-async def create_project(context: At, user: By, body: NewProject) -> Response:
+async def create_project(context: At, user: By, body: NewProject, key: Key = None) -> Response:
     """Create a project."""
-    return json_of(await projects.create(context, user, body.name), routes.CREATE_PROJECT.status)
+    return json_of(await projects.create(context, user, body.name, key), routes.CREATE_PROJECT.status)
 
 
 @add(router, routes.DELETE_PROJECT)

@@ -5,7 +5,7 @@ import logging
 from time import monotonic
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 from msgspec import to_builtins
 from starlette.responses import Response
 
@@ -74,6 +74,8 @@ async def identify(request: Request) -> User:
 
 At = Annotated[Context, Depends(context_of)]
 By = Annotated[User, Depends(user_of)]
+Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=60)]
+"""The key by which a repeated request is recognized."""
 
 
 def json_of(view: View, status: int = 200) -> Response:

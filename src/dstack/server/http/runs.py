@@ -2,12 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
 from dstack.operations import access, configurations, planning, runs, submitting, updating
 from dstack.protocol import requests, routes
-from dstack.server.http.calls import At, By, json_of
+from dstack.server.http.calls import At, By, Key, json_of
 from dstack.server.http.edge import BodyOf
 from dstack.server.http.routing import add
 
@@ -17,8 +17,6 @@ Read = Annotated[requests.ReadConfiguration, Depends(BodyOf(requests.ReadConfigu
 Submit = Annotated[requests.SubmitRun, Depends(BodyOf(requests.SubmitRun))]
 Stop = Annotated[requests.StopRun, Depends(BodyOf(requests.StopRun))]
 Grant = Annotated[requests.GrantAccess, Depends(BodyOf(requests.GrantAccess))]
-
-Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=60)]
 
 
 @add(router, routes.READ_CONFIGURATION)
