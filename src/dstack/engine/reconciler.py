@@ -171,4 +171,4 @@ def _note_gone(tx: Tx, finding: Finding) -> bool:
 def _tell(tx: Tx, finding: Finding) -> None:
     what = "no instance claimed it" if finding.difference is Difference.ORPHAN else "its instance has another"
     message = f"ended the machine {finding.machine_id} in {finding.backend}: {what} since {utc_text(finding.since)}"
-    events.add_about_machine(tx, kind=f"machine.{finding.difference}_ended", message=message)
+    events.add_line(tx, actor="engine", kind=f"machine.{finding.difference}_ended", message=message)

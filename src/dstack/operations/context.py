@@ -15,7 +15,7 @@ from dstack.kit.vault import Vault
 from dstack.logs.base import LogStore
 from dstack.protocol.actions import Action as Action  # each operation names its own
 from dstack.protocol.actions import Role
-from dstack.store import users
+from dstack.store import events, users
 from dstack.store.db import Database
 from dstack.store.tx import Tx
 from dstack.store.users import Project, User
@@ -87,6 +87,18 @@ def authorize_on_server(tx: Tx, user: User, action: Action) -> User:
     if action not in OF_EVERYONE and not (user.is_admin and action in OF_SERVER_ADMINS):
         raise ForbiddenError(f"Only an admin of the server may {action}", hint="Ask an admin of the server")
     return user
+
+
+def record_change(tx: Tx, user: User, kind: str, what: str, project: Project | None = None) -> None:
+    """Write a line of history about a change of users, tokens, projects, members or secrets. It has no value of any.
+
+    Args:
+        kind: the object and the event, such as `secret.set`.
+        what: the rest of the sentence whose subject is the user.
+        project: the project whose members see the line. Without one, it is for admins of the server.
+    """
+    project_id = None if project is None else project.id
+    events.add_line(tx, actor=f"user {user.name}", kind=kind, message=f"{user.name} {what}", project_id=project_id)
 
 
 def creation_id(context: Context, user: User, key: str | None, *what: str) -> str:

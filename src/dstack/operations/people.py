@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from dstack.domain.roles import OF_SERVER_ADMINS
 from dstack.errors import InvalidRequestError, ResourceExistsError, ResourceNotExistsError
-from dstack.operations.context import Action, Context, authorize_on_server, creation_id
+from dstack.operations.context import Action, Context, authorize_on_server, creation_id, record_change
 from dstack.protocol.accounts import TokenList, TokenView, UserList, UserView
 from dstack.protocol.requests import CreateToken
 from dstack.store import objects, users, wakes
@@ -55,6 +55,7 @@ async def create(context: Context, user: User, name: str, *, is_admin: bool, key
         if known is None or known.deleted_at is not None:
             id = request_id if known is None else known.id
             users.add_user(tx, id, name, is_admin=is_admin, request_id=request_id)
+            record_change(tx, user, "user.added", f"added the user {name}" + (", an admin" if is_admin else ""))
         elif not users.is_made_by(tx, known.id, request_id):
             raise ResourceExistsError(f"There is a user `{name}` already", hint="`dstack user list` shows all")
         return _view(find_account(tx, name)), users.count_users(tx)
@@ -88,6 +89,9 @@ async def update(context: Context, user: User, name: str, *, is_admin: bool) -> 
         if not is_admin:
             _check_other_admin(tx, account)
         users.set_admin(tx, account.id, is_admin=is_admin)
+        if is_admin != account.is_admin:
+            now = "an admin" if is_admin else "no admin any more"
+            record_change(tx, user, "user.changed", f"made the user {name} {now}")
         return _view(find_account(tx, name))
 
     return await context.db.write(write)
@@ -110,6 +114,7 @@ async def delete(context: Context, user: User, name: str) -> None:
                 hint="Stop them first: `dstack stop`",
             )
         users.delete_user(tx, account.id)
+        record_change(tx, user, "user.deleted", f"deleted the user {name}")
         return users.count_users(tx)
 
     await share_machine(context, await context.db.write(write))
@@ -164,6 +169,7 @@ async def create_token(
         now = tx.clock.now()
         expires_at = None if request.expires_in_s is None else now + timedelta(seconds=request.expires_in_s)
         users.add_token(tx, token_id, account.id, request.name, value, expires_at)
+        record_change(tx, user, "token.created", f"created the token {request.name} of the user {name}")
         return TokenView(name=request.name, created_at=now, expires_at=expires_at, value=value)
 
     return await context.db.write(write)
@@ -189,6 +195,7 @@ async def delete_token(context: Context, user: User, name: str, token: str) -> N
                 f"The user `{name}` has no token `{token}`", hint=f"`dstack user tokens --user {name}` shows all"
             )
         users.delete_token(tx, account.id, token)
+        record_change(tx, user, "token.deleted", f"deleted the token {token} of the user {name}")
 
     await context.db.write(write)
 

@@ -11,6 +11,7 @@ from dstack.operations.context import (
     authorize,
     authorize_on_server,
     creation_id,
+    record_change,
 )
 from dstack.operations.people import check_name, find_account
 from dstack.protocol.accounts import MemberList, MemberView
@@ -52,6 +53,7 @@ async def create(context: Context, user: User, name: str, key: str | None = None
         known = users.find_membership(tx, name, user.id)
         if known is None:
             users.add_project(tx, project_id, name, user.id)
+            record_change(tx, user, "project.created", f"created the project {name}", Project(project_id, name))
         elif known[0].id != project_id:
             raise ResourceExistsError(f"There is a project `{name}` already", hint="Choose another name")
         return ProjectView(name=name, role=Role.ADMIN.value)
@@ -89,6 +91,7 @@ def _deleted_runs(tx: Tx, user: User, project: Project) -> list[str] | None:
     if finished := objects.run_ids_of(tx, project.id, limit=RUNS_AT_ONCE):
         return [job_id for run_id in finished for job_id in commits.delete_run(tx, run_id)]
     users.delete_project(tx, project.id)
+    record_change(tx, user, "project.deleted", f"deleted the project {project.name}")
     return None
 
 
@@ -120,6 +123,8 @@ async def set_member(context: Context, user: User, project: str, name: str, role
             if former is Role.ADMIN and role is not Role.ADMIN:
                 _check_other_admin(tx, caller, name)
         users.put_member(tx, caller.project.id, find_account(tx, name).id, role.value)
+        if role is not former:
+            record_change(tx, user, "member.set", f"gave {name} the role {role}", caller.project)
         return MemberView(user=name, role=role.value)
 
     return await context.db.write(write)
@@ -145,6 +150,7 @@ async def remove_member(context: Context, user: User, project: str, name: str) -
         if role is Role.ADMIN:
             _check_other_admin(tx, caller, name)
         users.remove_member(tx, caller.project.id, find_account(tx, name).id)
+        record_change(tx, user, "member.removed", f"removed the member {name}", caller.project)
 
     await context.db.write(write)
 

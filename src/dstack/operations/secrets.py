@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from dstack.errors import InvalidRequestError, ResourceNotExistsError, StorageUnavailable
 from dstack.kit.vault import NoKey, WrongKey
-from dstack.operations.context import Action, Context, authorize
+from dstack.operations.context import Action, Context, authorize, record_change
 from dstack.protocol.views import SecretList, SecretView
 from dstack.spec.secrets import check_name
 from dstack.store import secrets
@@ -50,11 +50,13 @@ async def set_value(context: Context, user: User, project: str, name: str, value
     """
     check_name(name)
     sealed_value = sealed(context, value)
-    await context.db.write(
-        lambda tx: secrets.put_secret(
-            tx, authorize(tx, user, project, Action.WRITE_SECRETS).project.id, name, sealed_value
-        )
-    )
+
+    def write(tx: Tx) -> None:
+        caller = authorize(tx, user, project, Action.WRITE_SECRETS)
+        secrets.put_secret(tx, caller.project.id, name, sealed_value)
+        record_change(tx, user, "secret.set", f"set the secret {name}", caller.project)
+
+    await context.db.write(write)
 
 
 async def delete(context: Context, user: User, project: str, name: str) -> None:
@@ -65,10 +67,11 @@ async def delete(context: Context, user: User, project: str, name: str) -> None:
     """
 
     def write(tx: Tx) -> None:
-        project_id = authorize(tx, user, project, Action.WRITE_SECRETS).project.id
-        if name not in secrets.sealed_secrets(tx, project_id, [name]):
+        found = authorize(tx, user, project, Action.WRITE_SECRETS).project
+        if name not in secrets.sealed_secrets(tx, found.id, [name]):
             raise _unknown(name, project)
-        secrets.delete_secret(tx, project_id, name)
+        secrets.delete_secret(tx, found.id, name)
+        record_change(tx, user, "secret.deleted", f"deleted the secret {name}", found)
 
     await context.db.write(write)
 

@@ -307,7 +307,7 @@ class RunPage(View, frozen=True, kw_only=True):
 
 
 class EventView(View, frozen=True, kw_only=True):
-    """An event in the history of a project."""
+    """An event in the history of a project. Without a project, it is for admins of the server."""
 
     seq: int
     """The number of the event; later events have higher numbers."""
@@ -320,7 +320,7 @@ class EventView(View, frozen=True, kw_only=True):
     actor: str
     """`user <name>`, `engine` or `agent`."""
     kind: str
-    """The object and the event, such as `run.submitted`, `job.running`, `instance.terminated`."""
+    """The object and the event, such as `run.submitted`, `job.running`, `instance.terminated`, `secret.set`."""
     status: str | None
     """The object's new status; None if the status did not change."""
     message: str

@@ -41,11 +41,16 @@ def add(tx: Tx, thing: Object, *, actor: str, kind: str, message: str) -> None:
     tx.say({**about, "at": tx.clock.now(), "actor": actor, "kind": kind, "message": message})
 
 
-def add_about_machine(tx: Tx, *, kind: str, message: str) -> None:
-    """Write one line about a machine that belongs to nobody."""
-    about = dict.fromkeys(("object_id", "run_id", "instance_id", "project_id", "status"))
-    row = {**about, "object_kind": "machine", "at": tx.clock.now(), "actor": "engine", "kind": kind}
-    tx.say({**row, "message": message})
+def add_line(tx: Tx, *, actor: str, kind: str, message: str, project_id: str | None = None) -> None:
+    """Write one line about something without a lifecycle: a user, a token, a secret, a machine without an instance.
+
+    Args:
+        kind: what it is and what happened, such as `secret.set`.
+        project_id: the project whose members see the line. Without one, it is for admins of the server.
+    """
+    about = {**dict.fromkeys(("object_id", "run_id", "instance_id", "status")), "project_id": project_id}
+    about |= {"object_kind": kind.partition(".")[0], "at": tx.clock.now(), "actor": actor, "kind": kind}
+    tx.say({**about, "message": message})
 
 
 def add_move(tx: Tx, thing: Object, *, actor: str) -> None:
