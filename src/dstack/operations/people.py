@@ -15,6 +15,8 @@ from dstack.store.users import Account, User
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,58}[a-z0-9])?")
 RESERVED = ("me",)
 """Names that are words of the API's paths."""
+USERS_MAX = 10_000
+"""The most users of a server that are not deleted."""
 TOKENS_MAX = 100
 """The most tokens of one user."""
 
@@ -43,7 +45,7 @@ async def create(context: Context, user: User, name: str, *, is_admin: bool, key
         key: the idempotency key.
 
     Raises:
-        InvalidRequestError: the name is malformed.
+        InvalidRequestError: the name is malformed, or the server has too many users.
         ResourceExistsError: there is a user of that name.
     """
     check_name(name, "user")
@@ -53,6 +55,7 @@ async def create(context: Context, user: User, name: str, *, is_admin: bool, key
         authorize_on_server(tx, user, Action.MANAGE_USERS)
         known = users.find_user(tx, name)
         if known is None or known.deleted_at is not None:
+            _check_number_of_users(tx)
             id = request_id if known is None else known.id
             users.add_user(tx, id, name, is_admin=is_admin, request_id=request_id)
             record_change(tx, user, "user.added", f"added the user {name}" + (", an admin" if is_admin else ""))
@@ -165,7 +168,10 @@ async def create_token(
         if same is not None:
             users.delete_token(tx, account.id, same.name)
         elif len(known) >= TOKENS_MAX:
-            raise InvalidRequestError(f"The user `{name}` has {len(known)} tokens", hint="Delete some of them first")
+            raise InvalidRequestError(
+                f"The user `{name}` has {len(known)} tokens, and at most {TOKENS_MAX} are possible",
+                hint="Delete some of them first: `dstack user tokens`, `dstack user delete-token`",
+            )
         now = tx.clock.now()
         expires_at = None if request.expires_in_s is None else now + timedelta(seconds=request.expires_in_s)
         users.add_token(tx, token_id, account.id, request.name, value, expires_at)
@@ -230,6 +236,14 @@ def find_account(tx: Tx, name: str) -> Account:
             f"There is no user `{name}`", hint="An admin of the server sees all with `dstack user list`"
         )
     return account
+
+
+def _check_number_of_users(tx: Tx) -> None:
+    if (count := users.count_users(tx)) >= USERS_MAX:
+        raise InvalidRequestError(
+            f"The server has {count} users, and at most {USERS_MAX} are possible",
+            hint="Delete users who are not needed: `dstack user list`, `dstack user delete`",
+        )
 
 
 def _check_other_admin(tx: Tx, account: Account) -> None:

@@ -23,6 +23,10 @@ from dstack.store.users import Project, User
 
 RUNS_AT_ONCE = 50
 """The runs that one transaction deletes."""
+PROJECTS_MAX = 500
+"""The most projects in which one user has the role `admin`. Who creates a project has it."""
+MEMBERS_MAX = 1_000
+"""The most members of one project."""
 
 
 async def list_all(context: Context, user: User) -> ProjectList:
@@ -42,7 +46,7 @@ async def create(context: Context, user: User, name: str, key: str | None = None
         key: the idempotency key.
 
     Raises:
-        InvalidRequestError: the name is malformed.
+        InvalidRequestError: the name is malformed, or the caller has too many projects.
         ResourceExistsError: there is a project of that name.
     """
     check_name(name, "project")
@@ -52,6 +56,7 @@ async def create(context: Context, user: User, name: str, key: str | None = None
         authorize_on_server(tx, user, Action.CREATE_PROJECTS)
         known = users.find_membership(tx, name, user.id)
         if known is None:
+            _check_number_of_projects(tx, user)
             users.add_project(tx, project_id, name, user.id)
             record_change(tx, user, "project.created", f"created the project {name}", Project(project_id, name))
         elif known[0].id != project_id:
@@ -111,7 +116,7 @@ async def set_member(context: Context, user: User, project: str, name: str, role
 
     Raises:
         ForbiddenError: the caller's own role is lower than the one to give or to take.
-        InvalidRequestError: the project would have no admin.
+        InvalidRequestError: the project would have no admin, or has too many members.
         ResourceNotExistsError: there is no such user.
     """
 
@@ -122,6 +127,8 @@ async def set_member(context: Context, user: User, project: str, name: str, role
             _check_gift(caller, former)
             if former is Role.ADMIN and role is not Role.ADMIN:
                 _check_other_admin(tx, caller, name)
+        else:
+            _check_number_of_members(tx, caller)
         users.put_member(tx, caller.project.id, find_account(tx, name).id, role.value)
         if role is not former:
             record_change(tx, user, "member.set", f"gave {name} the role {role}", caller.project)
@@ -153,6 +160,22 @@ async def remove_member(context: Context, user: User, project: str, name: str) -
         record_change(tx, user, "member.removed", f"removed the member {name}", caller.project)
 
     await context.db.write(write)
+
+
+def _check_number_of_projects(tx: Tx, user: User) -> None:
+    if (count := users.count_administered(tx, user.id)) >= PROJECTS_MAX:
+        raise InvalidRequestError(
+            f"You are an admin of {count} projects, and at most {PROJECTS_MAX} are possible",
+            hint="Delete some with `dstack project delete`, or leave them to other admins",
+        )
+
+
+def _check_number_of_members(tx: Tx, caller: Caller) -> None:
+    if (count := len(users.list_members(tx, caller.project.id))) >= MEMBERS_MAX:
+        raise InvalidRequestError(
+            f"The project `{caller.project.name}` has {count} members, and at most {MEMBERS_MAX} are possible",
+            hint="Remove members with `dstack project remove-member`, or create another project",
+        )
 
 
 def _check_gift(caller: Caller, role: Role) -> None:

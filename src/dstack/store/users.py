@@ -199,6 +199,12 @@ def add_project(tx: Tx, id: str, name: str, admin_id: str) -> None:
     put_member(tx, id, admin_id, "admin")
 
 
+def count_administered(tx: Tx, user_id: str) -> int:
+    """Return the number of projects in which the user has the role `admin`."""
+    of_user = (members.c.user_id == user_id) & (members.c.role == "admin")
+    return int(tx.select(select(func.count()).select_from(members).where(of_user)).scalar_one())
+
+
 def delete_project(tx: Tx, project_id: str) -> None:
     """Delete a project that has no runs any more, with its members, secrets and repos."""
     tx.change(update(instances).where(instances.c.project_id == project_id).values(project_id=None))
