@@ -113,8 +113,9 @@ class Leases:
             await self._clock.sleep(self._terms.renewed_every)
             try:
                 await self._renew()
-            except Exception:  # whatever it was, the next renewal may succeed, and without any others take over
-                log.exception("The leases could not be renewed")
+            except Exception as error:  # the next renewal may succeed, and without any, other servers take over
+                is_known = isinstance(error, DatabaseUnavailable)
+                log.error("The leases could not be renewed: %s", error, exc_info=None if is_known else error)
                 if self._epochs and _now_s() >= self._valid_until_s:
                     log.error("The leases have run out: other servers take over until they can be renewed again")
                     await self._set({})

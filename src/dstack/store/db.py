@@ -65,6 +65,8 @@ class Database:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks = TaskGroup()
         self._announced: set[str] = set()
+        self._newer: DatabaseUnavailable | None = None
+        """The error of the last commit, if a newer server has migrated the database."""
 
     def open(self) -> None:
         """Make or check the schema.
@@ -150,6 +152,8 @@ class Database:
         return await self.write(function)
 
     def _read(self, function: Callable[[Tx], T]) -> T:
+        if self._newer is not None:
+            raise DatabaseUnavailable(self._newer.message, hint=self._newer.hint)
         try:
             with self._dialect.reading.connect() as conn, conn.begin():
                 return function(Tx(conn, self._clock, self._rows, seen=self._seen))
@@ -196,6 +200,15 @@ class Database:
                 if len(self._known) > KNOWN_MAX:
                     self._forget()
 
+    def _outdated(self, batch: list["Write"], error: DatabaseUnavailable) -> Notices:
+        """Refuse all work on a database that a newer server has migrated."""
+        if self._newer is None:
+            log.error("%s. %s", error.message, error.hint)
+        self._newer = error
+        for write in batch:
+            write.error = write.error or error
+        return Notices()
+
     def _commit(self, batch: list["Write"], reactor: Callable[[Tx], None]) -> Notices:
         try:
             conn = self._writing_connection()
@@ -210,7 +223,11 @@ class Database:
             tx.finish(self._dialect.keep_earlier)
             self._dialect.tell(conn, tx.notices)
             conn.commit()
+            self._newer = None
             return tx.notices
+        except DatabaseUnavailable as error:  # `begin` found a newer schema
+            self._hang_up()
+            return self._outdated(batch, error)
         except BaseException:
             self._forget()  # what is remembered was not committed
             self._hang_up()

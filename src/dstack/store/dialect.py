@@ -37,7 +37,11 @@ class Dialect(ABC):
 
     @abstractmethod
     def begin(self, conn: Connection) -> bool:
-        """The first thing in a transaction that writes: `lock`. True where others may have written since one's last."""
+        """Begin a transaction that writes, with `lock`. Return whether others may have written since one's last.
+
+        Raises:
+            DatabaseUnavailable: a newer server has migrated the database.
+        """
 
     @abstractmethod
     def tell(self, conn: Connection, notices: Notices) -> None:

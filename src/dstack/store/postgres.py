@@ -20,6 +20,7 @@ from dstack.kit.clock import CorrectedClock
 from dstack.store.dialect import Dialect
 from dstack.store.json_columns import read_json
 from dstack.store.notices import Notices, of_message, to_messages
+from dstack.store.schema import refuse_newer
 from dstack.store.tables import wakes
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ _OPTIONS = " ".join(
 )
 _INSERT = insert(wakes)
 _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
-_TURN = text("SELECT nextval('commits'), clock_timestamp()")
+_TURN = text("SELECT nextval('commits'), clock_timestamp(), (SELECT version_num FROM alembic_version)")
 _TELL = text("SELECT pg_notify(:channel, :message)")
 
 
@@ -96,7 +97,8 @@ class Postgres(Dialect):
 
     def begin(self, conn: Connection) -> bool:
         self.lock(conn)
-        turn, now = conn.execute(_TURN).one()
+        turn, now, version = conn.execute(_TURN).one()
+        refuse_newer(version)
         self._clock.correct(now)
         others: bool = turn != self._turn + 1
         self._turn = turn

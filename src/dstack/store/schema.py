@@ -2,9 +2,10 @@
 
 from sqlalchemy import Connection, inspect, text
 
-from dstack.errors import ConfigurationError
+from dstack.errors import ConfigurationError, DatabaseUnavailable
 from dstack.store import tables
 from dstack.store.dialect import Dialect
+from dstack.store.tx import Tx
 
 
 def prepare_schema(dialect: Dialect) -> None:
@@ -30,6 +31,20 @@ def prepare_schema(dialect: Dialect) -> None:
             from dstack.store.migrate import migrate  # Alembic takes long to import, and is seldom needed
 
             migrate(conn)
+
+
+def check(tx: Tx) -> None:
+    """Raise `DatabaseUnavailable` if a newer server has migrated the database since this one started."""
+    refuse_newer(tx.select(text("SELECT version_num FROM alembic_version")).scalar_one())
+
+
+def refuse_newer(version: str) -> None:
+    """Raise `DatabaseUnavailable` if the schema is newer than this server."""
+    if version > tables.HEAD:
+        raise DatabaseUnavailable(
+            f"The database is newer than this server: it has version {version}, and this server knows {tables.HEAD}",
+            hint="Restart this server with the new version of dstack",
+        )
 
 
 def _version_of(conn: Connection) -> str | None:

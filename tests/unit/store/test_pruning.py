@@ -9,7 +9,7 @@ from dstack.domain.objects import Next
 from dstack.protocol.statuses import JobStatus
 from dstack.store import commits, intents
 from dstack.store.db import Database
-from dstack.store.events import add_about_machine as say_something
+from dstack.store.events import add_line
 from dstack.store.notices import Open
 from dstack.store.pruning import prune_events, prune_intents
 from dstack.store.tables import events
@@ -57,7 +57,7 @@ async def test_keys_that_were_let_in_are_forgotten(db: Database) -> None:
 
 async def test_of_history_the_old_part_is_forgotten(db: Database, clock: HandClock) -> None:
     def say(tx: Tx) -> None:
-        say_something(tx, kind="machine.orphan_ended", message="ended the machine i-1")
+        add_line(tx, actor="engine", kind="machine.orphan_ended", message="ended the machine i-1")
 
     await db.write(say)
     clock.time += timedelta(days=10)

@@ -14,7 +14,8 @@ from dstack.kit.text import storable
 from dstack.operations.context import Context
 from dstack.protocol.views import View
 from dstack.protocol.wire import encoded
-from dstack.store import users
+from dstack.store import schema, users
+from dstack.store.tx import Tx
 from dstack.store.users import User
 
 log = logging.getLogger(__name__)
@@ -34,12 +35,20 @@ class Tokens:
         hashed = users.hash_of(token)
         user, until = self._known.get(hashed, (None, 0.0))
         if user is None or monotonic() > until:
-            user = await context.db.read(lambda tx: users.find_by_token(tx, token))
+            user = await context.db.read(lambda tx: _find(tx, token))
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
             if user is not None:
                 self._known[hashed] = user, monotonic() + KNOWN_FOR_S
         return user
+
+
+def _find(tx: Tx, token: str) -> User | None:
+    """Return the user of a valid token. An unknown one may be due to a database that is newer than this server."""
+    user = users.find_by_token(tx, token)
+    if user is None:
+        schema.check(tx)
+    return user
 
 
 async def context_of(request: Request) -> Context:

@@ -23,6 +23,6 @@ def upgrade() -> None:
     )
     op.create_index("tokens_of_user", "tokens", ["user_id", "name"], unique=True)
     users = sa.table("users", *(sa.column(name) for name in ("id", "token_hash", "created_at")))
+    # The former column stays as it is: servers of the version before go on to know the token during an update.
     former = sa.select(users.c.id, users.c.id, sa.literal("server"), users.c.token_hash, users.c.created_at)
     op.execute(sa.insert(tokens).from_select(["id", "user_id", "name", "hash", "created_at"], former))
-    op.execute(sa.update(users).values(token_hash=users.c.id))
