@@ -1,17 +1,13 @@
 """Read a configuration: its canonical form, or its mistakes."""
 
-import asyncio
 from collections.abc import Iterable
 
 from dstack.errors import ConfigurationError, InvalidRequestError
-from dstack.operations.wishes import check_size
+from dstack.operations.wishes import beside_if_large, check_size
 from dstack.protocol.requests import ReadConfiguration
 from dstack.protocol.views import ConfigurationView, MistakeView
 from dstack.spec import reading
 from dstack.spec.mistakes import Mistake, Mistaken
-
-READ_AT_ONCE_BYTES = 32 << 10
-"""The size above which a configuration is read beside the event loop: half a megabyte takes most of a second."""
 
 
 async def read(request: ReadConfiguration) -> ConfigurationView:
@@ -21,7 +17,7 @@ async def read(request: ReadConfiguration) -> ConfigurationView:
         InvalidRequestError: the configuration or a file of profiles is too large, or the profile is missing.
     """
     size = sum(map(check_size, (request.configuration, request.changes, *request.profiles)))
-    return await asyncio.to_thread(_read, request) if size > READ_AT_ONCE_BYTES else _read(request)
+    return await beside_if_large(size, lambda: _read(request))
 
 
 def _read(request: ReadConfiguration) -> ConfigurationView:

@@ -18,7 +18,7 @@ from dstack.store.users import User
 
 async def plan(context: Context, user: User, project: str, request: SubmitRun) -> PlanView:
     """Return the plan of a submit. It creates nothing."""
-    wish = understand(request)
+    wish = await understand(request)
     offers = await context.catalog.offers()
     # The writer remembers the free capacity of all machines; a reader would query each.
     return await context.db.recall(

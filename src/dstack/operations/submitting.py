@@ -37,7 +37,7 @@ async def submit(context: Context, user: User, project: str, request: SubmitRun,
         NoCapacityError: no available machine will ever fit; the message has the reasons.
         ResourceExistsError: an active run has this name.
     """
-    wish = understand(request)
+    wish = await understand(request)
     if wish.configuration.repos and request.repo is None:
         raise InvalidRequestError(
             "`repos` names a repo, and the request brings none",

@@ -23,7 +23,7 @@ async def update(context: Context, user: User, project: str, name_or_id: str, re
     Raises:
         InvalidRequestError: the run has ended, or a change needs a new start; names which.
     """
-    wish = understand(request)
+    wish = await understand(request)
 
     def write(tx: Tx) -> RunView:
         run = get_run(tx, user, project, name_or_id, Action.RUN)

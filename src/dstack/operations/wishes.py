@@ -1,10 +1,11 @@
 """A parsed submit: the requirements, and the offers that do not fit."""
 
+import asyncio
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec.structs import asdict
 
@@ -28,10 +29,16 @@ from dstack.spec.secrets import check_variables, names_in, texts_with_secrets
 CONFIGURATION_BYTES_MAX = 512 << 10
 """The limit as JSON; an order must fit into one line of the agent's connection (`protocol.frames`)."""
 
+READ_AT_ONCE_BYTES = 32 << 10
+"""The size above which a configuration is read beside the event loop: half a megabyte takes most of a second."""
+
 OFFERS_SHOWN_MAX = 50
 NONE: Mapping[str, str] = {}
 PASSWORD = re.compile(r"://[^/\s]*:[^/\s]*@")
 """The part of a URL with user and password."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +69,26 @@ class Wish:
         return {**asdict(self.request), "repo": repo and asdict(repo), "run_name": name}
 
 
-def understand(request: SubmitRun) -> Wish:
+async def understand(request: SubmitRun) -> Wish:
     """Return the parsed request.
 
     Raises:
         InvalidRequestError: the configuration or the name cannot work.
     """
-    check_size(request.configuration)
+    return await beside_if_large(check_size(request.configuration), lambda: _understand(request))
+
+
+async def beside_if_large(size_bytes: int, read: Callable[[], T]) -> T:
+    """Return the result of reading a configuration, which happens beside the event loop if it takes long.
+
+    Args:
+        size_bytes: the size of the configuration as JSON.
+        read: reads the configuration.
+    """
+    return await asyncio.to_thread(read) if size_bytes > READ_AT_ONCE_BYTES else read()
+
+
+def _understand(request: SubmitRun) -> Wish:
     try:
         configuration = configuration_of(request.configuration)
         if missing := list(not_built_yet(configuration)):
