@@ -1,6 +1,5 @@
 """Objects for tests: every field has a plain default, and a test writes only what it is about."""
 
-import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,7 +28,7 @@ CLOUD = Offer("aws", "eu-west-1", "m5.large", HostResources(2, 8192, 102_400), p
 
 def at_once() -> Pauses:
     """Make the pauses of who waits for nothing."""
-    return Pauses(timedelta(0), timedelta(0), random.Random(1))
+    return Pauses(timedelta(0), timedelta(0))
 
 
 def run(**fields: Any) -> Run:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from dstack.api._transport import FIRST_DELAY_S, Patience, Query, Transport
+from dstack.api._transport import FIRST_DELAY, Patience, Query, Transport
 from dstack.errors import ServerUnreachableError
 from dstack.kit.text import size_text
 from dstack.protocol import routes
@@ -83,7 +83,7 @@ class LogReader:
         """Wait for a reason to ask again, after an empty answer."""
         if self._has_ended_job(run):
             return self.changed(run)
-        self.transport.pause(FIRST_DELAY_S)
+        self.transport.pause(FIRST_DELAY.total_seconds())
         return run
 
     def _has_ended_job(self, run: RunView) -> bool:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -20,6 +21,7 @@ from dstack.errors import (
     client_closed,
     error_of_code,
 )
+from dstack.kit.pauses import Pauses
 from dstack.kit.text import is_segment
 from dstack.protocol.routes import Route
 from dstack.protocol.views import Problem, View
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
     from dstack.protocol.requests import Request
 
 REPLY_TIMEOUT_S = 30.0
-FIRST_DELAY_S = 0.1
-LONGEST_DELAY_S = 5.0
+FIRST_DELAY = timedelta(seconds=0.1)
+LONGEST_DELAY = timedelta(seconds=5)
 TRIES = 4
 TRANSIENT_STATUSES = (502, 503, 504)
 PATIENCE_S = 300.0
@@ -38,11 +40,6 @@ PATIENCE_S = 300.0
 
 V = TypeVar("V", bound=View)
 Query = Mapping[str, str | int | bool | None]
-
-
-def jittered(delay_s: float) -> float:
-    """Return 50 % to 100 % of a delay, so that the clients of one server do not retry in step."""
-    return delay_s * (0.5 + int.from_bytes(os.urandom(2)) / (1 << 17))
 
 
 class Reply:
@@ -212,6 +209,7 @@ class Transport:
         where = route.path.format_map({name: _segment(name, value) for name, value in path.items()})
         target = f"{where}?{params}" if params else where
         attempt = 0
+        pauses = Pauses(FIRST_DELAY, LONGEST_DELAY)
         while True:
             attempt += 1
             address = self._server.find()
@@ -245,7 +243,7 @@ class Transport:
                     return _checked(answer)
                 answer.close()
                 delay_s = _asked_delay_s(answer)
-            self.pause(max(delay_s, jittered(FIRST_DELAY_S * 2 ** (attempt - 1))))
+            self.pause(max(delay_s, pauses.next().total_seconds()))
 
 
 def _key_for(route: Route) -> dict[str, str]:
@@ -256,7 +254,7 @@ def _key_for(route: Route) -> dict[str, str]:
 def _asked_delay_s(answer: Answer) -> float:
     """Return the delay in seconds that the server asks for before the next try."""
     asked = answer.headers.get("Retry-After", "")
-    return min(float(asked), LONGEST_DELAY_S) if asked.isascii() and asked.isdigit() else 0.0
+    return min(float(asked), LONGEST_DELAY.total_seconds()) if asked.isascii() and asked.isdigit() else 0.0
 
 
 class Patience:
@@ -265,19 +263,19 @@ class Patience:
     def __init__(self, transport: Transport, limit_s: float = PATIENCE_S) -> None:
         self._transport = transport
         self._limit_s = limit_s
-        self.renew()
+        self._pauses = Pauses(FIRST_DELAY, LONGEST_DELAY)
+        self._failing_since: float | None = None
 
     def renew(self) -> None:
         """Reset the delays after an answer of the server."""
-        self._delay_s = FIRST_DELAY_S
-        self._failing_since: float | None = None
+        self._pauses.reset()
+        self._failing_since = None
 
     def endure(self, error: ServerUnreachableError) -> None:
         """Wait before the next try. Raises `error` after the limit, or if the transport was closed."""
         now = time.monotonic()
         self._failing_since = self._failing_since or now
-        goes_on = self._transport.pause(jittered(self._delay_s))
-        self._delay_s = min(self._delay_s * 2, LONGEST_DELAY_S)
+        goes_on = self._transport.pause(self._pauses.next().total_seconds())
         if not goes_on or now - self._failing_since > self._limit_s:
             raise error
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from dstack.api._bridges import Bridge, copy
 from dstack.api._connection import cause, connect
 from dstack.api._keys import Identity
-from dstack.api._transport import FIRST_DELAY_S, LONGEST_DELAY_S, jittered
+from dstack.api._transport import FIRST_DELAY, LONGEST_DELAY
 from dstack.errors import DstackError, ServerUnreachableError, SSHError
+from dstack.kit.pauses import Pauses
 from dstack.kit.tasks import apart
 from dstack.protocol.views import AccessView
 
@@ -118,7 +119,7 @@ class Tunnel:
 
         After a retry, the connection leads to the next attempt, perhaps on another machine.
         """
-        delay_s = FIRST_DELAY_S
+        pauses = Pauses(FIRST_DELAY, LONGEST_DELAY)
         while True:
             if self._link is not None:
                 await self._link.wait_closed()
@@ -127,11 +128,10 @@ class Tunnel:
                 logger.info("The SSH tunnel broke; connecting again")
             try:
                 await self._connect_again()
-                delay_s = FIRST_DELAY_S
+                pauses.reset()
             except DstackError as error:
                 logger.info("The SSH tunnel is down: %s", error.message)
-                await asyncio.sleep(jittered(delay_s))
-                delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+                await asyncio.sleep(pauses.next().total_seconds())
                 if not _may_pass(error) and not await self._job_comes_back():
                     return
 

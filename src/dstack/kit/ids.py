@@ -1,6 +1,5 @@
 """Identifiers as a dependency, so that a simulation names the same things the same way."""
 
-import hashlib
 import os
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +20,8 @@ def short_id(id: str) -> str:
 
 def derived_id(*texts: str) -> str:
     """Return the identifier that belongs to these texts. Other texts have another one."""
+    import hashlib  # takes long to load, and clients do without
+
     digest = hashlib.sha256(b"".join(hashlib.sha256(text.encode()).digest() for text in texts)).hexdigest()
     return _uuid_text("0" + digest[1:32])
 

@@ -163,7 +163,7 @@ class Parts:
         )
 
         def make_link(instance: Instance, epoch: int) -> Link:
-            pauses = Pauses(FIRST_RETRY, LONGEST_RETRY, ids.random())
+            pauses = Pauses(FIRST_RETRY, LONGEST_RETRY, ids.random().random)
             return Link(instance.id, outside.connector_for(instance), inbox, clock, epoch, pauses)
 
         self._links = Links(self.db, clock, self._leases, make_link)

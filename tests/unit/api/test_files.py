@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -80,8 +81,8 @@ def store(server: FakeServer) -> BlobStore:
 def test_an_upload_outlasts_a_server_that_is_away_and_goes_on_where_it_was(
     server: FakeServer, transport: Transport, store: BlobStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_transport, "FIRST_DELAY_S", 0.001)
-    monkeypatch.setattr(_transport, "LONGEST_DELAY_S", 0.001)
+    monkeypatch.setattr(_transport, "FIRST_DELAY", timedelta(milliseconds=1))
+    monkeypatch.setattr(_transport, "LONGEST_DELAY", timedelta(milliseconds=1))
     monkeypatch.setattr(_files, "PARALLEL_UPLOADS", 1)
     for number in range(5):
         (folder / f"{number}").write_text(f"{number}")
@@ -102,7 +103,7 @@ def test_an_upload_outlasts_a_server_that_is_away_and_goes_on_where_it_was(
 
 
 def test_a_server_that_never_was_there_is_not_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_transport, "FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr(_transport, "FIRST_DELAY", timedelta(milliseconds=1))
     (folder / "a").write_text("a")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

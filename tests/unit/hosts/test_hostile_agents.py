@@ -117,7 +117,7 @@ async def test_pause_grows_while_each_connection_ends_by_a_malformed_frame(agent
                 await super().sleep(span)
             self.pauses.append(span)
 
-    pauses = Pauses(links.FIRST_RETRY, links.LONGEST_RETRY, random.Random(1))
+    pauses = Pauses(links.FIRST_RETRY, links.LONGEST_RETRY, random.Random(1).random)
     running = asyncio.create_task(Link("0-instance", agent, inbox, Clock(), 1, pauses).run())
     for _ in range(12):
         await agent.welcome()

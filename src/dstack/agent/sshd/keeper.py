@@ -7,16 +7,18 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from dstack.agent.paths import Home
+from dstack.kit.pauses import Pauses
 
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 2.0
-FIRST_RETRY_S = 0.5
-LONGEST_RETRY_S = 30.0
+FIRST_RETRY = timedelta(seconds=0.5)
+LONGEST_RETRY = timedelta(seconds=30)
 
 
 class SshServer:
@@ -49,18 +51,18 @@ class SshServer:
 
     async def keep(self) -> None:
         """Start it, and start it again when it dies, until cancelled."""
-        retry_s = FIRST_RETRY_S
+        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
         while True:
             try:
                 if await self._live():
-                    retry_s = FIRST_RETRY_S
+                    pauses.reset()
             except Exception:  # whatever one life of it met, the next one is needed
                 log.exception("The SSH server is started again")
             for job_id in list(self._inside):
                 self._hear(job_id, 0)
-            log.warning("The SSH server has ended and starts again in %s s", retry_s)
-            await asyncio.sleep(retry_s)
-            retry_s = min(retry_s * 2, LONGEST_RETRY_S)
+            pause_s = pauses.next().total_seconds()
+            log.warning("The SSH server has ended and starts again in %.1f s", pause_s)
+            await asyncio.sleep(pause_s)
 
     async def _live(self) -> bool:
         """One life of it. Returns whether it ever listened."""
