@@ -159,6 +159,10 @@ def test_a_plan_says_of_what_nothing_was_asked(asked: dict[str, object], said: s
     assert f"Resources      4xCPU, 16GB{said}" in apply.plan_text(one).splitlines()
 
 
+def test_plan_of_a_server_that_does_not_write_the_requirements_has_no_line_of_them() -> None:
+    assert "Resources" not in apply.plan_text(plan(resources=""))
+
+
 def test_a_plan_names_the_files_that_go_along_or_the_command_that_adds_them(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("a" * 1500)
     (tmp_path / "b.py").write_text("b")

@@ -199,7 +199,7 @@ def plan_text(plan: "RunPlan") -> str:
         "User": plan.view.user,
         "Configuration": plan.draft.request.configuration_path or "-",
         "Type": spec.get("type", "task"),
-        "Resources": _resources(plan),
+        **_resources(plan),
         "Spot policy": spec.get("spot_policy", "on-demand"),
         "Max price": words.price(spec["max_price"]) if spec.get("max_price") else "off",
         "Max duration": str(spec.get("max_duration") or "off"),
@@ -285,11 +285,14 @@ def _way_out(refusals: Sequence[str]) -> str:
     return "Lower the requirements, or leave out the fields that do not fit"
 
 
-def _resources(plan: "RunPlan") -> str:
+def _resources(plan: "RunPlan") -> dict[str, str]:
+    """Return the line about the requirements. A server of an earlier version does not write them."""
+    if not plan.view.resources:
+        return {}
     wanted = plan.draft.request.configuration.get("resources") or {}
     unasked = ", ".join(name for field, name in OPEN.items() if field not in wanted)
     less = f"; not set, may be less: {unasked}" if unasked else ""
-    return f"{plan.view.resources}{less}"
+    return {"Resources": f"{plan.view.resources}{less}"}
 
 
 def _detached(run: "Run") -> int:
