@@ -13,7 +13,7 @@ from dstack.errors import ForbiddenError, ResourceNotExistsError, UnauthorizedEr
 from dstack.logs.base import Part
 from dstack.operations.context import Action, Context, authorize
 from dstack.operations.presenting import event_view, run_view
-from dstack.operations.runs import get_run
+from dstack.operations.runs import get_run, run_of
 from dstack.protocol.jobs import no_job_text
 from dstack.protocol.views import EventPage, EventView, RunView
 from dstack.store import events, objects
@@ -50,7 +50,7 @@ class _Scope:
 
 def _scope_of(tx: Tx, user: User, project: str, run: str | None) -> _Scope:
     caller = authorize(tx, user, project, Action.READ)
-    run_id = get_run(tx, user, project, run, Action.READ).id if run else None
+    run_id = run_of(tx, caller, run).id if run else None
     return _Scope(caller.project, run_id, sees_shared=caller.user.is_admin)
 
 
@@ -110,19 +110,36 @@ class Sign(Enum):
     """Something about the run is new that is not worth a line."""
 
 
+@dataclass(frozen=True, slots=True)
+class EventStream:
+    """The events that a caller follows."""
+
+    scope: _Scope
+    allowed: Pass
+
+
+async def open_events(context: Context, user: User, project: str, run: str | None) -> EventStream:
+    """Return the events of a project, or only those of a run, for `follow_events`.
+
+    Raises:
+        ResourceNotExistsError: there is no such project or run.
+    """
+    scope = await context.db.read(lambda tx: _scope_of(tx, user, project, run))
+    return EventStream(scope, Pass(context, user, scope.project))
+
+
 async def follow_events(
-    context: Context, user: User, project: str, *, run: str | None, after: int, shows_run: bool = False
+    context: Context, stream: EventStream, *, after: int, shows_run: bool = False
 ) -> AsyncIterator[EventView | RunView | Sign]:
     """Yield every line after `after`, and signs in between: one at least every `BEAT_S` seconds.
 
-    Ends when the run is deleted, or when the caller may no longer read.
+    Ends when the run is deleted, or when the caller may no longer read. In the stream of a run, a change without a line
+    is a sign too.
 
     Args:
-        run: only the lines about this run, until it is deleted; then a change without a line is a sign too.
-        shows_run: yield the run as it is by then before each page of such lines, and instead of that sign.
+        shows_run: yield the run as it is by then before each page of its lines, and instead of that sign.
     """
-    scope = await context.db.read(lambda tx: _scope_of(tx, user, project, run))
-    allowed = Pass(context, user, scope.project)
+    scope, allowed = stream.scope, stream.allowed
     with context.signals.subscribe(EVENTS_KEY, *filter(None, [scope.run_id])) as changed:
         while await allowed.is_valid():
             heard = changed.take()

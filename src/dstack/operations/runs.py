@@ -8,7 +8,7 @@ from dstack.errors import (
     InvalidRequestError,
     ResourceNotExistsError,
 )
-from dstack.operations.context import Action, Context, authorize
+from dstack.operations.context import Action, Caller, Context, authorize
 from dstack.operations.presenting import brief_view, run_view, run_views
 from dstack.protocol.statuses import JobReason
 from dstack.protocol.views import RunPage, RunView
@@ -32,10 +32,20 @@ def get_run(tx: Tx, user: User, project: str, name_or_id: str, action: Action) -
     Raises:
         ResourceNotExistsError: the project has no such run.
     """
-    run = objects.find_run_by(tx, authorize(tx, user, project, action).project.id, name_or_id)
+    return run_of(tx, authorize(tx, user, project, action), name_or_id)
+
+
+def run_of(tx: Tx, caller: Caller, name_or_id: str) -> Run:
+    """Return a run of the caller's project.
+
+    Raises:
+        ResourceNotExistsError: the project has no such run.
+    """
+    run = objects.find_run_by(tx, caller.project.id, name_or_id)
     if run is None:
         raise ResourceNotExistsError(
-            f"There is no run `{name_or_id}` in the project `{project}`", hint="`dstack ps -a` shows all runs"
+            f"There is no run `{name_or_id}` in the project `{caller.project.name}`",
+            hint="`dstack ps -a` shows all runs",
         )
     return run
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from starlette.responses import StreamingResponse
 
 from dstack.errors import ResourceNotExistsError
 from dstack.logs.base import Part
@@ -15,6 +16,7 @@ from dstack.operations.context import Context
 from dstack.operations.history import LogCursor, LogQuery, Sign
 from dstack.protocol.statuses import JobStatus, RunStatus
 from dstack.protocol.views import EventView, RunView
+from dstack.server.http import history as history_over_http
 from dstack.server.http.history import bytes_of_log, sse_of_log
 from dstack.store import commits, events, users
 from dstack.store.tx import Tx
@@ -109,7 +111,7 @@ async def test_the_events_of_a_run_end_when_it_is_deleted(context: Context) -> N
 
     await context.db.write(born)
     context.db.listen(lambda notices: context.signals.notify(notices.changed))
-    found = history.follow_events(context, ADA, "main", run="hello", after=0)
+    found = history.follow_events(context, await history.open_events(context, ADA, "main", "hello"), after=0)
     while await anext(found) is not Sign.ALIVE:
         pass
     ending = asyncio.create_task(anext(found, None))
@@ -123,7 +125,9 @@ async def test_the_run_precedes_the_events_of_each_change_where_it_is_asked_for(
 
     await context.db.write(born)
     context.db.listen(lambda notices: context.signals.notify(notices.changed))
-    found = history.follow_events(context, ADA, "main", run="hello", after=0, shows_run=True)
+    found = history.follow_events(
+        context, await history.open_events(context, ADA, "main", "hello"), after=0, shows_run=True
+    )
     shown, event = await anext(found), await anext(found)
     assert isinstance(shown, RunView) and isinstance(event, EventView)
     assert shown.cursor >= event.seq, "what precedes an event includes it"
@@ -172,7 +176,9 @@ async def test_stream_ends_when_its_caller_may_no_longer_read(
     await context.db.write(join)
     bob = await context.db.read(lambda tx: users.find_by_token(tx, "value"))
     assert bob is not None
-    follow: AsyncIterator[object] = history.follow_events(context, bob, "main", run="hello", after=0)
+    follow: AsyncIterator[object] = history.follow_events(
+        context, await history.open_events(context, bob, "main", "hello"), after=0
+    )
     if follows == "log":
         follow = history.read_log(context, await history.open_log(context, bob, "main", QUERY), follow=True)
     else:
@@ -185,7 +191,7 @@ async def test_stream_ends_when_its_caller_may_no_longer_read(
 async def test_stream_ends_when_its_project_is_created_anew(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "BEAT_S", 0.0)
     await context.db.write(lambda tx: users.set_admin(tx, ADA.id, is_admin=True))
-    found = history.follow_events(context, ADA, "main", run=None, after=0)
+    found = history.follow_events(context, await history.open_events(context, ADA, "main", None), after=0)
     assert await anext(found) is Sign.ALIVE
     await projects.delete(context, ADA, "main")
     await projects.create(context, ADA, "main")
@@ -207,7 +213,9 @@ async def test_stream_waits_no_longer_than_until_the_next_check_of_its_caller(
     await context.db.write(lambda tx: commits.add_run(tx, run(), [job(version=0)], actor="user ada"))
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now_s[0])
     monkeypatch.setattr(asyncio, "timeout", wait)
-    follow: AsyncIterator[object] = history.follow_events(context, ADA, "main", run="hello", after=0)
+    follow: AsyncIterator[object] = history.follow_events(
+        context, await history.open_events(context, ADA, "main", "hello"), after=0
+    )
     if follows == "log":
         follow = history.read_log(context, await opened(context), follow=True)
     else:
@@ -216,6 +224,25 @@ async def test_stream_waits_no_longer_than_until_the_next_check_of_its_caller(
     with pytest.raises(Waits) as waits:
         await _all_of(follow)
     assert waits.value.args == (1.0,)
+
+
+async def test_stream_of_events_authorizes_its_caller_once_at_its_start(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def find(tx: Tx, project: str, user_id: str) -> tuple[users.Project, str | None] | None:
+        asked.append(project)
+        return find_membership(tx, project, user_id)
+
+    find_membership = users.find_membership
+    await context.db.write(lambda tx: commits.add_run(tx, run(), [job(version=0)], actor="user ada"))
+    monkeypatch.setattr(users, "find_membership", find)
+    params = history_over_http.EventParams(run="hello")
+    answer = await history_over_http.list_events(context, ADA, "main", params, history_over_http.SSE)
+    assert isinstance(answer, StreamingResponse)
+    assert "run.submitted" in str(await anext(aiter(answer.body_iterator)))
+    assert asked == ["main"]
 
 
 async def _all_of(stream: AsyncIterator[object]) -> None:
@@ -227,7 +254,7 @@ async def test_events_of_shared_machines_are_for_admins_of_the_server(context: C
     def happen(tx: Tx) -> None:
         users.add_user(tx, "bob", "bob", is_admin=False)
         users.put_member(tx, "0-project", "bob", "admin")
-        events.add_about_machine(tx, kind="machine.ended", message="a machine was ended")
+        events.add_line(tx, actor="engine", kind="machine.ended", message="a machine was ended")
 
     await context.db.write(happen)
     seen = {

@@ -46,10 +46,10 @@ async def list_events(
 ) -> Response:
     """Return a page of events, or stream all events that follow."""
     run, after = params.run, last_event_id or params.after
-    page = await history.list_events(context, user, project, run=run, after=after, limit=params.limit)
     if SSE not in accept:
-        return json_of(page)
-    events = history.follow_events(context, user, project, run=run, after=after, shows_run=params.shows_run)
+        return json_of(await history.list_events(context, user, project, run=run, after=after, limit=params.limit))
+    stream = await history.open_events(context, user, project, run)
+    events = history.follow_events(context, stream, after=after, shows_run=params.shows_run)
     return StreamingResponse(_sse_of_events(events), media_type=SSE)
 
 
