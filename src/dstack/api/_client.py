@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from dstack.api._secrets import SecretCollection
     from dstack.api._servers import Server
     from dstack.api._transport import Transport
-    from dstack.protocol.views import AuditView, InstanceList, InstanceView, ProjectList, ProjectView
+    from dstack.protocol.accounts import ProjectList, ProjectView
+    from dstack.protocol.views import AuditView, InstanceList, InstanceView
 
 
 class Client:

@@ -14,7 +14,8 @@ from dstack.errors import ConfigurationError, DstackError, ServerUnreachableErro
 from dstack.kit import systems
 from dstack.kit.locks import is_locked
 from dstack.protocol import routes
-from dstack.protocol.views import ProjectList, RunPage, RunView
+from dstack.protocol.accounts import ProjectList
+from dstack.protocol.views import RunPage, RunView
 
 ASK_TIMEOUT_S = 5.0
 END_TIMEOUT_S = 60.0

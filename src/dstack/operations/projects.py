@@ -14,9 +14,8 @@ from dstack.operations.context import (
     record_change,
 )
 from dstack.operations.people import check_name, find_account
-from dstack.protocol.accounts import MemberList, MemberView
+from dstack.protocol.accounts import MemberList, MemberView, ProjectList, ProjectView
 from dstack.protocol.actions import Role
-from dstack.protocol.views import ProjectList, ProjectView
 from dstack.store import commits, objects, users
 from dstack.store.tx import Tx
 from dstack.store.users import Project, User

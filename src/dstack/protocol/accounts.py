@@ -1,4 +1,4 @@
-"""The objects that the API returns about users, their tokens, and the members of projects."""
+"""The objects that the API returns about users, their tokens, projects and their members."""
 
 from dstack.protocol.views import Time, View
 
@@ -46,3 +46,17 @@ class MemberList(View, frozen=True, kw_only=True):
     """Members of a project."""
 
     members: list[MemberView]
+
+
+class ProjectView(View, frozen=True, kw_only=True):
+    """A project, and the user's role in it."""
+
+    name: str
+    role: str
+    """`admin`, `manager` or `user`."""
+
+
+class ProjectList(View, frozen=True, kw_only=True):
+    """The projects that the user may use."""
+
+    projects: list[ProjectView]

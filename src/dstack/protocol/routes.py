@@ -157,7 +157,7 @@ CREATE_PROJECT = Route(
     "POST",
     "/api/projects",
     "CreateProject",
-    views.ProjectView,
+    accounts.ProjectView,
     201,
     (409,),
     takes_key=True,
@@ -188,7 +188,7 @@ REMOVE_MEMBER = Route(
     action=Action.MANAGE_MEMBERS,
 )
 """Remove a member. Their active runs go on."""
-LIST_PROJECTS = Route("GET", "/api/projects", None, views.ProjectList, action=Action.READ_ACCOUNT)
+LIST_PROJECTS = Route("GET", "/api/projects", None, accounts.ProjectList, action=Action.READ_ACCOUNT)
 """Return the projects that the user may use."""
 LIST_BACKENDS = Route("GET", "/api/projects/{project}/backends", None, views.BackendList)
 """Return the backends of a project."""

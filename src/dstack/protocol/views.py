@@ -176,20 +176,6 @@ class BackendList(View, frozen=True, kw_only=True):
     backends: list[BackendView]
 
 
-class ProjectView(View, frozen=True, kw_only=True):
-    """A project, and the user's role in it."""
-
-    name: str
-    role: str
-    """`admin`, `manager` or `user`."""
-
-
-class ProjectList(View, frozen=True, kw_only=True):
-    """The projects that the user may use."""
-
-    projects: list[ProjectView]
-
-
 class InstanceView(View, frozen=True, kw_only=True):
     """An instance: the server's record of one machine."""
 
@@ -219,6 +205,8 @@ class AttemptView(View, frozen=True, kw_only=True):
 
     id: str
     attempt: int
+    revision: int | None = None
+    """The revision of the run that it was made from."""
     status: JobStatus
     reason: JobReason | None
     detail: str
@@ -249,6 +237,8 @@ class JobView(View, frozen=True, kw_only=True):
     replica: int
     node: int
     attempt: int
+    revision: int | None = None
+    """The revision of the run that it was made from. A run that was changed keeps its earlier jobs."""
     status: JobStatus
     reason: JobReason | None
     detail: str
@@ -281,6 +271,11 @@ class RunView(View, frozen=True, kw_only=True):
     """The time of the next start of a pending run, by its schedule or by a retry; None at other times."""
     type: str
     spec: dict[str, Any]
+    revision: int | None = None
+    """The number of the spec's revision, from 1: each change makes the next one.
+
+    None, here and in jobs, from a server of an earlier version.
+    """
     priority: int
     submitted_at: Time
     started_at: Time | None

@@ -8,7 +8,8 @@ import yaml
 from dstack.api import ConfigurationError, ServerUnreachableError, UnauthorizedError
 from dstack.api._config import Target, find_target
 from dstack.api._projects import add_project, check_project, choose_default, known_projects, remove_project
-from dstack.protocol.views import Problem, ProjectList, ProjectView
+from dstack.protocol.accounts import ProjectList, ProjectView
+from dstack.protocol.views import Problem
 from dstack.protocol.wire import encoded
 
 from .conftest import Answer, FakeServer

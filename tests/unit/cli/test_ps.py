@@ -7,7 +7,7 @@ import pytest
 from dstack.api import Client
 
 from .conftest import Cli
-from .test_following import RunView, view
+from .test_following import RunView, job, view
 
 
 def lists(monkeypatch: pytest.MonkeyPatch, *views: RunView) -> None:
@@ -27,3 +27,20 @@ def test_finished_run_in_place_of_active_ones_is_announced(cli: Cli, monkeypatch
 def test_active_runs_are_shown_without_a_word(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     lists(monkeypatch, view("running"))
     assert "stderr" not in cli("ps")
+
+
+def test_verbose_rows_have_revisions_and_the_jobs_of_earlier_ones(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    lists(monkeypatch, view("running", job(1, "failed", revision=1), job(2, revision=2), revision=3))
+    lines = [line.split()[:5] for line in cli("ps", "-v").splitlines()]
+    assert lines[:4] == [
+        ["NAME", "REVISION", "BACKEND", "RESOURCES", "PRICE"],
+        ["hello", "3", "running", *lines[1][3:]],
+        ["0/0", "attempt", "1", "1", "failed"],
+        ["0/0", "attempt", "2", "2", "running"],
+    ]
+    assert "REVISION" not in cli("ps")
+
+
+def test_revisions_of_a_server_that_has_none_are_left_out(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    lists(monkeypatch, view("running", job()))
+    assert len(cli("ps", "-v").splitlines()) == 2

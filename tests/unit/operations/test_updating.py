@@ -34,6 +34,8 @@ async def test_what_has_its_effect_later_is_changed_in_place(context: Context) -
     assert (after.id, after.priority, after.spec["configuration"]) == (before.id, 9, new.configuration)
     found = await runs.get(context, ADMIN, "main", "one")
     assert found.spec["configuration"]["retry"] is True
+    revisions = [(one.revision, [job.revision for job in one.jobs]) for one in (before, after, found)]
+    assert revisions == [(1, [1]), (2, [1]), (2, [1])], "a job keeps the revision that it was made from"
     assert (await planning.plan(context, ADMIN, "main", new)).changes == []
 
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from dstack.api.aio._repo_collection import RepoCollection
     from dstack.api.aio._runs import RunCollection
     from dstack.api.aio._secrets import SecretCollection
-    from dstack.protocol.views import AuditView, InstanceView, ProjectView
+    from dstack.protocol.accounts import ProjectView
+    from dstack.protocol.views import AuditView, InstanceView
 
 
 class Client:
