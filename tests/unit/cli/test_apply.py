@@ -129,6 +129,7 @@ def plan(**changes: object) -> RunPlan:
         offers_total=1,
         max_price=0.0,
         refusals=[],
+        resources="2..xCPU",
     )
     draft = Draft(SubmitRun(configuration={"type": "task", "max_price": 2.5}, configuration_path="a.dstack.yml"), {})
     return RunPlan(draft, None, structs.replace(view, **changes), [])
