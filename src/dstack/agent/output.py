@@ -57,7 +57,7 @@ def holding_pipe(folder: JobFolder) -> Iterator[None]:
     """
     descriptor = None
     try:
-        descriptor = _open(folder)
+        descriptor = open_pipe(folder)
     except FileNotFoundError:
         pass
     except OSError as error:  # the job goes on all the same
@@ -72,7 +72,7 @@ def holding_pipe(folder: JobFolder) -> Iterator[None]:
 def waiting_bytes(folder: JobFolder) -> int:
     """How much of what a job has printed is not in its log yet; 0 where it has no pipe."""
     try:
-        descriptor = _open(folder)
+        descriptor = open_pipe(folder)
     except FileNotFoundError:
         return 0
     try:
@@ -118,7 +118,7 @@ class Output:
     """
 
     def __init__(self, folder: JobFolder) -> None:
-        self.pipe = _open(folder)
+        self.pipe = open_pipe(folder)
         """To be read from, and never waited for without a time-out: this process could write, too."""
         with suppress(OSError):  # too many large pipes of this user
             fcntl.fcntl(self.pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -192,8 +192,8 @@ class Output:
         self._waits_for_disk = True
 
 
-def _open(folder: JobFolder) -> int:
-    """The pipe, for reading and writing: that waits for nobody, and the pipe never seems to have no other end."""
+def open_pipe(folder: JobFolder) -> int:
+    """Open the pipe for reading and writing: that waits for nobody, and the pipe never seems to have no other end."""
     return os.open(folder.pipe, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
 

@@ -2,28 +2,37 @@
 
 A job so costs a fork of a small process (1-2 ms) and not the start of an interpreter (30 ms). One that has died is
 replaced by a program of its own, `python -m dstack.agent.spawner DESCRIPTORS_MAX`: the agent has threads by then.
+
+It also holds the pipes of the jobs that it started. If the agent is killed it lives on until the next agent holds them:
+the supervisor may be killed as well, and a pipe without any process that holds it loses what the job has printed.
 """
 
 import gc
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import sys
+import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from dstack.agent import supervisor
-from dstack.agent.paths import JobFolder
+from dstack.agent.output import open_pipe
+from dstack.agent.paths import JobFolder, is_agent_alive
 from dstack.agent.records import read_order
 from dstack.agent.signals import SIGNALS
 
 RECEIVE_BYTES = 1 << 16
 DESCRIPTORS_MAX = 1 << 16
 LINE_DESCRIPTOR = 3
+LOOK_EVERY_S = 0.5
+NEXT_AGENT_S = 10.0
+"""After so many seconds an agent holds the pipes of all jobs that it has found."""
 
 
 class Spawned(NamedTuple):
@@ -31,7 +40,7 @@ class Spawned(NamedTuple):
 
     pid: int
     line: socket.socket
-    """The agent's end: a spawner ends when it is closed.
+    """The agent's end: a spawner starts nothing more when it is closed.
 
     A request is a JSON line `{"folder", "started_at"}`, the answer a line `{"folder", "pid"}` or `{"folder", "error"}`.
     """
@@ -85,28 +94,70 @@ def _live(line: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     gc.freeze()
+    pipes = _Pipes()
     waiting = b""
-    while received := line.recv(RECEIVE_BYTES):
-        *requests, waiting = (waiting + received).split(b"\n")
-        for request in requests:
-            line.sendall(json.dumps(_answer(line, json.loads(request))).encode() + b"\n")
+    with suppress(ConnectionError):
+        while received := line.recv(RECEIVE_BYTES):
+            *requests, waiting = (waiting + received).split(b"\n")
+            for request in requests:
+                line.sendall(json.dumps(_answer(line, pipes, json.loads(request))).encode() + b"\n")
+    line.close()
+    pipes.outlive_agent()
 
 
-def _answer(line: socket.socket, request: dict[str, object]) -> dict[str, object]:
+class _Pipes:
+    """The pipes of the jobs that this spawner has started, held open."""
+
+    def __init__(self) -> None:
+        self._open: dict[JobFolder, int] = {}
+
+    def hold(self, folder: JobFolder) -> None:
+        """Hold the pipe of one more job, and drop those of jobs that have ended."""
+        self._drop_ended()
+        with suppress(OSError):  # the job has no pipe, or too many files are open: the agent holds it all the same
+            self._open[folder] = open_pipe(folder)
+
+    def close(self) -> None:
+        """Drop all: for a supervisor, which holds the pipe of its own job alone."""
+        for descriptor in self._open.values():
+            os.close(descriptor)
+
+    def outlive_agent(self) -> None:
+        """Hold the pipes until their jobs have ended, or the next agent has held them for a while."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        alive_since_s: float | None = None
+        while self._drop_ended():
+            home = next(iter(self._open)).root.parent.parent
+            now_s = time.monotonic()
+            alive_since_s = (alive_since_s or now_s) if is_agent_alive(home) else None
+            if alive_since_s is not None and now_s - alive_since_s >= NEXT_AGENT_S:
+                return
+            select.select([], [], [], LOOK_EVERY_S)
+
+    def _drop_ended(self) -> bool:
+        """Drop the pipes of jobs whose end is written, or whose folder is deleted. Returns whether any is left."""
+        for folder in [one for one in self._open if one.end.exists() or not one.pipe.exists()]:
+            os.close(self._open.pop(folder))
+        return bool(self._open)
+
+
+def _answer(line: socket.socket, pipes: _Pipes, request: dict[str, object]) -> dict[str, object]:
+    folder = JobFolder(Path(str(request["folder"])))
     try:
-        return {"folder": request["folder"], "pid": _fork_supervisor(line, request)}
+        pipes.hold(folder)
+        return {"folder": request["folder"], "pid": _fork_supervisor(line, pipes, folder, request)}
     except OSError as error:
         return {"folder": request["folder"], "error": str(error)}
 
 
-def _fork_supervisor(line: socket.socket, request: dict[str, object]) -> int:
-    folder = JobFolder(Path(str(request["folder"])))
+def _fork_supervisor(line: socket.socket, pipes: _Pipes, folder: JobFolder, request: dict[str, object]) -> int:
     order = read_order(folder)  # not in the fork: there, each page of memory that is touched is copied
     pid = os.fork()
     if pid != 0:
         return pid
     try:
         line.close()
+        pipes.close()
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _redirect(folder)

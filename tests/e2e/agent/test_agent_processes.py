@@ -5,8 +5,10 @@ import resource
 import signal
 from pathlib import Path
 
-from dstack.agent.processes import parents
+from dstack.agent.paths import Home
+from dstack.agent.processes import marked, parents
 from tests.e2e.agent.agent_client import Agent, J, connected
+from tests.e2e.home import wait_for
 
 
 def children(pid: int) -> list[int]:
@@ -41,3 +43,20 @@ async def test_killed_spawner_is_replaced_and_no_job_fails(agent: Agent) -> None
         await client.call("stop", job_id=f"{J}-before", grace_s=30)
         ended = await client.logged(f"{J}-before")
         assert (ended.end, ended.exit_code) == ("stopped", 3)
+
+
+async def test_output_survives_when_agent_and_supervisor_are_killed_at_once(agent: Agent) -> None:
+    job_id, lines = f"{J}-alone", "".join(f"{number}\n" for number in range(1, 101)).encode()
+    files = Home(agent.home).job(job_id).files
+    async with connected(agent) as client:
+        await client.start(job_id, "echo up; until [ -e go ]; do sleep 0.02; done; seq 100; touch last")
+        await client.until(lambda: client.log_of(job_id) == b"up\n")
+    agent.kill()
+    os.kill(agent.supervisor(job_id), signal.SIGKILL)
+    (files / "go").touch()
+    wait_for("the end of the job", lambda: (files / "last").exists() and not marked(job_id))
+    agent.start()
+    async with connected(agent) as client:
+        client.follow(job_id)
+        ended = await client.logged(job_id)
+        assert (ended.end, client.log_of(job_id)) == ("supervisor_lost", b"up\n" + lines)
