@@ -236,7 +236,7 @@ def test_several_misfits_are_listed_with_the_nearest_first() -> None:
 
 
 def test_plan_without_an_offer_shows_what_was_asked() -> None:
-    lines = apply.plan_text(plan(offers=[], offers_total=0)).splitlines()
+    lines = apply.plan_text(plan(offers=[], offers_total=0, resources="2xCPU")).splitlines()
     assert any(line.startswith("Resources ") for line in lines) and not any("offers" in line for line in lines)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from dstack.domain.objects import Next
 from dstack.engine.lifecycles import check_move
@@ -123,6 +123,23 @@ async def test_machine_of_the_server_is_offered_to_one_user_alone_by_default(con
     for name in ("bob", "by-setting"):
         await people.delete(by_default, ADA, name)
     assert by_default.catalog.hidden == set()
+
+
+async def test_queued_runs_get_another_look_when_the_machine_is_hidden_or_offered_again(context: Context) -> None:
+    def take_wakes(tx: Tx) -> list[str]:
+        kinds = [row.kind for row in tx.select(select(tables.wakes))]
+        tx.change(delete(tables.wakes))
+        return kinds
+
+    await context.db.write(lambda tx: users.set_admin(tx, "0-user", is_admin=True))
+    by_default = replace(context, is_local_by_default=True)
+    await people.create(by_default, ADA, "bob", is_admin=False)
+    assert await context.db.write(take_wakes) == ["scheduler"]
+    await people.create(by_default, ADA, "eve", is_admin=False)
+    await people.delete(by_default, ADA, "eve")
+    assert await context.db.write(take_wakes) == [], "nothing has changed"
+    await people.delete(by_default, ADA, "bob")
+    assert await context.db.write(take_wakes) == ["scheduler"]
 
 
 async def test_refused_submit_names_the_machine_that_is_not_used(
