@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from tests.architecture.sources import ROOT
-from tests.e2e.home import TOKEN, Home
+from tests.e2e.home import Home
 
 PAGE = (ROOT / "docs" / "team.md").read_text(encoding="utf-8")
 BLOCKS = [(language, place, text) for language, place, text in re.findall(r"```(\w+) (\w+)\n(.*?)```", PAGE, re.DOTALL)]
@@ -50,7 +50,7 @@ def test_page_for_teams_works_as_written(admin: Home, ada: Home) -> None:
         admin.env.pop(name)
     assert [place for _, place, _ in BLOCKS] == ["server", "admin", "ada", "ada", "admin"]
     add_people, work, program, remove = (text for _, _, text in BLOCKS[1:])
-    *_, token, _, members = follow(admin, add_people, url, ADMIN_TOKEN=TOKEN)
+    *_, token, _, members = follow(admin, add_people, url)
     assert members.split() == ["USER", "ROLE", "ada", "manager", "admin", "admin"]
 
     ada.write("task.dstack.yml", "type: task\nname: first\ncommands: [echo hello]\n")

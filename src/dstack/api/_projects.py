@@ -33,6 +33,29 @@ def known_projects() -> list[KnownProject]:
     return [KnownProject(one["name"], one["url"], bool(one.get("default"))) for one in _config.projects_in_file()]
 
 
+def address_in_use(project: str | None) -> Address:
+    """Return the server that commands use now, with the user's token there.
+
+    Args:
+        project: the project that the command names; None for the default one.
+
+    Raises:
+        ConfigurationError: no server runs, or it runs in the background and has another port after each start.
+        ServerUnreachableError: the server does not answer.
+    """
+    from dstack.protocol import routes
+
+    client = Client.from_config(project_name=project)
+    try:
+        if not client._transport.has_server() or client._transport.call(routes.HEALTH).embedded:
+            raise ConfigurationError(
+                "No server with a fixed URL is in use", hint="Name one with `--url`, or start one with `dstack server`"
+            )
+        return client._transport.address
+    finally:
+        client.close()
+
+
 def check_project(name: str, url: str, token: str) -> None:
     """Check with the server that the token is valid and the user has the project.
 

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 from dstack import __version__
 from dstack.api._http import Answer, Connections, unreachable
-from dstack.api._servers import Server
+from dstack.api._servers import Address, Server
 from dstack.errors import (
     ConfigurationError,
     DstackError,
@@ -89,6 +89,11 @@ class Transport:
     def url(self) -> str:
         """The server's URL. Starts the embedded server if it is used and does not run."""
         return self._server.find().url
+
+    @property
+    def address(self) -> Address:
+        """The server's URL, with the user's token. Starts a server as `url` does."""
+        return self._server.find()
 
     def has_server(self) -> bool:
         """Return whether a server runs, so that a request starts none."""

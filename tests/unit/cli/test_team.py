@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from dstack.api import Client, ResourceNotExistsError
+from dstack.api import Client, ResourceNotExistsError, _config
+from dstack.api._servers import Address
 
 from .conftest import Cli
 
@@ -28,6 +29,42 @@ def test_project_is_deleted_on_the_server_that_the_file_has_for_it(cli: Cli, mon
     assert deleted.pop() == ("http://127.0.0.1:1", "speech")
     cli("project", "delete", "vision", "--on-server", "-y", "--project", "main")
     assert deleted.pop() == ("http://127.0.0.1:1", "vision")
+
+
+class InUse:
+    """A transport to the server that commands use now."""
+
+    address = Address("http://127.0.0.1:1", "t")
+
+    def __init__(self, *, is_running: bool = True, is_embedded: bool = False) -> None:
+        self.has_server = lambda: is_running
+        self.call = lambda route: SimpleNamespace(embedded=is_embedded)
+
+    def close(self) -> None:
+        pass
+
+
+def test_project_is_added_with_the_server_and_the_token_that_commands_use(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport = InUse()
+    client = SimpleNamespace(_transport=transport, close=transport.close)
+    monkeypatch.setattr(Client, "from_config", lambda project_name: client)
+    assert "The project `own` was added" in cli("project", "add", "--name", "own", "--offline")
+    assert _config.projects_in_file() == [
+        {"name": "own", "url": "http://127.0.0.1:1", "token": "t", "default": True},
+    ]
+
+
+@pytest.mark.parametrize("state", [{"is_running": False}, {"is_embedded": True}], ids=["none", "embedded"])
+def test_project_without_a_url_needs_a_server_that_keeps_its_url(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, state: dict[str, bool]
+) -> None:
+    transport = InUse(**state)
+    client = SimpleNamespace(_transport=transport, close=transport.close)
+    monkeypatch.setattr(Client, "from_config", lambda project_name: client)
+    said = cli("project", "add", "--name", "own", "--offline")
+    assert "error: No server with a fixed URL is in use" in said and "`--url`" in said
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=["words", "json"])

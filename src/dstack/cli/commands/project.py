@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the server and the user's token."""
-    parser.add_argument("--url", required=True, help="the server's URL")
-    parser.add_argument("--token", help="the user's token (default: ask for it, or read stdin)")
+    parser.add_argument("--url", help="the server's URL (default: that of the server in use, with your token there)")
+    parser.add_argument("--token", help="the user's token (default with `--url`: ask for it, or read stdin)")
     parser.add_argument("--default", action="store_true", help="make it the default project")
     parser.add_argument("--offline", action="store_true", help="do not check URL and token with the server")
 
@@ -75,10 +75,15 @@ def add_to_file(name: str, arguments: argparse.Namespace) -> None:
     from dstack.api import _projects
     from dstack.cli import words
 
-    token = arguments.token if arguments.token is not None else words.asked_secret(f"Token for `{arguments.url}`")
+    url, token = arguments.url, arguments.token
+    if url is None:
+        in_use = _projects.address_in_use(getattr(arguments, "project", None))
+        url, token = in_use.url, in_use.token if token is None else token
+    elif token is None:
+        token = words.asked_secret(f"Token for `{url}`")
     if not arguments.offline:
-        _projects.check_project(name, arguments.url, token)
-    _projects.add_project(name, arguments.url, token, is_default=arguments.default)
+        _projects.check_project(name, url, token)
+    _projects.add_project(name, url, token, is_default=arguments.default)
     words.say(f"The project `{name}` was added")
 
 
@@ -91,8 +96,8 @@ def _on_server(arguments: argparse.Namespace) -> None:
         case "create":
             client.create_project(arguments.name)
             words.say(
-                f"The project `{arguments.name}` is created; commands use it with `--project {arguments.name}` "
-                "once `dstack project add` has added it"
+                f"The project `{arguments.name}` is created. After `dstack project add --name {arguments.name}`, "
+                f"commands use it with `--project {arguments.name}`"
             )
         case "set-member":
             client.members.set(arguments.user, arguments.role)
