@@ -13,6 +13,7 @@ from dstack.api._submissions import Draft
 from dstack.cli import options
 from dstack.cli.commands import apply
 from dstack.cli.main import parser
+from dstack.engine.catalog import HIDDEN
 from dstack.errors import NoCapacityError
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import OfferView, PlanView
@@ -212,6 +213,10 @@ ENGINE = "needs a container, and there is no container engine (no Docker or Podm
 @pytest.mark.parametrize(
     ("refusal", "hint"),
     [
+        (
+            HIDDEN,
+            "If all users trust each other, start the server with `DSTACK_LOCAL_BACKEND=1`",
+        ),
         ("memory: asked 900TB, has 23.5GB", "Lower the requirements, or leave out the fields that do not fit"),
         (f"`image: alpine` {ENGINE}", "Start Docker or Podman on the machine"),
         (f"`python: 3.10` (the machine has 3.9) {ENGINE}", "Install that Python, with its `venv`. Or: Start Docker"),

@@ -21,6 +21,7 @@ SHOWN_MAX = 24
 CONTEXT = 8
 """The characters shown of the common beginning of two long values."""
 NO_ENGINE = "there is no container engine"
+HIDDEN = "(see `DSTACK_LOCAL_BACKEND`)"
 NO_PYTHON, NO_IMAGE, ABSOLUTE = "`python: ", "`image: ", "`working_dir: /"
 
 RELATIVE = (
@@ -282,6 +283,8 @@ def _way_out(refusals: Sequence[str]) -> str:
         if any(ABSOLUTE in refusal and NO_IMAGE not in refusal for refusal in refusals):
             return f"{RELATIVE}. Or: {engine}"
         return engine
+    if refusals and all(HIDDEN in refusal for refusal in refusals):
+        return "If all users trust each other, start the server with `DSTACK_LOCAL_BACKEND=1`"
     return "Lower the requirements, or leave out the fields that do not fit"
 
 
