@@ -23,7 +23,7 @@ from dstack.store.users import Project, User
 RUNS_AT_ONCE = 50
 """The runs that one transaction deletes."""
 PROJECTS_MAX = 500
-"""The most projects in which one user has the role `admin`. Who creates a project has it."""
+"""The most projects in which one user has the role `admin`. The creator of a project has it."""
 MEMBERS_MAX = 1_000
 """The most members of one project."""
 
