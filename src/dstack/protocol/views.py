@@ -313,7 +313,7 @@ class EventView(View, frozen=True, kw_only=True):
     job_id: str | None
     instance_id: str | None
     actor: str
-    """`user <name>`, `engine` or `agent`."""
+    """`user <name>`, `server`, `engine` or `agent`."""
     kind: str
     """The object and the event, such as `run.submitted`, `job.running`, `instance.terminated`, `secret.set`."""
     status: str | None

@@ -9,6 +9,7 @@ from sqlalchemy import bindparam, delete, func, insert, select, union_all, updat
 
 from dstack.errors import ConfigurationError
 from dstack.kit.ids import Ids
+from dstack.store.events import add_line
 from dstack.store.tables import events, instances, members, projects, repos, secrets, tokens, users
 from dstack.store.tx import Tx
 
@@ -247,7 +248,10 @@ def ensure_admin(tx: Tx, ids: Ids, token: str) -> None:
         return
     holder = tx.select(_HOLDER, {"hash": hash_of(token)}).one_or_none()
     if holder is None:
-        delete_token(tx, admin_id, SERVER_TOKEN)  # a former one; the streams that it opened end
+        if known is not None:
+            delete_token(tx, admin_id, SERVER_TOKEN)  # a former one; the streams that it opened end
+            message = f"a start of the server replaced the token {SERVER_TOKEN} of the user {FIRST_ADMIN}"
+            add_line(tx, actor="server", kind="token.created", message=message)
         add_token(tx, ids.new_id(), admin_id, SERVER_TOKEN, token, None)
     elif (holder.user_id, holder.name) != (admin_id, SERVER_TOKEN):
         raise ConfigurationError(

@@ -5,7 +5,7 @@ import pytest
 from dstack.errors import ConfigurationError
 from dstack.kit.clock import SystemClock
 from dstack.kit.ids import RandomIds
-from dstack.store import users
+from dstack.store import events, users
 from dstack.store.db import Database
 from dstack.store.tx import Tx
 from dstack.store.users import Account, User
@@ -41,6 +41,9 @@ async def test_servers_with_one_token_share_it_and_another_one_replaces_it(db: D
     await start(db, "two")
     assert await caller(db, "one") is None and await caller(db, "two") is not None
     assert await db.read(lambda tx: users.find_again(tx, former)) is None, "streams of the former token end"
+    lines = await db.read(lambda tx: events.list_after(tx, "", 0, run_id=None, limit=10, shared=True))
+    replaced = ("server", "a start of the server replaced the token server of the user admin")
+    assert [(one.actor, one.message) for one in lines] == [replaced], "neither the first start nor the same token"
 
 
 async def test_deleted_admin_gets_no_token_at_the_next_start(db: Database) -> None:
