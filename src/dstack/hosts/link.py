@@ -287,7 +287,7 @@ class Link:
             self._send({"t": "log_ack", "job_id": job_id, "stream": stream, "offset": stored})
 
     def _send(self, frame: dict[str, Any], payload: bytes | None = None) -> None:
-        if self._writer is None:
+        if self._writer is None or self._writer.is_closing():
             raise HostUnreachable("There is no connection to the agent now")
         write_frame(self._writer, frame, payload)
 

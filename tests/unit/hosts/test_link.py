@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dstack.errors import BackendError, HostTrouble
+from dstack.errors import BackendError, HostTrouble, HostUnreachable
 from dstack.hosts import link as links
 from dstack.hosts import printed
 from dstack.hosts.inbox import Strangers, Welcome
@@ -291,6 +291,16 @@ async def test_a_connection_that_is_doubted_is_made_anew(link: Link, agent: Play
     first = await agent.welcome()
     link.break_off()
     assert (await agent.welcome())["session"] > first["session"]
+
+
+async def test_nothing_is_sent_on_a_connection_that_closes(link: Link, agent: PlayedAgent) -> None:
+    await agent.welcome()
+    asked = asyncio.create_task(link.call("stop", {"job_id": "0-job", "grace_s": 1.0}))
+    agent.say(t="reply", id=(await agent.hear())["id"])
+    await asked
+    link.break_off()
+    with pytest.raises(HostUnreachable, match="There is no connection to the agent now"):
+        await link.call("stop", {"job_id": "0-job", "grace_s": 1.0})
 
 
 @pytest.fixture
