@@ -54,10 +54,11 @@ async def spawn(folder: JobFolder, started_at: float) -> None:
 class FailingEngine(ContainerEngine):
     """An engine that fails some calls before they go well."""
 
-    def __init__(self, socket: Path, failures: Mapping[str, int]) -> None:
+    def __init__(self, socket: Path, failures: Mapping[str, int], reason: str = "context canceled") -> None:
         """Args: `failures`: of calls about containers, by the ends of their paths: how often each fails."""
         super().__init__((str(socket),))
         self._failures = dict(failures)
+        self._reason = reason
 
     def is_well(self) -> bool:
         """Whether it fails no more."""
@@ -68,7 +69,7 @@ class FailingEngine(ContainerEngine):
         for end, left in self._failures.items():
             if left and path.startswith("/containers/") and path.endswith(end):
                 self._failures[end] -= 1
-                raise EngineRefused(500, "context canceled")
+                raise EngineRefused(500, self._reason)
         return await super().call(method, path, *args, **options)
 
 

@@ -262,6 +262,18 @@ async def test_an_engine_that_fails_to_tell_of_a_job_for_a_while_costs_it_nothin
     assert why(await host.end_of(job_id)) == ("container_exited_with_error", "exit code 5")
 
 
+@pytest.mark.parametrize("reason", ["task 1f: already exists", "id already in use"])
+async def test_start_that_the_engine_has_cut_off_is_tried_again_and_then_reported(
+    tmp_path: Path, mortal: DockerEngine, reason: str
+) -> None:
+    once = FailingEngine(mortal.socket, {"/start": 1}, reason)
+    report, printed = await ContainerHost(tmp_path / "once", mortal.socket, engine=once).run(script="echo done")
+    assert (report.end, printed) == ("exited", "done\n")
+    twice = FailingEngine(mortal.socket, {"/start": 2}, reason)
+    report, printed = await ContainerHost(tmp_path / "twice", mortal.socket, engine=twice).run(script="echo done")
+    assert (report.message or "").endswith(watching.DIED_STARTING) and printed == ""
+
+
 async def test_an_engine_that_never_tells_of_a_job_is_the_reason_once_nothing_of_the_job_is_left(
     tmp_path: Path, mortal: DockerEngine
 ) -> None:

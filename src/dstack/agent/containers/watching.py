@@ -348,13 +348,15 @@ def was_cut_off(state: Mapping[str, Any]) -> bool:
 def is_half_started(said: str) -> bool:
     """Return whether Docker refuses a start since an earlier one was cut off.
 
-    It then finds a task of the container in containerd that it does not know of.
+    It then finds a task of the container in containerd, or an id in its own memory, that it does not know of.
 
     Examples:
-        >>> is_half_started("task 1f: already exists"), is_half_started("no such program")
-        (True, False)
+        >>> is_half_started("task 1f: already exists"), is_half_started("id already in use")
+        (True, True)
+        >>> is_half_started("no such program")
+        False
     """
-    return said.endswith(": already exists")
+    return said.endswith((": already exists", "id already in use"))
 
 
 async def _first(exited: "Task[dict[str, Any]]", asked: Event | None, timeout_s: float | None) -> bool:

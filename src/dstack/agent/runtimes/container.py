@@ -18,7 +18,7 @@ from dstack.agent.containers.creation import program_of, working_dir_of
 from dstack.agent.containers.making import Maker
 from dstack.agent.containers.refusals import no_engine, refusal_of_start
 from dstack.agent.containers.store import ImageStore
-from dstack.agent.containers.watching import AWAY_MAX_S, SILENCE_MAX_S, Watch
+from dstack.agent.containers.watching import AWAY_MAX_S, SILENCE_MAX_S, Watch, is_half_started
 from dstack.agent.notes import note
 from dstack.agent.paths import JobFolder
 from dstack.agent.records import Ending, KnownContainer, read_container, written_at
@@ -98,7 +98,8 @@ class ContainerRuntime(Runtime):
                 try:
                     await self._engine.call("POST", f"/containers/{id}/start")
                 except EngineRefused as refusal:
-                    raise refusal_of_start(_container(order), refusal.message) from None
+                    if not is_half_started(refusal.message):  # else `wait` sees what has become of it
+                        raise refusal_of_start(_container(order), refusal.message) from None
         note(folder, self._clock, f"started container {id[:12]}")
 
     async def _make(self, folder: JobFolder, order: JobOrder, started_at: float) -> str:
