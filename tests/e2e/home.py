@@ -156,7 +156,8 @@ class Home:
         """The living agent's pid."""
         for machine in self.machines():
             if is_locked(machine.lock):
-                return int(machine.lock.read_text().split()[0])
+                pid = machine.lock.read_text().split()  # empty for a moment, while the agent writes it
+                return int(pid[0]) if pid else None
         return None
 
     def machines(self) -> list[AgentHome]:
