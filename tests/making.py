@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 
+from dstack.backends import local
 from dstack.backends.base import Backend, Machine
 from dstack.domain.objects import Instance, InstanceView, Job, JobView, Run, RunView
 from dstack.domain.offers import Bounds, Demand, Offer, Share
@@ -22,7 +23,7 @@ DEMAND = Demand(
     disk_mib=Bounds(102400, None, written=False),
 )
 
-HERE = Offer("local", "local", "local", HostResources(4, 16384, 50_000), price=0.0, shared=True, machines_max=1)
+HERE = local.offer_of(HostResources(4, 16384, 50_000))
 CLOUD = Offer("aws", "eu-west-1", "m5.large", HostResources(2, 8192, 102_400), price=0.1)
 
 

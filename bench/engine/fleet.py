@@ -19,7 +19,17 @@ RESOURCES = HostResources(cpus=JOBS_PER_INSTANCE, memory_mib=40_960, disk_mib=1_
 
 def offer_of(instances: int) -> Offer:
     """A machine that ten jobs share, and how many of it there may be."""
-    return Offer(BACKEND, "somewhere", "made-up", RESOURCES, 0.1, shared=True, machines_max=instances + SPARE_INSTANCES)
+    return Offer(
+        BACKEND,
+        "somewhere",
+        "made-up",
+        RESOURCES,
+        0.1,
+        blocks=None,
+        exists=True,
+        for_all=True,
+        machines_max=instances + SPARE_INSTANCES,
+    )
 
 
 def agents_socket(folder: Path) -> Path:

@@ -89,7 +89,8 @@ def take_over(schema: str, folder: Path) -> None:
 
 def bring_up(world: World, recorded: dict[str, Any]) -> None:
     """Make a machine with its jobs as its agent knows them."""
-    offer = Offer(**{**recorded["offer"], "resources": from_plain(HostResources, recorded["offer"]["resources"])})
+    fields = {name: value for name, value in recorded["offer"].items() if name != "shared"}
+    offer = Offer(**{**fields, "resources": from_plain(HostResources, recorded["offer"]["resources"])})
     cloud = world.clouds[recorded["cloud"]]
     host = cloud.hosts[recorded["key"]] = Host(recorded["key"], offer, 0.0, world.nature)
     cloud._born_at_s[host.key] = asyncio.get_running_loop().time()

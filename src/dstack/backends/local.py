@@ -20,13 +20,30 @@ from dstack.agent.processes import end_marked
 from dstack.agent.records import container_name, read_start
 from dstack.agent.resources import probe
 from dstack.backends.base import Backend, Machine
-from dstack.domain.offers import Offer
+from dstack.domain.offers import Offer, Runtime
 from dstack.errors import BackendUnavailable
 from dstack.kit.folders import make_private
+from dstack.protocol.agent import HostResources
 
 log = logging.getLogger(__name__)
 
 HOSTNAME = "127.0.0.1"
+
+
+def offer_of(resources: HostResources) -> Offer:
+    """Return the one offer of this backend: a machine that all jobs share."""
+    return Offer(
+        "local",
+        "local",
+        "local",
+        resources,
+        price=0.0,
+        blocks=None,
+        exists=True,
+        for_all=True,
+        runtime=Runtime.PROCESS,
+        machines_max=1,
+    )
 
 
 class Local(Backend):
@@ -50,7 +67,7 @@ class Local(Backend):
         """One machine, with what it really has, for all projects together."""
         make_private(self._folder)
         resources = probe(self._folder)
-        return [Offer("local", "local", "local", resources, price=0.0, shared=True, machines_max=1)]
+        return [offer_of(resources)]
 
     def launch(self, key: str, offer: Offer) -> Machine:
         """Make the machine's folder.

@@ -4,7 +4,7 @@ A *view* is all a step may look at, read in one transaction. `Next` is all a ste
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from dstack.domain.intents import Intent, Outcome
 from dstack.domain.offers import NO_SHARE, Demand, Offer, Share
 from dstack.kit.text import utc_text
-from dstack.protocol.agent import JobReport
+from dstack.protocol.agent import HostResources, JobReport
 from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, JobStatus, RunStatus
 
 
@@ -132,6 +132,9 @@ class Instance(Object):
     """Our record of one machine, from the wish for it to its confirmed end."""
 
     offer: Offer
+    """The machine as it was bought."""
+    host: HostResources | None = None
+    """The machine as its agent found it; None until the agent has answered."""
     status: InstanceStatus
     created_at: datetime
     idle_duration: timedelta | None
@@ -153,6 +156,25 @@ class Instance(Object):
     reason: InstanceReason | None = None
     detail: str = ""
     """Why it ends; before that, why its agent, or the last job there, could not start for the machine's own reasons."""
+
+    @property
+    def offer_as_found(self) -> Offer:
+        """The offer with the container engine, versions of Python and shared cards that its agent found.
+
+        The numbers of processors and bytes stay those of the offer: a job that fits the offer fits its machines. Where
+        jobs share a machine they hold single cards; those fail, and get other numbers once no job has any.
+        """
+        if self.host is None:
+            return self.offer
+        found, offered = self.host, self.offer.resources
+        resources = replace(
+            offered,
+            engine=found.engine,
+            engine_problem=found.engine_problem,
+            pythons=found.pythons,
+            gpus=found.gpus if self.offer.is_shared else offered.gpus,
+        )
+        return replace(self.offer, resources=resources)
 
     @property
     def is_ready(self) -> bool:

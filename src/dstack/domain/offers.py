@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from math import ceil
 from typing import Any, TypeAlias
 
 import msgspec
@@ -11,6 +13,17 @@ from dstack.kit.text import memory_text
 from dstack.protocol.agent import Gpu, HostResources
 
 DEFAULT_FLEET = "default"
+
+TINY = 1e-9
+"""The bound of rounding errors when parts of a machine are compared."""
+
+
+class Runtime(StrEnum):
+    """A way in which jobs run on a host."""
+
+    PROCESS = "process"
+    """As processes of the agent's user."""
+    CONTAINER = "container"
 
 
 OfferName: TypeAlias = tuple[str, str, str, bool]
@@ -28,8 +41,14 @@ class Offer:
     price: float
     """US dollars an hour."""
     spot: bool = False
-    shared: bool = False
-    """Whether several jobs may run on one machine, each with the part it asks for."""
+    blocks: int | None = 1
+    """The number of equal parts that jobs may hold: 1 for the whole machine, None for parts of any size."""
+    exists: bool = False
+    """Whether the machine exists already, so that nothing is bought."""
+    for_all: bool = False
+    """Whether its machines serve all projects."""
+    runtime: Runtime = Runtime.CONTAINER
+    """How a job runs there that can run either way."""
     machines_max: int | None = None
     """How many of it may exist at once; None where the backend sets no limit."""
 
@@ -39,9 +58,9 @@ class Offer:
         return self.backend, self.region, self.instance_type, self.spot
 
     @property
-    def is_here(self) -> bool:
-        """Whether it is the very machine that the server runs on."""
-        return self.backend == "local"
+    def is_shared(self) -> bool:
+        """Whether several jobs may run on one machine."""
+        return self.blocks != 1
 
     @property
     def title(self) -> str:
@@ -185,7 +204,8 @@ def demand_of_json(body: dict[str, Any]) -> Demand:
 
 def offer_of_json(body: dict[str, Any]) -> Offer:
     """The offer in a JSON column."""
-    return Offer(**{**body, "resources": msgspec.convert(body["resources"], HostResources)})
+    resources = msgspec.convert(body["resources"], HostResources)
+    return Offer(**{**body, "resources": resources, "runtime": Runtime(body["runtime"])})
 
 
 def _gpu_demand_of_json(body: dict[str, Any]) -> GpuDemand:
@@ -205,7 +225,7 @@ def _gpu_demand_of_json(body: dict[str, Any]) -> GpuDemand:
 def misfits(demand: Demand, offer: Offer) -> Iterator[str]:
     """Why this offer is not what is asked for: one phrase a reason, with what was asked and what there is.
 
-    On a shared machine (this very one) a default that the user did not write excludes nothing.
+    On a machine that exists already, a default that the user did not write excludes nothing.
     """
     yield from _policy_misfits(demand, offer)
     has = offer.resources
@@ -214,13 +234,13 @@ def misfits(demand: Demand, offer: Offer) -> Iterator[str]:
         ("memory", demand.memory_mib, has.memory_mib, memory_text),
         ("disk", demand.disk_mib, has.disk_mib, memory_text),
     ):
-        if not (_of_shared(bounds) if offer.shared else bounds).holds(value):
+        if not _bounds_for(offer, bounds).holds(value):
             yield f"{name}: asked {_show(bounds, show)}, has {show(value)}"
     if demand.arch is not None and demand.arch != has.arch:
         yield f"cpu: asked {demand.arch}, is {has.arch or 'of an unknown architecture'}"
     if demand.gpu is not None:
         yield from _gpu_misfits(demand, demand.gpu, offer)
-    if offer.is_here and has.engine is None and (wishes := container_wishes(demand, has)):
+    if has.engine is None and (wishes := container_wishes(demand, has)):
         why = f" ({has.engine_problem})" if has.engine_problem else ""
         need = "needs" if len(wishes) == 1 else "need"
         yield f"{' and '.join(wishes)} {need} a container, and there is no container engine{why}"
@@ -236,9 +256,23 @@ def container_wishes(demand: Demand, has: HostResources) -> tuple[str, ...]:
     return *demand.container, f"`python: {demand.python}` (the machine has {', '.join(has.pythons) or 'none'})"
 
 
-def _of_shared(bounds: Bounds) -> Bounds:
-    """Return the bounds for a machine of which a job gets only its share."""
-    return replace(bounds, max=None) if bounds.written else Bounds(None, None, False)
+def runtimes_for(demand: Demand, offer: Offer) -> tuple[Runtime, ...]:
+    """Return the ways in which the job can run on a machine of this offer, the preferred one first."""
+    has = offer.resources
+    if container_wishes(demand, has):
+        return (Runtime.CONTAINER,) if has.engine is not None else ()
+    if has.engine is None:
+        return (Runtime.PROCESS,)
+    if offer.runtime is Runtime.CONTAINER or demand.container_optional:
+        return Runtime.CONTAINER, Runtime.PROCESS
+    return Runtime.PROCESS, Runtime.CONTAINER
+
+
+def _bounds_for(offer: Offer, bounds: Bounds) -> Bounds:
+    """Return the bounds for the whole machine: where jobs share it, a job gets only its part."""
+    if offer.exists and not bounds.written:
+        return Bounds(None, None, False)
+    return replace(bounds, max=None) if offer.is_shared else bounds
 
 
 def _policy_misfits(demand: Demand, offer: Offer) -> Iterator[str]:
@@ -279,7 +313,7 @@ def _gpu_misfits(demand: Demand, asked: GpuDemand, offer: Offer) -> Iterator[str
     elif asked.total_memory_mib is not None:
         total = sum(gpu.memory_mib for gpu in fitting)
         some_will_do = gpus_for(demand, gpus, taken=frozenset()) is not None
-        if not (some_will_do if offer.shared else asked.total_memory_mib.holds(total)):
+        if not (some_will_do if offer.is_shared else asked.total_memory_mib.holds(total)):
             yield f"gpu.total_memory: asked {_show(asked.total_memory_mib, memory_text)}, has {memory_text(total)}"
 
 
@@ -304,20 +338,28 @@ def describe(resources: HostResources) -> str:
 
 
 def share_of(demand: Demand, offer: Offer) -> Share:
-    """Return a job's share of an empty machine: all of it, or the required part of a shared one.
+    """Return a job's share of an empty machine that fits it: all of it, or the required part of a shared one.
 
     Without requirements of the user, a job gets one core and that core's part of the memory. So as many such jobs run
-    at once as there are cores.
+    at once as there are cores. On a machine of equal blocks it gets the fewest blocks that are enough.
     """
     has = offer.resources
-    container = bool(container_wishes(demand, has)) or (demand.container_optional and has.engine is not None)
-    if not offer.shared:
+    container = runtimes_for(demand, offer)[0] is Runtime.CONTAINER
+    if not offer.is_shared:
         cards = tuple(index for index, gpu in enumerate(has.gpus) if not gpu.gone)
         return Share(has.cpus, has.memory_mib, cards, container)
     cpus = demand.cpus.min or 1 if demand.cpus.written else 1
     memory_mib = demand.memory_mib.min or 0 if demand.memory_mib.written else has.memory_mib / max(1, has.cpus) * cpus
     cards = gpus_for(demand, has.gpus, taken=frozenset()) or ()
+    if offer.blocks is not None:
+        return replace(_whole_blocks(offer.blocks, has, cpus, memory_mib, cards), container=container)
     return Share(cpus, int(min(memory_mib, has.memory_mib)), cards, container)
+
+
+def _whole_blocks(blocks: int, has: HostResources, cpus: float, memory_mib: float, cards: tuple[int, ...]) -> Share:
+    parts = [cpus / has.cpus, memory_mib / has.memory_mib, len(cards) / max(1, len(has.gpus))]
+    number = min(blocks, max(1, *(ceil(part * blocks - TINY) for part in parts)))
+    return Share(has.cpus * number / blocks, has.memory_mib * number // blocks, cards)
 
 
 def gpus_for(demand: Demand, gpus: tuple[Gpu, ...], *, taken: frozenset[int]) -> tuple[int, ...] | None:

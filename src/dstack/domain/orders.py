@@ -8,7 +8,7 @@ from typing import Any
 
 from dstack.domain.default_images import default_image, image_env, preparation_of
 from dstack.domain.objects import Instance, Job, Revision, Run
-from dstack.domain.offers import Offer
+from dstack.domain.offers import Offer, Runtime
 from dstack.domain.specs import configuration_in
 from dstack.protocol.agent import Container, GitSource, JobOrder, Mount
 from dstack.spec.configurations import RunConfiguration
@@ -70,7 +70,7 @@ def order_of(
         authorized_keys=(key,) if key else (),
         container=None if is_process else _container_of(configuration, job, host, confidential.secrets, env),
         gpus=job.share.gpus,
-        path=spec.get("path") if is_process and host.is_here else None,
+        path=spec.get("path") if is_process and host.runtime is Runtime.PROCESS else None,
         python=configuration.python if is_process else None,
     )
 
@@ -97,7 +97,7 @@ def _container_of(
             if volume.is_on_instance
         ),
         files=_absolute(configuration),
-        host_network=not host.shared,
+        host_network=not host.is_shared,
         cpus=cpus.max if cpus.written else None,
         memory_bytes=int(memory_mib.max * MIB) if memory_mib.written and memory_mib.max else None,
     )

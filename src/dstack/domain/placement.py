@@ -100,7 +100,7 @@ class _Kind:
     def best(self, demand: Demand) -> tuple[Room, Share] | None:
         """The fullest room that has room still, so that large gaps stay whole."""
         share = share_of(demand, self.offer)
-        if not self.offer.shared:  # each is as good as the other
+        if not self.offer.is_shared:  # each is as good as the other
             room = next((room for room in self.open.values() if not room.is_full), None)
             return None if room is None else (room, share)
         rooms = self.open.values()
@@ -234,7 +234,7 @@ def _why(
     """Return why a gang waits, given the machines and the offers that would fit it."""
     job = gang[0]
     needs = f"{with_room} of {len(gang)} nodes have room, and all start together; " if len(gang) > 1 else ""
-    shared = [room for room in could if room.offer.shared]
+    shared = [room for room in could if room.offer.is_shared]
     if shared:
         best = max(shared, key=lambda room: (room.cpus, room.memory_mib))
         share = share_of(job.demand, best.offer)
@@ -269,8 +269,8 @@ def _listed(parts: Sequence[str]) -> str:
 
 
 def may_buy(demand: Demand, offer: Offer) -> bool:
-    """Whether a job may use a machine of this offer; a shared machine exists already and is not bought."""
-    return (offer.shared or not demand.reuse_only) and fits(demand, offer)
+    """Whether a job may use a machine of this offer; one that exists already is not bought."""
+    return (offer.exists or not demand.reuse_only) and fits(demand, offer)
 
 
 @dataclass(slots=True)
@@ -321,7 +321,7 @@ class _Market:
             if stock.is_empty or (stock.is_claimed and not claimed_too) or not may_buy(job.demand, offer):
                 continue
             stock.change(-1)
-            room = empty_room(f"new-{number}", offer, None if offer.shared else job.project_id)
+            room = empty_room(f"new-{number}", offer, None if offer.for_all else job.project_id)
             share = room.share_for(job.demand, share_of(job.demand, offer))
             assert share is not None, "an empty machine that fits has room"
             return room, share

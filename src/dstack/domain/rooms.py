@@ -30,7 +30,7 @@ class Room:
         """Whether no job at all could come in."""
         if self.rests:
             return True
-        return self.jobs > 0 if not self.offer.shared else self.cpus <= 0
+        return self.jobs > 0 if not self.offer.is_shared else self.cpus <= 0
 
     def share_for(self, demand: Demand, share: Share) -> Share | None:
         """The part that a job would get here now; None where it does not fit just now.
@@ -40,7 +40,7 @@ class Room:
         """
         if self.rests:
             return None
-        if not self.offer.shared:
+        if not self.offer.is_shared:
             return share if self.jobs == 0 else None
         if share.cpus > self.cpus or share.memory_mib > self.memory_mib:
             return None
@@ -73,8 +73,8 @@ class Room:
 
 def room_of(instance: Instance, jobs: Sequence[Job]) -> Room:
     """Return the free capacity of a machine with these jobs."""
-    room = empty_room(instance.id, instance.offer, instance.project_id)
-    may_end = instance.idle_duration is not None or instance.offer.shared
+    room = empty_room(instance.id, instance.offer_as_found, instance.project_id)
+    may_end = instance.idle_duration is not None or instance.offer.exists
     room.gives_way = instance.status is InstanceStatus.IDLE and not jobs and may_end
     room.rests = instance.why_resting
     for job in jobs:

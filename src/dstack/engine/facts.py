@@ -9,7 +9,7 @@ from dstack.domain.objects import Instance, Job
 from dstack.hosts.inbox import Disowning, Strangers, Welcome
 from dstack.kit.text import size_text
 from dstack.logs.bounded import Loss
-from dstack.protocol.agent import Engine, HostResources, JobReport
+from dstack.protocol.agent import JobReport
 from dstack.protocol.statuses import JobStatus
 from dstack.store import commits, events, intents, objects
 from dstack.store.tx import Tx
@@ -27,23 +27,6 @@ def change_instance(tx: Tx, instance_id: str, change: Callable[[Instance, Tx], I
         commits.record(tx, changed)
 
 
-def with_engine(instance: Instance, engine: Engine | None, problem: str) -> Instance:
-    """The agent knows better than the offer, which was made before it lived."""
-    resources = replace(instance.offer.resources, engine=engine, engine_problem=problem)
-    return replace(instance, offer=replace(instance.offer, resources=resources))
-
-
-def _as_found(instance: Instance, found: HostResources) -> Instance:
-    """With what the agent says of its host.
-
-    Where jobs share a machine they hold single cards; those fail, and have other numbers once no job has any.
-    """
-    instance = with_engine(instance, found.engine, found.engine_problem)
-    known = instance.offer.resources
-    resources = replace(known, pythons=found.pythons, gpus=found.gpus if instance.offer.shared else known.gpus)
-    return replace(instance, offer=replace(instance.offer, resources=resources))
-
-
 def jobs_on(tx: Tx, instance_id: str) -> list[str]:
     """Return the ids of the unfinished jobs on an instance."""
     return [job.id for job in objects.unfinished_jobs_on(tx, instance_id)]
@@ -57,7 +40,8 @@ def store_welcome(tx: Tx, instance_id: str, welcome: Welcome) -> tuple[list[str]
 
     def note(instance: Instance, tx: Tx) -> Instance:
         return replace(
-            _as_found(instance, welcome.resources),
+            instance,
+            host=welcome.resources,
             agent_seen_at=instance.agent_seen_at or tx.clock.now(),
             unreachable_since=None,
             # Why its agent did not start is over; why jobs did not start there is not.

@@ -121,7 +121,8 @@ class EngineInbox:
         """Containers can be run there from now on."""
 
         def note(instance: Instance, tx: Tx) -> Instance:
-            return facts.with_engine(instance, engine, "")
+            found = instance.host or instance.offer.resources
+            return replace(instance, host=replace(found, engine=engine, engine_problem=""))
 
         await self._write(instance_id, lambda tx: facts.change_instance(tx, instance_id, note))
 

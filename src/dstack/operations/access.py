@@ -49,7 +49,7 @@ async def grant(context: Context, user: User, project: str, run: str, request: G
         ssh_port=instance.ssh_port,
         ssh_user=job.id,
         working_dir=(job.report and job.report.working_dir) or "/",
-        shares_network=not job.share.container or not instance.offer.shared,
+        shares_network=not job.share.container or not instance.offer.is_shared,
         host_key=instance.ssh_host_key,
     )
 

@@ -39,7 +39,7 @@ async def read_metrics(
 
 def metrics_view(job: Job, instance: Instance | None, points: list[Point]) -> MetricsView:
     """Return the usage of a job and its limits: those of its container, else of its machine."""
-    machine = instance.offer.resources if instance else None
+    machine = instance.offer_as_found.resources if instance else None
     cards = machine.gpus if machine else ()
     cpus, memory = job.demand.cpus, job.demand.memory_mib
     is_limited = job.share.container

@@ -233,7 +233,7 @@ def instance_view(instance: Instance) -> InstanceView:
         status=instance.status,
         hostname=instance.hostname,
         price=instance.offer.price,
-        resources=describe(instance.offer.resources),
+        resources=describe(instance.offer_as_found.resources),
         detail=instance.why_resting,
     )
 

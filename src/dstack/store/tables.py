@@ -22,7 +22,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-HEAD = "0008"
+HEAD = "0009"
 """The newest migration: what this code can read and write."""
 
 metadata = MetaData()
@@ -202,6 +202,7 @@ instances = Table(
     Column("project_id", ForeignKey("projects.id")),
     Column("backend", String(40), nullable=False),
     Column("offer", JSON, nullable=False),
+    Column("host", JSON),
     Column("status", String(20), nullable=False),
     Column("status_since", Time, nullable=False),
     Column("created_at", Time, nullable=False),

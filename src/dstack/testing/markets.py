@@ -3,20 +3,22 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from dstack.backends import local
 from dstack.domain.offers import Offer
 from dstack.errors import ConfigurationError
 from dstack.kit.text import listed
-from dstack.protocol.agent import Gpu, HostResources
+from dstack.protocol.agent import Engine, Gpu, HostResources
 from dstack.spec.backends import BackendType
 
 GIB = 1024
-_HERE = Offer("local", "local", "local", HostResources(4, 16 * GIB, 100 * GIB), 0.0, shared=True, machines_max=1)
+_HERE = local.offer_of(HostResources(4, 16 * GIB, 100 * GIB))
+_ENGINE = Engine("docker", "27.3.1", "x86_64")
 _A10 = Gpu("nvidia", "NVIDIA A10G", 24 * GIB)
 _A100 = Gpu("nvidia", "NVIDIA A100-SXM4-80GB", 80 * GIB)
 _SIZES = (
-    ("small", HostResources(4, 16 * GIB, 200 * GIB), 0.2),
-    ("gpu", HostResources(8, 32 * GIB, 500 * GIB, (_A10,)), 1.0),
-    ("gpus", HostResources(96, 1024 * GIB, 4096 * GIB, (_A100,) * 8), 32.0),
+    ("small", HostResources(4, 16 * GIB, 200 * GIB, engine=_ENGINE), 0.2),
+    ("gpu", HostResources(8, 32 * GIB, 500 * GIB, (_A10,), _ENGINE), 1.0),
+    ("gpus", HostResources(96, 1024 * GIB, 4096 * GIB, (_A100,) * 8, _ENGINE), 32.0),
 )
 SPOT_DISCOUNT = 0.7
 

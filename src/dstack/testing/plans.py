@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from dstack.backends import local
 from dstack.domain.offers import Offer
 from dstack.protocol.agent import HostResources
 from dstack.protocol.statuses import RunStatus
@@ -69,7 +70,7 @@ FAULTS_AMONG_SERVERS: tuple[Fault, ...] = (ServerPauses(), ServerUpdates(), Wron
 """What histories with several servers draw from as well."""
 
 MARKETS = {
-    "local": [Offer("local", "local", "local", HostResources(4, 16_384, 100_000), 0.0, shared=True, machines_max=1)],
+    "local": [local.offer_of(HostResources(4, 16_384, 100_000))],
     "aws": [
         Offer("aws", "eu", "m5.large", HostResources(2, 8192, 102_400), 0.1, machines_max=3),
         Offer("aws", "eu", "m5.large", HostResources(2, 8192, 102_400), 0.04, spot=True, machines_max=2),

@@ -7,11 +7,15 @@ from dstack.domain.offers import (
     Bounds,
     Demand,
     GpuDemand,
+    Offer,
+    Runtime,
+    Share,
     demand_of_json,
     demand_to_json,
     describe,
     gpus_for,
     misfits,
+    runtimes_for,
     share_of,
 )
 from dstack.protocol.agent import Engine, Gpu, HostResources
@@ -74,8 +78,60 @@ def test_with_an_engine_this_machine_runs_containers_and_without_one_says_why() 
     assert list(misfits(wanted, replace(HERE, resources=without))) == [said]
 
 
-def test_a_cloud_has_container_engines() -> None:
-    assert list(misfits(wish(container=("`image: ubuntu`",)), CLOUD)) == []
+DOCKER = Engine("docker", "27", "x86_64")
+WITH_DOCKER = replace(CLOUD, resources=replace(CLOUD.resources, engine=DOCKER))
+
+
+def test_container_needs_an_offer_with_a_container_engine() -> None:
+    wanted = wish(container=("`image: ubuntu`",))
+    assert list(misfits(wanted, WITH_DOCKER)) == []
+    assert list(misfits(wanted, CLOUD)) == ["`image: ubuntu` needs a container, and there is no container engine"]
+
+
+@pytest.mark.parametrize(
+    ("offer", "demand", "runtimes"),
+    [
+        (WITH_DOCKER, wish(), (Runtime.CONTAINER, Runtime.PROCESS)),
+        (CLOUD, wish(), (Runtime.PROCESS,)),
+        (CLOUD, wish(container=("`image: ubuntu`",)), ()),
+        (WITH_DOCKER, wish(container=("`image: ubuntu`",)), (Runtime.CONTAINER,)),
+        (HERE, wish(), (Runtime.PROCESS,)),
+        (replace(HERE, resources=WITH_DOCKER.resources), wish(), (Runtime.PROCESS, Runtime.CONTAINER)),
+        (
+            replace(HERE, resources=WITH_DOCKER.resources),
+            wish(container_optional=True),
+            (Runtime.CONTAINER, Runtime.PROCESS),
+        ),
+        (replace(HERE, resources=WITH_DOCKER.resources), wish(python="3.9"), (Runtime.CONTAINER,)),
+    ],
+)
+def test_job_without_image_runs_in_a_container_where_there_is_an_engine_but_not_on_this_machine(
+    offer: Offer, demand: Demand, runtimes: tuple[Runtime, ...]
+) -> None:
+    assert runtimes_for(demand, offer) == runtimes
+
+
+@pytest.mark.parametrize(
+    ("demand", "share"),
+    [
+        (wish(), Share(2, 4096)),
+        (wish(cpus=Bounds(3, None, True)), Share(4, 8192)),
+        (wish(memory_mib=Bounds(5000, None, True)), Share(4, 8192)),
+        (wish(gpu=GpuDemand(Bounds(3, 3, True))), Share(6, 12288, (0, 1, 2))),
+        (wish(cpus=Bounds(8, None, True)), Share(8, 16384)),
+    ],
+)
+def test_job_gets_whole_blocks_of_a_machine_in_blocks(demand: Demand, share: Share) -> None:
+    offer = replace(CLOUD, resources=HostResources(8, 16384, 102_400, (A100,) * 4), blocks=4)
+    assert list(misfits(demand, offer)) == []
+    assert share_of(demand, offer) == share
+
+
+def test_default_excludes_nothing_on_a_machine_that_exists() -> None:
+    assert list(misfits(DEMAND, replace(HERE, resources=HostResources(1, 512, 1000)))) == []
+    assert list(misfits(DEMAND, replace(CLOUD, blocks=None, resources=HostResources(1, 8192, 102_400)))) == [
+        "cpu: asked 2.., has 1"
+    ]
 
 
 def test_a_card_that_does_not_tell_its_compute_capability_has_none_that_could_be_asked_for() -> None:

@@ -17,6 +17,7 @@ from tests.making import CLOUD, HERE, NOW, instance, run
 
 HERE_WITH_PYTHON = replace(HERE, resources=replace(HERE.resources, pythons=("3.9", "3.12")))
 HERE_WITH_ENGINE = replace(HERE, resources=replace(HERE.resources, engine=Engine("docker", "28", "x86_64")))
+CLOUD_WITH_ENGINE = replace(CLOUD, resources=replace(CLOUD.resources, engine=HERE_WITH_ENGINE.resources.engine))
 
 
 def submitted(**fields: Any) -> tuple[Run, Job]:
@@ -41,7 +42,9 @@ def order(offer: Offer, **fields: Any) -> JobOrder:
         (HERE_WITH_PYTHON, {"python": "3.12"}, None, "3.12"),
         (HERE_WITH_ENGINE, {"python": "3.12"}, "python:3.12", None),
         (HERE_WITH_ENGINE, {"python": "3.12", "user": "me"}, "python:3.12", None),
-        (CLOUD, {"python": "3.12"}, "python:3.12", None),
+        (CLOUD_WITH_ENGINE, {"python": "3.12"}, "python:3.12", None),
+        (CLOUD_WITH_ENGINE, {}, "python:3.12", None),
+        (CLOUD, {}, None, None),
     ],
 )
 def test_a_version_of_python_is_an_interpreter_of_the_machine_or_else_an_image(

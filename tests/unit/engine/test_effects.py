@@ -240,12 +240,15 @@ async def test_why_jobs_do_not_start_outlives_a_break_of_the_link(db: Database, 
     assert machine is not None and machine.detail == "no room"
 
 
-async def test_the_cards_of_a_machine_are_those_that_its_agent_tells_of(db: Database, inbox: EngineInbox) -> None:
+async def test_host_is_kept_beside_the_offer_and_jobs_get_the_cards_that_its_agent_reports(
+    db: Database, inbox: EngineInbox
+) -> None:
     cards = (Gpu("nvidia", "A100", 40960, gone=True), Gpu("nvidia", "T4", 15360))
     await record(db, {}, {"status": JobStatus.RUNNING})
     await inbox.welcomed("0-instance", Welcome(HostResources(1, 1, 1, cards), None, None, ()))
     instance = await db.read(lambda tx: objects.find_instance(tx, "0-instance"))
-    assert instance is not None and instance.offer.resources == replace(HERE.resources, gpus=cards)
+    assert instance is not None and instance.offer == HERE and instance.host == HostResources(1, 1, 1, cards)
+    assert instance.offer_as_found.resources == replace(HERE.resources, gpus=cards)
 
 
 async def test_the_wait_for_the_last_log_bytes_begins_anew_when_the_link_is_up_again(

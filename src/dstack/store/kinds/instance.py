@@ -3,12 +3,14 @@
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 from sqlalchemy import Row
 
 from dstack.domain.objects import Instance, InstanceView
 from dstack.domain.offers import offer_of_json
 from dstack.kit.ids import Ids, short_id
 from dstack.kit.plain import to_plain
+from dstack.protocol.agent import HostResources
 from dstack.protocol.statuses import InstanceReason, InstanceStatus
 from dstack.store import intents, objects, tables, wakes
 from dstack.store.kinds.kind import Kind, Place
@@ -22,6 +24,7 @@ def _instance_of(row: Row[Any]) -> Instance:
         id=row.id,
         project_id=row.project_id,
         offer=offer_of_json(row.offer),
+        host=None if row.host is None else msgspec.convert(row.host, HostResources),
         status=InstanceStatus(row.status),
         status_since=row.status_since,
         created_at=row.created_at,
@@ -44,6 +47,7 @@ def _instance_of(row: Row[Any]) -> Instance:
 
 _COLUMNS: dict[str, Column] = {
     "offer": lambda offer: {"offer": to_plain(offer), "backend": offer.backend},
+    "host": lambda host: {"host": None if host is None else to_plain(host)},
     "idle_duration": lambda span: {"idle_duration_s": None if span is None else span.total_seconds()},
 }
 
@@ -76,7 +80,7 @@ def _changed(tx: Tx, instance: Instance, old: Instance) -> None:
         tx.known.pop((SOLD_OUT, ""), None)
         tx.known.pop((IN_USE, ""), None)
         wakes.add(tx, "scheduler", "placement")
-    if (instance.offer, instance.rests_until) != (old.offer, old.rests_until):  # a waiting job may fit now
+    if (instance.host, instance.rests_until) != (old.host, old.rests_until):  # a waiting job may fit now
         wakes.add(tx, "scheduler", "placement")
 
 
