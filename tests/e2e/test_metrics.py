@@ -7,7 +7,7 @@ import pytest
 from msgspec import to_builtins
 
 from dstack.api import Run, Task
-from dstack.protocol.views import MetricsPointView
+from dstack.protocol.metrics import MetricsPointView
 from tests.e2e.home import Home, wait_for
 from tests.engines import SHELL_IMAGE
 

@@ -9,7 +9,8 @@ from dstack.api._run_facts import RunFacts
 from dstack.errors import ConfigurationError, ResourceNotExistsError
 from dstack.protocol import routes
 from dstack.protocol.jobs import no_job_text
-from dstack.protocol.views import JobView, MetricsView, RunView
+from dstack.protocol.metrics import MetricsView
+from dstack.protocol.views import JobView, RunView
 
 
 class RunReadings(RunFacts):

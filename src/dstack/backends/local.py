@@ -20,10 +20,11 @@ from dstack.agent.processes import end_marked
 from dstack.agent.records import container_name, read_start
 from dstack.agent.resources import probe
 from dstack.backends.base import Backend, Machine
-from dstack.domain.offers import Offer, Runtime
+from dstack.domain.offers import Offer
 from dstack.errors import BackendUnavailable
 from dstack.kit.folders import make_private
 from dstack.protocol.agent import HostResources
+from dstack.protocol.runtimes import Runtime
 
 log = logging.getLogger(__name__)
 

@@ -9,14 +9,16 @@ _PYTHON = "/opt/python"
 _NVCC_PATH = "/usr/local/nvidia/bin:/usr/local/cuda/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def default_image(configuration: RunConfiguration) -> str:
-    """Return the image of a configuration that names none: Python's own, or NVIDIA's with the CUDA compiler.
+def image_of(configuration: RunConfiguration) -> str:
+    """Return the image of a configuration; one that names none gets Python's own, or NVIDIA's with the CUDA compiler.
 
     Examples:
         >>> from dstack.spec.task import Task
-        >>> default_image(Task(commands=["true"], python="3.11"))
-        'python:3.11'
+        >>> image_of(Task(commands=["true"], python="3.11")), image_of(Task(commands=["true"], image="ubuntu"))
+        ('python:3.11', 'ubuntu')
     """
+    if configuration.image is not None:
+        return configuration.image
     if configuration.nvcc:
         return NVCC_IMAGE
     return f"python:{configuration.python or DEFAULT_PYTHON}"

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from dstack.domain.objects import Job
-from dstack.domain.offers import Demand, Offer, OfferName
-from dstack.domain.placement import Placement, fits, gangs_of, may_buy, place
+from dstack.domain.offers import Demand, Offer, OfferName, fits
+from dstack.domain.placement import Placement, gangs_of, may_buy, place
 from dstack.domain.rooms import Room
 
 ENDING = "a machine is ending, and another replaces it"

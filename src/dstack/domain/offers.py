@@ -1,8 +1,7 @@
 """Offers, and whether they fit the requirements of a job."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from math import ceil
 from typing import Any, TypeAlias
 
@@ -11,19 +10,12 @@ import msgspec
 from dstack.kit.plain import to_plain
 from dstack.kit.text import memory_text
 from dstack.protocol.agent import Gpu, HostResources
+from dstack.protocol.runtimes import Runtime
 
 DEFAULT_FLEET = "default"
 
 TINY = 1e-9
 """The bound of rounding errors when parts of a machine are compared."""
-
-
-class Runtime(StrEnum):
-    """A way in which jobs run on a host."""
-
-    PROCESS = "process"
-    """As processes of the agent's user."""
-    CONTAINER = "container"
 
 
 OfferName: TypeAlias = tuple[str, str, str, bool]
@@ -246,6 +238,11 @@ def misfits(demand: Demand, offer: Offer) -> Iterator[str]:
         yield f"{' and '.join(wishes)} {need} a container, and there is no container engine{why}"
 
 
+def fits(demand: Demand, offer: Offer) -> bool:
+    """Whether an empty machine of this offer is what is asked for."""
+    return next(misfits(demand, offer), None) is None
+
+
 def container_wishes(demand: Demand, has: HostResources) -> tuple[str, ...]:
     """Return what only a container can grant on a machine, each as "`field: value`".
 
@@ -266,6 +263,16 @@ def runtimes_for(demand: Demand, offer: Offer) -> tuple[Runtime, ...]:
     if offer.runtime is Runtime.CONTAINER or demand.container_optional:
         return Runtime.CONTAINER, Runtime.PROCESS
     return Runtime.PROCESS, Runtime.CONTAINER
+
+
+def gang_runtime(demand: Demand, offers: Sequence[Offer]) -> Runtime | None:
+    """Return the preferred runtime that all nodes of a gang can have; None without one.
+
+    Args:
+        offers: those of the machines of all nodes, as their agents found them.
+    """
+    possible = [runtimes_for(demand, offer) for offer in offers]
+    return next((one for one in possible[0] if all(one in others for others in possible)), None)
 
 
 def _bounds_for(offer: Offer, bounds: Bounds) -> Bounds:

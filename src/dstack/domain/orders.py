@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from posixpath import isabs
 from typing import Any
 
-from dstack.domain.default_images import default_image, image_env, preparation_of
+from dstack.domain.default_images import image_env, image_of, preparation_of
 from dstack.domain.objects import Instance, Job, Revision, Run
-from dstack.domain.offers import Offer, Runtime
+from dstack.domain.offers import Offer
 from dstack.domain.specs import configuration_in
 from dstack.protocol.agent import Container, GitSource, JobOrder, Mount
+from dstack.protocol.runtimes import Runtime
 from dstack.spec.configurations import RunConfiguration
 from dstack.spec.env import check_variable, check_whole
 from dstack.spec.secrets import filled, filled_env
@@ -84,7 +85,7 @@ def _container_of(
     shm_size = resources.shm_size
     entrypoint = configuration.entrypoint
     return Container(
-        image=configuration.image or default_image(configuration),
+        image=image_of(configuration),
         username=None if auth is None else filled(auth.username, secrets, env),
         password=None if auth is None else filled(auth.password, secrets, env),
         entrypoint=None if entrypoint is None else tuple(shlex.split(entrypoint)),

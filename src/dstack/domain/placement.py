@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from dstack.domain.objects import Job
-from dstack.domain.offers import Demand, Offer, OfferName, Share, misfits, share_of
+from dstack.domain.offers import Demand, Offer, OfferName, Share, fits, share_of
 from dstack.domain.rooms import Room, empty_room
 from dstack.kit.text import memory_text
 
@@ -64,11 +64,6 @@ def gangs_of(queue: Iterable[Job]) -> Iterator[list[Job]]:
     """The jobs that start together, gang by gang."""
     for _, nodes in groupby(queue, key=lambda job: (job.run_id, job.replica)):
         yield list(nodes)
-
-
-def fits(demand: Demand, offer: Offer) -> bool:
-    """Whether an empty machine of this offer is what is asked for."""
-    return next(misfits(demand, offer), None) is None
 
 
 def can_ever_place(gang: Sequence[Job], offers: Sequence[Offer]) -> bool:

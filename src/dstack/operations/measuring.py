@@ -8,7 +8,7 @@ from dstack.operations.context import Action, Context
 from dstack.operations.runs import get_run
 from dstack.protocol.agent import Gpu, Point
 from dstack.protocol.jobs import no_job_text
-from dstack.protocol.views import CardView, GpuMetricsView, MetricsPointView, MetricsView
+from dstack.protocol.metrics import CardView, GpuMetricsView, MetricsPointView, MetricsView
 from dstack.store import metrics, objects
 from dstack.store.tx import Tx
 from dstack.store.users import User

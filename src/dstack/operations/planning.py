@@ -47,6 +47,7 @@ def _plan(
         changes=[change_view(one) for one in changes_of(current, wish)] if current is not None and active else [],
         waits=_why_it_would_wait(tx, context, caller, wish, offers) if best else None,
         resources=wish.resources,
+        image=wish.image_on(best[0]) if best else None,
     )
 
 

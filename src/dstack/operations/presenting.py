@@ -14,6 +14,7 @@ from dstack.domain.reports import expected_bytes, pull_text
 from dstack.errors import DstackError
 from dstack.kit.text import storable, utc_text
 from dstack.protocol.agent import Layer
+from dstack.protocol.runtimes import Runtime
 from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
 from dstack.protocol.views import AttemptView, EventView, InstanceView, JobView, OfferView, PullView, RunView
 from dstack.store import events, objects, queue, users
@@ -208,6 +209,7 @@ def _job_view(job: Job, earlier: Sequence[Job], instances: Mapping[str, Instance
         ports=dict(job.ports),
         earlier=[_attempt_view(one, instances.get(one.instance_id or "")) for one in earlier],
         pull=_pull_view(job.report.layers) if job.status is JobStatus.PULLING and job.report else None,
+        runtime=None if instance is None else Runtime.CONTAINER if job.share.container else Runtime.PROCESS,
     )
 
 

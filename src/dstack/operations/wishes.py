@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from msgspec.structs import asdict
 
+from dstack.domain.default_images import image_of
 from dstack.domain.objects import Run
-from dstack.domain.offers import Demand, Offer, describe, misfits
-from dstack.domain.placement import fits
+from dstack.domain.offers import Demand, Offer, describe, fits, misfits, share_of
 from dstack.domain.specs import configuration_in, demand_of, not_built_yet
 from dstack.domain.updates import Change, changes
 from dstack.errors import (
@@ -62,6 +62,10 @@ class Wish:
     def resources(self) -> str:
         """The requirements for each machine, for people."""
         return resources.describe(self.configuration.resources)
+
+    def image_on(self, offer: Offer) -> str | None:
+        """Return the image of the jobs on a machine of an offer that fits; None if they run as processes."""
+        return image_of(self.configuration) if share_of(self.demand, offer).container else None
 
     def spec(self, name: str | None) -> Mapping[str, Any]:
         """Return the spec of a run of that name, or of one whose name is not drawn yet."""

@@ -6,7 +6,7 @@ name with a letter.
 
 from dataclasses import dataclass
 
-from dstack.protocol import accounts, views
+from dstack.protocol import accounts, metrics, views
 from dstack.protocol.actions import Action
 from dstack.protocol.views import View
 
@@ -97,7 +97,7 @@ stopped. Or it ended before `Dstack-Log-End`: the next bytes were dropped.
 With `Accept: text/event-stream`, the answer is server-sent events: `id` is the next offset and `data` is base64.
 There, `event: gap` has the number of dropped bytes as its data, and `event: end` closes the log.
 """
-READ_METRICS = Route("GET", "/api/projects/{project}/runs/{run}/metrics", None, views.MetricsView)
+READ_METRICS = Route("GET", "/api/projects/{project}/runs/{run}/metrics", None, metrics.MetricsView)
 """Return the metrics of the latest attempt of a job. Query `replica`, `node`, `start_time` (ISO 8601). The answer has
 the last hour of the job, or the points after `start_time`. They are kept for seven days after the job's end."""
 LIST_EVENTS = Route("GET", "/api/projects/{project}/events", None, views.EventPage, media_types=("text/event-stream",))

@@ -5,6 +5,7 @@ from typing import Annotated, Any, TypeAlias
 
 from msgspec import Meta, Struct
 
+from dstack.protocol.runtimes import Runtime
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus, RunStatus
 
 Time: TypeAlias = Annotated[datetime, Meta(tz=True)]
@@ -131,6 +132,8 @@ class PlanView(View, frozen=True, kw_only=True):
     """The reason why the run would wait in the queue; None if it would start at once."""
     resources: str = ""
     """The requirements for each machine: a text for people, such as `2..xCPU, 8GB.., 100GB.. (disk)`."""
+    image: str | None = None
+    """The image of the jobs' containers on the best offer; None if they run as processes."""
 
 
 class SecretView(View, frozen=True, kw_only=True):
@@ -254,6 +257,8 @@ class JobView(View, frozen=True, kw_only=True):
     """Container port to local port; None stands for any free one (`*:80`)."""
     pull: PullView | None = None
     """The progress of pulling the image; None at other times."""
+    runtime: Runtime | None = None
+    """The way in which it runs; None until it has a machine."""
 
 
 class RunView(View, frozen=True, kw_only=True):
@@ -344,49 +349,6 @@ class AccessView(View, frozen=True, kw_only=True):
     """The absolute path inside the job of the folder in which its commands start; `/` if it is unknown."""
     host_key: str
     """The public key of the agent's SSH server, in OpenSSH's format."""
-
-
-class GpuMetricsView(View, frozen=True, kw_only=True):
-    """The usage of one GPU of a job at one time. Unknown values are None."""
-
-    utilization_percent: float | None
-    memory_mib: float | None
-
-
-class MetricsPointView(View, frozen=True, kw_only=True):
-    """The usage of a job at one time. Unknown values are None."""
-
-    at: Time
-    """The time by the clock of the job's machine."""
-    cpu_cores: float | None
-    """The number of busy cores, on average since the previous point."""
-    memory_mib: float | None
-    """The memory in use, in MiB, without cached files."""
-    gpus: list[GpuMetricsView]
-    """The usage of each GPU."""
-
-
-class CardView(View, frozen=True, kw_only=True):
-    """A GPU of a job."""
-
-    name: str
-    memory_mib: int
-
-
-class MetricsView(View, frozen=True, kw_only=True):
-    """The usage of one job: a point every ten seconds, and more often at first."""
-
-    job_id: str
-    replica: int
-    node: int
-    attempt: int
-    cpu_cores: float | None
-    """The job's limit of cores; None before the job has a machine."""
-    memory_mib: float | None
-    """The job's limit of memory, in MiB; None if it is unknown."""
-    gpus: list[CardView]
-    """The job's GPUs, in the order of each point's `gpus`."""
-    points: list[MetricsPointView]
 
 
 class MissingBlobs(View, frozen=True, kw_only=True):

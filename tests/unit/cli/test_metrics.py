@@ -7,7 +7,7 @@ import pytest
 
 from dstack.cli.charts import BLOCKS, PLAIN, chart
 from dstack.cli.commands.metrics import block, pause
-from dstack.protocol.views import CardView, GpuMetricsView, MetricsPointView, MetricsView
+from dstack.protocol.metrics import CardView, GpuMetricsView, MetricsPointView, MetricsView
 
 START = datetime(2030, 1, 1, 12, tzinfo=UTC)
 HOUR = [(10.0 * number, float(number)) for number in range(361)]

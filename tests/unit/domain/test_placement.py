@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.domain.objects import Job
-from dstack.domain.offers import Bounds, Demand, GpuDemand, Offer, Share
-from dstack.domain.placement import BEHIND, Placement, can_ever_place, fits
+from dstack.domain.offers import Bounds, Demand, GpuDemand, Offer, Share, fits
+from dstack.domain.placement import BEHIND, Placement, can_ever_place
 from dstack.domain.placement import place as placement_pass
 from dstack.domain.rooms import Room, room_of, rooms_of
 from dstack.protocol.agent import Gpu, HostResources

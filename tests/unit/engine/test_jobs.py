@@ -5,17 +5,19 @@ from typing import Any
 import pytest
 
 from dstack.domain.intents import Done, Failed, ForgetJob, StartJob, StopJob
-from dstack.domain.objects import JobView, Next
-from dstack.domain.offers import NO_SHARE
+from dstack.domain.objects import Instance, JobView, Next
+from dstack.domain.offers import NO_SHARE, Share
 from dstack.engine.jobs.awaiting_placement import await_placement
 from dstack.engine.jobs.starting import start
 from dstack.engine.jobs.stopping import LOGS_WITHIN, stop
 from dstack.engine.jobs.watching import UNREACHABLE_AFTER, watch
 from dstack.errors import AgentRefused, HostTrouble
+from dstack.protocol.agent import Engine, HostResources
 from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, JobStatus, RunStatus
-from tests.making import NOW, ended, instance, job, job_view, placed_job, report, run
+from tests.making import CLOUD, DEMAND, NOW, ended, instance, job, job_view, placed_job, report, run
 
 STARTED: dict[Any, Any] = {StartJob: Done({})}
+DOCKER = Engine("docker", "27", "x86_64")
 
 
 def moved(decided: Next) -> tuple[JobStatus, JobReason | None, str]:
@@ -51,6 +53,47 @@ def test_the_nodes_of_a_gang_wait_for_each_other() -> None:
     instances = {"0-instance": instance(), "1-instance": booting}
     view = job_view(first, instance(), gang=(first, second), gang_instances=instances)
     assert start(view) == Next()
+
+
+def with_docker(**fields: Any) -> Instance:
+    """A machine of a cloud on which the agent has found a container engine."""
+    return instance(offer=CLOUD, host=HostResources(2, 8192, 102_400, engine=DOCKER), **fields)
+
+
+def without_docker(**fields: Any) -> Instance:
+    """One on which it has found none."""
+    return instance(offer=CLOUD, host=HostResources(2, 8192, 102_400), **fields)
+
+
+IN_CONTAINER = Share(2, 8192, container=True)
+AS_PROCESS = replace(IN_CONTAINER, container=False)
+
+
+def test_job_planned_for_a_container_runs_as_a_process_where_no_engine_is_found() -> None:
+    planned = placed_job(share=IN_CONTAINER)
+    assert start(job_view(planned, with_docker())) == Next(do=(StartJob("0-job", "0-instance"),))
+    revised = replace(planned, share=AS_PROCESS)
+    assert start(job_view(planned, without_docker())) == Next((revised,), (StartJob("0-job", "0-instance"),))
+
+
+def test_job_that_needs_a_container_is_left_to_the_agent_to_refuse() -> None:
+    demand = replace(DEMAND, container=("`image: ubuntu`",))
+    view = job_view(placed_job(share=IN_CONTAINER, demand=demand), without_docker())
+    assert start(view) == Next(do=(StartJob("0-job", "0-instance"),))
+
+
+def test_all_nodes_of_a_gang_get_one_runtime() -> None:
+    first = placed_job(nodes=2, share=IN_CONTAINER)
+    second = replace(first, id="1-job", node=1, instance_id="1-instance")
+    here, there = with_docker(), without_docker(id="1-instance")
+    machines = {"0-instance": here, "1-instance": there}
+    decided = start(job_view(first, here, gang=(first, second), gang_instances=machines))
+    assert decided.write == (replace(first, share=AS_PROCESS),)
+    later = replace(machines["1-instance"], host=here.host)
+    begun = replace(first, share=AS_PROCESS, status=JobStatus.RUNNING)
+    machines["1-instance"] = later
+    decided = start(job_view(second, later, gang=(begun, second), gang_instances=machines))
+    assert decided.write == (replace(second, share=AS_PROCESS),), "the first node runs as a process already"
 
 
 def test_a_node_that_was_handed_over_goes_on_although_a_quick_one_is_done_and_its_machine_gone() -> None:

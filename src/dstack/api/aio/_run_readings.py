@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import datetime
 
-    from dstack.protocol.views import MetricsView
+    from dstack.protocol.metrics import MetricsView
 
 
 class RunReadings(RunFacts):

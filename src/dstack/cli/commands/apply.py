@@ -201,6 +201,7 @@ def plan_text(plan: "RunPlan") -> str:
         "Configuration": plan.draft.request.configuration_path or "-",
         "Type": spec.get("type", "task"),
         **_resources(plan),
+        "Runtime": _runtime(plan),
         "Spot policy": spec.get("spot_policy", "on-demand"),
         "Max price": words.price(spec["max_price"]) if spec.get("max_price") else "off",
         "Max duration": str(spec.get("max_duration") or "off"),
@@ -296,6 +297,12 @@ def _resources(plan: "RunPlan") -> dict[str, str]:
     unasked = ", ".join(name for field, name in OPEN.items() if field not in wanted)
     less = f"; not set, may be less: {unasked}" if unasked else ""
     return {"Resources": f"{plan.view.resources}{less}"}
+
+
+def _runtime(plan: "RunPlan") -> str:
+    if plan.view.image is not None:
+        return f"a container of `{plan.view.image}`"
+    return "a process" if plan.view.offers_total else "-"
 
 
 def _detached(run: "Run") -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dstack.api import Run
     from dstack.cli.charts import Values
-    from dstack.protocol.views import MetricsView
+    from dstack.protocol.metrics import MetricsView
 
 HELP = "show the CPU, memory and GPU usage of a run's jobs over the last hour"
 OVER_TIME = "OVER TIME"

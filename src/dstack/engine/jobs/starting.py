@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 from dstack.domain.intents import Failed, StartJob
-from dstack.domain.objects import JobView, Next
-from dstack.domain.offers import NO_SHARE
+from dstack.domain.objects import Job, JobView, Next
+from dstack.domain.offers import NO_SHARE, gang_runtime, runtimes_for
 from dstack.domain.specs import configuration_in
 from dstack.engine.jobs.watching import end, follow_report
 from dstack.errors import HostTrouble
+from dstack.protocol.runtimes import Runtime
 from dstack.protocol.statuses import InstanceReason, JobReason, JobStatus
 
 
@@ -24,7 +25,8 @@ def start(view: JobView) -> Next:
         case None if not all(_is_ready(view, node.instance_id) for node in view.gang) or not _has_its_turn(view):
             return Next()
         case None:
-            return Next(do=(StartJob(job.id, instance.id),))
+            own = _in_gang_runtime(view)
+            return Next(() if own == job else (own,), do=(StartJob(job.id, instance.id),))
         case Failed(HostTrouble() as error):
             return end(view, JobReason.HOST_ERROR, ". ".join(filter(None, (error.message, error.hint))))
         case Failed(error):
@@ -36,6 +38,22 @@ def start(view: JobView) -> Next:
 def _is_ready(view: JobView, instance_id: str | None) -> bool:
     instance = view.gang_instances.get(instance_id or "")
     return instance is not None and instance.is_ready
+
+
+def _in_gang_runtime(view: JobView) -> Job:
+    """Return the job with the runtime of its gang, now that their agents have found it."""
+    job = view.job
+    begun = next((node for node in view.gang if node.has_begun), None)
+    if begun is not None:
+        container = begun.share.container
+    else:
+        machines = [view.gang_instances[node.instance_id or ""].offer_as_found for node in view.gang]
+        planned = Runtime.CONTAINER if job.share.container else Runtime.PROCESS
+        if all(planned in runtimes_for(job.demand, machine) for machine in machines):
+            return job
+        # Without a common one the agents report what is missing.
+        container = (gang_runtime(job.demand, machines) or planned) is Runtime.CONTAINER
+    return replace(job, share=replace(job.share, container=container))
 
 
 def _has_its_turn(view: JobView) -> bool:
