@@ -201,7 +201,7 @@ def plan_text(plan: "RunPlan") -> str:
         "Configuration": plan.draft.request.configuration_path or "-",
         "Type": spec.get("type", "task"),
         **_resources(plan),
-        "Runtime": _runtime(plan),
+        **_runtime(plan),
         "Spot policy": spec.get("spot_policy", "on-demand"),
         "Max price": words.price(spec["max_price"]) if spec.get("max_price") else "off",
         "Max duration": str(spec.get("max_duration") or "off"),
@@ -299,10 +299,10 @@ def _resources(plan: "RunPlan") -> dict[str, str]:
     return {"Resources": f"{plan.view.resources}{less}"}
 
 
-def _runtime(plan: "RunPlan") -> str:
-    if plan.view.image is not None:
-        return f"a container of `{plan.view.image}`"
-    return "a process" if plan.view.offers_total else "-"
+def _runtime(plan: "RunPlan") -> dict[str, str]:
+    if not plan.view.offers_total:
+        return {}
+    return {"Runtime": f"a container of `{plan.view.image}`" if plan.view.image else "a process"}
 
 
 def _detached(run: "Run") -> int:
