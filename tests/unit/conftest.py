@@ -9,7 +9,7 @@ from sqlalchemy import insert
 from dstack.backends.threads import Backends
 from dstack.blobs.files import BlobFiles
 from dstack.bucket import Bucket
-from dstack.domain.offers import Offer
+from dstack.domain.market import Market
 from dstack.engine.catalog import Catalog
 from dstack.engine.leases import Leases
 from dstack.engine.reconciler import Reconciler
@@ -68,11 +68,17 @@ def bucket(s3: S3Server, s3_credentials: None) -> Iterator[Bucket]:
     made.close()
 
 
+HERE_ON_SALE = Market.of([HERE])
+
+
 class Shop(Catalog):
     """Has this machine on sale."""
 
-    async def offers(self) -> list[Offer]:
-        return [HERE]
+    def snapshot(self) -> Market:
+        return HERE_ON_SALE.without_backends(self.hidden)
+
+    async def market(self) -> Market:
+        return self.snapshot()
 
 
 def context_on(db: Database, clock: Clock, folder: Path) -> Context:
@@ -81,7 +87,7 @@ def context_on(db: Database, clock: Clock, folder: Path) -> Context:
     return Context(
         db,
         RandomIds(clock),
-        Shop(backends, clock),
+        Shop(backends, clock, RandomIds(clock)),
         Reconciler(db, backends, clock, Leases(db, clock, "0-server", "here", alone=True)),
         lambda run_id: None,
         backends,

@@ -25,6 +25,9 @@ class Backend(ABC):
     offers_fresh_for = timedelta(minutes=1)
     """The time for which its offers are cached."""
 
+    lists_cheaply = False
+    """Whether a list of its offers takes a moment and no network: a call may wait for it."""
+
     lists_exactly = False
     """Whether its list is exact. A cloud lists new and ended machines late."""
 

@@ -53,6 +53,8 @@ class Local(Backend):
     offers_fresh_for = timedelta(seconds=2)
     """Looking is cheap, and who has just started a container engine wants it to be seen."""
 
+    lists_cheaply = True
+
     lists_exactly = True
     """Folders come and go with the machines themselves."""
 

@@ -39,6 +39,10 @@ class Backends:
         """Return the time for which the offers of a backend are cached."""
         return self._drivers[name].offers_fresh_for
 
+    def lists_cheaply(self, name: str) -> bool:
+        """Return whether a call may wait for the offers of a backend."""
+        return self._drivers[name].lists_cheaply
+
     def lists_exactly(self, name: str) -> bool:
         """Whether what one backend lists is true at that very moment."""
         return self._drivers[name].lists_exactly

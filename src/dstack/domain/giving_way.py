@@ -1,11 +1,13 @@
 """Which idle machines are in the way of a gang that waits: those that it cannot use, where only so many may exist."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from dstack.domain.objects import Job
-from dstack.domain.offers import Demand, Offer, OfferName, fits
-from dstack.domain.placement import Placement, gangs_of, may_buy, place
+from dstack.domain.market import Market, Offers
+from dstack.domain.offers import OfferName
+from dstack.domain.placement import Gang, JobQueue, Line, Placement, Queue, place
+from dstack.domain.placement.capacity import Machines
+from dstack.domain.placement.passes import never_over
 from dstack.domain.rooms import Room
 
 ENDING = "a machine is ending, and another replaces it"
@@ -15,10 +17,12 @@ GIVES_WAY = "an idle machine that the run cannot use ends, and another replaces 
 
 def make_way(
     placement: Placement,
-    queue: Iterable[Job],
+    queue: Queue,
     rooms: Sequence[Room],
-    offers: Sequence[Offer],
+    market: Market,
     in_use: Mapping[OfferName, int],
+    *,
+    is_over: Callable[[], bool] = never_over,
 ) -> None:
     """Add to a placement the idle machines that are to end, so that a gang gets others in their place.
 
@@ -27,70 +31,99 @@ def make_way(
     Args:
         queue: the whole queue, of which the placement has placed a part. Read only where a machine may be in the way.
         rooms: the machines there are, after the placement.
-        offers: the offers.
+        market: the offers that are not sold out.
         in_use: how many machines of each offer may exist, those that are ending among them; without what is bought.
+        is_over: tells whether the time of the pass is used up; the next pass goes on.
     """
-    limited = {offer.name for offer in offers if offer.machines_max is not None}
-    staying = Counter(room.offer.name for room in (*rooms, *placement.bought))
-    is_ending = any(in_use.get(name, 0) > staying[name] for name in limited)
-    idle = [room for room in rooms if room.gives_way and room.jobs == 0 and room.offer.name in limited]
-    if not idle and not is_ending:
+    limited = market.index.limited & market.everything
+    if not limited:
         return
-    waiting = _waiting_in(queue, placement)
-    idle = [room for room in idle if not any(_serves(room, gang[0]) for gang in waiting)]
-    claimed = set[OfferName]()
-    for gang in waiting:
-        fitting = [offer for offer in offers if may_buy(gang[0].demand, offer) and offer.name not in claimed]
-        ended = _in_the_way_of(gang, fitting, rooms, idle, staying)
-        if ended:
-            placement.giving_way += [room.key for room in ended]
-            placement.waiting[gang[0].run_id] = GIVES_WAY
-            idle = [room for room in idle if room not in ended]
-        elif ended is not None and is_ending:
-            placement.waiting[gang[0].run_id] = ENDING
-        claimed |= {offer.name for offer in fitting}
-        if claimed >= limited:
-            return
+    staying = Counter(room.offer.name for room in (*rooms, *placement.bought))
+    is_ending = market.named(name for name, number in in_use.items() if number > staying[name]) & limited
+    idle = [room for room in rooms if room.gives_way and room.jobs == 0 and market.named([room.offer.name]) & limited]
+    if idle or is_ending:
+        _Way(placement, rooms, market, staying).make(queue, idle, is_over, is_ending=bool(is_ending))
 
 
-def _waiting_in(queue: Iterable[Job], placement: Placement) -> list[list[Job]]:
-    """The first gang of each kind that has found no place, in the order of the queue."""
-    over = {placed.job.id for placed in placement.placed} | {job.id for job in placement.hopeless}
-    first: dict[tuple[str, Demand, int], list[Job]] = {}
-    for gang in gangs_of(queue):
-        if gang[0].id not in over:
-            first.setdefault((gang[0].project_id, gang[0].demand, len(gang)), gang)
-    return list(first.values())
+class _Way:
+    """The search for machines that are in the way."""
 
+    def __init__(
+        self, placement: Placement, rooms: Sequence[Room], market: Market, staying: Mapping[OfferName, int]
+    ) -> None:
+        self._placement = placement
+        self._machines = Machines(rooms)
+        self._market = market
+        self._staying = Counter(staying)
 
-def _serves(room: Room, job: Job) -> bool:
-    return room.project_id in (None, job.project_id) and fits(job.demand, room.offer)
+    def make(self, queue: Queue, idle: Sequence[Room], is_over: Callable[[], bool], *, is_ending: bool) -> None:
+        waiting = self._waiting_in(queue)
+        usable = 0
+        for line in waiting if idle else ():
+            usable |= self._machines.serving(line)
+        kept = {room.key for kind in self._machines.select(usable) for room in kind.rooms}
+        idle = [room for room in idle if room.key not in kept]
+        claimed = 0
+        for line, gang in waiting.items():
+            fitting = self._market.buyable(line.demand) & ~claimed
+            ended = self._in_the_way_of(JobQueue(queue.jobs_of(gang)), line, fitting, idle)
+            if ended:
+                self._placement.giving_way += [room.key for room in ended]
+                self._placement.waiting[gang.run_id] = GIVES_WAY
+                idle = [room for room in idle if room not in ended]
+            elif ended is not None and is_ending:
+                self._placement.waiting[gang.run_id] = ENDING
+            claimed |= fitting
+            if not self._market.index.limited & self._market.everything & ~claimed or is_over():
+                return
 
+    def _waiting_in(self, queue: Queue) -> Mapping[Line, Gang]:
+        """Return the first gang of each line that has found no place, in the order of the queue."""
+        over = {placed.job.id for placed in self._placement.placed} | {job.id for job in self._placement.hopeless}
+        first: dict[Line, Gang] = {}
+        for gang in queue:
+            if gang.line not in first and gang.ids[0] not in over:
+                first[gang.line] = gang
+        return first
 
-def _in_the_way_of(
-    gang: Sequence[Job],
-    fitting: Sequence[Offer],
-    rooms: Sequence[Room],
-    idle: Sequence[Room],
-    staying: Counter[OfferName],
-) -> list[Room] | None:
-    """The fewest idle machines without which the gang has its place; None where no number of them is enough."""
-    names = {offer.name for offer in fitting}
-    could = [room for room in idle if room.offer.name in names]
-    for number in range(len(could) + 1):
-        ended = could[:number]
-        left = staying - Counter(room.offer.name for room in ended)
-        others = [room.copy() for room in rooms if room not in ended]
-        found = place(gang, others, fitting, left)
-        if len(found.placed) == len(gang):
-            bought = Counter(room.offer.name for room in found.bought)
-            limits = {offer.name: offer.machines_max or 0 for offer in fitting}
-            needed = Counter({name: bought[name] + staying[name] - limits[name] for name in bought})
-            return [room for room in ended if _take(needed, room.offer.name)]
-    return None
+    def _rooms_for(self, line: Line) -> list[Room]:
+        return [room for kind in self._machines.select(self._machines.serving(line)) for room in kind.rooms]
+
+    def _in_the_way_of(
+        self, gang: JobQueue, line: Line, fitting: Offers, idle: Sequence[Room]
+    ) -> Sequence[Room] | None:
+        """Return the fewest idle machines without which the gang has its place; None where no number is enough.
+
+        The gang cannot use the idle machines themselves. So each one that ends leaves only more to buy.
+        """
+        index = self._market.index
+        market = self._market.without(self._market.everything & ~fitting)
+        could = [room for room in idle if market.named([room.offer.name])]
+        own = self._rooms_for(line)
+
+        def placed_without(number: int) -> Placement | None:
+            left = self._staying - Counter(room.offer.name for room in could[:number])
+            found = place(gang, [room.copy() for room in own], market, left)
+            return found if found.placed else None
+
+        low, high = 0, len(could)
+        found = placed_without(high)
+        if found is None:
+            return None
+        while low < high:
+            middle = (low + high) // 2
+            fewer = placed_without(middle)
+            if fewer is None:
+                low = middle + 1
+            else:
+                high, found = middle, fewer
+        bought = Counter(room.offer.name for room in found.bought)
+        limits = {name: index.offers[index.places[name]].machines_max or 0 for name in bought}
+        needed = Counter({name: bought[name] + self._staying[name] - limits[name] for name in bought})
+        return [room for room in could[:high] if _take(needed, room.offer.name)]
 
 
 def _take(needed: Counter[OfferName], name: OfferName) -> bool:
-    """Whether one more of it is needed, which is then one less."""
+    """Return whether one more of it is needed, which is then one less."""
     needed[name] -= 1
     return needed[name] >= 0

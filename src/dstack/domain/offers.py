@@ -1,6 +1,6 @@
 """Offers, and whether they fit the requirements of a job."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any, TypeAlias
@@ -214,43 +214,19 @@ def _gpu_demand_of_json(body: dict[str, Any]) -> GpuDemand:
     )
 
 
-def misfits(demand: Demand, offer: Offer) -> Iterator[str]:
-    """Why this offer is not what is asked for: one phrase a reason, with what was asked and what there is.
-
-    On a machine that exists already, a default that the user did not write excludes nothing.
-    """
-    yield from _policy_misfits(demand, offer)
-    has = offer.resources
-    for name, bounds, value, show in (
-        ("cpu", demand.cpus, has.cpus, _count),
-        ("memory", demand.memory_mib, has.memory_mib, memory_text),
-        ("disk", demand.disk_mib, has.disk_mib, memory_text),
-    ):
-        if not _bounds_for(offer, bounds).holds(value):
-            yield f"{name}: asked {_show(bounds, show)}, has {show(value)}"
-    if demand.arch is not None and demand.arch != has.arch:
-        yield f"cpu: asked {demand.arch}, is {has.arch or 'of an unknown architecture'}"
-    if demand.gpu is not None:
-        yield from _gpu_misfits(demand, demand.gpu, offer)
-    if has.engine is None and (wishes := container_wishes(demand, has)):
-        why = f" ({has.engine_problem})" if has.engine_problem else ""
-        need = "needs" if len(wishes) == 1 else "need"
-        yield f"{' and '.join(wishes)} {need} a container, and there is no container engine{why}"
-
-
-def fits(demand: Demand, offer: Offer) -> bool:
-    """Whether an empty machine of this offer is what is asked for."""
-    return next(misfits(demand, offer), None) is None
-
-
 def container_wishes(demand: Demand, has: HostResources) -> tuple[str, ...]:
     """Return what only a container can grant on a machine, each as "`field: value`".
 
     A version of Python is such a wish only where the machine has no interpreter of it.
     """
-    if demand.python is None or demand.python in has.pythons:
-        return demand.container
-    return *demand.container, f"`python: {demand.python}` (the machine has {', '.join(has.pythons) or 'none'})"
+    return wishes_for_container(demand.container, demand.python, has.pythons)
+
+
+def wishes_for_container(fields: tuple[str, ...], python: str | None, pythons: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what only a container can grant: the fields that need one, and a missing version of Python."""
+    if python is None or python in pythons:
+        return fields
+    return *fields, f"`python: {python}` (the machine has {', '.join(pythons) or 'none'})"
 
 
 def runtimes_for(demand: Demand, offer: Offer) -> tuple[Runtime, ...]:
@@ -273,65 +249,6 @@ def gang_runtime(demand: Demand, offers: Sequence[Offer]) -> Runtime | None:
     """
     possible = [runtimes_for(demand, offer) for offer in offers]
     return next((one for one in possible[0] if all(one in others for others in possible)), None)
-
-
-def _bounds_for(offer: Offer, bounds: Bounds) -> Bounds:
-    """Return the bounds for the whole machine: where jobs share it, a job gets only its part."""
-    if offer.exists and not bounds.written:
-        return Bounds(None, None, False)
-    return replace(bounds, max=None) if offer.is_shared else bounds
-
-
-def _policy_misfits(demand: Demand, offer: Offer) -> Iterator[str]:
-    for name, allowed, value in (
-        ("backends", demand.backends, offer.backend),
-        ("regions", demand.regions, offer.region),
-        ("instance_types", demand.instance_types, offer.instance_type),
-    ):
-        if allowed and value not in allowed:
-            yield f"{name}: asked {', '.join(allowed)}, is {value}"
-    if demand.max_price is not None and offer.price > demand.max_price:
-        yield f"max_price: asked ${demand.max_price:g}, costs ${offer.price:g}"
-    if demand.spot != "auto" and offer.spot != (demand.spot == "spot"):
-        yield f"spot_policy: asked {demand.spot}, is {'spot' if offer.spot else 'on-demand'}"
-    if demand.reservation is not None:
-        yield f"reservation: asked {demand.reservation}, has none"
-    if demand.instance_name is not None:
-        yield f"instance_name: asked {demand.instance_name}, has no name"
-    if demand.fleets and DEFAULT_FLEET not in demand.fleets:
-        yield f"fleets: asked {', '.join(demand.fleets)}, is in {DEFAULT_FLEET}"
-
-
-def _gpu_misfits(demand: Demand, asked: GpuDemand, offer: Offer) -> Iterator[str]:
-    gpus = offer.resources.gpus
-    alike = [gpu for gpu in gpus if asked.is_like(gpu)]
-    fitting = [gpu for gpu in alike if asked.fits(gpu)]
-    least = asked.count.min or 0
-    wanted = " ".join(filter(None, [asked.vendor, ",".join(asked.names)]))
-    if asked.memory_mib is not None:
-        wanted = f"{wanted} with memory {_show(asked.memory_mib, memory_text)}".strip()
-    if len(alike) < least:
-        has = ", ".join(f"{gpu.name} ({memory_text(gpu.memory_mib)})" for gpu in gpus if not gpu.gone) or "none"
-        yield f"gpu: asked {_show(asked.count, _count)} {wanted}".rstrip() + f", has {has}"
-    elif len(fitting) < least:
-        told = ", ".join(dict.fromkeys(gpu.compute_capability for gpu in alike if gpu.compute_capability is not None))
-        has = f"has {told}" if told else "its own is not known"
-        yield f"gpu.compute_capability: asked {asked.compute_capability}, {has}"
-    elif asked.total_memory_mib is not None:
-        total = sum(gpu.memory_mib for gpu in fitting)
-        some_will_do = gpus_for(demand, gpus, taken=frozenset()) is not None
-        if not (some_will_do if offer.is_shared else asked.total_memory_mib.holds(total)):
-            yield f"gpu.total_memory: asked {_show(asked.total_memory_mib, memory_text)}, has {memory_text(total)}"
-
-
-def _show(bounds: Bounds, show: Callable[[float], str]) -> str:
-    if bounds.min == bounds.max and bounds.min is not None:
-        return show(bounds.min)
-    return f"{'' if bounds.min is None else show(bounds.min)}..{'' if bounds.max is None else show(bounds.max)}"
-
-
-def _count(value: float) -> str:
-    return f"{value:g}"
 
 
 def describe(resources: HostResources) -> str:
@@ -374,10 +291,13 @@ def gpus_for(demand: Demand, gpus: tuple[Gpu, ...], *, taken: frozenset[int]) ->
 
     A job that can do without any gets one where there is one.
     """
-    if demand.gpu is None:
-        return ()
-    free = [index for index, gpu in enumerate(gpus) if index not in taken and demand.gpu.fits(gpu)]
-    count, total_mib = demand.gpu.count, demand.gpu.total_memory_mib
+    return () if demand.gpu is None else gpus_among(demand.gpu, gpus, taken=taken)
+
+
+def gpus_among(asked: GpuDemand, gpus: tuple[Gpu, ...], *, taken: frozenset[int]) -> tuple[int, ...] | None:
+    """Return the cards for a job, lowest index first; None where too few are free."""
+    free = [index for index, gpu in enumerate(gpus) if index not in taken and asked.fits(gpu)]
+    count, total_mib = asked.count, asked.total_memory_mib
     least = int(count.min or 0)
     if len(free) < least:
         return None

@@ -1,78 +1,224 @@
-"""What is on sale now: the offers of all backends, asked for when needed and remembered for a while."""
+"""The offers of all backends: asked for in the background, one task for each backend, and shown as a market.
+
+A call reads the market as it is and waits for no cloud. Only a backend whose offers are cheap to list (this machine)
+is waited for, for a moment, where its list is too old.
+"""
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 from dstack.backends.base import Backend
 from dstack.backends.threads import Backends
+from dstack.domain.market import EMPTY, Market
 from dstack.domain.offers import Offer
 from dstack.errors import DstackError
 from dstack.kit.clock import Clock
+from dstack.kit.ids import Ids
+from dstack.kit.pauses import Pauses
+from dstack.kit.tasks import TaskGroup
+from dstack.kit.text import utc_text
 
 log = logging.getLogger(__name__)
 
 BACKEND_TIMEOUT_S = 60.0
+CHEAP_TIMEOUT_S = 5.0
+"""The longest wait of a call for a backend whose offers are cheap to list."""
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=10), timedelta(minutes=10)
+"""The pauses between questions to a backend that fails."""
+OFFERS_INLINE_MAX = 1000
+"""Up to so many offers are indexed at once; more take a thread, for a fraction of a second."""
+ERROR_CHARS_MAX = 200
 SILENT = "the backend does not answer"
+UNKNOWN = "the backend has not listed its offers yet"
 HIDDEN = "the server's own machine is not used, since the server has several users (see `DSTACK_LOCAL_BACKEND`)"
+
+
+@dataclass(frozen=True, slots=True)
+class BackendState:
+    """What is known of the offers of one backend."""
+
+    offers: tuple[Offer, ...] = ()
+    """Those of its last answer."""
+    asked_at: datetime | None = None
+    """The time of its last answer; None before the first one."""
+    error: str = ""
+    """Why its last question has failed; empty where it was answered."""
+
+    @property
+    def stale(self) -> bool:
+        """Whether the offers are older than they should be."""
+        return bool(self.error) and self.asked_at is not None
+
+    @property
+    def fault(self) -> str:
+        """Return why its machines may be missing among the offers; empty where its list is up to date."""
+        if not self.error:
+            return "" if self.asked_at is not None else UNKNOWN
+        known = f"; its offers are of {utc_text(self.asked_at)}" if self.asked_at is not None else ""
+        return f"{SILENT} ({self.error}){known}"
+
+
+@dataclass(slots=True, eq=False)
+class _Watched:
+    """A backend whose offers are asked for."""
+
+    name: str
+    pauses: Pauses
+    state: BackendState = field(default_factory=BackendState)
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set where a call wants newer offers."""
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while the last question is over, whatever came of it."""
+    task: asyncio.Task[None] | None = None
 
 
 class Catalog:
     """The latest offers of each backend; a backend that does not answer keeps its last ones."""
 
-    def __init__(self, backends: Backends, clock: Clock) -> None:
+    def __init__(self, backends: Backends, clock: Clock, ids: Ids) -> None:
         self._backends = backends
         self._clock = clock
-        self._offers: dict[str, Sequence[Offer]] = {}
-        self._asked_at: dict[str, datetime] = {}
-        self._asking = asyncio.Lock()
-        self.silent: frozenset[str] = frozenset()
-        """The backends that failed to answer their last question. One that is being asked keeps what it was."""
+        self._ids = ids
+        self._watched: dict[str, _Watched] = {}
+        self._market = EMPTY
+        self._indexing = asyncio.Lock()
+        self._tasks = TaskGroup()
+        self._listeners: list[Callable[[], None]] = []
         self.hidden: frozenset[str] = frozenset()
         """The backends that new jobs cannot use."""
+
+    def start(self) -> None:
+        """Begin to ask all backends for their offers."""
+        for name in self._backends:
+            self.added(name)
+
+    async def close(self) -> None:
+        """Ask no more."""
+        await self._tasks.close()
+
+    def added(self, name: str) -> None:
+        """Begin to ask a backend for its offers. One that was changed is asked at once."""
+        self._end(name)
+        watched = self._watched[name] = _Watched(name, Pauses(FIRST_PAUSE, LONGEST_PAUSE, self._ids.random().random))
+        watched.task = self._tasks.keep(f"offers of {name}", lambda: self._watch(watched))
+
+    async def removed(self, name: str) -> None:
+        """Forget a backend and its offers."""
+        self._end(name)
+        await self._index()
+
+    def _end(self, name: str) -> None:
+        watched = self._watched.pop(name, None)
+        if watched is not None and watched.task is not None:
+            watched.task.cancel()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever the market has changed."""
+        self._listeners.append(listener)
 
     def hide(self, name: str, *, is_hidden: bool = True) -> None:
         """Offer a backend no more, or again. Jobs that run there go on."""
         self.hidden = self.hidden | {name} if is_hidden else self.hidden - {name}
 
     @property
+    def states(self) -> Mapping[str, BackendState]:
+        """What is known of each backend, by name."""
+        return {name: watched.state for name, watched in self._watched.items()}
+
+    @property
+    def silent(self) -> frozenset[str]:
+        """The backends that failed to answer their last question. One that is being asked keeps what it was."""
+        return frozenset(name for name, state in self.states.items() if state.error)
+
+    @property
     def absent(self) -> Mapping[str, str]:
         """The backends whose machines may be missing among the offers, each with the reason."""
-        return {**dict.fromkeys(self.silent, SILENT), **self.closed}
+        faults = {name: state.fault for name, state in self.states.items() if state.fault}
+        return {**faults, **self.closed}
 
     @property
     def closed(self) -> Mapping[str, str]:
         """The backends whose machines, new and existing ones, take no new jobs, each with the reason."""
         return dict.fromkeys(self.hidden, HIDDEN)
 
-    def snapshot(self) -> Sequence[Offer]:
-        """What is known now."""
-        known = list(self._offers.items())
-        return [offer for name, offers in known if name not in self.hidden for offer in offers]
+    def snapshot(self) -> Market:
+        """Return the market as it is known now."""
+        return self._market.without_backends(self.hidden)
 
-    async def offers(self) -> Sequence[Offer]:
-        """What is on sale; nothing is older than its backend says it may be."""
-        async with self._asking:
-            await asyncio.gather(*(self._ask(name) for name in self._backends if not self._is_fresh(name)))
+    async def market(self) -> Market:
+        """Return the market. Waits a moment for backends whose offers are cheap to list, and for no others."""
+        old = [one for one in self._watched.values() if self._backends.lists_cheaply(one.name) and self._is_old(one)]
+        for one in old:
+            one.answered.clear()
+            one.wanted.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CHEAP_TIMEOUT_S):
+                for one in old:
+                    if not one.state.error:
+                        await one.answered.wait()
         return self.snapshot()
 
-    def _is_fresh(self, name: str) -> bool:
-        at = self._asked_at.get(name)
-        return at is not None and self._clock.now() - at <= self._backends.offers_fresh_for(name)
+    def _is_old(self, one: _Watched) -> bool:
+        at = one.state.asked_at
+        return at is None or self._clock.now() - at > self._backends.offers_fresh_for(one.name)
 
-    async def _ask(self, name: str) -> None:
+    async def _watch(self, watched: _Watched) -> None:
+        """Ask one backend again and again: soon after an answer, and more and more seldom while it fails."""
+        while True:
+            watched.wanted.clear()
+            await self._ask(watched)
+            watched.answered.set()
+            await self._pause(watched)
+
+    async def _pause(self, watched: _Watched) -> None:
+        if self._backends.lists_cheaply(watched.name):
+            await watched.wanted.wait()  # nobody needs to know while nobody asks
+            return
+        if not watched.state.error:
+            watched.pauses.reset()
+            await self._clock.sleep(self._backends.offers_fresh_for(watched.name))
+        else:
+            await self._clock.sleep(watched.pauses.next())
+
+    async def _ask(self, watched: _Watched) -> None:
+        name, before = watched.name, watched.state
         try:
-            self._offers[name] = await self._backends.call(name, _offers_of, timeout_s=BACKEND_TIMEOUT_S)
-            self._asked_at[name] = self._clock.now()
-            self.silent -= {name}
+            offers = await self._backends.call(name, newer_than(before.offers), timeout_s=BACKEND_TIMEOUT_S)
+            watched.state = BackendState(offers, self._clock.now())
         except (DstackError, OSError) as error:
-            self.silent |= {name}
+            watched.state = replace(before, error=(str(error) or type(error).__name__)[:ERROR_CHARS_MAX])
             log.warning("The backend %s does not list its offers: %s", name, error)
-        except Exception:  # a driver's bug must not keep the other backends from being used
-            self.silent |= {name}
+        except Exception as error:  # a driver's bug must not keep the other backends from being used
+            watched.state = replace(before, error=type(error).__name__)
             log.exception("The backend %s does not list its offers", name)
+        if watched.state.offers is not before.offers:
+            await self._index()
+
+    async def _index(self) -> None:
+        """Make a new version of the market."""
+        async with self._indexing:
+            offers = [one for watched in self._watched.values() for one in watched.state.offers]
+            version = self._market.version + 1
+            if len(offers) <= OFFERS_INLINE_MAX:
+                self._market = Market.of(offers, version)
+            else:
+                self._market = await asyncio.to_thread(Market.of, offers, version)
+        for listener in self._listeners:
+            listener()
 
 
-def _offers_of(backend: Backend) -> Sequence[Offer]:
-    return backend.offers()
+def newer_than(known: tuple[Offer, ...]) -> Callable[[Backend], tuple[Offer, ...]]:
+    """Return a question for offers. It is answered by `known` itself where nothing has changed.
+
+    Thousands of offers are compared in the driver's thread.
+    """
+
+    def offers_of(backend: Backend) -> tuple[Offer, ...]:
+        offers = tuple(backend.offers())
+        return known if offers == known else offers
+
+    return offers_of

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from dstack.engine.catalog import Catalog
+from dstack.engine.scheduler import PLACEMENT
 from dstack.engine.turn import AFTER_A_BUG, LOOKS_PER_COMMIT, Turn
 from dstack.errors import DatabaseUnavailable
 from dstack.kit.clock import Clock
@@ -18,6 +19,7 @@ from dstack.kit.tasks import TaskGroup
 from dstack.store import queue, wakes
 from dstack.store.db import Database
 from dstack.store.notices import Notices
+from dstack.store.tx import Tx
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ class Engine:
         """Begin to turn; what a former server left undone is looked at first."""
         self._db.react(self._turn.take)
         self._db.listen(self._hear)
+        self._catalog.listen(self._market_changed)
         self._tasks.keep("engine", self._run)
         self._tasks.keep("sweep", self._sweep)
 
@@ -61,11 +64,21 @@ class Engine:
         while True:
             try:
                 if not await self._db.recall(queue.is_empty):
-                    await self._catalog.offers()  # capacity comes and goes
+                    await self._catalog.market()  # the resources of this machine may have changed
                 await self._look_at_all()
             except DatabaseUnavailable:
                 log.exception("The database does not take writes; the next sweep is in %s", SWEEP_EVERY)
             await self._clock.sleep(SWEEP_EVERY)
+
+    def _market_changed(self) -> None:
+        self._tasks.start("placement on a changed market", self._place_again())
+
+    async def _place_again(self) -> None:
+        """Look at the queue after a change of the market. The sweep follows where that does not work now."""
+        try:
+            await self._db.write(_wake_if_waiting)
+        except DatabaseUnavailable as error:
+            log.warning("The queue was not looked at after a change of the market: %s", error)
 
     async def _look_at_all(self) -> None:
         """In parts, so that nobody has to wait for long."""
@@ -101,3 +114,8 @@ class Engine:
         finally:
             woken.cancel()
             timer.cancel()
+
+
+def _wake_if_waiting(tx: Tx) -> None:
+    if not queue.is_empty(tx):
+        wakes.add(tx, *PLACEMENT)

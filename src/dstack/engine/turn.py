@@ -9,7 +9,7 @@ from sqlalchemy.exc import DatabaseError
 from dstack.domain.objects import Next
 from dstack.engine.catalog import Catalog
 from dstack.engine.lifecycles import LIFECYCLES, check_move
-from dstack.engine.scheduler import schedule
+from dstack.engine.scheduler import REST, Scheduler
 from dstack.kit.ids import Ids
 from dstack.store import commits, objects, wakes
 from dstack.store.kinds import KINDS
@@ -21,8 +21,8 @@ LOOKS_PER_COMMIT = 200
 AFTER_A_BUG = timedelta(seconds=30)
 
 
-def _scheduler_last(who: tuple[str, str]) -> bool:
-    """Placement sees what all the others have decided."""
+def _is_scheduler(who: tuple[str, str]) -> bool:
+    """Return whether placement is woken. It comes last, and sees what all the others have decided."""
     return who[0] == "scheduler"
 
 
@@ -32,28 +32,43 @@ class Turn:
     def __init__(self, ids: Ids, catalog: Catalog) -> None:
         self._ids = ids
         self._catalog = catalog
-        self.waiting: Mapping[str, str] = {}
+        self._scheduler = Scheduler(ids)
+
+    @property
+    def waiting(self) -> Mapping[str, str]:
         """Why runs wait in the queue, by id, as the last pass over it found: those at its head."""
+        return self._scheduler.waiting
 
     def take(self, tx: Tx) -> None:
         """Look at what is due in this transaction, and at what that wakes, until nothing is due or it is enough."""
         looks = 0
+        self._scheduler.begin()
+        may_place = True
         while looks < LOOKS_PER_COMMIT:
             now = tx.clock.now()
-            due = [who for who, at in tx.wakes.items() if at <= now]
+            due = [who for who, at in tx.wakes.items() if at <= now and (may_place or not _is_scheduler(who))]
             if not due:
                 return
-            for kind, id in sorted(due, key=_scheduler_last)[: LOOKS_PER_COMMIT - looks]:
-                del tx.wakes[kind, id]
-                self._look(tx, kind, id)
+            for kind, id in sorted(due, key=_is_scheduler)[: LOOKS_PER_COMMIT - looks]:
+                if kind != "scheduler":
+                    self._take(tx, kind, id)
+                elif may_place:
+                    self._take(tx, kind, id)
+                    # The rest of a pass is for another commit, after writes that wait meanwhile.
+                    may_place = not self._scheduler.has_rest
             looks += len(due)
 
-    def _look(self, tx: Tx, kind: str, id: str) -> None:
-        """One look. A bug concerns its object alone: deciding writes nothing, and a commit checks before it writes."""
+    def _take(self, tx: Tx, kind: str, id: str) -> None:
+        """Take one wake and look.
+
+        A bug concerns its object alone: deciding writes nothing, and a commit checks before it writes.
+        """
+        del tx.wakes[kind, id]
         try:
             if kind == "scheduler":
-                offers, closed = self._catalog.snapshot(), self._catalog.closed
-                self.waiting = schedule(tx, offers, self._ids, check_move, closed).waiting
+                is_change = (kind, id) != REST
+                market, closed = self._catalog.snapshot(), self._catalog.closed
+                self._scheduler.look(tx, market, check_move, closed, is_change=is_change)
             elif (decided := self._decide(tx, kind, id)) is not None:
                 commits.commit(tx, decided, check_move)
                 if decided.again is not None:

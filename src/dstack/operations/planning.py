@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
+from dstack.domain.market import Market
 from dstack.domain.offers import Offer
 from dstack.engine.scheduler import would_wait
 from dstack.operations.context import Action, Caller, Context, authorize
 from dstack.operations.presenting import brief_view, offer_view
+from dstack.operations.refusals import OFFERS_SHOWN_MAX, refusals_of
 from dstack.operations.submitting import born, check_references, jobs_of
 from dstack.operations.updating import change_view
-from dstack.operations.wishes import OFFERS_SHOWN_MAX, Wish, changes_of, fitting, refusals_of, understand
+from dstack.operations.wishes import Wish, changes_of, understand
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import OfferView, PlanView
 from dstack.store import objects
@@ -19,41 +21,40 @@ from dstack.store.users import User
 async def plan(context: Context, user: User, project: str, request: SubmitRun) -> PlanView:
     """Return the plan of a submit. It creates nothing."""
     wish = await understand(request)
-    offers = await context.catalog.offers()
+    market = await context.catalog.market()
+    refusals = refusals_of(wish.demand, market, context.catalog.absent)
     # The writer remembers the free capacity of all machines; a reader would query each.
     return await context.db.recall(
-        lambda tx: _plan(
-            tx, context, authorize(tx, user, project, Action.RUN), wish, offers, fitting(wish.demand, offers)
-        )
+        lambda tx: _plan(tx, context, authorize(tx, user, project, Action.RUN), wish, market, refusals)
     )
 
 
-def _plan(
-    tx: Tx, context: Context, caller: Caller, wish: Wish, offers: Sequence[Offer], best: Sequence[Offer]
-) -> PlanView:
+def _plan(tx: Tx, context: Context, caller: Caller, wish: Wish, market: Market, refusals: list[str]) -> PlanView:
     check_references(tx, caller, wish)
     current = objects.find_run_by(tx, caller.project.id, wish.name) if wish.name else None
     active = current is not None and not current.status.is_finished()
+    fitting = market.fitting(wish.demand)
+    best = market.select(fitting, OFFERS_SHOWN_MAX)
     return PlanView(
         project=caller.project.name,
         user=caller.user.name,
         run_name=wish.name,
         spec=dict(wish.spec(wish.name)),
-        offers=_offer_views(tx, best[:OFFERS_SHOWN_MAX]),
-        offers_total=len(best),
-        max_price=max((offer.price for offer in best), default=None),
-        refusals=refusals_of(wish.demand, offers, context.catalog.absent),
+        offers=_offer_views(tx, best),
+        offers_total=fitting.bit_count(),
+        max_price=market[fitting.bit_length() - 1].price if fitting else None,
+        refusals=refusals,
         current=brief_view(tx, current) if current is not None and active else None,
         changes=[change_view(one) for one in changes_of(current, wish)] if current is not None and active else [],
-        waits=_why_it_would_wait(tx, context, caller, wish, offers) if best else None,
+        waits=_why_it_would_wait(tx, context, caller, wish, market) if fitting else None,
         resources=wish.resources,
         image=wish.image_on(best[0]) if best else None,
     )
 
 
-def _why_it_would_wait(tx: Tx, context: Context, caller: Caller, wish: Wish, offers: Sequence[Offer]) -> str | None:
+def _why_it_would_wait(tx: Tx, context: Context, caller: Caller, wish: Wish, market: Market) -> str | None:
     run = born(tx, context, caller, wish, name="", key=None)
-    return would_wait(tx, offers, jobs_of(run, context, wish), run.priority, context.catalog.closed)
+    return would_wait(tx, market, jobs_of(run, context, wish), run.priority, context.catalog.closed)
 
 
 def _offer_views(tx: Tx, offers: Sequence[Offer]) -> list[OfferView]:

@@ -1,10 +1,8 @@
 """Submit a run: it is refused with its reasons, or exists, is queued and has been announced."""
 
-from collections.abc import Sequence
-
 from dstack.domain.births import Owner, first_jobs, new_run
+from dstack.domain.market import Market
 from dstack.domain.objects import Job, Revision, Run
-from dstack.domain.offers import Offer
 from dstack.domain.placement import can_ever_place
 from dstack.errors import (
     InvalidRequestError,
@@ -15,7 +13,8 @@ from dstack.errors import (
 from dstack.kit.text import listed
 from dstack.operations.context import Action, Caller, Context, authorize
 from dstack.operations.presenting import brief_view
-from dstack.operations.wishes import Wish, check_offers, understand
+from dstack.operations.refusals import check_offers
+from dstack.operations.wishes import Wish, understand
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import RunView
 from dstack.spec.names import random_name
@@ -43,25 +42,25 @@ async def submit(context: Context, user: User, project: str, request: SubmitRun,
             "`repos` names a repo, and the request brings none",
             hint="`dstack apply` and `client.runs.submit` bring it; over HTTP it goes into `repo`",
         )
-    offers = await context.catalog.offers()
-    check_offers(wish.demand, offers, context.catalog.absent)
+    market = await context.catalog.market()
+    check_offers(wish.demand, market, context.catalog.absent)
     # A commit whose answer was lost is done again: without a key it would be a second run.
     key = key or context.ids.new_id()
 
     def write(tx: Tx) -> RunView:
-        return _submit(tx, context, authorize(tx, user, project, Action.RUN), wish, offers, key)
+        return _submit(tx, context, authorize(tx, user, project, Action.RUN), wish, market, key)
 
     return await context.db.write(write)
 
 
-def _submit(tx: Tx, context: Context, caller: Caller, wish: Wish, offers: Sequence[Offer], key: str) -> RunView:
+def _submit(tx: Tx, context: Context, caller: Caller, wish: Wish, market: Market, key: str) -> RunView:
     scoped = f"{caller.project.id}/{key}"
     if (known := objects.find_run_by_key(tx, scoped)) is not None:
         return brief_view(tx, known)
     check_references(tx, caller, wish)
     run = born(tx, context, caller, wish, _claim_name(tx, context, caller, wish.name), scoped)
     jobs = jobs_of(run, context, wish)
-    if not can_ever_place(jobs, offers):
+    if not can_ever_place(jobs, market):
         raise NoCapacityError(
             f"No backend has the machines for {len(jobs)} nodes at once",
             hint="Use fewer or smaller nodes",

@@ -1,9 +1,9 @@
-"""A parsed submit: the requirements, and the offers that do not fit."""
+"""A parsed submit, with its requirements."""
 
 import asyncio
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,14 +11,10 @@ from msgspec.structs import asdict
 
 from dstack.domain.default_images import image_of
 from dstack.domain.objects import Run
-from dstack.domain.offers import Demand, Offer, describe, fits, misfits, share_of
+from dstack.domain.offers import Demand, Offer, share_of
 from dstack.domain.specs import configuration_in, demand_of, not_built_yet
 from dstack.domain.updates import Change, changes
-from dstack.errors import (
-    ConfigurationError,
-    InvalidRequestError,
-    NoCapacityError,
-)
+from dstack.errors import ConfigurationError, InvalidRequestError
 from dstack.protocol.requests import SubmitRun
 from dstack.spec import resources
 from dstack.spec.configurations import RunConfiguration
@@ -32,8 +28,6 @@ CONFIGURATION_BYTES_MAX = 512 << 10
 READ_AT_ONCE_BYTES = 32 << 10
 """The size above which a configuration is read beside the event loop: half a megabyte takes most of a second."""
 
-OFFERS_SHOWN_MAX = 50
-NONE: Mapping[str, str] = {}
 PASSWORD = re.compile(r"://[^/\s]*:[^/\s]*@")
 """The part of a URL with user and password."""
 
@@ -139,39 +133,3 @@ def _check_repos(configuration: RunConfiguration) -> None:
 def changes_of(run: Run, wish: Wish) -> list[Change]:
     """Return the changes of the request to the run."""
     return changes(configuration_in(run.current), wish.configuration)
-
-
-def refusals_of(demand: Demand, offers: Sequence[Offer], absent: Mapping[str, str] = NONE) -> list[str]:
-    """Return why offers do not fit, and what they are: those that lack least first, and of these the cheapest.
-
-    Args:
-        absent: the backends without offers, each with the reason; they come last.
-    """
-    lacking = [(offer, reasons) for offer in offers if (reasons := list(misfits(demand, offer)))]
-    nearest = sorted(lacking, key=lambda one: (len(one[1]), one[0].price))[:OFFERS_SHOWN_MAX]
-    return [
-        *(f"{offer.title} ({describe(offer.resources)}): {'; '.join(reasons)}" for offer, reasons in nearest),
-        *(f"{name}: {why}" for name, why in sorted(absent.items())),
-    ]
-
-
-def fitting(demand: Demand, offers: Sequence[Offer]) -> list[Offer]:
-    """The offers that fit, cheapest first."""
-    return sorted((offer for offer in offers if fits(demand, offer)), key=lambda offer: offer.price)
-
-
-def check_offers(demand: Demand, offers: Sequence[Offer], absent: Mapping[str, str]) -> None:
-    """Raise unless some offer fits.
-
-    Args:
-        absent: the backends without offers, each with the reason.
-
-    Raises:
-        NoCapacityError: no offer fits; the message has the reasons.
-    """
-    if any(next(misfits(demand, offer), None) is None for offer in offers):
-        return
-    reasons = "; ".join(refusals_of(demand, offers, absent)) or "no backend has offers"
-    raise NoCapacityError(
-        f"No machine fits: {reasons}", hint="Lower the requirements, or leave out the fields that do not fit"
-    )

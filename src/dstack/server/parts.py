@@ -149,7 +149,7 @@ class Parts:
         alone = not outside.dialect.is_shared
         self._leases = Leases(self.db, clock, ids.new_id(), outside.hostname, alone=alone, terms=outside.lease_terms)
         self._backends = Backends(outside.backends)
-        catalog = Catalog(self._backends, clock)
+        self._catalog = catalog = Catalog(self._backends, clock, ids)
         self._reconciler = Reconciler(self.db, self._backends, clock, self._leases, self._doubt)
         self._measurements = Measurements(self.db, clock)
         inbox = EngineInbox(
@@ -191,6 +191,7 @@ class Parts:
         ids = self.context.ids
         await self.db.write(lambda tx: users.ensure_admin(tx, ids, admin_token))
         await share_machine(self.context, await self.db.read(users.count_users))
+        self._catalog.start()
         self._outbox.start()
         self._links.start()
         await self._leases.start()
@@ -202,7 +203,7 @@ class Parts:
     async def _warm_up(self) -> None:
         """Prepare the models' validators and the resources of this machine, so that the first request need not wait."""
         await asyncio.to_thread(configuration_of, {"type": "task", "commands": ["true"]})
-        await self.context.catalog.offers()
+        await self._catalog.market()
         await self.db.write(lambda tx: wakes.add(tx, "scheduler", "placement"))
 
     async def _prune(self) -> None:
@@ -231,6 +232,7 @@ class Parts:
     async def close(self) -> None:
         """Stop everything; jobs go on where they are, and other servers take over at once."""
         await self._tasks.close()
+        await self._catalog.close()
         await self._reconciler.close()
         await self._engine.close()
         await self._outbox.close()

@@ -29,6 +29,11 @@ IDS_AT_ONCE = 500
 _UNFINISHED_JOBS_ON = select(jobs.c.id, jobs.c.version).where(
     jobs.c.instance_id == bindparam("instance_id"), jobs.c.finished_at.is_(None)
 )
+_UNFINISHED_JOBS_ON_EACH = (
+    select(jobs.c.id, jobs.c.version, jobs.c.instance_id)
+    .where(jobs.c.instance_id.in_(bindparam("instance_ids", expanding=True)), jobs.c.finished_at.is_(None))
+    .order_by(jobs.c.id)
+)
 _JOBS_OF_RUNS = (
     select(jobs.c.id, jobs.c.version, jobs.c.run_id, jobs.c.replica, jobs.c.node)
     .where(jobs.c.run_id.in_(bindparam("run_ids", expanding=True)))
@@ -268,6 +273,19 @@ def unfinished_jobs_on(tx: Tx, instance_id: str) -> list[Job]:
     found = list(of_heads(tx, Job, tx.select(_UNFINISHED_JOBS_ON, {"instance_id": instance_id}).all()).values())
     tx.lists[JOBS_ON, instance_id] = tuple(job.id for job in found)
     return found
+
+
+def unfinished_jobs_on_each(tx: Tx, instance_ids: Iterable[str]) -> dict[str, list[Job]]:
+    """The jobs of some instances that have not ended, by instance."""
+    wanted = list(instance_ids)
+    for some in _parts([id for id in wanted if (JOBS_ON, id) not in tx.lists]):
+        of_instance: dict[str, list[str]] = {id: [] for id in some}
+        heads = tx.select(_UNFINISHED_JOBS_ON_EACH, {"instance_ids": some}).all()
+        of_heads(tx, Job, heads)  # which are known from now on
+        for head in heads:
+            of_instance[head.instance_id].append(head.id)
+        tx.lists.update({(JOBS_ON, id): tuple(ids) for id, ids in of_instance.items()})
+    return {id: unfinished_jobs_on(tx, id) for id in wanted}
 
 
 def jobs_by_id(tx: Tx, ids: Iterable[str]) -> list[Job]:

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from dstack.domain.giving_way import ENDING, GIVES_WAY, make_way
+from dstack.domain.market import Market
 from dstack.domain.objects import Instance, Job
 from dstack.domain.offers import Bounds, Offer, Share
-from dstack.domain.placement import BEHIND, Placement, place
+from dstack.domain.placement import BEHIND, JobQueue, Placement, place
 from dstack.domain.rooms import rooms_of
 from dstack.protocol.agent import Engine
 from dstack.protocol.statuses import InstanceStatus
@@ -25,8 +26,9 @@ def decided(
 ) -> Placement:
     rooms = rooms_of(instances, running)
     in_use = Counter(one.offer.name for one in instances)
-    placement = place(queue, rooms, offers, in_use)
-    make_way(placement, queue, rooms, offers, in_use)
+    waiting, market = JobQueue(queue), Market.of(offers)
+    placement = place(waiting, rooms, market, in_use)
+    make_way(placement, waiting, rooms, market, in_use)
     return placement
 
 

@@ -14,10 +14,10 @@ from dstack.domain.offers import (
     demand_to_json,
     describe,
     gpus_for,
-    misfits,
     runtimes_for,
     share_of,
 )
+from dstack.operations.refusals import reasons_of
 from dstack.protocol.agent import Engine, Gpu, HostResources
 from tests.making import CLOUD, DEMAND, HERE
 
@@ -30,8 +30,8 @@ def wish(**fields: object) -> Demand:
 
 def test_a_default_does_not_exclude_this_machine_but_does_exclude_a_cloud_machine() -> None:
     small = HostResources(1, 2048, 10_000)
-    assert list(misfits(DEMAND, replace(HERE, resources=small))) == []
-    assert list(misfits(DEMAND, replace(CLOUD, resources=small))) == [
+    assert reasons_of(DEMAND, replace(HERE, resources=small)) == []
+    assert reasons_of(DEMAND, replace(CLOUD, resources=small)) == [
         "cpu: asked 2.., has 1",
         "memory: asked 8GB.., has 2GB",
         "disk: asked 100GB.., has 9.8GB",
@@ -60,22 +60,22 @@ def test_a_default_does_not_exclude_this_machine_but_does_exclude_a_cloud_machin
     ],
 )
 def test_what_was_written_and_is_missing_is_named_with_what_there_is(demand: Demand, reason: str) -> None:
-    assert list(misfits(demand, HERE)) == [reason]
+    assert reasons_of(demand, HERE) == [reason]
 
 
 def test_of_a_shared_machine_a_job_gets_the_part_that_it_asks_for() -> None:
     small = wish(cpus=Bounds(1, 1, True), memory_mib=Bounds(64, 64, True))
-    assert list(misfits(small, HERE)) == []
-    assert list(misfits(small, CLOUD)) == ["cpu: asked 1, has 2", "memory: asked 64MB, has 8GB"]
+    assert reasons_of(small, HERE) == []
+    assert reasons_of(small, CLOUD) == ["cpu: asked 1, has 2", "memory: asked 64MB, has 8GB"]
 
 
 def test_with_an_engine_this_machine_runs_containers_and_without_one_says_why() -> None:
     wanted = wish(container=("`image: ubuntu`",))
     with_engine = replace(HERE.resources, engine=Engine("docker", "27", "x86_64"))
-    assert list(misfits(wanted, replace(HERE, resources=with_engine))) == []
+    assert reasons_of(wanted, replace(HERE, resources=with_engine)) == []
     without = replace(HERE.resources, engine_problem="nobody answers")
     said = "`image: ubuntu` needs a container, and there is no container engine (nobody answers)"
-    assert list(misfits(wanted, replace(HERE, resources=without))) == [said]
+    assert reasons_of(wanted, replace(HERE, resources=without)) == [said]
 
 
 DOCKER = Engine("docker", "27", "x86_64")
@@ -84,8 +84,8 @@ WITH_DOCKER = replace(CLOUD, resources=replace(CLOUD.resources, engine=DOCKER))
 
 def test_container_needs_an_offer_with_a_container_engine() -> None:
     wanted = wish(container=("`image: ubuntu`",))
-    assert list(misfits(wanted, WITH_DOCKER)) == []
-    assert list(misfits(wanted, CLOUD)) == ["`image: ubuntu` needs a container, and there is no container engine"]
+    assert reasons_of(wanted, WITH_DOCKER) == []
+    assert reasons_of(wanted, CLOUD) == ["`image: ubuntu` needs a container, and there is no container engine"]
 
 
 @pytest.mark.parametrize(
@@ -123,13 +123,13 @@ def test_job_without_image_runs_in_a_container_where_there_is_an_engine_but_not_
 )
 def test_job_gets_whole_blocks_of_a_machine_in_blocks(demand: Demand, share: Share) -> None:
     offer = replace(CLOUD, resources=HostResources(8, 16384, 102_400, (A100,) * 4), blocks=4)
-    assert list(misfits(demand, offer)) == []
+    assert reasons_of(demand, offer) == []
     assert share_of(demand, offer) == share
 
 
 def test_default_excludes_nothing_on_a_machine_that_exists() -> None:
-    assert list(misfits(DEMAND, replace(HERE, resources=HostResources(1, 512, 1000)))) == []
-    assert list(misfits(DEMAND, replace(CLOUD, blocks=None, resources=HostResources(1, 8192, 102_400)))) == [
+    assert reasons_of(DEMAND, replace(HERE, resources=HostResources(1, 512, 1000))) == []
+    assert reasons_of(DEMAND, replace(CLOUD, blocks=None, resources=HostResources(1, 8192, 102_400))) == [
         "cpu: asked 2.., has 1"
     ]
 
@@ -137,7 +137,7 @@ def test_default_excludes_nothing_on_a_machine_that_exists() -> None:
 def test_a_card_that_does_not_tell_its_compute_capability_has_none_that_could_be_asked_for() -> None:
     offer = replace(HERE, resources=HostResources(4, 16384, 50_000, (A100,)))
     demand = wish(gpu=GpuDemand(Bounds(1, 1, True), compute_capability="7.5"))
-    assert list(misfits(demand, offer)) == ["gpu.compute_capability: asked 7.5, its own is not known"]
+    assert reasons_of(demand, offer) == ["gpu.compute_capability: asked 7.5, its own is not known"]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_card_is_young_enough_or_it_is_said_what_it_has(asked: str, misfit: st
     cards = (replace(A100, compute_capability="8.0"), Gpu("nvidia", "T4", 15360, "7.5"))
     offer = replace(HERE, resources=HostResources(4, 16384, 50_000, cards))
     demand = wish(gpu=GpuDemand(Bounds(1, 1, True), compute_capability=asked))
-    assert list(misfits(demand, offer)) == ([] if misfit is None else [misfit])
+    assert reasons_of(demand, offer) == ([] if misfit is None else [misfit])
 
 
 def test_among_different_cards_those_are_given_that_can_compute_what_is_asked_for() -> None:
@@ -179,7 +179,7 @@ def test_a_job_gets_as_many_cards_as_together_have_the_memory_it_asks_for(
     demand = wish(gpu=GpuDemand(count, total_memory_mib=total))
     assert gpus_for(demand, (A100, A100, A100), taken=frozenset()) == cards
     offer = replace(HERE, resources=HostResources(4, 16384, 50_000, (A100, A100, A100)))
-    told = [reason.partition(":")[0] for reason in misfits(demand, offer)]
+    told = [reason.partition(":")[0] for reason in reasons_of(demand, offer)]
     assert told == ([] if cards else ["gpu.total_memory"])
 
 
@@ -198,27 +198,25 @@ def test_a_card_that_is_gone_does_not_count() -> None:
     here = replace(HERE, resources=resources)
     two, three = (wish(gpu=GpuDemand(Bounds(count, count, True))) for count in (2, 3))
     assert gpus_for(two, resources.gpus, taken=frozenset()) == (0, 2)
-    assert list(misfits(two, here)) == []
-    assert list(misfits(three, here)) == [
-        "gpu: asked 3, has NVIDIA A100-SXM4-40GB (40GB), NVIDIA A100-SXM4-40GB (40GB)"
-    ]
+    assert reasons_of(two, here) == []
+    assert reasons_of(three, here) == ["gpu: asked 3, has NVIDIA A100-SXM4-40GB (40GB), NVIDIA A100-SXM4-40GB (40GB)"]
     assert share_of(two, replace(CLOUD, resources=resources)).gpus == (0, 2)
     assert describe(resources) == "4xCPU, 16GB, 48.8GB (disk), 2xNVIDIA A100-SXM4-40GB (40GB)"
 
 
 def test_a_price_limit_is_a_requirement() -> None:
-    assert list(misfits(wish(max_price=0.05), CLOUD)) == ["max_price: asked $0.05, costs $0.1"]
+    assert reasons_of(wish(max_price=0.05), CLOUD) == ["max_price: asked $0.05, costs $0.1"]
 
 
 @pytest.mark.parametrize("name", ["A100", "a100", "NVIDIA A100-SXM4-40GB"])
 def test_a_card_is_known_by_its_short_name(name: str) -> None:
     offer = replace(HERE, resources=HostResources(4, 16384, 50_000, (A100,)))
-    assert list(misfits(wish(gpu=GpuDemand(Bounds(1, 1, True), "nvidia", (name,))), offer)) == []
+    assert reasons_of(wish(gpu=GpuDemand(Bounds(1, 1, True), "nvidia", (name,))), offer) == []
 
 
 def test_a_vendor_that_the_grammar_has_no_word_for_is_a_name() -> None:
     offer = replace(HERE, resources=HostResources(4, 16384, 50_000, (A100, Gpu("intel", "Gaudi2", 98304))))
-    assert list(misfits(wish(gpu=GpuDemand(Bounds(1, 1, True), names=("Intel",))), offer)) == []
+    assert reasons_of(wish(gpu=GpuDemand(Bounds(1, 1, True), names=("Intel",))), offer) == []
     assert gpus_for(
         wish(gpu=GpuDemand(Bounds(1, 1, True), names=("intel",))), offer.resources.gpus, taken=frozenset()
     ) == (1,)

@@ -7,10 +7,12 @@ import pytest
 
 from dstack.domain.births import first_jobs
 from dstack.domain.default_images import NVCC_IMAGE
+from dstack.domain.market import Market
 from dstack.domain.objects import Job, Run
-from dstack.domain.offers import Offer, container_wishes, misfits
+from dstack.domain.offers import Offer, container_wishes
 from dstack.domain.orders import Confidential, order_of
-from dstack.domain.placement import place
+from dstack.domain.placement import JobQueue, place
+from dstack.operations.refusals import reasons_of
 from dstack.protocol.agent import Engine, JobOrder, Mount, to_json
 from dstack.protocol.agent import order_of as order_from_json
 from tests.making import CLOUD, HERE, NOW, instance, run
@@ -29,7 +31,7 @@ def submitted(**fields: Any) -> tuple[Run, Job]:
 def order(offer: Offer, **fields: Any) -> JobOrder:
     """What the agent of such a machine is told."""
     one, job = submitted(**fields)
-    (placed,) = place([job], [], [offer], {}).placed
+    (placed,) = place(JobQueue([job]), [], Market.of([offer]), {}).placed
     there = instance(offer=offer)
     job = replace(job, instance_id=there.id, share=placed.share)
     return order_of(one, one.current, job, [job], {there.id: there}, Confidential())
@@ -102,7 +104,7 @@ def test_a_version_that_is_nowhere_is_refused_with_those_that_are_there() -> Non
     _, job = submitted(python="3.11")
     wish = "`python: 3.11` (the machine has 3.9, 3.12)"
     said = f"{wish} needs a container, and there is no container engine"
-    assert list(misfits(job.demand, HERE_WITH_PYTHON)) == [said]
+    assert reasons_of(job.demand, HERE_WITH_PYTHON) == [said]
     assert container_wishes(job.demand, HERE.resources) == ("`python: 3.11` (the machine has none)",)
 
 
@@ -110,7 +112,7 @@ def test_all_nodes_of_a_gang_run_alike() -> None:
     one = run(spec={"configuration": {"type": "task", "commands": ["true"], "python": "3.12", "nodes": 2}})
     small = replace(HERE_WITH_PYTHON, instance_type="a", resources=replace(HERE_WITH_PYTHON.resources, cpus=1))
     other = replace(small, instance_type="b", resources=replace(HERE_WITH_ENGINE.resources, cpus=1))
-    placed = place(first_jobs(one, ["a", "b"], NOW), [], [small, other], {}).placed
+    placed = place(JobQueue(first_jobs(one, ["a", "b"], NOW)), [], Market.of([small, other]), {}).placed
     assert [placement.share.container for placement in placed] == [True, True]
 
 

@@ -5,10 +5,12 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dstack.domain import placement as passes
+from dstack.domain.market import Market
+from dstack.domain.misfits import fits
 from dstack.domain.objects import Job
-from dstack.domain.offers import Bounds, Demand, GpuDemand, Offer, Share, fits
-from dstack.domain.placement import BEHIND, Placement, can_ever_place
-from dstack.domain.placement import place as placement_pass
+from dstack.domain.offers import Bounds, Demand, GpuDemand, Offer, Share
+from dstack.domain.placement import BEHIND, JobQueue, Placement
 from dstack.domain.rooms import Room, room_of, rooms_of
 from dstack.protocol.agent import Gpu, HostResources
 from dstack.protocol.statuses import InstanceStatus
@@ -26,7 +28,13 @@ def place(
     sold_out: Sequence[Offer] = (),
 ) -> Placement:
     """A pass, given the offers of all machines that may exist."""
-    return placement_pass(queue, rooms, offers, Counter(offer.name for offer in existing), sold_out)
+    market = Market.of([*offers, *sold_out])
+    in_use, gone = Counter(offer.name for offer in existing), [offer.name for offer in sold_out]
+    return passes.place(JobQueue(queue), rooms, market, in_use, gone)
+
+
+def can_ever_place(gang: Sequence[Job], offers: Sequence[Offer]) -> bool:
+    return passes.can_ever_place(gang, Market.of(offers))
 
 
 def demand(cpus: int) -> Demand:

@@ -1,12 +1,16 @@
 """A machine that fails start after start is left alone for a while, and its reason is shown."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from dstack.domain.objects import Instance
-from dstack.domain.placement import place
+from dstack.domain import placement as passes
+from dstack.domain.market import Market
+from dstack.domain.objects import Instance, Job
+from dstack.domain.offers import Offer, OfferName
+from dstack.domain.placement import JobQueue, Placement
 from dstack.domain.resting import FIRST_REST, LONGEST_REST, after_failed_start, after_good_start
-from dstack.domain.rooms import rooms_of
+from dstack.domain.rooms import Room, rooms_of
 from dstack.engine.instances.keeping import idle, work
 from dstack.protocol.statuses import InstanceStatus
 from tests.making import CLOUD, HERE, NOW, instance, instance_view, job, placed_job
@@ -14,6 +18,12 @@ from tests.making import CLOUD, HERE, NOW, instance, instance_view, job, placed_
 WHY = "the host does not let another process start"
 AGAIN = "tried again at 2030-01-01 12:00:10 UTC"
 RESTS = f"the machine 127.0.0.1 takes no jobs: 3 starts in a row failed there ({WHY}); {AGAIN}"
+
+
+def place(
+    queue: Sequence[Job], rooms: Sequence[Room], offers: Sequence[Offer], in_use: Mapping[OfferName, int]
+) -> Placement:
+    return passes.place(JobQueue(queue), rooms, Market.of(offers), in_use)
 
 
 def failing(times: int) -> Instance:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from dstack.domain.objects import Revision
-from dstack.domain.offers import Demand, demand_of_json, demand_to_json, misfits, share_of
+from dstack.domain.offers import Demand, demand_of_json, demand_to_json, share_of
 from dstack.domain.retries import RetryPolicy
 from dstack.domain.specs import configuration_in, demand_of, not_built_yet, retry_policy_of
+from dstack.operations.refusals import reasons_of
 from dstack.protocol.agent import Engine
 from dstack.spec.parse import configuration_of
 from dstack.spec.task import Task
@@ -64,7 +65,7 @@ def asked(**fields: Any) -> Demand:
     ],
 )
 def test_what_this_machine_cannot_give_is_refused_and_never_ignored(fields: dict[str, Any], reason: str) -> None:
-    assert list(misfits(asked(**fields), HERE_X86)) == [reason]
+    assert reasons_of(asked(**fields), HERE_X86) == [reason]
 
 
 @pytest.mark.parametrize(
@@ -84,11 +85,11 @@ def test_what_this_machine_cannot_give_is_refused_and_never_ignored(fields: dict
     ],
 )
 def test_what_this_machine_can_give_fits(fields: dict[str, Any]) -> None:
-    assert list(misfits(asked(**fields), HERE_X86)) == []
+    assert reasons_of(asked(**fields), HERE_X86) == []
 
 
 def test_machine_of_unknown_architecture_is_no_machine_of_a_wanted_one() -> None:
-    assert list(misfits(asked(resources={"cpu": "arm:2"}), HERE)) == ["cpu: asked arm, is of an unknown architecture"]
+    assert reasons_of(asked(resources={"cpu": "arm:2"}), HERE) == ["cpu: asked arm, is of an unknown architecture"]
 
 
 @pytest.mark.parametrize(("engine", "container"), [(None, False), (Engine("docker", "28", "x86_64"), True)])

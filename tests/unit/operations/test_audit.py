@@ -49,7 +49,7 @@ def context_with(db: Database, clock: HandClock, tmp_path: Path) -> Callable[...
         return Context(
             db,
             RandomIds(clock),
-            Catalog(backends, clock),
+            Catalog(backends, clock, RandomIds(clock)),
             Reconciler(db, backends, clock, Leases(db, clock, "0-server", "here", alone=True)),
             lambda run_id: None,
             backends,

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import delete, select, update
 
+from dstack.domain.market import EMPTY, Market
 from dstack.domain.objects import Next
 from dstack.engine.lifecycles import check_move
 from dstack.errors import ForbiddenError, InvalidRequestError, NoCapacityError, ResourceNotExistsError
@@ -145,10 +146,10 @@ async def test_queued_runs_get_another_look_when_the_machine_is_hidden_or_offere
 async def test_refused_submit_names_the_machine_that_is_not_used(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def no_offers() -> list[object]:
-        return []
+    async def no_offers() -> Market:
+        return EMPTY
 
-    monkeypatch.setattr(context.catalog, "offers", no_offers)
+    monkeypatch.setattr(context.catalog, "market", no_offers)
     context.catalog.hide("local")
     with pytest.raises(NoCapacityError, match="local: the server's own machine is not used, since the server has"):
         await submitting.submit(context, ADA, "main", TASK, None)

@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from dstack.domain.market import Market
 from dstack.domain.offers import Bounds
+from dstack.engine.catalog import SILENT
 from dstack.errors import NoCapacityError
 from dstack.operations import planning, submitting
 from dstack.operations.context import Context
-from dstack.operations.wishes import refusals_of
+from dstack.operations.refusals import refusals_of
 from dstack.store import objects, queue
 from dstack.store.db import Database
 from tests.making import CLOUD, DEMAND
@@ -26,7 +28,7 @@ async def test_a_plan_says_why_a_run_would_wait_and_changes_nothing(context: Con
     ahead = await planning.plan(context, ADA, "main", wish(**whole, priority=20))
     assert ahead.waits is None
     assert len(await db.read(lambda tx: objects.list_runs(tx, "0-project", limit=10)[0])) == 1
-    assert len(await db.read(lambda tx: queue.ahead_of(tx, 0))) == 1
+    assert await db.read(lambda tx: queue.ahead_of(tx, 0)[1]) == 1
 
 
 def test_refusals_begin_with_the_offer_that_lacks_least_and_of_these_with_the_cheapest() -> None:
@@ -37,19 +39,23 @@ def test_refusals_begin_with_the_offer_that_lacks_least_and_of_these_with_the_ch
         replace(CLOUD, instance_type="dear", price=9.0, resources=large),
         replace(CLOUD, instance_type="cheap", price=2.0, resources=large),
     ]
-    nearest = [refusal.partition(" (")[0] for refusal in refusals_of(wanted, offers)]
+    nearest = [refusal.partition(" (")[0] for refusal in refusals_of(wanted, Market.of(offers))]
     assert nearest == [f"{CLOUD.backend} {name}" for name in ("cheap", "dear", "small")]
 
 
-async def test_plan_names_backends_that_do_not_answer_after_the_offers_that_do_not_fit(context: Context) -> None:
-    context.catalog.silent = frozenset({"aws"})
+async def test_plan_names_backends_that_do_not_answer_after_the_offers_that_do_not_fit(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(context.catalog), "absent", {"aws": SILENT})
     fits = await planning.plan(context, ADA, "main", wish())
     assert fits.offers_total == 1 and fits.refusals == ["aws: the backend does not answer"]
     large = await planning.plan(context, ADA, "main", wish(resources={"cpu": "1000.."}))
     assert len(large.refusals) == 2 and large.refusals[1] == "aws: the backend does not answer"
 
 
-async def test_submit_that_fits_nowhere_names_backends_that_do_not_answer(context: Context) -> None:
-    context.catalog.silent = frozenset({"aws"})
+async def test_submit_that_fits_nowhere_names_backends_that_do_not_answer(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(context.catalog), "absent", {"aws": SILENT})
     with pytest.raises(NoCapacityError, match="; aws: the backend does not answer"):
         await submitting.submit(context, ADA, "main", wish(resources={"cpu": "1000.."}), key=None)

@@ -1,0 +1,126 @@
+"""Why offers do not fit, in words."""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+from dstack.domain.market import Market
+from dstack.domain.misfits import Cards, Misfit, NoEngine, Reason, Size, Wishes, misfits
+from dstack.domain.offers import Bounds, Demand, GpuDemand, Offer, describe, wishes_for_container
+from dstack.errors import NoCapacityError
+from dstack.kit.text import memory_text
+
+OFFERS_SHOWN_MAX = 50
+NONE: Mapping[str, str] = {}
+
+resources_text = lru_cache(4096)(describe)
+"""The resources of a machine on one line. Clouds sell each kind of machine in many places."""
+
+
+def refusals_of(demand: Demand, market: Market, absent: Mapping[str, str] = NONE) -> list[str]:
+    """Return why offers do not fit, and what they are: those that lack least first, and of these the cheapest.
+
+    Args:
+        absent: the backends without offers, each with the reason; they come last.
+    """
+    nearest = market.nearest(demand, OFFERS_SHOWN_MAX)
+    return [
+        *(_refusal(demand, offer) for offer in nearest),
+        *(f"{name}: {why}" for name, why in sorted(absent.items())),
+    ]
+
+
+def check_offers(demand: Demand, market: Market, absent: Mapping[str, str]) -> None:
+    """Raise unless some offer fits.
+
+    Args:
+        absent: the backends without offers, each with the reason.
+
+    Raises:
+        NoCapacityError: no offer fits; the message has the reasons.
+    """
+    if market.fitting(demand):
+        return
+    reasons = "; ".join(refusals_of(demand, market, absent)) or "no backend has offers"
+    raise NoCapacityError(
+        f"No machine fits: {reasons}", hint="Lower the requirements, or leave out the fields that do not fit"
+    )
+
+
+def _refusal(demand: Demand, offer: Offer) -> str:
+    return f"{offer.title} ({resources_text(offer.resources)}): {'; '.join(reasons_of(demand, offer))}"
+
+
+def reasons_of(demand: Demand, offer: Offer) -> list[str]:
+    """Return why an offer does not fit: one phrase for each reason."""
+    return [misfit_text(misfit) for misfit in misfits(demand, offer)]
+
+
+def misfit_text(misfit: Misfit) -> str:
+    """Return one reason in words, with the requirements and what there is."""
+    text = _TEXTS.get(misfit.reason)
+    return f"{misfit.reason}: asked {misfit.asked}, is {misfit.has}" if text is None else text(misfit.asked, misfit.has)
+
+
+def _one_of(reason: Reason) -> Callable[[tuple[str, ...], str], str]:
+    return lambda asked, has: f"{reason}: asked {', '.join(asked)}, is {has}"
+
+
+def _size(reason: Reason, show: Callable[[float], str]) -> Callable[[Bounds, Size], str]:
+    return lambda asked, has: f"{reason}: asked {_show(asked, show)}, has {show(has.value)}"
+
+
+def _cards(asked: GpuDemand, has: Cards) -> str:
+    wanted = " ".join(filter(None, [asked.vendor, ",".join(asked.names)]))
+    if asked.memory_mib is not None:
+        wanted = f"{wanted} with memory {_show(asked.memory_mib, memory_text)}".strip()
+    there = ", ".join(f"{gpu.name} ({memory_text(gpu.memory_mib)})" for gpu in has.gpus if not gpu.gone) or "none"
+    return f"gpu: asked {_show(asked.count, _count)} {wanted}".rstrip() + f", has {there}"
+
+
+def _compute_capability(asked: GpuDemand, has: Cards) -> str:
+    told = [gpu.compute_capability for gpu in has.gpus if asked.is_like(gpu) and gpu.compute_capability is not None]
+    there = f"has {', '.join(dict.fromkeys(told))}" if told else "its own is not known"
+    return f"gpu.compute_capability: asked {asked.compute_capability}, {there}"
+
+
+def _total_memory(asked: GpuDemand, has: Cards) -> str:
+    assert asked.total_memory_mib is not None
+    total = sum(gpu.memory_mib for gpu in has.gpus if asked.fits(gpu))
+    return f"gpu.total_memory: asked {_show(asked.total_memory_mib, memory_text)}, has {memory_text(total)}"
+
+
+def _container(asked: Wishes, has: NoEngine) -> str:
+    wishes = wishes_for_container(asked.fields, asked.python, has.pythons)
+    why = f" ({has.problem})" if has.problem else ""
+    need = "needs" if len(wishes) == 1 else "need"
+    return f"{' and '.join(wishes)} {need} a container, and there is no container engine{why}"
+
+
+def _count(value: float) -> str:
+    return f"{value:g}"
+
+
+def _show(bounds: Bounds, show: Callable[[float], str]) -> str:
+    if bounds.min == bounds.max and bounds.min is not None:
+        return show(bounds.min)
+    return f"{'' if bounds.min is None else show(bounds.min)}..{'' if bounds.max is None else show(bounds.max)}"
+
+
+_TEXTS: Mapping[Reason, Callable[..., str]] = {
+    Reason.BACKEND: _one_of(Reason.BACKEND),
+    Reason.REGION: _one_of(Reason.REGION),
+    Reason.INSTANCE_TYPE: _one_of(Reason.INSTANCE_TYPE),
+    Reason.PRICE: lambda asked, has: f"max_price: asked ${asked:g}, costs ${has:g}",
+    Reason.RESERVATION: lambda asked, has: f"reservation: asked {asked}, has none",
+    Reason.INSTANCE_NAME: lambda asked, has: f"instance_name: asked {asked}, has no name",
+    Reason.FLEET: lambda asked, has: f"fleets: asked {', '.join(asked)}, is in {has}",
+    Reason.CPUS: _size(Reason.CPUS, _count),
+    Reason.MEMORY: _size(Reason.MEMORY, memory_text),
+    Reason.DISK: _size(Reason.DISK, memory_text),
+    Reason.ARCH: lambda asked, has: f"cpu: asked {asked}, is {has or 'of an unknown architecture'}",
+    Reason.GPU: _cards,
+    Reason.GPU_COMPUTE_CAPABILITY: _compute_capability,
+    Reason.GPU_TOTAL_MEMORY: _total_memory,
+    Reason.CONTAINER: _container,
+}
+"""How reasons are shown; the others have plain texts on both sides."""
