@@ -11,11 +11,13 @@ from unittest.mock import patch
 
 from sqlalchemy import Connection, Table, Update, bindparam, update
 
-from dstack.domain import births, placement
+from dstack.domain import births
 from dstack.domain.intents import Done, LaunchMachine, StartJob, TerminateMachine
 from dstack.domain.lifecycle import In, Lifecycle
+from dstack.domain.market import Market
 from dstack.domain.objects import Instance, InstanceView, Job, JobView, Next, Run, RunView
-from dstack.domain.offers import Offer
+from dstack.domain.placement import passes
+from dstack.domain.rooms import Room
 from dstack.engine import catalog, effects, facts, inbox, leases, outbox, scheduler, turn
 from dstack.engine.instances import keeping
 from dstack.engine.jobs import stopping, watching
@@ -60,11 +62,11 @@ def a_machine_is_bought_before_its_row_is_committed() -> Any:
     drivers: dict[str, Any] = {}
 
     class Catalog(catalog.Catalog):
-        def __init__(self, known: Any, clock: Any) -> None:
+        def __init__(self, known: Any, clock: Any, ids: Any) -> None:
             drivers.update(known._drivers)
-            super().__init__(known, clock)
+            super().__init__(known, clock, ids)
 
-    def buys(room: placement.Room, id: str, first: Job, now: Any) -> Instance:
+    def buys(room: Room, id: str, first: Job, now: Any) -> Instance:
         drivers[room.offer.backend].launch(id, room.offer)
         return born(room, id, first, now)
 
@@ -161,13 +163,11 @@ def a_report_about_an_old_attempt_is_believed_of_the_new_one() -> Any:
 
 @mutant
 def placement_buys_more_than_there_may_be() -> Any:
-    market = placement._Market
+    class Boundless(passes.Stock):
+        def __init__(self, market: Market, in_use: Any) -> None:
+            super().__init__(market, {})
 
-    class Boundless(market):  # type: ignore[misc, valid-type]
-        def __init__(self, offers: list[Offer], in_use: Any) -> None:
-            super().__init__(offers, {})
-
-    return patch.object(placement, "_Market", Boundless)
+    return patch.object(passes, "Stock", Boundless)
 
 
 @mutant
