@@ -22,7 +22,7 @@ def make_way(
     market: Market,
     in_use: Mapping[OfferName, int],
     *,
-    is_over: Callable[[], bool] = never_over,
+    is_over: Callable[[int], bool] = never_over,
 ) -> None:
     """Add to a placement the idle machines that are to end, so that a gang gets others in their place.
 
@@ -33,16 +33,15 @@ def make_way(
         rooms: the machines there are, after the placement.
         market: the offers that are not sold out.
         in_use: how many machines of each offer may exist, those that are ending among them; without what is bought.
-        is_over: tells whether the time of the pass is used up; the next pass goes on.
+        is_over: tells whether the pass has reached its bound, given the number of placed jobs.
     """
-    limited = market.index.limited & market.everything
-    if not limited:
+    if not market.limited:
         return
     staying = Counter(room.offer.name for room in (*rooms, *placement.bought))
-    is_ending = market.named(name for name, number in in_use.items() if number > staying[name]) & limited
-    idle = [room for room in rooms if room.gives_way and room.jobs == 0 and market.named([room.offer.name]) & limited]
+    is_ending = any(number > staying[name] and market.is_limited(name) for name, number in in_use.items())
+    idle = [room for room in rooms if room.gives_way and room.jobs == 0 and market.is_limited(room.offer.name)]
     if idle or is_ending:
-        _Way(placement, rooms, market, staying).make(queue, idle, is_over, is_ending=bool(is_ending))
+        _Way(placement, rooms, market, staying).make(queue, idle, is_over, is_ending=is_ending)
 
 
 class _Way:
@@ -56,7 +55,7 @@ class _Way:
         self._market = market
         self._staying = Counter(staying)
 
-    def make(self, queue: Queue, idle: Sequence[Room], is_over: Callable[[], bool], *, is_ending: bool) -> None:
+    def make(self, queue: Queue, idle: Sequence[Room], is_over: Callable[[int], bool], *, is_ending: bool) -> None:
         waiting = self._waiting_in(queue)
         usable = 0
         for line in waiting if idle else ():
@@ -74,7 +73,7 @@ class _Way:
             elif ended is not None and is_ending:
                 self._placement.waiting[gang.run_id] = ENDING
             claimed |= fitting
-            if not self._market.index.limited & self._market.everything & ~claimed or is_over():
+            if not self._market.limited & ~claimed or is_over(len(self._placement.placed)):
                 return
 
     def _waiting_in(self, queue: Queue) -> Mapping[Line, Gang]:

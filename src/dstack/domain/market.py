@@ -82,6 +82,16 @@ class Market:
             found |= 0 if place is None else 1 << place
         return found & self.everything
 
+    @property
+    def limited(self) -> Offers:
+        """Return the offers of which only so many machines may exist."""
+        return self.index.limited & self.everything
+
+    def is_limited(self, name: OfferName) -> bool:
+        """Return whether it shows an offer of this name of which only so many machines may exist."""
+        place = self.index.places.get(name)
+        return place is not None and bool(self.limited >> place & 1)
+
     def select(self, some: Offers, most: int | None = None) -> list[Offer]:
         """Return offers, cheapest first."""
         return [self.index.offers[place] for place in islice(places_in(some), most)]

@@ -114,9 +114,9 @@ class _Timer:
         """Return the time that is left."""
         return self._span if self._until is None else max(self._until - self._clock.now(), timedelta(0))
 
-    def is_over(self) -> bool:
-        """Return whether the time has passed."""
-        return not self.left
+    def is_over(self, placed: int) -> bool:
+        """Return whether the time has passed, or so many jobs are placed that the rest is for another commit."""
+        return placed >= PLACED_MAX or not self.left
 
 
 def would_wait(
@@ -152,7 +152,6 @@ def _pass(
     placement = place(
         *(remaining, rooms, market, in_use, sold_out, tuple(closed.values())),
         waiting=claims,
-        placed_max=PLACED_MAX,
         is_over=timer.is_over,
     )
     if placement.rest is None:

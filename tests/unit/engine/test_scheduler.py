@@ -2,10 +2,11 @@
 
 import pytest
 
+from dstack.domain.market import EMPTY
 from dstack.domain.objects import Next
 from dstack.engine.catalog import HIDDEN
 from dstack.engine.lifecycles import check_move
-from dstack.engine.scheduler import schedule
+from dstack.engine.scheduler import Scheduler
 from dstack.kit.ids import RandomIds
 from dstack.protocol.statuses import JobStatus
 from dstack.store import commits, objects
@@ -26,11 +27,13 @@ async def test_queued_run_waits_with_a_reason_while_the_backend_of_the_idle_mach
         commits.add_run(tx, run(version=0), [job(version=0)], actor="user ada")
 
     await db.write(begin)
-    hidden = await db.write(lambda tx: schedule(tx, [], RandomIds(clock), check_move, HIDES))
-    assert hidden.placed == []
-    assert hidden.waiting["0-run"].endswith(HIDDEN)
+    scheduler = Scheduler(RandomIds(clock))
+    await db.write(lambda tx: scheduler.look(tx, EMPTY, check_move, HIDES))
+    waits = await db.read(lambda tx: objects.find_job(tx, "0-job"))
+    assert waits is not None and waits.status is JobStatus.SUBMITTED
+    assert scheduler.waiting["0-run"].endswith(HIDDEN)
     if has_machine:
-        await db.write(lambda tx: schedule(tx, [], RandomIds(clock), check_move, {}))
+        await db.write(lambda tx: scheduler.look(tx, EMPTY, check_move, {}))
         placed = await db.read(lambda tx: objects.find_job(tx, "0-job"))
         assert placed is not None
         assert (placed.status, placed.instance_id) == (JobStatus.PROVISIONING, "0-instance")

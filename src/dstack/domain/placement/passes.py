@@ -51,8 +51,8 @@ class Placement:
     """What remains to be looked at; None once the pass is complete."""
 
 
-def never_over() -> bool:
-    """Return False: the time of a pass is not bounded."""
+def never_over(placed: int) -> bool:
+    """Return False: the pass has no bound."""
     return False
 
 
@@ -65,8 +65,7 @@ def place(
     closed: Sequence[str] = (),
     *,
     waiting: Sequence[Line] = (),
-    placed_max: int | None = None,
-    is_over: Callable[[], bool] = never_over,
+    is_over: Callable[[int], bool] = never_over,
 ) -> Placement:
     """Place as much of the queue as there is room for, on the machines there are or on new ones.
 
@@ -79,15 +78,9 @@ def place(
         sold_out: the offers of which a backend had no machine.
         closed: why backends take no new jobs; the market does not show their offers, and their rooms rest.
         waiting: the lines that wait before `queue` begins; what they could use is kept from it.
-        placed_max: the bound of placed jobs; the gang that reaches it is placed whole.
-        is_over: tells after each gang whether the time of the pass is used up.
+        is_over: gets the number of placed jobs after each gang, and tells whether the pass has reached its bound.
     """
-    one = _Pass(rooms, market, in_use, sold_out, closed, waiting)
-
-    def is_enough() -> bool:
-        return is_over() or (placed_max is not None and len(one.placement.placed) >= placed_max)
-
-    return one.run(queue, is_enough)
+    return _Pass(rooms, market, in_use, sold_out, closed, waiting).run(queue, is_over)
 
 
 def can_ever_place(gang: Sequence[Job], market: Market) -> bool:
@@ -122,22 +115,22 @@ class _Pass:
         self._machines = Machines(rooms)
         self._stock = Stock(self._market, in_use)
         self._waiting: dict[Line, None] = {}
-        self.placement = Placement()
+        self._placement = Placement()
         for line in waiting:
             self._claim(line, self._machines.serving(line))
 
-    def run(self, queue: Queue, is_enough: Callable[[], bool]) -> Placement:
+    def run(self, queue: Queue, is_over: Callable[[int], bool]) -> Placement:
         for gang in queue:
             if gang.line in self._waiting:
-                self.placement.waiting.setdefault(gang.run_id, BEHIND)
+                self._placement.waiting.setdefault(gang.run_id, BEHIND)
                 continue
             self._look(gang, queue.jobs_of(gang))
             if self._is_closed:
                 break
-            if is_enough():
-                self.placement.rest = Rest(gang, tuple(self._waiting))
+            if is_over(len(self._placement.placed)):
+                self._placement.rest = Rest(gang, tuple(self._waiting))
                 break
-        return self.placement
+        return self._placement
 
     @property
     def _is_closed(self) -> bool:
@@ -152,14 +145,14 @@ class _Pass:
             return
         self._undo(found)
         if not kinds and not offers and self._everything.buyable(gang.line.demand) & self._sold_out:
-            self.placement.hopeless += jobs
+            self._placement.hopeless += jobs
             return
         if self._could_be_placed(jobs, kinds, offers):
-            self.placement.waiting[gang.run_id] = BEHIND
+            self._placement.waiting[gang.run_id] = BEHIND
         else:
             named = self._market.select(offers, OFFERS_NAMED_MAX)
             reason = why(jobs, len(found.placed), self._machines.select(kinds), named, self._closed)
-            self.placement.waiting[gang.run_id] = reason
+            self._placement.waiting[gang.run_id] = reason
         self._claim(gang.line, kinds)
 
     def _could_be_placed(self, jobs: Sequence[Job], kinds: int, offers: int) -> bool:
@@ -192,7 +185,7 @@ class _Pass:
                 if part is not None and (best is None or dearness((room, part)) < dearness(best)):
                     best = room, part
             if best is None:
-                key = f"new-{len(self.placement.bought) + len(found.bought)}"
+                key = f"new-{len(self._placement.bought) + len(found.bought)}"
                 best = self._stock.buy(offers, job.demand, key, job.project_id)
                 if best is None:
                     break
@@ -206,10 +199,10 @@ class _Pass:
         return found
 
     def _keep(self, found: _Try) -> None:
-        self.placement.bought += found.bought
+        self._placement.bought += found.bought
         # The nodes of a gang find the same around them, wherever they are.
         container = any(share.container for _, _, share in found.placed)
-        self.placement.placed += [
+        self._placement.placed += [
             Placed(job, room.key, replace(share, container=container)) for job, room, share in found.placed
         ]
         for room in found.bought:
