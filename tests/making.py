@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 
 from dstack.backends import local
-from dstack.backends.base import Backend, Machine
+from dstack.backends.base import Address, Backend, LaunchRequest, Machine
 from dstack.domain.objects import Instance, InstanceView, Job, JobView, Run, RunView
 from dstack.domain.offers import Bounds, Demand, Offer, Share
 from dstack.kit.pauses import Pauses
@@ -90,7 +90,7 @@ def instance(**fields: Any) -> Instance:
         "created_at": NOW,
         "idle_duration": timedelta(minutes=5),
         "machine_id": "m-1",
-        "hostname": "127.0.0.1",
+        "address": Address("127.0.0.1"),
         "agent_seen_at": NOW,
         "version": 1,
     }
@@ -145,7 +145,7 @@ class BareBackend(Backend):
     def offers(self) -> Sequence[Offer]:
         return []
 
-    def launch(self, key: str, offer: Offer) -> Machine:
+    def launch(self, request: LaunchRequest) -> Machine:
         raise AssertionError("no test launches a machine here")
 
     def look_up(self, key: str | None = None) -> Sequence[Machine]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.engine.fleet import BACKEND, agents_socket, offer_of, own_socket
-from dstack.backends.base import Backend, Machine
+from dstack.backends.base import Abilities, Address, Backend, LaunchRequest, Machine, MachineState
 from dstack.domain.objects import Instance
 from dstack.domain.offers import Offer
 from dstack.hosts.inbox import Connector
@@ -21,6 +21,8 @@ from dstack.server.settings import Settings
 class Cloud(Backend):
     """Sells as many machines as are wished for, at once."""
 
+    abilities = Abilities(locate_every=None)
+
     def __init__(self, data_dir: Path, instances: int = 0) -> None:
         self._offer = offer_of(instances)
 
@@ -31,17 +33,21 @@ class Cloud(Backend):
         """The one thing on sale."""
         return [self._offer]
 
-    def launch(self, key: str, offer: Offer) -> Machine:
+    def launch(self, request: LaunchRequest) -> Machine:
         """The machine is there already."""
-        return Machine(key, key, "localhost")
+        return _machine(request.key)
 
     def look_up(self, key: str | None = None) -> Sequence[Machine]:
         """Nothing is remembered."""
-        return [] if key is None else [Machine(key, key, "localhost")]
+        return [] if key is None else [_machine(key)]
 
     def terminate(self, key: str, keep: str | None = None) -> bool:
         """Gone."""
         return True
+
+
+def _machine(key: str) -> Machine:
+    return Machine(key, key, MachineState.RUNNING, Address("localhost"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,18 +11,22 @@ from unittest.mock import patch
 
 from sqlalchemy import Connection, Table, Update, bindparam, update
 
+from dstack.backends.base import LaunchRequest
 from dstack.domain import births
-from dstack.domain.intents import Done, LaunchMachine, StartJob, TerminateMachine
+from dstack.domain.intents import Done, StartJob, TerminateMachine
 from dstack.domain.lifecycle import In, Lifecycle
 from dstack.domain.market import Market
 from dstack.domain.objects import Instance, InstanceView, Job, JobView, Next, Run, RunView
 from dstack.domain.placement import passes
 from dstack.domain.rooms import Room
-from dstack.engine import catalog, effects, facts, inbox, leases, outbox, scheduler, turn
+from dstack.engine import catalog, facts, inbox, leases, outbox, scheduler, turn
+from dstack.engine.effects import PERFORMERS, jobs, machines
+from dstack.engine.effects.means import Means
 from dstack.engine.instances import keeping
 from dstack.engine.jobs import stopping, watching
 from dstack.engine.lifecycles import INSTANCE, JOB
 from dstack.engine.runs import deriving, waiting
+from dstack.errors import BackendUnavailable
 from dstack.hosts import link
 from dstack.hosts.inbox import Strangers
 from dstack.protocol.agent import ORDER_FIELDS, JobReport
@@ -67,7 +71,7 @@ def a_machine_is_bought_before_its_row_is_committed() -> Any:
             super().__init__(known, clock, ids)
 
     def buys(room: Room, id: str, first: Job, now: Any) -> Instance:
-        drivers[room.offer.backend].launch(id, room.offer)
+        drivers[room.offer.backend].launch(LaunchRequest(key=id, name="early", offer=room.offer))
         return born(room, id, first, now)
 
     return _all(patch("dstack.server.parts.Catalog", Catalog), patch.object(scheduler, "_born", buys))
@@ -77,26 +81,21 @@ def a_machine_is_bought_before_its_row_is_committed() -> Any:
 def a_machine_is_bought_anew_each_time_a_launch_is_tried() -> Any:
     numbers = itertools.count()
 
-    async def launch(self: effects.Effects, intent: LaunchMachine) -> Done:
-        instance = await self._instance(intent.object_id)
-        key = f"9{next(numbers):05d}"
-        machine = await self.backends.call(
-            instance.offer.backend, lambda backend: backend.launch(key, instance.offer), timeout_s=1.0
-        )
-        return Done({"machine_id": machine.id, "hostname": machine.hostname})
+    async def request_for(means: Means, instance: Instance) -> LaunchRequest:
+        return LaunchRequest(key=f"9{next(numbers):05d}", name="another", offer=instance.offer)
 
-    return patch.object(effects.Effects, "_launch", launch)
+    return patch.object(machines, "_request_for", request_for)
 
 
 @mutant
 def the_end_of_a_machine_is_believed_without_confirmation() -> Any:
-    async def terminate(self: effects.Effects, intent: TerminateMachine) -> Done:
-        instance = await self._instance(intent.object_id)
-        await self._end(instance)
-        await self.links.drop(instance.id)
-        return Done({})
+    async def terminate(means: Means, intent: TerminateMachine) -> Done:
+        try:
+            return await machines.terminate(means, intent)
+        except BackendUnavailable:
+            return Done({})
 
-    return patch.object(effects.Effects, "_terminate", terminate)
+    return patch.dict(PERFORMERS, {TerminateMachine: terminate})
 
 
 @mutant
@@ -184,15 +183,15 @@ def a_job_on_a_silent_machine_is_given_up_at_once() -> Any:
 def a_start_that_is_asked_again_is_another_job() -> Any:
     numbers = itertools.count()
 
-    async def start(self: effects.Effects, intent: StartJob) -> Done:
-        order = await self.db.recall(lambda tx: effects.complete_order(tx, intent.object_id, self.vault))
-        link = await self._link_to(intent.instance_id)
+    async def start(means: Means, intent: StartJob) -> Done:
+        order = await means.db.recall(lambda tx: jobs.complete_order(tx, intent.object_id, means.vault))
+        link = await means.link_to(intent.instance_id)
         assert link is not None
         again = replace(order, job_id=f"{order.job_id}-{next(numbers)}")
         await link.start(again)
         return Done({})
 
-    return patch.object(effects.Effects, "_start", start)
+    return patch.dict(PERFORMERS, {StartJob: start})
 
 
 @mutant

@@ -1,35 +1,54 @@
-"""The interface of a driver: five verbs. Plain blocking code with time-outs; the engine runs it in threads."""
+"""The interface of a driver: five verbs, and what the driver declares about itself.
+
+A driver is plain blocking code with time-outs; the engine runs it in threads. Each verb may be repeated after a crash
+or a lost reply, and a repetition changes nothing.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from dstack.domain.machines import Address, Machine, MachineState
 from dstack.domain.offers import Offer
 
+__all__ = ["Abilities", "Address", "Backend", "LaunchRequest", "Machine", "MachineState"]
 
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """A machine of a backend: known by its own id and by the key of its launch."""
 
-    id: str
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abilities:
+    """The properties of a backend that the engine acts on."""
+
+    offers_fresh_for: timedelta = timedelta(minutes=1)
+    """The time for which its offers are cached."""
+    lists_cheaply: bool = False
+    """Whether a list of its offers takes a moment and no network: a call may wait for it."""
+    lists_exactly: bool = False
+    """Whether its list is exact. A cloud lists new and ended machines late."""
+    boot_timeout: timedelta = timedelta(minutes=10)
+    """The longest time from the launch of a machine until its agent answers."""
+    locate_every: timedelta | None = timedelta(seconds=10)
+    """The pace at which a booting machine is looked up; None where its launch returns all there is to learn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchRequest:
+    """The machine that a driver is to start."""
+
     key: str
-    hostname: str | None
-    """Where it is reached; None while it has no address yet."""
+    """The id of the instance; a driver marks the machine with it, and finds it by it."""
+    name: str
+    """The name of the machine in the backend's console: letters, digits and dashes, at most 60 characters."""
+    offer: Offer
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Marks for people and their bills, where the backend has such."""
 
 
 class Backend(ABC):
     """A configured account at a cloud, a cluster, SSH hosts, or this machine."""
 
-    offers_fresh_for = timedelta(minutes=1)
-    """The time for which its offers are cached."""
-
-    lists_cheaply = False
-    """Whether a list of its offers takes a moment and no network: a call may wait for it."""
-
-    lists_exactly = False
-    """Whether its list is exact. A cloud lists new and ended machines late."""
+    abilities = Abilities()
 
     @abstractmethod
     def __init__(self, data_dir: Path) -> None:
@@ -41,11 +60,11 @@ class Backend(ABC):
 
     @abstractmethod
     def offers(self) -> Sequence[Offer]:
-        """Everything on sale now."""
+        """Return everything on sale now."""
 
     @abstractmethod
-    def launch(self, key: str, offer: Offer) -> Machine:
-        """Start a machine, or return the one already started with this `key`.
+    def launch(self, request: LaunchRequest) -> Machine:
+        """Start a machine, or return the one already started with this key. Does not wait until it runs.
 
         Raises:
             NoCapacityError: the offer is sold out; nothing was created.
@@ -55,15 +74,15 @@ class Backend(ABC):
 
     @abstractmethod
     def look_up(self, key: str | None = None) -> Sequence[Machine]:
-        """The machine with this key, or all that carry a key of ours.
+        """Return the machine with this key, or all that carry a key of ours.
 
         A driver marks its machines with this installation's tag and lists no others. So two servers on one account do
-        not touch each other's machines.
+        not touch each other's machines. A machine that has ended may be listed for a while, as `ENDED`.
         """
 
     @abstractmethod
     def terminate(self, key: str, keep: str | None = None) -> bool:
         """Ask for the end of every machine of this key but the one with the id `keep`.
 
-        Return True once all of them have ended for good; the engine calls again until then.
+        Return True once all of them have ended for good, or were never there; the engine calls again until then.
         """

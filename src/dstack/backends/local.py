@@ -19,7 +19,7 @@ from dstack.agent.paths import Home, JobFolder, is_agent_alive
 from dstack.agent.processes import end_marked
 from dstack.agent.records import container_name, read_start
 from dstack.agent.resources import probe
-from dstack.backends.base import Backend, Machine
+from dstack.backends.base import Abilities, Address, Backend, LaunchRequest, Machine, MachineState
 from dstack.domain.offers import Offer
 from dstack.errors import BackendUnavailable
 from dstack.kit.folders import make_private
@@ -28,7 +28,7 @@ from dstack.protocol.runtimes import Runtime
 
 log = logging.getLogger(__name__)
 
-HOSTNAME = "127.0.0.1"
+ADDRESS = Address("127.0.0.1")
 
 
 def offer_of(resources: HostResources) -> Offer:
@@ -50,40 +50,37 @@ def offer_of(resources: HostResources) -> Offer:
 class Local(Backend):
     """The machine on which the server runs."""
 
-    offers_fresh_for = timedelta(seconds=2)
-    """Looking is cheap, and who has just started a container engine wants it to be seen."""
-
-    lists_cheaply = True
-
-    lists_exactly = True
-    """Folders come and go with the machines themselves."""
+    abilities = Abilities(
+        offers_fresh_for=timedelta(seconds=2),  # a look is cheap, and a container engine may have just been started
+        lists_cheaply=True,
+        lists_exactly=True,  # folders come and go with the machines themselves
+        locate_every=None,
+    )
 
     def __init__(self, data_dir: Path) -> None:
         self._folder = data_dir / "machines"
-        self._asked: set[str] = set()
-        """The machines whose end was asked for while their agent lived."""
 
     def check(self) -> None:
-        """There is always this machine."""
+        """Do nothing: this machine is always there."""
 
     def offers(self) -> Sequence[Offer]:
-        """One machine, with what it really has, for all projects together."""
+        """Return one machine, with what it really has, for all projects together."""
         make_private(self._folder)
         resources = probe(self._folder)
         return [offer_of(resources)]
 
-    def launch(self, key: str, offer: Offer) -> Machine:
+    def launch(self, request: LaunchRequest) -> Machine:
         """Make the machine's folder.
 
         A machine of another key is not on record, or is ending: the launch waits for its end.
         """
-        if any(machine.key != key for machine in self.look_up()):
+        if any(machine.key != request.key for machine in self.look_up()):
             raise BackendUnavailable("this machine is cleaned up first: an earlier agent still runs on it")
-        make_private(self._folder / key)
-        return self._machine(key)
+        make_private(self._folder / request.key)
+        return self._machine(request.key)
 
     def look_up(self, key: str | None = None) -> Sequence[Machine]:
-        """The folders there are."""
+        """Return the folders there are."""
         if not self._folder.is_dir():
             return []
         return [
@@ -91,18 +88,18 @@ class Local(Backend):
         ]
 
     def terminate(self, key: str, keep: str | None = None) -> bool:
-        """Return True once no agent runs. The engine has asked the agent to leave; one that stays is ended."""
+        """End the agent and all that it left, and remove the folder; return True once nothing of them is left.
+
+        The engine has asked the agent to leave; an agent that is still there is ended.
+        """
         path = self._folder / key
         if keep == str(path):
             return True
         if is_agent_alive(path):
-            if key in self._asked:
-                _end_agent(Home(path))
-            self._asked.add(key)
+            _end_agent(Home(path))
             return False
         if _end_what_is_left(path):
             return False
-        self._asked.discard(key)
         shutil.rmtree(memory_folder(path), ignore_errors=True)
         shutil.rmtree(path, ignore_errors=True)
         if path.exists():
@@ -114,7 +111,7 @@ class Local(Backend):
         return True
 
     def _machine(self, key: str) -> Machine:
-        return Machine(id=str(self._folder / key), key=key, hostname=HOSTNAME)
+        return Machine(str(self._folder / key), key, MachineState.RUNNING, ADDRESS)
 
 
 def _end_what_is_left(home: Path) -> bool:

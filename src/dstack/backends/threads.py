@@ -6,10 +6,9 @@ Some of a driver's threads only end machines: launches that hang delay no termin
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from typing import TypeVar
 
-from dstack.backends.base import Backend
+from dstack.backends.base import Abilities, Backend
 from dstack.errors import BackendUnavailable
 
 T = TypeVar("T")
@@ -35,17 +34,10 @@ class Backends:
     def __iter__(self) -> Iterator[str]:
         return iter(self._drivers)
 
-    def offers_fresh_for(self, name: str) -> timedelta:
-        """Return the time for which the offers of a backend are cached."""
-        return self._drivers[name].offers_fresh_for
-
-    def lists_cheaply(self, name: str) -> bool:
-        """Return whether a call may wait for the offers of a backend."""
-        return self._drivers[name].lists_cheaply
-
-    def lists_exactly(self, name: str) -> bool:
-        """Whether what one backend lists is true at that very moment."""
-        return self._drivers[name].lists_exactly
+    def abilities(self, name: str) -> Abilities:
+        """Return what the driver of a backend declares; the defaults for a backend that is no longer configured."""
+        driver = self._drivers.get(name)
+        return Abilities() if driver is None else driver.abilities
 
     async def call(
         self, name: str, function: Callable[[Backend], T], *, timeout_s: float, ends_machine: bool = False

@@ -22,6 +22,8 @@ class Intent:
 
     kind: ClassVar[str]
     object_kind: ClassVar[str]
+    replaces: ClassVar[bool] = False
+    """Whether it takes the place of answered ones of its kind: their outcomes are of no more use."""
     object_id: str
 
     @property
@@ -47,6 +49,36 @@ class LaunchMachine(Intent):
     def lane(self) -> str:
         """Launches at one backend."""
         return f"launches at {self.backend}"
+
+
+@dataclass(frozen=True, slots=True)
+class LocateMachine(Intent):
+    """Ask for the state and the address of a machine that boots; asked again and again, each time under a new number.
+
+    A backend that does not answer is not asked again for the same number: the end of the machine would wait for it.
+    """
+
+    kind: ClassVar[str] = "locate_machine"
+    object_kind: ClassVar[str] = "instance"
+    replaces: ClassVar[bool] = True
+    number: int
+    """How many look-ups fit between the launch and this one."""
+    backend: str = field(default="", compare=False)
+
+    @property
+    def lane(self) -> str:
+        """Look-ups at one backend."""
+        return f"look-ups at {self.backend}"
+
+
+@dataclass(frozen=True, slots=True)
+class ShutDownAgent(Intent):
+    """The agent of an instance ends its jobs, each with its own grace, and itself. The machine ends after that."""
+
+    kind: ClassVar[str] = "shut_down_agent"
+    object_kind: ClassVar[str] = "instance"
+    grace_s: float = field(default=0.0, compare=False)
+    """The longest grace of its jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +144,11 @@ class LetIn(AgentIntent):
 
 
 INTENTS: dict[str, type[Intent]] = {
-    kind.kind: kind for kind in (LaunchMachine, TerminateMachine, StartJob, StopJob, ForgetJob, LetIn)
+    kind.kind: kind
+    for kind in (
+        *(LaunchMachine, LocateMachine, ShutDownAgent, TerminateMachine),
+        *(StartJob, StopJob, ForgetJob, LetIn),
+    )
 }
 
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from dstack.domain.intents import Intent, Outcome
+from dstack.domain.machines import Address
 from dstack.domain.offers import NO_SHARE, Demand, Offer, Share
 from dstack.kit.text import utc_text
 from dstack.protocol.agent import HostResources, JobReport
@@ -140,7 +141,8 @@ class Instance(Object):
     idle_duration: timedelta | None
     """The longest time that it may be idle; None without limit."""
     machine_id: str | None = None
-    hostname: str | None = None
+    address: Address | None = None
+    """None while its backend has not given it one."""
     agent_seen_at: datetime | None = None
     """When its agent first answered."""
     unreachable_since: datetime | None = None
@@ -155,7 +157,8 @@ class Instance(Object):
     ssh_host_key: str | None = None
     reason: InstanceReason | None = None
     detail: str = ""
-    """Why it ends; before that, why its agent, or the last job there, could not start for the machine's own reasons."""
+    """Why it ends; before that, the backend's words while it boots, or the reason why its agent or its last job could
+    not start there."""
 
     @property
     def offer_as_found(self) -> Offer:
@@ -180,6 +183,11 @@ class Instance(Object):
     def is_ready(self) -> bool:
         """Whether jobs may be started on it."""
         return self.status in (InstanceStatus.IDLE, InstanceStatus.BUSY) and self.agent_seen_at is not None
+
+    @property
+    def hostname(self) -> str | None:
+        """The host of its address."""
+        return None if self.address is None else self.address.host
 
     @property
     def takes_jobs(self) -> bool:

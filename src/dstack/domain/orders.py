@@ -140,7 +140,8 @@ def _environment(
     run: Run, repo: Mapping[str, Any], job: Job, gang: Sequence[Job], instances: Mapping[str, Instance]
 ) -> dict[str, str]:
     """Return the variables about a job and its peers, which single-node jobs get too."""
-    ips = [instances[node.instance_id or ""].hostname or "" for node in gang]
+    addresses = [instances[node.instance_id or ""].address for node in gang]
+    ips = ["" if address is None else address.internal_ip or address.host for address in addresses]
     return {
         "DSTACK_RUN_NAME": run.name,
         "DSTACK_RUN_ID": run.id,

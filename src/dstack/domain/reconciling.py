@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from dstack.domain.machines import Machine, MachineState
 from dstack.domain.objects import Instance
 from dstack.protocol.statuses import InstanceStatus
 
@@ -34,15 +35,6 @@ class Difference(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """A machine that a backend has."""
-
-    id: str
-    key: str
-    """The id of the instance it was bought for."""
-
-
-@dataclass(frozen=True, slots=True)
 class Finding:
     """One difference, and since when it is seen."""
 
@@ -64,7 +56,7 @@ class Finding:
 
 def compare(
     backend: str,
-    listed: Sequence[Listed],
+    listed: Sequence[Machine],
     instances: Mapping[str, Instance],
     before: Sequence[Finding],
     now: datetime,
@@ -73,14 +65,15 @@ def compare(
     """Return the differences between the backend and the record.
 
     Args:
-        listed: every machine of ours that the backend has.
+        listed: every machine of ours that the backend lists. One that has ended counts as absent.
         instances: the unfinished instances of this backend, by id, as they are on record *after* the backend was asked.
         before: the findings of the look before this one.
         exact_at: when a backend was asked whose list is true at that moment.
     """
     since = {(one.difference, one.machine_id): one.since for one in before}
-    found = [(difference, one.id, one.key) for one in listed if (difference := _judge(one, instances)) is not None]
-    there = {one.id for one in listed}
+    existing = [one for one in listed if one.state is not MachineState.ENDED]
+    found = [(difference, one.id, one.key) for one in existing if (difference := _judge(one, instances)) is not None]
+    there = {one.id for one in existing}
     for id, instance in instances.items():
         machine_id = instance.machine_id
         if machine_id is not None and machine_id not in there and _should_be_listed(instance, now, exact_at):
@@ -89,7 +82,7 @@ def compare(
     return [Finding(what, backend, id, key, since.get((what, id), now), is_exact) for what, id, key in found]
 
 
-def _judge(machine: Listed, instances: Mapping[str, Instance]) -> Difference | None:
+def _judge(machine: Machine, instances: Mapping[str, Instance]) -> Difference | None:
     instance = instances.get(machine.key)
     if instance is None:
         return Difference.ORPHAN

@@ -151,7 +151,11 @@ class Catalog:
 
     async def market(self) -> Market:
         """Return the market. Waits a moment for backends whose offers are cheap to list, and for no others."""
-        old = [one for one in self._watched.values() if self._backends.lists_cheaply(one.name) and self._is_old(one)]
+        old = [
+            one
+            for one in self._watched.values()
+            if self._backends.abilities(one.name).lists_cheaply and self._is_old(one)
+        ]
         for one in old:
             one.answered.clear()
             one.wanted.set()
@@ -164,7 +168,7 @@ class Catalog:
 
     def _is_old(self, one: _Watched) -> bool:
         at = one.state.asked_at
-        return at is None or self._clock.now() - at > self._backends.offers_fresh_for(one.name)
+        return at is None or self._clock.now() - at > self._backends.abilities(one.name).offers_fresh_for
 
     async def _watch(self, watched: _Watched) -> None:
         """Ask one backend again and again: soon after an answer, and more and more seldom while it fails."""
@@ -175,12 +179,12 @@ class Catalog:
             await self._pause(watched)
 
     async def _pause(self, watched: _Watched) -> None:
-        if self._backends.lists_cheaply(watched.name):
+        if self._backends.abilities(watched.name).lists_cheaply:
             await watched.wanted.wait()  # nobody needs to know while nobody asks
             return
         if not watched.state.error:
             watched.pauses.reset()
-            await self._clock.sleep(self._backends.offers_fresh_for(watched.name))
+            await self._clock.sleep(self._backends.abilities(watched.name).offers_fresh_for)
         else:
             await self._clock.sleep(watched.pauses.next())
 

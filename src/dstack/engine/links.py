@@ -1,4 +1,4 @@
-"""Which instances have a live link: all that have a machine, and no others."""
+"""Which instances have a live link: all whose machines have an address, and no others."""
 
 import asyncio
 import logging
@@ -59,7 +59,7 @@ class Links:
         gained = [one.id for one in live if self._leases.owns(one.id) and one.id not in self._links]
 
         def silent_from_now_on(tx: Tx) -> list[Instance]:
-            found = [one for one in objects.instances_by_id(tx, gained).values() if one.machine_id]
+            found = [one for one in objects.instances_by_id(tx, gained).values() if one.address]
             for instance in found:
                 if instance.finished_at is None:
                     commits.record(tx, replace(instance, unreachable_since=tx.clock.now()))
@@ -106,7 +106,7 @@ class Links:
     async def _keep(self, instance: Instance) -> None:
         if instance.finished_at is not None:
             await self.drop(instance.id)
-        elif instance.machine_id is not None and instance.takes_jobs and self._leases.owns(instance.id):
+        elif instance.address is not None and instance.takes_jobs and self._leases.owns(instance.id):
             self.follow(instance)
 
     def find(self, instance_id: str) -> Link | None:

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from dstack.backends.threads import Backends
 from dstack.domain.objects import Instance
-from dstack.domain.reconciling import Difference, Finding, Listed, compare
+from dstack.domain.reconciling import Difference, Finding, compare
 from dstack.engine.leases import Leases
 from dstack.errors import DstackError
 from dstack.kit.clock import Clock
@@ -77,12 +77,12 @@ class Reconciler:
         Raises:
             DstackError, OSError: the backend does not answer.
         """
-        exact_at = self._clock.now() if self._backends.lists_exactly(name) and self._leases.is_alone else None
+        exact_at = self._clock.now() if self._backends.abilities(name).lists_exactly and self._leases.is_alone else None
         before = await self._live(name) if exact_at is not None else {}
         machines = await self._backends.call(name, lambda backend: backend.look_up(), timeout_s=timeout_s)
         live = await self._live(name)
         # What ended while the backend was asked is no machine that nobody claims.
-        listed = [Listed(one.id, one.key) for one in machines if one.key in live or one.key not in before]
+        listed = [one for one in machines if one.key in live or one.key not in before]
         return compare(name, listed, live, self._found.get(name, []), self._clock.now(), exact_at)
 
     async def _live(self, name: str) -> dict[str, Instance]:

@@ -308,6 +308,32 @@ class Link:
         for stream in LOG_STREAMS:
             self._follow(order.job_id, stream, 0)
 
+    async def shut_down(self, grace_s: float) -> None:
+        """Have the agent end its jobs, each with its grace, and itself; it answers once they have ended.
+
+        Once the agent was reached, a connection that breaks is waited for: the jobs still have their grace.
+
+        Args:
+            grace_s: the longest grace of its jobs.
+
+        Raises:
+            HostUnreachable: the agent did not answer in time.
+            AgentRefused: the agent refused.
+        """
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
+                await self._ready.wait()
+        except TimeoutError:
+            raise HostUnreachable(f"The agent did not answer within {REPLY_TIMEOUT_S:g} s") from None
+        until_s = _now_s() + grace_s + REPLY_TIMEOUT_S
+        while True:
+            try:
+                return await self.call("shutdown", {}, timeout_s=until_s - _now_s())
+            except HostUnreachable:
+                if _now_s() >= until_s:
+                    raise
+                await self._clock.sleep(FIRST_RETRY)
+
     async def forget(self, job_id: str) -> None:
         """Have the agent remove an ended job. Raises as `call` does."""
         await self.call("forget", {"job_id": job_id})

@@ -36,14 +36,18 @@ def add(tx: Tx, intent: Intent) -> None:
     if same is not None and not isinstance(same.outcome, Failed):
         return
     position = asked[-1].position + 1 if asked else 0
-    if same is not None:
-        tx.change(delete(intents).where(_is(same.intent, same.position)))
-        asked.remove(same)
+    for one in [one for one in asked if one is same or _is_replaced(one, intent)]:
+        tx.change(delete(intents).where(_is(one.intent, one.position)))
+        asked.remove(one)
     asked.append(Asked(position, intent, Pending()))
     row = {"object_kind": intent.object_kind, "object_id": intent.object_id, "position": position}
     row |= {"shard_key": intent.shard_key, "kind": intent.kind, "body": to_body(intent)}
     tx.add(intents, {**row, "state": "pending", "outcome": None, "created_at": tx.clock.now()})
     tx.notices.intents.append(Open(position, intent))
+
+
+def _is_replaced(before: Asked, by: Intent) -> bool:
+    return by.replaces and type(before.intent) is type(by) and not isinstance(before.outcome, Pending)
 
 
 def _is(intent: Intent, position: int) -> ColumnElement[bool]:

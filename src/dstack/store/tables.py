@@ -22,7 +22,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-HEAD = "0009"
+HEAD = "0011"
 """The newest migration: what this code can read and write."""
 
 metadata = MetaData()
@@ -208,7 +208,7 @@ instances = Table(
     Column("created_at", Time, nullable=False),
     Column("idle_duration_s", Float),
     Column("machine_id", String(300)),
-    Column("hostname", String(300)),
+    Column("address", JSON),
     Column("agent_seen_at", Time),
     Column("unreachable_since", Time),
     Column("gone_at", Time),

@@ -2,46 +2,72 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
 
-from dstack.backends.base import Backend, Machine
+from dstack.backends.base import Abilities, Address, Backend, LaunchRequest, Machine, MachineState
 from dstack.domain.offers import Offer
-from dstack.errors import BackendUnavailable, NoCapacityError
+from dstack.errors import BackendInvalidCredentialsError, BackendUnavailable, NoCapacityError
 from dstack.testing.faults import (
     EventualConsistency,
+    FailedBoots,
+    LateAddresses,
     LateCreates,
     LostReplies,
     RefusedEnds,
+    Silence,
     SlowBoots,
     SoldOut,
     Unavailable,
 )
 from dstack.testing.hosts import Host
 from dstack.testing.nature import Nature, Spells
+from dstack.testing.time import Hangs
 
 BOOT_S = 30.0
 """How long a machine takes until its agent answers, at most, where nothing is wrong."""
+FAILS_WITHIN_S = 60.0
+NEVER_S = float("inf")
+KEY_BAD = "the key is wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class _Life:
+    """The life of a machine, as far as it is known at its birth; in virtual seconds."""
+
+    born_at_s: float
+    address_at_s: float
+    fails_at_s: float = NEVER_S
 
 
 class FakeCloud(Backend):
     """One cloud of a made-up world."""
 
-    def __init__(self, name: str, on_sale: Sequence[Offer], nature: Nature) -> None:
+    abilities = Abilities()
+
+    def __init__(self, name: str, on_sale: Sequence[Offer], nature: Nature, *, has_good_key: bool = True) -> None:
         self.name = name
         self.hosts: dict[str, Host] = {}
         """Every machine that exists, by key."""
         self.launches = 0
+        self.looked_up_at_s: dict[str, float] = {}
+        """When a machine was last asked for by its key, answered or not."""
+        self._has_good_key = has_good_key
         self._on_sale = on_sale
         self._nature = nature
-        self._born_at_s: dict[str, float] = {}
+        self._lives: dict[str, _Life] = {}
         self._listed_until_s: dict[str, float] = {}
         """Machines that have ended and are still listed."""
-        self._sold_out, self._unavailable = (
+        self._sold_out, self._unavailable, self._silent = (
             None if fault is None else Spells(nature.chance, every_s=fault.every_s, lasts_s=fault.lasts_s)
-            for fault in (nature.find(SoldOut), nature.find(Unavailable))
+            for fault in (nature.find(SoldOut), nature.find(Unavailable), nature.find(Silence))
         )
 
     def check(self) -> None:
-        """The credentials are always good."""
+        """The credentials are good, unless it was made with bad ones."""
+        if not self._has_good_key:
+            raise BackendInvalidCredentialsError(f"The cloud `{self.name}` refuses the credentials: {KEY_BAD}")
+        self._answer_at_all()
 
     def offers(self) -> Sequence[Offer]:
         """What is on sale."""
@@ -52,11 +78,12 @@ class FakeCloud(Backend):
         """From now on something else is on sale; the machines that exist stay as they are."""
         self._on_sale = on_sale
 
-    def launch(self, key: str, offer: Offer) -> Machine:
+    def launch(self, request: LaunchRequest) -> Machine:
         """Start a machine, unless there is one of this key."""
         self._answer_at_all()
+        key = request.key
         if key not in self.hosts:
-            self._create_or_fail(key, offer)
+            self._create_or_fail(key, request.offer)
             if self._nature.happens(LostReplies):
                 raise BackendUnavailable("The reply was lost")
         return self._machine(key)
@@ -73,15 +100,20 @@ class FakeCloud(Backend):
 
     def _create(self, key: str, offer: Offer) -> None:
         if key not in self.hosts:
-            slow = self._nature.find(SlowBoots)
+            slow, late = self._nature.find(SlowBoots), self._nature.find(LateAddresses)
             boot_s = self._nature.within(BOOT_S if slow is None else slow.at_most_s)
             self.launches += 1
-            self._born_at_s[key] = _now_s()
-            self.hosts[key] = Host(key, offer, boot_s, self._nature)
+            address_at_s = _now_s() if late is None else _now_s() + self._nature.within(late.at_most_s)
+            fails = self._nature.happens(FailedBoots)
+            fails_at_s = _now_s() + self._nature.within(FAILS_WITHIN_S) if fails else NEVER_S
+            self._lives[key] = _Life(_now_s(), address_at_s, fails_at_s)
+            self.hosts[key] = Host(key, offer, NEVER_S if fails else boot_s, self._nature)
             self._nature.observer.machine_came(self.name, key)
 
     def look_up(self, key: str | None = None) -> Sequence[Machine]:
         """The machine of this key, or all; as the cloud knows them by now."""
+        if key is not None:
+            self.looked_up_at_s[key] = _now_s()
         self._answer_at_all()
         listed = [known for known in self.hosts if self.is_listed(known)]
         listed += [known for known, until_s in self._listed_until_s.items() if until_s > _now_s()]
@@ -89,7 +121,15 @@ class FakeCloud(Backend):
 
     def is_listed(self, key: str) -> bool:
         """Whether the cloud admits by now that it has a machine."""
-        return key in self.hosts and self._born_at_s[key] + self._lag_s() <= _now_s()
+        return key in self.hosts and self._lives[key].born_at_s + self._lag_s() <= _now_s()
+
+    def has_address(self, key: str) -> bool:
+        """Whether a machine has an address by now."""
+        return self._lives[key].address_at_s <= _now_s()
+
+    def address_at_s(self, key: str) -> float:
+        """When a machine has, or had, its address."""
+        return self._lives[key].address_at_s
 
     def _lag_s(self) -> float:
         fault = self._nature.find(EventualConsistency)
@@ -98,7 +138,7 @@ class FakeCloud(Backend):
     def terminate(self, key: str, keep: str | None = None) -> bool:
         """End a machine; sometimes only when asked again."""
         self._answer_at_all()
-        if key in self.hosts:
+        if key in self.hosts and key != keep:
             if self._nature.happens(RefusedEnds):
                 return False
             self.end(key)
@@ -113,11 +153,22 @@ class FakeCloud(Backend):
         self._nature.observer.machine_went(self.name, key)
 
     def _machine(self, key: str) -> Machine:
-        return Machine(id=key, key=key, hostname=f"10.0.0.{int(key) % 250 + 1}")
+        """As the cloud lists it: an ended machine looks as it did before, for a while."""
+        address = Address(f"10.0.0.{int(key) % 250 + 1}", user="ubuntu") if self.has_address(key) else None
+        if self._lives[key].fails_at_s <= _now_s():
+            return Machine(key, key, MachineState.FAILED, address, "the disk could not be made from its image")
+        host = self.hosts.get(key)
+        state = MachineState.RUNNING if host is None or host.is_up else MachineState.PENDING
+        return Machine(key, key, state, address)
 
     def _answer_at_all(self) -> None:
+        if self._silent is not None and self._silent.is_on(_now_s()):
+            self._never_answer()
         if self._unavailable is not None and self._unavailable.is_on(_now_s()):
             raise BackendUnavailable("The cloud does not answer just now")
+
+    def _never_answer(self) -> NoReturn:
+        raise Hangs
 
 
 class Clouds(dict[str, FakeCloud]):
@@ -130,6 +181,14 @@ class Clouds(dict[str, FakeCloud]):
     def find(self, key: str) -> FakeCloud | None:
         """The cloud in which a machine exists."""
         return next((cloud for cloud in self.values() if key in cloud.hosts), None)
+
+    def is_asked_for_in_vain(self, key: str, within_s: float) -> bool:
+        """Whether nobody has looked a machine up within so many seconds, all of which it had its address for."""
+        cloud = self.find(key)
+        if cloud is None:
+            return False
+        since_s = max(cloud.address_at_s(key), cloud.looked_up_at_s.get(key, 0.0))
+        return _now_s() - since_s > within_s
 
     def hosts(self) -> list[Host]:
         """Every machine that exists."""

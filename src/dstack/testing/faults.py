@@ -61,6 +61,28 @@ class SlowBoots:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Silence:
+    """A cloud answers no call, in spells, and refuses none: each caller waits in vain."""
+
+    every_s: float = 900.0
+    lasts_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LateAddresses:
+    """A machine has no address when it is launched, and gets it later."""
+
+    at_most_s: float = 240.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedBoots:
+    """A machine fails while it boots. It exists, and costs money, until its end is asked for."""
+
+    probability: float = 0.6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpotReclaims:
     """A cloud takes a spot machine back."""
 
@@ -197,6 +219,9 @@ Fault: TypeAlias = (
     | EventualConsistency
     | RefusedEnds
     | SlowBoots
+    | Silence
+    | LateAddresses
+    | FailedBoots
     | SpotReclaims
     | MachineFailures
     | LinkCuts
@@ -216,7 +241,7 @@ Fault: TypeAlias = (
     | HostileAgents
 )
 
-Likely: TypeAlias = LostReplies | LateCreates | RefusedEnds | RepeatedMessages | OtherAgents
+Likely: TypeAlias = LostReplies | LateCreates | RefusedEnds | FailedBoots | RepeatedMessages | OtherAgents
 """The faults with a probability at each occasion."""
 
 F = TypeVar("F", bound=Fault)

@@ -17,6 +17,10 @@ class Stuck(AssertionError):
     """Everybody waits, and nothing will ever happen."""
 
 
+class Hangs(Exception):
+    """Raised by a blocking call that never returns: its caller gets neither a result nor this error."""
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """Runs on virtual time, in one thread.
 
@@ -46,6 +50,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             return future
         try:
             result = func(*args)
+        except Hangs:
+            return future
         except BaseException as error:  # noqa: BLE001 - the caller's, whatever it is
             future.set_exception(error)
             return future

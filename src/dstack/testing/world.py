@@ -72,9 +72,10 @@ class HostConnector:
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A fresh connection, if the host answers."""
         await self.switch.maybe("before connecting")
-        host = self.clouds[self.instance.offer.backend].hosts.get(self.instance.id)
-        if host is None:
-            raise HostUnreachable(f"There is no machine for `{self.instance.id}`")
+        cloud, key = self.clouds[self.instance.offer.backend], self.instance.id
+        host = cloud.hosts.get(key)
+        if host is None or not cloud.has_address(key):
+            raise HostUnreachable(f"There is no machine for `{key}`")
         pipe = host.connect()
         pipe.passes = self.switch.passes
         return pipe.streams()

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -5,15 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dstack.domain.machines import Machine, MachineState
 from dstack.domain.objects import Instance
-from dstack.domain.reconciling import LISTED_WITHIN, MISSING_AFTER, ORPHAN_AFTER, Difference, Finding, Listed, compare
+from dstack.domain.reconciling import LISTED_WITHIN, MISSING_AFTER, ORPHAN_AFTER, Difference, Finding, compare
 from dstack.protocol.statuses import InstanceStatus
 from tests.making import NOW, instance
 
-MACHINE = Listed("m-1", "0-instance")
+MACHINE = Machine("m-1", "0-instance", MachineState.RUNNING)
 
 
-def found(listed: list[Listed], *instances: Instance, before: list[Finding] | None = None) -> list[Finding]:
+def found(listed: list[Machine], *instances: Instance, before: list[Finding] | None = None) -> list[Finding]:
     return compare("aws", listed, {one.id: one for one in instances}, before or [], NOW)
 
 
@@ -23,7 +25,10 @@ def found(listed: list[Listed], *instances: Instance, before: list[Finding] | No
         ([MACHINE], [instance()], []),
         ([MACHINE], [], [Difference.ORPHAN]),
         ([], [instance()], [Difference.MISSING]),
-        ([MACHINE, Listed("m-2", "0-instance")], [instance()], [Difference.DUPLICATE]),
+        ([replace(MACHINE, state=MachineState.ENDED)], [instance()], [Difference.MISSING]),
+        ([replace(MACHINE, state=MachineState.ENDED)], [], []),
+        ([replace(MACHINE, state=MachineState.FAILED)], [], [Difference.ORPHAN]),
+        ([MACHINE, replace(MACHINE, id="m-2")], [instance()], [Difference.DUPLICATE]),
         ([MACHINE], [instance(status=InstanceStatus.PENDING, machine_id=None)], []),
         ([], [instance(status=InstanceStatus.PENDING, machine_id=None)], []),
         ([], [instance(status=InstanceStatus.TERMINATING)], []),
@@ -34,6 +39,9 @@ def found(listed: list[Listed], *instances: Instance, before: list[Finding] | No
         "claimed",
         "nobody claims it",
         "not there",
+        "ended, and still listed",
+        "ended, still listed, and of no interest",
+        "failed, and costs money",
         "there twice",
         "being bought, and listed before the reply",
         "being bought",
@@ -43,7 +51,7 @@ def found(listed: list[Listed], *instances: Instance, before: list[Finding] | No
     ],
 )
 def test_where_the_backend_and_the_record_differ(
-    listed: list[Listed], claims: list[Instance], differences: list[Difference]
+    listed: list[Machine], claims: list[Instance], differences: list[Difference]
 ) -> None:
     assert [one.difference for one in found(listed, *claims)] == differences
 
@@ -61,12 +69,14 @@ def test_it_is_known_since_when_a_difference_is_seen_and_when_it_is_acted_on() -
 
 
 ids = st.sampled_from([f"{number}-instance" for number in range(4)])
-machines = st.sets(st.builds(Listed, st.sampled_from(["m-1", "m-2", "m-3"]), ids), max_size=6)
+machines = st.sets(
+    st.builds(Machine, st.sampled_from(["m-1", "m-2", "m-3"]), ids, st.just(MachineState.RUNNING)), max_size=6
+)
 
 
 @given(machines, st.dictionaries(ids, st.none() | st.sampled_from(["m-1", "m-2", "m-3"])))
 def test_the_machine_that_an_instance_names_is_never_ended_and_one_that_none_names_always(
-    there: set[Listed], claims: dict[str, str | None]
+    there: set[Machine], claims: dict[str, str | None]
 ) -> None:
     live = {id: instance(id=id, machine_id=machine) for id, machine in claims.items()}
     ended = {

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from dstack.backends.base import Backend
+from dstack.backends.base import Abilities, Backend
 from dstack.backends.threads import Backends
 from dstack.domain.offers import Offer
 from dstack.engine.catalog import FIRST_PAUSE, LONGEST_PAUSE, UNKNOWN, BackendState, Catalog
@@ -48,8 +48,7 @@ class Silent(BareBackend):
 
 
 class Cheap(Cloud):
-    lists_cheaply = True
-    offers_fresh_for = timedelta(seconds=2)
+    abilities = Abilities(lists_cheaply=True, offers_fresh_for=timedelta(seconds=2))
 
 
 def virtually(work: Callable[[Callable[..., Catalog]], object]) -> None:

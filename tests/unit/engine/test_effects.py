@@ -183,7 +183,7 @@ async def test_a_job_that_is_not_on_record_is_stopped_where_it_runs_and_forgotte
 async def test_a_launch_that_waits_says_why_on_its_instance(
     db: Database, leases: Leases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pending = instance(version=0, status=InstanceStatus.PENDING, machine_id=None, hostname=None, agent_seen_at=None)
+    pending = instance(version=0, status=InstanceStatus.PENDING, machine_id=None, address=None, agent_seen_at=None)
     await db.write(lambda tx: commits.commit(tx, Next((pending,)), check_move))
 
     async def perform(effects: Effects, intent: Any) -> Done:

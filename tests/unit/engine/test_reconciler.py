@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.backends.base import Backend, Machine
+from dstack.backends.base import Abilities, Backend, Machine, MachineState
 from dstack.backends.threads import Backends
 from dstack.domain.objects import Next
 from dstack.engine.leases import Leases
@@ -38,7 +38,7 @@ class Cloud(BareBackend):
         self.when_looked()
         if self.is_away:
             raise BackendUnavailable("The cloud does not answer just now")
-        return [Machine(id, of, None) for id, of in self.machines]
+        return [Machine(id, of, MachineState.RUNNING) for id, of in self.machines]
 
     def terminate(self, key: str, keep: str | None = None) -> bool:
         self.asked.append((key, keep))
@@ -134,7 +134,7 @@ async def test_a_backend_that_does_not_answer_has_nothing_ended_and_nothing_give
 class ThisMachine(Cloud):
     """Lists exactly what it has."""
 
-    lists_exactly = True
+    abilities = Abilities(lists_exactly=True)
 
 
 async def test_what_an_exact_list_has_and_nobody_claims_is_ended_at_the_first_look(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.backends.base import Backend, Machine
+from dstack.backends.base import Backend, Machine, MachineState
 from dstack.backends.threads import Backends
 from dstack.blobs.files import BlobFiles
 from dstack.domain.objects import Next
@@ -88,7 +88,7 @@ async def test_backends_that_do_not_answer_are_named_and_the_others_are_shown(
     monkeypatch.setattr(audit, "ANSWER_WITHIN_S", 0.2)
     away = Cloud(fail_with(BackendUnavailable("The cloud does not answer just now")))
     broken = Cloud(fail_with(KeyError("a bug of the driver")))
-    aws = Cloud(lambda: [Machine("m-9", "9-instance", None)])
+    aws = Cloud(lambda: [Machine("m-9", "9-instance", MachineState.RUNNING)])
     found = await audit.audit(context_with(aws=aws, gcp=hanging, oci=away, azure=broken), ADMIN)
     assert found.silent == ["azure", "gcp", "oci"]
     assert [(one.backend, one.machine_id, one.state) for one in found.machines] == [("aws", "m-9", "orphan")]
@@ -99,7 +99,9 @@ async def test_what_an_orphan_costs_is_told_where_its_instance_is_still_on_recor
 ) -> None:
     over = instance(version=0, offer=CLOUD, status=InstanceStatus.TERMINATED, finished_at=NOW)
     await db.write(lambda tx: commits.commit(tx, Next((over,)), check_move))
-    aws = Cloud(lambda: [Machine("m-1", over.id, None), Machine("m-9", "9-instance", None)])
+    aws = Cloud(
+        lambda: [Machine("m-1", over.id, MachineState.RUNNING), Machine("m-9", "9-instance", MachineState.RUNNING)]
+    )
     found = await audit.audit(context_with(aws=aws), ADMIN)
     assert [(one.machine_id, one.state, one.price) for one in found.machines] == [
         ("m-1", "orphan", CLOUD.price),

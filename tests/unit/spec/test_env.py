@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 
+from dstack.domain.machines import Address
 from dstack.domain.orders import Confidential, order_of
 from dstack.errors import ConfigurationError
 from dstack.spec.env import ENV_BYTES_MAX, VARIABLE_BYTES_MAX, resolve
@@ -54,6 +55,6 @@ def test_a_variable_that_a_secret_makes_too_large_is_refused_by_name() -> None:
 
 def test_what_dstack_itself_sets_is_judged_like_the_rest() -> None:
     job, asked = placed_job(), run(spec={"configuration": {"type": "task", "commands": ["true"]}})
-    there = {"0-instance": instance(hostname="h" * 70_000)}
+    there = {"0-instance": instance(address=Address("h" * 70_000))}
     with pytest.raises(ValueError, match="`DSTACK_NODES_IPS`"):
         order_of(asked, asked.current, job, [job] * 2, there, Confidential())

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from dstack.domain.intents import Done, Failed, LaunchMachine
+from dstack.domain.machines import address_of_json
 from dstack.domain.objects import InstanceView, Next
 from dstack.engine.instances.terminating import end
 from dstack.errors import NoCapacityError
@@ -21,8 +22,8 @@ def launch(view: InstanceView) -> Next:
                 status=InstanceStatus.PROVISIONING,
                 status_since=view.now,
                 machine_id=value["machine_id"],
-                hostname=value["hostname"],
-                detail="",
+                address=address_of_json(value["address"]),
+                detail=value["detail"],
             )
             return Next((launched,))
         case Failed(NoCapacityError() as error):

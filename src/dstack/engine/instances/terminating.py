@@ -1,9 +1,9 @@
-"""TERMINATING: ask until the backend confirms that the machine is gone."""
+"""TERMINATING: let the agent end its jobs, then ask until the backend confirms the end of the machine."""
 
 from dataclasses import replace
 from datetime import timedelta
 
-from dstack.domain.intents import Done, Failed, TerminateMachine
+from dstack.domain.intents import Done, Failed, ShutDownAgent, TerminateMachine
 from dstack.domain.objects import InstanceView, Next
 from dstack.protocol.statuses import InstanceReason, InstanceStatus
 
@@ -26,9 +26,16 @@ def terminate(view: InstanceView) -> Next:
                 ASK_AGAIN,
             )
         case None:
-            return Next(do=(TerminateMachine(instance.id, instance.offer.backend),))
+            return Next(do=(*_leave(view), TerminateMachine(instance.id, instance.offer.backend)))
         case _:
             return Next()
+
+
+def _leave(view: InstanceView) -> tuple[ShutDownAgent, ...]:
+    """Return the request to an agent that may have jobs. Its machine ends when they have, or their grace is over."""
+    if view.instance.agent_seen_at is None or view.instance.gone_at is not None:
+        return ()
+    return (ShutDownAgent(view.instance.id, max((job.stop_grace_s for job in view.jobs), default=0.0)),)
 
 
 def end_if_gone(view: InstanceView) -> Next | None:

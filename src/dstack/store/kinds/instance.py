@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Row
 
+from dstack.domain.machines import address_of_json, address_to_json
 from dstack.domain.objects import Instance, InstanceView
 from dstack.domain.offers import offer_of_json
 from dstack.kit.ids import Ids, short_id
@@ -30,7 +31,7 @@ def _instance_of(row: Row[Any]) -> Instance:
         created_at=row.created_at,
         idle_duration=None if row.idle_duration_s is None else timedelta(seconds=row.idle_duration_s),
         machine_id=row.machine_id,
-        hostname=row.hostname,
+        address=address_of_json(row.address),
         agent_seen_at=row.agent_seen_at,
         unreachable_since=row.unreachable_since,
         gone_at=row.gone_at,
@@ -48,6 +49,7 @@ def _instance_of(row: Row[Any]) -> Instance:
 _COLUMNS: dict[str, Column] = {
     "offer": lambda offer: {"offer": to_plain(offer), "backend": offer.backend},
     "host": lambda host: {"host": None if host is None else to_plain(host)},
+    "address": lambda address: {"address": address_to_json(address)},
     "idle_duration": lambda span: {"idle_duration_s": None if span is None else span.total_seconds()},
 }
 
