@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from dstack.backends.base import Abilities, Address, Backend, LaunchRequest, Machine, MachineState
@@ -40,28 +40,49 @@ class _Life:
     fails_at_s: float = NEVER_S
 
 
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The machines of one account, by key: several drivers may use it."""
+
+    hosts: dict[str, Host] = field(default_factory=dict)
+    """Every machine that exists."""
+    lives: dict[str, _Life] = field(default_factory=dict)
+    """Every machine that ever was."""
+    listed_until_s: dict[str, float] = field(default_factory=dict)
+    """Machines that have ended and are still listed."""
+
+
 class FakeCloud(Backend):
     """One cloud of a made-up world."""
 
     abilities = Abilities()
 
-    def __init__(self, name: str, on_sale: Sequence[Offer], nature: Nature, *, has_good_key: bool = True) -> None:
+    def __init__(
+        self,
+        name: str,
+        on_sale: Sequence[Offer],
+        nature: Nature,
+        account: Account | None = None,
+        *,
+        has_good_key: bool = True,
+    ) -> None:
         self.name = name
-        self.hosts: dict[str, Host] = {}
-        """Every machine that exists, by key."""
         self.launches = 0
         self.looked_up_at_s: dict[str, float] = {}
         """When a machine was last asked for by its key, answered or not."""
         self._has_good_key = has_good_key
         self._on_sale = on_sale
         self._nature = nature
-        self._lives: dict[str, _Life] = {}
-        self._listed_until_s: dict[str, float] = {}
-        """Machines that have ended and are still listed."""
+        self._account = account or Account()
         self._sold_out, self._unavailable, self._silent = (
             None if fault is None else Spells(nature.chance, every_s=fault.every_s, lasts_s=fault.lasts_s)
             for fault in (nature.find(SoldOut), nature.find(Unavailable), nature.find(Silence))
         )
+
+    @property
+    def hosts(self) -> dict[str, Host]:
+        """Every machine that exists, by key."""
+        return self._account.hosts
 
     def check(self) -> None:
         """The credentials are good, unless it was made with bad ones."""
@@ -89,6 +110,8 @@ class FakeCloud(Backend):
         return self._machine(key)
 
     def _create_or_fail(self, key: str, offer: Offer) -> None:
+        if offer.name not in {one.name for one in self._on_sale}:
+            raise NoCapacityError(f"{offer.instance_type} is not on sale in {offer.region}")
         if self._sold_out is not None and self._sold_out.is_on(_now_s()):
             raise NoCapacityError(f"{offer.instance_type} is sold out in {offer.region}")
         late = self._nature.find(LateCreates)
@@ -106,7 +129,7 @@ class FakeCloud(Backend):
             address_at_s = _now_s() if late is None else _now_s() + self._nature.within(late.at_most_s)
             fails = self._nature.happens(FailedBoots)
             fails_at_s = _now_s() + self._nature.within(FAILS_WITHIN_S) if fails else NEVER_S
-            self._lives[key] = _Life(_now_s(), address_at_s, fails_at_s)
+            self._account.lives[key] = _Life(_now_s(), address_at_s, fails_at_s)
             self.hosts[key] = Host(key, offer, NEVER_S if fails else boot_s, self._nature)
             self._nature.observer.machine_came(self.name, key)
 
@@ -116,20 +139,20 @@ class FakeCloud(Backend):
             self.looked_up_at_s[key] = _now_s()
         self._answer_at_all()
         listed = [known for known in self.hosts if self.is_listed(known)]
-        listed += [known for known, until_s in self._listed_until_s.items() if until_s > _now_s()]
+        listed += [known for known, until_s in self._account.listed_until_s.items() if until_s > _now_s()]
         return [self._machine(known) for known in listed if key in (None, known)]
 
     def is_listed(self, key: str) -> bool:
         """Whether the cloud admits by now that it has a machine."""
-        return key in self.hosts and self._lives[key].born_at_s + self._lag_s() <= _now_s()
+        return key in self.hosts and self._account.lives[key].born_at_s + self._lag_s() <= _now_s()
 
     def has_address(self, key: str) -> bool:
         """Whether a machine has an address by now."""
-        return self._lives[key].address_at_s <= _now_s()
+        return self._account.lives[key].address_at_s <= _now_s()
 
     def address_at_s(self, key: str) -> float:
         """When a machine has, or had, its address."""
-        return self._lives[key].address_at_s
+        return self._account.lives[key].address_at_s
 
     def _lag_s(self) -> float:
         fault = self._nature.find(EventualConsistency)
@@ -148,14 +171,14 @@ class FakeCloud(Backend):
 
     def end(self, key: str) -> None:
         """A machine is gone, whoever wanted that."""
-        self._listed_until_s[key] = _now_s() + self._lag_s()
+        self._account.listed_until_s[key] = _now_s() + self._lag_s()
         self.hosts.pop(key).vanish()
         self._nature.observer.machine_went(self.name, key)
 
     def _machine(self, key: str) -> Machine:
         """As the cloud lists it: an ended machine looks as it did before, for a while."""
         address = Address(f"10.0.0.{int(key) % 250 + 1}", user="ubuntu") if self.has_address(key) else None
-        if self._lives[key].fails_at_s <= _now_s():
+        if self._account.lives[key].fails_at_s <= _now_s():
             return Machine(key, key, MachineState.FAILED, address, "the disk could not be made from its image")
         host = self.hosts.get(key)
         state = MachineState.RUNNING if host is None or host.is_up else MachineState.PENDING

@@ -1,0 +1,1 @@
+"""Suites for interfaces with several implementations: each passes the checks that apply to it."""

@@ -1,0 +1,1 @@
+"""The contract of drivers. A new driver adds its subject to `subjects.py`, and passes."""
