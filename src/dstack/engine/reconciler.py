@@ -1,6 +1,6 @@
 """Asks every backend now and then what it has, and ends what nobody claims.
 
-All servers of a database may run it; a backend is asked by the one that owns its shard. Acting twice is harmless.
+Each backend has a task of its own, so that one that does not answer delays no look at another. All servers of a database may run it; a backend is asked by the one that owns its shard. Acting twice is harmless.
 """
 
 import asyncio
@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 from dstack.backends.threads import Backends
 from dstack.domain.objects import Instance
@@ -56,12 +57,20 @@ class Reconciler:
         self._found: dict[str, list[Finding]] = {}
         self._silent: set[str] = set()
         """The backends that did not answer when they were last asked."""
-        self._nudged = asyncio.Event()
+        self._nudged: dict[str, asyncio.Event] = {}
+        """For each backend that is watched: whether it is to be asked soon."""
         self._tasks = TaskGroup()
 
     def start(self) -> None:
         """Look now, and again and again."""
-        self._tasks.keep("reconciler", self._run)
+        for name in self._backends:
+            self.watch(name)
+
+    def watch(self, name: str) -> None:
+        """Look at a backend now, and again and again for as long as it is configured."""
+        if name not in self._nudged:
+            self._nudged[name] = asyncio.Event()
+            self._tasks.keep(f"reconciler of {name}", partial(self._run, name))
 
     async def close(self) -> None:
         """Look no more."""
@@ -69,7 +78,8 @@ class Reconciler:
 
     def nudge(self) -> None:
         """A machine has fallen silent: see soon whether it is still there."""
-        self._nudged.set()
+        for nudged in self._nudged.values():
+            nudged.set()
 
     async def look(self, name: str, timeout_s: float = BACKEND_TIMEOUT_S) -> list[Finding]:
         """Where a backend and the record differ now. Nothing is done about it.
@@ -88,18 +98,20 @@ class Reconciler:
     async def _live(self, name: str) -> dict[str, Instance]:
         return {one.id: one for one in await self._db.recall(objects.live_instances) if one.offer.backend == name}
 
-    async def _run(self) -> None:
-        while True:
-            self._nudged.clear()
-            ours = [name for name in self._backends if self._leases.owns(f"backend {name}")]
-            await asyncio.gather(*map(self._look_and_act, ours))
-            await self._wait(self._until_the_next_look())
+    async def _run(self, name: str) -> None:
+        nudged = self._nudged[name]
+        while name in self._backends:
+            nudged.clear()
+            if self._leases.owns(f"backend {name}"):
+                await self._look_and_act(name)
+            await self._wait(nudged, self._until_the_next_look(name))
+        del self._nudged[name]
 
-    def _until_the_next_look(self) -> timedelta:
-        found = [finding for findings in self._found.values() for finding in findings]
+    def _until_the_next_look(self, name: str) -> timedelta:
+        found = self._found.get(name, [])
         if any(finding.is_exact for finding in found):
             return LOOK_AGAIN_AT_ONCE
-        return LOOK_AGAIN_AFTER if found or self._silent else LOOK_EVERY
+        return LOOK_AGAIN_AFTER if found or name in self._silent else LOOK_EVERY
 
     async def _look_and_act(self, name: str) -> None:
         self._silent.add(name)
@@ -114,16 +126,16 @@ class Reconciler:
         except Exception:  # a driver's bug must not keep the other backends from being looked at
             log.exception("The machines of the backend %s could not be compared with the record", name)
 
-    async def _wait(self, span: timedelta) -> None:
+    async def _wait(self, nudged: asyncio.Event, span: timedelta) -> None:
         """Until it is time, or soon after a machine has fallen silent."""
         timer = asyncio.ensure_future(self._clock.sleep(span))
-        nudge = asyncio.ensure_future(self._nudged.wait())
+        nudge = asyncio.ensure_future(nudged.wait())
         try:
             await asyncio.wait([timer, nudge], return_when=asyncio.FIRST_COMPLETED)
         finally:
             timer.cancel()
             nudge.cancel()
-        if self._nudged.is_set():
+        if nudged.is_set():
             await self._clock.sleep(AFTER_A_BREAK)
 
     async def _act(self, finding: Finding) -> bool:
