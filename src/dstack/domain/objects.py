@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from dstack.domain.intents import Intent, Outcome
+from dstack.domain.launches import Launches
 from dstack.domain.machines import Address
 from dstack.domain.offers import NO_SHARE, Demand, Offer, Share
 from dstack.kit.text import utc_text
@@ -68,6 +69,8 @@ class Run(Object):
     """While pending: when the jobs are submitted again."""
     failing_since: datetime | None = None
     """When the row of failures began that its retries are to end."""
+    launches: Launches | None = None
+    """Its launches in vain within an hour; None before the first."""
     idempotency_key: str | None = None
     """Equal for repetitions of one submit."""
 

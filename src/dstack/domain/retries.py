@@ -38,16 +38,24 @@ def failing_since(before: datetime | None, ran_since: datetime | None, now: date
     return now if before is None or ran_well else before
 
 
-def retry_at(policy: RetryPolicy | None, reason: JobReason, *, since: datetime, now: datetime) -> datetime | None:
-    """When to start again after a failure for `reason`; None to give up.
+def retry_at(
+    policy: RetryPolicy | None,
+    reason: JobReason,
+    *,
+    since: datetime,
+    now: datetime,
+    held_until: datetime | None = None,
+) -> datetime | None:
+    """Return the time of the next start after a failure for `reason`; None to give up.
 
-    As long is waited as has been tried in vain: the delay doubles with each attempt.
+    The wait is as long as the failures have lasted: the delay doubles with each attempt.
 
     Args:
         since: when the row of failures began (`failing_since`).
+        held_until: until when the run gets no machines (`Launches.held_until`).
     """
     tried_for = [HOST_ERRORS_FOR] if reason is JobReason.HOST_ERROR else []
     if policy is not None and retry_event_of(reason) in policy.on_events:
         tried_for.append(policy.duration or timedelta.max)
-    at = now + min(max(FIRST_DELAY, now - since), LONGEST_DELAY)
+    at = max(now + min(max(FIRST_DELAY, now - since), LONGEST_DELAY), held_until or now)
     return at if any(at - since <= duration for duration in tried_for) else None

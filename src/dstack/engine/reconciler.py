@@ -1,6 +1,7 @@
 """Asks every backend now and then what it has, and ends what nobody claims.
 
-Each backend has a task of its own, so that one that does not answer delays no look at another. All servers of a database may run it; a backend is asked by the one that owns its shard. Acting twice is harmless.
+Each backend has a task of its own, so that one that does not answer delays no look at another. All servers of a
+database may run it; a backend is asked by the one that owns its shard. Acting twice is harmless.
 """
 
 import asyncio

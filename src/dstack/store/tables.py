@@ -135,6 +135,7 @@ runs = Table(
     Column("stop_asked", String(40)),
     Column("retry_at", Time),
     Column("failing_since", Time),
+    Column("launches", JSON),
     Column("idempotency_key", String(100), unique=True),
     Column("version", Integer, nullable=False),
     Index("runs_by_name", "project_id", "name", "id"),

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from dstack.backends.base import Abilities, Address, Backend, LaunchRequest, Machine, MachineState
 from dstack.domain.offers import Offer
-from dstack.errors import BackendInvalidCredentialsError, BackendUnavailable, NoCapacityError
+from dstack.errors import BackendError, BackendInvalidCredentialsError, BackendUnavailable, NoCapacityError
 from dstack.testing.faults import (
     EventualConsistency,
     FailedBoots,
@@ -163,6 +163,8 @@ class FakeCloud(Backend):
         self._answer_at_all()
         if key in self.hosts and key != keep:
             if self._nature.happens(RefusedEnds):
+                if self._nature.happens(RefusedEnds):
+                    raise BackendError("The machine is locked by another operation")
                 return False
             self.end(key)
             if self._nature.happens(LostReplies):

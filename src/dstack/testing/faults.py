@@ -48,7 +48,7 @@ class EventualConsistency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedEnds:
-    """The end of a machine has to be asked for again."""
+    """The end of a machine has to be asked for again: it takes time, or it is refused."""
 
     probability: float = 0.5
 

@@ -15,9 +15,11 @@ from dstack.testing.faults import (
     DatabaseBusy,
     DeafServers,
     EventualConsistency,
+    FailedBoots,
     FailedStarts,
     Fault,
     HostileAgents,
+    LateAddresses,
     LateCreates,
     LinkCuts,
     LostReplies,
@@ -29,6 +31,7 @@ from dstack.testing.faults import (
     ServerCrashes,
     ServerPauses,
     ServerUpdates,
+    Silence,
     SlowBoots,
     SlowStarts,
     SoldOut,
@@ -63,6 +66,9 @@ FAULTS: tuple[Fault, ...] = (
     RunChanges(),
     OtherAgents(),
     HostileAgents(),
+    Silence(),
+    LateAddresses(),
+    FailedBoots(),
 )
 """What histories draw from."""
 

@@ -201,6 +201,8 @@ class NeverConfirms(Faulty):
 
 @breaks("an_end_may_be_asked_for_again")
 class FailsWhereNothingIs(Faulty):
+    asks_max = 5
+
     def terminate(self, key: str, keep: str | None = None) -> bool:
         if not self.inside.look_up(key):
             raise BackendError("There is no such machine")

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
 from dstack.backends.base import Backend, LaunchRequest, Machine, MachineState
 from dstack.domain.offers import Offer
+from dstack.errors import BackendError
 
 T = TypeVar("T")
 LISTED_WITHIN_S = 120.0
@@ -71,7 +73,8 @@ class Subject:
     def end(self, driver: Backend, key: str, keep: str | None = None) -> None:
         """Ask for the end of a machine until it is confirmed."""
         for _ in range(self.asks_max):
-            if driver.terminate(key, keep):
-                return
+            with suppress(BackendError):  # it may be refused for now
+                if driver.terminate(key, keep):
+                    return
             self.wait(0.1)
         raise AssertionError(f"the end of {key} is never confirmed")

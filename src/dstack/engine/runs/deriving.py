@@ -48,7 +48,11 @@ def _retry_or_end(view: RunView, failed: Job) -> Next:
     run, reason = view.run, failed.reason
     assert reason is not None
     since = failing_since(run.failing_since, failed.started_at, view.now)
-    at = retry_at(retry_policy_of(configuration_in(run.current)), reason, since=since, now=view.now)
+    held = None if run.launches is None else run.launches.held_until(len(view.jobs), view.now)
+    policy = retry_policy_of(configuration_in(run.current))
+    at = retry_at(policy, reason, since=since, now=view.now, held_until=held)
+    details = [failed.detail, run.launches.title if held is not None and run.launches is not None else ""]
+    failed = replace(failed, detail="; ".join(filter(None, details)))
     if at is None:
         return end(view, reason, failed.detail)
     unfinished = [job for job in view.jobs if not job.status.is_finished()]

@@ -5,13 +5,14 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from dstack.domain.launches import launches_of_json, launches_to_json
 from dstack.domain.objects import Run, RunView
 from dstack.domain.specs import configuration_in
 from dstack.kit.ids import Ids
 from dstack.protocol.statuses import JobReason, RunStatus
 from dstack.store import objects, queue, tables
 from dstack.store.kinds.kind import Kind, Place
-from dstack.store.rows import Rows
+from dstack.store.rows import Column, Rows
 from dstack.store.tx import Tx
 
 
@@ -35,9 +36,13 @@ def _run_of(row: Row[Any]) -> Run:
         stop_asked=None if row.stop_asked is None else JobReason(row.stop_asked),
         retry_at=row.retry_at,
         failing_since=row.failing_since,
+        launches=launches_of_json(row.launches),
         idempotency_key=row.idempotency_key,
         version=row.version,
     )
+
+
+_COLUMNS: dict[str, Column] = {"launches": lambda launches: {"launches": launches_to_json(launches)}}
 
 
 def _view_of(tx: Tx, run: Run, ids: Ids) -> RunView:
@@ -57,7 +62,7 @@ def _changed(tx: Tx, run: Run, old: Run) -> None:
 
 
 RUN = Kind(
-    Rows("run", Run, tables.runs, _run_of, weight=lambda run: 4_000 + 2 * len(json.dumps(run.spec))),
+    Rows("run", Run, tables.runs, _run_of, _COLUMNS, weight=lambda run: 4_000 + 2 * len(json.dumps(run.spec))),
     title=lambda run: f"run {run.name}",
     view=_view_of,
     place=lambda run: Place(run_id=run.id),

@@ -1,4 +1,4 @@
-"""An instance has an address, and not only the name of a host."""
+"""An instance has an address, and not only the name of a host; a run counts its launches in vain."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,6 +8,7 @@ down_revision = "0009"
 
 
 def upgrade() -> None:
+    op.add_column("runs", sa.Column("launches", sa.JSON(), nullable=True))
     op.add_column("instances", sa.Column("address", sa.JSON(), nullable=True))
     instances = sa.table(
         "instances", sa.column("id", sa.String()), sa.column("hostname", sa.String()), sa.column("address", sa.JSON())
