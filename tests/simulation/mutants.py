@@ -13,16 +13,17 @@ from sqlalchemy import Connection, Table, Update, bindparam, update
 
 from dstack.backends.base import LaunchRequest
 from dstack.domain import births
-from dstack.domain.intents import Done, StartJob, TerminateMachine
+from dstack.domain.intents import Done, Failed, LocateMachine, StartJob, TerminateMachine
 from dstack.domain.lifecycle import In, Lifecycle
 from dstack.domain.market import Market
 from dstack.domain.objects import Instance, InstanceView, Job, JobView, Next, Run, RunView
 from dstack.domain.placement import passes
+from dstack.domain.retries import FIRST_DELAY, RetryPolicy
 from dstack.domain.rooms import Room
 from dstack.engine import catalog, facts, inbox, leases, outbox, scheduler, turn
 from dstack.engine.effects import PERFORMERS, jobs, machines
 from dstack.engine.effects.means import Means
-from dstack.engine.instances import keeping
+from dstack.engine.instances import booting, keeping, terminating
 from dstack.engine.jobs import stopping, watching
 from dstack.engine.lifecycles import INSTANCE, JOB
 from dstack.engine.runs import deriving, waiting
@@ -105,6 +106,43 @@ def nobody_asks_for_the_end_of_a_machine() -> Any:
         return Next((gone,))
 
     return _instead_of_step(INSTANCE, InstanceStatus.TERMINATING, terminate)
+
+
+@mutant
+def the_end_of_a_machine_that_was_refused_is_not_asked_for_again() -> Any:
+    def terminate(view: InstanceView) -> Next:
+        is_refused = isinstance(view.outcomes.get(TerminateMachine), Failed)
+        return Next() if is_refused else terminating.terminate(view)
+
+    return _instead_of_step(INSTANCE, InstanceStatus.TERMINATING, terminate)
+
+
+@mutant
+def the_address_of_a_machine_is_asked_for_once() -> Any:
+    def look_up(view: InstanceView, every: timedelta) -> tuple[LocateMachine, ...]:
+        return _LOOK_UP(view, every) if LocateMachine not in view.outcomes else ()
+
+    return patch.object(booting, "_look_up", look_up)
+
+
+_LOOK_UP = booting._look_up
+
+
+@mutant
+def a_machine_that_failed_to_boot_is_left_behind() -> Any:
+    async def terminate(means: Means, intent: TerminateMachine) -> Done:
+        instance = await means.instance(intent.object_id)
+        return Done({}) if instance.agent_seen_at is None else await machines.terminate(means, intent)
+
+    return patch.dict(PERFORMERS, {TerminateMachine: terminate})
+
+
+@mutant
+def a_failed_boot_is_launched_again_without_end() -> Any:
+    def retry_at(policy: RetryPolicy | None, reason: JobReason, *, now: datetime, **more: Any) -> datetime | None:
+        return None if policy is None else now + FIRST_DELAY
+
+    return patch.object(deriving, "retry_at", retry_at)
 
 
 @mutant

@@ -7,7 +7,17 @@ from functools import cache
 
 import pytest
 
-from dstack.testing.faults import FailedStarts, ServerCrashes
+from dstack.testing.faults import (
+    FailedBoots,
+    FailedStarts,
+    Fault,
+    LateAddresses,
+    LateCreates,
+    LostReplies,
+    RefusedEnds,
+    ServerCrashes,
+    Silence,
+)
 from dstack.testing.histories import Story, play, script_of, tell
 from dstack.testing.plans import FAULTS_AMONG_SERVERS, FAULTS_MIN, RUNS
 from tests.patience import PATIENCE_S
@@ -53,6 +63,27 @@ def test_users_change_their_minds_in_every_status() -> None:
 def test_machines_that_start_nothing_are_left_alone_until_they_are_well(seed: int) -> None:
     script = replace(script_of(seed), faults=(FailedStarts(every_s=300, lasts_s=300),))
     assert [str(violation) for violation in play(script).violations] == []
+
+
+HARD_CLOUDS: tuple[tuple[Fault, ...], ...] = (
+    (Silence(every_s=300, lasts_s=300),),
+    (LateAddresses(),),
+    (FailedBoots(),),
+    (Silence(), LateAddresses(), FailedBoots(), LateCreates(), RefusedEnds(), LostReplies()),
+)
+
+
+@pytest.mark.parametrize("faults", HARD_CLOUDS, ids=lambda faults: "+".join(type(one).__name__ for one in faults))
+def test_clouds_that_are_silent_late_or_sell_bad_machines_cost_nothing_but_time(faults: tuple[Fault, ...]) -> None:
+    for seed in range(1, 4):
+        assert [str(violation) for violation in play(replace(script_of(seed), faults=faults)).violations] == []
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("faults", HARD_CLOUDS, ids=lambda faults: "+".join(type(one).__name__ for one in faults))
+def test_so_do_they_in_many_histories(faults: tuple[Fault, ...], seed: int) -> None:
+    for number in range(seed, seed + 100):
+        assert [str(violation) for violation in play(replace(script_of(number), faults=faults)).violations] == []
 
 
 KINDS_OF_POINTS = {

@@ -6,7 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from dstack.testing.faults import FailedStarts, Fault, HostileAgents, LinkCuts, OtherAgents, ServerPauses, SlowStarts
+from dstack.testing.faults import (
+    FailedBoots,
+    FailedStarts,
+    Fault,
+    HostileAgents,
+    LateAddresses,
+    LinkCuts,
+    OtherAgents,
+    RefusedEnds,
+    ServerPauses,
+    SlowStarts,
+)
 from dstack.testing.histories import play, script_of
 from tests.simulation.mutants import MUTANTS
 
@@ -20,6 +31,10 @@ CAUGHT_BY = {
     "a_machine_is_bought_anew_each_time_a_launch_is_tried": "machines_have_a_row",
     "the_end_of_a_machine_is_believed_without_confirmation": "ended_instances_have_no_machine",
     "nobody_asks_for_the_end_of_a_machine": "ended_instances_have_no_machine",
+    "the_end_of_a_machine_that_was_refused_is_not_asked_for_again": "spending_stops",
+    "the_address_of_a_machine_is_asked_for_once": "machines_are_located",
+    "a_machine_that_failed_to_boot_is_left_behind": "ended_instances_have_no_machine",
+    "a_failed_boot_is_launched_again_without_end": "launches_in_vain_are_bounded",
     "idle_machines_are_kept_for_ever": "spending_stops",
     "what_was_left_open_is_not_taken_up_after_a_crash": "nothing_is_stuck",
     "what_came_of_an_intent_is_not_recorded": "nothing_is_stuck",
@@ -52,6 +67,10 @@ AMONG_SERVERS = {
 
 
 FAULTS_FOR: dict[str, tuple[Fault, ...]] = {
+    "the_end_of_a_machine_that_was_refused_is_not_asked_for_again": (RefusedEnds(),),
+    "the_address_of_a_machine_is_asked_for_once": (LateAddresses(),),
+    "a_machine_that_failed_to_boot_is_left_behind": (FailedBoots(),),
+    "a_failed_boot_is_launched_again_without_end": (FailedBoots(probability=1.0),),
     "a_machine_that_fails_start_after_start_takes_further_jobs": (FailedStarts(every_s=10, lasts_s=7200),),
     "a_report_is_believed_from_any_machine": (HostileAgents(),),
     "a_message_of_an_unknown_type_breaks_the_link": (OtherAgents(),),

@@ -68,7 +68,7 @@ class FakeCloud(Backend):
     ) -> None:
         self.name = name
         self.launches = 0
-        self.looked_up_at_s: dict[str, float] = {}
+        self._looked_up_at_s: dict[str, float] = {}
         """When a machine was last asked for by its key, answered or not."""
         self._has_good_key = has_good_key
         self._on_sale = on_sale
@@ -136,7 +136,7 @@ class FakeCloud(Backend):
     def look_up(self, key: str | None = None) -> Sequence[Machine]:
         """The machine of this key, or all; as the cloud knows them by now."""
         if key is not None:
-            self.looked_up_at_s[key] = _now_s()
+            self._looked_up_at_s[key] = _now_s()
         self._answer_at_all()
         listed = [known for known in self.hosts if self.is_listed(known)]
         listed += [known for known, until_s in self._account.listed_until_s.items() if until_s > _now_s()]
@@ -150,9 +150,10 @@ class FakeCloud(Backend):
         """Whether a machine has an address by now."""
         return self._account.lives[key].address_at_s <= _now_s()
 
-    def address_at_s(self, key: str) -> float:
-        """When a machine has, or had, its address."""
-        return self._account.lives[key].address_at_s
+    def unasked_s(self, key: str) -> float:
+        """For how long a machine has had an address that nobody has asked for; 0 where it never was."""
+        life = self._account.lives.get(key)
+        return 0.0 if life is None else _now_s() - max(life.address_at_s, self._looked_up_at_s.get(key, 0.0))
 
     def _lag_s(self) -> float:
         fault = self._nature.find(EventualConsistency)
@@ -207,13 +208,9 @@ class Clouds(dict[str, FakeCloud]):
         """The cloud in which a machine exists."""
         return next((cloud for cloud in self.values() if key in cloud.hosts), None)
 
-    def is_asked_for_in_vain(self, key: str, within_s: float) -> bool:
-        """Whether nobody has looked a machine up within so many seconds, all of which it had its address for."""
-        cloud = self.find(key)
-        if cloud is None:
-            return False
-        since_s = max(cloud.address_at_s(key), cloud.looked_up_at_s.get(key, 0.0))
-        return _now_s() - since_s > within_s
+    def unasked_s(self, key: str) -> float:
+        """For how long a machine has had an address that nobody has asked for."""
+        return max((cloud.unasked_s(key) for cloud in self.values()), default=0.0)
 
     def hosts(self) -> list[Host]:
         """Every machine that exists."""

@@ -7,10 +7,11 @@ goes, and the rest on every scan.
 from collections.abc import Iterator
 from typing import Protocol
 
+from dstack.domain.launches import FAILED_MAX, WITHIN
 from dstack.engine.lifecycles import LIFECYCLES
 from dstack.errors import IllegalMove
 from dstack.protocol.agent import JobOrder
-from dstack.protocol.statuses import JobStatus, RunStatus
+from dstack.protocol.statuses import InstanceReason, JobStatus, RunStatus
 from dstack.testing.behaviours import revision_in
 from dstack.testing.ledger import InstanceRow, JobRow, Ledger, Note
 from dstack.testing.truth import Truth
@@ -20,6 +21,9 @@ CLAIMED_WITHIN_S = 1800.0
 
 ENDED_WITHIN_S = 3600.0
 """A machine may exist this long after nothing needs it and its idle time is over: clouds and agents may be silent."""
+
+LOCATED_WITHIN_S = 120.0
+"""The address of a machine that boots is asked for at least as often as this."""
 
 PROMPT_WITHIN_S = 20.0
 """What was left for later is done at its time, or when a server that died meanwhile is back."""
@@ -39,6 +43,10 @@ class Clouds(Protocol):
 
     def is_listed(self, key: str) -> bool:
         """Whether a cloud admits to have the machine."""
+        ...
+
+    def unasked_s(self, key: str) -> float:
+        """For how long a machine has had an address that nobody has asked for."""
         ...
 
 
@@ -96,6 +104,21 @@ def fleets_keep_their_maximum(instance: InstanceRow, ledger: Ledger) -> str | No
     if most is not None and count > most:
         return f"there are {count} of {instance.offer['instance_type']}, and {most} are allowed"
     return None
+
+
+def machines_are_located(instance: InstanceRow, clouds: Clouds) -> str | None:
+    """Until a machine is given up, its backend is asked for its address again and again."""
+    unasked_s = clouds.unasked_s(instance.id)
+    if instance.reason != InstanceReason.PROVISIONING_TIMEOUT or unasked_s <= LOCATED_WITHIN_S:
+        return None
+    return f"instance {instance.id} is given up, and has had an address for {unasked_s:.0f} s that nobody asked for"
+
+
+def launches_in_vain_are_bounded(instance: InstanceRow, ledger: Ledger) -> Iterator[str]:
+    """A run gets so many machines that do not start within an hour, and no more: twice the bound where hours meet."""
+    for run_name, nodes, count in ledger.launches_in_vain(instance.id, WITHIN.total_seconds()):
+        if count > (2 * FAILED_MAX + 1) * nodes:
+            yield f"{count} machines of {run_name} did not start within an hour"
 
 
 def retries_come_in_time(run_name: str, late_s: float) -> str | None:

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class InstanceRow:
     offer: Mapping[str, Any]
     idle_duration_s: float | None
     finished_at_s: float | None
+    reason: str | None
     needed_until_s: float | None
     """When its last job ended, or when it was made where there was none; None while it has jobs."""
 
@@ -62,10 +63,20 @@ SELECT jobs.id, jobs.run_id, runs.name, jobs.node, jobs.attempt, jobs.revision, 
 FROM jobs JOIN runs ON runs.id = jobs.run_id
 """
 _INSTANCE = """
-SELECT id, status, offer, idle_duration_s, finished_at, created_at,
+SELECT id, status, offer, idle_duration_s, finished_at, reason, created_at,
        (SELECT max(jobs.finished_at) FROM jobs WHERE jobs.instance_id = instances.id),
        (SELECT count(*) FROM jobs WHERE jobs.instance_id = instances.id AND jobs.finished_at IS NULL)
 FROM instances
+"""
+
+
+_IN_VAIN = """
+SELECT runs.name, max(jobs.nodes), count(DISTINCT vain.id)
+FROM instances AS last JOIN jobs AS own ON own.instance_id = last.id JOIN runs ON runs.id = own.run_id
+JOIN jobs ON jobs.run_id = runs.id JOIN instances AS vain ON vain.id = jobs.instance_id
+WHERE last.id = ? AND vain.agent_seen_at IS NULL AND vain.finished_at IS NOT NULL
+AND vain.created_at BETWEEN last.created_at - ? AND last.created_at
+GROUP BY runs.id
 """
 
 
@@ -130,6 +141,15 @@ class Ledger:
         """All whose machines may exist."""
         return [_instance_of(row) for row in self._conn.execute(f"{_INSTANCE} WHERE finished_at IS NULL")]
 
+    def launches_in_vain(self, instance_id: str, within_s: float) -> Iterator[tuple[str, int, int]]:
+        """Yield each run with a job on an instance: name, nodes, and how many of its machines never started.
+
+        Args:
+            within_s: counts the machines that were launched so many seconds before the instance or less.
+        """
+        for row in self._conn.execute(_IN_VAIN, (instance_id, within_s * 1e6)):
+            yield tuple(row)
+
     def owner_of(self, instance_id: str) -> str | None:
         """The name of the server that sees to an instance; None where it has been forgotten."""
         query = "SELECT hostname FROM replicas JOIN shards ON replica_id = replicas.id WHERE number = ?"
@@ -175,12 +195,13 @@ def _job_of(row: Sequence[Any]) -> JobRow:
 
 
 def _instance_of(row: Sequence[Any]) -> InstanceRow:
-    id, status, offer, idle_duration_s, finished_at, created_at, last_finished_at, jobs = row
+    id, status, offer, idle_duration_s, finished_at, reason, created_at, last_finished_at, jobs = row
     return InstanceRow(
         id=id,
         status=status,
         offer=json.loads(offer),
         idle_duration_s=idle_duration_s,
         finished_at_s=None if finished_at is None else _seconds(finished_at),
+        reason=reason,
         needed_until_s=None if jobs else _seconds(max(created_at, last_finished_at or 0)),
     )

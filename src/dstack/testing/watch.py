@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dstack.logs.base import LogStore
 from dstack.protocol.agent import JobOrder
-from dstack.protocol.statuses import RunStatus
+from dstack.protocol.statuses import InstanceStatus, RunStatus
 from dstack.testing import invariants
 from dstack.testing.ledger import Ledger, Note
 from dstack.testing.nature import Observer
@@ -173,8 +173,8 @@ class Watch(Observer):
             self._check_retry(note)
         elif note.kind == "job" and is_final:
             self._check_ended_job(note.id)
-        elif note.kind == "instance" and (is_new or is_final):
-            self._check_instance(note.id)
+        elif note.kind == "instance":
+            self._check_instance(note.id, is_new=is_new, is_final=is_final)
 
     def _check_retry(self, note: Note) -> None:
         """Databases that are busy may take their time."""
@@ -190,9 +190,16 @@ class Watch(Observer):
             self._blame("ended_jobs_do_not_run", invariants.ended_jobs_do_not_run(job, self.truth))
             self._blame("exit_codes_are_true", invariants.exit_codes_are_true(job, self.truth))
 
-    def _check_instance(self, id: str) -> None:
+    def _check_instance(self, id: str, *, is_new: bool, is_final: bool) -> None:
         instance = self.ledger.instance(id)
-        if instance is not None:
+        if instance is None:
+            return
+        if instance.status == InstanceStatus.TERMINATING and self._is_punctual:
+            self._blame("machines_are_located", invariants.machines_are_located(instance, self._clouds))
+        if is_final:
+            vain = invariants.launches_in_vain_are_bounded(instance, self.ledger)
+            self._blame_all("launches_in_vain_are_bounded", vain)
+        if is_new or is_final:
             over = invariants.ended_instances_have_no_machine(instance, self._clouds)
             self._blame("ended_instances_have_no_machine", over)
             self._blame("fleets_keep_their_maximum", invariants.fleets_keep_their_maximum(instance, self.ledger))
