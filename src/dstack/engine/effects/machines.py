@@ -9,9 +9,10 @@ from dstack.errors import AgentRefused, BackendError, BackendUnavailable, HostUn
 from dstack.kit.ids import SHORT
 from dstack.store.users import names_of
 
-LAUNCH_TIMEOUT_S = 600.0
+LAUNCH_TIMEOUT_S = 300.0
 LOOK_UP_TIMEOUT_S = 30.0
-TERMINATE_TIMEOUT_S = 600.0
+TERMINATE_TIMEOUT_S = 120.0
+"""A call that was never answered is made again after this. Until then the machine costs money."""
 NAME_MAX = 60
 """The characters that every cloud takes in the name of a machine."""
 
