@@ -1,7 +1,7 @@
 """The bound on launches in vain: a run gets so many machines that do not start within an hour, and then waits or ends.
 
-The pauses between attempts bound most loops before. A gang buys several machines at each attempt, and a job whose offer
-is sold out tries the next one at once: both have no pause of their own.
+The pauses between attempts bound most loops before. But a gang buys several machines at each attempt, and a job whose
+offer is sold out tries the next one without a pause.
 """
 
 from collections.abc import Mapping

@@ -111,7 +111,7 @@ def machines_are_located(instance: InstanceRow, clouds: Clouds) -> str | None:
     unasked_s = clouds.unasked_s(instance.id)
     if instance.reason != InstanceReason.PROVISIONING_TIMEOUT or unasked_s <= LOCATED_WITHIN_S:
         return None
-    return f"instance {instance.id} is given up, and has had an address for {unasked_s:.0f} s that nobody asked for"
+    return f"instance {instance.id} is given up, and its address was not asked for in the last {unasked_s:.0f} s"
 
 
 def launches_in_vain_are_bounded(instance: InstanceRow, ledger: Ledger) -> Iterator[str]:

@@ -22,7 +22,7 @@ class Effects(Means):
         """Do it, or find it done.
 
         Raises:
-            DstackError: it did not work; `retryable` tells whether asking again may help.
+            DstackError: it did not work; asking again may help where it is `retryable`.
         """
         return await PERFORMERS[type(intent)](self, intent)
 

@@ -19,9 +19,9 @@ async def start(means: Means, intent: StartJob) -> Done:
 
 
 async def stop(means: Means, intent: StopJob) -> Done:
-    """Have the job ended; one whose machine no longer exists has ended with it.
+    """End the job; one whose machine no longer exists has ended with it.
 
-    What kept the agent from it (a full disk, say) may pass: it is asked again, less and less often.
+    A refusal of the agent may pass (a full disk): it is asked again, less and less often.
     """
     link = await means.link_to(intent.instance_id)
     try:
@@ -33,7 +33,7 @@ async def stop(means: Means, intent: StopJob) -> Done:
 
 
 async def forget(means: Means, intent: ForgetJob) -> Done:
-    """What was given up while its machine did not answer may still run there: it is ended first."""
+    """Delete an ended job. One that was given up while its machine did not answer may still run: it is ended first."""
     link = await means.link_to(intent.instance_id)
     try:
         if link is not None:

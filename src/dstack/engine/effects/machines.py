@@ -53,7 +53,7 @@ def _news_of(machine: Machine) -> dict[str, object]:
 
 
 async def locate(means: Means, intent: LocateMachine) -> Done:
-    """Look a booting machine up. One that is not listed yet, or a backend that is silent, is no news."""
+    """Look a booting machine up. A machine that is not listed yet is not a failure; neither is a silent backend."""
     instance = await means.instance(intent.object_id)
     try:
         machines = await means.backends.call(
