@@ -237,11 +237,16 @@ class BackendInvalidCredentialsError(ServerClientError):
     """A cloud does not accept the credentials of its backend.
 
     Examples:
-        >>> BackendInvalidCredentialsError("The cloud does not accept the key").code
-        'backend_invalid_credentials'
+        >>> BackendInvalidCredentialsError("the cloud does not accept the key", field="creds.secret_key").message
+        '`creds.secret_key`: the cloud does not accept the key'
     """
 
     code = "backend_invalid_credentials"
+
+    def __init__(self, message: str, *, hint: str | None = None, field: str | None = None) -> None:
+        """Args: `field`: the field of the backend's configuration that is wrong."""
+        super().__init__(f"`{field}`: {message}" if field else message, hint=hint)
+        self.field = field
 
 
 class NoCapacityError(ServerClientError):

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from dstack.backends.local import Local
-from dstack.backends.threads import Backends
+from dstack.backends.registry import BackendRegistry
 from dstack.engine.leases import Leases
 from dstack.engine.reconciler import Reconciler
 from dstack.store import events
@@ -58,7 +58,7 @@ async def test_a_machine_that_nobody_knows_is_ended_with_all_that_runs_on_it(hom
     db.open()
     leases = Leases(db, clock, "0-server", "here", alone=True)
     await leases.start()
-    reconciler = Reconciler(db, Backends({"local": Local(home.data)}), clock, leases)
+    reconciler = Reconciler(db, BackendRegistry({"local": Local(home.data)}), clock, leases)
 
     async def is_gone() -> bool:
         await reconciler._look_and_act("local")

@@ -68,7 +68,7 @@ def a_machine_is_bought_before_its_row_is_committed() -> Any:
 
     class Catalog(catalog.Catalog):
         def __init__(self, known: Any, clock: Any, ids: Any) -> None:
-            drivers.update(known._drivers)
+            drivers.update({name: entry.driver for name, entry in known._entries.items()})
             super().__init__(known, clock, ids)
 
     def buys(room: Room, id: str, first: Job, now: Any) -> Instance:

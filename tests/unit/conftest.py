@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert
 
-from dstack.backends.threads import Backends
+from dstack.backends import Drivers
+from dstack.backends.registry import BackendRegistry
 from dstack.blobs.files import BlobFiles
 from dstack.bucket import Bucket
 from dstack.domain.market import Market
@@ -83,7 +84,7 @@ class Shop(Catalog):
 
 def context_on(db: Database, clock: Clock, folder: Path) -> Context:
     """What operations have at hand, with all else in a folder."""
-    backends = Backends({})
+    backends = BackendRegistry({})
     return Context(
         db,
         RandomIds(clock),
@@ -91,6 +92,7 @@ def context_on(db: Database, clock: Clock, folder: Path) -> Context:
         Reconciler(db, backends, clock, Leases(db, clock, "0-server", "here", alone=True)),
         lambda run_id: None,
         backends,
+        Drivers(folder),
         LogFiles(folder / "logs"),
         BlobFiles(folder / "blobs"),
         Signals(),

@@ -9,9 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 from dstack.domain.machines import Address, Machine, MachineState
 from dstack.domain.offers import Offer
+
+if TYPE_CHECKING:  # slow to import, and a server without clouds does not need it
+    from dstack.spec.backend_config import BackendConfig
 
 __all__ = ["Abilities", "Address", "Backend", "LaunchRequest", "Machine", "MachineState"]
 
@@ -50,13 +54,24 @@ class Backend(ABC):
 
     abilities = Abilities()
 
+    Config: "ClassVar[type[BackendConfig] | None]" = None
+    """The model of its configuration; None for a backend that takes none and is there by the server's settings."""
+
     @abstractmethod
-    def __init__(self, data_dir: Path) -> None:
-        """Args: `data_dir`: where the backend may keep files of its own."""
+    def __init__(self, data_dir: Path, config: "BackendConfig | None" = None) -> None:
+        """Make a driver; calls nothing.
+
+        Args:
+            data_dir: where the backend may keep files of its own.
+            config: an object of `Config`.
+        """
 
     @abstractmethod
     def check(self) -> None:
-        """Raise `BackendInvalidCredentialsError` unless the backend can be used as configured."""
+        """Raise `BackendInvalidCredentialsError` unless the backend can be used as configured.
+
+        The error names the wrong `field`, such as `creds.secret_key`.
+        """
 
     @abstractmethod
     def offers(self) -> Sequence[Offer]:

@@ -50,7 +50,7 @@ def sources_of(file: str, arguments: argparse.Namespace) -> Sources:
     Raises:
         ConfigurationError: a file is missing, or is not YAML.
     """
-    return _sources(read_yaml(_text_of(file), "stdin" if file == "-" else file), arguments)
+    return _sources(read_yaml(text_of(file), "stdin" if file == "-" else file), arguments)
 
 
 def sources_of_nothing(arguments: argparse.Namespace) -> Sources:
@@ -105,19 +105,24 @@ def _sources(configuration: Document, arguments: argparse.Namespace) -> Sources:
     paths = (Path(".dstack/profiles.yml"), home() / "profiles.yml")
     return Sources(
         configuration,
-        tuple(read_yaml(_text_of(str(path)), str(path)) for path in paths if path.is_file()),
+        tuple(read_yaml(text_of(str(path)), str(path)) for path in paths if path.is_file()),
         getattr(arguments, "profile", None),
         changes_of(arguments),
         not getattr(arguments, "no_repo", False),
     )
 
 
-def _text_of(file: str) -> str:
-    """Return the text of a file; `-` is stdin."""
+def text_of(file: str, *, hint: str | None = None) -> str:
+    """Return the text of a file; `-` is stdin.
+
+    Args:
+        file: its path.
+        hint: the next step if it is missing; by default, the configurations in its folder.
+    """
     try:
         return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ConfigurationError(f"There is no file `{file}`", hint=_advice(Path(file).parent)) from error
+        raise ConfigurationError(f"There is no file `{file}`", hint=hint or _advice(Path(file).parent)) from error
     except OSError as error:
         raise ConfigurationError(f"`{file}` cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -17,7 +17,7 @@ from dstack.errors import DstackError
 from dstack.kit.text import nearest
 
 COMMANDS = (
-    *("apply", "attach", "audit", "config", "delete", "event", "exec", "init", "logs", "metrics", "offer"),
+    *("apply", "attach", "audit", "backend", "config", "delete", "event", "exec", "init", "logs", "metrics", "offer"),
     *("pool", "project", "ps", "run", "schema", "secret", "server", "stop", "user"),
 )
 
@@ -29,8 +29,8 @@ PLANNED = {
     "completion": "`dstack --help` shows all commands",
 }
 """Commands of later versions, and their replacements until then."""
-OLD_NAMES = ("config", "pool", "run")
-"""Commands of scripts for earlier versions; the help names them on one line."""
+UNLISTED = ("config", "pool", "run", "schema")
+"""Commands of scripts for earlier versions, and one for editors; the help names them on one line."""
 USUAL = {
     **dict.fromkeys(("rm", "remove", "prune"), "delete"),
     **dict.fromkeys(("ls", "list", "status", "show", "runs", "jobs"), "ps"),
@@ -44,7 +44,7 @@ USUAL = {
 }
 """The words of other tools, and the commands that do the same."""
 ABOUT = "Run AI workloads on the cheapest machine that fits."
-OLD_ABOUT = "Old names: `config` (`project add`), `run` (`apply`), `pool` (machines)"
+MORE_ABOUT = "Also: `schema`; old names: `config` (`project add`), `run` (`apply`), `pool`"
 OBJECTS_BETWEEN_COLLECTIONS = 200_000
 """Many more than Python's own: imports make a hundred thousand objects, and none of them is garbage."""
 
@@ -198,13 +198,13 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Return the parser of the commands named in `argv`, or of all commands."""
     common = _One(add_help=False, argument_default=argparse.SUPPRESS)
     _add_project(common)
-    root = _Root(prog="dstack", description=ABOUT, epilog=OLD_ABOUT, parents=[common])
+    root = _Root(prog="dstack", description=ABOUT, epilog=MORE_ABOUT, parents=[common])
     root.add_argument("--version", action="version", version=f"dstack {__version__}")
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_One)
     named = [name for name in COMMANDS if name in argv]
     for name in named or COMMANDS:
         command = cast(Command, import_module(f"dstack.cli.commands.{name}"))
-        listed: dict[str, Any] = {} if name in OLD_NAMES else {"help": command.HELP}
+        listed: dict[str, Any] = {} if name in UNLISTED else {"help": command.HELP}
         one = commands.add_parser(name, **listed, description=command.HELP, parents=[common])
         command.add_arguments(one)
         for nested in (action for action in one._actions if isinstance(action, argparse._SubParsersAction)):

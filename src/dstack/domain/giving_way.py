@@ -64,7 +64,7 @@ class _Way:
         idle = [room for room in idle if room.key not in kept]
         claimed = 0
         for line, gang in waiting.items():
-            fitting = self._market.buyable(line.demand) & ~claimed
+            fitting = self._market.buyable(line.demand, line.project_id) & ~claimed
             ended = self._in_the_way_of(JobQueue(queue.jobs_of(gang)), line, fitting, idle)
             if ended:
                 self._placement.giving_way += [room.key for room in ended]

@@ -8,7 +8,9 @@ for each value that occurs, and its answers are remembered for as long as the ve
 import re
 from bisect import bisect_right
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from itertools import islice
+from operator import or_
 from typing import TypeAlias, TypeVar
 
 from dstack.domain.misfits import BACKEND, PRICE, TRAITS, Trait
@@ -65,13 +67,17 @@ class Market:
         """Return the same market, which shows no offers of some backends."""
         return self.without(self.index.of_backends(names)) if names else self
 
+    def for_project(self, project_id: str | None) -> "Market":
+        """Return the same market, which shows no offers of other projects' backends."""
+        return self.without(self.index.foreign_to(project_id))
+
     def fitting(self, demand: Demand) -> Offers:
         """Return the offers that fit."""
         return self.index.fitting(demand) & self.everything
 
-    def buyable(self, demand: Demand) -> Offers:
+    def buyable(self, demand: Demand, project_id: str | None = None) -> Offers:
         """Return the offers of which a job may use a new machine, regardless of limits."""
-        found = self.fitting(demand)
+        found = self.fitting(demand) & ~self.index.foreign_to(project_id)
         return found & self.index.existing if demand.reuse_only else found
 
     def named(self, names: Iterable[OfferName]) -> Offers:
@@ -128,7 +134,13 @@ class Index:
             len(offers),
         )
         """The offers of which no machine may exist."""
+        self._of_project = _by_project(offers)
+        self._of_projects: Offers = reduce(or_, self._of_project.values(), NO_OFFERS)
         self._fitting: dict[Demand, Offers] = {}
+
+    def foreign_to(self, project_id: str | None) -> Offers:
+        """Return the offers that only other projects may buy."""
+        return self._of_projects and self._of_projects & ~self._of_project.get(project_id, NO_OFFERS)
 
     def fitting(self, demand: Demand) -> Offers:
         """Return the offers that fit."""
@@ -199,6 +211,15 @@ def _by_kind(offers: Sequence[Offer]) -> _Kinds:
             same[cheap] = kind
         kind[1].append(place)
     return list(kinds.values())
+
+
+def _by_project(offers: Sequence[Offer]) -> Mapping[str | None, Offers]:
+    """Return the offers that only one project may buy, by the project's id."""
+    places: dict[str | None, list[int]] = {}
+    for place, one in enumerate(offers):
+        if one.project_id is not None:
+            places.setdefault(one.project_id, []).append(place)
+    return {project_id: set_of(some, len(offers)) for project_id, some in places.items()}
 
 
 def _column(trait: Trait, offers: Sequence[Offer], kinds: _Kinds) -> _Column:

@@ -156,6 +156,8 @@ class Instance(Object):
     """How many starts in a row have failed there for the machine's own reasons; see `domain.resting`."""
     rests_until: datetime | None = None
     """Until when no jobs are placed there; None where they are."""
+    drain_asked_at: datetime | None = None
+    """When its backend was asked to be removed: it takes no more jobs, and ends once it has none."""
     ssh_port: int | None = None
     ssh_host_key: str | None = None
     reason: InstanceReason | None = None
@@ -200,6 +202,8 @@ class Instance(Object):
     @property
     def why_resting(self) -> str:
         """The reason why it takes no jobs now; empty if it does."""
+        if self.drain_asked_at is not None:
+            return f"the machine {self.hostname or self.id} takes no more jobs: its backend is being removed"
         if self.rests_until is None:
             return ""
         again = f"tried again at {utc_text(self.rests_until)}"

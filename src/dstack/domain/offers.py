@@ -19,7 +19,7 @@ TINY = 1e-9
 
 
 OfferName: TypeAlias = tuple[str, str, str, bool]
-"""The key of an offer: backend, region, instance type, and whether it is spot."""
+"""The key of an offer: backend's id, region, instance type, and whether it is spot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Offer:
     """One thing that can be bought: a machine of some size, in some place, at some price."""
 
     backend: str
+    """The type of its backend, such as `aws`."""
     region: str
     instance_type: str
     resources: HostResources
@@ -43,11 +44,19 @@ class Offer:
     """How a job runs there that can run either way."""
     machines_max: int | None = None
     """How many of it may exist at once; None where the backend sets no limit."""
+    backend_id: str = ""
+    """The id of its backend: of one without a row, the type. A driver leaves it out."""
+    project_id: str | None = None
+    """The only project that may buy it; None for all. A driver leaves it out."""
+
+    def __post_init__(self) -> None:
+        if not self.backend_id:
+            object.__setattr__(self, "backend_id", self.backend)
 
     @property
     def name(self) -> OfferName:
         """Its key."""
-        return self.backend, self.region, self.instance_type, self.spot
+        return self.backend_id, self.region, self.instance_type, self.spot
 
     @property
     def is_shared(self) -> bool:

@@ -6,7 +6,7 @@ from dstack.protocol.actions import Action, Role
 
 OF_EVERYONE = frozenset((Action.READ_ACCOUNT, Action.MANAGE_TOKENS, Action.CREATE_PROJECTS))
 """Actions outside projects that every user may do."""
-OF_SERVER_ADMINS = frozenset((Action.MANAGE_USERS, Action.AUDIT))
+OF_SERVER_ADMINS = frozenset((Action.MANAGE_USERS, Action.MANAGE_SERVER, Action.AUDIT))
 """Actions outside projects that only admins of the server may do."""
 
 _MANAGERS = frozenset((Role.ADMIN, Role.MANAGER))
@@ -16,6 +16,7 @@ ALLOWED: Mapping[Action, frozenset[Role]] = {
     Action.READ_SECRETS: _MANAGERS,
     Action.WRITE_SECRETS: _MANAGERS,
     Action.MANAGE_MEMBERS: _MANAGERS,
+    Action.MANAGE_BACKENDS: frozenset((Role.ADMIN,)),
     Action.DELETE_PROJECT: frozenset((Role.ADMIN,)),
 }
 """The roles in a project that may do an action in it."""

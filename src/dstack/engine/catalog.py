@@ -11,8 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from dstack.backends.base import Backend
-from dstack.backends.threads import Backends
+from dstack.backends.registry import BackendRegistry
 from dstack.domain.market import EMPTY, Market
 from dstack.domain.offers import Offer
 from dstack.errors import DstackError
@@ -79,7 +78,7 @@ class _Watched:
 class Catalog:
     """The latest offers of each backend; a backend that does not answer keeps its last ones."""
 
-    def __init__(self, backends: Backends, clock: Clock, ids: Ids) -> None:
+    def __init__(self, backends: BackendRegistry, clock: Clock, ids: Ids) -> None:
         self._backends = backends
         self._clock = clock
         self._ids = ids
@@ -93,12 +92,19 @@ class Catalog:
 
     def start(self) -> None:
         """Begin to ask all backends for their offers."""
-        for name in self._backends:
+        for name in self._backends.selling():
             self.added(name)
+        self._backends.listen(self._changed)
 
     async def close(self) -> None:
         """Ask no more."""
         await self._tasks.close()
+
+    def _changed(self, name: str) -> None:
+        if name in self._backends.selling():
+            self.added(name)
+        else:
+            self._tasks.start(f"removal of the offers of {name}", self.removed(name))
 
     def added(self, name: str) -> None:
         """Begin to ask a backend for its offers. One that was changed is asked at once."""
@@ -134,11 +140,11 @@ class Catalog:
         """The backends that failed to answer their last question. One that is being asked keeps what it was."""
         return frozenset(name for name, state in self.states.items() if state.error)
 
-    @property
-    def absent(self) -> Mapping[str, str]:
-        """The backends whose machines may be missing among the offers, each with the reason."""
-        faults = {name: state.fault for name, state in self.states.items() if state.fault}
-        return {**faults, **self.closed}
+    def absent(self, project_id: str | None = None) -> Mapping[str, str]:
+        """Return the names of a project's backends whose machines may be missing among the offers, with the reasons."""
+        faults = {id: state.fault for id, state in self.states.items() if state.fault}
+        usable = {one.id: one.name for one in self._backends.records() if one.project_id in (None, project_id)}
+        return {usable[id]: why for id, why in {**faults, **self.closed}.items() if id in usable}
 
     @property
     def closed(self) -> Mapping[str, str]:
@@ -191,14 +197,14 @@ class Catalog:
     async def _ask(self, watched: _Watched) -> None:
         name, before = watched.name, watched.state
         try:
-            offers = await self._backends.call(name, newer_than(before.offers), timeout_s=BACKEND_TIMEOUT_S)
+            offers = await self._backends.offers(name, before.offers, timeout_s=BACKEND_TIMEOUT_S)
             watched.state = BackendState(offers, self._clock.now())
         except (DstackError, OSError) as error:
             watched.state = replace(before, error=(str(error) or type(error).__name__)[:ERROR_CHARS_MAX])
-            log.warning("The backend %s does not list its offers: %s", name, error)
+            log.warning("The backend %s does not list its offers: %s", self._backends.name_of(name), error)
         except Exception as error:  # a driver's bug must not keep the other backends from being used
             watched.state = replace(before, error=type(error).__name__)
-            log.exception("The backend %s does not list its offers", name)
+            log.exception("The backend %s does not list its offers", self._backends.name_of(name))
         if watched.state.offers is not before.offers:
             await self._index()
 
@@ -213,16 +219,3 @@ class Catalog:
                 self._market = await asyncio.to_thread(Market.of, offers, version)
         for listener in self._listeners:
             listener()
-
-
-def newer_than(known: tuple[Offer, ...]) -> Callable[[Backend], tuple[Offer, ...]]:
-    """Return a question for offers. It is answered by `known` itself where nothing has changed.
-
-    Thousands of offers are compared in the driver's thread.
-    """
-
-    def offers_of(backend: Backend) -> tuple[Offer, ...]:
-        offers = tuple(backend.offers())
-        return known if offers == known else offers
-
-    return offers_of

@@ -11,7 +11,8 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
-from dstack.backends.threads import Backends
+from dstack.backends.counts import Verb
+from dstack.backends.registry import BackendRegistry
 from dstack.domain.objects import Instance
 from dstack.domain.reconciling import Difference, Finding, compare
 from dstack.engine.leases import Leases
@@ -44,7 +45,7 @@ class Reconciler:
     def __init__(
         self,
         db: Database,
-        backends: Backends,
+        backends: BackendRegistry,
         clock: Clock,
         leases: Leases,
         doubt: Callable[[str], None] = lambda instance_id: None,
@@ -68,8 +69,10 @@ class Reconciler:
             self.watch(name)
 
     def watch(self, name: str) -> None:
-        """Look at a backend now, and again and again for as long as it is configured."""
-        if name not in self._nudged:
+        """Look at a backend soon, and again and again for as long as it is configured."""
+        if name in self._nudged:
+            self._nudged[name].set()
+        elif name in self._backends:
             self._nudged[name] = asyncio.Event()
             self._tasks.keep(f"reconciler of {name}", partial(self._run, name))
 
@@ -89,15 +92,19 @@ class Reconciler:
             DstackError, OSError: the backend does not answer.
         """
         exact_at = self._clock.now() if self._backends.abilities(name).lists_exactly and self._leases.is_alone else None
-        before = await self._live(name) if exact_at is not None else {}
-        machines = await self._backends.call(name, lambda backend: backend.look_up(), timeout_s=timeout_s)
-        live = await self._live(name)
+        before, _ = await self._live(name) if exact_at is not None else ({}, set())
+        machines = await self._backends.call(name, Verb.LOOK_UP, lambda backend: backend.look_up(), timeout_s=timeout_s)
+        live, elsewhere = await self._live(name)
         # What ended while the backend was asked is no machine that nobody claims.
-        listed = [one for one in machines if one.key in live or one.key not in before]
+        over = before.keys() - live.keys() | elsewhere
+        listed = [one for one in machines if one.key not in over]
         return compare(name, listed, live, self._found.get(name, []), self._clock.now(), exact_at)
 
-    async def _live(self, name: str) -> dict[str, Instance]:
-        return {one.id: one for one in await self._db.recall(objects.live_instances) if one.offer.backend == name}
+    async def _live(self, name: str) -> tuple[dict[str, Instance], set[str]]:
+        """Return the instances of a backend, and the ids of all others: two backends may use one account of a cloud."""
+        live = await self._db.recall(objects.live_instances)
+        its = {one.id: one for one in live if one.offer.backend_id == name}
+        return its, {one.id for one in live if one.id not in its}
 
     async def _run(self, name: str) -> None:
         nudged = self._nudged[name]
@@ -107,6 +114,8 @@ class Reconciler:
                 await self._look_and_act(name)
             await self._wait(nudged, self._until_the_next_look(name))
         del self._nudged[name]
+        self._found.pop(name, None)
+        self._silent.discard(name)
 
     def _until_the_next_look(self, name: str) -> timedelta:
         found = self._found.get(name, [])
@@ -123,9 +132,15 @@ class Reconciler:
                 if finding.sure_at <= self._clock.now() and await self._act(finding) and finding.is_exact:
                     self._found[name].remove(finding)
         except (DstackError, OSError) as error:
-            log.warning("The machines of the backend %s could not be compared with the record: %s", name, error)
+            log.warning(
+                "The machines of the backend %s could not be compared with the record: %s",
+                self._backends.name_of(name),
+                error,
+            )
         except Exception:  # a driver's bug must not keep the other backends from being looked at
-            log.exception("The machines of the backend %s could not be compared with the record", name)
+            log.exception(
+                "The machines of the backend %s could not be compared with the record", self._backends.name_of(name)
+            )
 
     async def _wait(self, nudged: asyncio.Event, span: timedelta) -> None:
         """Until it is time, or soon after a machine has fallen silent."""
@@ -141,11 +156,10 @@ class Reconciler:
 
     async def _act(self, finding: Finding) -> bool:
         """Do what there is to do; whether nothing is left of the difference."""
+        where = self._backends.name_of(finding.backend)
         if finding.difference is Difference.MISSING:
             if not await self._db.write(lambda tx: _note_gone(tx, finding)):
-                log.warning(
-                    "%s does not list the machine %s, and its agent answers", finding.backend, finding.machine_id
-                )
+                log.warning("%s does not list the machine %s, and its agent answers", where, finding.machine_id)
                 self._doubt(finding.key)
                 return False
             return True
@@ -157,16 +171,16 @@ class Reconciler:
         for _ in range(ASK_TIMES):
             if await self._backends.call(
                 finding.backend,
+                Verb.TERMINATE,
                 lambda backend: backend.terminate(finding.key, keep=keep),
                 timeout_s=BACKEND_TIMEOUT_S,
-                ends_machine=True,
             ):
-                log.warning("Ended the %s %s in %s", finding.difference, finding.machine_id, finding.backend)
-                await self._db.write(lambda tx: _tell(tx, finding))
+                log.warning("Ended the %s %s in %s", finding.difference, finding.machine_id, where)
+                await self._db.write(lambda tx: _tell(tx, finding, where))
                 return True
             await self._clock.sleep(delay)
             delay = min(delay * 2, LONGEST_ASK_AGAIN)
-        log.warning("%s does not end the machine %s; it is asked again", finding.backend, finding.machine_id)
+        log.warning("%s does not end the machine %s; it is asked again", where, finding.machine_id)
         return False
 
 
@@ -181,7 +195,7 @@ def _note_gone(tx: Tx, finding: Finding) -> bool:
     return True
 
 
-def _tell(tx: Tx, finding: Finding) -> None:
+def _tell(tx: Tx, finding: Finding, where: str) -> None:
     what = "no instance claimed it" if finding.difference is Difference.ORPHAN else "its instance has another"
-    message = f"ended the machine {finding.machine_id} in {finding.backend}: {what} since {utc_text(finding.since)}"
+    message = f"ended the machine {finding.machine_id} in {where}: {what} since {utc_text(finding.since)}"
     events.add_line(tx, actor="engine", kind=f"machine.{finding.difference}_ended", message=message)

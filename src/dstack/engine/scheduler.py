@@ -16,7 +16,7 @@ from dstack.domain.placement import JobQueue, Placement, Queue, Rest, place
 from dstack.domain.rooms import Room, room_of
 from dstack.kit.ids import Ids
 from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, JobStatus
-from dstack.store import commits, objects, queue, wakes
+from dstack.store import backends, commits, objects, queue, wakes
 from dstack.store.tx import Tx
 
 PASS_FOR = timedelta(milliseconds=50)
@@ -171,17 +171,22 @@ def _rooms(tx: Tx, closed: Mapping[str, str]) -> list[Room]:
             tx.known[objects.ROOM, one.id] = room_of(one, jobs[one.id])
     rooms: list[Room] = [room for id in ids if (room := tx.known.get((objects.ROOM, id))) is not None]
     if closed:
-        rooms = [replace(room, rests=closed.get(room.offer.backend, room.rests)) for room in rooms]
+        rooms = [replace(room, rests=closed.get(room.offer.backend_id, room.rests)) for room in rooms]
     return [room if room.is_full else room.copy() for room in rooms]  # a pass changes the others
 
 
 def _commit(tx: Tx, placement: Placement, ids: Ids, check: commits.Check) -> None:
     now = tx.clock.now()
-    new_ids = {room.key: ids.new_id() for room in placement.bought}
+    # The offers may be older than the removal of their backend, and no machine may be bought after that.
+    withdrawn = {room.key for room in placement.bought if not backends.sells(tx, room.offer.backend_id)}
+    bought = [room for room in placement.bought if room.key not in withdrawn]
+    new_ids = {room.key: ids.new_id() for room in bought}
     firsts = {placed.key: placed.job for placed in reversed(placement.placed)}
-    born = (_born(room, new_ids[room.key], firsts[room.key], now) for room in placement.bought)
+    born = (_born(room, new_ids[room.key], firsts[room.key], now) for room in bought)
     commits.commit(tx, Next(tuple(born)), check)
     for placed in placement.placed:
+        if placed.key in withdrawn:
+            continue  # the job stays in the queue
         provisioning = replace(
             placed.job,
             status=JobStatus.PROVISIONING,

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dstack.backends.threads import Backends
+from dstack.backends import Drivers
+from dstack.backends.registry import BackendRegistry
 from dstack.blobs.base import BlobStore
 from dstack.domain.roles import ALLOWED, OF_EVERYONE, OF_SERVER_ADMINS
 from dstack.engine.catalog import Catalog
@@ -31,7 +32,8 @@ class Context:
     reconciler: Reconciler
     why_waiting: Callable[[str], str | None]
     """Return why a run waits in the queue, if known."""
-    backends: Backends
+    backends: BackendRegistry
+    drivers: Drivers
     logs: LogStore
     blobs: BlobStore
     signals: Signals

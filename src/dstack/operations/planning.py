@@ -7,7 +7,7 @@ from dstack.domain.offers import Offer
 from dstack.engine.scheduler import would_wait
 from dstack.operations.context import Action, Caller, Context, authorize
 from dstack.operations.presenting import brief_view, offer_view
-from dstack.operations.refusals import OFFERS_SHOWN_MAX, refusals_of
+from dstack.operations.refusals import OFFERS_SHOWN_MAX, OnSale, on_sale, refusals_of
 from dstack.operations.submitting import born, check_references, jobs_of
 from dstack.operations.updating import change_view
 from dstack.operations.wishes import Wish, changes_of, understand
@@ -21,20 +21,20 @@ from dstack.store.users import User
 async def plan(context: Context, user: User, project: str, request: SubmitRun) -> PlanView:
     """Return the plan of a submit. It creates nothing."""
     wish = await understand(request)
-    market = await context.catalog.market()
-    refusals = refusals_of(wish.demand, market, context.catalog.absent)
+    sale = await on_sale(context, user, project)
+    refusals = refusals_of(wish.demand, sale.own, sale.absent)
     # The writer remembers the free capacity of all machines; a reader would query each.
     return await context.db.recall(
-        lambda tx: _plan(tx, context, authorize(tx, user, project, Action.RUN), wish, market, refusals)
+        lambda tx: _plan(tx, context, authorize(tx, user, project, Action.RUN), wish, sale, refusals)
     )
 
 
-def _plan(tx: Tx, context: Context, caller: Caller, wish: Wish, market: Market, refusals: list[str]) -> PlanView:
+def _plan(tx: Tx, context: Context, caller: Caller, wish: Wish, sale: OnSale, refusals: list[str]) -> PlanView:
     check_references(tx, caller, wish)
     current = objects.find_run_by(tx, caller.project.id, wish.name) if wish.name else None
     active = current is not None and not current.status.is_finished()
-    fitting = market.fitting(wish.demand)
-    best = market.select(fitting, OFFERS_SHOWN_MAX)
+    fitting = sale.own.fitting(wish.demand)
+    best = sale.own.select(fitting, OFFERS_SHOWN_MAX)
     return PlanView(
         project=caller.project.name,
         user=caller.user.name,
@@ -42,11 +42,11 @@ def _plan(tx: Tx, context: Context, caller: Caller, wish: Wish, market: Market, 
         spec=dict(wish.spec(wish.name)),
         offers=_offer_views(tx, best),
         offers_total=fitting.bit_count(),
-        max_price=market[fitting.bit_length() - 1].price if fitting else None,
+        max_price=sale.own[fitting.bit_length() - 1].price if fitting else None,
         refusals=refusals,
         current=brief_view(tx, current) if current is not None and active else None,
         changes=[change_view(one) for one in changes_of(current, wish)] if current is not None and active else [],
-        waits=_why_it_would_wait(tx, context, caller, wish, market) if fitting else None,
+        waits=_why_it_would_wait(tx, context, caller, wish, sale.market) if fitting else None,
         resources=wish.resources,
         image=wish.image_on(best[0]) if best else None,
     )
@@ -58,9 +58,9 @@ def _why_it_would_wait(tx: Tx, context: Context, caller: Caller, wish: Wish, mar
 
 
 def _offer_views(tx: Tx, offers: Sequence[Offer]) -> list[OfferView]:
-    live = {(one.offer.backend, one.offer.region, one.offer.instance_type): one for one in objects.live_instances(tx)}
+    live = {one.offer.name: one for one in objects.live_instances(tx)}
     views = []
     for offer in offers:
-        instance = live.get((offer.backend, offer.region, offer.instance_type))
+        instance = live.get(offer.name)
         views.append(offer_view(offer, "available" if instance is None else instance.status.value))
     return views

@@ -16,7 +16,7 @@ from dstack.operations.context import (
 from dstack.operations.people import check_name, find_account
 from dstack.protocol.accounts import MemberList, MemberView, ProjectList, ProjectView
 from dstack.protocol.actions import Role
-from dstack.store import commits, objects, users
+from dstack.store import backends, commits, objects, users
 from dstack.store.tx import Tx
 from dstack.store.users import Project, User
 
@@ -91,6 +91,11 @@ def _deleted_runs(tx: Tx, user: User, project: Project) -> list[str] | None:
     if any(one.project_id == project.id for one in objects.live_instances(tx)):
         raise InvalidRequestError(
             f"The project `{project.name}` has machines that have not ended", hint="Wait until `dstack pool` shows none"
+        )
+    if own := [one.name for one in backends.usable_by(tx, project.id) if one.project_id is not None]:
+        raise InvalidRequestError(
+            f"The project `{project.name}` has the backend `{own[0]}`",
+            hint=f"Delete it first: `dstack backend delete {own[0]} --project {project.name}`",
         )
     if finished := objects.run_ids_of(tx, project.id, limit=RUNS_AT_ONCE):
         return [job_id for run_id in finished for job_id in commits.delete_run(tx, run_id)]

@@ -1,6 +1,7 @@
 """Why offers do not fit, in words."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 from dstack.domain.market import Market
@@ -8,12 +9,39 @@ from dstack.domain.misfits import Cards, Misfit, NoEngine, Reason, Size, Wishes,
 from dstack.domain.offers import Bounds, Demand, GpuDemand, Offer, describe, wishes_for_container
 from dstack.errors import NoCapacityError
 from dstack.kit.text import memory_text
+from dstack.operations.context import Action, Context, authorize
+from dstack.store.users import User
 
 OFFERS_SHOWN_MAX = 50
 NONE: Mapping[str, str] = {}
 
 resources_text = lru_cache(4096)(describe)
 """The resources of a machine on one line. Clouds sell each kind of machine in many places."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnSale:
+    """The offers at the time of a request."""
+
+    market: Market
+    """All offers, also those of other projects: the queue has the jobs of all projects."""
+    own: Market
+    """The offers that the project may buy."""
+    absent: Mapping[str, str]
+    """The project's backends without offers, each with the reason."""
+
+
+async def on_sale(context: Context, user: User, project: str) -> OnSale:
+    """Return the offers for a request to run something in a project.
+
+    Raises:
+        ForbiddenError, ResourceNotExistsError: the user may not run anything there.
+    """
+    market = await context.catalog.market()
+    if not context.backends.are_of_projects:  # then the project makes no difference, and no look-up is needed
+        return OnSale(market, market, context.catalog.absent())
+    caller = await context.db.read(lambda tx: authorize(tx, user, project, Action.RUN))
+    return OnSale(market, market.for_project(caller.project.id), context.catalog.absent(caller.project.id))
 
 
 def refusals_of(demand: Demand, market: Market, absent: Mapping[str, str] = NONE) -> list[str]:

@@ -13,7 +13,7 @@ from dstack.errors import (
 from dstack.kit.text import listed
 from dstack.operations.context import Action, Caller, Context, authorize
 from dstack.operations.presenting import brief_view
-from dstack.operations.refusals import check_offers
+from dstack.operations.refusals import check_offers, on_sale
 from dstack.operations.wishes import Wish, understand
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import RunView
@@ -42,13 +42,13 @@ async def submit(context: Context, user: User, project: str, request: SubmitRun,
             "`repos` names a repo, and the request brings none",
             hint="`dstack apply` and `client.runs.submit` bring it; over HTTP it goes into `repo`",
         )
-    market = await context.catalog.market()
-    check_offers(wish.demand, market, context.catalog.absent)
+    sale = await on_sale(context, user, project)
+    check_offers(wish.demand, sale.own, sale.absent)
     # A commit whose answer was lost is done again: without a key it would be a second run.
     key = key or context.ids.new_id()
 
     def write(tx: Tx) -> RunView:
-        return _submit(tx, context, authorize(tx, user, project, Action.RUN), wish, market, key)
+        return _submit(tx, context, authorize(tx, user, project, Action.RUN), wish, sale.market, key)
 
     return await context.db.write(write)
 

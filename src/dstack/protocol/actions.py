@@ -12,12 +12,14 @@ class Action(StrEnum):
     CREATE_PROJECTS = "create projects"
     """The creator becomes the project's admin."""
     MANAGE_USERS = "manage users and their tokens"
+    MANAGE_SERVER = "manage backends for all projects"
     AUDIT = "see the machines of all projects"
     READ = "see runs, logs, metrics, events, machines, members, and the names of secrets"
     RUN = "submit, change, stop and delete runs, send files, and get into jobs"
     READ_SECRETS = "read values of secrets"
     WRITE_SECRETS = "set and delete secrets"
     MANAGE_MEMBERS = "add, change and remove members"
+    MANAGE_BACKENDS = "add, change, check and delete backends of the project"
     DELETE_PROJECT = "delete the project"
 
 

@@ -56,6 +56,13 @@ class SetSecret(Request, frozen=True, kw_only=True):
     value: Annotated[str, Meta(max_length=SECRET_CHARACTERS_MAX)]
 
 
+class PutBackend(Request, frozen=True, kw_only=True):
+    """The configuration of a backend."""
+
+    config: dict[str, Any]
+    """The configuration with its `type` and credentials."""
+
+
 PATH_CHARACTERS_MAX = 32_768
 
 

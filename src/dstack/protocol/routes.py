@@ -6,7 +6,7 @@ name with a letter.
 
 from dataclasses import dataclass
 
-from dstack.protocol import accounts, metrics, views
+from dstack.protocol import accounts, backends, metrics, views
 from dstack.protocol.actions import Action
 from dstack.protocol.views import View
 
@@ -190,8 +190,66 @@ REMOVE_MEMBER = Route(
 """Remove a member. Their active runs go on."""
 LIST_PROJECTS = Route("GET", "/api/projects", None, accounts.ProjectList, action=Action.READ_ACCOUNT)
 """Return the projects that the user may use."""
-LIST_BACKENDS = Route("GET", "/api/projects/{project}/backends", None, views.BackendList)
+LIST_BACKENDS = Route("GET", "/api/projects/{project}/backends", None, backends.BackendList)
 """Return the backends of a project."""
+PUT_BACKEND = Route(
+    "PUT",
+    "/api/projects/{project}/backends/{backend}",
+    "PutBackend",
+    backends.BackendView,
+    errors=(400, 409, 502),
+    action=Action.MANAGE_BACKENDS,
+)
+"""Check a backend, and add it to a project; or change the configuration of the project's backend of that name. Machines
+go on. Credentials are stored encrypted, and no answer shows them."""
+CHECK_BACKEND = Route(
+    "POST",
+    "/api/projects/{project}/backends/{backend}/check",
+    None,
+    backends.BackendCheckView,
+    errors=(404,),
+    action=Action.MANAGE_BACKENDS,
+)
+"""Check the credentials of a backend now, and return how fast and how often its calls were answered."""
+DELETE_BACKEND = Route(
+    "DELETE",
+    "/api/projects/{project}/backends/{backend}",
+    None,
+    backends.BackendRemovalView,
+    errors=(400, 404),
+    action=Action.MANAGE_BACKENDS,
+)
+"""Delete a backend of a project. With machines that have not ended, this is refused, and the answer lists them. Query
+`drain=true`: no new machines there; jobs end by themselves; then the machines end, and the backend goes."""
+LIST_ALL_BACKENDS = Route("GET", "/api/backends", None, backends.BackendList, action=Action.MANAGE_SERVER)
+"""Return the backends of all projects. For admins of the server, as all that concerns backends for all projects."""
+PUT_BACKEND_FOR_ALL = Route(
+    "PUT",
+    "/api/backends/{backend}",
+    "PutBackend",
+    backends.BackendView,
+    errors=(400, 409, 502),
+    action=Action.MANAGE_SERVER,
+)
+"""Check a backend, and add it for all projects; or change the configuration of the one of that name."""
+CHECK_BACKEND_FOR_ALL = Route(
+    "POST",
+    "/api/backends/{backend}/check",
+    None,
+    backends.BackendCheckView,
+    errors=(404,),
+    action=Action.MANAGE_SERVER,
+)
+"""Check a backend for all projects."""
+DELETE_BACKEND_FOR_ALL = Route(
+    "DELETE",
+    "/api/backends/{backend}",
+    None,
+    backends.BackendRemovalView,
+    errors=(400, 404),
+    action=Action.MANAGE_SERVER,
+)
+"""Delete a backend for all projects, like one of a project."""
 LIST_INSTANCES = Route("GET", "/api/projects/{project}/instances", None, views.InstanceList)
 """Return the instances that a project uses or may use."""
 LIST_SECRETS = Route("GET", "/api/projects/{project}/secrets", None, views.SecretList)

@@ -91,6 +91,7 @@ class InstanceReason(StrEnum):
     JOB_FINISHED = "job_finished"
     UNREACHABLE = "unreachable"
     NO_OFFERS = "no_offers"
+    BACKEND_REMOVED = "backend_removed"
 
 
 def cause_text(reason: str | None, detail: str) -> str:

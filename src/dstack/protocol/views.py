@@ -165,20 +165,6 @@ class RepoList(View, frozen=True, kw_only=True):
     repos: list[RepoView]
 
 
-class BackendView(View, frozen=True, kw_only=True):
-    """A source of machines of a project."""
-
-    name: str
-    silent: bool
-    """Whether the backend failed to answer the server's last question. A backend not asked yet is not silent."""
-
-
-class BackendList(View, frozen=True, kw_only=True):
-    """The backends of a project."""
-
-    backends: list[BackendView]
-
-
 class InstanceView(View, frozen=True, kw_only=True):
     """An instance: the server's record of one machine."""
 

@@ -27,7 +27,7 @@ from dstack.protocol import routes
 from dstack.protocol.views import HealthView
 from dstack.server.activity import Activity
 from dstack.server.connections import IDLE_TIMEOUT_S, Lobby, connections_max, connections_of
-from dstack.server.http import accounts, audit, blobs, history, inventory, problems, runs, secrets
+from dstack.server.http import accounts, audit, backends, blobs, history, inventory, problems, runs, secrets
 from dstack.server.http.calls import Tokens, json_of
 from dstack.server.http.openapi import Documented
 from dstack.server.http.routing import add
@@ -57,7 +57,7 @@ def create_app(settings: Settings, context: Context) -> FastAPI:
         return json_of(HealthView(version=__version__, embedded=settings.embedded))
 
     add(app.router, routes.HEALTH)(health)
-    for part in (accounts, audit, runs, history, blobs, secrets, inventory):
+    for part in (accounts, audit, backends, runs, history, blobs, secrets, inventory):
         app.include_router(part.router)
     return app
 

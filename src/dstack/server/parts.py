@@ -3,16 +3,18 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from dstack import backends
+from dstack.backends import Drivers
 from dstack.backends.base import Backend
-from dstack.backends.threads import Backends
+from dstack.backends.registry import BackendRegistry
 from dstack.blobs.base import BlobStore
 from dstack.blobs.files import BlobFiles
 from dstack.domain.objects import Instance
+from dstack.engine.backends import BackendFollower
 from dstack.engine.catalog import Catalog
 from dstack.engine.effects import Effects
 from dstack.engine.inbox import EngineInbox
@@ -35,6 +37,7 @@ from dstack.kit.vault import KeyFile, Vault
 from dstack.logs.base import LogStore
 from dstack.logs.bounded import BOUNDS, BoundedLogs, LogBounds
 from dstack.logs.files import LogFiles
+from dstack.operations.backend_rows import Wanted, add_missing
 from dstack.operations.context import Context
 from dstack.operations.history import EVENTS_KEY
 from dstack.operations.people import share_machine
@@ -50,6 +53,8 @@ from dstack.store.tx import Tx
 
 log = logging.getLogger(__name__)
 
+FILE = "config.yml"
+"""The file of backends in the server's folder."""
 PRUNE_EVERY = timedelta(days=1)
 KEEP_UNUSED_BLOBS = timedelta(days=30)
 KEEP_INTENTS = timedelta(days=1)
@@ -65,13 +70,18 @@ class Outside:
     clock: Clock
     ids: Ids
     backends: Mapping[str, Backend]
+    """Those without rows, by name."""
+    drivers: Drivers
+    """They make backends of rows. A simulation makes its own clouds of them."""
     logs: LogStore
     blobs: BlobStore
     vault: Vault
     is_local_by_default: bool = False
+    configured: Sequence[Wanted] = ()
+    """The backends of the server's file, for what is not there yet."""
     connector_for: Callable[[Instance], Connector] = connector_for
     make_database: Callable[[Dialect, Clock], Database] = Database
-    make_effects: Callable[[Database, Backends, Links, Vault], Effects] = Effects
+    make_effects: Callable[[Database, BackendRegistry, Links, Vault], Effects] = Effects
     log_bounds: LogBounds = BOUNDS
     hostname: str = "localhost"
     lease_terms: LeaseTerms = TERMS
@@ -89,11 +99,14 @@ def outside_of(settings: Settings) -> Outside:
     by_default = settings.local_backend is None and settings.database_url is None
     has_local = by_default or bool(settings.local_backend)
     local = {"local": backends.load("local")(settings.data_dir)} if has_local else {}
+    drivers = Drivers(settings.data_dir)
     return Outside(
         dialect=_dialect_of(settings, clock, ids),
         clock=clock,
         ids=ids,
         backends=local,
+        drivers=drivers,
+        configured=_in_file(settings, drivers),
         logs=logs,
         blobs=blobs,
         vault=_vault_of(settings),
@@ -113,6 +126,14 @@ def _dialect_of(settings: Settings, clock: CorrectedClock, ids: Ids) -> Dialect:
             f"PostgreSQL cannot be used: {error}", hint="Run `pip install '.[postgres]'` in the checkout of dstack"
         ) from error
     return Postgres(settings.database_url, clock, server=ids.new_token())
+
+
+def _in_file(settings: Settings, drivers: Drivers) -> Sequence[Wanted]:
+    if not (settings.data_dir / FILE).exists():
+        return ()
+    from dstack.server.config_file import read  # slow to import, and most servers have no such file
+
+    return read(settings.data_dir / FILE, drivers)
 
 
 def _vault_of(settings: Settings) -> Vault:
@@ -148,7 +169,9 @@ class Parts:
         self.db = outside.make_database(outside.dialect, clock)
         alone = not outside.dialect.is_shared
         self._leases = Leases(self.db, clock, ids.new_id(), outside.hostname, alone=alone, terms=outside.lease_terms)
-        self._backends = Backends(outside.backends)
+        self._backends = BackendRegistry(outside.backends)
+        self._follower = BackendFollower(self.db, self._backends, outside.drivers, outside.vault, self._signals, clock)
+        self._configured = outside.configured
         self._catalog = catalog = Catalog(self._backends, clock, ids)
         self._reconciler = Reconciler(self.db, self._backends, clock, self._leases, self._doubt)
         self._measurements = Measurements(self.db, clock)
@@ -177,6 +200,7 @@ class Parts:
             self._reconciler,
             self._engine.why_waiting,
             self._backends,
+            outside.drivers,
             outside.logs,
             outside.blobs,
             self._signals,
@@ -190,6 +214,9 @@ class Parts:
         self.db.listen(self._spread)
         ids = self.context.ids
         await self.db.write(lambda tx: users.ensure_admin(tx, ids, admin_token))
+        if self._configured:
+            await add_missing(self.context, self._configured)
+        await self._follower.load()
         await share_machine(self.context, await self.db.read(users.count_users))
         self._catalog.start()
         self._outbox.start()
@@ -198,6 +225,8 @@ class Parts:
         self._engine.start()
         self._reconciler.start()
         self._tasks.start("warm-up", self._warm_up())
+        self._follower.start()
+        self._backends.listen(self._reconciler.watch)
         self._tasks.keep("pruning", self._prune)
 
     async def _warm_up(self) -> None:
@@ -233,6 +262,7 @@ class Parts:
         """Stop everything; jobs go on where they are, and other servers take over at once."""
         await self._tasks.close()
         await self._catalog.close()
+        await self._follower.close()
         await self._reconciler.close()
         await self._engine.close()
         await self._outbox.close()

@@ -8,8 +8,10 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from dstack.kit.text import nearest, nearest_listed, shown
 from dstack.spec.mistakes import Mistake
 
-SECRET = "registry_auth"
-"""A field whose values are never shown."""
+CREDENTIALS = frozenset(("creds", "kubeconfig"))
+"""The fields of a backend's configuration that hold credentials."""
+SECRET = CREDENTIALS | {"registry_auth"}
+"""The fields whose values are never shown."""
 
 _EXPECTED = {
     "string_type": "text",
@@ -78,12 +80,15 @@ def _text(error: ErrorDetails) -> str:
         return f"expected {words} {context[key]} {entries}, found {context['actual_length']}"
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind]}, found {found}{_advice(error)}"
-    return str(context["error"]) if "error" in context else error["msg"]
+    said = str(context["error"]) if "error" in context else error["msg"]
+    return "this value is not valid" if _is_secret(error) and str(error["input"]) in said else said
 
 
 def _advice(error: ErrorDetails) -> str:
     """Return the way to write a value as the expected text, or as an entry of the expected list."""
     value = error["input"]
+    if _is_secret(error):
+        return ""
     match error["type"]:
         case "string_type" if isinstance(value, bool | int | float):
             return "; put it in quotes"
@@ -97,7 +102,11 @@ def _advice(error: ErrorDetails) -> str:
 
 
 def _found(error: ErrorDetails) -> str:
-    return "something else" if SECRET in error["loc"] else found_value(error["input"])
+    return "something else" if _is_secret(error) else found_value(error["input"])
+
+
+def _is_secret(error: ErrorDetails) -> bool:
+    return not SECRET.isdisjoint(error["loc"])
 
 
 def found_value(value: object) -> str:

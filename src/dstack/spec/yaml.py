@@ -13,7 +13,7 @@ from dstack.spec.mistakes import Mistake, Path
 NODES_MAX = 100_000
 _TEXT_ONLY = frozenset(
     (
-        *("env", "commands", "init", "python", "user", "version", "tags", "registry_auth"),
+        *("env", "commands", "init", "python", "user", "version", "tags", "registry_auth", "creds", "kubeconfig"),
         *("repos", "reservation", "volume_id", "headers"),
     )
 )

@@ -114,6 +114,21 @@ repos = Table(
     Column("updated_at", Time, nullable=False),
 )
 
+backends = Table(
+    "backends",
+    metadata,
+    _id(),
+    Column("project_id", ForeignKey("projects.id")),
+    Column("type", String(40), nullable=False),
+    Column("name", String(100), nullable=False),
+    Column("config", JSON, nullable=False),
+    Column("sealed", Text),
+    Column("created_at", Time, nullable=False),
+    Column("updated_at", Time, nullable=False),
+    Column("closing_since", Time),
+    Index("backends_by_name", "project_id", "name", unique=True),
+)
+
 runs = Table(
     "runs",
     metadata,
@@ -215,6 +230,7 @@ instances = Table(
     Column("gone_at", Time),
     Column("failed_starts", Integer, nullable=False, server_default="0"),
     Column("rests_until", Time),
+    Column("drain_asked_at", Time),
     Column("ssh_port", Integer),
     Column("ssh_host_key", Text),
     Column("reason", String(40)),

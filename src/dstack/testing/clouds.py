@@ -1,10 +1,11 @@
 """A made-up cloud: machines exist until their end is confirmed, and every answer may lie as those of clouds do."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn
 
+from dstack.backends import Drivers
 from dstack.backends.base import Abilities, Address, Backend, LaunchRequest, Machine, MachineState
 from dstack.domain.offers import Offer
 from dstack.errors import BackendError, BackendInvalidCredentialsError, BackendUnavailable, NoCapacityError
@@ -110,7 +111,8 @@ class FakeCloud(Backend):
         return self._machine(key)
 
     def _create_or_fail(self, key: str, offer: Offer) -> None:
-        if offer.name not in {one.name for one in self._on_sale}:
+        wanted = replace(offer, backend_id=self.name)  # its backend may be a row
+        if wanted.name not in {one.name for one in self._on_sale}:
             raise NoCapacityError(f"{offer.instance_type} is not on sale in {offer.region}")
         if self._sold_out is not None and self._sold_out.is_on(_now_s()):
             raise NoCapacityError(f"{offer.instance_type} is sold out in {offer.region}")
@@ -215,6 +217,22 @@ class Clouds(dict[str, FakeCloud]):
     def hosts(self) -> list[Host]:
         """Every machine that exists."""
         return [host for cloud in self.values() for host in cloud.hosts.values()]
+
+
+class MadeUpDrivers(Drivers):
+    """Makes the clouds of a world out of rows: a row of a type stands for the cloud of that name."""
+
+    def __init__(self, clouds: Clouds) -> None:
+        self._clouds = clouds
+
+    def checked(self, config: object) -> dict[str, Any]:
+        """Return a configuration as it stands."""
+        assert isinstance(config, Mapping)
+        return dict(config)
+
+    def make(self, config: Mapping[str, Any]) -> Backend:
+        """Return a cloud, which exists before its row does and after."""
+        return self._clouds[config["type"]]
 
 
 def _now_s() -> float:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from dstack.domain.offers import Offer
 from dstack.errors import ConfigurationError
-from dstack.operations import history, runs, submitting
+from dstack.operations import backends, history, runs, submitting
 from dstack.operations.context import Context
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
@@ -217,6 +217,25 @@ class Cluster:
         request = SubmitRun(run_name=name, configuration=to_mapping(configuration))
         key = f"{self.world.nature.chance.getrandbits(64):x}"
         return ClusterRun(self, self.ask(lambda context, user: submitting.submit(context, user, PROJECT, request, key)))
+
+    def add_backend(self, name: str, offers: Sequence[Offer] | None = None, *, project: str | None = None) -> None:
+        """Add a backend while servers run, as `client.backends.add` does.
+
+        Args:
+            name: its type; its cloud stays the same when it is deleted and added again.
+            offers: what it has on sale; by default as for `backends`.
+            project: the only project that may use it; None for all.
+        """
+        self.world.open_cloud(name, markets_of([name])[name] if offers is None else offers)
+        self.ask(lambda context, user: backends.put(context, user, project, name, {"type": name}))
+
+    def delete_backend(self, name: str, *, drain: bool = False, project: str | None = None) -> None:
+        """Delete a backend that was added, as `client.backends.delete` does.
+
+        Raises:
+            InvalidRequestError: it has machines, and is not to be drained.
+        """
+        self.ask(lambda context, user: backends.delete(context, user, project, name, drain=drain))
 
     def pass_time(self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0) -> None:
         """Let virtual time pass."""

@@ -21,7 +21,7 @@ from dstack.testing.time import VirtualClock, VirtualLoop
 
 _NOTES = """
 CREATE TABLE notes (n INTEGER PRIMARY KEY, source TEXT, kind TEXT, id TEXT, status TEXT);
-CREATE TRIGGER move_is_told AFTER INSERT ON events WHEN new.kind LIKE new.object_kind || '.%'
+CREATE TRIGGER move_is_told AFTER INSERT ON events WHEN new.status IS NOT NULL AND new.kind LIKE new.object_kind || '.%'
     BEGIN INSERT INTO notes VALUES (NULL, 'event', new.object_kind, new.object_id, new.status); END;
 """
 _NOTES_OF_KIND = """

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dstack.backends.threads import Backends
+from dstack.backends.registry import BackendRegistry
 from dstack.blobs.files import BlobFiles
 from dstack.domain.intents import Intent
 from dstack.domain.objects import Instance
@@ -26,7 +26,7 @@ from dstack.server.parts import Outside, Parts
 from dstack.store.db import Database
 from dstack.store.dialect import Dialect
 from dstack.testing.changes import change_runs
-from dstack.testing.clouds import Clouds, FakeCloud
+from dstack.testing.clouds import Clouds, FakeCloud, MadeUpDrivers
 from dstack.testing.crashes import CrashSwitch, Decide, MortalDatabase, MortalEffects, at_random, never
 from dstack.testing.databases import BusySqlite, Exchange, SharedSqlite, copy_database
 from dstack.testing.faults import ClockJumps, DatabaseBusy, Faults, ServerCrashes, WrongClocks
@@ -88,6 +88,8 @@ class World:
         self, folder: Path, clouds: Clouds, nature: Nature, watch: Watch, dies: Decide, *, servers: int = 1
     ) -> None:
         self.clouds = clouds
+        """Those without rows are there from the start; a row of a type stands for the cloud of that name."""
+        self._from_start = tuple(clouds)
         self.nature = nature
         self.watch = watch
         self.logs = LogFiles(folder / "logs")
@@ -118,6 +120,11 @@ class World:
         tasks.append(asyncio.create_task(changing, name="users change runs"))
         return [*tasks, asyncio.create_task(self.watch.scan(), name="scan")]
 
+    def open_cloud(self, name: str, on_sale: Sequence[Offer]) -> None:
+        """Make a cloud, unless there is one of this name. Servers use it once there is a row of its type."""
+        if name not in self.clouds:
+            self.clouds[name] = FakeCloud(name, on_sale, self.nature)
+
     def close(self) -> None:
         """Let go of what it holds; nothing may go on any more."""
         self.watch.ledger.close()
@@ -128,7 +135,7 @@ class World:
     def _outside(self, number: int, switch: CrashSwitch) -> Outside:
         name, watch = self.servers[number].name, self.watch
 
-        def make_effects(db: Database, backends: Backends, links: Links, vault: Vault) -> Effects:
+        def make_effects(db: Database, backends: BackendRegistry, links: Links, vault: Vault) -> Effects:
             def began(intent: Intent) -> None:
                 watch.acts(name, intent.shard_key)
 
@@ -145,7 +152,8 @@ class World:
             dialect=dialect,
             clock=clock,
             ids=self._ids,
-            backends=self.clouds,
+            backends={name: self.clouds[name] for name in self._from_start},
+            drivers=MadeUpDrivers(self.clouds),
             logs=self.logs,
             blobs=BlobFiles(self.folder / "blobs"),
             connector_for=connector_for,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dstack import __version__
-from dstack.cli.main import COMMANDS, OLD_NAMES, USUAL
+from dstack.cli.main import COMMANDS, UNLISTED, USUAL
 
 from .conftest import Cli, Output
 
@@ -20,14 +20,14 @@ def test_the_version(cli: Cli) -> None:
 
 def test_help_names_every_command(cli: Cli) -> None:
     text = cli("--help")
-    assert text.startswith("exit 0\n") and all(f"\n  {name} " in text for name in COMMANDS if name not in OLD_NAMES)
+    assert text.startswith("exit 0\n") and all(f"\n  {name} " in text for name in COMMANDS if name not in UNLISTED)
 
 
 def test_help_fits_a_small_terminal_and_names_old_commands_once(cli: Cli) -> None:
     lines = cli("--help").partition("stdout:\n")[2].splitlines()
     assert len(lines) < 24 and max(map(len, lines)) <= 80
-    assert all(lines[-1].count(f"`{name}`") == 1 for name in OLD_NAMES)
-    assert not [line for line in lines[:-1] if line.split()[:1] and line.split()[0] in OLD_NAMES]
+    assert all(lines[-1].count(f"`{name}`") == 1 for name in UNLISTED)
+    assert not [line for line in lines[:-1] if line.split()[:1] and line.split()[0] in UNLISTED]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

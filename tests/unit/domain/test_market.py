@@ -202,3 +202,25 @@ def test_existing_machine_is_no_purchase() -> None:
     reuses = replace(DEMAND, reuse_only=True)
     assert market.select(market.buyable(reuses)) == [HERE]
     assert len(market.select(market.buyable(DEMAND))) == 2
+
+
+def test_offers_of_a_project_are_shown_and_sold_to_that_project_alone() -> None:
+    ours = replace(CLOUD, backend_id="1-row", project_id="1-project", price=0.01)
+    theirs = replace(CLOUD, backend_id="2-row", project_id="2-project", price=0.02)
+    market = Market.of([CLOUD, ours, theirs])
+    for project_id, seen in ((None, [CLOUD]), ("1-project", [ours, CLOUD]), ("2-project", [theirs, CLOUD])):
+        shown = market.for_project(project_id)
+        assert shown.select(shown.everything) == seen
+        assert shown.select(shown.fitting(DEMAND)) == seen
+        assert market.select(market.buyable(DEMAND, project_id)) == seen
+        assert shown.nearest(replace(DEMAND, regions=("mars",)), 10) == seen
+
+
+def test_pass_buys_the_cheapest_offer_that_the_jobs_project_may_buy() -> None:
+    ours = replace(CLOUD, backend_id="1-row", project_id="1-project", price=0.01, machines_max=1)
+    market = Market.of([CLOUD, ours])
+    jobs = [job(id=f"{n}-job", run_id=f"{n}-run", project_id=f"{n}-project") for n in range(3)]
+    jobs += [job(id="3-job", run_id="3-run", project_id="1-project")]
+    found = place(JobQueue(jobs), (), market, {})
+    bought = {room.key: room.offer.backend_id for room in found.bought}
+    assert [bought[one.key] for one in found.placed] == ["aws", "1-row", "aws", "aws"]

@@ -9,7 +9,8 @@ from datetime import timedelta
 import pytest
 
 from dstack.backends.base import Abilities, Backend
-from dstack.backends.threads import Backends
+from dstack.backends.registry import BackendRegistry
+from dstack.domain.backends import BackendRecord
 from dstack.domain.offers import Offer
 from dstack.engine.catalog import FIRST_PAUSE, LONGEST_PAUSE, UNKNOWN, BackendState, Catalog
 from dstack.errors import BackendUnavailable
@@ -59,7 +60,7 @@ def virtually(work: Callable[[Callable[..., Catalog]], object]) -> None:
 
         def catalog_of(**clouds: Backend) -> Catalog:
             clock = VirtualClock(asyncio.get_running_loop())
-            catalog = Catalog(Backends(clouds), clock, RandomIds(clock))
+            catalog = Catalog(BackendRegistry(clouds), clock, RandomIds(clock))
             made.append(catalog)
             catalog.start()
             return catalog
@@ -86,7 +87,7 @@ def silent() -> Iterator[Silent]:
 
 @pytest.fixture
 async def beside_silent(silent: Silent, clock: HandClock) -> AsyncIterator[Catalog]:
-    backends = Backends({"aws": silent, "local": Cheap(HERE)})
+    backends = BackendRegistry({"aws": silent, "local": Cheap(HERE)})
     catalog = Catalog(backends, clock, RandomIds(clock))
     catalog.start()
     yield catalog
@@ -100,7 +101,7 @@ async def test_call_waits_for_no_cloud_that_never_answers(beside_silent: Catalog
     for _ in range(3):
         market = await beside_silent.market()
         assert market.select(market.everything) == [HERE]
-    assert beside_silent.absent == {"aws": UNKNOWN}
+    assert beside_silent.absent() == {"aws": UNKNOWN}
     assert beside_silent.silent == set(), "a backend that is being asked for the first time is not silent"
 
 
@@ -109,13 +110,13 @@ def test_backend_that_fails_keeps_its_last_offers_and_is_marked() -> None:
         cloud = Cloud(CLOUD)
         catalog = catalog_of(aws=cloud)
         await asyncio.sleep(1)
-        assert (names(catalog), catalog.silent, catalog.absent) == (["m5.large"], set(), {})
+        assert (names(catalog), catalog.silent, catalog.absent()) == (["m5.large"], set(), {})
         cloud.is_away = True
         await asyncio.sleep(60)
         assert (names(catalog), catalog.silent) == (["m5.large"], {"aws"})
         state = catalog.states["aws"]
         assert (state.stale, state.error) == (True, "The cloud is away")
-        assert catalog.absent["aws"] == (
+        assert catalog.absent()["aws"] == (
             "the backend does not answer (The cloud is away); its offers are of 2030-01-01 00:00:00 UTC"
         )
         cloud.is_away = False
@@ -156,16 +157,17 @@ def test_new_version_only_where_offers_have_changed() -> None:
 
 def test_backends_are_added_and_removed_at_run_time() -> None:
     async def story(catalog_of: Callable[..., Catalog]) -> None:
-        clouds: dict[str, Backend] = {"aws": Cloud(CLOUD)}
-        catalog = catalog_of(**clouds)
-        catalog._backends._drivers = clouds
-        clouds["gcp"] = other = Cloud(replace(CLOUD, backend="gcp", instance_type="n2"))
-        for key in list(catalog._backends._threads):
-            catalog._backends._threads["gcp", key[1]] = catalog._backends._threads[key]
-        catalog.added("gcp")
+        catalog = catalog_of(aws=Cloud(CLOUD))
+        other = Cloud(replace(CLOUD, backend="gcp", instance_type="n2"))
+        catalog._backends.add(BackendRecord("1-row", "gcp", "gcp"), other)
         await asyncio.sleep(1)
         assert names(catalog) == ["m5.large", "n2"]
-        await catalog.removed("gcp")
+        changed = Cloud(replace(CLOUD, backend="gcp", instance_type="n1"))
+        catalog._backends.add(BackendRecord("1-row", "gcp", "gcp"), changed)
+        await asyncio.sleep(1)
+        assert names(catalog) == ["m5.large", "n1"]
+        catalog._backends.remove("1-row")
+        await asyncio.sleep(1)
         assert names(catalog) == ["m5.large"]
         asked = other.questions
         await asyncio.sleep(600)

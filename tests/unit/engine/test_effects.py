@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from dstack.backends.threads import Backends
+from dstack.backends.registry import BackendRegistry
 from dstack.blobs.files import BlobFiles
 from dstack.domain.intents import Done, Failed, LaunchMachine, StartJob, StopJob
 from dstack.domain.objects import Instance, Next
@@ -83,7 +83,7 @@ class FoundLinks:
 
 
 def effects_with(db: Database, link: RefusingLink | None = None) -> Effects:
-    return Effects(db, Backends({}), cast(Links, FoundLinks(link)), Vault([TEST_KEY]))
+    return Effects(db, BackendRegistry({}), cast(Links, FoundLinks(link)), Vault([TEST_KEY]))
 
 
 async def test_a_start_is_tried_again_while_the_machine_is_away_and_fails_once_it_is_gone(db: Database) -> None:

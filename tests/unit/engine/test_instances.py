@@ -155,3 +155,11 @@ def test_an_agent_ends_its_jobs_each_with_its_grace_before_its_machine_ends() ->
 def test_a_machine_without_an_agent_ends_at_once(fields: dict[str, object]) -> None:
     ending = instance(status=InstanceStatus.TERMINATING, **fields)
     assert terminate(instance_view(ending)).do == (TerminateMachine("0-instance"),)
+
+
+def test_machine_of_a_backend_that_is_removed_ends_after_its_jobs() -> None:
+    drained = instance(status=InstanceStatus.BUSY, drain_asked_at=NOW)
+    assert work(instance_view(drained, placed_job())) == Next()
+    (ending,) = idle(instance_view(instance(drain_asked_at=NOW, idle_duration=None))).write
+    assert (ending.status, ending.reason) == (InstanceStatus.TERMINATING, InstanceReason.BACKEND_REMOVED)
+    assert "its backend is being removed" in drained.why_resting

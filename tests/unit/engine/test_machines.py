@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from dstack.backends.base import Abilities, Address, Backend, LaunchRequest, Machine, MachineState
-from dstack.backends.threads import Backends
+from dstack.backends.registry import BackendRegistry
 from dstack.domain.intents import Done, LaunchMachine, LocateMachine, ShutDownAgent, TerminateMachine
 from dstack.domain.objects import Instance, Next
 from dstack.engine.effects import Effects
@@ -85,7 +85,7 @@ def links(cloud: Cloud) -> PlayedLinks:
 
 @pytest.fixture
 async def effects(db: Database, cloud: Cloud, links: PlayedLinks) -> AsyncIterator[Effects]:
-    backends = Backends({"aws": cast(Backend, cloud)})
+    backends = BackendRegistry({"aws": cast(Backend, cloud)})
     yield Effects(db, backends, cast(Links, links), Vault([TEST_KEY]))
     backends.close()
 

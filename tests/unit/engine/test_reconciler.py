@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dstack.backends.base import Abilities, Backend, Machine, MachineState
-from dstack.backends.threads import Backends
+from dstack.backends.registry import BackendRegistry
 from dstack.domain.objects import Next
 from dstack.engine.leases import Leases
 from dstack.engine.lifecycles import check_move
@@ -57,7 +57,7 @@ def cloud(tmp_path: Path) -> Cloud:
 async def reconciler(db: Database, cloud: Cloud, clock: HandClock) -> Reconciler:
     leases = Leases(db, clock, "0-server", "here", alone=True)
     await leases.start()
-    return Reconciler(db, Backends({"aws": cloud}), clock, leases)
+    return Reconciler(db, BackendRegistry({"aws": cloud}), clock, leases)
 
 
 async def claim(db: Database, **fields: object) -> None:
@@ -113,7 +113,7 @@ async def test_a_machine_whose_agent_answers_is_there_whatever_the_backend_lists
     db: Database, cloud: Cloud, clock: HandClock, reconciler: Reconciler
 ) -> None:
     doubted: list[str] = []
-    reconciler = Reconciler(db, Backends({"aws": cloud}), clock, reconciler._leases, doubted.append)
+    reconciler = Reconciler(db, BackendRegistry({"aws": cloud}), clock, reconciler._leases, doubted.append)
     await claim(db, status=InstanceStatus.BUSY)
     await look(reconciler, clock, 5)
     found = await db.read(lambda tx: objects.find_instance(tx, "0-instance"))
@@ -144,7 +144,7 @@ async def test_what_an_exact_list_has_and_nobody_claims_is_ended_at_the_first_lo
     await leases.start()
     machine = ThisMachine(tmp_path)
     machine.machines = [("m-9", "9-instance")]
-    reconciler = Reconciler(db, Backends({"aws": machine}), clock, leases)
+    reconciler = Reconciler(db, BackendRegistry({"aws": machine}), clock, leases)
     await look(reconciler, clock, 1)
     assert machine.machines == [] and await history(db) == ["machine.orphan_ended"]
 
@@ -157,7 +157,7 @@ async def test_what_ended_while_an_exact_list_was_made_was_claimed(
     await claim(db, status=InstanceStatus.TERMINATING)
     machine = ThisMachine(tmp_path)
     machine.machines = [("m-1", "0-instance")]
-    reconciler, loop = Reconciler(db, Backends({"aws": machine}), clock, leases), asyncio.get_running_loop()
+    reconciler, loop = Reconciler(db, BackendRegistry({"aws": machine}), clock, leases), asyncio.get_running_loop()
 
     async def end() -> None:
         found = await db.read(lambda tx: objects.find_instance(tx, "0-instance"))
@@ -186,7 +186,7 @@ def day() -> DayClock:
 async def running(db: Database, day: DayClock, **clouds: Backend) -> Reconciler:
     leases = Leases(db, day, "0-server", "here", alone=True)
     await leases.start()
-    return Reconciler(db, Backends(clouds), day, leases)
+    return Reconciler(db, BackendRegistry(clouds), day, leases)
 
 
 async def test_a_machine_that_falls_silent_while_backends_are_asked_has_them_asked_again(
@@ -223,3 +223,12 @@ async def test_a_backend_that_hangs_holds_up_no_look_at_another(
     assert cloud.machines == [] and cloud.looks == 3 and hanging.looks == 1
     over.set()
     await reconciler.close()
+
+
+async def test_machine_of_another_backend_with_the_same_account_is_no_orphan(
+    db: Database, reconciler: Reconciler, cloud: Cloud, clock: HandClock
+) -> None:
+    machine = instance(version=0, offer=replace(CLOUD, backend_id="1-second"), machine_id="m-1")
+    await db.write(lambda tx: commits.commit(tx, Next((machine,)), check_move))
+    cloud.machines = [("m-1", "0-instance"), ("m-9", "9-instance")]
+    assert [one.key for one in await reconciler.look("aws")] == ["9-instance"]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from dstack.backends import Drivers
 from dstack.backends.base import Backend, Machine, MachineState
-from dstack.backends.threads import Backends
+from dstack.backends.registry import BackendRegistry
 from dstack.blobs.files import BlobFiles
 from dstack.domain.objects import Next
 from dstack.engine.catalog import Catalog
@@ -45,7 +46,7 @@ class Cloud(BareBackend):
 @pytest.fixture
 def context_with(db: Database, clock: HandClock, tmp_path: Path) -> Callable[..., Context]:
     def make(**drivers: Backend) -> Context:
-        backends = Backends(drivers)
+        backends = BackendRegistry(drivers)
         return Context(
             db,
             RandomIds(clock),
@@ -53,6 +54,7 @@ def context_with(db: Database, clock: HandClock, tmp_path: Path) -> Callable[...
             Reconciler(db, backends, clock, Leases(db, clock, "0-server", "here", alone=True)),
             lambda run_id: None,
             backends,
+            Drivers(tmp_path),
             LogFiles(tmp_path / "logs"),
             BlobFiles(tmp_path / "blobs"),
             Signals(),

@@ -120,7 +120,7 @@ async def test_machine_of_the_server_is_offered_to_one_user_alone_by_default(con
     assert context.catalog.hidden == set(), "a setting offers it"
     await people.create(by_default, ADA, "bob", is_admin=False)
     assert by_default.catalog.hidden == {"local"}
-    assert "several users (see `DSTACK_LOCAL_BACKEND`)" in by_default.catalog.absent["local"]
+    assert "several users (see `DSTACK_LOCAL_BACKEND`)" in by_default.catalog.absent()["local"]
     for name in ("bob", "by-setting"):
         await people.delete(by_default, ADA, name)
     assert by_default.catalog.hidden == set()

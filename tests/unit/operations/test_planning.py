@@ -46,7 +46,7 @@ def test_refusals_begin_with_the_offer_that_lacks_least_and_of_these_with_the_ch
 async def test_plan_names_backends_that_do_not_answer_after_the_offers_that_do_not_fit(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(type(context.catalog), "absent", {"aws": SILENT})
+    monkeypatch.setattr(type(context.catalog), "absent", lambda catalog, project_id=None: {"aws": SILENT})
     fits = await planning.plan(context, ADA, "main", wish())
     assert fits.offers_total == 1 and fits.refusals == ["aws: the backend does not answer"]
     large = await planning.plan(context, ADA, "main", wish(resources={"cpu": "1000.."}))
@@ -56,6 +56,6 @@ async def test_plan_names_backends_that_do_not_answer_after_the_offers_that_do_n
 async def test_submit_that_fits_nowhere_names_backends_that_do_not_answer(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(type(context.catalog), "absent", {"aws": SILENT})
+    monkeypatch.setattr(type(context.catalog), "absent", lambda catalog, project_id=None: {"aws": SILENT})
     with pytest.raises(NoCapacityError, match="; aws: the backend does not answer"):
         await submitting.submit(context, ADA, "main", wish(resources={"cpu": "1000.."}), key=None)

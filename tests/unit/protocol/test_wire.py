@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dstack.protocol import accounts, metrics, views
+from dstack.protocol import accounts, backends, metrics, views
 from dstack.protocol.requests import GrantAccess, InitRepo, RepoRef, Request, SetSecret, StopRun, SubmitRun
 from dstack.protocol.views import HealthView, PlanView, RunView, SecretView, View
 from dstack.protocol.wire import decoded, encoded, indented, request_of
@@ -15,7 +15,7 @@ EXAMPLES = dict(
 )
 KINDS = {
     name: kind
-    for name, kind in {**vars(views), **vars(accounts), **vars(metrics)}.items()
+    for name, kind in {**vars(views), **vars(accounts), **vars(backends), **vars(metrics)}.items()
     if isinstance(kind, type) and issubclass(kind, View)
 }
 

@@ -34,13 +34,14 @@ BODIES: dict[str, Any] = {
     "BlobHashes": {"hashes": []},
     "SetSecret": {"value": "v"},
     "InitRepo": {"kind": "virtual"},
+    "PutBackend": {"config": {"type": "cloud9"}},
     "CreateUser": {"name": "new"},
     "UpdateUser": {"is_admin": False},
     "CreateToken": {"name": "new"},
     "CreateProject": {"name": "new"},
     "SetMember": {"role": "user"},
 }
-PARAMETERS = {"run": "here", "secret": "A", "repo": "x", "hash": hash_of_blob(b""), "token": "spare"}
+PARAMETERS = {"run": "here", "secret": "A", "repo": "x", "hash": hash_of_blob(b""), "token": "spare", "backend": "gcp"}
 
 
 @dataclass

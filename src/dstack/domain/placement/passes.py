@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from dstack.domain.market import Market
+from dstack.domain.market import Market, Offers
 from dstack.domain.objects import Job
 from dstack.domain.offers import OfferName, Share, share_of
 from dstack.domain.placement.capacity import Machines, Stock, dearness
@@ -138,13 +138,13 @@ class _Pass:
         return not self._stock.free and not self._machines.open & ~self._machines.claimed
 
     def _look(self, gang: Gang, jobs: Sequence[Job]) -> None:
-        kinds, offers = self._machines.serving(gang.line), self._market.buyable(gang.line.demand)
+        kinds, offers = self._machines.serving(gang.line), self._buyable(gang.line)
         found = self._try(jobs, kinds & ~self._machines.claimed, offers & self._stock.free)
         if len(found.placed) == len(jobs):
             self._keep(found)
             return
         self._undo(found)
-        if not kinds and not offers and self._everything.buyable(gang.line.demand) & self._sold_out:
+        if not kinds and not offers and self._buyable(gang.line, self._everything) & self._sold_out:
             self._placement.hopeless += jobs
             return
         if self._could_be_placed(jobs, kinds, offers):
@@ -154,6 +154,9 @@ class _Pass:
             reason = why(jobs, len(found.placed), self._machines.select(kinds), named, self._closed)
             self._placement.waiting[gang.run_id] = reason
         self._claim(gang.line, kinds)
+
+    def _buyable(self, line: Line, market: Market | None = None) -> Offers:
+        return (market or self._market).buyable(line.demand, line.project_id)
 
     def _could_be_placed(self, jobs: Sequence[Job], kinds: int, offers: int) -> bool:
         """Return whether a gang would have its place if earlier ones had claimed nothing."""
@@ -166,7 +169,7 @@ class _Pass:
     def _claim(self, line: Line, kinds: int) -> None:
         self._waiting[line] = None
         self._machines.claimed |= kinds
-        self._stock.claim(self._market.buyable(line.demand))
+        self._stock.claim(self._buyable(line))
 
     def _try(self, jobs: Sequence[Job], kinds: int, offers: int) -> _Try:
         """Take room for one node after the other (their requirements are equal) until no room is left.

@@ -1,6 +1,7 @@
 """Machines are bought, looked up and ended."""
 
 from dstack.backends.base import Backend, LaunchRequest
+from dstack.backends.counts import Verb
 from dstack.domain.intents import Done, LaunchMachine, LocateMachine, ShutDownAgent, TerminateMachine
 from dstack.domain.machines import Machine, MachineState, address_to_json
 from dstack.domain.objects import Instance
@@ -23,9 +24,11 @@ async def launch(means: Means, intent: LaunchMachine) -> Done:
     if not instance.takes_jobs:
         raise BackendError("The instance is ending: it gets no machine")
     request = await _request_for(means, instance)
-    name = instance.offer.backend
-    machine = await means.backends.call(name, lambda backend: backend.launch(request), timeout_s=LAUNCH_TIMEOUT_S)
-    abilities = means.backends.abilities(name)
+    id = instance.offer.backend_id
+    machine = await means.backends.call(
+        id, Verb.LAUNCH, lambda backend: backend.launch(request), timeout_s=LAUNCH_TIMEOUT_S
+    )
+    abilities = means.backends.abilities(id)
     every = abilities.locate_every
     return Done(
         {
@@ -57,7 +60,10 @@ async def locate(means: Means, intent: LocateMachine) -> Done:
     instance = await means.instance(intent.object_id)
     try:
         machines = await means.backends.call(
-            instance.offer.backend, lambda backend: backend.look_up(instance.id), timeout_s=LOOK_UP_TIMEOUT_S
+            instance.offer.backend_id,
+            Verb.LOOK_UP,
+            lambda backend: backend.look_up(instance.id),
+            timeout_s=LOOK_UP_TIMEOUT_S,
         )
     except BackendUnavailable as error:
         return Done({"state": MachineState.PENDING.value, "address": None, "detail": error.message})
@@ -85,7 +91,7 @@ async def terminate(means: Means, intent: TerminateMachine) -> Done:
     def end(backend: Backend) -> bool:
         return backend.terminate(instance.id)
 
-    name = instance.offer.backend
-    if not await means.backends.call(name, end, timeout_s=TERMINATE_TIMEOUT_S, ends_machine=True):
+    id = instance.offer.backend_id
+    if not await means.backends.call(id, Verb.TERMINATE, end, timeout_s=TERMINATE_TIMEOUT_S):
         raise BackendUnavailable(f"The machine of instance `{instance.id}` is still ending")
     return Done({})

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dstack.backends.threads import Backends
+from dstack.backends.registry import BackendRegistry
 from dstack.domain.objects import Instance
 from dstack.engine.links import Links
 from dstack.errors import BackendError, HostUnreachable
@@ -17,7 +17,7 @@ class Means:
     """Everything that a performer uses."""
 
     db: Database
-    backends: Backends
+    backends: BackendRegistry
     links: Links
     vault: Vault
 

@@ -64,7 +64,7 @@ def _look_up(view: InstanceView, every: timedelta) -> tuple[LocateMachine, ...]:
     number = view.age // every
     if number == 0 or isinstance(view.outcomes.get(LocateMachine), Pending):
         return ()
-    return (LocateMachine(view.instance.id, number, view.instance.offer.backend),)
+    return (LocateMachine(view.instance.id, number, view.instance.offer.backend_id),)
 
 
 def _until_next(age: timedelta, every: timedelta) -> timedelta:

@@ -18,11 +18,13 @@ def work(view: InstanceView) -> Next:
 
 
 def idle(view: InstanceView) -> Next:
-    """Idle until a job is placed, the time is over, or the machine is silent for too long."""
+    """Idle until a job is placed, the time is over, its backend is removed, or the machine is silent for too long."""
     if view.jobs:
         return Next((replace(view.instance, status=InstanceStatus.BUSY, status_since=view.now),))
     if (better := _end_if_silent(view) or _end_of_rest(view)) is not None:
         return better
+    if view.instance.drain_asked_at is not None:
+        return end(view, InstanceReason.BACKEND_REMOVED, "")
     if view.instance.idle_duration is not None and view.age >= view.instance.idle_duration:
         return end(view, InstanceReason.IDLE_TIMEOUT, "")
     timeout = None if view.instance.idle_duration is None else view.instance.idle_duration - view.age

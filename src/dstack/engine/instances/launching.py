@@ -15,7 +15,7 @@ def launch(view: InstanceView) -> Next:
     instance = view.instance
     match view.outcomes.get(LaunchMachine):
         case None:
-            return Next(do=(LaunchMachine(instance.id, instance.offer.backend),))
+            return Next(do=(LaunchMachine(instance.id, instance.offer.backend_id),))
         case Done(value):
             launched = replace(
                 instance,

@@ -22,11 +22,11 @@ def terminate(view: InstanceView) -> Next:
         case Failed():
             return Next(
                 (replace(instance, status_since=view.now),),
-                (TerminateMachine(instance.id, instance.offer.backend),),
+                (TerminateMachine(instance.id, instance.offer.backend_id),),
                 ASK_AGAIN,
             )
         case None:
-            return Next(do=(*_leave(view), TerminateMachine(instance.id, instance.offer.backend)))
+            return Next(do=(*_leave(view), TerminateMachine(instance.id, instance.offer.backend_id)))
         case _:
             return Next()
 

@@ -1,4 +1,4 @@
-"""Backends and instances over HTTP."""
+"""Instances over HTTP."""
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -9,12 +9,6 @@ from dstack.server.http.calls import At, By, json_of
 from dstack.server.http.routing import add
 
 router = APIRouter()
-
-
-@add(router, routes.LIST_BACKENDS)
-async def list_backends(context: At, user: By, project: str) -> Response:
-    """Return the backends of a project."""
-    return json_of(await inventory.backends(context, user, project))
 
 
 @add(router, routes.LIST_INSTANCES)

@@ -37,6 +37,7 @@ def _instance_of(row: Row[Any]) -> Instance:
         gone_at=row.gone_at,
         failed_starts=row.failed_starts,
         rests_until=row.rests_until,
+        drain_asked_at=row.drain_asked_at,
         ssh_port=row.ssh_port,
         ssh_host_key=row.ssh_host_key,
         reason=None if row.reason is None else InstanceReason(row.reason),
@@ -47,7 +48,7 @@ def _instance_of(row: Row[Any]) -> Instance:
 
 
 _COLUMNS: dict[str, Column] = {
-    "offer": lambda offer: {"offer": to_plain(offer), "backend": offer.backend},
+    "offer": lambda offer: {"offer": to_plain(offer), "backend": offer.backend_id},
     "host": lambda host: {"host": None if host is None else to_plain(host)},
     "address": lambda address: {"address": address_to_json(address)},
     "idle_duration": lambda span: {"idle_duration_s": None if span is None else span.total_seconds()},
@@ -82,8 +83,12 @@ def _changed(tx: Tx, instance: Instance, old: Instance) -> None:
         tx.known.pop((SOLD_OUT, ""), None)
         tx.known.pop((IN_USE, ""), None)
         wakes.add(tx, "scheduler", "placement")
-    if (instance.host, instance.rests_until) != (old.host, old.rests_until):  # a waiting job may fit now
+    if _openness(instance) != _openness(old):  # a waiting job may fit now
         wakes.add(tx, "scheduler", "placement")
+
+
+def _openness(instance: Instance) -> tuple[object, ...]:
+    return instance.host, instance.rests_until, instance.drain_asked_at
 
 
 INSTANCE = Kind(

@@ -1,0 +1,207 @@
+"""All backends that a server calls, each with threads of its own: they are added, changed and removed while it runs.
+
+Drivers block. Some of a backend's threads only look up and end machines, so that launches that hang delay no end.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from dstack.backends.base import Abilities, Backend
+from dstack.backends.counts import SLOW_S, Counts, Verb
+from dstack.domain.backends import BackendRecord
+from dstack.domain.offers import Offer
+from dstack.errors import BackendUnavailable, NoCapacityError
+
+T = TypeVar("T")
+
+CALLS_AT_ONCE = 12
+ENDS_AT_ONCE = 4
+"""The threads that only look up and end machines, beside the others."""
+ENDS = (Verb.LOOK_UP, Verb.TERMINATE)
+
+
+class _Entry:
+    """One backend with its driver and its threads."""
+
+    def __init__(self, record: BackendRecord, driver: Backend | None, fault: str, counts: Counts) -> None:
+        self.record = record
+        self.driver = driver
+        self.fault = fault
+        self.counts = counts
+        prefix = f"backend-{record.name}"
+        self._calls = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix=prefix)
+        self._ends = ThreadPoolExecutor(ENDS_AT_ONCE, thread_name_prefix=f"{prefix}-ends")
+
+    def threads_for(self, verb: Verb) -> ThreadPoolExecutor:
+        return self._ends if verb in ENDS else self._calls
+
+    def close(self, *, cancel: bool) -> None:
+        """Begin no more calls. Without `cancel`, those that wait for a thread are still made."""
+        for threads in (self._calls, self._ends):
+            threads.shutdown(wait=False, cancel_futures=cancel)
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """One backend as the registry has it."""
+
+    record: BackendRecord
+    fault: str
+    """The reason why it cannot be called; empty if it can."""
+    counts: Counts
+
+
+class BackendRegistry:
+    """The backends of this server, by id. It knows no rows: `engine.backends` follows them.
+
+    Args:
+        drivers: backends without rows, by name.
+    """
+
+    def __init__(self, drivers: Mapping[str, Backend] | None = None) -> None:
+        self._entries: dict[str, _Entry] = {}
+        self._listeners: list[Callable[[str], None]] = []
+        for name, driver in (drivers or {}).items():
+            self.add(BackendRecord(name, name, name), driver)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the ids of all backends."""
+        return iter(list(self._entries))
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._entries
+
+    def find(self, id: str) -> Configured | None:
+        """Return a backend."""
+        entry = self._entries.get(id)
+        return None if entry is None else Configured(entry.record, entry.fault, entry.counts)
+
+    def records(self) -> list[BackendRecord]:
+        """Return all backends."""
+        return [entry.record for entry in self._entries.values()]
+
+    def name_of(self, id: str) -> str:
+        """Return the name of a backend; the id of one that is no longer there."""
+        entry = self._entries.get(id)
+        return id if entry is None else entry.record.name
+
+    @property
+    def are_of_projects(self) -> bool:
+        """Whether some backend is for one project alone."""
+        return any(entry.record.project_id is not None for entry in self._entries.values())
+
+    def selling(self) -> list[str]:
+        """Return the ids of the backends that sell machines: those that are not being removed."""
+        return [id for id, entry in self._entries.items() if entry.record.closing_since is None]
+
+    def listen(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` with the id of a backend after it was added, changed or removed."""
+        self._listeners.append(listener)
+
+    def add(self, record: BackendRecord, driver: Backend | None, fault: str = "") -> None:
+        """Add a backend, or give it another driver. Calls of its former driver go on.
+
+        Args:
+            driver: None for a backend that cannot be called.
+            fault: the reason why it cannot be called.
+        """
+        former = self._entries.get(record.id)
+        counts = Counts(f"The backend `{record.name}`") if former is None else former.counts
+        self._entries[record.id] = _Entry(record, driver, fault, counts)
+        if former is not None:
+            former.close(cancel=False)
+        self._report(record.id)
+
+    def remove(self, id: str) -> None:
+        """Remove a backend. Its calls go on."""
+        entry = self._entries.pop(id, None)
+        if entry is not None:
+            entry.close(cancel=False)
+            self._report(id)
+
+    def _report(self, id: str) -> None:
+        for listener in self._listeners:
+            listener(id)
+
+    def abilities(self, id: str) -> Abilities:
+        """Return what the driver of a backend declares; the defaults for a backend that has none."""
+        entry = self._entries.get(id)
+        return Abilities() if entry is None or entry.driver is None else entry.driver.abilities
+
+    async def offers(self, id: str, known: tuple[Offer, ...] = (), *, timeout_s: float) -> tuple[Offer, ...]:
+        """Return the offers of a backend, each with the backend's id and the project that may use it.
+
+        Args:
+            known: the former offers, which are returned themselves where nothing has changed. Thousands of offers are
+                compared in the driver's thread.
+
+        Raises:
+            DstackError: as `call`, or as the driver.
+        """
+        entry = self._entries.get(id)
+        record = BackendRecord(id, id, id) if entry is None else entry.record
+
+        def marked(backend: Backend) -> tuple[Offer, ...]:
+            found = tuple(backend.offers())
+            if record.id != record.type:
+                its = [replace(one, backend_id=record.id, project_id=record.project_id) for one in found]
+                found = tuple(its)
+            return known if found == known else found
+
+        return await self.call(id, Verb.OFFERS, marked, timeout_s=timeout_s)
+
+    async def try_out(self, record: BackendRecord, driver: Backend, *, timeout_s: float) -> None:
+        """Check a backend that is not added yet.
+
+        Raises:
+            DstackError: as `call`, or as the driver.
+        """
+        entry = _Entry(record, driver, "", Counts(f"The backend `{record.name}`"))
+        try:
+            await self._call(entry, Verb.CHECK, lambda backend: backend.check(), timeout_s)
+        finally:
+            entry.close(cancel=False)
+
+    async def call(self, id: str, verb: Verb, function: Callable[[Backend], T], *, timeout_s: float) -> T:
+        """Return the result of `function` of a driver, run in one of its threads.
+
+        Args:
+            verb: the call that it makes, which is counted.
+
+        Raises:
+            BackendUnavailable: it did not answer in time, cannot be called, or is no longer configured.
+        """
+        entry = self._entries.get(id)
+        if entry is None:
+            raise BackendUnavailable(f"The backend `{id}` is no longer configured")
+        return await self._call(entry, verb, function, timeout_s)
+
+    async def _call(self, entry: _Entry, verb: Verb, function: Callable[[Backend], T], timeout_s: float) -> T:
+        if entry.driver is None:
+            raise BackendUnavailable(f"The backend `{entry.record.name}` cannot be used: {entry.fault}")
+        loop = asyncio.get_running_loop()
+        began_s, failed = loop.time(), True
+        entry.counts.begin(verb)
+        slow = loop.call_later(SLOW_S[verb], entry.counts.note_slow, verb)
+        try:
+            async with asyncio.timeout(timeout_s):
+                result = await loop.run_in_executor(entry.threads_for(verb), function, entry.driver)
+            failed = False
+            return result
+        except NoCapacityError:
+            failed = False  # it answered
+            raise
+        except TimeoutError:
+            name = entry.record.name
+            raise BackendUnavailable(f"The backend `{name}` did not answer within {timeout_s:g} s") from None
+        finally:
+            slow.cancel()
+            entry.counts.end(verb, loop.time() - began_s, failed=failed)
+
+    def close(self) -> None:
+        """Begin no more calls."""
+        for entry in self._entries.values():
+            entry.close(cancel=True)

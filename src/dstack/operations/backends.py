@@ -1,0 +1,212 @@
+"""Backends: list, add, check and delete them, for one project or for all."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from dstack.backends.counts import Counts, Verb
+from dstack.domain.backends import BackendRecord
+from dstack.domain.roles import ALLOWED
+from dstack.errors import (
+    BackendInvalidCredentialsError,
+    DstackError,
+    ForbiddenError,
+    InvalidRequestError,
+    ResourceNotExistsError,
+)
+from dstack.kit.text import first_of
+from dstack.operations import backend_rows
+from dstack.operations.context import Action, Caller, Context, authorize, authorize_on_server
+from dstack.protocol.backends import BackendCheckView, BackendList, BackendRemovalView, BackendView, CallsView
+from dstack.spec.mistakes import Mistaken
+from dstack.store import backends, events, users
+from dstack.store.tx import Tx
+from dstack.store.users import User
+
+log = logging.getLogger(__name__)
+
+CHECK_TIMEOUT_S = 20.0
+
+
+async def list_for(context: Context, user: User, project: str | None) -> BackendList:
+    """Return the backends that a project may use; for None, those of all projects.
+
+    Raises:
+        ForbiddenError: the caller may not see those of all projects.
+    """
+
+    def read(tx: Tx) -> list[BackendView]:
+        if project is None:
+            authorize_on_server(tx, user, Action.MANAGE_SERVER)
+            return [_view(tx, context, one, shows_config=True) for one in backends.every(tx)]
+        caller = authorize(tx, user, project, Action.READ)
+        rows = backends.usable_by(tx, caller.project.id)
+        return [_view(tx, context, one, shows_config=_may_change(caller, one)) for one in rows]
+
+    rows = await context.db.read(read)
+    return BackendList(backends=[*_of_settings(context), *rows])
+
+
+def _may_change(caller: Caller, record: BackendRecord) -> bool:
+    is_own = record.project_id == caller.project.id and caller.role in ALLOWED[Action.MANAGE_BACKENDS]
+    return is_own or caller.user.is_admin
+
+
+def _of_settings(context: Context) -> list[BackendView]:
+    """Return the backends without rows that new runs may use."""
+    of_settings = [one for one in context.backends.records() if not one.is_row]
+    offered = [one for one in of_settings if one.id not in context.catalog.hidden]
+    return [BackendView(name=one.name, type=one.type, silent=one.id in context.catalog.silent) for one in offered]
+
+
+def _view(tx: Tx, context: Context, record: BackendRecord, *, shows_config: bool) -> BackendView:
+    configured = context.backends.find(record.id)
+    names = users.names_of(tx, [record.project_id] if record.project_id else [])
+    return BackendView(
+        name=record.name,
+        silent=record.id in context.catalog.silent,
+        type=record.type,
+        project=names.get(record.project_id or ""),
+        config=dict(record.config) if shows_config else {},
+        fault=None if configured is None else configured.fault or None,
+        removing=record.closing_since is not None,
+        machines=len(backends.machines_of(tx, record.id)),
+        updated_at=record.updated_at,
+    )
+
+
+async def put(context: Context, user: User, project: str | None, name: str, config: Mapping[str, Any]) -> BackendView:
+    """Check a backend, and add it; or change the one of that name in the same project. Its machines go on.
+
+    Args:
+        project: the only project that is to use it; None for all projects.
+        name: its name.
+        config: its configuration with its credentials.
+
+    Raises:
+        BackendInvalidCredentialsError: the cloud does not accept the credentials.
+        BackendUnavailable: the cloud does not answer. Nothing was stored.
+        InvalidRequestError: the configuration has mistakes, or the server has no key to encrypt credentials with.
+        ResourceExistsError: another backend that the project uses has the name.
+    """
+    await context.db.read(lambda tx: _scope(tx, user, project))
+    try:
+        wanted = backend_rows.wanted_of({**config, "name": name}, project, context.drivers)
+    except Mistaken as error:
+        raise InvalidRequestError(error.with_fields().message) from None
+    new = backend_rows.record_of(context, wanted, None)
+    await context.backends.try_out(new, context.drivers.make(wanted.config), timeout_s=CHECK_TIMEOUT_S)
+
+    def write(tx: Tx) -> BackendView:
+        record = replace(new, project_id=_scope(tx, user, project))
+        written = backend_rows.put(tx, context, record, actor=f"user {user.name}")
+        stored = backends.find(tx, written.id)
+        assert stored is not None, "it was just written"
+        return _view(tx, context, stored, shows_config=True)
+
+    return await context.db.write(write)
+
+
+async def check(context: Context, user: User, project: str | None, name: str) -> BackendCheckView:
+    """Ask a backend whether it can be used as configured; report how it has answered so far.
+
+    Raises:
+        ResourceNotExistsError: the project has no such backend.
+    """
+    id = await context.db.read(lambda tx: _find(tx, context, _scope(tx, user, project), name).id)
+    problem: str | None = None
+    field: str | None = None
+    try:
+        await context.backends.call(id, Verb.CHECK, lambda backend: backend.check(), timeout_s=CHECK_TIMEOUT_S)
+    except BackendInvalidCredentialsError as error:
+        problem, field = error.message, error.field
+    except (DstackError, OSError) as error:
+        problem = error.message if isinstance(error, DstackError) else str(error)
+    except Exception as error:  # a driver's bug is reported to the caller
+        log.exception("The check of the backend %s failed", name)
+        problem = f"its driver failed: {type(error).__name__}; the server's log has the details"
+    configured = context.backends.find(id)
+    calls = [] if configured is None else _calls(configured.counts)
+    return BackendCheckView(name=name, error=problem, field=field, calls=calls)
+
+
+def _calls(counts: Counts) -> list[CallsView]:
+    return [
+        CallsView(
+            verb=verb.value,
+            count=counted.count,
+            failed=counted.failed,
+            running=counted.running,
+            median_s=counted.median_s,
+            longest_s=counted.longest_s,
+            slow=counted.is_slow,
+        )
+        for verb, counted in sorted(counts.by_verb.items())
+    ]
+
+
+async def delete(context: Context, user: User, project: str | None, name: str, *, drain: bool) -> BackendRemovalView:
+    """Remove a backend: at once where no machine can be left, else as soon as that is certain.
+
+    Args:
+        drain: whether to remove it though it has machines: they take no more jobs, and end once they have none.
+
+    Raises:
+        InvalidRequestError: it has machines, and is not to be drained; or it has no row.
+        ResourceNotExistsError: the project has no such backend.
+    """
+
+    def write(tx: Tx) -> BackendRemovalView:
+        record = _find(tx, context, _scope(tx, user, project), name)
+        if not record.is_row:
+            raise InvalidRequestError(
+                f"The backend `{name}` is there by the server's settings",
+                hint="Start the server with `DSTACK_LOCAL_BACKEND=0`" if name == "local" else None,
+            )
+        if project is not None and record.project_id is None:
+            raise ForbiddenError(
+                f"The backend `{name}` is for all projects: only an admin of the server may delete it",
+                hint="An admin of the server deletes it with `--for-all`",
+            )
+        return _removed(tx, user, record, drain=drain)
+
+    return await context.db.write(write)
+
+
+def _removed(tx: Tx, user: User, record: BackendRecord, *, drain: bool) -> BackendRemovalView:
+    machines = [
+        f"{one.offer.title} {one.hostname or one.machine_id or one.id} ({one.status})"
+        for one in backends.machines_of(tx, record.id)
+    ]
+    if machines and not drain:
+        raise InvalidRequestError(
+            f"The backend `{record.name}` has {len(machines)} machines that have not ended: {first_of(machines, 10)}",
+            hint="Let its jobs end and its machines go with `--drain`, or stop the runs first",
+        )
+    if record.closing_since is None:
+        backends.put(tx, replace(record, closing_since=tx.clock.now()))
+        how = "drains" if machines else "removed"
+        message = f"{user.name} {how} the backend {record.name} ({record.type})"
+        actor, project_id = f"user {user.name}", record.project_id
+        events.add_line(tx, actor=actor, kind="backend.removed", message=message, project_id=project_id)
+    backends.drain(tx, record.id)
+    is_gone = backends.remove_if_over(tx, record.id)
+    return BackendRemovalView(name=record.name, removed=is_gone, machines=machines)
+
+
+def _scope(tx: Tx, user: User, project: str | None) -> str | None:
+    """Return the id of the project whose backends the caller may manage; None for those of all projects."""
+    if project is None:
+        authorize_on_server(tx, user, Action.MANAGE_SERVER)
+        return None
+    return authorize(tx, user, project, Action.MANAGE_BACKENDS).project.id
+
+
+def _find(tx: Tx, context: Context, project_id: str | None, name: str) -> BackendRecord:
+    """Return the backend that is called so by a project; names of rows are never those of the server's settings."""
+    rows = [one for one in backends.usable_by(tx, project_id) if one.name == name]
+    of_settings = context.backends.find(name)
+    if not rows and (of_settings is None or of_settings.record.is_row):
+        raise ResourceNotExistsError(f"There is no backend `{name}`", hint="`dstack backend list` shows all")
+    return rows[0] if rows or of_settings is None else of_settings.record

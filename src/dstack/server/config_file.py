@@ -1,0 +1,102 @@
+"""The server's `config.yml`: backends that it has from its first start on. Rows win over this file.
+
+```yaml
+backends:           # for all projects
+- type: lambda
+  creds: {type: api_key, api_key: ...}
+projects:
+- name: main
+  backends:         # for this project
+  - type: aws
+    name: research  # where there are several of a type; the type by default
+    creds: {type: access_key, access_key: ..., secret_key: ...}
+```
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path as File
+from typing import Any
+
+from dstack.backends import Drivers
+from dstack.errors import ConfigurationError
+from dstack.operations.backend_rows import Wanted, wanted_of
+from dstack.spec.base import Spec
+from dstack.spec.mistakes import Mistake, Mistaken, Path
+from dstack.spec.parse import validated
+from dstack.spec.yaml import read_yaml
+
+SIZE_MAX_BYTES = 1 << 20
+
+
+class ProjectOfFile(Spec):
+    """A project, and its backends."""
+
+    name: str
+    """The project's name. A missing project is created with its backends."""
+    backends: list[dict[str, Any]] = []
+    """The backends that this project alone uses."""
+
+
+class ConfigFile(Spec):
+    """The contents of the file."""
+
+    projects: list[ProjectOfFile] = []
+    backends: list[dict[str, Any]] = []
+    """The backends that all projects use."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A backend in the file, and its place there."""
+
+    path: Path
+    project: str | None
+    config: Mapping[str, Any]
+
+
+def read(path: File, drivers: Drivers) -> list[Wanted]:
+    """Return the backends in the file.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or has mistakes; lists each as `file:line:column: text`.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"`{path}` cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"`{path}` is not UTF-8 text", hint="Correct the file or remove it") from error
+    if len(text) > SIZE_MAX_BYTES:
+        raise ConfigurationError(f"`{path}` has {len(text)} characters, and at most {SIZE_MAX_BYTES} are read")
+    if all(line.lstrip()[:1] in ("", "#") for line in text.splitlines()):
+        return []
+    document = read_yaml(text, str(path))
+    try:
+        return _wanted(validated(ConfigFile, document.data), drivers)
+    except Mistaken as error:
+        raise document.refusal_of(error.mistakes) from None
+
+
+def _wanted(file: ConfigFile, drivers: Drivers) -> list[Wanted]:
+    wanted: dict[tuple[str | None, str], Wanted] = {}
+    mistakes = []
+    for entry in _entries(file):
+        try:
+            one = wanted_of(entry.config, entry.project, drivers)
+            if (entry.project, one.name) in wanted or (None, one.name) in wanted:
+                raise Mistaken([Mistake(("type",), f"another backend has the name `{one.name}`; give each a `name`")])
+            wanted[entry.project, one.name] = one
+        except Mistaken as error:
+            mistakes += [Mistake((*entry.path, *found.path), found.text) for found in error.mistakes]
+    if mistakes:
+        raise Mistaken(mistakes)
+    return list(wanted.values())
+
+
+def _entries(file: ConfigFile) -> Iterator[_Entry]:
+    for number, config in enumerate(file.backends):
+        yield _Entry(("backends", number), None, config)
+    for at, project in enumerate(file.projects):
+        for number, config in enumerate(project.backends):
+            yield _Entry(("projects", at, "backends", number), project.name, config)
