@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from dstack.backends.base import Abilities, Backend
-from dstack.backends.counts import SLOW_S, Counts, Verb
+from dstack.backends.counts import SLOW_S, Counts
+from dstack.backends.counts import Verb as Verb  # callers name their verbs
 from dstack.domain.backends import BackendRecord
 from dstack.domain.offers import Offer
 from dstack.errors import BackendUnavailable, NoCapacityError

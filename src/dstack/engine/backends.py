@@ -8,8 +8,7 @@ from typing import Any
 
 from dstack.backends import Drivers
 from dstack.backends.base import Backend
-from dstack.backends.counts import Verb
-from dstack.backends.registry import BackendRegistry
+from dstack.backends.registry import BackendRegistry, Verb
 from dstack.domain.backends import BackendRecord
 from dstack.domain.machines import MachineState
 from dstack.errors import BackendInvalidCredentialsError, DatabaseUnavailable, DstackError

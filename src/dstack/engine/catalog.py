@@ -143,8 +143,9 @@ class Catalog:
     def absent(self, project_id: str | None = None) -> Mapping[str, str]:
         """Return the names of a project's backends whose machines may be missing among the offers, with the reasons."""
         faults = {id: state.fault for id, state in self.states.items() if state.fault}
-        usable = {one.id: one.name for one in self._backends.records() if one.project_id in (None, project_id)}
-        return {usable[id]: why for id, why in {**faults, **self.closed}.items() if id in usable}
+        foreign = {one.id for one in self._backends.records() if one.project_id not in (None, project_id)}
+        absent = {**faults, **self.closed}
+        return {self._backends.name_of(id): why for id, why in absent.items() if id not in foreign}
 
     @property
     def closed(self) -> Mapping[str, str]:

@@ -1,18 +1,14 @@
 """The plan of a submit: the offers that fit, and whether the run would wait."""
 
-from collections.abc import Sequence
-
-from dstack.domain.market import Market
-from dstack.domain.offers import Offer
 from dstack.engine.scheduler import would_wait
 from dstack.operations.context import Action, Caller, Context, authorize
-from dstack.operations.presenting import brief_view, offer_view
+from dstack.operations.presenting import brief_view, offer_views
 from dstack.operations.refusals import OFFERS_SHOWN_MAX, OnSale, on_sale, refusals_of
 from dstack.operations.submitting import born, check_references, jobs_of
 from dstack.operations.updating import change_view
 from dstack.operations.wishes import Wish, changes_of, understand
 from dstack.protocol.requests import SubmitRun
-from dstack.protocol.views import OfferView, PlanView
+from dstack.protocol.views import PlanView
 from dstack.store import objects
 from dstack.store.tx import Tx
 from dstack.store.users import User
@@ -40,27 +36,18 @@ def _plan(tx: Tx, context: Context, caller: Caller, wish: Wish, sale: OnSale, re
         user=caller.user.name,
         run_name=wish.name,
         spec=dict(wish.spec(wish.name)),
-        offers=_offer_views(tx, best),
+        offers=offer_views(tx, best),
         offers_total=fitting.bit_count(),
         max_price=sale.own[fitting.bit_length() - 1].price if fitting else None,
         refusals=refusals,
         current=brief_view(tx, current) if current is not None and active else None,
         changes=[change_view(one) for one in changes_of(current, wish)] if current is not None and active else [],
-        waits=_why_it_would_wait(tx, context, caller, wish, sale.market) if fitting else None,
+        waits=_why_it_would_wait(tx, context, caller, wish, sale) if fitting else None,
         resources=wish.resources,
         image=wish.image_on(best[0]) if best else None,
     )
 
 
-def _why_it_would_wait(tx: Tx, context: Context, caller: Caller, wish: Wish, market: Market) -> str | None:
+def _why_it_would_wait(tx: Tx, context: Context, caller: Caller, wish: Wish, sale: OnSale) -> str | None:
     run = born(tx, context, caller, wish, name="", key=None)
-    return would_wait(tx, market, jobs_of(run, context, wish), run.priority, context.catalog.closed)
-
-
-def _offer_views(tx: Tx, offers: Sequence[Offer]) -> list[OfferView]:
-    live = {one.offer.name: one for one in objects.live_instances(tx)}
-    views = []
-    for offer in offers:
-        instance = live.get(offer.name)
-        views.append(offer_view(offer, "available" if instance is None else instance.status.value))
-    return views
+    return would_wait(tx, sale.market, jobs_of(run, context, wish), run.priority, context.catalog.closed)

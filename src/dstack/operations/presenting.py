@@ -268,3 +268,9 @@ def event_view(event: Event, project: str) -> EventView:
         status=event.status,
         message=event.message,
     )
+
+
+def offer_views(tx: Tx, offers: Sequence[Offer]) -> list[OfferView]:
+    """Return offers with their availability: the status of an existing machine, if there is one."""
+    live = {one.offer.name: one.status.value for one in objects.live_instances(tx)}
+    return [offer_view(offer, live.get(offer.name, "available")) for offer in offers]

@@ -1,7 +1,6 @@
 """Submit a run: it is refused with its reasons, or exists, is queued and has been announced."""
 
 from dstack.domain.births import Owner, first_jobs, new_run
-from dstack.domain.market import Market
 from dstack.domain.objects import Job, Revision, Run
 from dstack.domain.placement import can_ever_place
 from dstack.errors import (
@@ -13,7 +12,7 @@ from dstack.errors import (
 from dstack.kit.text import listed
 from dstack.operations.context import Action, Caller, Context, authorize
 from dstack.operations.presenting import brief_view
-from dstack.operations.refusals import check_offers, on_sale
+from dstack.operations.refusals import OnSale, check_offers, on_sale
 from dstack.operations.wishes import Wish, understand
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import RunView
@@ -48,19 +47,19 @@ async def submit(context: Context, user: User, project: str, request: SubmitRun,
     key = key or context.ids.new_id()
 
     def write(tx: Tx) -> RunView:
-        return _submit(tx, context, authorize(tx, user, project, Action.RUN), wish, sale.market, key)
+        return _submit(tx, context, authorize(tx, user, project, Action.RUN), wish, sale, key)
 
     return await context.db.write(write)
 
 
-def _submit(tx: Tx, context: Context, caller: Caller, wish: Wish, market: Market, key: str) -> RunView:
+def _submit(tx: Tx, context: Context, caller: Caller, wish: Wish, sale: OnSale, key: str) -> RunView:
     scoped = f"{caller.project.id}/{key}"
     if (known := objects.find_run_by_key(tx, scoped)) is not None:
         return brief_view(tx, known)
     check_references(tx, caller, wish)
     run = born(tx, context, caller, wish, _claim_name(tx, context, caller, wish.name), scoped)
     jobs = jobs_of(run, context, wish)
-    if not can_ever_place(jobs, market):
+    if not can_ever_place(jobs, sale.market):
         raise NoCapacityError(
             f"No backend has the machines for {len(jobs)} nodes at once",
             hint="Use fewer or smaller nodes",

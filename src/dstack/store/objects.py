@@ -39,7 +39,9 @@ _JOBS_OF_RUNS = (
     .where(jobs.c.run_id.in_(bindparam("run_ids", expanding=True)))
     .order_by(jobs.c.replica, jobs.c.node, jobs.c.attempt)
 )
-_LIVE_INSTANCES = select(instances.c.id, instances.c.version).where(instances.c.finished_at.is_(None))
+_LIVE_INSTANCES = (
+    select(instances.c.id, instances.c.version).where(instances.c.finished_at.is_(None)).order_by(instances.c.id)
+)
 
 
 def find(tx: Tx, kind: type[T], id: str) -> T | None:
