@@ -65,6 +65,12 @@ def _lists() -> list[Figure]:
     return measure_lists()
 
 
+def _placement() -> list[Figure]:
+    from bench.placement import measure_placement  # likewise
+
+    return measure_placement()
+
+
 GROUPS = {
     "help": Group(lambda bench: measure_help()),
     "import": Group(lambda bench: measure_imports()),
@@ -76,6 +82,7 @@ GROUPS = {
     "logs": Group(lambda bench: measure_logs(bench.client)),
     "lifecycles": Group(lambda bench: measure_lifecycles(bench.client)),
     "lists": Group(lambda bench: _lists()),
+    "placement": Group(lambda bench: _placement()),
     "metrics": Group(lambda bench: measure_metrics()),
     "docker": Group(lambda bench: measure_docker_submit_to_first_line(bench.client, bench.docker), in_containers=True),
     "ssh": Group(lambda bench: measure_ssh(bench.client, bench.docker), ("ssh",), in_containers=True),

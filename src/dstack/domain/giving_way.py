@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from dstack.domain.market import Market, Offers
+from dstack.domain.market import Market, Offers, without
 from dstack.domain.offers import OfferName
 from dstack.domain.placement import Gang, JobQueue, Line, Placement, Queue, place
 from dstack.domain.placement.capacity import Machines
@@ -35,11 +35,12 @@ def make_way(
         in_use: how many machines of each offer may exist, those that are ending among them; without what is bought.
         is_over: tells whether the pass has reached its bound, given the number of placed jobs.
     """
-    if not market.limited:
+    limited = [name for name in in_use if market.is_limited(name)]
+    if not limited:
         return
     staying = Counter(room.offer.name for room in (*rooms, *placement.bought))
-    is_ending = any(number > staying[name] and market.is_limited(name) for name, number in in_use.items())
-    idle = [room for room in rooms if room.gives_way and room.jobs == 0 and market.is_limited(room.offer.name)]
+    is_ending = any(in_use[name] > staying[name] for name in limited)
+    idle = [room for room in rooms if room.gives_way and room.jobs == 0 and room.offer.name in limited]
     if idle or is_ending:
         _Way(placement, rooms, market, staying).make(queue, idle, is_over, is_ending=is_ending)
 
@@ -64,24 +65,24 @@ class _Way:
         idle = [room for room in idle if room.key not in kept]
         claimed = 0
         for line, gang in waiting.items():
-            fitting = self._market.buyable(line.demand, line.project_id) & ~claimed
+            fitting = without(self._market.buyable(line.demand, line.project_id), claimed)
             ended = self._in_the_way_of(JobQueue(queue.jobs_of(gang)), line, fitting, idle)
             if ended:
                 self._placement.giving_way += [room.key for room in ended]
-                self._placement.waiting[gang.run_id] = GIVES_WAY
+                self._placement.reasons[gang.run_id] = GIVES_WAY
                 idle = [room for room in idle if room not in ended]
             elif ended is not None and is_ending:
-                self._placement.waiting[gang.run_id] = ENDING
+                self._placement.reasons[gang.run_id] = ENDING
             claimed |= fitting
-            if not self._market.limited & ~claimed or is_over(len(self._placement.placed)):
+            if not without(self._market.limited, claimed) or is_over(len(self._placement.placed)):
                 return
 
     def _waiting_in(self, queue: Queue) -> Mapping[Line, Gang]:
         """Return the first gang of each line that has found no place, in the order of the queue."""
         over = {placed.job.id for placed in self._placement.placed} | {job.id for job in self._placement.hopeless}
         first: dict[Line, Gang] = {}
-        for gang in queue:
-            if gang.line not in first and gang.ids[0] not in over:
+        for gang in queue.gangs(first):
+            if gang.ids[0] not in over:
                 first[gang.line] = gang
         return first
 
@@ -96,7 +97,7 @@ class _Way:
         The gang cannot use the idle machines themselves. So each one that ends leaves only more to buy.
         """
         index = self._market.index
-        market = self._market.without(self._market.everything & ~fitting)
+        market = self._market.without(without(self._market.everything, fitting))
         could = [room for room in idle if market.named([room.offer.name])]
         own = self._rooms_for(line)
 

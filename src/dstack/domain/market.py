@@ -5,7 +5,6 @@ So 50,000 offers are compared with requirements by a few operations on numbers. 
 for each value that occurs, and its answers are remembered for as long as the version lives.
 """
 
-import re
 from bisect import bisect_right
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
@@ -13,10 +12,11 @@ from itertools import islice
 from operator import or_
 from typing import TypeAlias, TypeVar
 
-from dstack.domain.misfits import BACKEND, PRICE, TRAITS, Trait
+from dstack.domain.misfits import BACKEND, PRICE, TRAITS, Trait, questions_of
 from dstack.domain.offers import Demand, Offer, OfferName
 
 K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 Offers: TypeAlias = int
 """A set of offers of one market."""
@@ -27,11 +27,10 @@ ANSWERS_MAX = 256
 """The bound of remembered answers for each trait: each takes up to 7 KB among 50,000 offers."""
 DEMANDS_MAX = 1024
 """The bound of remembered demands."""
+WINDOW_BITS = 512
+_WINDOW = (1 << WINDOW_BITS) - 1
 FEW = 64
 """A value with fewer offers has their places in a list: a number would be larger."""
-
-_SET_BYTE = re.compile(rb"[^\x00]", re.DOTALL)
-_BITS_OF = [tuple(bit for bit in range(8) if byte >> bit & 1) for byte in range(256)]
 
 
 class Market:
@@ -61,7 +60,7 @@ class Market:
 
     def without(self, hidden: Offers) -> "Market":
         """Return the same market, which does not show some offers."""
-        return Market(self.index, self.version, self.everything & ~hidden) if hidden else self
+        return Market(self.index, self.version, without(self.everything, hidden)) if hidden else self
 
     def without_backends(self, names: Collection[str]) -> "Market":
         """Return the same market, which shows no offers of some backends."""
@@ -77,7 +76,8 @@ class Market:
 
     def buyable(self, demand: Demand, project_id: str | None = None) -> Offers:
         """Return the offers of which a job may use a new machine, regardless of limits."""
-        found = self.fitting(demand) & ~self.index.foreign_to(project_id)
+        found, foreign = self.fitting(demand), self.index.foreign_to(project_id)
+        found = without(found, foreign) if foreign else found
         return found & self.index.existing if demand.reuse_only else found
 
     def named(self, names: Iterable[OfferName]) -> Offers:
@@ -96,7 +96,9 @@ class Market:
     def is_limited(self, name: OfferName) -> bool:
         """Return whether it shows an offer of this name of which only so many machines may exist."""
         place = self.index.places.get(name)
-        return place is not None and bool(self.limited >> place & 1)
+        if place is None or self.index.offers[place].machines_max is None:
+            return False
+        return bool(self.everything >> place & 1)
 
     def select(self, some: Offers, most: int | None = None) -> list[Offer]:
         """Return offers, cheapest first."""
@@ -107,7 +109,7 @@ class Market:
         lacking = [self.everything]  # at place k: the offers that lack k of what was counted so far
         for fitting in self.index.answers(demand):
             kept = [some & fitting for some in lacking]
-            moved = [some & ~fitting for some in lacking]
+            moved = [without(some, fitting) for some in lacking]
             lacking = [stay | come for stay, come in zip([*kept, 0], [0, *moved], strict=True)]
         found: list[Offer] = []
         for some in lacking[1:]:
@@ -123,7 +125,7 @@ class Index:
         self.places: Mapping[OfferName, int] = {offer.name: place for place, offer in enumerate(offers)}
         self._prices = [offer.price for offer in offers]
         kinds = _by_kind(offers)
-        self._columns = [None if trait is PRICE else _column(trait, offers, kinds) for trait in TRAITS]
+        self._columns = {trait: None if trait is PRICE else _column(trait, offers, kinds) for trait in TRAITS}
         self.existing: Offers = set_of((place for place, one in enumerate(offers) if one.exists), len(offers))
         self.limited: Offers = set_of(
             (place for place, one in enumerate(offers) if one.machines_max is not None), len(offers)
@@ -137,27 +139,31 @@ class Index:
         self._of_project = _by_project(offers)
         self._of_projects: Offers = reduce(or_, self._of_project.values(), NO_OFFERS)
         self._fitting: dict[Demand, Offers] = {}
+        self._asked: dict[int, tuple[Demand, Offers]] = {}
+        """The same by identity: the demands of the queue live long, and comparing them takes longer than all else."""
 
     def foreign_to(self, project_id: str | None) -> Offers:
         """Return the offers that only other projects may buy."""
-        return self._of_projects and self._of_projects & ~self._of_project.get(project_id, NO_OFFERS)
+        return self._of_projects and without(self._of_projects, self._of_project.get(project_id, NO_OFFERS))
 
     def fitting(self, demand: Demand) -> Offers:
         """Return the offers that fit."""
+        asked = self._asked.get(id(demand))
+        if asked is not None and asked[0] is demand:
+            return asked[1]
         found = self._fitting.get(demand)
         if found is None:
             found = (1 << len(self.offers)) - 1
             for fitting in self.answers(demand):
                 found &= fitting
             _remember(self._fitting, demand, found, DEMANDS_MAX)
+        _remember(self._asked, id(demand), (demand, found), DEMANDS_MAX)
         return found
 
     def answers(self, demand: Demand) -> Iterator[Offers]:
         """Return for each trait that the demand asks about the offers that fit."""
-        for trait, column in zip(TRAITS, self._columns, strict=True):
-            asked = trait.asked(demand)
-            if asked is None:
-                continue
+        for trait, asked in questions_of(demand):
+            column = self._columns[trait]
             if column is not None:
                 yield column.fitting(asked)
             else:
@@ -166,7 +172,7 @@ class Index:
 
     def of_backends(self, names: Collection[str]) -> Offers:
         """Return the offers of some backends."""
-        column = self._columns[TRAITS.index(BACKEND)]
+        column = self._columns[BACKEND]
         assert column is not None
         return column.fitting(tuple(sorted(names)))
 
@@ -243,19 +249,26 @@ def set_of(places: Iterable[int], size: int) -> Offers:
 
 def places_in(some: int) -> Iterator[int]:
     """Return the places of the bits of a set, lowest first."""
-    data = some.to_bytes((some.bit_length() + 7) // 8, "little")
-    for found in _SET_BYTE.finditer(data):
-        start = found.start()
-        for bit in _BITS_OF[data[start]]:
-            yield start * 8 + bit
+    start = 0
+    while some:
+        lowest = (some ^ (some - 1)).bit_length() - 1
+        some >>= lowest
+        start += lowest
+        window = some & _WINDOW  # operations on small numbers take a tenth of the time
+        while window:
+            rest = window & (window - 1)
+            yield start + (window ^ rest).bit_length() - 1
+            window = rest
+        some >>= WINDOW_BITS
+        start += WINDOW_BITS
 
 
-def first_place(some: int) -> int:
-    """Return the place of the lowest bit of a set that is not empty."""
-    return (some & -some).bit_length() - 1
+def without(some: int, others: int) -> int:
+    """Return a set without the members of another one."""
+    return some ^ (some & others)
 
 
-def _remember(memo: dict[K, Offers], key: K, value: Offers, most: int) -> None:
+def _remember(memo: dict[K, V], key: K, value: V, most: int) -> None:
     """Keep an answer. Where there are too many, all are forgotten: several threads may ask at once."""
     if len(memo) >= most:
         memo.clear()

@@ -4,7 +4,7 @@ Each trait pairs a part of the requirements with a part of an offer. `domain.mar
 that occurs among the offers. Sentences are made at the edge (`operations.refusals`).
 """
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -72,7 +72,7 @@ class Wishes(NamedTuple):
     python: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Trait:
     """One thing that decides whether an offer fits."""
 
@@ -100,13 +100,21 @@ def misfits(demand: Demand, offer: Offer) -> Iterator[Misfit]:
 
     On a machine that exists already, a default that the user did not write excludes nothing.
     """
-    for trait in TRAITS:
-        asked = trait.asked(demand)
-        if asked is not None:
-            has = trait.has(offer)
-            reason = trait.judge(asked, has)
-            if reason is not None:
-                yield Misfit(reason, asked, has)
+    return answers_of(questions_of(demand), offer)
+
+
+def questions_of(demand: Demand) -> "list[tuple[Trait, Hashable]]":
+    """Return the traits that a demand asks about, each with the part of the requirements."""
+    return [(trait, asked) for trait in TRAITS if (asked := trait.asked(demand)) is not None]
+
+
+def answers_of(questions: "Iterable[tuple[Trait, Hashable]]", offer: Offer) -> Iterator[Misfit]:
+    """Return why this offer is not what the questions of a demand ask for."""
+    for trait, asked in questions:
+        has = trait.has(offer)
+        reason = trait.judge(asked, has)
+        if reason is not None:
+            yield Misfit(reason, asked, has)
 
 
 def _one_of(reason: Reason) -> Callable[[tuple[str, ...], str], Reason | None]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from math import ceil
 from typing import Any, TypeAlias
 
@@ -260,8 +261,12 @@ def gang_runtime(demand: Demand, offers: Sequence[Offer]) -> Runtime | None:
     return next((one for one in possible[0] if all(one in others for others in possible)), None)
 
 
+@lru_cache(4096)
 def describe(resources: HostResources) -> str:
-    """Return the resources of a machine on one line: `2xCPU, 8GB, 100GB (disk), 1xA100 (40GB)`."""
+    """Return the resources of a machine on one line: `2xCPU, 8GB, 100GB (disk), 1xA100 (40GB)`.
+
+    Clouds sell each kind of machine in many places, so texts are remembered.
+    """
     parts = [f"{resources.cpus}xCPU", memory_text(resources.memory_mib), f"{memory_text(resources.disk_mib)} (disk)"]
     kinds: dict[Gpu, int] = {}
     for gpu in (gpu for gpu in resources.gpus if not gpu.gone):

@@ -52,7 +52,7 @@ class Engine:
 
     def why_waiting(self, run_id: str) -> str | None:
         """Why a run waits in the queue, where it is near the head."""
-        return self._turn.waiting.get(run_id)
+        return self._turn.why_waiting(run_id)
 
     def _hear(self, notices: Notices) -> None:
         due = self._clock.now() if notices.everything else notices.next_due

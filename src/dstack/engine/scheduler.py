@@ -1,18 +1,21 @@
 """Runs placement passes over the queue, and commits their decisions.
 
 A pass runs inside a commit, and holds up every other write. So it has a bound of time and of jobs. A pass that reaches
-a bound continues in a later commit with the rest of the queue, under the claims of those before it that wait. Only once
-it is complete the next pass begins at the head: so no change of the queue keeps its tail waiting.
+a bound continues in a later commit: the lines that were found to wait claim what they could use, and are not looked at
+again. Only once it is complete the next pass looks at all of them: so no change of the queue keeps its tail waiting.
+
+A pass after an arrival does the same with the lines that wait: nothing was freed for them.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from dstack.domain.giving_way import make_way
 from dstack.domain.market import Market
 from dstack.domain.objects import Instance, Job, Next
-from dstack.domain.placement import JobQueue, Placement, Queue, Rest, place
+from dstack.domain.offers import Offer, OfferName
+from dstack.domain.placement import BEHIND, NOTHING, JobQueue, Known, Line, Placement, Queue, Reason, place
 from dstack.domain.rooms import Room, room_of
 from dstack.kit.ids import Ids
 from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, JobStatus
@@ -35,8 +38,26 @@ GAVE_WAY = "it was idle, and a job waits that cannot use it"
 AHEAD_MAX = 1000
 """The bound of jobs ahead of a new one for a forecast: with more of them, reading them all is not worth it."""
 
-PLACEMENT, REST = ("scheduler", "placement"), ("scheduler", "rest")
-"""The wakes of a new pass, and of the rest of one."""
+PLACEMENT, ARRIVAL, REST = ("scheduler", "placement"), ("scheduler", "arrival"), ("scheduler", "rest")
+"""The wakes of a pass: after any change, after changes that only added jobs, and for the rest of a pass."""
+
+_KNOWN = "waiting", ""
+"""The key of the lines that wait in what the writer remembers. It forgets them with all else, after trouble and where
+another server has written."""
+
+
+_OFFERS = "offers of machines", ""
+"""The key of the offers that rooms share: a pass groups machines by them."""
+OFFERS_SHARED_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Basis:
+    """All that a pass depends on, besides the queue and the machines, whose changes wake it."""
+
+    version: int
+    closed: tuple[str, ...]
+    sold_out: tuple[OfferName, ...]
 
 
 class Scheduler:
@@ -46,55 +67,114 @@ class Scheduler:
         self._ids = ids
         self._pass_for = pass_for
         self._left = pass_for
-        self._rest: Rest | None = None
+        self._begun: Known | None = None
+        """The lines that wait, as far as a pass has come that reached a bound; None after a complete one."""
         self._is_stale = False
-        """Whether something has changed since the pass began whose rest remains."""
-        self._found: dict[str, str] = {}
-        self.waiting: Mapping[str, str] = {}
-        """Why runs wait in the queue, by id, as the last pass over it found: those at its head."""
+        """Whether something has changed since that pass began."""
+        self._reasons: Mapping[str, Reason | str] = {}
+        """Why runs wait, by id, as the last pass found of the first ones in their lines."""
+        self._waiting: Collection[Line] = ()
+        self._lines: Mapping[str, Line] = {}
+
+    def why_waiting(self, run_id: str) -> str | None:
+        """Return why a run waits in the queue, as the last pass over it found; None if it was not looked at."""
+        reason = self._reasons.get(run_id)
+        if reason is None:
+            return BEHIND if self._lines.get(run_id) in self._waiting else None
+        return str(reason)
 
     @property
     def has_rest(self) -> bool:
         """Whether the last pass has left a part of the queue for another commit."""
-        return self._rest is not None
+        return self._begun is not None
 
     def begin(self) -> None:
         """Note that another commit has begun, with time of its own."""
         self._left = self._pass_for
 
     def look(
-        self, tx: Tx, market: Market, check: commits.Check, closed: Mapping[str, str], *, is_change: bool = True
+        self,
+        tx: Tx,
+        market: Market,
+        check: commits.Check,
+        closed: Mapping[str, str],
+        wake: tuple[str, str] = PLACEMENT,
     ) -> None:
         """Give each job that has a place now its place, on an existing machine or on one to be bought.
 
         Args:
             closed: the backends whose machines take no new jobs, each with the reason.
-            is_change: whether something has changed, so that the head of the queue is to be looked at.
+            wake: what has happened.
         """
-        rest, self._rest = self._rest, None
-        if rest is None:
-            self._found, self._is_stale = {}, False
-        else:
-            self._is_stale = self._is_stale or is_change
-        if not queue.is_empty(tx):
-            self._place(tx, market, check, closed, rest)
-        if self._rest is not None:
-            self.waiting = {**self.waiting, **self._found}
-            wakes.add(tx, *REST)
+        begun, self._begun = self._begun, None
+        self._is_stale = begun is not None and (self._is_stale or wake != REST)
+        if queue.is_empty(tx):
+            self._reasons, self._waiting = {}, ()
             return
-        self.waiting = self._found
-        if self._is_stale:
+        if wake != ARRIVAL or begun is not None:
+            tx.known.pop(_KNOWN, None)
+        self._place(tx, market, check, closed, begun)
+        if self._begun is not None:
+            wakes.add(tx, *REST)
+        elif self._is_stale:
             wakes.add(tx, *PLACEMENT)
 
     def _place(
-        self, tx: Tx, market: Market, check: commits.Check, closed: Mapping[str, str], rest: Rest | None
+        self, tx: Tx, market: Market, check: commits.Check, closed: Mapping[str, str], begun: Known | None
     ) -> None:
+        scene = _Scene.of(tx, market, closed)
+        basis, known = tx.known.pop(_KNOWN, (None, NOTHING))
+        if begun is not None or basis != scene.basis:
+            known = begun or NOTHING
         timer = _Timer(tx, self._left)
-        placement = _pass(tx, queue.Waiting(tx), market, closed, timer, rest)
+        placement = scene.decide(queue.Waiting(tx), timer, known)
         self._left = timer.left
-        self._rest = placement.rest
-        self._found |= placement.waiting
+        self._waiting, self._lines = placement.lines, queue.lines(tx)
+        if known.lines or not placement.is_complete:  # runs that this pass has not looked at wait as they did
+            before = {id: reason for id, reason in self._reasons.items() if id in self._lines}
+            self._reasons = before | placement.reasons
+        else:
+            self._reasons = placement.reasons
         _commit(tx, placement, self._ids, check)
+        known = Known(placement.lines, market.index, placement.claimed)
+        if placement.is_complete:
+            tx.known[_KNOWN] = scene.basis, known
+        else:
+            self._begun = known
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """All that a pass decides on, as it is in a transaction."""
+
+    tx: Tx
+    market: Market
+    closed: Mapping[str, str]
+    rooms: Sequence[Room]
+    in_use: Mapping[OfferName, int]
+    sold_out: tuple[OfferName, ...]
+
+    @classmethod
+    def of(cls, tx: Tx, market: Market, closed: Mapping[str, str]) -> "_Scene":
+        sold_out = tuple(offer.name for offer in objects.offers_sold_out(tx, tx.clock.now() - SOLD_OUT_FOR))
+        return cls(tx, market, closed, _rooms(tx, closed), objects.machines_in_use(tx), sold_out)
+
+    @property
+    def basis(self) -> _Basis:
+        return _Basis(self.market.version, tuple(self.closed), self.sold_out)
+
+    def decide(self, waiting: Queue, timer: "_Timer", known: Known = NOTHING) -> Placement:
+        """Return the decisions of a pass; `make_way` follows once it is complete."""
+        timer.start()
+        placement = place(
+            *(waiting, self.rooms, self.market, self.in_use, self.sold_out, tuple(self.closed.values())),
+            known=known,
+            is_over=timer.is_over,
+        )
+        if placement.is_complete:
+            buyable = self.market.without(self.market.named(self.sold_out))
+            make_way(placement, waiting, self.rooms, buyable, self.in_use, is_over=timer.is_over)
+        return placement
 
 
 class _Timer:
@@ -116,7 +196,7 @@ class _Timer:
 
     def is_over(self, placed: int) -> bool:
         """Return whether the time has passed, or so many jobs are placed that the rest is for another commit."""
-        return placed >= PLACED_MAX or not self.left
+        return placed >= PLACED_MAX or (self._until is not None and self._clock.now() >= self._until)
 
 
 def would_wait(
@@ -131,45 +211,36 @@ def would_wait(
     too_many = f"{number} jobs wait in the queue already"
     if number > AHEAD_MAX:
         return too_many
-    earlier = [job for gang in ahead for job in ahead.jobs_of(gang)]
-    placement = _pass(tx, JobQueue([*earlier, *newcomers]), market, closed, _Timer(tx, PASS_FOR))
+    earlier = [job for gang in ahead.gangs(()) for job in ahead.jobs_of(gang)]
+    scene = _Scene.of(tx, market, closed)
+    placement = scene.decide(JobQueue([*earlier, *newcomers]), _Timer(tx, PASS_FOR))
     first = newcomers[0]
     if any(placed.job.id == first.id for placed in placement.placed):
         return None
     if any(job.id == first.id for job in placement.hopeless):
         return SOLD_OUT
-    return placement.waiting.get(first.run_id, too_many if placement.rest else "earlier runs wait too")
-
-
-def _pass(
-    tx: Tx, waiting: Queue, market: Market, closed: Mapping[str, str], timer: _Timer, rest: Rest | None = None
-) -> Placement:
-    sold_out = [offer.name for offer in objects.offers_sold_out(tx, tx.clock.now() - SOLD_OUT_FOR)]
-    rooms, in_use = _rooms(tx, closed), objects.machines_in_use(tx)
-    remaining = waiting if rest is None else queue.Waiting(tx, after=rest.after.position)
-    claims = () if rest is None else rest.waiting
-    timer.start()
-    placement = place(
-        *(remaining, rooms, market, in_use, sold_out, tuple(closed.values())),
-        waiting=claims,
-        is_over=timer.is_over,
-    )
-    if placement.rest is None:
-        buyable = market.without(market.named(sold_out))
-        make_way(placement, waiting, rooms, buyable, in_use, is_over=timer.is_over)
-    return placement
+    if Line(first.project_id, first.demand) in placement.lines:
+        return str(placement.reasons.get(first.run_id, BEHIND))
+    return too_many if not placement.is_complete else "earlier runs wait too"
 
 
 def _rooms(tx: Tx, closed: Mapping[str, str]) -> list[Room]:
     """Return the free capacity of all machines; counted again only where something has changed."""
     ids = objects.live_ids(tx)
-    unknown = [id for id in ids if (objects.ROOM, id) not in tx.known]
+    found: list[Room | None] = [tx.known.get((objects.ROOM, id)) for id in ids]
+    unknown = [id for id, room in zip(ids, found, strict=True) if room is None]
     if unknown:
         instances = [one for one in objects.instances_by_id(tx, unknown).values() if one.takes_jobs]
         jobs = objects.unfinished_jobs_on_each(tx, [one.id for one in instances])
+        offers: dict[Offer, Offer] = tx.known.setdefault(_OFFERS, {})
         for one in instances:
-            tx.known[objects.ROOM, one.id] = room_of(one, jobs[one.id])
-    rooms: list[Room] = [room for id in ids if (room := tx.known.get((objects.ROOM, id))) is not None]
+            room = room_of(one, jobs[one.id])
+            tx.known[objects.ROOM, one.id] = room
+            room.offer = offers.setdefault(room.offer, room.offer)
+        if len(offers) > OFFERS_SHARED_MAX:
+            offers.clear()
+        found = [tx.known.get((objects.ROOM, id)) for id in ids]
+    rooms = [room for room in found if room is not None]
     if closed:
         rooms = [replace(room, rests=closed.get(room.offer.backend_id, room.rests)) for room in rooms]
     return [room if room.is_full else room.copy() for room in rooms]  # a pass changes the others

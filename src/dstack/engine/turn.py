@@ -1,7 +1,6 @@
 """One turn: inside a commit, look at what is due, decide, and commit what was decided."""
 
 import logging
-from collections.abc import Mapping
 from datetime import timedelta
 
 from sqlalchemy.exc import DatabaseError
@@ -9,7 +8,7 @@ from sqlalchemy.exc import DatabaseError
 from dstack.domain.objects import Next
 from dstack.engine.catalog import Catalog
 from dstack.engine.lifecycles import LIFECYCLES, check_move
-from dstack.engine.scheduler import REST, Scheduler
+from dstack.engine.scheduler import Scheduler
 from dstack.kit.ids import Ids
 from dstack.store import commits, objects, wakes
 from dstack.store.kinds import KINDS
@@ -34,10 +33,9 @@ class Turn:
         self._catalog = catalog
         self._scheduler = Scheduler(ids)
 
-    @property
-    def waiting(self) -> Mapping[str, str]:
-        """Why runs wait in the queue, by id, as the last pass over it found: those at its head."""
-        return self._scheduler.waiting
+    def why_waiting(self, run_id: str) -> str | None:
+        """Return why a run waits in the queue, if known."""
+        return self._scheduler.why_waiting(run_id)
 
     def take(self, tx: Tx) -> None:
         """Look at what is due in this transaction, and at what that wakes, until nothing is due or it is enough."""
@@ -66,9 +64,8 @@ class Turn:
         del tx.wakes[kind, id]
         try:
             if kind == "scheduler":
-                is_change = (kind, id) != REST
                 market, closed = self._catalog.snapshot(), self._catalog.closed
-                self._scheduler.look(tx, market, check_move, closed, is_change=is_change)
+                self._scheduler.look(tx, market, check_move, closed, (kind, id))
             elif (decided := self._decide(tx, kind, id)) is not None:
                 commits.commit(tx, decided, check_move)
                 if decided.again is not None:

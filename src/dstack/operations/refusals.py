@@ -1,11 +1,10 @@
 """Why offers do not fit, in words."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 from dstack.domain.market import Market
-from dstack.domain.misfits import Cards, Misfit, NoEngine, Reason, Size, Wishes, misfits
+from dstack.domain.misfits import Cards, Misfit, NoEngine, Reason, Size, Wishes, answers_of, misfits, questions_of
 from dstack.domain.offers import Bounds, Demand, GpuDemand, Offer, describe, wishes_for_container
 from dstack.errors import NoCapacityError
 from dstack.kit.text import memory_text
@@ -14,9 +13,6 @@ from dstack.store.users import User
 
 OFFERS_SHOWN_MAX = 50
 NONE: Mapping[str, str] = {}
-
-resources_text = lru_cache(4096)(describe)
-"""The resources of a machine on one line. Clouds sell each kind of machine in many places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +46,9 @@ def refusals_of(demand: Demand, market: Market, absent: Mapping[str, str] = NONE
     Args:
         absent: the backends without offers, each with the reason; they come last.
     """
-    nearest = market.nearest(demand, OFFERS_SHOWN_MAX)
+    questions = questions_of(demand)
     return [
-        *(_refusal(demand, offer) for offer in nearest),
+        *(_refusal(answers_of(questions, offer), offer) for offer in market.nearest(demand, OFFERS_SHOWN_MAX)),
         *(f"{name}: {why}" for name, why in sorted(absent.items())),
     ]
 
@@ -74,8 +70,8 @@ def check_offers(demand: Demand, market: Market, absent: Mapping[str, str]) -> N
     )
 
 
-def _refusal(demand: Demand, offer: Offer) -> str:
-    return f"{offer.title} ({resources_text(offer.resources)}): {'; '.join(reasons_of(demand, offer))}"
+def _refusal(reasons: Iterable[Misfit], offer: Offer) -> str:
+    return f"{offer.title} ({describe(offer.resources)}): {'; '.join(map(misfit_text, reasons))}"
 
 
 def reasons_of(demand: Demand, offer: Offer) -> list[str]:

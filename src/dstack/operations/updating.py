@@ -12,7 +12,7 @@ from dstack.operations.runs import get_run
 from dstack.operations.wishes import Wish, changes_of, understand
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import ChangeView, RunView
-from dstack.store import commits, events, objects, queue
+from dstack.store import commits, events, objects, queue, wakes
 from dstack.store.tx import Tx
 from dstack.store.users import User
 
@@ -52,6 +52,8 @@ def _change(tx: Tx, run: Run, wish: Wish, user: User) -> None:
     configuration = wish.configuration
     spec = {**run.spec, "configuration": dict(wish.request.configuration)}
     updated = commits.revise(tx, replace(run, priority=configuration.priority), spec, user_id=user.id)
+    if configuration.priority != run.priority:
+        wakes.add(tx, "scheduler", "placement")
     for job in objects.jobs_of_run(tx, run.id):
         queue.forget(tx, job)
         queue.update(tx, job)

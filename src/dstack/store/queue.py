@@ -5,11 +5,11 @@ reading its jobs.
 """
 
 import json
-from bisect import bisect_right, insort
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
+from heapq import heapify, heappop, heapreplace
 from typing import TypeAlias
 
 from sqlalchemy import Text, cast, select
@@ -18,6 +18,7 @@ from dstack.domain.objects import Job, Run
 from dstack.domain.offers import Demand, demand_of_json
 from dstack.domain.placement import Gang, Line
 from dstack.protocol.statuses import JobStatus
+from dstack.store import wakes
 from dstack.store.objects import find_job, find_run, jobs_by_id
 from dstack.store.tables import jobs, runs
 from dstack.store.tx import Tx
@@ -51,15 +52,18 @@ class _Queue:
     nodes: dict[str, tuple[_Key, int]] = field(default_factory=dict)
     """The gang and the node of each job, by the job's id."""
     lines: dict[tuple[str, Demand], Line] = field(default_factory=dict)
+    of_line: dict[Line, list[_Key]] = field(default_factory=dict)
+    """The keys of the gangs of each line, sorted."""
+    of_run: dict[str, Line] = field(default_factory=dict)
+    """The line of each run that waits."""
 
     def add(self, key: _Key, node: int, id: str, line: Line) -> None:
         gang = self.gangs.get(key)
         if gang is None:
             gang = self.gangs[key] = Gang(key[2], line, key)
-            if self.order and key < self.order[-1]:
-                insort(self.order, key)
-            else:
-                self.order.append(key)
+            self.of_run[gang.run_id] = line
+            insort(self.order, key)
+            insort(self.of_line.setdefault(line, []), key)
         self.nodes[id] = key, node
         if not gang.ids or self.nodes[gang.ids[-1]][1] <= node:
             gang.ids.append(id)
@@ -74,15 +78,22 @@ class _Queue:
         gang.ids.remove(id)
         if not gang.ids:
             del self.gangs[key]
-            del self.order[bisect_right(self.order, key) - 1]
+            self.of_run.pop(gang.run_id, None)
+            _delete(self.order, key)
+            _delete(self.of_line[gang.line], key)
+            if not self.of_line[gang.line]:
+                del self.of_line[gang.line]
+                self.lines.pop((gang.line.project_id, gang.line.demand), None)
 
     def line_of(self, project_id: str, demand: Demand) -> Line:
         line = self.lines.get((project_id, demand))
         if line is None:
-            if len(self.lines) > 2 * len(self.gangs) + 100:  # most of them have no gangs any more
-                self.lines = {(gang.line.project_id, gang.line.demand): gang.line for gang in self.gangs.values()}
             line = self.lines[project_id, demand] = Line(project_id, demand)
         return line
+
+
+def _delete(keys: list[_Key], key: _Key) -> None:
+    del keys[bisect_left(keys, key)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +101,26 @@ class Waiting:
     """The queue, or a part of it, as a pass reads it."""
 
     tx: Tx
-    after: _Key | None = None
-    """The position after which the part begins."""
-    most: int | None = None
-    """The number of its gangs."""
+    until: int | None = None
+    """The key's priority after which the part ends."""
 
-    def __iter__(self) -> Iterator[Gang]:
+    def gangs(self, skipped: Container[Line]) -> Iterator[Gang]:
+        """Return the gangs in order: the heads of all lines compete, and a skipped line leaves as a whole."""
         queue = _queue_of(self.tx)
-        start = 0 if self.after is None else bisect_right(queue.order, self.after)
-        for key in islice(queue.order, start, self.most):
+        heads = []
+        for line, keys in queue.of_line.items():
+            if line not in skipped:
+                heads.append((keys[0], 0, keys, line))
+        heapify(heads)
+        while heads:
+            key, place, keys, line = heads[0]
+            if self.until is not None and key[0] > self.until:
+                return
             yield queue.gangs[key]
+            if place + 1 == len(keys) or line in skipped:
+                heappop(heads)
+            else:
+                heapreplace(heads, (keys[place + 1], place + 1, keys, line))
 
     def jobs_of(self, gang: Gang) -> Sequence[Job]:
         """Return the jobs of a gang, by node."""
@@ -117,7 +138,12 @@ def ahead_of(tx: Tx, priority: int) -> tuple[Waiting, int]:
     number = (
         len(queue.nodes) if most == len(queue.order) else sum(len(queue.gangs[key].ids) for key in queue.order[:most])
     )
-    return Waiting(tx, most=most), number
+    return Waiting(tx, until=-priority), number
+
+
+def lines(tx: Tx) -> Mapping[str, Line]:
+    """Return the line of each run that waits, by id. Other threads may look into it, also later."""
+    return _queue_of(tx).of_run
 
 
 def is_empty(tx: Tx) -> bool:
@@ -138,7 +164,10 @@ def update(tx: Tx, job: Job) -> None:
         return
     waits = job.status is JobStatus.SUBMITTED and job.stop_asked is None and run.stop_asked is None
     if not waits:
+        is_known = job.id in queue.nodes
         queue.remove(job.id)
+        if is_known and job.status is not JobStatus.PROVISIONING:  # it leaves what it waited for to those behind it
+            wakes.add(tx, "scheduler", "placement")
     elif job.id not in queue.nodes:
         queue.add(_key_of(run, job), job.node, job.id, queue.line_of(job.project_id, job.demand))
 

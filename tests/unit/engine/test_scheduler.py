@@ -31,7 +31,7 @@ async def test_queued_run_waits_with_a_reason_while_the_backend_of_the_idle_mach
     await db.write(lambda tx: scheduler.look(tx, EMPTY, check_move, HIDES))
     waits = await db.read(lambda tx: objects.find_job(tx, "0-job"))
     assert waits is not None and waits.status is JobStatus.SUBMITTED
-    assert scheduler.waiting["0-run"].endswith(HIDDEN)
+    assert (scheduler.why_waiting("0-run") or "").endswith(HIDDEN)
     if has_machine:
         await db.write(lambda tx: scheduler.look(tx, EMPTY, check_move, {}))
         placed = await db.read(lambda tx: objects.find_job(tx, "0-job"))

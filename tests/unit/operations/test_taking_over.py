@@ -38,7 +38,7 @@ async def context(schema: str, dialect: Dialect, clock: HandClock, tmp_path: Pat
     context = context_on(db, clock, tmp_path)
     turn = Turn(RandomIds(clock), context.catalog)
     db.react(turn.take)
-    yield replace(context, why_waiting=lambda run_id: turn.waiting.get(run_id))
+    yield replace(context, why_waiting=turn.why_waiting)
     await db.close()
 
 

@@ -111,7 +111,7 @@ async def test_the_queue_goes_by_priority_and_then_by_who_waited_longest(db: Dat
         commits.add_run(tx, stopped, [job(id="9", run_id="9-run", version=0)], actor="user ada")
 
     await db.write(write)
-    found = await db.read(lambda tx: [id for gang in queue.Waiting(tx) for id in gang.ids])
+    found = await db.read(lambda tx: [id for gang in queue.Waiting(tx).gangs(()) for id in gang.ids])
     assert found == ["1", "3", "0", "2"]
 
 

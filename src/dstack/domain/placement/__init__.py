@@ -4,19 +4,21 @@ All nodes of a gang are placed, or none. A gang that does not fit keeps its posi
 use, so it cannot starve. Capacity it could never use stays available to later gangs.
 """
 
-from dstack.domain.placement.passes import Placed, Placement, Rest, can_ever_place, place
+from dstack.domain.placement.passes import NOTHING, Known, Placed, Placement, can_ever_place, place
 from dstack.domain.placement.queues import Gang, JobQueue, Line, Queue
-from dstack.domain.placement.waiting import BEHIND
+from dstack.domain.placement.waiting import BEHIND, Reason
 
 __all__ = [
     "BEHIND",
+    "NOTHING",
     "Gang",
     "JobQueue",
+    "Known",
     "Line",
     "Placed",
     "Placement",
     "Queue",
-    "Rest",
+    "Reason",
     "can_ever_place",
     "place",
 ]

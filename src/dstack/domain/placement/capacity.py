@@ -4,10 +4,10 @@ Sets of kinds and of offers are numbers, as in `domain.market`. All that a pass 
 never changes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dstack.domain.market import NO_OFFERS, Index, Market, Offers, first_place, places_in, set_of
+from dstack.domain.market import NO_OFFERS, Index, Market, Offers, places_in, set_of, without
 from dstack.domain.misfits import fits
 from dstack.domain.offers import Demand, Offer, OfferName, Share, share_of
 from dstack.domain.placement.queues import Line
@@ -82,19 +82,37 @@ def dearness(found: tuple[Room, Share]) -> tuple[float, float, str]:
     return room.offer.price, room.cpus, room.key
 
 
+_INDEXES_MAX = 8
+_indexes: dict[tuple[int, ...], Index] = {}
+"""The latest indexes of machines, by the identities of their offers, which live as long as the index."""
+
+
+def _index_of(offers: Sequence[Offer]) -> Index:
+    """Return the index of some offers. Most passes see the machines of the pass before."""
+    key = tuple(map(id, offers))
+    index = _indexes.get(key)
+    if index is None:
+        if len(_indexes) >= _INDEXES_MAX:
+            _indexes.clear()
+        index = _indexes[key] = Index(offers)
+    return index
+
+
 class Machines:
     """The machines there are, and those that the pass buys. A set of kinds has one bit for each of `kinds`."""
 
     def __init__(self, rooms: Iterable[Room]) -> None:
         found: dict[tuple[str | None, Offer], Kind] = {}
+        same: dict[tuple[str | None, int], Kind] = {}  # most rooms share an object: comparing it takes longer
         for room in rooms:
-            name = room.project_id, room.offer
-            kind = found.get(name)
+            name = room.project_id, id(room.offer)
+            kind = same.get(name)
             if kind is None:
-                kind = found[name] = Kind(room.offer, room.project_id)
+                kind = found.setdefault((room.project_id, room.offer), Kind(room.offer, room.project_id))
+                same[name] = kind
             kind.add(room)
         self.kinds = sorted(found.values(), key=lambda kind: kind.offer.price)
-        self._index = Index([kind.offer for kind in self.kinds])
+        self._index = _index_of([kind.offer for kind in self.kinds])
         self._places = {(kind.project_id, kind.offer): place for place, kind in enumerate(self.kinds)}
         self._indexed = len(self.kinds)
         self._of_project: dict[str | None, int] = {}
@@ -164,18 +182,10 @@ class Stock:
             if place is not None and (most := index.offers[place].machines_max) is not None:
                 self._left[place] = most - number
         used_up = set_of((place for place, left in self._left.items() if left <= 0), len(index.offers))
-        self.open: Offers = market.everything & ~(index.closed | used_up)
+        self.open: Offers = without(market.everything, index.closed | used_up)
         """The offers of which a machine may still be bought."""
         self.claimed = NO_OFFERS
         """The offers that waiting gangs have reserved against later ones."""
-        self.free: Offers = self.open
-        """The open offers that are not claimed."""
-
-    def claim(self, some: Offers) -> None:
-        """Reserve offers against later gangs."""
-        if some:
-            self.claimed |= some
-            self.free &= ~some
 
     def buy(self, some: Offers, demand: Demand, key: str, project_id: str) -> tuple[Room, Share] | None:
         """Return a new machine of the cheapest of some offers, and the job's share of it; None where all are used up.
@@ -187,7 +197,7 @@ class Stock:
         buyable = some & self.open
         if not buyable:
             return None
-        place = first_place(buyable)
+        place = next(places_in(buyable))
         offer = self._market[place]
         self._change(place, offer, -1)
         room = empty_room(key, offer, None if offer.for_all else project_id)
@@ -204,5 +214,4 @@ class Stock:
             return
         left = self._left[place] = self._left.get(place, offer.machines_max) + by
         bit = 1 << place
-        self.open = self.open & ~bit if left <= 0 else self.open | bit
-        self.free = self.open & ~self.claimed
+        self.open = without(self.open, bit) if left <= 0 else self.open | bit

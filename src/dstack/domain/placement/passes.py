@@ -2,17 +2,29 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from dstack.domain.market import Market, Offers
+from dstack.domain.market import EMPTY, NO_OFFERS, Index, Market, Offers, without
 from dstack.domain.objects import Job
 from dstack.domain.offers import OfferName, Share, share_of
 from dstack.domain.placement.capacity import Machines, Stock, dearness
 from dstack.domain.placement.queues import Gang, JobQueue, Line, Queue
-from dstack.domain.placement.waiting import BEHIND, why
+from dstack.domain.placement.waiting import BEHIND, Reason
 from dstack.domain.rooms import Room
 
-OFFERS_NAMED_MAX = 3
-"""The bound of offers in the reason of a wait."""
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The lines that an earlier pass has found to wait."""
+
+    lines: Mapping[Line, Any]
+    """Each with the position of the gang that was looked at."""
+    index: Index
+    claimed: Offers
+    """All offers of the index that they could use."""
+
+
+NOTHING = Known({}, EMPTY.index, NO_OFFERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +36,6 @@ class Placed:
     share: Share
 
 
-@dataclass(frozen=True, slots=True)
-class Rest:
-    """The rest of the queue, which a pass had no time for."""
-
-    after: Gang
-    """The last gang that was looked at."""
-    waiting: tuple[Line, ...]
-    """The lines before it that wait: what they could use is kept from the rest."""
-
-
 @dataclass(slots=True)
 class Placement:
     """The decisions of a pass."""
@@ -41,14 +43,23 @@ class Placement:
     placed: list[Placed] = field(default_factory=list)
     bought: list[Room] = field(default_factory=list)
     """The machines to buy, named by their `key`."""
-    waiting: dict[str, str] = field(default_factory=dict)
-    """Why runs wait, by id: of those at the head of the queue."""
+    reasons: dict[str, Reason | str] = field(default_factory=dict)
+    """Why runs wait, by id: of the first ones in their lines."""
+    lines: dict[Line, Any] = field(default_factory=dict)
+    """The lines that wait, each with the position of its first gang."""
+    claimed: Offers = NO_OFFERS
+    """The offers that these lines could use."""
     hopeless: list[Job] = field(default_factory=list)
     """The jobs for which everything that fits is sold out."""
     giving_way: list[str] = field(default_factory=list)
     """The idle machines to end, by key: others are to be bought in their place."""
-    rest: Rest | None = None
-    """What remains to be looked at; None once the pass is complete."""
+    is_complete: bool = True
+    """Whether the pass has reached the end of the queue, or of what could be placed."""
+
+    @property
+    def waiting(self) -> dict[str, str]:
+        """Return why runs wait, in words."""
+        return {id: str(reason) for id, reason in self.reasons.items()}
 
 
 def never_over(placed: int) -> bool:
@@ -64,7 +75,7 @@ def place(
     sold_out: Iterable[OfferName] = (),
     closed: Sequence[str] = (),
     *,
-    waiting: Sequence[Line] = (),
+    known: Known = NOTHING,
     is_over: Callable[[int], bool] = never_over,
 ) -> Placement:
     """Place as much of the queue as there is room for, on the machines there are or on new ones.
@@ -77,10 +88,11 @@ def place(
             limits.
         sold_out: the offers of which a backend had no machine.
         closed: why backends take no new jobs; the market does not show their offers, and their rooms rest.
-        waiting: the lines that wait before `queue` begins; what they could use is kept from it.
-        is_over: gets the number of placed jobs after each gang, and tells whether the pass has reached its bound.
+        known: the lines that wait still since an earlier pass. They claim what they could use, and are not looked at
+            again.
+        is_over: gets the number of placed jobs after each gang that was looked at, and tells whether that is enough.
     """
-    return _Pass(rooms, market, in_use, sold_out, closed, waiting).run(queue, is_over)
+    return _Pass(rooms, market, in_use, sold_out, closed, known).run(queue, is_over)
 
 
 def can_ever_place(gang: Sequence[Job], market: Market) -> bool:
@@ -106,7 +118,7 @@ class _Pass:
         in_use: Mapping[OfferName, int],
         sold_out: Iterable[OfferName],
         closed: Sequence[str],
-        waiting: Sequence[Line],
+        known: Known,
     ) -> None:
         self._everything = market
         self._sold_out = market.named(sold_out)
@@ -114,49 +126,74 @@ class _Pass:
         self._market = market.without(self._sold_out)
         self._machines = Machines(rooms)
         self._stock = Stock(self._market, in_use)
-        self._waiting: dict[Line, None] = {}
+        self._known = known
         self._placement = Placement()
-        for line in waiting:
-            self._claim(line, self._machines.serving(line))
 
     def run(self, queue: Queue, is_over: Callable[[int], bool]) -> Placement:
-        for gang in queue:
-            if gang.line in self._waiting:
-                self._placement.waiting.setdefault(gang.run_id, BEHIND)
+        lines, known = self._placement.lines, self._known.lines
+        passed: list[Line] = []
+        for gang in queue.gangs(lines):
+            if known and known.get(gang.line) == gang.position:
+                lines[gang.line] = gang.position
+                passed.append(gang.line)
                 continue
-            self._look(gang, queue.jobs_of(gang))
+            if passed:
+                self._claim_for(passed)
+                passed.clear()
+            self._look(gang, queue)
             if self._is_closed:
                 break
             if is_over(len(self._placement.placed)):
-                self._placement.rest = Rest(gang, tuple(self._waiting))
+                self._placement.is_complete = False
                 break
+        self._claim_for(passed)
+        self._placement.claimed = self._stock.claimed
         return self._placement
+
+    def _claim_for(self, lines: Sequence[Line]) -> None:
+        """Keep what known lines could use from those behind them."""
+        for line in lines:
+            self._machines.claimed |= self._machines.serving(line)
+        if len(lines) == len(self._known.lines) and self._known.index is self._market.index:
+            self._stock.claimed |= self._known.claimed
+        else:
+            for line in lines:
+                self._stock.claimed |= self._market.buyable(line.demand, line.project_id)
 
     @property
     def _is_closed(self) -> bool:
         """Whether nothing is left that a later gang could use."""
-        return not self._stock.free and not self._machines.open & ~self._machines.claimed
+        if without(self._stock.open, self._stock.claimed):
+            return False
+        return not without(self._machines.open, self._machines.claimed)
 
-    def _look(self, gang: Gang, jobs: Sequence[Job]) -> None:
-        kinds, offers = self._machines.serving(gang.line), self._buyable(gang.line)
-        found = self._try(jobs, kinds & ~self._machines.claimed, offers & self._stock.free)
-        if len(found.placed) == len(jobs):
-            self._keep(found)
+    def _look(self, gang: Gang, queue: Queue) -> None:
+        """Place a gang, or note why it waits."""
+        line = gang.line
+        kinds, offers = self._machines.serving(line), self._market.buyable(line.demand, line.project_id)
+        with_room = 0
+        is_open = bool(kinds & self._machines.open or offers & self._stock.open)
+        if is_open:
+            jobs = queue.jobs_of(gang)
+            found = self._try(jobs, without(kinds, self._machines.claimed), without(offers, self._stock.claimed))
+            if len(found.placed) == len(jobs):
+                self._keep(found)
+                return
+            self._undo(found)
+            with_room = len(found.placed)
+        if not kinds and not offers and self._everything.buyable(line.demand, line.project_id) & self._sold_out:
+            self._placement.hopeless += queue.jobs_of(gang)
             return
-        self._undo(found)
-        if not kinds and not offers and self._buyable(gang.line, self._everything) & self._sold_out:
-            self._placement.hopeless += jobs
-            return
-        if self._could_be_placed(jobs, kinds, offers):
-            self._placement.waiting[gang.run_id] = BEHIND
+        if is_open and self._could_be_placed(queue.jobs_of(gang), kinds, offers):
+            self._placement.reasons[gang.run_id] = BEHIND
         else:
-            named = self._market.select(offers, OFFERS_NAMED_MAX)
-            reason = why(jobs, len(found.placed), self._machines.select(kinds), named, self._closed)
-            self._placement.waiting[gang.run_id] = reason
-        self._claim(gang.line, kinds)
-
-    def _buyable(self, line: Line, market: Market | None = None) -> Offers:
-        return (market or self._market).buyable(line.demand, line.project_id)
+            self._placement.reasons[gang.run_id] = Reason(
+                line.demand, len(gang.ids), with_room, self._machines, kinds, self._market, offers, self._closed
+            )
+        # What it could use is kept from those behind it.
+        self._placement.lines[gang.line] = gang.position
+        self._machines.claimed |= kinds
+        self._stock.claimed |= offers
 
     def _could_be_placed(self, jobs: Sequence[Job], kinds: int, offers: int) -> bool:
         """Return whether a gang would have its place if earlier ones had claimed nothing."""
@@ -165,11 +202,6 @@ class _Pass:
         unclaimed = self._try(jobs, kinds, offers)
         self._undo(unclaimed)
         return len(unclaimed.placed) == len(jobs)
-
-    def _claim(self, line: Line, kinds: int) -> None:
-        self._waiting[line] = None
-        self._machines.claimed |= kinds
-        self._stock.claim(self._buyable(line))
 
     def _try(self, jobs: Sequence[Job], kinds: int, offers: int) -> _Try:
         """Take room for one node after the other (their requirements are equal) until no room is left.

@@ -1,6 +1,6 @@
 """The queue as a pass reads it: gangs in order, each in the line of those with the same requirements."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Protocol
@@ -43,7 +43,13 @@ class Gang:
 class Queue(Protocol):
     """Gangs in the order of the queue. Their jobs are read only where they are needed."""
 
-    def __iter__(self) -> Iterator[Gang]: ...
+    def gangs(self, skipped: Container[Line]) -> Iterator[Gang]:
+        """Return the gangs in order.
+
+        Args:
+            skipped: the lines whose further gangs are left out; it grows meanwhile.
+        """
+        ...
 
     def jobs_of(self, gang: Gang) -> Sequence[Job]:
         """Return the jobs of a gang, by node."""
@@ -61,13 +67,16 @@ class JobQueue:
         self._jobs = jobs
         self._of_gang: dict[Gang, Sequence[Job]] = {}
 
-    def __iter__(self) -> Iterator[Gang]:
+    def gangs(self, skipped: Container[Line]) -> Iterator[Gang]:
+        """Return the gangs in order, without those of skipped lines."""
         lines: dict[tuple[str, Demand], Line] = {}
-        for number, (_, nodes) in enumerate(groupby(self._jobs, key=lambda job: (job.run_id, job.replica))):
+        for position, nodes in groupby(self._jobs, key=lambda job: (job.run_id, job.replica)):
             jobs = list(nodes)
             asked = jobs[0].project_id, jobs[0].demand
             line = lines.get(asked) or lines.setdefault(asked, Line(*asked))
-            gang = Gang(jobs[0].run_id, line, number, [job.id for job in jobs])
+            if line in skipped:
+                continue
+            gang = Gang(jobs[0].run_id, line, position, [job.id for job in jobs])
             self._of_gang[gang] = jobs
             yield gang
 

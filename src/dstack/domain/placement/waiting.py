@@ -1,54 +1,62 @@
 """Why a gang waits, in words: of the machines and the offers that would fit it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from dstack.domain.objects import Job
-from dstack.domain.offers import Demand, Offer, share_of
-from dstack.domain.placement.capacity import Kind
+from dstack.domain.market import Market, Offers
+from dstack.domain.offers import Demand, share_of
+from dstack.domain.placement.capacity import Kind, Machines
 from dstack.domain.rooms import Room
 from dstack.kit.text import memory_text
 
 BEHIND = "earlier runs wait for the same machines"
+OFFERS_NAMED_MAX = 3
+"""The bound of offers in a reason."""
 
 
-def why(
-    gang: Sequence[Job], with_room: int, kinds: Sequence[Kind], buyable: Sequence[Offer], closed: Sequence[str]
-) -> str:
-    """Return why a gang waits.
+@dataclass(slots=True, eq=False)
+class Reason:
+    """Why a gang waits: as text only where somebody reads it."""
 
-    Args:
-        with_room: the number of its nodes that have room.
-        kinds: the kinds of machines that would fit.
-        buyable: the cheapest offers that would fit.
-        closed: why backends take no new jobs.
-    """
-    summaries = [kind.summary for kind in kinds]
-    rests = next((one.rests for one in summaries if one.rests), "")
-    well = sum(one.well for one in summaries)
-    reason = _reason(gang, with_room, kinds, buyable, closed) if well or not rests else ""
-    return "; ".join(filter(None, (reason, rests)))
+    demand: Demand
+    nodes: int
+    with_room: int
+    """The number of its nodes that have room."""
+    machines: Machines
+    kinds: int
+    """The kinds of machines that would fit."""
+    market: Market
+    buyable: Offers
+    """The offers that would fit."""
+    closed: Sequence[str]
+    """Why backends take no new jobs."""
 
+    def __str__(self) -> str:
+        kinds = self.machines.select(self.kinds)
+        rests = next((kind.summary.rests for kind in kinds if kind.summary.rests), "")
+        well = sum(kind.summary.well for kind in kinds)
+        reason = self._of_room(kinds, well) if well or not rests else ""
+        return "; ".join(filter(None, (reason, rests)))
 
-def _reason(
-    gang: Sequence[Job], with_room: int, kinds: Sequence[Kind], buyable: Sequence[Offer], closed: Sequence[str]
-) -> str:
-    demand = gang[0].demand
-    needs = f"{with_room} of {len(gang)} nodes have room, and all start together; " if len(gang) > 1 else ""
-    shared = [room for kind in kinds if kind.offer.is_shared and (room := kind.summary.freest) is not None]
-    if shared:
-        return needs + _of_shared(demand, max(shared, key=lambda room: (room.cpus, room.memory_mib)))
-    well = sum(kind.summary.well for kind in kinds)
-    if well:
-        busy = sum(kind.summary.busy for kind in kinds)
-        if busy == well:
-            return f"{needs}every machine that fits is in use ({busy})"
-        return f"{needs}{busy} of the {well} machines that fit are in use"
-    if buyable:
-        limited = ", ".join(f"{offer.machines_max} of {offer.title}" for offer in buyable)
-        return f"{needs}at most {limited} may exist at once, and other jobs use them"
-    if demand.reuse_only:
-        return f"{needs}no existing machine fits, and the run may not use a new one"
-    return needs + "; ".join(["no backend offers a machine that fits now", *closed])
+    def _of_room(self, kinds: Sequence[Kind], well: int) -> str:
+        needs = ""
+        if self.nodes > 1:
+            needs = f"{self.with_room} of {self.nodes} nodes have room, and all start together; "
+        shared = [room for kind in kinds if kind.offer.is_shared and (room := kind.summary.freest) is not None]
+        if shared:
+            return needs + _of_shared(self.demand, max(shared, key=lambda room: (room.cpus, room.memory_mib)))
+        if well:
+            busy = sum(kind.summary.busy for kind in kinds)
+            if busy == well:
+                return f"{needs}every machine that fits is in use ({busy})"
+            return f"{needs}{busy} of the {well} machines that fit are in use"
+        if self.buyable:
+            cheapest = self.market.select(self.buyable, OFFERS_NAMED_MAX)
+            limited = ", ".join(f"{offer.machines_max} of {offer.title}" for offer in cheapest)
+            return f"{needs}at most {limited} may exist at once, and other jobs use them"
+        if self.demand.reuse_only:
+            return f"{needs}no existing machine fits, and the run may not use a new one"
+        return needs + "; ".join(["no backend offers a machine that fits now", *self.closed])
 
 
 def _of_shared(demand: Demand, best: Room) -> str:

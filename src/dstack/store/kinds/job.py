@@ -88,7 +88,7 @@ def _born(tx: Tx, job: Job) -> None:
     if job.instance_id is not None:
         objects.append(tx, (JOBS_ON, job.instance_id), job.id)
     tx.notices.changed.add(job.run_id)
-    wakes.add(tx, "scheduler", "placement")
+    wakes.add(tx, "scheduler", "arrival")
 
 
 def _succeed(tx: Tx, job: Job) -> None:

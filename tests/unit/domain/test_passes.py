@@ -1,0 +1,250 @@
+"""A pass with its sets and memories decides as a scan of everything would, also in parts."""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dstack.domain.market import Market
+from dstack.domain.misfits import fits, may_buy
+from dstack.domain.objects import Job
+from dstack.domain.offers import Bounds, Demand, GpuDemand, Offer, OfferName, Share, share_of
+from dstack.domain.placement import BEHIND, JobQueue, Placement, passes
+from dstack.domain.rooms import Room, empty_room
+from dstack.protocol.agent import Engine, Gpu, HostResources
+from tests.making import job
+
+A100 = Gpu("nvidia", "A100", 40960)
+
+
+def placed(placement: Placement) -> list[tuple[str, str]]:
+    return [(one.job.id, one.key) for one in placement.placed]
+
+
+@dataclass
+class Scan:
+    """The rules of a pass by a scan of everything, as simple as they can be written."""
+
+    rooms: list[Room]
+    offers: list[Offer]
+    left: dict[OfferName, int | None]
+    sold_out: list[Offer]
+    placed: dict[str, str] = field(default_factory=dict)
+    waiting: dict[str, bool] = field(default_factory=dict)
+    """By run: whether it waits for what earlier ones have claimed."""
+    hopeless: list[str] = field(default_factory=list)
+    claimed_kinds: set[tuple[str | None, Offer]] = field(default_factory=set)
+    claimed_offers: set[OfferName] = field(default_factory=set)
+    bought: int = 0
+
+    def run(self, gangs: list[list[Job]]) -> None:
+        waits: list[tuple[str, Demand]] = []
+        for gang in gangs:
+            first = gang[0]
+            if (first.project_id, first.demand) in waits:
+                continue
+            if self.place(gang, claimed_too=False, keeps=True):
+                if self.is_closed():
+                    return
+                continue
+            serving = [room for room in self.rooms if self.serves(room, first)]
+            buyable = [one for one in self.offers if may_buy(first.demand, one)]
+            if not serving and not buyable and any(may_buy(first.demand, one) for one in self.sold_out):
+                self.hopeless += [one.id for one in gang]
+            else:
+                self.waiting[first.run_id] = self.place(gang, claimed_too=True, keeps=False)
+                waits.append((first.project_id, first.demand))
+                self.claimed_kinds |= {(room.project_id, room.offer) for room in serving}
+                self.claimed_offers |= {one.name for one in buyable}
+            if self.is_closed():
+                return
+
+    def serves(self, room: Room, job: Job) -> bool:
+        return room.project_id in (None, job.project_id) and fits(job.demand, room.offer)
+
+    def place(self, gang: list[Job], *, claimed_too: bool, keeps: bool) -> bool:
+        rooms, left, number = [room.copy() for room in self.rooms], dict(self.left), self.bought
+        places: dict[str, str] = {}
+        for one in gang:
+            could = [
+                (room, part)
+                for room in rooms
+                if self.serves(room, one)
+                and (claimed_too or (room.project_id, room.offer) not in self.claimed_kinds)
+                and (part := room.share_for(one.demand, share_of(one.demand, room.offer))) is not None
+            ]
+            best = min(could, key=lambda found: (found[0].offer.price, found[0].cpus, found[0].key), default=None)
+            if best is None:
+                new = next((offer for offer in self.offers if self.may_buy(one, offer, left, claimed_too)), None)
+                if new is None:
+                    return False
+                left[new.name] = None if (rest := left[new.name]) is None else rest - 1
+                room = empty_room(f"new-{number}", new, None if new.for_all else one.project_id)
+                number += 1
+                rooms.append(room)
+                best = room, share_of(one.demand, new)
+            best[0].take(best[1])
+            places[one.id] = best[0].key
+        if keeps:
+            self.rooms, self.left, self.bought = rooms, left, number
+            self.placed |= places
+        return True
+
+    def may_buy(self, job: Job, offer: Offer, left: dict[OfferName, int | None], claimed_too: bool) -> bool:
+        is_left = (rest := left[offer.name]) is None or rest > 0
+        return is_left and (claimed_too or offer.name not in self.claimed_offers) and may_buy(job.demand, offer)
+
+    def is_closed(self) -> bool:
+        """Return whether nothing is left for anybody."""
+        open_rooms = [
+            room for room in self.rooms if not room.is_full and (room.project_id, room.offer) not in self.claimed_kinds
+        ]
+        free = [
+            one
+            for one in self.offers
+            if one.name not in self.claimed_offers and ((rest := self.left[one.name]) is None or rest > 0)
+        ]
+        return not open_rooms and not free
+
+
+some_resources = st.builds(
+    HostResources,
+    cpus=st.sampled_from([1, 2, 4]),
+    memory_mib=st.sampled_from([4096, 16384]),
+    disk_mib=st.just(200_000),
+    gpus=st.sampled_from([(), (), (A100,), (A100, A100)]),
+    engine=st.just(Engine("docker", "27", "x86_64")),
+)
+some_offers = st.builds(
+    Offer,
+    backend=st.sampled_from(["aws", "gcp"]),
+    region=st.sampled_from(["eu", "us"]),
+    instance_type=st.sampled_from("ab"),
+    resources=some_resources,
+    price=st.sampled_from([0.0, 0.1, 0.5]),
+    spot=st.booleans(),
+    blocks=st.sampled_from([1, 1, None]),
+    exists=st.sampled_from([False, False, True]),
+    for_all=st.booleans(),
+    machines_max=st.sampled_from([None, 0, 1, 2]),
+)
+some_demands = st.builds(
+    Demand,
+    cpus=st.sampled_from([Bounds(1, None, True), Bounds(2, None, True), Bounds(4, None, True), Bounds(2, None, False)]),
+    memory_mib=st.sampled_from([Bounds(None, None, False), Bounds(8192, None, True)]),
+    disk_mib=st.just(Bounds(None, None, False)),
+    gpu=st.sampled_from([None, None, GpuDemand(Bounds(1, None, True))]),
+    backends=st.sampled_from([(), (), ("aws",)]),
+    spot=st.sampled_from(["auto", "spot", "on-demand"]),
+    max_price=st.sampled_from([None, None, 0.1]),
+    reuse_only=st.sampled_from([False, False, True]),
+)
+projects = st.sampled_from(["0-project", "1-project"])
+
+
+@dataclass
+class World:
+    """A small market with machines in use, and a queue."""
+
+    gangs: list[list[Job]]
+    rooms: list[Room]
+    offers: list[Offer]
+    in_use: Counter[OfferName]
+    sold_out: list[Offer]
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    by_name = {one.name: one for one in draw(st.lists(some_offers, max_size=6))}
+    offers = sorted(by_name.values(), key=lambda one: (one.price, one.backend, one.region, one.instance_type, one.spot))
+    rooms = []
+    for number, (offer, project, taken) in enumerate(
+        draw(st.lists(st.tuples(st.sampled_from(offers), projects, st.integers(0, 3)), max_size=5)) if offers else []
+    ):
+        room = empty_room(f"{number}", offer, None if offer.for_all else project)
+        if taken:
+            room.take(Share(min(taken, room.cpus), 2048))
+        rooms.append(room)
+    asked = draw(st.lists(st.tuples(some_demands, projects, st.sampled_from([1, 1, 1, 2, 3])), max_size=8))
+    gangs = [
+        [
+            job(id=f"{number}-{node}", run_id=f"{number}", project_id=project, node=node, nodes=nodes, demand=demand)
+            for node in range(nodes)
+        ]
+        for number, (demand, project, nodes) in enumerate(asked)
+    ]
+    ending = draw(st.lists(st.sampled_from(list(by_name)), max_size=2)) if offers else []
+    in_use = Counter([room.offer.name for room in rooms] + ending)
+    sold_out = [one for one in offers if draw(st.sampled_from([False, False, False, True]))]
+    return World(gangs, rooms, offers, in_use, sold_out)
+
+
+def scan_of(world: World) -> Scan:
+    on_sale = [one for one in world.offers if one not in world.sold_out]
+    left = {
+        one.name: None if one.machines_max is None else one.machines_max - world.in_use[one.name] for one in on_sale
+    }
+    scan = Scan([room.copy() for room in world.rooms], on_sale, left, world.sold_out)
+    scan.run(world.gangs)
+    return scan
+
+
+def pass_over(world: World, **more: Any) -> Placement:
+    jobs = [one for gang in world.gangs for one in gang]
+    names = [one.name for one in world.sold_out]
+    rooms = [room.copy() for room in world.rooms]
+    return passes.place(JobQueue(jobs), rooms, Market.of(world.offers), world.in_use, names, **more)
+
+
+@given(worlds())
+def test_pass_decides_as_a_scan_of_everything(world: World) -> None:
+    placement, scan = pass_over(world), scan_of(world)
+    assert dict(placed(placement)) == scan.placed
+    assert [one.id for one in placement.hopeless] == scan.hopeless
+    assert {id: reason == BEHIND for id, reason in placement.waiting.items()} == scan.waiting
+
+
+@given(worlds())
+def test_pass_after_an_arrival_decides_as_one_that_looks_at_all_again(world: World) -> None:
+    *earlier, last = world.gangs or [[]]
+    before = pass_over(replace(world, gangs=earlier))
+    if not last or before.placed or before.hopeless:
+        return
+    known = passes.Known(before.lines, Market.of(world.offers).index, before.claimed)
+    whole, short = pass_over(world), pass_over(world, known=known)
+    assert placed(short) == placed(whole)
+    assert [one.id for one in short.hopeless] == [one.id for one in whole.hopeless]
+    assert short.lines.keys() >= whole.lines.keys()
+
+
+@given(worlds(), st.integers(1, 3))
+def test_pass_in_parts_places_what_one_pass_places(world: World, at_once: int) -> None:
+    whole = pass_over(world)
+    rooms, market = [room.copy() for room in world.rooms], Market.of(world.offers)
+    in_use, known, found = Counter(world.in_use), passes.NOTHING, dict[str, str]()
+    gone, hopeless, numbers = set[str](), [], iter(range(100))
+    for _ in range(100):
+        looks = iter(range(at_once - 1))
+        jobs = [one for gang in world.gangs if gang[0].id not in gone for one in gang]
+        queue = JobQueue(jobs)
+        part = passes.place(
+            *(queue, rooms, market, in_use, [one.name for one in world.sold_out]),
+            known=known,
+            is_over=lambda placed, looks=looks: next(looks, None) is None,
+        )
+        names = {room.key: f"new-{next(numbers)}" for room in part.bought}
+        found |= {one.job.id: names.get(one.key, one.key) for one in part.placed}
+        hopeless += [one.id for one in part.hopeless]
+        gone |= {one.job.id for one in part.placed} | {one.id for one in part.hopeless}
+        for room in part.bought:
+            room.key = names[room.key]
+            in_use[room.offer.name] += 1
+            rooms.append(room)
+        known = passes.Known(part.lines, market.index, part.claimed)
+        if part.is_complete:
+            break
+    assert part.is_complete, "each part looks at something new"
+    assert found == dict(placed(whole))
+    assert hopeless == [one.id for one in whole.hopeless]
