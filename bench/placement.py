@@ -19,6 +19,7 @@ from pathlib import Path
 from sqlalchemy import insert
 
 from bench.figures import Figure, Goal
+from dstack.backends import Drivers
 from dstack.backends.registry import BackendRegistry
 from dstack.blobs.files import BlobFiles
 from dstack.domain.market import Market

@@ -33,7 +33,7 @@ def make_way(
         rooms: the machines there are, after the placement.
         market: the offers that are not sold out.
         in_use: how many machines of each offer may exist, those that are ending among them; without what is bought.
-        is_over: tells whether the pass has reached its bound, given the number of placed jobs.
+        is_over: gets the number of placed jobs, and returns whether the pass has reached its bound.
     """
     limited = [name for name in in_use if market.is_limited(name)]
     if not limited:

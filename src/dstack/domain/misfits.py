@@ -1,4 +1,4 @@
-"""What decides whether a machine fits: the traits of offers, and the reasons why one does not fit, as values.
+"""The traits of offers that decide whether a machine fits, and the reasons why one does not fit, as values.
 
 Each trait pairs a part of the requirements with a part of an offer. `domain.market` asks a trait once for each value
 that occurs among the offers. Sentences are made at the edge (`operations.refusals`).

@@ -3,7 +3,7 @@
 from dstack.engine.scheduler import would_wait
 from dstack.operations.context import Action, Caller, Context, authorize
 from dstack.operations.presenting import brief_view, offer_views
-from dstack.operations.refusals import OFFERS_SHOWN_MAX, OnSale, on_sale, refusals_of
+from dstack.operations.refusals import Judged, OnSale, judge, on_sale
 from dstack.operations.submitting import born, check_references, jobs_of
 from dstack.operations.updating import change_view
 from dstack.operations.wishes import Wish, changes_of, understand
@@ -18,33 +18,31 @@ async def plan(context: Context, user: User, project: str, request: SubmitRun) -
     """Return the plan of a submit. It creates nothing."""
     wish = await understand(request)
     sale = await on_sale(context, user, project)
-    refusals = refusals_of(wish.demand, sale.own, sale.absent)
+    judged = judge(wish.demand, sale.own, sale.absent)
     # The writer remembers the free capacity of all machines; a reader would query each.
     return await context.db.recall(
-        lambda tx: _plan(tx, context, authorize(tx, user, project, Action.RUN), wish, sale, refusals)
+        lambda tx: _plan(tx, context, authorize(tx, user, project, Action.RUN), wish, sale, judged)
     )
 
 
-def _plan(tx: Tx, context: Context, caller: Caller, wish: Wish, sale: OnSale, refusals: list[str]) -> PlanView:
+def _plan(tx: Tx, context: Context, caller: Caller, wish: Wish, sale: OnSale, judged: Judged) -> PlanView:
     check_references(tx, caller, wish)
     current = objects.find_run_by(tx, caller.project.id, wish.name) if wish.name else None
     active = current is not None and not current.status.is_finished()
-    fitting = sale.own.fitting(wish.demand)
-    best = sale.own.select(fitting, OFFERS_SHOWN_MAX)
     return PlanView(
         project=caller.project.name,
         user=caller.user.name,
         run_name=wish.name,
         spec=dict(wish.spec(wish.name)),
-        offers=offer_views(tx, best),
-        offers_total=fitting.bit_count(),
-        max_price=sale.own[fitting.bit_length() - 1].price if fitting else None,
-        refusals=refusals,
+        offers=offer_views(tx, judged.best),
+        offers_total=judged.total,
+        max_price=judged.max_price,
+        refusals=judged.refusals,
         current=brief_view(tx, current) if current is not None and active else None,
         changes=[change_view(one) for one in changes_of(current, wish)] if current is not None and active else [],
-        waits=_why_it_would_wait(tx, context, caller, wish, sale) if fitting else None,
+        waits=_why_it_would_wait(tx, context, caller, wish, sale) if judged.best else None,
         resources=wish.resources,
-        image=wish.image_on(best[0]) if best else None,
+        image=wish.image_on(judged.best[0]) if judged.best else None,
     )
 
 

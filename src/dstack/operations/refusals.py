@@ -1,11 +1,13 @@
-"""Why offers do not fit, in words."""
+"""The offers that fit a submit, and why others do not, in words."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dstack.domain.market import Market
 from dstack.domain.misfits import Cards, Misfit, NoEngine, Reason, Size, Wishes, answers_of, misfits, questions_of
+from dstack.domain.objects import Job
 from dstack.domain.offers import Bounds, Demand, GpuDemand, Offer, describe, wishes_for_container
+from dstack.domain.placement import can_ever_place
 from dstack.errors import NoCapacityError
 from dstack.kit.text import memory_text
 from dstack.operations.context import Action, Context, authorize
@@ -51,6 +53,43 @@ def refusals_of(demand: Demand, market: Market, absent: Mapping[str, str] = NONE
         *(_refusal(answers_of(questions, offer), offer) for offer in market.nearest(demand, OFFERS_SHOWN_MAX)),
         *(f"{name}: {why}" for name, why in sorted(absent.items())),
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The market, judged by the requirements of a plan."""
+
+    best: Sequence[Offer]
+    """The cheapest offers that fit."""
+    total: int
+    """The number of all that fit."""
+    max_price: float | None
+    """The highest price of those that fit, in US dollars an hour."""
+    refusals: list[str]
+
+
+def judge(demand: Demand, market: Market, absent: Mapping[str, str]) -> Judged:
+    """Return the offers that fit, and why others do not.
+
+    Args:
+        absent: the backends without offers, each with the reason.
+    """
+    fitting = market.fitting(demand)
+    max_price = market[fitting.bit_length() - 1].price if fitting else None
+    best = market.select(fitting, OFFERS_SHOWN_MAX)
+    return Judged(best, fitting.bit_count(), max_price, refusals_of(demand, market, absent))
+
+
+def check_nodes(jobs: Sequence[Job], market: Market) -> None:
+    """Raise unless all nodes of a run would fit together on free machines.
+
+    Raises:
+        NoCapacityError: no backend has so many machines.
+    """
+    if not can_ever_place(jobs, market):
+        raise NoCapacityError(
+            f"No backend has the machines for {len(jobs)} nodes at once", hint="Use fewer or smaller nodes"
+        )
 
 
 def check_offers(demand: Demand, market: Market, absent: Mapping[str, str]) -> None:

@@ -2,17 +2,15 @@
 
 from dstack.domain.births import Owner, first_jobs, new_run
 from dstack.domain.objects import Job, Revision, Run
-from dstack.domain.placement import can_ever_place
 from dstack.errors import (
     InvalidRequestError,
-    NoCapacityError,
     RepoDoesNotExistError,
     ResourceExistsError,
 )
 from dstack.kit.text import listed
 from dstack.operations.context import Action, Caller, Context, authorize
 from dstack.operations.presenting import brief_view
-from dstack.operations.refusals import OnSale, check_offers, on_sale
+from dstack.operations.refusals import OnSale, check_nodes, check_offers, on_sale
 from dstack.operations.wishes import Wish, understand
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import RunView
@@ -59,11 +57,7 @@ def _submit(tx: Tx, context: Context, caller: Caller, wish: Wish, sale: OnSale, 
     check_references(tx, caller, wish)
     run = born(tx, context, caller, wish, _claim_name(tx, context, caller, wish.name), scoped)
     jobs = jobs_of(run, context, wish)
-    if not can_ever_place(jobs, sale.market):
-        raise NoCapacityError(
-            f"No backend has the machines for {len(jobs)} nodes at once",
-            hint="Use fewer or smaller nodes",
-        )
+    check_nodes(jobs, sale.market)
     commits.add_run(tx, run, () if run.retry_at else jobs, actor=f"user {caller.user.name}")
     return brief_view(tx, run)
 

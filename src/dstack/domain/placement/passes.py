@@ -90,7 +90,7 @@ def place(
         closed: why backends take no new jobs; the market does not show their offers, and their rooms rest.
         known: the lines that wait still since an earlier pass. They claim what they could use, and are not looked at
             again.
-        is_over: gets the number of placed jobs after each gang that was looked at, and tells whether that is enough.
+        is_over: gets the number of placed jobs after each gang that was looked at, and returns whether that is enough.
     """
     return _Pass(rooms, market, in_use, sold_out, closed, known).run(queue, is_over)
 
@@ -190,7 +190,7 @@ class _Pass:
             self._placement.reasons[gang.run_id] = Reason(
                 line.demand, len(gang.ids), with_room, self._machines, kinds, self._market, offers, self._closed
             )
-        # What it could use is kept from those behind it.
+        # Those behind it do not get what it could use.
         self._placement.lines[gang.line] = gang.position
         self._machines.claimed |= kinds
         self._stock.claimed |= offers

@@ -16,7 +16,7 @@ OFFERS_NAMED_MAX = 3
 
 @dataclass(slots=True, eq=False)
 class Reason:
-    """Why a gang waits: as text only where somebody reads it."""
+    """Why a gang waits. The text is made where it is read."""
 
     demand: Demand
     nodes: int
