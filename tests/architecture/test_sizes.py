@@ -18,7 +18,7 @@ LONG_FILES: dict[str, int] = {}
 """Files that may be longer, and how long they are. This list only shrinks."""
 
 MANY_IMPORTS: dict[str, int] = {
-    "src/dstack/operations/submitting.py": 15,
+    "src/dstack/operations/submitting.py": 14,
     "src/dstack/operations/updating.py": 13,
 }
 """Modules that import more of ours than they should, and how many. This list only shrinks."""
