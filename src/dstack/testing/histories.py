@@ -23,7 +23,7 @@ from dstack.testing.world import World, make_world, world_folder
 
 PATIENCE_S = 12 * 3600.0
 """Everything has ended within these virtual seconds, or it never will."""
-LEFT_OVER_S = 900.0
+LEFT_OVER_S = 1800.0
 """Whatever exists after all that has found its end within these."""
 TRY_AGAIN_AFTER_S = 60.0
 

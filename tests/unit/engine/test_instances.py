@@ -151,7 +151,7 @@ def test_an_agent_ends_its_jobs_each_with_its_grace_before_its_machine_ends() ->
     assert end == TerminateMachine("0-instance")
 
 
-@pytest.mark.parametrize("fields", [{"agent_seen_at": None}, {"gone_at": NOW}])
+@pytest.mark.parametrize("fields", [{"agent_seen_at": None}, {"gone_at": NOW}, {"unreachable_since": NOW}])
 def test_a_machine_without_an_agent_ends_at_once(fields: dict[str, object]) -> None:
     ending = instance(status=InstanceStatus.TERMINATING, **fields)
     assert terminate(instance_view(ending)).do == (TerminateMachine("0-instance"),)

@@ -32,10 +32,15 @@ def terminate(view: InstanceView) -> Next:
 
 
 def _leave(view: InstanceView) -> tuple[ShutDownAgent, ...]:
-    """Return the request to an agent that may have jobs. Its machine ends when they have, or their grace is over."""
-    if view.instance.agent_seen_at is None or view.instance.gone_at is not None:
+    """Return the request to an agent that may have jobs. Its machine ends when they have, or their grace is over.
+
+    A silent machine without jobs has nothing to lose.
+    """
+    instance = view.instance
+    is_silent = instance.agent_seen_at is None or (instance.unreachable_since is not None and not view.jobs)
+    if is_silent or instance.gone_at is not None:
         return ()
-    return (ShutDownAgent(view.instance.id, max((job.stop_grace_s for job in view.jobs), default=0.0)),)
+    return (ShutDownAgent(instance.id, max((job.stop_grace_s for job in view.jobs), default=0.0)),)
 
 
 def end_if_gone(view: InstanceView) -> Next | None:
