@@ -21,6 +21,7 @@ from dstack.domain.placement import passes
 from dstack.domain.retries import FIRST_DELAY, RetryPolicy
 from dstack.domain.rooms import Room
 from dstack.engine import catalog, facts, inbox, leases, outbox, scheduler, turn
+from dstack.engine.backends import BackendFollower
 from dstack.engine.effects import PERFORMERS, jobs, machines
 from dstack.engine.effects.means import Means
 from dstack.engine.instances import booting, keeping, terminating
@@ -32,7 +33,7 @@ from dstack.hosts import link
 from dstack.hosts.inbox import Strangers
 from dstack.protocol.agent import ORDER_FIELDS, JobReport
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus
-from dstack.store import commits, intents, objects, revisions, wakes
+from dstack.store import backends, commits, intents, objects, revisions, wakes
 from dstack.store import leases as store_leases
 from dstack.store.tx import Tx
 from dstack.testing.databases import SharedSqlite
@@ -143,6 +144,15 @@ def a_failed_boot_is_launched_again_without_end() -> Any:
         return None if policy is None else now + FIRST_DELAY
 
     return patch.object(deriving, "retry_at", retry_at)
+
+
+@mutant
+def a_backend_is_removed_with_its_machines() -> Any:
+    async def is_empty(self: BackendFollower, record: Any) -> bool:
+        return True
+
+    no_look = patch.object(BackendFollower, "_is_empty", is_empty)
+    return _all(no_look, patch.object(backends, "is_over", lambda tx, id: True))
 
 
 @mutant

@@ -8,6 +8,7 @@ from functools import cache
 import pytest
 
 from dstack.testing.faults import (
+    BackendChanges,
     FailedBoots,
     FailedStarts,
     Fault,
@@ -69,12 +70,13 @@ HARD_CLOUDS: tuple[tuple[Fault, ...], ...] = (
     (Silence(every_s=300, lasts_s=300),),
     (LateAddresses(),),
     (FailedBoots(),),
-    (Silence(), LateAddresses(), FailedBoots(), LateCreates(), RefusedEnds(), LostReplies()),
+    (BackendChanges(),),
+    (Silence(), LateAddresses(), FailedBoots(), BackendChanges(), LateCreates(), RefusedEnds(), LostReplies()),
 )
 
 
 @pytest.mark.parametrize("faults", HARD_CLOUDS, ids=lambda faults: "+".join(type(one).__name__ for one in faults))
-def test_clouds_that_are_silent_late_or_sell_bad_machines_cost_nothing_but_time(faults: tuple[Fault, ...]) -> None:
+def test_clouds_that_hang_come_and_go_or_sell_bad_machines_cost_nothing_but_time(faults: tuple[Fault, ...]) -> None:
     for seed in range(1, 4):
         assert [str(violation) for violation in play(replace(script_of(seed), faults=faults)).violations] == []
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from dstack.testing.faults import (
+    BackendChanges,
     FailedBoots,
     FailedStarts,
     Fault,
@@ -35,6 +36,7 @@ CAUGHT_BY = {
     "the_address_of_a_machine_is_asked_for_once": "machines_are_located",
     "a_machine_that_failed_to_boot_is_left_behind": "ended_instances_have_no_machine",
     "a_failed_boot_is_launched_again_without_end": "launches_in_vain_are_bounded",
+    "a_backend_is_removed_with_its_machines": "spending_stops",
     "idle_machines_are_kept_for_ever": "spending_stops",
     "what_was_left_open_is_not_taken_up_after_a_crash": "nothing_is_stuck",
     "what_came_of_an_intent_is_not_recorded": "nothing_is_stuck",
@@ -70,6 +72,7 @@ FAULTS_FOR: dict[str, tuple[Fault, ...]] = {
     "the_end_of_a_machine_that_was_refused_is_not_asked_for_again": (RefusedEnds(),),
     "the_address_of_a_machine_is_asked_for_once": (LateAddresses(),),
     "a_machine_that_failed_to_boot_is_left_behind": (FailedBoots(),),
+    "a_backend_is_removed_with_its_machines": (BackendChanges(),),
     "a_failed_boot_is_launched_again_without_end": (FailedBoots(probability=1.0),),
     "a_machine_that_fails_start_after_start_takes_further_jobs": (FailedStarts(every_s=10, lasts_s=7200),),
     "a_report_is_believed_from_any_machine": (HostileAgents(),),

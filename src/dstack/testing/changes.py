@@ -1,14 +1,20 @@
-"""Users of a made-up world change their runs: each change is a revision, which its script names."""
+"""Users of a made-up world change their runs, and its admin changes the backends.
+
+Each change of a run is a revision, which its script names.
+"""
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
+from dstack.errors import InvalidRequestError, ResourceNotExistsError
+from dstack.operations import backends
 from dstack.operations.context import Context
 from dstack.store import commits, objects
 from dstack.store.tx import Tx
 from dstack.store.users import User
-from dstack.testing.faults import RunChanges
+from dstack.testing.faults import BackendChanges, RunChanges
 from dstack.testing.ledger import Ledger
 from dstack.testing.nature import Nature
 from dstack.testing.servers import Server
@@ -26,6 +32,36 @@ async def change_runs(nature: Nature, ledger: Ledger, server: Callable[[], Serve
         unfinished = [id for kind, id, _ in ledger.unfinished() if kind == "run"]
         if unfinished:
             await server().ask(_change(nature.chance.choice(unfinished)))
+
+
+async def change_backends(nature: Nature, server: Callable[[], Server]) -> None:
+    """Add a backend, and delete it and add it again now and then, until cancelled.
+
+    Args:
+        server: returns the server to ask: any.
+    """
+    fault = nature.find(BackendChanges)
+    while fault is not None:
+        await server().ask(partial(_add, fault.name))
+        nature.observer.told(f"backend {fault.name}", "is added")
+        await asyncio.sleep(nature.chance.expovariate(1 / fault.every_s))
+        drains = nature.chance.random() < fault.drains
+        done = await server().ask(partial(_delete, fault.name, drains))
+        nature.observer.told(f"backend {fault.name}", done)
+        await asyncio.sleep(nature.within(fault.away_at_most_s))
+
+
+async def _add(name: str, context: Context, user: User) -> None:
+    await backends.put(context, user, None, name, {"type": name})
+
+
+async def _delete(name: str, drains: bool, context: Context, user: User) -> str:
+    """Return what became of it. A request whose answer was lost is made again, and may find it done."""
+    try:
+        await backends.delete(context, user, None, name, drain=drains)
+    except (InvalidRequestError, ResourceNotExistsError) as error:
+        return f"is not deleted: {error.message}"
+    return "is deleted"
 
 
 def _change(run_id: str) -> Callable[[Context, User], Coroutine[Any, Any, None]]:

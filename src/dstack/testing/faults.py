@@ -198,6 +198,17 @@ class DeafServers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BackendChanges:
+    """A backend is added while servers run, deleted while it is in use, and added again."""
+
+    name: str = "aws"
+    every_s: float = 600.0
+    away_at_most_s: float = 600.0
+    drains: float = 0.7
+    """The share of deletions that drain its machines. Any other is refused while it has some."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OtherAgents:
     """The agents of some machines are one version older or newer than the servers."""
 
@@ -237,6 +248,7 @@ Fault: TypeAlias = (
     | ClockJumps
     | DeafServers
     | RunChanges
+    | BackendChanges
     | OtherAgents
     | HostileAgents
 )

@@ -12,6 +12,7 @@ from dstack.protocol.statuses import RunStatus
 from dstack.testing.behaviours import Behaviour
 from dstack.testing.faults import (
     AgentRestarts,
+    BackendChanges,
     DatabaseBusy,
     DeafServers,
     EventualConsistency,
@@ -69,6 +70,7 @@ FAULTS: tuple[Fault, ...] = (
     Silence(),
     LateAddresses(),
     FailedBoots(),
+    BackendChanges(),
 )
 """What histories draw from."""
 

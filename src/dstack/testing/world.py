@@ -25,11 +25,11 @@ from dstack.logs.files import LogFiles
 from dstack.server.parts import Outside, Parts
 from dstack.store.db import Database
 from dstack.store.dialect import Dialect
-from dstack.testing.changes import change_runs
+from dstack.testing.changes import change_backends, change_runs
 from dstack.testing.clouds import Clouds, FakeCloud, MadeUpDrivers
 from dstack.testing.crashes import CrashSwitch, Decide, MortalDatabase, MortalEffects, at_random, never
 from dstack.testing.databases import BusySqlite, Exchange, SharedSqlite, copy_database
-from dstack.testing.faults import ClockJumps, DatabaseBusy, Faults, ServerCrashes, WrongClocks
+from dstack.testing.faults import BackendChanges, ClockJumps, DatabaseBusy, Faults, ServerCrashes, WrongClocks
 from dstack.testing.ledger import Ledger
 from dstack.testing.nature import Nature
 from dstack.testing.servers import TERMS, Server
@@ -89,7 +89,8 @@ class World:
     ) -> None:
         self.clouds = clouds
         """Those without rows are there from the start; a row of a type stands for the cloud of that name."""
-        self._from_start = tuple(clouds)
+        changes = nature.find(BackendChanges)
+        self._from_start = tuple(name for name in clouds if changes is None or name != changes.name)
         self.nature = nature
         self.watch = watch
         self.logs = LogFiles(folder / "logs")
@@ -118,6 +119,8 @@ class World:
         tasks += [asyncio.create_task(trouble) for trouble in troubles_of(self.nature, self.clouds)]
         changing = change_runs(self.nature, self.watch.ledger, lambda: self.server)
         tasks.append(asyncio.create_task(changing, name="users change runs"))
+        coming = change_backends(self.nature, lambda: self.server)
+        tasks.append(asyncio.create_task(coming, name="an admin changes backends"))
         return [*tasks, asyncio.create_task(self.watch.scan(), name="scan")]
 
     def open_cloud(self, name: str, on_sale: Sequence[Offer]) -> None:
