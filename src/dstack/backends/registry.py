@@ -1,6 +1,6 @@
 """All backends that a server calls, each with threads of its own: they are added, changed and removed while it runs.
 
-Drivers block. Some of a backend's threads only look up and end machines, so that launches that hang delay no end.
+Drivers block. Launches, questions and ends have threads of their own, so that launches that hang delay no end.
 """
 
 import asyncio
@@ -18,10 +18,12 @@ from dstack.errors import BackendUnavailable, NoCapacityError
 
 T = TypeVar("T")
 
-CALLS_AT_ONCE = 12
+LAUNCHES_AT_ONCE = 12
+"""The threads that launch machines."""
+QUESTIONS_AT_ONCE = 4
+"""The threads that only ask."""
 ENDS_AT_ONCE = 4
-"""The threads that only look up and end machines, beside the others."""
-ENDS = (Verb.LOOK_UP, Verb.TERMINATE)
+"""The threads that only end machines."""
 
 
 class _Entry:
@@ -33,15 +35,17 @@ class _Entry:
         self.fault = fault
         self.counts = counts
         prefix = f"backend-{record.name}"
-        self._calls = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix=prefix)
+        self._launches = ThreadPoolExecutor(LAUNCHES_AT_ONCE, thread_name_prefix=prefix)
+        self._questions = ThreadPoolExecutor(QUESTIONS_AT_ONCE, thread_name_prefix=f"{prefix}-questions")
         self._ends = ThreadPoolExecutor(ENDS_AT_ONCE, thread_name_prefix=f"{prefix}-ends")
 
     def threads_for(self, verb: Verb) -> ThreadPoolExecutor:
-        return self._ends if verb in ENDS else self._calls
+        """Return the threads for calls of a verb."""
+        return {Verb.LAUNCH: self._launches, Verb.TERMINATE: self._ends}.get(verb, self._questions)
 
     def close(self, *, cancel: bool) -> None:
         """Begin no more calls. Without `cancel`, those that wait for a thread are still made."""
-        for threads in (self._calls, self._ends):
+        for threads in (self._launches, self._questions, self._ends):
             threads.shutdown(wait=False, cancel_futures=cancel)
 
 

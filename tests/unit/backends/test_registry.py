@@ -10,7 +10,7 @@ import pytest
 
 from dstack.backends.base import Backend
 from dstack.backends.counts import SLOW_S, Counts, Verb, VerbCounts
-from dstack.backends.registry import CALLS_AT_ONCE, BackendRegistry
+from dstack.backends.registry import LAUNCHES_AT_ONCE, BackendRegistry
 from dstack.domain.backends import BackendRecord
 from dstack.domain.offers import Offer
 from dstack.errors import BackendUnavailable, NoCapacityError
@@ -42,7 +42,7 @@ async def test_a_backend_that_hangs_holds_up_neither_another_nor_the_storage(han
     backends = BackendRegistry({"aws": hanging, "gcp": other})
     asked = [
         asyncio.create_task(backends.call("aws", Verb.OFFERS, lambda cloud: cloud.offers(), timeout_s=PATIENCE_S))
-        for _ in range(4 * CALLS_AT_ONCE)
+        for _ in range(4 * LAUNCHES_AT_ONCE)
     ]
     async with asyncio.timeout(PATIENCE_S):
         assert await backends.call("gcp", Verb.OFFERS, lambda cloud: cloud.offers(), timeout_s=PATIENCE_S) == []
@@ -60,23 +60,33 @@ async def test_a_call_that_takes_too_long_is_one_of_a_backend_that_does_not_answ
         await backends.call("gcp", Verb.OFFERS, lambda cloud: cloud.offers(), timeout_s=1)
 
 
-async def test_ends_of_machines_wait_for_no_other_call_of_the_same_backend(hanging: Cloud) -> None:
+@pytest.mark.parametrize(
+    ("hangs", "goes_on"),
+    [
+        (Verb.LAUNCH, (Verb.TERMINATE, Verb.LOOK_UP, Verb.OFFERS, Verb.CHECK)),
+        (Verb.LOOK_UP, (Verb.TERMINATE, Verb.LAUNCH)),
+        (Verb.OFFERS, (Verb.TERMINATE, Verb.LAUNCH)),
+    ],
+)
+async def test_calls_of_one_kind_that_hang_delay_no_others_of_the_same_backend(
+    hanging: Cloud, hangs: Verb, goes_on: tuple[Verb, ...]
+) -> None:
     backends = BackendRegistry({"aws": hanging})
     asked = [
-        asyncio.create_task(backends.call("aws", Verb.OFFERS, lambda cloud: cloud.offers(), timeout_s=PATIENCE_S))
-        for _ in range(4 * CALLS_AT_ONCE)
+        asyncio.create_task(backends.call("aws", hangs, lambda cloud: cloud.offers(), timeout_s=PATIENCE_S))
+        for _ in range(4 * LAUNCHES_AT_ONCE)
     ]
-    ended = await backends.call("aws", Verb.TERMINATE, lambda cloud: "ended", timeout_s=PATIENCE_S)
+    for verb in goes_on:
+        assert await backends.call("aws", verb, lambda cloud: "done", timeout_s=PATIENCE_S) == "done"
     hanging.may_answer.set()
     await asyncio.gather(*asked)
     backends.close()
-    assert ended == "ended"
 
 
 async def test_backend_gets_another_driver_while_a_call_of_the_former_goes_on(hanging: Cloud, tmp_path: Path) -> None:
     backends, record = BackendRegistry(), BackendRecord("1-aws", "aws", "aws")
     backends.add(record, hanging)
-    asked = [asyncio.create_task(backends.offers("1-aws", timeout_s=PATIENCE_S)) for _ in range(2 * CALLS_AT_ONCE)]
+    asked = [asyncio.create_task(backends.offers("1-aws", timeout_s=PATIENCE_S)) for _ in range(2 * LAUNCHES_AT_ONCE)]
     await asyncio.sleep(0)
     assert counts_of(backends, "1-aws", Verb.OFFERS).running == len(asked)
     other = Cloud(tmp_path)
@@ -91,7 +101,7 @@ async def test_backend_gets_another_driver_while_a_call_of_the_former_goes_on(ha
 
 async def test_call_of_a_backend_that_is_removed_meanwhile_goes_on(hanging: Cloud) -> None:
     backends = BackendRegistry({"aws": hanging})
-    asked = [asyncio.create_task(backends.offers("aws", timeout_s=PATIENCE_S)) for _ in range(2 * CALLS_AT_ONCE)]
+    asked = [asyncio.create_task(backends.offers("aws", timeout_s=PATIENCE_S)) for _ in range(2 * LAUNCHES_AT_ONCE)]
     await asyncio.sleep(0)
     assert counts_of(backends, "aws", Verb.OFFERS).running == len(asked)
     backends.remove("aws")
