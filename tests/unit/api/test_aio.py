@@ -120,7 +120,7 @@ def test_a_long_wait_does_not_hold_up_calls() -> None:
 
     async def both() -> None:
         threads = Threads()
-        waits = [asyncio.create_task(threads.wait(go.wait)) for _ in range(_threads.LAUNCHES_AT_ONCE + 1)]
+        waits = [asyncio.create_task(threads.wait(go.wait)) for _ in range(_threads.CALLS_AT_ONCE + 1)]
         assert await asyncio.wait_for(threads.call(lambda: "done"), 10) == "done"
         go.set()
         assert all(await asyncio.gather(*waits))

@@ -14,7 +14,7 @@ from dstack.kit.tasks import apart
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LAUNCHES_AT_ONCE = 32
+CALLS_AT_ONCE = 32
 WAITS_AT_ONCE = 1000
 WAIT = "dstack-wait"
 """The name of the threads of long waits."""
@@ -26,7 +26,7 @@ class Threads:
     """The threads of a client's blocking calls."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(LAUNCHES_AT_ONCE, thread_name_prefix="dstack-call")
+        self._pool = ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="dstack-call")
         self._is_closed = False
         self._waits = threading.BoundedSemaphore(WAITS_AT_ONCE)
 
