@@ -110,7 +110,8 @@ def test_a_version_that_is_nowhere_is_refused_with_those_that_are_there() -> Non
 
 def test_all_nodes_of_a_gang_run_alike() -> None:
     one = run(spec={"configuration": {"type": "task", "commands": ["true"], "python": "3.12", "nodes": 2}})
-    small = replace(HERE_WITH_PYTHON, instance_type="a", resources=replace(HERE_WITH_PYTHON.resources, cpus=1))
+    with_both = replace(HERE_WITH_ENGINE.resources, cpus=1, pythons=("3.12",))
+    small = replace(HERE_WITH_PYTHON, instance_type="a", resources=with_both)
     other = replace(small, instance_type="b", resources=replace(HERE_WITH_ENGINE.resources, cpus=1))
     placed = place(JobQueue(first_jobs(one, ["a", "b"], NOW)), [], Market.of([small, other]), {}).placed
     assert [placement.share.container for placement in placed] == [True, True]

@@ -1,6 +1,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from dstack.domain.objects import Job
 from dstack.domain.offers import Bounds, Demand, GpuDemand, Offer, Share
 from dstack.domain.placement import BEHIND, JobQueue, Placement
 from dstack.domain.rooms import Room, room_of, rooms_of
-from dstack.protocol.agent import Gpu, HostResources
+from dstack.protocol.agent import Engine, Gpu, HostResources
 from dstack.protocol.statuses import InstanceStatus
 from tests.making import CLOUD, DEMAND, HERE, instance, job, placed_job
 
@@ -300,3 +301,39 @@ def test_a_gang_that_no_machines_can_ever_hold_together_is_known() -> None:
 
 def test_a_gang_that_reuses_machines_may_find_them_later() -> None:
     assert can_ever_place([job(demand=replace(DEMAND, reuse_only=True))], [CLOUD])
+
+
+DOCKER = Engine("docker", "27", "x86_64")
+WITH_PYTHON = replace(CLOUD, region="a", price=0.1, resources=replace(CLOUD.resources, pythons=("3.12",)))
+WITH_DOCKER = replace(CLOUD, region="b", price=0.2, resources=replace(CLOUD.resources, engine=DOCKER))
+
+
+def two_nodes(**fields: Any) -> list[Job]:
+    wanted = replace(DEMAND, **fields)
+    return [job(id=f"{node}", node=node, nodes=2, demand=wanted) for node in range(2)]
+
+
+def runtimes(placement: Placement) -> list[tuple[str, bool]]:
+    rooms = {room.key: room.offer.region for room in placement.bought}
+    return [(rooms[one.key], one.share.container) for one in placement.placed]
+
+
+def test_all_nodes_are_processes_where_a_machine_has_no_container_engine() -> None:
+    offers = [replace(WITH_PYTHON, machines_max=1), WITH_DOCKER]
+    assert runtimes(place(two_nodes(), [], offers, [])) == [("a", False), ("b", False)]
+
+
+def test_all_nodes_are_containers_where_no_other_machines_fit_all_of_them() -> None:
+    offers = [replace(WITH_PYTHON, machines_max=1), WITH_DOCKER]
+    assert runtimes(place(two_nodes(python="3.12"), [], offers, [])) == [("b", True), ("b", True)]
+
+
+def test_gang_waits_where_its_machines_have_no_common_runtime() -> None:
+    offers = [replace(one, machines_max=1) for one in (WITH_PYTHON, WITH_DOCKER)]
+    queue = two_nodes(python="3.12")
+    assert place(queue, [], offers, []).placed == []
+    assert not can_ever_place(queue, offers)
+
+
+def test_cheapest_machines_run_a_gang_as_processes_where_all_have_the_version_of_python() -> None:
+    assert runtimes(place(two_nodes(python="3.12"), [], [WITH_PYTHON, WITH_DOCKER], [])) == [("a", False), ("a", False)]

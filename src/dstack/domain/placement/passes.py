@@ -6,11 +6,12 @@ from typing import Any
 
 from dstack.domain.market import EMPTY, NO_OFFERS, Index, Market, Offers, without
 from dstack.domain.objects import Job
-from dstack.domain.offers import OfferName, Share, share_of
+from dstack.domain.offers import OfferName, Share, gang_runtime, share_of
 from dstack.domain.placement.capacity import Machines, Stock, dearness
 from dstack.domain.placement.queues import Gang, JobQueue, Line, Queue
 from dstack.domain.placement.waiting import BEHIND, Reason
 from dstack.domain.rooms import Room
+from dstack.protocol.runtimes import Runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,11 @@ class _Try:
     placed: list[tuple[Job, Room, Share]] = field(default_factory=list)
     bought: list[Room] = field(default_factory=list)
 
+    @property
+    def runtime(self) -> Runtime | None:
+        """Return the runtime that the machines of all nodes have; None without one."""
+        return gang_runtime(self.placed[0][0].demand, [room.offer for _, room, _ in self.placed])
+
 
 class _Pass:
     """One pass over the queue."""
@@ -175,7 +181,7 @@ class _Pass:
         is_open = bool(kinds & self._machines.open or offers & self._stock.open)
         if is_open:
             jobs = queue.jobs_of(gang)
-            found = self._try(jobs, without(kinds, self._machines.claimed), without(offers, self._stock.claimed))
+            found = self._try_alike(jobs, without(kinds, self._machines.claimed), without(offers, self._stock.claimed))
             if len(found.placed) == len(jobs):
                 self._keep(found)
                 return
@@ -199,9 +205,22 @@ class _Pass:
         """Return whether a gang would have its place if earlier ones had claimed nothing."""
         if not kinds & self._machines.claimed and not offers & self._stock.claimed:
             return False
-        unclaimed = self._try(jobs, kinds, offers)
+        unclaimed = self._try_alike(jobs, kinds, offers)
         self._undo(unclaimed)
         return len(unclaimed.placed) == len(jobs)
+
+    def _try_alike(self, jobs: Sequence[Job], kinds: int, offers: int) -> _Try:
+        """Take room for the nodes of a gang on machines that have one runtime for all of them.
+
+        That runtime is a container where some machines lack the version of Python, and others the container engine.
+        """
+        found = self._try(jobs, kinds, offers)
+        if len(found.placed) < 2 or found.runtime is not None:
+            return found
+        self._undo(found)
+        contained = replace(jobs[0].demand, container=("`python`",))
+        kinds &= self._machines.serving(Line(jobs[0].project_id, contained))
+        return self._try(jobs, kinds, offers & self._market.buyable(contained))
 
     def _try(self, jobs: Sequence[Job], kinds: int, offers: int) -> _Try:
         """Take room for one node after the other (their requirements are equal) until no room is left.
@@ -235,8 +254,7 @@ class _Pass:
 
     def _keep(self, found: _Try) -> None:
         self._placement.bought += found.bought
-        # The nodes of a gang find the same around them, wherever they are.
-        container = any(share.container for _, _, share in found.placed)
+        container = found.runtime is Runtime.CONTAINER
         self._placement.placed += [
             Placed(job, room.key, replace(share, container=container)) for job, room, share in found.placed
         ]
