@@ -87,11 +87,13 @@ class BackendCollection:
 
         Examples:
             >>> from dstack.api import Client, InvalidRequestError
+            >>> problem = ""
             >>> try:
             ...     Client.from_config().backends.add({"type": "cloud9"})
             ... except InvalidRequestError as error:
-            ...     print(error.message.partition(";")[0])
-            `type`: there is no backend called `cloud9`
+            ...     problem = error.message
+            >>> problem.partition(";")[0]
+            '`type`: there is no backend called `cloud9`'
         """
         from dstack.protocol import routes
         from dstack.protocol.requests import PutBackend
@@ -151,11 +153,13 @@ class BackendCollection:
 
         Examples:
             >>> from dstack.api import Client, InvalidRequestError
+            >>> problem = ""
             >>> try:
             ...     Client.from_config().backends.delete("local")
             ... except InvalidRequestError as error:
-            ...     print(error.message)
-            The backend `local` is there by the server's settings
+            ...     problem = error.message
+            >>> problem
+            "The backend `local` is there by the server's settings"
         """
         from dstack.protocol import routes
 

@@ -70,10 +70,12 @@ class BackendCollection:
             >>> from dstack.api.aio import Client, InvalidRequestError
             >>> async def main():
             ...     async with Client.from_config() as client:
-            ...         print(try:
-            ...             await client.backends.add({'type': 'cloud9'})
+            ...         problem = ""
+            ...         try:
+            ...             await client.backends.add({"type": "cloud9"})
             ...         except InvalidRequestError as error:
-            ...             print(error.message.partition(';')[0]))
+            ...             problem = error.message
+            ...         print(problem.partition(";")[0])
             >>> asyncio.run(main())
             `type`: there is no backend called `cloud9`
         """
@@ -126,10 +128,12 @@ class BackendCollection:
             >>> from dstack.api.aio import Client, InvalidRequestError
             >>> async def main():
             ...     async with Client.from_config() as client:
-            ...         print(try:
-            ...             await client.backends.delete('local')
+            ...         problem = ""
+            ...         try:
+            ...             await client.backends.delete("local")
             ...         except InvalidRequestError as error:
-            ...             print(error.message))
+            ...             problem = error.message
+            ...         print(problem)
             >>> asyncio.run(main())
             The backend `local` is there by the server's settings
         """
