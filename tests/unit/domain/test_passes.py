@@ -13,7 +13,7 @@ from dstack.domain.offers import Bounds, Demand, GpuDemand, Offer, OfferName, Sh
 from dstack.domain.placement import BEHIND, JobQueue, Placement, passes
 from dstack.domain.rooms import Room, empty_room
 from dstack.protocol.agent import Engine, Gpu, HostResources
-from tests.making import job
+from tests.making import CLOUD, DEMAND, job
 
 A100 = Gpu("nvidia", "A100", 40960)
 
@@ -251,3 +251,15 @@ def test_pass_in_parts_places_what_one_pass_places(world: World, at_once: int) -
     assert part.is_complete, "each part looks at something new"
     assert found == dict(placed(whole))
     assert hopeless == [one.id for one in whole.hopeless]
+
+
+def test_arrival_takes_nothing_that_a_known_line_has_claimed() -> None:
+    last_but_one = replace(CLOUD, machines_max=2)
+    market, in_use = Market.of([last_but_one]), {last_but_one.name: 1}
+    gang = [job(id=f"gang-{node}", node=node, nodes=2, run_id="gang") for node in range(2)]
+    arrival = job(id="arrival", run_id="arrival", demand=replace(DEMAND, cpus=Bounds(1, None, written=True)))
+    before = passes.place(JobQueue(gang), [], market, in_use)
+    known = passes.Known(before.lines, market.index, before.claimed)
+    after = passes.place(JobQueue([*gang, arrival]), [], market, in_use, known=known)
+    assert (after.placed, after.waiting) == ([], {"arrival": BEHIND})
+    assert placed(passes.place(JobQueue([arrival]), [], market, in_use)) == [("arrival", "new-0")]
