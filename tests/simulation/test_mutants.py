@@ -76,6 +76,7 @@ FAULTS_FOR: dict[str, tuple[Fault, ...]] = {
     "a_backend_is_removed_with_its_machines": (BackendChanges(),),
     "a_failed_boot_is_launched_again_without_end": (FailedBoots(probability=1.0),),
     "a_machine_that_fails_start_after_start_takes_further_jobs": (FailedStarts(every_s=10, lasts_s=7200),),
+    "the_next_attempt_starts_before_the_last_one_is_over": (SlowStarts(), FailedStarts(every_s=60, lasts_s=60)),
     "a_job_on_a_silent_machine_is_given_up_at_once": (LinkCuts(), AgentRestarts()),
     "a_report_is_believed_from_any_machine": (HostileAgents(),),
     "a_message_of_an_unknown_type_breaks_the_link": (OtherAgents(),),
