@@ -16,7 +16,7 @@ from dstack.backends.registry import BackendRegistry
 from dstack.domain.objects import Instance
 from dstack.domain.reconciling import Difference, Finding, compare
 from dstack.engine.leases import Leases
-from dstack.errors import DstackError
+from dstack.errors import BackendError, DstackError
 from dstack.kit.clock import Clock
 from dstack.kit.tasks import TaskGroup
 from dstack.kit.text import utc_text
@@ -129,7 +129,7 @@ class Reconciler:
             self._found[name] = await self.look(name)
             self._silent.discard(name)
             for finding in list(self._found[name]):
-                if finding.sure_at <= self._clock.now() and await self._act(finding) and finding.is_exact:
+                if finding.sure_at <= self._clock.now() and await self._try_to_act(finding) and finding.is_exact:
                     self._found[name].remove(finding)
         except (DstackError, OSError) as error:
             log.warning(
@@ -153,6 +153,15 @@ class Reconciler:
             nudge.cancel()
         if nudged.is_set():
             await self._clock.sleep(AFTER_A_BREAK)
+
+    async def _try_to_act(self, finding: Finding) -> bool:
+        """Act on a finding. An end that is refused holds up no end of another machine."""
+        try:
+            return await self._act(finding)
+        except BackendError as error:
+            where = self._backends.name_of(finding.backend)
+            log.warning("%s does not end the machine %s: %s", where, finding.machine_id, error)
+            return False
 
     async def _act(self, finding: Finding) -> bool:
         """Do what there is to do; whether nothing is left of the difference."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from dstack.errors import InvalidRequestError, ResourceNotExistsError
+from dstack.errors import BackendError, InvalidRequestError, ResourceNotExistsError
 from dstack.operations import backends
 from dstack.operations.context import Context
 from dstack.store import commits, objects
@@ -18,6 +18,8 @@ from dstack.testing.faults import BackendChanges, RunChanges
 from dstack.testing.ledger import Ledger
 from dstack.testing.nature import Nature
 from dstack.testing.servers import Server
+
+TRY_AGAIN_AFTER_S = 60.0
 
 
 async def change_runs(nature: Nature, ledger: Ledger, server: Callable[[], Server]) -> None:
@@ -42,7 +44,9 @@ async def change_backends(nature: Nature, server: Callable[[], Server]) -> None:
     """
     fault = nature.find(BackendChanges)
     while fault is not None:
-        await server().ask(partial(_add, fault.name))
+        while (why_not := await server().ask(partial(_add, fault.name))) is not None:
+            nature.observer.told(f"backend {fault.name}", f"is not added: {why_not}")
+            await asyncio.sleep(TRY_AGAIN_AFTER_S)
         nature.observer.told(f"backend {fault.name}", "is added")
         await asyncio.sleep(nature.chance.expovariate(1 / fault.every_s))
         drains = nature.chance.random() < fault.drains
@@ -51,8 +55,13 @@ async def change_backends(nature: Nature, server: Callable[[], Server]) -> None:
         await asyncio.sleep(nature.within(fault.away_at_most_s))
 
 
-async def _add(name: str, context: Context, user: User) -> None:
-    await backends.put(context, user, None, name, {"type": name})
+async def _add(name: str, context: Context, user: User) -> str | None:
+    """Return why it is not added: its cloud may not answer."""
+    try:
+        await backends.put(context, user, None, name, {"type": name})
+    except BackendError as error:
+        return error.message
+    return None
 
 
 async def _delete(name: str, drains: bool, context: Context, user: User) -> str:

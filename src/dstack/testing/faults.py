@@ -65,7 +65,7 @@ class Silence:
     """A cloud answers no call, in spells, and refuses none: each caller waits in vain."""
 
     every_s: float = 900.0
-    lasts_s: float = 300.0
+    lasts_s: float = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from dstack.domain.objects import Next
 from dstack.engine.leases import Leases
 from dstack.engine.lifecycles import check_move
 from dstack.engine.reconciler import LOOK_EVERY, Reconciler
-from dstack.errors import BackendUnavailable
+from dstack.errors import BackendError, BackendUnavailable
 from dstack.protocol.statuses import InstanceStatus
 from dstack.store import commits, events, objects
 from dstack.store.db import Database
@@ -129,6 +129,22 @@ async def test_a_backend_that_does_not_answer_has_nothing_ended_and_nothing_give
     await look(reconciler, clock, 5)
     found = await db.read(lambda tx: objects.find_instance(tx, "0-instance"))
     assert found is not None and found.gone_at is None
+
+
+async def test_a_machine_whose_end_is_refused_holds_up_no_end_of_another(
+    db: Database, reconciler: Reconciler, cloud: Cloud, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = cloud.terminate
+
+    def terminate(key: str, keep: str | None = None) -> bool:
+        if key == "8-instance":
+            raise BackendError("The machine is locked")
+        return end(key, keep)
+
+    monkeypatch.setattr(cloud, "terminate", terminate)
+    cloud.machines = [("m-8", "8-instance"), ("m-9", "9-instance")]
+    await look(reconciler, clock, 3)
+    assert cloud.machines == [("m-8", "8-instance")]
 
 
 class ThisMachine(Cloud):
