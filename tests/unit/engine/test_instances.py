@@ -20,7 +20,7 @@ from dstack.domain.machines import Address, MachineState, address_to_json
 from dstack.domain.objects import Instance, Next
 from dstack.engine.instances.booting import boot
 from dstack.engine.instances.keeping import idle, work
-from dstack.engine.instances.launching import launch
+from dstack.engine.instances.launching import UNUSED_AFTER, launch
 from dstack.engine.instances.terminating import ASK_AGAIN, terminate
 from dstack.errors import BackendError, NoCapacityError
 from dstack.protocol.statuses import InstanceReason, InstanceStatus
@@ -57,6 +57,15 @@ def test_sold_out_means_that_nothing_is_to_be_ended() -> None:
     sold_out = {LaunchMachine: Failed(NoCapacityError("sold out"))}
     (written,) = launch(instance_view(WISHED, outcomes=sold_out)).write
     assert (written.status, written.reason) == (InstanceStatus.TERMINATED, InstanceReason.NO_OFFERS)
+
+
+def test_unanswered_launch_is_given_up_once_no_job_waits_for_its_machine() -> None:
+    asked: Outcomes = {LaunchMachine: Pending()}
+    late = NOW + UNUSED_AFTER
+    assert launch(instance_view(WISHED, outcomes=asked)) == Next(again=UNUSED_AFTER)
+    assert launch(instance_view(WISHED, placed_job(), outcomes=asked, now=late)) == Next()
+    (ending,) = launch(instance_view(WISHED, outcomes=asked, now=late)).write
+    assert ending.status is InstanceStatus.TERMINATING, "the backend may have created it"
 
 
 def test_a_failed_launch_may_have_created_something_and_is_ended() -> None:

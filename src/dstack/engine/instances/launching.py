@@ -1,6 +1,7 @@
 """PENDING: buy the machine, exactly once."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 from dstack.domain.intents import Done, Failed, LaunchMachine
 from dstack.domain.machines import address_of_json
@@ -8,6 +9,9 @@ from dstack.domain.objects import InstanceView, Next
 from dstack.engine.instances.terminating import end
 from dstack.errors import NoCapacityError
 from dstack.protocol.statuses import InstanceReason, InstanceStatus
+
+UNUSED_AFTER = timedelta(minutes=10)
+"""The age at which an unanswered launch is given up, if no job waits for its machine."""
 
 
 def launch(view: InstanceView) -> Next:
@@ -40,5 +44,10 @@ def launch(view: InstanceView) -> Next:
         case Failed(error):
             # The backend may have created it before failing: through TERMINATING, never past it.
             return end(view, InstanceReason.ERROR, error.message)
-        case _:
+        case _ if view.jobs:
             return Next()
+        case _:
+            left = UNUSED_AFTER - view.age
+            if left > timedelta(0):
+                return Next(again=left)
+            return end(view, InstanceReason.ERROR, "its backend has not answered the launch, and no job needs it now")
