@@ -92,9 +92,8 @@ def bring_up(world: World, recorded: dict[str, Any]) -> None:
     fields = {name: value for name, value in recorded["offer"].items() if name != "shared"}
     offer = Offer(**{**fields, "resources": from_plain(HostResources, recorded["offer"]["resources"])})
     cloud = world.clouds[recorded["cloud"]]
-    host = cloud.hosts[recorded["key"]] = Host(recorded["key"], offer, 0.0, world.nature)
-    cloud._born_at_s[host.key] = asyncio.get_running_loop().time()
-    world.watch.machine_came(cloud.name, host.key)
+    host = Host(recorded["key"], offer, 0.0, world.nature)
+    cloud.take_in(host)
     for one in recorded["jobs"]:
         order, report = order_of(one["order"]), from_plain(JobReport, one["report"])
         job = host.jobs[order.job_id] = HostJob(order, report, one["log"].encode())

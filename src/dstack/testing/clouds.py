@@ -131,9 +131,14 @@ class FakeCloud(Backend):
             address_at_s = _now_s() if late is None else _now_s() + self._nature.within(late.at_most_s)
             fails = self._nature.happens(FailedBoots)
             fails_at_s = _now_s() + self._nature.within(FAILS_WITHIN_S) if fails else NEVER_S
-            self._account.lives[key] = _Life(_now_s(), address_at_s, fails_at_s)
-            self.hosts[key] = Host(key, offer, NEVER_S if fails else boot_s, self._nature)
-            self._nature.observer.machine_came(self.name, key)
+            host = Host(key, offer, NEVER_S if fails else boot_s, self._nature)
+            self.take_in(host, address_at_s, fails_at_s)
+
+    def take_in(self, host: Host, address_at_s: float = 0.0, fails_at_s: float = NEVER_S) -> None:
+        """Have a machine: one that is launched now, or that exists when a world begins."""
+        self._account.lives[host.key] = _Life(_now_s(), address_at_s, fails_at_s)
+        self.hosts[host.key] = host
+        self._nature.observer.machine_came(self.name, host.key)
 
     def look_up(self, key: str | None = None) -> Sequence[Machine]:
         """The machine of this key, or all; as the cloud knows them by now."""
