@@ -31,6 +31,7 @@ FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=10), timedelta(minutes=10)
 OFFERS_INLINE_MAX = 1000
 """Up to so many offers are indexed at once; more take a thread, for a fraction of a second."""
 ERROR_CHARS_MAX = 200
+UNUSABLE = "the backend cannot be used"
 SILENT = "the backend does not answer"
 UNKNOWN = "the backend has not listed its offers yet"
 HIDDEN = "the server's own machine is not used, since the server has several users (see `DSTACK_LOCAL_BACKEND`)"
@@ -142,10 +143,15 @@ class Catalog:
 
     def absent(self, project_id: str | None = None) -> Mapping[str, str]:
         """Return the names of a project's backends whose machines may be missing among the offers, with the reasons."""
-        faults = {id: state.fault for id, state in self.states.items() if state.fault}
+        faults = {id: self._unusable(id) or state.fault for id, state in self.states.items() if state.fault}
         foreign = {one.id for one in self._backends.records() if one.project_id not in (None, project_id)}
         absent = {**faults, **self.closed}
         return {self._backends.name_of(id): why for id, why in absent.items() if id not in foreign}
+
+    def _unusable(self, id: str) -> str:
+        """Return the reason why a backend cannot be asked at all; empty if it can."""
+        configured = self._backends.find(id)
+        return f"{UNUSABLE} ({configured.fault})" if configured is not None and configured.fault else ""
 
     @property
     def closed(self) -> Mapping[str, str]:

@@ -126,6 +126,16 @@ def test_backend_that_fails_keeps_its_last_offers_and_is_marked() -> None:
     virtually(story)
 
 
+def test_backend_that_cannot_be_called_is_reported_with_its_fault_alone() -> None:
+    async def story(catalog_of: Callable[..., Catalog]) -> None:
+        catalog = catalog_of()
+        catalog._backends.add(BackendRecord("1-row", "aws", "mine"), None, "its credentials cannot be decrypted")
+        await asyncio.sleep(1)
+        assert catalog.absent() == {"mine": "the backend cannot be used (its credentials cannot be decrypted)"}
+
+    virtually(story)
+
+
 def test_backend_that_fails_is_asked_more_and_more_seldom() -> None:
     async def story(catalog_of: Callable[..., Catalog]) -> None:
         cloud = Cloud()
