@@ -39,13 +39,14 @@ async def list_for(context: Context, user: User, project: str | None) -> Backend
     def read(tx: Tx) -> list[BackendView]:
         if project is None:
             authorize_on_server(tx, user, Action.MANAGE_SERVER)
-            return [_view(tx, context, one, shows_config=True) for one in backends.every(tx)]
-        caller = authorize(tx, user, project, Action.READ)
-        rows = backends.usable_by(tx, caller.project.id)
-        return [_view(tx, context, one, shows_config=_may_change(caller, one)) for one in rows]
+            rows = [_view(tx, context, one, shows_config=True) for one in backends.every(tx)]
+        else:
+            caller = authorize(tx, user, project, Action.READ)
+            usable = backends.usable_by(tx, caller.project.id)
+            rows = [_view(tx, context, one, shows_config=_may_change(caller, one)) for one in usable]
+        return [*_of_settings(tx, context), *rows]
 
-    rows = await context.db.read(read)
-    return BackendList(backends=[*_of_settings(context), *rows])
+    return BackendList(backends=await context.db.read(read))
 
 
 def _may_change(caller: Caller, record: BackendRecord) -> bool:
@@ -53,11 +54,11 @@ def _may_change(caller: Caller, record: BackendRecord) -> bool:
     return is_own or caller.user.is_admin
 
 
-def _of_settings(context: Context) -> list[BackendView]:
+def _of_settings(tx: Tx, context: Context) -> list[BackendView]:
     """Return the backends without rows that new runs may use."""
     of_settings = [one for one in context.backends.records() if not one.is_row]
     offered = [one for one in of_settings if one.id not in context.catalog.hidden]
-    return [BackendView(name=one.name, type=one.type, silent=one.id in context.catalog.silent) for one in offered]
+    return [_view(tx, context, one, shows_config=False) for one in offered]
 
 
 def _view(tx: Tx, context: Context, record: BackendRecord, *, shows_config: bool) -> BackendView:
@@ -115,6 +116,9 @@ async def check(context: Context, user: User, project: str | None, name: str) ->
         ResourceNotExistsError: the project has no such backend.
     """
     id = await context.db.read(lambda tx: _find(tx, context, _scope(tx, user, project), name).id)
+    configured = context.backends.find(id)
+    if configured is not None and configured.fault:
+        return BackendCheckView(name=name, error=configured.fault, calls=_calls(configured.counts))
     problem: str | None = None
     field: str | None = None
     try:
@@ -126,7 +130,6 @@ async def check(context: Context, user: User, project: str | None, name: str) ->
     except Exception as error:  # a driver's bug is reported to the caller
         log.exception("The check of the backend %s failed", name)
         problem = f"its driver failed: {type(error).__name__}; the server's log has the details"
-    configured = context.backends.find(id)
     calls = [] if configured is None else _calls(configured.counts)
     return BackendCheckView(name=name, error=problem, field=field, calls=calls)
 
@@ -166,7 +169,7 @@ async def delete(context: Context, user: User, project: str | None, name: str, *
             )
         if project is not None and record.project_id is None:
             raise ForbiddenError(
-                f"The backend `{name}` is for all projects: only an admin of the server may delete it",
+                f"The backend `{name}` is for all projects, and not the project's own",
                 hint="An admin of the server deletes it with `--for-all`",
             )
         return _removed(tx, user, record, drain=drain)
@@ -181,7 +184,7 @@ def _removed(tx: Tx, user: User, record: BackendRecord, *, drain: bool) -> Backe
     ]
     if machines and not drain:
         raise InvalidRequestError(
-            f"The backend `{record.name}` has {len(machines)} machines that have not ended: {first_of(machines, 10)}",
+            f"The backend `{record.name}` has machines that have not ended ({len(machines)}): {first_of(machines, 10)}",
             hint="Let its jobs end and its machines go with `--drain`, or stop the runs first",
         )
     if record.closing_since is None:
