@@ -19,8 +19,9 @@ from pathlib import Path as File
 from typing import Any
 
 from dstack.backends import Drivers
-from dstack.errors import ConfigurationError
+from dstack.errors import ConfigurationError, InvalidRequestError
 from dstack.operations.backend_rows import Wanted, wanted_of
+from dstack.operations.people import check_name
 from dstack.spec.base import Spec
 from dstack.spec.mistakes import Mistake, Mistaken, Path
 from dstack.spec.parse import validated
@@ -80,7 +81,7 @@ def read(path: File, drivers: Drivers) -> list[Wanted]:
 
 def _wanted(file: ConfigFile, drivers: Drivers) -> list[Wanted]:
     wanted: dict[tuple[str | None, str], Wanted] = {}
-    mistakes = []
+    mistakes = list(_wrong_projects(file))
     for entry in _entries(file):
         try:
             one = wanted_of(entry.config, entry.project, drivers)
@@ -92,6 +93,14 @@ def _wanted(file: ConfigFile, drivers: Drivers) -> list[Wanted]:
     if mistakes:
         raise Mistaken(mistakes)
     return list(wanted.values())
+
+
+def _wrong_projects(file: ConfigFile) -> Iterator[Mistake]:
+    for at, project in enumerate(file.projects):
+        try:
+            check_name(project.name, "project")
+        except InvalidRequestError as error:
+            yield Mistake(("projects", at, "name"), error.message)
 
 
 def _entries(file: ConfigFile) -> Iterator[_Entry]:

@@ -49,6 +49,10 @@ def test_file_of_comments_has_no_backends(tmp_path: Path) -> None:
         ("projects: [", "config.yml:1:12: this is not YAML"),
         ("project: []", "config.yml:1:1: unknown field `project`; did you mean `projects`?"),
         ("projects:\n- backends: []", "config.yml:2:3: expected a field `name`, found none"),
+        (
+            "projects:\n- name: A B",
+            "config.yml:2:3: `A B` cannot be a project's name: expected 1 to 60 lower-case letters",
+        ),
         ("backends:\n- type: aws", "config.yml:2:3: this version has no driver for the backend `aws`"),
         ("backends:\n- creds: x", "config.yml:2:3: expected a field `type` with the type of the backend"),
         (
