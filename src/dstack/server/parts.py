@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from dstack import backends
 from dstack.backends import Drivers
@@ -106,7 +107,7 @@ def outside_of(settings: Settings) -> Outside:
         ids=ids,
         backends=local,
         drivers=drivers,
-        configured=_in_file(settings, drivers),
+        configured=_in_file(settings.data_dir, drivers),
         logs=logs,
         blobs=blobs,
         vault=_vault_of(settings),
@@ -128,12 +129,17 @@ def _dialect_of(settings: Settings, clock: CorrectedClock, ids: Ids) -> Dialect:
     return Postgres(settings.database_url, clock, server=ids.new_token())
 
 
-def _in_file(settings: Settings, drivers: Drivers) -> Sequence[Wanted]:
-    if not (settings.data_dir / FILE).exists():
+def check_file(data_dir: Path) -> None:
+    """Raise `ConfigurationError` if a server with this folder would refuse to start because of its `config.yml`."""
+    _in_file(data_dir, Drivers(data_dir))
+
+
+def _in_file(data_dir: Path, drivers: Drivers) -> Sequence[Wanted]:
+    if not (data_dir / FILE).exists():
         return ()
     from dstack.server.config_file import read  # slow to import, and most servers have no such file
 
-    return read(settings.data_dir / FILE, drivers)
+    return read(data_dir / FILE, drivers)
 
 
 def _vault_of(settings: Settings) -> Vault:

@@ -1,4 +1,4 @@
-"""What `dstack server stop` writes about this machine's agent."""
+"""The end of a server by `dstack server stop` and `restart`."""
 
 from pathlib import Path
 
@@ -27,3 +27,20 @@ def test_idle_agent_that_stays_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatc
     assert take_lock(Home(machine).lock) is not None  # the descriptor ends with the process
     assert stopped(cli, monkeypatch, tmp_path, 0).endswith(SAID)
     assert SAID not in stopped(cli, monkeypatch, tmp_path, 1), "its job continues, which is another line"
+
+
+def test_server_whose_file_has_a_mistake_is_not_stopped_by_a_restart(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    running = Running(7, tmp_path, True, None, None, None, None, 0)
+    restarted: list[Running] = []
+    monkeypatch.setattr(_server_control, "find", lambda data_dir: running)
+    monkeypatch.setattr(_server_control, "restart", restarted.append)
+    file = tmp_path / "config.yml"
+    file.write_text("backend: []\n")
+    done = cli("server", "restart", "--data-dir", str(tmp_path))
+    assert f"error: {file}:1:1: unknown field `backend`; did you mean `backends`?" in done
+    assert restarted == []
+    file.write_text("backends: []\n")
+    assert cli("server", "restart", "--data-dir", str(tmp_path)).startswith("exit 0\n")
+    assert restarted == [running]

@@ -81,6 +81,9 @@ def _act(action: str, data_dir: "Path", *, as_json: bool) -> int:
                     "The next command that needs a server starts it again; a command that follows a run does so at once"
                 )
         case _:
+            from dstack.server.parts import check_file
+
+            check_file(data_dir)  # before the server that works is stopped
             control.restart(running)
             again = control.find(data_dir)
             words.say(f"The server has restarted at {again.url if again else running.url}")
