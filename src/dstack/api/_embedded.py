@@ -22,6 +22,8 @@ from dstack.kit.locks import locked
 
 START_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 2.0
+REFUSED_TIMEOUT_S = 10.0
+"""The longest wait for the end of a server that has refused to start."""
 LOG_LINES_SHOWN = 10
 LOG_BYTES_MAX = 8 << 20
 """The size above which a start renames the log. One old log is kept."""
@@ -124,20 +126,22 @@ class EmbeddedServer:
                 env={name: value for name, value in os.environ.items() if name not in NOT_THE_SERVERS},
             )
             # Reap the server's process, which may end long before this one.
-            threading.Thread(target=process.wait, name="dstack-embedded-server", daemon=True).start()
+            reaper = threading.Thread(target=process.wait, name="dstack-embedded-server", daemon=True)
+            reaper.start()
             os.close(ready_there)
             ready_there = -1
-            return self._address_in(_read_line(ready, START_TIMEOUT_S))
+            return self._address_in(_read_line(ready, START_TIMEOUT_S), reaper)
         finally:
             for handle in (log, ready, ready_there):
                 if handle >= 0:
                     os.close(handle)
 
-    def _address_in(self, line: bytes) -> Address:
-        """Return the address in the line that a starting server wrote."""
+    def _address_in(self, line: bytes, reaper: threading.Thread) -> Address:
+        """Return the address in the line that a starting server wrote. A server that refuses to start has ended then."""
         try:
             message = json.loads(line)
             if "error" in message:
+                reaper.join(REFUSED_TIMEOUT_S)  # until then it holds the folder, as if it were starting
                 raise ServerUnreachableError(
                     f"The embedded server did not start: {message['error']}", hint=message.get("hint")
                 )

@@ -116,9 +116,13 @@ def test_why_it_does_not_start_is_told(tmp_path: Path, folder: Path) -> None:
     code = """
     import os, sys
     os.write(int(sys.argv[-1]), b'{"error": "The disk is full", "hint": "Free some"}\\n')
+    with open("refused", "w") as file:
+        file.write(str(os.getpid()))
     """
     with pytest.raises(ServerUnreachableError) as caught:
         EmbeddedServer(folder, command(tmp_path, code)).find()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((folder / "refused").read_text()), 0)
     assert str(caught.value) == "The embedded server did not start: The disk is full\nhint: Free some"
 
 
