@@ -200,7 +200,7 @@ async def _of_plan(many: Context, one: Context) -> float:
         started = time.process_time()
         found = await planning.plan(context, ADA, "main", request)
         took_s = time.process_time() - started
-        assert context is one or len(found.refusals) == len(found.offers) == 50
+        assert context is one or len(found.offers) == 50 >= len(found.refusals) > 0
         return took_s
 
     rounds = [(await timed(many, number), await timed(one, number)) for number in range(ROUNDS + 1)][1:]

@@ -49,8 +49,9 @@ def refusals_of(demand: Demand, market: Market, absent: Mapping[str, str] = NONE
         absent: the backends without offers, each with the reason; they come last.
     """
     questions = questions_of(demand)
+    nearest = (_refusal(answers_of(questions, offer), offer) for offer in market.nearest(demand, OFFERS_SHOWN_MAX))
     return [
-        *(_refusal(answers_of(questions, offer), offer) for offer in market.nearest(demand, OFFERS_SHOWN_MAX)),
+        *dict.fromkeys(nearest),  # one line for the same machine of several backends of a type
         *(f"{name}: {why}" for name, why in sorted(absent.items())),
     ]
 

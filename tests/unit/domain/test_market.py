@@ -171,7 +171,8 @@ def test_plan_judges_values_and_not_offers(judged: Counter[str]) -> None:
     wanted = replace(DEMAND, cpus=Bounds(15, None, True))
     Watched.reads = 0
     refusals = refusals_of(wanted, market)
-    assert len(refusals) == 50 < market.fitting(wanted).bit_count() < len(market) == KINDS * REGIONS + 1
+    assert 0 < len(set(refusals)) == len(refusals) < 50, "a machine is named once, and not for each of its regions"
+    assert 50 < market.fitting(wanted).bit_count() < len(market) == KINDS * REGIONS + 1
     assert judged["judged"] <= 20 + 50 + KINDS + 3 + 50 * len(traits.TRAITS)
     assert Watched.reads == 50, "only those that are shown are read"
     judged.clear()

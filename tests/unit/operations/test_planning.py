@@ -43,6 +43,13 @@ def test_refusals_begin_with_the_offer_that_lacks_least_and_of_these_with_the_ch
     assert nearest == [f"{CLOUD.backend} {name}" for name in ("cheap", "dear", "small")]
 
 
+def test_refusals_name_the_same_machine_of_several_regions_once() -> None:
+    wanted = replace(DEMAND, cpus=Bounds(64, None, True))
+    offers = [replace(CLOUD, region=region, backend_id=id) for region in ("eu", "us") for id in ("1-row", "2-row")]
+    (refusal,) = refusals_of(wanted, Market.of(offers))
+    assert refusal.startswith(f"{CLOUD.title} (")
+
+
 async def test_plan_names_backends_that_do_not_answer_after_the_offers_that_do_not_fit(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
