@@ -37,12 +37,13 @@ def add_requirements(change: "argparse._ArgumentGroup | argparse.ArgumentParser"
     change.add_argument("--memory", metavar="RANGE", help="such as `16GB` or `16GB..`")
     change.add_argument("--gpu", metavar="SPEC", help="such as `A100:40GB:2`")
     change.add_argument("--disk", metavar="RANGE", help="such as `200GB..`")
-    change.add_argument("-b", "--backend", action="append", dest="backends", metavar="NAME", help="may be repeated")
-    change.add_argument("-r", "--region", action="append", dest="regions", metavar="NAME", help="may be repeated")
-    change.add_argument(
-        "--instance-type", action="append", dest="instance_types", metavar="NAME", help="may be repeated"
-    )
-    change.add_argument("--fleet", action="append", dest="fleets", metavar="NAME", help="may be repeated")
+    for option, field, metavar, what in (
+        (("-b", "--backend"), "backends", "TYPE", "a type of backend, such as `aws`"),
+        (("-r", "--region"), "regions", "NAME", "a region of a backend"),
+        (("--instance-type",), "instance_types", "NAME", "a backend's name of a kind of machine"),
+        (("--fleet",), "fleets", "NAME", "a fleet of the project"),
+    ):
+        change.add_argument(*option, action="append", dest=field, metavar=metavar, help=f"{what}; may be repeated")
     spot = change.add_mutually_exclusive_group()
     spot.add_argument("--spot", action="store_const", dest="spot_policy", const="spot", help="spot instances only")
     spot.add_argument(

@@ -11,6 +11,7 @@ from dstack.errors import ConfigurationError
 from dstack.spec.mistakes import Mistake, Path
 
 NODES_MAX = 100_000
+CONFIGURATION = "a configuration: fields such as `type: task`"
 _TEXT_ONLY = frozenset(
     (
         *("env", "commands", "init", "python", "user", "version", "tags", "registry_auth", "creds", "kubeconfig"),
@@ -73,8 +74,11 @@ class Document:
         return self.places[path]
 
 
-def read_yaml(text: str, filename: str) -> Document:
+def read_yaml(text: str, filename: str, expected: str = CONFIGURATION) -> Document:
     """Return the document in a YAML text.
+
+    Args:
+        expected: the contents that an empty file lacks.
 
     Raises:
         ConfigurationError: the text is not YAML, has several documents, or uses tags. Contains the place.
@@ -89,7 +93,7 @@ def read_yaml(text: str, filename: str) -> Document:
     if len(nodes) > 1:
         raise reader.refuse(nodes[1].start_mark, "expected one document, found another after `---`")
     if not nodes or nodes[0] is None:
-        raise reader.refuse(None, "expected a configuration: fields such as `type: task`, found an empty file")
+        raise reader.refuse(None, f"expected {expected}, found an empty file")
     try:
         data = reader.plain(nodes[0], ())
     except RecursionError:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from dstack.protocol.backends import BackendCheckView
 
 HELP = "list, add, check and delete backends: the sources of machines"
+FIELDS = "the fields of one backend, such as `type: aws`"
 HEADERS = ("NAME", "TYPE", "PROJECT", "MACHINES", "STATE")
 CALLS = ("CALL", "COUNT", "FAILED", "RUNNING", "MEDIAN", "LONGEST", "")
 
@@ -73,12 +74,14 @@ def _add(client: "Client", arguments: argparse.Namespace) -> None:
     from dstack.cli import words
     from dstack.cli.configurations import text_of
     from dstack.errors import ConfigurationError
+    from dstack.kit.text import shown
     from dstack.spec.yaml import read_yaml
 
     filename = "stdin" if arguments.file == "-" else arguments.file
-    document = read_yaml(text_of(arguments.file, hint="Write the backend's `type` and `creds` into it"), filename)
+    text = text_of(arguments.file, hint="Write the backend's `type` and `creds` into it")
+    document = read_yaml(text, filename, FIELDS)
     if not isinstance(document.data, dict):
-        raise ConfigurationError(f"{filename}:1:1: expected the fields of one backend, such as `type: aws`")
+        raise ConfigurationError(f"{filename}:1:1: expected {FIELDS}, found {shown(document.data)}")
     added = client.backends.add(document.data, arguments.name, arguments.for_all)
     if arguments.json:
         words.show(json.dumps(asdict(added), indent=2))

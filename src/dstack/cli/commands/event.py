@@ -1,4 +1,4 @@
-"""`dstack event`: the history of runs, jobs and instances, and of members and secrets."""
+"""`dstack event`: the history of runs and their jobs, of instances and backends, and of members and secrets."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
     from dstack.protocol.views import EventView
 
-HELP = "show the history of runs, jobs, instances, members and secrets"
+HELP = "show the history of runs, instances, backends, members and secrets"
 TIME_WIDTH = len("2030-01-31 12:00:00  ")
 
 
