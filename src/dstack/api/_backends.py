@@ -1,7 +1,7 @@
 """Backends: the sources of machines."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class Backend:
     """Whether it is being removed: it sells nothing more, and goes once no machine can be left."""
     machines: int = 0
     """The number of its machines that may exist."""
+    config: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Its configuration, with `***` for each credential. Empty if the caller may not change it."""
 
 
 class BackendCollection:
@@ -81,6 +83,7 @@ class BackendCollection:
 
         Raises:
             BackendInvalidCredentialsError: the cloud does not accept the credentials.
+            ConfigurationError: `config` is not a mapping.
             ForbiddenError: the caller is not an admin of the project; or, with `for_all`, of the server.
             InvalidRequestError: the configuration has mistakes, or this version has no driver for its type.
             ResourceExistsError: another backend that the project uses has the name.
@@ -95,9 +98,13 @@ class BackendCollection:
             >>> problem.partition(";")[0]
             '`type`: there is no backend called `cloud9`'
         """
+        from dstack.errors import ConfigurationError
+        from dstack.kit.text import shown
         from dstack.protocol import routes
         from dstack.protocol.requests import PutBackend
 
+        if not isinstance(config, Mapping):
+            raise ConfigurationError(f"`config`: expected fields such as `type: aws`, found {shown(config)}")
         request = PutBackend(config={key: value for key, value in config.items() if key != "name"})
         called = name or config.get("name") or config.get("type") or "backend"
         if for_all:
@@ -181,4 +188,5 @@ def _backend_of(view: "BackendView") -> Backend:
         fault=view.fault,
         is_removing=view.removing,
         machines=view.machines,
+        config=view.config,
     )

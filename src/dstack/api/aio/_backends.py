@@ -61,6 +61,7 @@ class BackendCollection:
 
         Raises:
             BackendInvalidCredentialsError: the cloud does not accept the credentials.
+            ConfigurationError: `config` is not a mapping.
             ForbiddenError: the caller is not an admin of the project; or, with `for_all`, of the server.
             InvalidRequestError: the configuration has mistakes, or this version has no driver for its type.
             ResourceExistsError: another backend that the project uses has the name.
