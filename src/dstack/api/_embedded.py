@@ -137,7 +137,7 @@ class EmbeddedServer:
                     os.close(handle)
 
     def _address_in(self, line: bytes, reaper: threading.Thread) -> Address:
-        """Return the address in the line that a starting server wrote. A server that refuses to start has ended then."""
+        """Return the address in the line of a starting server; wait for the end of one that refuses to start."""
         try:
             message = json.loads(line)
             if "error" in message:

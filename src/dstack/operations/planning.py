@@ -3,7 +3,7 @@
 from dstack.engine.scheduler import would_wait
 from dstack.operations.context import Action, Caller, Context, authorize
 from dstack.operations.presenting import brief_view, offer_views
-from dstack.operations.refusals import Judged, OnSale, judge, on_sale
+from dstack.operations.refusals import Judged, OnSale, judge, on_sale, with_nodes
 from dstack.operations.submitting import born, check_references, jobs_of
 from dstack.operations.updating import change_view
 from dstack.operations.wishes import Wish, changes_of, understand
@@ -27,6 +27,9 @@ async def plan(context: Context, user: User, project: str, request: SubmitRun) -
 
 def _plan(tx: Tx, context: Context, caller: Caller, wish: Wish, sale: OnSale, judged: Judged) -> PlanView:
     check_references(tx, caller, wish)
+    run = born(tx, context, caller, wish, name="", key=None)
+    jobs = jobs_of(run, context, wish)
+    judged = with_nodes(judged, jobs, sale.market)
     current = objects.find_run_by(tx, caller.project.id, wish.name) if wish.name else None
     active = current is not None and not current.status.is_finished()
     return PlanView(
@@ -40,12 +43,7 @@ def _plan(tx: Tx, context: Context, caller: Caller, wish: Wish, sale: OnSale, ju
         refusals=judged.refusals,
         current=brief_view(tx, current) if current is not None and active else None,
         changes=[change_view(one) for one in changes_of(current, wish)] if current is not None and active else [],
-        waits=_why_it_would_wait(tx, context, caller, wish, sale) if judged.best else None,
+        waits=would_wait(tx, sale.market, jobs, run.priority, context.catalog.closed) if judged.best else None,
         resources=wish.resources,
         image=wish.image_on(judged.best[0]) if judged.best else None,
     )
-
-
-def _why_it_would_wait(tx: Tx, context: Context, caller: Caller, wish: Wish, sale: OnSale) -> str | None:
-    run = born(tx, context, caller, wish, name="", key=None)
-    return would_wait(tx, sale.market, jobs_of(run, context, wish), run.priority, context.catalog.closed)

@@ -81,6 +81,13 @@ def judge(demand: Demand, market: Market, absent: Mapping[str, str]) -> Judged:
     return Judged(best, fitting.bit_count(), max_price, refusals_of(demand, market, absent))
 
 
+def with_nodes(judged: Judged, jobs: Sequence[Job], market: Market) -> Judged:
+    """Return what fits; nothing, if no backend has the machines for all nodes of a run at once."""
+    if len(jobs) == 1 or not judged.best or can_ever_place(jobs, market):
+        return judged
+    return Judged((), 0, None, [f"no backend has the machines for {len(jobs)} nodes at once", *judged.refusals])
+
+
 def check_nodes(jobs: Sequence[Job], market: Market) -> None:
     """Raise unless all nodes of a run would fit together on free machines.
 

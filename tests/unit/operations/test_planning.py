@@ -31,6 +31,15 @@ async def test_a_plan_says_why_a_run_would_wait_and_changes_nothing(context: Con
     assert await db.read(lambda tx: queue.ahead_of(tx, 0)[1]) == 1
 
 
+async def test_plan_promises_no_wait_for_nodes_that_never_have_machines(context: Context) -> None:
+    wanted = wish(nodes=100)
+    planned = await planning.plan(context, ADA, "main", wanted)
+    assert (planned.offers, planned.offers_total, planned.waits) == ([], 0, None)
+    assert planned.refusals == ["no backend has the machines for 100 nodes at once"]
+    with pytest.raises(NoCapacityError, match="No backend has the machines for 100 nodes at once"):
+        await submitting.submit(context, ADA, "main", wanted, key=None)
+
+
 def test_refusals_begin_with_the_offer_that_lacks_least_and_of_these_with_the_cheapest() -> None:
     wanted = replace(DEMAND, cpus=Bounds(64, None, True), memory_mib=Bounds(1 << 20, None, True))
     large = replace(CLOUD.resources, memory_mib=2 << 20)
