@@ -217,6 +217,7 @@ ENGINE = "needs a container, and there is no container engine (no Docker or Podm
             HIDDEN,
             "If all users trust each other, start the server with `DSTACK_LOCAL_BACKEND=1`",
         ),
+        ("no backend has the machines for 5 nodes at once", "Use fewer or smaller nodes"),
         ("memory: asked 900TB, has 23.5GB", "Lower the requirements, or leave out the fields that do not fit"),
         (f"`image: alpine` {ENGINE}", "Start Docker or Podman on the machine"),
         (f"`python: 3.10` (the machine has 3.9) {ENGINE}", "Install that Python, with its `venv`. Or: Start Docker"),

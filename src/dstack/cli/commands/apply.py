@@ -22,6 +22,7 @@ CONTEXT = 8
 """The characters shown of the common beginning of two long values."""
 NO_ENGINE = "there is no container engine"
 HIDDEN = "(see `DSTACK_LOCAL_BACKEND`)"
+NODES = "nodes at once"
 NO_PYTHON, NO_IMAGE, ABSOLUTE = "`python: ", "`image: ", "`working_dir: /"
 
 RELATIVE = (
@@ -286,6 +287,8 @@ def _way_out(refusals: Sequence[str]) -> str:
         return engine
     if refusals and all(HIDDEN in refusal for refusal in refusals):
         return "If all users trust each other, start the server with `DSTACK_LOCAL_BACKEND=1`"
+    if refusals and refusals[0].endswith(NODES):
+        return "Use fewer or smaller nodes"
     return "Lower the requirements, or leave out the fields that do not fit"
 
 
