@@ -22,6 +22,8 @@ PATIENCE_S = 60.0
 """The longest time of one call with its repetitions: none begins later."""
 TRIES_MAX = 5
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(milliseconds=500), timedelta(seconds=15)
+LONGEST_HOLD_S = 300.0
+"""The longest time for which a cloud holds up all calls of an account by one answer."""
 CONNECTIONS_MAX = 16
 ANSWER_BYTES_MAX = 64 << 20
 MESSAGE_CHARACTERS_MAX = 300
@@ -130,7 +132,8 @@ class Http:
         deadline_s = elapsed_s() + self._patience_s
         pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
         for left in reversed(range(TRIES_MAX)):
-            if not self._pause(self._turns.take(), deadline_s):
+            turn_s = self._turns.take(deadline_s)
+            if turn_s is None or not self._pause(turn_s, deadline_s):
                 raise self._unavailable(request, "too many other calls of this server wait for it")
             try:
                 return self._call_once(request, may_repeat=may_repeat)
@@ -221,18 +224,20 @@ class _Turns:
         self._next_at_s = 0.0
         self._taking = threading.Lock()
 
-    def take(self) -> float:
-        """Return the seconds until the caller's turn."""
+    def take(self, deadline_s: float) -> float | None:
+        """Return the seconds until the caller's turn; None, and no turn, where that is after its deadline."""
         with self._taking:
             now_s = elapsed_s()
             turn_s = max(now_s, self._next_at_s)
+            if turn_s > deadline_s:
+                return None
             self._next_at_s = turn_s + self._interval_s
             return turn_s - now_s
 
     def hold(self, pause_s: float) -> None:
-        """Let no call begin for some seconds: the cloud asked for that."""
+        """Let no call begin for some seconds, as the cloud asked; machines that are to end cost money meanwhile."""
         with self._taking:
-            self._next_at_s = max(self._next_at_s, elapsed_s() + pause_s)
+            self._next_at_s = max(self._next_at_s, elapsed_s() + min(pause_s, LONGEST_HOLD_S))
 
 
 def _reason_of(error: httpx.HTTPError) -> str:
@@ -245,10 +250,10 @@ def _retry_after_s(headers: httpx.Headers) -> float:
     """Return the pause that the cloud asks for, in seconds; 0 for none."""
     text = headers.get("retry-after", "").strip()
     if text.isdecimal():
-        return min(float(text), 86_400.0)
+        return float(text)
     try:
         at = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
     return max(0.0, (at - _now()).total_seconds())

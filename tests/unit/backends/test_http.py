@@ -13,6 +13,7 @@ import pytest
 from dstack.backends import http
 from dstack.backends.http import Http, HttpError
 from dstack.errors import BackendError, BackendInvalidCredentialsError, BackendUnavailable, DstackError, NoCapacityError
+from dstack.kit.clock import elapsed_s
 
 KEY = "s3cret-key"
 Answer = tuple[int, dict[str, str], bytes]
@@ -165,12 +166,36 @@ def test_date_of_retry_after_is_understood(cloud: Cloud, make: Callable[..., Htt
 def test_rate_limit_spaces_calls_of_all_threads(cloud: Cloud, make: Callable[..., Http]) -> None:
     cloud.answers = [reply(200)]
     client = make(per_second=1000.0)
-    waits = [client._turns.take() for _ in range(5)]
+    waits = [client._turns.take(elapsed_s() + 1) or 0.0 for _ in range(5)]
     assert waits == sorted(waits) and waits[-1] > 0.003 > waits[0]
     slow = make(per_second=0.001)
     slow.call("GET", "/pods")
     with pytest.raises(BackendUnavailable, match="too many other calls"):
         slow.call("GET", "/pods")
+
+
+def test_call_that_is_not_made_takes_no_turn(cloud: Cloud, make: Callable[..., Http]) -> None:
+    cloud.answers = [reply(200)]
+    client = make(per_second=0.001)
+    client.call("GET", "/pods")
+    for _ in range(3):
+        with pytest.raises(BackendUnavailable, match="too many other calls"):
+            client.call("GET", "/pods")
+    assert client._turns.take(elapsed_s() + 1000) is not None
+
+
+@pytest.mark.parametrize("wait", ["86400", "9" * 40, "Fri, 01 Jan 9999 00:00:00 GMT"])
+def test_cloud_holds_calls_up_for_minutes_at_most(cloud: Cloud, make: Callable[..., Http], wait: str) -> None:
+    cloud.answers = [reply(429, Retry_After=wait)]
+    client = make()
+    with pytest.raises(BackendUnavailable, match="429"):
+        client.call("DELETE", "/pods/7")
+    assert client._turns.take(elapsed_s() + http.LONGEST_HOLD_S) is not None
+
+
+def test_date_that_is_none_is_no_pause(cloud: Cloud, make: Callable[..., Http]) -> None:
+    cloud.answers = [reply(429, Retry_After=f"Fri, 01 Jan {'9' * 30} 00:00:00 GMT"), reply(200, "done")]
+    assert make().call("GET", "/pods") == "done"
 
 
 def test_refusals_have_the_errors_of_our_tree_and_the_clouds_words(cloud: Cloud, make: Callable[..., Http]) -> None:
