@@ -152,7 +152,11 @@ class BackendRegistry:
         def marked(backend: Backend) -> tuple[Offer, ...]:
             found = tuple(backend.offers())
             if record.id != record.type:
-                its = [replace(one, backend_id=record.id, project_id=record.project_id) for one in found]
+                owner = record.project_id
+                its = [
+                    replace(one, backend_id=record.id, project_id=owner, for_all=one.for_all and owner is None)
+                    for one in found
+                ]
                 found = tuple(its)
             return known if found == known else found
 

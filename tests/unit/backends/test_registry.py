@@ -130,6 +130,18 @@ async def test_offers_carry_the_id_and_the_project_of_their_backend(tmp_path: Pa
     assert scoped.name != CLOUD.name, "two accounts have limits of their own"
 
 
+async def test_machines_of_a_projects_backend_serve_no_other_project(tmp_path: Path) -> None:
+    class Shop(BareBackend):
+        def offers(self) -> Sequence[Offer]:
+            return [replace(CLOUD, for_all=True)]
+
+    backends = BackendRegistry()
+    for id, project in (("1-aws", None), ("2-aws", "0-project")):
+        backends.add(BackendRecord(id, "aws", id, project_id=project), Shop(tmp_path))
+    found = [offer.for_all for id in backends for offer in await backends.offers(id, timeout_s=1)]
+    assert found == [True, False]
+
+
 async def test_listener_hears_of_additions_changes_and_removals(tmp_path: Path) -> None:
     backends, heard = BackendRegistry(), list[tuple[str, list[str]]]()
     backends.listen(lambda id: heard.append((id, backends.selling())))
