@@ -328,6 +328,14 @@ def test_all_nodes_are_containers_where_no_other_machines_fit_all_of_them() -> N
     assert runtimes(place(two_nodes(python="3.12"), [], offers, [])) == [("b", True), ("b", True)]
 
 
+def test_gang_finds_a_common_runtime_among_the_offers_of_its_own_project() -> None:
+    offers = [
+        replace(WITH_PYTHON, machines_max=1, project_id="0-project"),
+        replace(WITH_DOCKER, project_id="0-project"),
+    ]
+    assert runtimes(place(two_nodes(python="3.12"), [], offers, [])) == [("b", True), ("b", True)]
+
+
 def test_gang_waits_where_its_machines_have_no_common_runtime() -> None:
     offers = [replace(one, machines_max=1) for one in (WITH_PYTHON, WITH_DOCKER)]
     queue = two_nodes(python="3.12")

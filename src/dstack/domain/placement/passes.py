@@ -219,8 +219,9 @@ class _Pass:
             return found
         self._undo(found)
         contained = replace(jobs[0].demand, container=("`python`",))
-        kinds &= self._machines.serving(Line(jobs[0].project_id, contained))
-        return self._try(jobs, kinds, offers & self._market.buyable(contained))
+        project_id = jobs[0].project_id
+        kinds &= self._machines.serving(Line(project_id, contained))
+        return self._try(jobs, kinds, offers & self._market.buyable(contained, project_id))
 
     def _try(self, jobs: Sequence[Job], kinds: int, offers: int) -> _Try:
         """Take room for one node after the other (their requirements are equal) until no room is left.
