@@ -23,7 +23,7 @@ class Intent:
     kind: ClassVar[str]
     object_kind: ClassVar[str]
     replaces: ClassVar[bool] = False
-    """Whether it takes the place of answered ones of its kind: their outcomes are of no more use."""
+    """Whether it has a number, and takes the place of answered ones of its kind: their outcomes are of no more use."""
     object_id: str
 
     @property

@@ -30,10 +30,10 @@ class Asked:
 
 
 def add(tx: Tx, intent: Intent) -> None:
-    """Ask for it, unless exactly this was asked for already and has not failed."""
+    """Ask for it, unless exactly this was asked for already and has not failed. One with a number is asked for once."""
     asked = _asked_of(tx, intent.object_kind, intent.object_id)
     same = next((one for one in asked if one.intent == intent), None)
-    if same is not None and not isinstance(same.outcome, Failed):
+    if same is not None and (intent.replaces or not isinstance(same.outcome, Failed)):
         return
     position = asked[-1].position + 1 if asked else 0
     for one in [one for one in asked if one is same or _is_replaced(one, intent)]:

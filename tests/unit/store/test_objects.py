@@ -3,11 +3,11 @@ from datetime import timedelta
 
 import pytest
 
-from dstack.domain.intents import StopJob
+from dstack.domain.intents import Failed, LocateMachine, StopJob
 from dstack.domain.objects import Next
 from dstack.domain.offers import Share
 from dstack.engine.lifecycles import check_move
-from dstack.errors import Conflict, IllegalMove
+from dstack.errors import AgentRefused, BackendError, Conflict, IllegalMove
 from dstack.kit.clock import SystemClock
 from dstack.kit.ids import RandomIds
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus, RunStatus
@@ -144,9 +144,6 @@ async def test_an_earlier_wake_stays(db: Database, clock: HandClock) -> None:
 
 
 async def test_the_same_intent_is_asked_for_once_until_it_failed(db: Database) -> None:
-    from dstack.domain.intents import Failed
-    from dstack.errors import AgentRefused
-
     intent = StopJob("0-job", "0-instance", 1.0)
     for _ in range(2):
         await db.write(lambda tx: intents.add(tx, intent))
@@ -157,6 +154,17 @@ async def test_the_same_intent_is_asked_for_once_until_it_failed(db: Database) -
     await db.write(lambda tx: intents.add(tx, intent))
     (again,) = await db.read(intents.list_open)
     assert again.position > only.position
+
+
+async def test_numbered_intent_is_asked_for_once_though_it_failed(db: Database) -> None:
+    look = LocateMachine("0-instance", 1, "aws")
+    await db.write(lambda tx: intents.add(tx, look))
+    (only,) = await db.read(intents.list_open)
+    await db.write(lambda tx: intents.record(tx, only, Failed(BackendError("the key is revoked"))))
+    await db.write(lambda tx: intents.add(tx, look))
+    assert await db.read(intents.list_open) == [], "a step that is woken by the failure asks for the same again"
+    await db.write(lambda tx: intents.add(tx, replace(look, number=2)))
+    assert [one.intent for one in await db.read(intents.list_open)] == [replace(look, number=2)]
 
 
 async def test_a_live_instance_is_one_whose_machine_may_exist(db: Database) -> None:

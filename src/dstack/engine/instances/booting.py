@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from dstack.domain.intents import Done, LaunchMachine, LocateMachine, Pending
+from dstack.domain.intents import Done, Failed, LaunchMachine, LocateMachine, Outcome, Pending
 from dstack.domain.machines import MachineState, address_of_json
 from dstack.domain.objects import Instance, InstanceView, Next
 from dstack.engine.instances.terminating import end, end_if_gone
@@ -32,7 +32,7 @@ def boot(view: InstanceView) -> Next:
     left = timedelta(seconds=timeout_s) - view.age
     if left <= timedelta(0):
         return end(view, InstanceReason.PROVISIONING_TIMEOUT, _why_late(view.instance, timeout_s))
-    found = _with_news(view.instance, located)
+    found = _with_news(view.instance, view.outcomes.get(LocateMachine))
     every_s = launched.get("locate_every_s")
     return Next(
         () if found == view.instance else (found,),
@@ -51,12 +51,16 @@ def _why_late(instance: Instance, timeout_s: float) -> str:
     return ": ".join(filter(None, [f"{missing} within {duration_text(int(timeout_s))}", instance.detail]))
 
 
-def _with_news(instance: Instance, located: dict[str, Any]) -> Instance:
-    """Return the instance with what the latest look-up found; an address that was known is kept."""
-    if not located:
-        return instance
-    address = address_of_json(located["address"]) or instance.address
-    return replace(instance, address=address, detail=located["detail"] or instance.detail)
+def _with_news(instance: Instance, located: Outcome | None) -> Instance:
+    """Return the instance with what the latest look-up found, or why it failed; an address that was known is kept."""
+    match located:
+        case Done({"address": address, "detail": detail}):
+            known = address_of_json(address) or instance.address
+            return replace(instance, address=known, detail=detail or instance.detail)
+        case Failed(error):
+            return replace(instance, detail=error.message)
+        case _:
+            return instance
 
 
 def _look_up(view: InstanceView, every: timedelta) -> tuple[LocateMachine, ...]:
