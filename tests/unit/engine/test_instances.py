@@ -53,6 +53,13 @@ def test_a_machine_is_bought_once_under_the_instances_id() -> None:
     assert isinstance(written, Instance) and written.address == ADDRESS
 
 
+def test_launch_that_an_earlier_version_answered_is_taken_up() -> None:
+    former = Done({"machine_id": "m-1", "hostname": "10.0.0.1"})
+    (written,) = launch(instance_view(WISHED, outcomes={LaunchMachine: former})).write
+    assert isinstance(written, Instance)
+    assert (written.machine_id, written.address, written.detail) == ("m-1", Address("10.0.0.1"), "")
+
+
 def test_sold_out_means_that_nothing_is_to_be_ended() -> None:
     sold_out = {LaunchMachine: Failed(NoCapacityError("sold out"))}
     (written,) = launch(instance_view(WISHED, outcomes=sold_out)).write
@@ -107,6 +114,15 @@ def test_an_address_is_kept_as_soon_as_the_backend_has_it() -> None:
     assert boot(instance_view(nowhere, outcomes=missing, now=NOW + PACE)).write == (), "clouds list late"
     (given_up,) = boot(instance_view(nowhere, outcomes=missing, now=NOW + BOOT_TIMEOUT)).write
     assert given_up.detail == "the machine got no address within 20m"
+
+
+def test_refused_look_up_is_shown_while_the_machine_boots() -> None:
+    refused: Outcomes = {LaunchMachine: launched(ADDRESS), LocateMachine: Failed(BackendError("the key is revoked"))}
+    (written,) = boot(instance_view(BOOTING, outcomes=refused, now=NOW + PACE)).write
+    assert isinstance(written, Instance) and (written.address, written.detail) == (
+        BOOTING.address,
+        "the key is revoked",
+    )
 
 
 @pytest.mark.parametrize("state", [MachineState.FAILED, MachineState.ENDED, MachineState.ENDING])

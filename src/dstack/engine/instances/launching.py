@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from dstack.domain.intents import Done, Failed, LaunchMachine
-from dstack.domain.machines import address_of_json
+from dstack.domain.machines import Address, address_of_json
 from dstack.domain.objects import InstanceView, Next
 from dstack.engine.instances.terminating import end
 from dstack.errors import NoCapacityError
@@ -26,8 +27,8 @@ def launch(view: InstanceView) -> Next:
                 status=InstanceStatus.PROVISIONING,
                 status_since=view.now,
                 machine_id=value["machine_id"],
-                address=address_of_json(value["address"]),
-                detail=value["detail"],
+                address=_address_in(value),
+                detail=value.get("detail", ""),
             )
             return Next((launched,))
         case Failed(NoCapacityError() as error):
@@ -51,3 +52,9 @@ def launch(view: InstanceView) -> Next:
             if left > timedelta(0):
                 return Next(again=left)
             return end(view, InstanceReason.ERROR, "its backend has not answered the launch, and no job needs it now")
+
+
+def _address_in(launched: dict[str, Any]) -> Address | None:
+    """Return the address in the answer to a launch; of an earlier version it has the name of the host."""
+    host = launched.get("hostname")
+    return address_of_json(launched.get("address")) if host is None else Address(host)
