@@ -85,6 +85,8 @@ class Catalog:
         self._ids = ids
         self._watched: dict[str, _Watched] = {}
         self._market = EMPTY
+        self._shown: Mapping[str, tuple[Offer, ...]] = {}
+        """The offers in the market, by backend. Those of a backend that was changed stay until it was asked."""
         self._indexing = asyncio.Lock()
         self._tasks = TaskGroup()
         self._listeners: list[Callable[[], None]] = []
@@ -212,17 +214,19 @@ class Catalog:
         except Exception as error:  # a driver's bug must not keep the other backends from being used
             watched.state = replace(before, error=type(error).__name__)
             log.exception("The backend %s does not list its offers", self._backends.name_of(name))
-        if watched.state.offers is not before.offers:
+        if watched.state.offers is not self._shown.get(name, ()):
             await self._index()
 
     async def _index(self) -> None:
         """Make a new version of the market."""
         async with self._indexing:
-            offers = [one for watched in self._watched.values() for one in watched.state.offers]
+            shown = {name: watched.state.offers for name, watched in self._watched.items()}
+            offers = [one for some in shown.values() for one in some]
             version = self._market.version + 1
             if len(offers) <= OFFERS_INLINE_MAX:
                 self._market = Market.of(offers, version)
             else:
                 self._market = await asyncio.to_thread(Market.of, offers, version)
+            self._shown = shown
         for listener in self._listeners:
             listener()

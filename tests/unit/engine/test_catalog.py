@@ -186,6 +186,22 @@ def test_backends_are_added_and_removed_at_run_time() -> None:
     virtually(story)
 
 
+@pytest.mark.parametrize("is_away", [False, True])
+def test_offers_of_former_credentials_are_forgotten_once_the_backend_was_asked_with_new_ones(is_away: bool) -> None:
+    async def story(catalog_of: Callable[..., Catalog]) -> None:
+        catalog = catalog_of(aws=Cloud(CLOUD))
+        record = BackendRecord("1-row", "gcp", "gcp")
+        catalog._backends.add(record, Cloud(replace(CLOUD, backend="gcp", instance_type="n2")))
+        await asyncio.sleep(1)
+        changed = Cloud()
+        changed.is_away = is_away
+        catalog._backends.add(record, changed)
+        await asyncio.sleep(1)
+        assert names(catalog) == ["m5.large"]
+
+    virtually(story)
+
+
 def test_cheap_backend_rests_while_no_call_needs_its_offers() -> None:
     async def story(catalog_of: Callable[..., Catalog]) -> None:
         here = Cheap(HERE)
