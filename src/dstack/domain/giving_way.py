@@ -39,10 +39,10 @@ def make_way(
     if not limited:
         return
     staying = Counter(room.offer.name for room in (*rooms, *placement.bought))
-    is_ending = any(in_use[name] > staying[name] for name in limited)
+    ending = market.named(name for name in limited if in_use[name] > staying[name])
     idle = [room for room in rooms if room.gives_way and room.jobs == 0 and room.offer.name in limited]
-    if idle or is_ending:
-        _Way(placement, rooms, market, staying).make(queue, idle, is_over, is_ending=is_ending)
+    if idle or ending:
+        _Way(placement, rooms, market, staying).make(queue, idle, ending, is_over)
 
 
 class _Way:
@@ -56,25 +56,29 @@ class _Way:
         self._market = market
         self._staying = Counter(staying)
 
-    def make(self, queue: Queue, idle: Sequence[Room], is_over: Callable[[int], bool], *, is_ending: bool) -> None:
+    def make(self, queue: Queue, idle: Sequence[Room], ending: Offers, is_over: Callable[[int], bool]) -> None:
+        """Look at the lines whose offers idle or ending machines use up; the others take no time."""
         waiting = self._waiting_in(queue)
         usable = 0
         for line in waiting if idle else ():
             usable |= self._machines.serving(line)
         kept = {room.key for kind in self._machines.select(usable) for room in kind.rooms}
         idle = [room for room in idle if room.key not in kept]
-        claimed = 0
+        unclaimed = self._market.everything
+        used_up = ending | self._market.named({room.offer.name for room in idle})
         for line, gang in waiting.items():
-            fitting = without(self._market.buyable(line.demand, line.project_id), claimed)
+            fitting = self._market.buyable(line.demand, line.project_id) & unclaimed
+            unclaimed = without(unclaimed, fitting)
+            if not fitting & used_up:
+                continue
             ended = self._in_the_way_of(JobQueue(queue.jobs_of(gang)), line, fitting, idle)
             if ended:
                 self._placement.giving_way += [room.key for room in ended]
                 self._placement.reasons[gang.run_id] = GIVES_WAY
                 idle = [room for room in idle if room not in ended]
-            elif ended is not None and is_ending:
+            elif ended is not None and fitting & ending:
                 self._placement.reasons[gang.run_id] = ENDING
-            claimed |= fitting
-            if not without(self._market.limited, claimed) or is_over(len(self._placement.placed)):
+            if not used_up & unclaimed or is_over(len(self._placement.placed)):
                 return
 
     def _waiting_in(self, queue: Queue) -> Mapping[Line, Gang]:

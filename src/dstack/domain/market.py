@@ -88,11 +88,6 @@ class Market:
             found |= 0 if place is None else 1 << place
         return found & self.everything
 
-    @property
-    def limited(self) -> Offers:
-        """Return the offers of which only so many machines may exist."""
-        return self.index.limited & self.everything
-
     def is_limited(self, name: OfferName) -> bool:
         """Return whether it shows an offer of this name of which only so many machines may exist."""
         place = self.index.places.get(name)
@@ -127,10 +122,6 @@ class Index:
         kinds = _by_kind(offers)
         self._columns = {trait: None if trait is PRICE else _column(trait, offers, kinds) for trait in TRAITS}
         self.existing: Offers = set_of((place for place, one in enumerate(offers) if one.exists), len(offers))
-        self.limited: Offers = set_of(
-            (place for place, one in enumerate(offers) if one.machines_max is not None), len(offers)
-        )
-        """The offers of which only so many machines may exist."""
         self.closed: Offers = set_of(
             (place for place, one in enumerate(offers) if one.machines_max is not None and one.machines_max <= 0),
             len(offers),

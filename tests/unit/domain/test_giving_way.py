@@ -1,7 +1,7 @@
 """Idle machines that are in the way: which of them end, and which stay."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,6 +11,7 @@ from dstack.domain.market import Market
 from dstack.domain.objects import Instance, Job
 from dstack.domain.offers import Bounds, Offer, Share
 from dstack.domain.placement import BEHIND, JobQueue, Placement, place
+from dstack.domain.placement.passes import never_over
 from dstack.domain.rooms import rooms_of
 from dstack.protocol.agent import Engine
 from dstack.protocol.statuses import InstanceStatus
@@ -22,13 +23,17 @@ ONE, TWO = replace(CLOUD, machines_max=1), replace(CLOUD, machines_max=2)
 
 
 def decided(
-    queue: Sequence[Job], instances: Sequence[Instance], offers: Sequence[Offer], running: Sequence[Job] = ()
+    queue: Sequence[Job],
+    instances: Sequence[Instance],
+    offers: Sequence[Offer],
+    running: Sequence[Job] = (),
+    is_over: Callable[[int], bool] = never_over,
 ) -> Placement:
     rooms = rooms_of(instances, running)
     in_use = Counter(one.offer.name for one in instances)
     waiting, market = JobQueue(queue), Market.of(offers)
     placement = place(waiting, rooms, market, in_use)
-    make_way(placement, waiting, rooms, market, in_use)
+    make_way(placement, waiting, rooms, market, in_use, is_over=is_over)
     return placement
 
 
@@ -75,6 +80,16 @@ def test_a_machine_that_a_waiting_job_can_use_stays() -> None:
     other = job(id="a", run_id="a", project_id="1-project")
     assert decided([other], [mine], [ONE]).giving_way == ["0-instance"]
     assert decided([other, *gang], [mine], [ONE]).giving_way == []
+
+
+def test_lines_that_no_idle_machine_can_help_use_up_no_time_of_those_behind_them() -> None:
+    full = replace(CLOUD, region="eu-west-2", machines_max=1)
+    busy = instance(id="1-instance", status=InstanceStatus.BUSY, offer=full, project_id="0-project")
+    there = placed_job(id="a", instance_id="1-instance")
+    first = job(demand=replace(DEMAND, regions=("eu-west-2",)))
+    last = job(id="b", run_id="b", demand=replace(DEMAND, regions=("eu-west-1",)))
+    placement = decided([first, last], [busy, theirs()], [ONE, full], [there], is_over=lambda placed: True)
+    assert placement.giving_way == ["0-instance"]
 
 
 def test_where_another_can_be_bought_nothing_ends() -> None:
