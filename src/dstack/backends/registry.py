@@ -4,7 +4,7 @@ Drivers block. Launches, questions and ends have threads of their own, so that l
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -162,8 +162,13 @@ class BackendRegistry:
 
         return await self.call(id, Verb.OFFERS, marked, timeout_s=timeout_s)
 
-    async def try_out(self, record: BackendRecord, driver: Backend, *, timeout_s: float) -> None:
-        """Check a backend that is not added yet.
+    async def try_out(
+        self, record: BackendRecord, driver: Backend, running: Collection[str] = (), *, timeout_s: float
+    ) -> bool:
+        """Check a backend that is not added yet; return whether it lists some of the machines that run, if any do.
+
+        Args:
+            running: the keys of machines that the backend of that name certainly has.
 
         Raises:
             DstackError: as `call`, or as the driver.
@@ -171,6 +176,10 @@ class BackendRegistry:
         entry = _Entry(record, driver, "", Counts(f"The backend `{record.name}`"))
         try:
             await self._call(entry, Verb.CHECK, lambda backend: backend.check(), timeout_s)
+            if not running:
+                return True
+            listed = await self._call(entry, Verb.LOOK_UP, lambda backend: backend.look_up(), timeout_s)
+            return any(one.key in running for one in listed)
         finally:
             entry.close(cancel=False)
 

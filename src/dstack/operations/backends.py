@@ -88,16 +88,23 @@ async def put(context: Context, user: User, project: str | None, name: str, conf
     Raises:
         BackendInvalidCredentialsError: the cloud does not accept the credentials.
         BackendUnavailable: the cloud does not answer. Nothing was stored.
-        InvalidRequestError: the configuration has mistakes, or the server has no key to encrypt credentials with.
+        InvalidRequestError: the configuration has mistakes, or the server has no key to encrypt credentials with. Or
+            machines of the backend run, and the account lists no such machine.
         ResourceExistsError: another backend that the project uses has the name.
     """
-    await context.db.read(lambda tx: _scope(tx, user, project))
+    running = await context.db.read(lambda tx: _running_in(tx, _scope(tx, user, project), name))
     try:
         wanted = backend_rows.wanted_of({**config, "name": name}, project, context.drivers)
     except Mistaken as error:
         raise InvalidRequestError(error.with_fields().message) from None
     new = backend_rows.record_of(context, wanted, None)
-    await context.backends.try_out(new, context.drivers.make(wanted.config), timeout_s=CHECK_TIMEOUT_S)
+    driver = context.drivers.make(wanted.config)
+    if not await context.backends.try_out(new, driver, running, timeout_s=CHECK_TIMEOUT_S):
+        raise InvalidRequestError(
+            f"The account of these credentials does not list the machines that run in the backend `{name}`"
+            f" ({len(running)})",
+            hint="Give another account another name; delete the backend with `--drain` first to keep the name",
+        )
 
     def write(tx: Tx) -> BackendView:
         record = replace(new, project_id=_scope(tx, user, project))
@@ -107,6 +114,17 @@ async def put(context: Context, user: User, project: str | None, name: str, conf
         return _view(tx, context, stored, shows_config=True)
 
     return await context.db.write(write)
+
+
+def _running_in(tx: Tx, project_id: str | None, name: str) -> frozenset[str]:
+    """Return the machines of a backend whose agents answer: its account lists them, and another one does not."""
+    return frozenset(
+        machine.id
+        for record in backends.usable_by(tx, project_id)
+        if record.name == name and record.project_id == project_id
+        for machine in backends.machines_of(tx, record.id)
+        if machine.takes_jobs and machine.agent_seen_at is not None and machine.unreachable_since is None
+    )
 
 
 async def check(context: Context, user: User, project: str | None, name: str) -> BackendCheckView:

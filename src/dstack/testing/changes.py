@@ -56,10 +56,10 @@ async def change_backends(nature: Nature, server: Callable[[], Server]) -> None:
 
 
 async def _add(name: str, context: Context, user: User) -> str | None:
-    """Return why it is not added: its cloud may not answer."""
+    """Return why it is not added: its cloud may not answer, or list its machines late as another account would."""
     try:
         await backends.put(context, user, None, name, {"type": name})
-    except BackendError as error:
+    except (BackendError, InvalidRequestError) as error:
         return error.message
     return None
 

@@ -176,12 +176,27 @@ async def test_changed_credentials_keep_the_machines(at: Context, clock: HandClo
     await add(at, clock)
     id = await id_of(at, "mine")
     await buy(at, id)
+    Vapor.machines.add("1-machine")
     changed = await backends.put(at, ADMIN, PROJECT, "mine", {**config_of(), "regions": ["eu", "us"]})
     assert (changed.config["regions"], changed.machines) == (["eu", "us"], 1)
     assert await id_of(at, "mine") == id
     assert (await found(at)).drain_asked_at is None
     with pytest.raises(InvalidRequestError):
         await backends.put(at, ADMIN, PROJECT, "mine", {"type": "aws"})
+
+
+async def test_credentials_of_another_account_are_refused_while_machines_of_the_former_run(
+    at: Context, clock: HandClock
+) -> None:
+    await add(at, clock)
+    await buy(at, await id_of(at, "mine"))
+    before = await at.db.read(rows.every)
+    Vapor.machines = {"of another account"}
+    with pytest.raises(InvalidRequestError, match="does not list the machines that run"):
+        await backends.put(at, ADMIN, PROJECT, "mine", config_of())
+    assert await at.db.read(rows.every) == before, "the end of a machine would be asked of an account without it"
+    await at.db.write(end)
+    await backends.put(at, ADMIN, PROJECT, "mine", config_of())
 
 
 async def test_name_is_unique_among_the_backends_that_a_project_uses(at: Context, clock: HandClock) -> None:
@@ -251,6 +266,7 @@ async def test_backend_that_is_being_removed_is_kept_by_being_added_again(at: Co
     await add(at, clock)
     id = await id_of(at, "mine")
     await buy(at, id)
+    Vapor.machines.add("1-machine")
     await backends.delete(at, ADMIN, PROJECT, "mine", drain=True)
     again = await add(at, clock)
     assert (again.removing, await id_of(at, "mine"), at.backends.selling()) == (False, id, [id])
