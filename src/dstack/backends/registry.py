@@ -14,7 +14,7 @@ from dstack.backends.counts import SLOW_S, Counts
 from dstack.backends.counts import Verb as Verb  # callers name their verbs
 from dstack.domain.backends import BackendRecord
 from dstack.domain.offers import Offer
-from dstack.errors import BackendUnavailable, NoCapacityError
+from dstack.errors import BackendError, BackendUnavailable, NoCapacityError
 
 T = TypeVar("T")
 
@@ -57,6 +57,21 @@ class Configured:
     fault: str
     """The reason why it cannot be called; empty if it can."""
     counts: Counts
+
+
+def _check_offers(offers: tuple[Offer, ...]) -> None:
+    """Raise unless the market can sort and index the offers: those of one driver must harm no other's.
+
+    Raises:
+        BackendError: an offer has no price.
+        TypeError: an offer has a part that cannot be hashed, such as a list.
+    """
+    hash(offers)
+    wrong = next((one for one in offers if not one.price >= 0), None)  # NaN is not
+    if wrong is not None:
+        raise BackendError(
+            f"The offer {wrong.title} in {wrong.region} has the price {wrong.price}: expected a number of at least 0"
+        )
 
 
 class BackendRegistry:
@@ -158,7 +173,10 @@ class BackendRegistry:
                     for one in found
                 ]
                 found = tuple(its)
-            return known if found == known else found
+            if found == known:
+                return known
+            _check_offers(found)
+            return found
 
         return await self.call(id, Verb.OFFERS, marked, timeout_s=timeout_s)
 

@@ -15,6 +15,7 @@ from dstack.domain.offers import Offer
 from dstack.engine.catalog import FIRST_PAUSE, LONGEST_PAUSE, UNKNOWN, BackendState, Catalog
 from dstack.errors import BackendUnavailable
 from dstack.kit.ids import RandomIds
+from dstack.protocol.agent import HostResources
 from dstack.testing.time import VirtualClock, VirtualLoop
 from tests.making import CLOUD, HERE, NOW, BareBackend, HandClock
 from tests.patience import PATIENCE_S
@@ -240,6 +241,25 @@ def test_bug_of_a_driver_disturbs_no_other_backend() -> None:
         catalog = catalog_of(aws=Broken(), gcp=Cloud(CLOUD))
         await asyncio.sleep(1)
         assert (names(catalog), catalog.silent) == (["m5.large"], {"aws"})
+
+    virtually(story)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        replace(CLOUD, price=float("nan")),
+        replace(CLOUD, resources=HostResources(2, 8192, 102_400, gpus=[])),  # type: ignore[arg-type]
+    ],
+)
+def test_offers_that_cannot_be_compared_keep_no_other_backend_off_the_market(wrong: Offer) -> None:
+    async def story(catalog_of: Callable[..., Catalog]) -> None:
+        other = Cloud(CLOUD)
+        catalog = catalog_of(aws=Cloud(wrong), gcp=other)
+        await asyncio.sleep(1)
+        other.on_sale = [replace(CLOUD, instance_type="n2")]
+        await asyncio.sleep(60)
+        assert (names(catalog), catalog.silent) == (["n2"], {"aws"})
 
     virtually(story)
 
