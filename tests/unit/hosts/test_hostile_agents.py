@@ -72,22 +72,22 @@ async def test_malformed_frame_ends_the_connection_with_a_reason(
 
 @pytest.mark.parametrize("line", [b"garbage\n", b"[1]\n", b'{"t":"log","bytes":-1}\n', b"[" * 100_000 + b"\n"])
 async def test_garbage_ends_the_connection(link: Link, agent: PlayedAgent, line: bytes) -> None:
-    await agent.welcome()
+    first = await agent.welcome()
     agent.pipe.write(line)
-    await agent.welcome()
+    assert (await agent.welcome())["session"] > first["session"]
 
 
 async def test_line_without_end_is_given_up_at_its_bound(link: Link, agent: PlayedAgent) -> None:
-    await agent.welcome()
+    first = await agent.welcome()
     for _ in range(3):
         agent.pipe.write(b"x" * (1 << 20))
-    await agent.welcome()
+    assert (await agent.welcome())["session"] > first["session"]
 
 
 async def test_line_of_very_many_values_is_not_read(link: Link, agent: PlayedAgent) -> None:
-    await agent.welcome()
+    first = await agent.welcome()
     agent.pipe.write(b'{"t":"x","of":[' + b"[]," * (welcoming.VALUES_MAX // 2) + b"[]]}\n")
-    await agent.welcome()
+    assert (await agent.welcome())["session"] > first["session"]
 
 
 async def test_unknown_types_and_fields_are_ignored(link: Link, agent: PlayedAgent, inbox: Heard) -> None:
