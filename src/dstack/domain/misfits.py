@@ -90,11 +90,6 @@ def fits(demand: Demand, offer: Offer) -> bool:
     return next(misfits(demand, offer), None) is None
 
 
-def may_buy(demand: Demand, offer: Offer) -> bool:
-    """Whether a job may use a machine of this offer; one that exists already is not bought."""
-    return (offer.exists or not demand.reuse_only) and fits(demand, offer)
-
-
 def misfits(demand: Demand, offer: Offer) -> Iterator[Misfit]:
     """Return why this offer is not what is asked for.
 

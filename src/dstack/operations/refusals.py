@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dstack.domain.market import Market
-from dstack.domain.misfits import Cards, Misfit, NoEngine, Reason, Size, Wishes, answers_of, misfits, questions_of
+from dstack.domain.misfits import Cards, Misfit, NoEngine, Reason, Size, Wishes, answers_of, questions_of
 from dstack.domain.objects import Job
 from dstack.domain.offers import Bounds, Demand, GpuDemand, Offer, describe, wishes_for_container
 from dstack.domain.placement import can_ever_place
@@ -119,11 +119,6 @@ def check_offers(demand: Demand, market: Market, absent: Mapping[str, str]) -> N
 
 def _refusal(reasons: Iterable[Misfit], offer: Offer) -> str:
     return f"{offer.title} ({describe(offer.resources)}): {'; '.join(map(misfit_text, reasons))}"
-
-
-def reasons_of(demand: Demand, offer: Offer) -> list[str]:
-    """Return why an offer does not fit: one phrase for each reason."""
-    return [misfit_text(misfit) for misfit in misfits(demand, offer)]
 
 
 def misfit_text(misfit: Misfit) -> str:

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from dstack.domain import market as markets
 from dstack.domain import misfits as traits
 from dstack.domain.market import EMPTY, Market, places_in, without
-from dstack.domain.misfits import PRICE, Reason, fits, may_buy, misfits
+from dstack.domain.misfits import PRICE, Reason, fits, misfits
 from dstack.domain.offers import Bounds, Demand, GpuDemand, Offer
 from dstack.domain.placement import JobQueue, capacity, place
 from dstack.operations.refusals import refusals_of
 from dstack.protocol.agent import Engine, Gpu, HostResources
 from tests.making import CLOUD, DEMAND, HERE, job
+from tests.unit.domain.scanning import may_buy
 
 A100, T4 = Gpu("nvidia", "A100", 40960, "8.0"), Gpu("nvidia", "T4", 15360, "7.5")
 

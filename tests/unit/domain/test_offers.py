@@ -17,9 +17,9 @@ from dstack.domain.offers import (
     runtimes_for,
     share_of,
 )
-from dstack.operations.refusals import reasons_of
 from dstack.protocol.agent import Engine, Gpu, HostResources
 from tests.making import CLOUD, DEMAND, HERE
+from tests.unit.domain.scanning import reasons_of
 
 A100 = Gpu("nvidia", "NVIDIA A100-SXM4-40GB", 40960)
 

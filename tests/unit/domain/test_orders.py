@@ -12,10 +12,10 @@ from dstack.domain.objects import Job, Run
 from dstack.domain.offers import Offer, container_wishes
 from dstack.domain.orders import Confidential, order_of
 from dstack.domain.placement import JobQueue, place
-from dstack.operations.refusals import reasons_of
 from dstack.protocol.agent import Engine, JobOrder, Mount, to_json
 from dstack.protocol.agent import order_of as order_from_json
 from tests.making import CLOUD, HERE, NOW, instance, run
+from tests.unit.domain.scanning import reasons_of
 
 HERE_WITH_PYTHON = replace(HERE, resources=replace(HERE.resources, pythons=("3.9", "3.12")))
 HERE_WITH_ENGINE = replace(HERE, resources=replace(HERE.resources, engine=Engine("docker", "28", "x86_64")))

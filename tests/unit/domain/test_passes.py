@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.domain.market import Market
-from dstack.domain.misfits import fits, may_buy
+from dstack.domain.misfits import fits
 from dstack.domain.objects import Job
 from dstack.domain.offers import Bounds, Demand, GpuDemand, Offer, OfferName, Share, share_of
 from dstack.domain.placement import BEHIND, JobQueue, Placement, passes
 from dstack.domain.rooms import Room, empty_room
 from dstack.protocol.agent import Engine, Gpu, HostResources
 from tests.making import CLOUD, DEMAND, job
+from tests.unit.domain.scanning import may_buy
 
 A100 = Gpu("nvidia", "A100", 40960)
 

@@ -11,11 +11,11 @@ from dstack.domain.objects import Revision
 from dstack.domain.offers import Demand, demand_of_json, demand_to_json, share_of
 from dstack.domain.retries import RetryPolicy
 from dstack.domain.specs import configuration_in, demand_of, not_built_yet, retry_policy_of
-from dstack.operations.refusals import reasons_of
 from dstack.protocol.agent import Engine
 from dstack.spec.parse import configuration_of
 from dstack.spec.task import Task
 from tests.making import HERE
+from tests.unit.domain.scanning import reasons_of
 
 HERE_X86 = replace(HERE, resources=replace(HERE.resources, arch="x86"))
 
