@@ -242,7 +242,7 @@ def _rooms(tx: Tx, closed: Mapping[str, str]) -> list[Room]:
         found = [tx.known.get((objects.ROOM, id)) for id in ids]
     rooms = [room for room in found if room is not None]
     if closed:
-        rooms = [replace(room, rests=closed.get(room.offer.backend_id, room.rests)) for room in rooms]
+        rooms = [replace(room, rests=why) if (why := closed.get(room.offer.backend_id)) else room for room in rooms]
     return [room if room.is_full else room.copy() for room in rooms]  # a pass changes the others
 
 
