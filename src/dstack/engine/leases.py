@@ -1,7 +1,10 @@
 """Which instances this server sees to: all of them where it is alone, its part of the shards where there are several.
 
-A lease runs out unless it is renewed. Whoever could not renew his stops acting before anybody else begins, and what he
-still writes is refused by the number (epoch) of his lease.
+A lease runs out unless it is renewed. A server that could not renew its lease stops acting before any other begins, and
+what it still writes is refused by the number (epoch) of its lease.
+
+A renewal is one row on a connection of its own, and waits for no turn: turns are long where much is to be decided. The
+division of the shards needs a turn. Another server takes shards only after it has deleted their owner's row.
 """
 
 import asyncio
@@ -9,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from dstack.domain.sharding import SHARDS, divide, shard_of
 from dstack.errors import DatabaseUnavailable
@@ -29,6 +33,8 @@ class LeaseTerms:
     renewed_every: timedelta = timedelta(seconds=1)
     margin: timedelta = timedelta(seconds=2)
     """How long before its end a lease is not acted on any more."""
+    turn_within: timedelta = timedelta(minutes=1)
+    """A server that has had no turn for so long renews no lease: it could record nothing."""
 
 
 TERMS = LeaseTerms()
@@ -55,6 +61,7 @@ class Leases:
         self._terms = terms
         self._epochs: dict[int, int] = {}
         self._valid_until_s = 0.0
+        self._had_turn_at_s = 0.0
         self._is_taken_up = True
         """Whether the listeners have heard of all that is ours."""
         self._gained: list[Callable[[], Awaitable[None]]] = []
@@ -93,9 +100,10 @@ class Leases:
 
     async def start(self) -> None:
         """Take what is free, and keep it."""
-        await self._renew()
+        await self._divide()
         if not self._alone:
-            self._tasks.start("leases", self._run())
+            self._tasks.keep("renewal of leases", self._renew_again)
+            self._tasks.keep("division of shards", self._divide_again)
 
     async def close(self) -> None:
         """Leave everything to the others at once. What this server held must be let go of before."""
@@ -108,40 +116,68 @@ class Leases:
         except DatabaseUnavailable:
             log.warning("The leases could not be given back; they run out by themselves")
 
-    async def _run(self) -> None:
+    async def _renew_again(self) -> None:
         while True:
             await self._clock.sleep(self._terms.renewed_every)
             try:
                 await self._renew()
-            except Exception as error:  # the next renewal may succeed, and without any, other servers take over
+            except DatabaseUnavailable as error:  # the next renewal may succeed; without any, other servers take over
+                log.error("The leases could not be renewed: %s", error)
+
+    async def _divide_again(self) -> None:
+        while True:
+            await self._clock.sleep(self._terms.renewed_every)
+            try:
+                await self._divide()
+            except Exception as error:  # the next turn may succeed, and without any, other servers take over
                 is_known = isinstance(error, DatabaseUnavailable)
-                log.error("The leases could not be renewed: %s", error, exc_info=None if is_known else error)
-                if self._epochs and _now_s() >= self._valid_until_s:
+                log.error("The shards could not be divided: %s", error, exc_info=None if is_known else error)
+                if self._epochs and self._is_over():
                     log.error("The leases have run out: other servers take over until they can be renewed again")
                     await self._set({})
 
+    def _is_over(self) -> bool:
+        return not self._alone and _now_s() >= self._valid_until_s
+
     async def _renew(self) -> None:
+        """Renew a lease that still holds. After its end only a turn shows the shards that are left."""
         asked_at_s = _now_s()
-        mine, surplus = await self._db.write(self._renew_in)
-        if not self._alone and _now_s() >= self._valid_until_s:
+        if self._is_over() or asked_at_s - self._had_turn_at_s > self._terms.turn_within.total_seconds():
+            return
+        until = self._clock.now() + self._terms.lasts
+        if await self._db.beside(lambda tx: leases.beat(tx, self._id, until)) and not self._is_over():
+            self._valid_until_s = self._validity_from(asked_at_s)
+
+    def _validity_from(self, asked_at_s: float) -> float:
+        return asked_at_s + (self._terms.lasts - self._terms.margin).total_seconds()
+
+    async def _divide(self) -> None:
+        asked_at_s, is_over = _now_s(), self._is_over()
+        is_renewed, mine, surplus = await self._db.write(partial(self._divide_in, is_over=is_over))
+        self._had_turn_at_s = _now_s()
+        if self._is_over():
             self._is_taken_up = False  # what came meanwhile was left undone, though nobody else had it
-        self._valid_until_s = asked_at_s + (self._terms.lasts - self._terms.margin).total_seconds()
+        if is_renewed:
+            self._valid_until_s = max(self._valid_until_s, self._validity_from(asked_at_s))
         await self._set(mine)
         given = [shard for shard in surplus if not self._is_busy(shard)]
         if given:
             await self._set({shard: epoch for shard, epoch in mine.items() if shard not in given})
             await self._db.write(lambda tx: leases.give(tx, self._id, given))
 
-    def _renew_in(self, tx: Tx) -> tuple[dict[int, int], tuple[int, ...]]:
-        """Live on, and take what is free. Returns the shards that are this server's, and those it should give away."""
+    def _divide_in(self, tx: Tx, is_over: bool) -> tuple[bool, dict[int, int], tuple[int, ...]]:
+        """Take what is free. Return whether this renewed the lease, the shards of this server, and its surplus."""
         if self._alone:
             leases.forget_all(tx)
             leases.renew(tx, self._id, self._hostname, None)
-            return leases.take(tx, self._id, range(SHARDS)), ()
-        leases.renew(tx, self._id, self._hostname, tx.clock.now() + self._terms.lasts)
-        division = divide(leases.owners(tx), leases.live_replicas(tx), self._id)
+            return True, leases.take(tx, self._id, range(SHARDS)), ()
+        live = leases.expire(tx, self._id)
+        is_renewed = self._id not in live or is_over
+        if is_renewed:  # otherwise the row stays free for the next renewal
+            leases.renew(tx, self._id, self._hostname, tx.clock.now() + self._terms.lasts)
+        division = divide(leases.owners(tx), {**live, self._id: self._hostname}, self._id)
         leases.take(tx, self._id, division.take)
-        return leases.epochs_of(tx, self._id), division.give
+        return is_renewed, leases.epochs_of(tx, self._id), division.give
 
     async def _set(self, epochs: dict[int, int]) -> None:
         """What is held under another number than before was another server's meanwhile: it is lost, then gained."""

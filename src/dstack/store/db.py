@@ -52,6 +52,7 @@ class Database:
         self._rows = {kind.rows.type: kind.rows for kind in KINDS.values()}
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="store-beside")
         self._waiting: deque[Write] = deque()
         self._turns = threading.Lock()
         self._writing = False
@@ -91,6 +92,7 @@ class Database:
         await asyncio.get_running_loop().run_in_executor(self._writer, self._hang_up)
         await asyncio.to_thread(self._writer.shutdown)
         self._readers.shutdown()
+        self._beside.shutdown()
         self._dialect.engine.dispose()
 
     def react(self, reactor: Callable[[Tx], None]) -> None:
@@ -129,6 +131,21 @@ class Database:
             loop.run_in_executor(self._writer, self._write_all)
         result: T = await future
         return result
+
+    async def beside(self, function: Callable[[Tx], T]) -> T:
+        """Return the result of `function`, which writes rows of this server alone. It waits for no turn.
+
+        Raises:
+            DatabaseUnavailable: it does not answer.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._beside, self._write_beside, function)
+
+    def _write_beside(self, function: Callable[[Tx], T]) -> T:
+        try:
+            with self._dialect.engine.begin() as conn:
+                return function(Tx(conn, self._clock, self._rows))
+        except DatabaseError as error:
+            raise self._unavailable("written", error) from error
 
     def announce(self, id: str) -> None:
         """Have those who wait for `id` on other servers hear soon that something about it has changed."""

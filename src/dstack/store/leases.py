@@ -11,7 +11,9 @@ from dstack.store.tables import replicas, shards
 from dstack.store.tx import Tx
 
 _LASTING = select(replicas).where(replicas.c.expires_at.is_(None) | (replicas.c.expires_at > bindparam("now")))
-_FORGET = delete(replicas).where((replicas.c.id == bindparam("of_id")) | (replicas.c.expires_at <= bindparam("now")))
+_BEAT = update(replicas).where(replicas.c.id == bindparam("of_id")).values(expires_at=bindparam("until"))
+_EXPIRE = delete(replicas).where((replicas.c.id != bindparam("of_id")) & (replicas.c.expires_at <= bindparam("now")))
+_FORGET = delete(replicas).where(replicas.c.id == bindparam("of_id"))
 _RENEW = insert(replicas)
 _SHARDS = select(shards)
 _SET = (
@@ -26,10 +28,24 @@ def live_replicas(tx: Tx) -> dict[str, str]:
     return {row.id: row.hostname for row in tx.select(_LASTING, {"now": tx.clock.now()})}
 
 
+def expire(tx: Tx, replica_id: str) -> dict[str, str]:
+    """Delete the replicas whose lease has run out. Return those that are left, with their hosts' names.
+
+    The deletion alone decides: a renewal that comes before it keeps the row, and one that comes after it finds none.
+    """
+    tx.change(_EXPIRE, {"of_id": replica_id, "now": tx.clock.now()})
+    return {row.id: row.hostname for row in tx.select(select(replicas))}
+
+
 def renew(tx: Tx, replica_id: str, hostname: str, until: datetime | None) -> None:
-    """Let a replica live until then, None for ever, and forget those that are long dead."""
-    tx.change(_FORGET, {"of_id": replica_id, "now": tx.clock.now()})
+    """Put a replica on record that lives until then, None for ever."""
+    tx.change(_FORGET, {"of_id": replica_id})
     tx.change(_RENEW, {"id": replica_id, "hostname": hostname, "expires_at": until})
+
+
+def beat(tx: Tx, replica_id: str, until: datetime) -> bool:
+    """Let a replica live until then; return False if it is not on record any more. Needs no turn."""
+    return tx.select(_BEAT, {"of_id": replica_id, "until": until}).rowcount > 0
 
 
 def forget_all(tx: Tx) -> None:

@@ -25,7 +25,8 @@ from dstack.store.tables import wakes
 
 log = logging.getLogger(__name__)
 
-CONNECTIONS = 5
+CONNECTIONS = 6
+"""One for each reader, one for turns, and one for writes beside them."""
 CONNECT_TIMEOUT_S = 10
 LISTEN_AGAIN_AFTER_S = 1.0
 _ALIVE: dict[str, Any] = {

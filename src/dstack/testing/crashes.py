@@ -147,6 +147,15 @@ class MortalDatabase(Database):
         await self._switch.maybe("after a commit")
         return result
 
+    async def beside(self, function: Callable[[Tx], T]) -> T:
+        """Write beside the turns, unless the server dies first."""
+        if self._switch.is_closed:
+            raise DatabaseUnavailable("This server is no more")
+        await self._switch.maybe("before a write beside")
+        result = await super().beside(function)
+        await self._switch.maybe("after a write beside")
+        return result
+
     def _commit(self, batch: list[Write], reactor: Callable[[Tx], None]) -> Notices:
         """What one server has committed is looked at before another commits."""
         notices = super()._commit(batch, reactor)

@@ -3,9 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any, LiteralString
 
 import pytest
+from psycopg import AsyncConnection
+from sqlalchemy import select
 
 from dstack.domain.sharding import SHARDS
 from dstack.engine import leases as module
@@ -14,7 +17,8 @@ from dstack.errors import DatabaseUnavailable, LeaseLost
 from dstack.kit.clock import CorrectedClock, SystemClock
 from dstack.store import leases as table
 from dstack.store.db import Database
-from dstack.store.postgres import Postgres
+from dstack.store.postgres import OURS, Postgres
+from dstack.store.tables import replicas
 from tests.patience import PATIENCE_S
 
 TERMS = LeaseTerms(timedelta(seconds=1), timedelta(seconds=0.05), timedelta(seconds=0.2))
@@ -86,13 +90,62 @@ async def test_who_was_frozen_writes_nothing_for_what_another_has_taken(start: C
     assert other.leases.epoch_of("1-instance") > frozen.leases.epoch_of("1-instance")
 
 
+async def test_renewal_waits_for_no_turn(start: Callable[..., object], postgres_url: str) -> None:
+    """A long pass of another server, or a long queue of writes, must not cost a lease."""
+    one = await start("one")
+    async with await AsyncConnection.connect(postgres_url, autocommit=True) as conn:
+        await conn.execute("SELECT pg_advisory_lock(%s)", [OURS])
+        [before] = await _one_row(conn, "SELECT expires_at FROM replicas")
+        over = before + 2 * TERMS.lasts / timedelta(microseconds=1)
+        async with asyncio.timeout(PATIENCE_S):
+            while (await _one_row(conn, "SELECT expires_at FROM replicas"))[0] < over:
+                assert one.owned == set(INSTANCES)
+                await asyncio.sleep(0.01)
+        assert one.owned == set(INSTANCES)
+        await conn.execute("SELECT pg_advisory_unlock_all()")
+
+
+async def _one_row(conn: AsyncConnection[Any], query: LiteralString) -> tuple[Any, ...]:
+    row = await (await conn.execute(query)).fetchone()
+    assert row is not None
+    return tuple(row)
+
+
+async def test_server_that_has_no_turn_for_long_renews_no_lease(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others take over from it: it could record nothing of what it did."""
+    now_s = 1000.0
+    monkeypatch.setattr(module, "_now_s", lambda: now_s)
+    terms = LeaseTerms(lasts=timedelta(hours=1), turn_within=timedelta(minutes=1))
+    leases = Leases(db, SystemClock(), "0-one", "here", alone=False, terms=terms)
+    await leases._divide()
+    expiries = []
+    for passed_s in (0, 30, 31):
+        now_s += passed_s
+        await leases._renew()
+        expiries.append(await db.read(lambda tx: tx.select(select(replicas.c.expires_at)).scalar_one()))
+    assert expiries[0] < expiries[1] == expiries[2]
+
+
+async def test_lease_ends_by_deletion_alone(db: Database) -> None:
+    """A renewal that comes first keeps the lease, also after its time. One that comes later is refused."""
+    past, future = db_now(db) - timedelta(hours=1), db_now(db) + timedelta(hours=1)
+    await db.write(lambda tx: [table.renew(tx, id, id, past) for id in ("0-late", "0-dead")])
+    assert await db.beside(lambda tx: table.beat(tx, "0-late", future))
+    assert set(await db.write(lambda tx: table.expire(tx, "0-me"))) == {"0-late"}
+    assert not await db.beside(lambda tx: table.beat(tx, "0-dead", future))
+
+
+def db_now(db: Database) -> datetime:
+    return db._clock.now()
+
+
 async def test_nothing_is_given_away_while_something_is_under_way(start: Callable[..., object]) -> None:
     busy = await start("busy")
     busy.leases.keep_while_busy(lambda shard: True)
     two = await start("two")
     live = await busy.db.read(table.live_replicas)
     assert sorted(live.values()) == ["busy", "two"]
-    await busy.leases._renew()
+    await busy.leases._divide()
     assert (len(busy.owned), len(two.owned)) == (len(INSTANCES), 0)
     busy.leases.keep_while_busy(lambda shard: False)
     await until(lambda: len(two.owned) > 50)
@@ -148,22 +201,22 @@ async def test_what_was_dropped_while_a_renewal_took_too_long_is_taken_up_again(
     monkeypatch.setattr(module, "_now_s", lambda: now_s)
     leases = Leases(db, SystemClock(), "0-one", "here", alone=False, terms=TERMS)
     heard = Heard(leases)
-    await leases._renew()
-    await leases._renew()
+    await leases._divide()
+    await leases._divide()
     assert (leases.owns("0-instance"), heard.gained) == (True, 1)
     now_s += TERMS.lasts.total_seconds()
     assert not leases.owns("0-instance")
-    await leases._renew()
+    await leases._divide()
     assert (leases.owns("0-instance"), heard.gained) == (True, 2)
 
 
 async def test_what_another_had_meanwhile_is_lost_before_it_is_gained_again(db: Database) -> None:
     leases = Leases(db, SystemClock(), "0-one", "here", alone=False)
     heard = Heard(leases)
-    await leases._renew()
+    await leases._divide()
     before = leases.epoch_of("0-instance")
     await db.write(lambda tx: (table.take(tx, "0-other", range(SHARDS)), table.leave(tx, "0-other")))
-    await leases._renew()
+    await leases._divide()
     assert leases.epoch_of("0-instance") > before
     assert heard.owned_when_lost == [False], "whoever acts under the old number lets go"
     assert heard.gained == 2
@@ -174,7 +227,7 @@ async def test_who_could_not_take_up_what_was_gained_is_told_again(db: Database)
     heard = Heard(leases)
     heard.fails = True
     with pytest.raises(DatabaseUnavailable):
-        await leases._renew()
+        await leases._divide()
     heard.fails = False
-    await leases._renew()
+    await leases._divide()
     assert heard.gained == 1
