@@ -25,7 +25,7 @@ from dstack.store.dialect import Dialect
 from dstack.store.kinds import KINDS
 from dstack.store.notices import Notices
 from dstack.store.schema import prepare_schema
-from dstack.store.tx import Tx
+from dstack.store.tx import Tx, Versioned
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class Database:
         self._writing = False
         self._conn: Connection | None = None
         self._seen = WeighedCache[tuple[str, str], Object](SEEN_BYTES_MAX)
+        self._seen_in_turns = self._nothing_seen()
         self._known: dict[tuple[str, str], Any] = {}
         self._lists: dict[tuple[str, str], tuple[str, ...]] = {}
         self._ended: deque[tuple[str, str]] = deque()
@@ -231,8 +232,8 @@ class Database:
             conn = self._writing_connection()
             # The transaction begins with the first statement: where nothing is asked or written, there is none.
             if self._dialect.begin(conn):
-                self._forget()
-            tx = Tx(conn, self._clock, self._rows, self._known, self._lists, self._ended)
+                self._compare_again()
+            tx = Tx(conn, self._clock, self._rows, self._known, self._lists, self._ended, self._seen_in_turns)
             for write in batch:
                 write.run(tx)
             if tx.wakes:
@@ -261,10 +262,27 @@ class Database:
         if conn is not None:
             conn.close()
 
+    def _compare_again(self) -> None:
+        """Trust nothing that another server may have changed. What has versions is compared before its use."""
+        kept = {key: known for key, known in self._known.items() if isinstance(known, Versioned)}
+        for known in kept.values():
+            known.is_stale = True
+        self._forget_all()
+        self._known.update(kept)
+
     def _forget(self) -> None:
+        """Forget what was not committed, and all else: a version that was not committed may come again."""
+        self._forget_all()
+        self._seen_in_turns = self._nothing_seen()
+
+    def _forget_all(self) -> None:
         self._known.clear()
         self._lists.clear()
         self._ended.clear()
+
+    def _nothing_seen(self) -> WeighedCache[tuple[str, str], Object] | None:
+        """Where a server is alone, it knows all that it has seen."""
+        return WeighedCache(SEEN_BYTES_MAX) if self._dialect.is_shared else None
 
     def _settle(self, batch: list["Write"], notices: Notices) -> None:
         for write in batch:

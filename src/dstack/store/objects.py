@@ -76,12 +76,14 @@ def of_heads(tx: Tx, kind: type[T], heads: Sequence[Row[Any]], *, skips: bool = 
     """
     rows = tx.rows[kind]
     keys = [(rows.kind, head.id) for head in heads]
-    known = tx.known if tx.seen is None else {**tx.seen.some(keys), **tx.known}
+    seen = {} if tx.seen is None else tx.seen.some(keys)
     found = {
         head.id: one
         for head, key in zip(heads, keys, strict=True)
-        if isinstance(one := known.get(key), kind) and one.version == head.version
+        if isinstance(one := tx.known.get(key, seen.get(key)), kind) and one.version == head.version
     }
+    if tx.seen is not None:
+        tx.known.update({(rows.kind, id): one for id, one in found.items() if one.finished_at is None})
     if len(found) == len(heads):
         return found
     for some in _parts([head.id for head in heads if head.id not in found]):

@@ -6,22 +6,22 @@ reading its jobs.
 
 import json
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import heapify, heappop, heapreplace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from sqlalchemy import Text, cast, select
+from sqlalchemy import Row, Text, bindparam, cast, select
 
 from dstack.domain.objects import Job, Run
 from dstack.domain.offers import Demand, demand_of_json
 from dstack.domain.placement import Gang, Line
 from dstack.protocol.statuses import JobStatus
 from dstack.store import wakes
-from dstack.store.objects import find_job, find_run, jobs_by_id
+from dstack.store.objects import IDS_AT_ONCE, find_job, find_run, jobs_by_id
 from dstack.store.tables import jobs, runs
-from dstack.store.tx import Tx
+from dstack.store.tx import Tx, Versioned
 
 _Key: TypeAlias = tuple[int, datetime, str, int]
 """Higher priority first, then the earlier submit; then run and replica."""
@@ -32,7 +32,14 @@ _QUEUE = (
         *(runs.c.priority, runs.c.submitted_at, jobs.c.run_id, jobs.c.replica, jobs.c.node, jobs.c.id),
         jobs.c.project_id,
         cast(jobs.c.demand, Text),  # there are many jobs and few demands: only those are parsed
+        *(jobs.c.version, runs.c.version),
     )
+    .join(runs, runs.c.id == jobs.c.run_id)
+    .where(_WAITS)
+)
+_OF_THESE = _QUEUE.where(jobs.c.id.in_(bindparam("ids", expanding=True)))
+_VERSIONS = (
+    select(jobs.c.id, jobs.c.version, runs.c.version.label("run_version"))
     .join(runs, runs.c.id == jobs.c.run_id)
     .where(_WAITS)
 )
@@ -44,8 +51,8 @@ _QUEUED_RUNS = (
 )
 
 
-@dataclass(slots=True)
-class _Queue:
+@dataclass
+class _Queue(Versioned):
     order: list[_Key] = field(default_factory=list)
     """The keys of all gangs, sorted."""
     gangs: dict[_Key, Gang] = field(default_factory=dict)
@@ -56,8 +63,11 @@ class _Queue:
     """The keys of the gangs of each line, sorted."""
     of_run: dict[str, Line] = field(default_factory=dict)
     """The line of each run that waits."""
+    versions: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Those of each job and its run, by the job's id."""
 
-    def add(self, key: _Key, node: int, id: str, line: Line) -> None:
+    def add(self, key: _Key, node: int, id: str, line: Line, versions: tuple[int, int]) -> None:
+        self.versions[id] = versions
         gang = self.gangs.get(key)
         if gang is None:
             gang = self.gangs[key] = Gang(key[2], line, key)
@@ -73,6 +83,7 @@ class _Queue:
     def remove(self, id: str) -> None:
         if (known := self.nodes.pop(id, None)) is None:
             return
+        del self.versions[id]
         key, _ = known
         gang = self.gangs[key]
         gang.ids.remove(id)
@@ -169,7 +180,8 @@ def update(tx: Tx, job: Job) -> None:
         if is_known and job.status is not JobStatus.PROVISIONING:  # it leaves what it waited for to those behind it
             wakes.add(tx, "scheduler", "placement")
     elif job.id not in queue.nodes:
-        queue.add(_key_of(run, job), job.node, job.id, queue.line_of(job.project_id, job.demand))
+        line = queue.line_of(job.project_id, job.demand)
+        queue.add(_key_of(run, job), job.node, job.id, line, (job.version, run.version))
 
 
 def forget(tx: Tx, job: Job) -> None:
@@ -186,18 +198,30 @@ def _key_of(run: Run, job: Job) -> _Key:
 def _queue_of(tx: Tx) -> _Queue:
     queue: _Queue | None = tx.known.get(("queue", ""))
     if queue is None:
-        queue = tx.known["queue", ""] = _read(tx)
+        queue = tx.known["queue", ""] = _Queue()
+        _read(queue, tx.select(_QUEUE).all())
+    elif queue.is_stale:
+        _compare(tx, queue)
+        queue.is_stale = False
     return queue
 
 
-def _read(tx: Tx) -> _Queue:
-    queue = _Queue()
+def _compare(tx: Tx, queue: _Queue) -> None:
+    """Bring the queue up to date, after another server has written: only jobs whose versions differ are read."""
+    versions = {row.id: (row.version, row.run_version) for row in tx.select(_VERSIONS).all()}
+    for id in [id for id, known in queue.versions.items() if versions.get(id) != known]:
+        queue.remove(id)
+    new = [id for id in versions if id not in queue.versions]
+    for start in range(0, len(new), IDS_AT_ONCE):
+        _read(queue, tx.select(_OF_THESE, {"ids": new[start : start + IDS_AT_ONCE]}).all())
+
+
+def _read(queue: _Queue, found: Iterable[Row[Any]]) -> None:
     lines: dict[tuple[str, str], Line] = {}
-    rows = [(-row[0], *tuple(row)[1:]) for row in tx.select(_QUEUE)]
-    for priority, at, run_id, replica, node, id, project_id, demand in sorted(rows, key=lambda row: row[:6]):
+    rows = [(-row[0], *tuple(row)[1:]) for row in found]
+    for priority, at, run_id, replica, node, id, project_id, demand, *versions in sorted(rows, key=lambda row: row[:6]):
         line = lines.get((project_id, demand))
         if line is None:
             line = queue.line_of(project_id, demand_of_json(json.loads(demand)))
             lines[project_id, demand] = line
-        queue.add((priority, at, run_id, replica), node, id, line)
-    return queue
+        queue.add((priority, at, run_id, replica), node, id, line, (versions[0], versions[1]))

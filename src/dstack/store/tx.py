@@ -26,6 +26,13 @@ ENDED_KNOWN_MAX = 1000
 _Values: TypeAlias = Mapping[str, Any]
 
 
+class Versioned:
+    """What the writer keeps in `Tx.known` after another server has written: its parts have versions to compare."""
+
+    is_stale = False
+    """Whether it must be compared with the record before its next use."""
+
+
 @dataclass(slots=True)
 class Tx:
     """Where to read and write, and the time at which all of it happens."""
@@ -42,7 +49,7 @@ class Tx:
     ended: deque[tuple[str, str]] = field(default_factory=deque)
     """Which of `known` have ended, oldest first: they are asked about for a moment, and then hardly ever again."""
     seen: WeighedCache[tuple[str, str], Object] | None = None
-    """Objects as readers have seen them. One is good only for a row of its version."""
+    """Objects as earlier transactions have seen them. One is good only for a row of its version."""
     notices: Notices = field(default_factory=Notices)
     wakes: dict[tuple[str, str], datetime] = field(default_factory=dict)
     """Who is to be looked at, and when: the reactor's work, and what it leaves goes into the table."""
@@ -129,6 +136,10 @@ class Tx:
         if self._objects:
             objects, self._objects = list(self._objects.values()), {}
             self._over += [new for _, new in objects if new.finished_at is not None]
+            if self.seen is not None:
+                for _, new in objects:
+                    of_kind = self.rows[type(new)]
+                    self.seen.put((of_kind.kind, new.id), new, of_kind.weight(new))
             self._insert([new for on_record, new in objects if on_record is None])
             self._update([(on_record, new) for on_record, new in objects if on_record is not None])
         if self._added:
