@@ -1,6 +1,7 @@
 """One turn: inside a commit, look at what is due, decide, and commit what was decided."""
 
 import logging
+from collections.abc import Sequence
 from datetime import timedelta
 
 from sqlalchemy.exc import DatabaseError
@@ -25,6 +26,18 @@ def _is_scheduler(who: tuple[str, str]) -> bool:
     return who[0] == "scheduler"
 
 
+def _read_ahead(tx: Tx, due: Sequence[tuple[str, str]]) -> None:
+    """Read what these objects need at once. A row that cannot be read concerns its object's look alone."""
+    for kind, of_kind in KINDS.items():
+        ids = [id for due_kind, id in due if due_kind == kind]
+        if len(ids) < 2:
+            continue
+        try:
+            of_kind.read_ahead(tx, ids)
+        except (LookupError, TypeError, ValueError) as error:
+            log.debug("Some of %d objects of the kind %s cannot be read: %s", len(ids), kind, error)
+
+
 class Turn:
     """What is needed to decide."""
 
@@ -47,7 +60,9 @@ class Turn:
             due = [who for who, at in tx.wakes.items() if at <= now and (may_place or not _is_scheduler(who))]
             if not due:
                 return
-            for kind, id in sorted(due, key=_is_scheduler)[: LOOKS_PER_COMMIT - looks]:
+            due = sorted(due, key=_is_scheduler)[: LOOKS_PER_COMMIT - looks]
+            _read_ahead(tx, due)
+            for kind, id in due:
                 if kind != "scheduler":
                     self._take(tx, kind, id)
                 elif may_place:

@@ -1,10 +1,10 @@
 """The outbox: what was decided to be done outside, in order, and what came of it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, delete, select
+from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, select
 
 from dstack.domain.intents import Done, Failed, Intent, Outcome, Pending, intent_of, to_body
 from dstack.errors import DstackError, error_of_code
@@ -16,6 +16,16 @@ from dstack.store.tx import Tx
 _OF_OBJECT = (
     select(intents)
     .where(intents.c.object_kind == bindparam("object_kind"), intents.c.object_id == bindparam("object_id"))
+    .order_by(intents.c.position)
+)
+
+
+_OF_OBJECTS = (
+    select(intents)
+    .where(
+        intents.c.object_kind == bindparam("object_kind"),
+        intents.c.object_id.in_(bindparam("object_ids", expanding=True)),
+    )
     .order_by(intents.c.position)
 )
 
@@ -78,12 +88,23 @@ def _asked_of(tx: Tx, object_kind: str, object_id: str) -> list[Asked]:
     known = tx.known.get((f"intents of {object_kind}", object_id))
     if known is None:
         rows = tx.select(_OF_OBJECT, {"object_kind": object_kind, "object_id": object_id})
-        known = [
-            Asked(row.position, intent_of(row.kind, row.body), _outcome_of(row.state, row.outcome)) for row in rows
-        ]
+        known = [_asked_in(row) for row in rows]
         tx.known[f"intents of {object_kind}", object_id] = known
     asked: list[Asked] = known
     return asked
+
+
+def read_ahead(tx: Tx, object_kind: str, object_ids: Sequence[str]) -> None:
+    """Remember what was asked for of some objects, read in one statement."""
+    asked: dict[str, list[Asked]] = {id: [] for id in object_ids if (f"intents of {object_kind}", id) not in tx.known}
+    if asked:
+        for row in tx.select(_OF_OBJECTS, {"object_kind": object_kind, "object_ids": list(asked)}):
+            asked[row.object_id].append(_asked_in(row))
+        tx.known.update({(f"intents of {object_kind}", id): its for id, its in asked.items()})
+
+
+def _asked_in(row: Row[Any]) -> Asked:
+    return Asked(row.position, intent_of(row.kind, row.body), _outcome_of(row.state, row.outcome))
 
 
 def _outcome_of(state: str, body: dict[str, Any] | None) -> Outcome:

@@ -214,6 +214,13 @@ def jobs_of_run(tx: Tx, run_id: str) -> list[Job]:
     return latest
 
 
+def know_jobs_of_runs(tx: Tx, run_ids: Iterable[str]) -> None:
+    """Remember the latest attempts of the jobs of runs, for `jobs_of_run`."""
+    for some in _parts([id for id in run_ids if (JOBS_OF_RUN, id) not in tx.lists]):
+        found = jobs_of_runs(tx, some)
+        tx.lists.update({(JOBS_OF_RUN, id): tuple(job.id for job in found.get(id, ())) for id in some})
+
+
 def jobs_of_runs(tx: Tx, run_ids: Sequence[str]) -> dict[str, list[Job]]:
     """The latest attempt of each job, by run, each by replica and node."""
     found = {id: jobs_by_id(tx, tx.lists[JOBS_OF_RUN, id]) for id in run_ids if (JOBS_OF_RUN, id) in tx.lists}

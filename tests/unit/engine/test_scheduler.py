@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.event import listen, remove
 
 from dstack.domain.market import EMPTY
@@ -19,7 +20,7 @@ from dstack.engine.scheduler import PASS_FOR, Scheduler
 from dstack.engine.turn import Turn
 from dstack.kit.ids import RandomIds
 from dstack.operations.context import Context
-from dstack.protocol.statuses import JobReason, JobStatus
+from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus
 from dstack.store import commits, objects, wakes
 from dstack.store.db import Database
 from dstack.store.dialect import Dialect
@@ -218,6 +219,65 @@ async def test_pass_that_remembers_nothing_reads_with_few_statements(
     await db.write(look)
     assert scheduler.why_waiting("59-run") == BEHIND
     assert len(statements) < 12 < machines
+
+
+@pytest.mark.parametrize("kind", ["run", "job", "instance"])
+async def test_turn_reads_many_objects_with_few_statements(
+    kind: str, db: Database, clock: HandClock, context: Context, dialect: Dialect
+) -> None:
+    """The sweep of a server wakes each job and each run of the queue, and other servers wait meanwhile."""
+    number_of, statements = 60, list[str]()
+
+    def fill(tx: Tx) -> None:
+        for number in range(number_of):
+            one = instance(id=f"{number:02}-instance", version=0, status=InstanceStatus.BUSY)
+            commits.commit(tx, Next((one,)), check_move)
+            busy = placed_job(id=f"{number:02}-job", run_id=f"{number:02}-run", instance_id=one.id)
+            commits.add_run(tx, run(id=busy.run_id, name=f"b-{number}"), [busy], actor="user ada")
+        tx.wakes.clear()
+
+    await db.write(fill)
+    turn = Turn(RandomIds(clock), context.catalog)
+
+    def take(tx: Tx) -> None:
+        tx.known.clear()
+        tx.lists.clear()
+        wakes.add_many(tx, [(kind, f"{number:02}-{kind}") for number in range(number_of)])
+        listen(dialect.engine, "before_cursor_execute", count)
+        turn.take(tx)
+        remove(dialect.engine, "before_cursor_execute", count)
+
+    def count(conn: Any, cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    await db.write(take)
+    assert len(statements) < 20 < number_of
+
+
+async def test_run_that_cannot_be_read_keeps_no_other_from_its_look(
+    db: Database, clock: HandClock, context: Context
+) -> None:
+    """Such as one in a status of a later version."""
+
+    def fill(tx: Tx) -> None:
+        for number in range(3):
+            add(tx, number, demand(number), name=f"r-{number}")
+        tx.select(text("UPDATE runs SET status = 'pondering', version = 9 WHERE id = '01-run'"))
+        tx.wakes.clear()
+
+    await db.write(fill)
+    turn, left = Turn(RandomIds(clock), context.catalog), list[tuple[str, str]]()
+
+    def take(tx: Tx) -> None:
+        tx.known.clear()
+        tx.lists.clear()
+        wakes.add_many(tx, [("run", f"{number:02}-run") for number in range(3)])
+        turn.take(tx)
+        left.extend(tx.wakes)
+
+    await db.write(take)
+    assert ("run", "01-run") in left
+    assert not {("run", "00-run"), ("run", "02-run")} & set(left)
 
 
 def test_passes_of_a_commit_end_long_before_leases_expire() -> None:

@@ -1,5 +1,6 @@
 """Instances: their rows, the view of their steps, and the objects that depend on them."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -61,6 +62,12 @@ def _view_of(tx: Tx, instance: Instance, ids: Ids) -> InstanceView:
     return InstanceView(instance, jobs, intents.outcomes_of(tx, "instance", instance.id), tx.clock.now())
 
 
+def _read_ahead(tx: Tx, ids: Sequence[str]) -> None:
+    found = objects.instances_by_id(tx, ids)
+    objects.unfinished_jobs_on_each(tx, found)
+    intents.read_ahead(tx, "instance", list(found))
+
+
 def _born(tx: Tx, instance: Instance) -> None:
     objects.append(tx, (LIVE_INSTANCES, ""), instance.id)
     tx.lists[JOBS_ON, instance.id] = ()
@@ -95,6 +102,7 @@ INSTANCE = Kind(
     Rows("instance", Instance, tables.instances, _instance_of, _COLUMNS),
     title=lambda instance: f"instance {instance.offer.title} {short_id(instance.id)}",
     view=_view_of,
+    read_ahead=_read_ahead,
     place=lambda instance: Place(instance_id=instance.id),
     born=_born,
     changed=_changed,

@@ -1,11 +1,12 @@
 """Jobs: their rows, the view of their steps, and the objects that depend on them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from sqlalchemy import Row
 
-from dstack.domain.objects import Job, JobView
+from dstack.domain.objects import Job, JobView, Run
 from dstack.domain.offers import Share, demand_of_json, demand_to_json
 from dstack.kit.ids import Ids
 from dstack.kit.plain import to_plain
@@ -82,6 +83,16 @@ def _view_of(tx: Tx, job: Job, ids: Ids) -> JobView:
     )
 
 
+def _read_ahead(tx: Tx, ids: Sequence[str]) -> None:
+    jobs = objects.jobs_by_id(tx, ids)
+    gangs = {job.run_id for job in jobs if job.nodes > 1}
+    objects.find_all(tx, Run, {job.run_id for job in jobs})
+    objects.know_jobs_of_runs(tx, gangs)
+    nodes = [*jobs, *(node for id in gangs for node in objects.jobs_of_run(tx, id))]
+    objects.instances_by_id(tx, {node.instance_id for node in nodes if node.instance_id is not None})
+    intents.read_ahead(tx, "job", [job.id for job in jobs])
+
+
 def _born(tx: Tx, job: Job) -> None:
     _succeed(tx, job)
     queue.update(tx, job)
@@ -136,6 +147,7 @@ JOB = Kind(
     Rows("job", Job, tables.jobs, _job_of, _COLUMNS),
     title=lambda job: job.title + (f" attempt {job.attempt}" if job.attempt > 1 else ""),
     view=_view_of,
+    read_ahead=_read_ahead,
     place=lambda job: Place(job.run_id, job.instance_id),
     born=_born,
     changed=_changed,

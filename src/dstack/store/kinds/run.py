@@ -1,6 +1,7 @@
 """Runs: their rows, the view of their steps, and the objects that depend on them."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Row
@@ -53,6 +54,10 @@ def _view_of(tx: Tx, run: Run, ids: Ids) -> RunView:
     return RunView(run, jobs, tx.clock.now(), new_ids)
 
 
+def _read_ahead(tx: Tx, ids: Sequence[str]) -> None:
+    objects.know_jobs_of_runs(tx, objects.find_all(tx, Run, ids))
+
+
 def _changed(tx: Tx, run: Run, old: Run) -> None:
     if run.stop_asked != old.stop_asked:
         for job in objects.jobs_of_run(tx, run.id):
@@ -65,6 +70,7 @@ RUN = Kind(
     Rows("run", Run, tables.runs, _run_of, _COLUMNS, weight=lambda run: 4_000 + 2 * len(json.dumps(run.spec))),
     title=lambda run: f"run {run.name}",
     view=_view_of,
+    read_ahead=_read_ahead,
     place=lambda run: Place(run_id=run.id),
     changed=_changed,
 )
