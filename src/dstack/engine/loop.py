@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from dstack.engine.catalog import Catalog
+from dstack.engine.leases import Leases
 from dstack.engine.scheduler import PLACEMENT
 from dstack.engine.turn import AFTER_A_BUG, LOOKS_PER_COMMIT, Turn
 from dstack.errors import DatabaseUnavailable
@@ -24,13 +25,16 @@ from dstack.store.tx import Tx
 log = logging.getLogger(__name__)
 
 SWEEP_EVERY = timedelta(minutes=1)
+SWEEP = "sweep"
+"""The key whose shard's owner sweeps."""
 
 
 class Engine:
     """Turns wakes into looks until it is closed."""
 
-    def __init__(self, db: Database, clock: Clock, ids: Ids, catalog: Catalog) -> None:
+    def __init__(self, db: Database, clock: Clock, ids: Ids, catalog: Catalog, leases: Leases) -> None:
         self._db = db
+        self._leases = leases
         self._clock = clock
         self._catalog = catalog
         self._turn = Turn(ids, catalog)
@@ -61,11 +65,13 @@ class Engine:
             self._woken.set()
 
     async def _sweep(self) -> None:
+        """Wake all that is unfinished, now and then. One server of a database does it for all of them."""
         while True:
             try:
                 if not await self._db.recall(queue.is_empty):
                     await self._catalog.market()  # the resources of this machine may have changed
-                await self._look_at_all()
+                if self._leases.owns(SWEEP):
+                    await self._look_at_all()
             except DatabaseUnavailable:
                 log.exception("The database does not take writes; the next sweep is in %s", SWEEP_EVERY)
             await self._clock.sleep(SWEEP_EVERY)

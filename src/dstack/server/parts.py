@@ -198,7 +198,7 @@ class Parts:
         self._links = Links(self.db, clock, self._leases, make_link)
         effects = outside.make_effects(self.db, self._backends, self._links, outside.vault)
         self._outbox = Outbox(self.db, effects, clock, self._leases)
-        self._engine = Engine(self.db, clock, ids, catalog)
+        self._engine = Engine(self.db, clock, ids, catalog, self._leases)
         self.context = Context(
             self.db,
             ids,
