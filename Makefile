@@ -12,7 +12,7 @@ SEED ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test check sim deep format docs site bench bench-engine bench-placement clean
+.PHONY: help demo test check sim deep format docs site bench bench-engine bench-placement bench-replicas clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -57,6 +57,9 @@ bench-engine: $(VENV)/installed-dev ## measure a server that holds 10,000 jobs o
 
 bench-placement: $(VENV)/installed-dev ## measure the cost of 50,000 offers, beside a loop over all of them
 	@$(BIN)/python -m bench.main placement
+
+bench-replicas: $(VENV)/installed-dev ## measure two servers on one PostgreSQL database with all of that (four minutes)
+	@$(BIN)/python -m bench.replicas.main $(ARGS)
 
 clean: ## remove the environment
 	@rm -rf $(VENV)

@@ -7,6 +7,7 @@ import random
 import sys
 import time
 from asyncio import StreamReader, StreamWriter
+from collections import Counter
 from pathlib import Path
 
 from bench.engine.fleet import agents_socket, control_socket, offer_of
@@ -44,7 +45,9 @@ class Hosts:
                 return {"ended": dict(self._end(host, job) for host, job in self._some(count))}
             case _:
                 linked = sum(host.is_connected for host in self._hosts.values())
-                return {"running": len(self._running()), "linked": linked}
+                running = Counter(job.order.job_id for _, job in self._running())
+                twice = sum(count > 1 for count in running.values())
+                return {"running": running.total(), "linked": linked, "twice": twice}
 
     def _running(self) -> list[tuple[Host, HostJob]]:
         return [(host, job) for host in self._hosts.values() for job in host.running]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -65,13 +65,8 @@ class World:
 
     def start_server(self) -> None:
         """Start a server, and wait until it answers."""
-        ready, given = os.pipe()
-        with open(ready, "rb") as messages, open(self._folder / "server.log", "ab") as log:
-            command = [sys.executable, "-m", "bench.engine.server", str(self._folder), str(self.instances), str(given)]
-            self._server = subprocess.Popen(command, stderr=log, pass_fds=(given,))
-            os.close(given)
-            message = json.loads(messages.readline())
-        self.url, self.token = message["url"], message["token"]
+        arguments = ["bench.engine.server", str(self._folder), str(self.instances)]
+        self._server, self.url, self.token = start_server(arguments, self._folder / "server.log")
 
     def kill_server(self) -> None:
         """Let the server die without a word."""
@@ -151,6 +146,25 @@ class World:
             if process is not None:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
+
+
+def start_server(
+    arguments: list[str], log: Path, env: Mapping[str, str] | None = None
+) -> tuple[subprocess.Popen[bytes], str, str]:
+    """Start a server and wait until it answers. Return its process, its address and its admin's token.
+
+    Args:
+        arguments: its module and what that takes; a file descriptor follows, to which it writes that it is ready.
+        log: the file for its log.
+        env: more variables.
+    """
+    ready, given = os.pipe()
+    with open(ready, "rb") as messages, open(log, "ab") as file:
+        command = [sys.executable, "-m", *arguments, str(given)]
+        server = subprocess.Popen(command, stderr=file, pass_fds=(given,), env={**os.environ, **(env or {})})
+        os.close(given)
+        message = json.loads(messages.readline())
+    return server, message["url"], message["token"]
 
 
 def tell(line: str) -> None:

@@ -1,0 +1,1 @@
+"""Two servers on one PostgreSQL database, with the largest queue and market that they must bear."""
