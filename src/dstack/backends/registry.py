@@ -169,7 +169,13 @@ class BackendRegistry:
             if record.id != record.type:
                 owner = record.project_id
                 its = [
-                    replace(one, backend_id=record.id, project_id=owner, for_all=one.for_all and owner is None)
+                    replace(
+                        one,
+                        backend_id=record.id,
+                        backend_name=record.name,
+                        project_id=owner,
+                        for_all=one.for_all and owner is None,
+                    )
                     for one in found
                 ]
                 found = tuple(its)

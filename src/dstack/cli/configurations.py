@@ -70,6 +70,7 @@ def read(client: "Client", sources: Sources) -> "Reading":
         changes=dict(sources.changes),
         profiles=[one.data for one in sources.profiles],
         profile=sources.profile,
+        project=client.project,
     )
     try:
         reading = read_by(client, request)

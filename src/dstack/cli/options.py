@@ -38,7 +38,7 @@ def add_requirements(change: "argparse._ArgumentGroup | argparse.ArgumentParser"
     change.add_argument("--gpu", metavar="SPEC", help="such as `A100:40GB:2`")
     change.add_argument("--disk", metavar="RANGE", help="such as `200GB..`")
     for option, field, metavar, what in (
-        (("-b", "--backend"), "backends", "TYPE", "a type of backend, such as `aws`"),
+        (("-b", "--backend"), "backends", "NAME", "a backend: its type, such as `aws`, or its name"),
         (("-r", "--region"), "regions", "NAME", "a region of a backend"),
         (("--instance-type",), "instance_types", "NAME", "a backend's name of a kind of machine"),
         (("--fleet",), "fleets", "NAME", "a fleet of the project"),

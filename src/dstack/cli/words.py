@@ -15,7 +15,7 @@ from dstack.kit.clock import SystemClock
 from dstack.protocol.statuses import JobStatus, RunStatus, cause_text
 
 if TYPE_CHECKING:
-    from dstack.protocol.views import OfferView
+    from dstack.protocol.views import InstanceView, OfferView
     from dstack.protocol.wire import Shown
 
 RED, GREEN, YELLOW, BLUE, BOLD = "31", "32", "33", "36", "1"
@@ -289,13 +289,18 @@ def why(status: RunStatus | JobStatus, reason: str | None, detail: str) -> str:
     return cause_text(reason, detail)
 
 
+def backend_of(view: "InstanceView | OfferView") -> str:
+    """Return the name of a backend; its type from a server of an earlier version."""
+    return view.backend_name or view.backend
+
+
 def offers_table(offers: "Sequence[OfferView]", total: int, max_price: float | None, file: TextIO) -> str:
     """Return a table of the best offers for a file, and their total number."""
     headers = ("#", "BACKEND", "REGION", "INSTANCE", "RESOURCES", "SPOT", "PRICE", "STATE")
     rows = [
         (
             str(number),
-            offer.backend,
+            backend_of(offer),
             offer.region,
             offer.instance_type,
             offer.resources,

@@ -43,6 +43,13 @@ class Misfit:
     has: Any
 
 
+class Source(NamedTuple):
+    """The type and the name of a backend: requirements may use either."""
+
+    type: str
+    name: str
+
+
 class Size(NamedTuple):
     """A number of processors or bytes, and whose it is."""
 
@@ -116,6 +123,10 @@ def _one_of(reason: Reason) -> Callable[[tuple[str, ...], str], Reason | None]:
     return lambda asked, has: None if has in asked else reason
 
 
+def _from_one_of(asked: tuple[str, ...], has: Source) -> Reason | None:
+    return None if has.type in asked or has.name in asked else Reason.BACKEND
+
+
 def _never(reason: Reason) -> Callable[[Any, Any], Reason | None]:
     return lambda asked, has: reason
 
@@ -174,7 +185,12 @@ def _bounds(bounds: Bounds) -> Bounds | None:
     return None if bounds.min is None and bounds.max is None else bounds
 
 
-BACKEND = Trait(lambda demand: demand.backends or None, lambda offer: offer.backend, _one_of(Reason.BACKEND), False)
+BACKEND = Trait(
+    lambda demand: demand.backends or None,
+    lambda offer: Source(offer.backend, offer.backend_name),
+    _from_one_of,
+    is_of_kind=False,
+)
 PRICE = Trait(lambda demand: demand.max_price, lambda offer: offer.price, _price_within, is_of_kind=False)
 
 TRAITS: tuple[Trait, ...] = (

@@ -47,12 +47,16 @@ class Offer:
     """How many of it may exist at once; None where the backend sets no limit."""
     backend_id: str = ""
     """The id of its backend: of one without a row, the type. A driver leaves it out."""
+    backend_name: str = ""
+    """The name of its backend: the type, unless it was given another one. A driver leaves it out."""
     project_id: str | None = None
     """The only project that may buy it; None for all. A driver leaves it out."""
 
     def __post_init__(self) -> None:
         if not self.backend_id:
             object.__setattr__(self, "backend_id", self.backend)
+        if not self.backend_name:
+            object.__setattr__(self, "backend_name", self.backend)
 
     @property
     def name(self) -> OfferName:

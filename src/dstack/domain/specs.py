@@ -56,7 +56,7 @@ def demand_of(configuration: RunConfiguration) -> Demand:
         disk_mib=_memory(resources.disk.size if resources.disk else None, "disk" in written),
         arch=resources.cpu.arch and str(resources.cpu.arch),
         gpu=None if resources.gpu is None or resources.gpu.count.max == 0 else _gpu_demand_of(resources.gpu),
-        backends=tuple(str(backend) for backend in configuration.backends or ()),
+        backends=tuple(configuration.backends or ()),
         regions=tuple(configuration.regions or ()),
         instance_types=tuple(configuration.instance_types or ()),
         max_price=configuration.max_price,

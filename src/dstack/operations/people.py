@@ -1,6 +1,5 @@
 """Users of the server and their tokens."""
 
-import re
 from datetime import timedelta
 
 from dstack.domain.roles import OF_SERVER_ADMINS
@@ -8,11 +7,11 @@ from dstack.errors import InvalidRequestError, ResourceExistsError, ResourceNotE
 from dstack.operations.context import Action, Context, authorize_on_server, creation_id, record_change
 from dstack.protocol.accounts import TokenList, TokenView, UserList, UserView
 from dstack.protocol.requests import CreateToken
+from dstack.spec.names import OBJECT_NAME
 from dstack.store import objects, users, wakes
 from dstack.store.tx import Tx
 from dstack.store.users import Account, User
 
-NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,58}[a-z0-9])?")
 RESERVED = ("me",)
 """Names that are words of the API's paths."""
 USERS_MAX = 10_000
@@ -208,7 +207,7 @@ async def delete_token(context: Context, user: User, name: str, token: str) -> N
 
 def check_name(name: str, what: str) -> None:
     """Raise `InvalidRequestError` unless a user, project or token may have the name."""
-    if not NAME.fullmatch(name) or name in RESERVED:
+    if not OBJECT_NAME.fullmatch(name) or name in RESERVED:
         raise InvalidRequestError(
             f"`{name}` cannot be a {what}'s name: expected 1 to 60 lower-case letters, digits, `.`, `_` and `-`, "
             "with a letter or digit at both ends" + (", and not `me`" if name in RESERVED else ""),

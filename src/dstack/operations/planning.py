@@ -17,7 +17,7 @@ from dstack.store.users import User
 async def plan(context: Context, user: User, project: str, request: SubmitRun) -> PlanView:
     """Return the plan of a submit. It creates nothing."""
     wish = await understand(request)
-    sale = await on_sale(context, user, project)
+    sale = await on_sale(context, user, project, wish.demand)
     judged = judge(wish.demand, sale.own, sale.absent)
     # The writer remembers the free capacity of all machines; a reader would query each.
     return await context.db.recall(

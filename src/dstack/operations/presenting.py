@@ -237,6 +237,7 @@ def instance_view(instance: Instance) -> InstanceView:
         price=instance.offer.price,
         resources=describe(instance.offer_as_found.resources),
         detail=instance.why_resting,
+        backend_name=instance.offer.backend_name,
     )
 
 
@@ -250,6 +251,7 @@ def offer_view(offer: Offer, availability: str) -> OfferView:
         spot=offer.spot,
         price=offer.price,
         availability=availability,
+        backend_name=offer.backend_name,
     )
 
 

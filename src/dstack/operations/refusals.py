@@ -1,16 +1,19 @@
 """The offers that fit a submit, and why others do not, in words."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dstack.domain.market import Market
-from dstack.domain.misfits import Cards, Misfit, NoEngine, Reason, Size, Wishes, answers_of, questions_of
+from dstack.domain.misfits import Cards, Misfit, NoEngine, Reason, Size, Source, Wishes, answers_of, questions_of
 from dstack.domain.objects import Job
 from dstack.domain.offers import Bounds, Demand, GpuDemand, Offer, describe, wishes_for_container
 from dstack.domain.placement import can_ever_place
-from dstack.errors import NoCapacityError
+from dstack.errors import InvalidRequestError, NoCapacityError
 from dstack.kit.text import memory_text
 from dstack.operations.context import Action, Context, authorize
+from dstack.spec.backends import is_type, why_unknown
+from dstack.store import backends
+from dstack.store.tx import Tx
 from dstack.store.users import User
 
 OFFERS_SHOWN_MAX = 50
@@ -29,17 +32,32 @@ class OnSale:
     """The project's backends without offers, each with the reason."""
 
 
-async def on_sale(context: Context, user: User, project: str) -> OnSale:
+async def on_sale(context: Context, user: User, project: str, demand: Demand) -> OnSale:
     """Return the offers for a request to run something in a project.
 
     Raises:
         ForbiddenError, ResourceNotExistsError: the user may not run anything there.
+        InvalidRequestError: the request names a backend that the project does not have.
     """
     market = await context.catalog.market()
-    if not context.backends.are_of_projects:  # then the project makes no difference, and no look-up is needed
+    names = [word for word in demand.backends if not is_type(word)]
+    if not names and not context.backends.are_of_projects:  # then the project makes no difference
         return OnSale(market, market, context.catalog.absent())
-    caller = await context.db.read(lambda tx: authorize(tx, user, project, Action.RUN))
-    return OnSale(market, market.for_project(caller.project.id), context.catalog.absent(caller.project.id))
+
+    def read(tx: Tx) -> str:
+        project_id = authorize(tx, user, project, Action.RUN).project.id
+        if names:
+            _check_names(names, backends.names_usable_by(tx, project_id))
+        return project_id
+
+    project_id = await context.db.read(read)
+    return OnSale(market, market.for_project(project_id), context.catalog.absent(project_id))
+
+
+def _check_names(names: Iterable[str], known: Collection[str]) -> None:
+    mistakes = [why for name in names if (why := why_unknown(name, known)) is not None]
+    if mistakes:
+        raise InvalidRequestError(f"`backends`: {'; '.join(mistakes)}", hint="`dstack backend list` shows all")
 
 
 def refusals_of(demand: Demand, market: Market, absent: Mapping[str, str] = NONE) -> list[str]:
@@ -131,6 +149,10 @@ def _one_of(reason: Reason) -> Callable[[tuple[str, ...], str], str]:
     return lambda asked, has: f"{reason}: asked {', '.join(asked)}, is {has}"
 
 
+def _source(has: Source) -> str:
+    return has.type if has.name == has.type else f"{has.name} ({has.type})"
+
+
 def _size(reason: Reason, show: Callable[[float], str]) -> Callable[[Bounds, Size], str]:
     return lambda asked, has: f"{reason}: asked {_show(asked, show)}, has {show(has.value)}"
 
@@ -173,7 +195,7 @@ def _show(bounds: Bounds, show: Callable[[float], str]) -> str:
 
 
 _TEXTS: Mapping[Reason, Callable[..., str]] = {
-    Reason.BACKEND: _one_of(Reason.BACKEND),
+    Reason.BACKEND: lambda asked, has: f"backends: asked {', '.join(asked)}, is {_source(has)}",
     Reason.REGION: _one_of(Reason.REGION),
     Reason.INSTANCE_TYPE: _one_of(Reason.INSTANCE_TYPE),
     Reason.PRICE: lambda asked, has: f"max_price: asked ${asked:g}, costs ${has:g}",

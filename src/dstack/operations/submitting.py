@@ -39,7 +39,7 @@ async def submit(context: Context, user: User, project: str, request: SubmitRun,
             "`repos` names a repo, and the request brings none",
             hint="`dstack apply` and `client.runs.submit` bring it; over HTTP it goes into `repo`",
         )
-    sale = await on_sale(context, user, project)
+    sale = await on_sale(context, user, project, wish.demand)
     check_offers(wish.demand, sale.own, sale.absent)
     # A commit whose answer was lost is done again: without a key it would be a second run.
     key = key or context.ids.new_id()

@@ -93,6 +93,8 @@ class ReadConfiguration(Request, frozen=True, kw_only=True):
     """The data of each file of profiles. An earlier file has precedence."""
     profile: str | None = None
     """The name of the profile that applies; None for the default profile."""
+    project: str | None = None
+    """The project whose backends the configuration may name; None to accept any name of a backend."""
 
 
 class StopRun(Request, frozen=True, kw_only=True):

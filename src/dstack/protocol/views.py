@@ -43,6 +43,7 @@ class OfferView(View, frozen=True, kw_only=True):
     """A type of machine in a region, with its price and availability."""
 
     backend: str
+    """The type of the backend, such as `aws`."""
     region: str
     instance_type: str
     resources: str
@@ -52,6 +53,8 @@ class OfferView(View, frozen=True, kw_only=True):
     """The price in US dollars an hour."""
     availability: str
     """`available` to create, or the status of the existing instance, such as `idle` or `busy`."""
+    backend_name: str | None = None
+    """The backend's name; None from a server of an earlier version."""
 
 
 class MachineView(View, frozen=True, kw_only=True):
@@ -170,6 +173,7 @@ class InstanceView(View, frozen=True, kw_only=True):
 
     id: str
     backend: str
+    """The type of the backend, such as `aws`."""
     region: str
     instance_type: str
     status: InstanceStatus
@@ -181,6 +185,8 @@ class InstanceView(View, frozen=True, kw_only=True):
     """A text for people, such as `2xCPU, 8GB, 100GB (disk), 1xA100 (40GB)`."""
     detail: str = ""
     """The reason why the instance takes no jobs; empty if it takes jobs."""
+    backend_name: str | None = None
+    """The backend's name; None from a server of an earlier version."""
 
 
 class InstanceList(View, frozen=True, kw_only=True):

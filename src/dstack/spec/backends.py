@@ -1,6 +1,9 @@
-"""The names of the backends. A backend is one member here and one module in `dstack.backends`."""
+"""The types of backends. A type is one member here and one module in `dstack.backends`."""
 
+from collections.abc import Collection
 from enum import StrEnum
+
+from dstack.kit.text import listed, nearest
 
 
 class BackendType(StrEnum):
@@ -57,3 +60,30 @@ class BackendType(StrEnum):
     """Verda, the later name of DataCrunch"""
     VULTR = "vultr"
     """Vultr"""
+
+
+def is_type(word: str) -> bool:
+    """Return whether a word is the type of a backend."""
+    return word in BackendType.__members__.values()
+
+
+def why_unknown(word: str, names: Collection[str]) -> str | None:
+    """Return the mistake in a word that is neither a type nor one of some names; None for a known word.
+
+    Args:
+        word: an entry of `backends`.
+        names: the names of the backends that may be used.
+
+    Examples:
+        >>> why_unknown("research", ["research"]) is None and why_unknown("aws", []) is None
+        True
+        >>> (why_unknown("reserch", ["research"]) or "").partition(" Types")[0]
+        'there is no backend `reserch`; did you mean `research`? Names: `research`.'
+    """
+    if is_type(word) or word in names:
+        return None
+    own = sorted(name for name in names if not is_type(name))
+    guess = nearest(word, [*own, *BackendType])
+    advice = f"; did you mean `{guess}`?" if guess else "."
+    known = f" Names: {listed(own)}." if own else ""
+    return f"there is no backend `{word}`{advice}{known} Types: {listed(BackendType)}"

@@ -7,9 +7,18 @@ from pydantic import BeforeValidator, Field
 
 from dstack.kit.ranges import Range, parse_count
 from dstack.kit.text import shown
-from dstack.spec.backends import BackendType
 from dstack.spec.base import NUMBER, TEXT, Also, Conflict, Spec, Text
-from dstack.spec.profile import Limit, Name, Price, RetryOrNot, SpotPolicy, Tags, TerminationPolicy, idle_conflicts
+from dstack.spec.profile import (
+    BackendWord,
+    Limit,
+    Name,
+    Price,
+    RetryOrNot,
+    SpotPolicy,
+    Tags,
+    TerminationPolicy,
+    idle_conflicts,
+)
 from dstack.spec.resources import Resources
 from dstack.spec.run import Env
 
@@ -163,8 +172,8 @@ class Fleet(Spec):
     """The number of parts of each machine, each for one job; `auto` for one part a GPU"""
     resources: Resources = Field(default_factory=Resources.model_construct)
     """The required CPUs, memory, disk and GPUs of each instance"""
-    backends: list[BackendType] | None = None
-    """The backends that may be used. Any by default"""
+    backends: list[BackendWord] | None = None
+    """The backends that may be used, by type or by name. Any by default"""
     regions: list[str] | None = None
     """The regions that may be used. Any by default"""
     availability_zones: list[str] | None = None

@@ -8,6 +8,8 @@ from dstack.errors import ConfigurationError
 from dstack.kit.text import shown
 
 NAME = re.compile(r"[a-z][a-z0-9-]{1,40}")
+OBJECT_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,58}[a-z0-9])?")
+"""The form of the names of users, projects, tokens and backends."""
 HOSTS = frozenset(
     ("localhost", "broadcasthost", "ip6-allnodes", "ip6-allrouters", "ip6-localhost", "ip6-loopback", "ip6-localnet")
 )

@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from dstack.kit.text import listed, shown
 from dstack.kit.units import duration_text, parse_duration
-from dstack.spec.backends import BackendType
+from dstack.spec.backends import BackendType, is_type
 from dstack.spec.base import TEXT, TRUTH, Also, Conflict, Spec, Text
-from dstack.spec.names import parse_name
+from dstack.spec.names import OBJECT_NAME, parse_name
 
 HOUR_S = 3600
 IDLE_S = 300
@@ -108,6 +108,20 @@ def _fleet_name(value: str) -> str:
 
 FleetName = Annotated[str, AfterValidator(_fleet_name)]
 """The name of a fleet, or `project/name` for one of another project."""
+
+
+def _backend(value: str) -> str:
+    if not is_type(value) and not OBJECT_NAME.fullmatch(value):
+        raise ValueError(f"expected the type of a backend, such as `aws`, or the name of one, found {shown(value)}")
+    return value
+
+
+BackendWord = Annotated[
+    str,
+    AfterValidator(_backend),
+    WithJsonSchema({"anyOf": [{"enum": [*BackendType]}, {"type": "string", "pattern": f"^{OBJECT_NAME.pattern}$"}]}),
+]
+"""The type of a backend, or the name of one. Only a server knows the names: `why_unknown` judges them there."""
 
 
 class Retry(Spec):
@@ -228,8 +242,8 @@ Tags = Annotated[dict[str, Text], Field(max_length=50)]
 class ProfileFields(Spec):
     """The fields that profiles and run configurations share."""
 
-    backends: list[BackendType] | None = None
-    """The backends that may be used, such as `[aws, gcp]`. Any by default"""
+    backends: list[BackendWord] | None = None
+    """The backends that may be used, by type or by name, such as `[aws, research]`. Any by default"""
     regions: list[str] | None = None
     """The regions that may be used, such as `[eu-west-1, us-west4]`. Any by default"""
     availability_zones: list[str] | None = None

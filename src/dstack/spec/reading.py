@@ -1,18 +1,20 @@
 """The canonical form of a configuration: its profile below it, changes above it, and only the fields that were set."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dstack.errors import ConfigurationError
 from dstack.kit.text import listed, nearest
+from dstack.spec.backends import why_unknown
 from dstack.spec.kinds import RUN_TYPES, TYPES
-from dstack.spec.mistakes import Mistake, Mistaken
+from dstack.spec.mistakes import Mistake, Mistaken, Path
 from dstack.spec.spellings import over
 
 if TYPE_CHECKING:
     from dstack.spec.configurations import RunConfiguration
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 OF_PROFILES = frozenset(("name", "default"))
@@ -33,7 +35,13 @@ class Reading:
     """Old spellings in the configuration as written."""
 
 
-def read(configuration: object, changes: Mapping[str, Any], profiles: Sequence[object], profile: str | None) -> Reading:
+def read(
+    configuration: object,
+    changes: Mapping[str, Any],
+    profiles: Sequence[object],
+    profile: str | None,
+    backends: Collection[str] | None = None,
+) -> Reading:
     """Return the canonical form of a configuration from plain data.
 
     Args:
@@ -41,6 +49,7 @@ def read(configuration: object, changes: Mapping[str, Any], profiles: Sequence[o
         changes: fields that replace those of the configuration. Entries of `env` and `resources` replace single ones.
         profiles: the data of each file of profiles; an earlier file has precedence.
         profile: the name of the profile that applies; the default profile by default.
+        backends: the names of the backends that may be used; None if they are unknown, and any name may be right.
 
     Raises:
         Mistaken: some data has mistakes. `document` is 0 for the configuration, 1 for the first file of profiles, and
@@ -49,14 +58,14 @@ def read(configuration: object, changes: Mapping[str, Any], profiles: Sequence[o
     """
     from dstack.spec.parse import build, old_spellings, to_mapping
 
-    written = _in_document(0, lambda: build(configuration, TYPES))
+    written = _in_document(0, lambda: _with_known(build(configuration, TYPES), backends))
     notes = list(old_spellings(written, configuration))
     mapping = to_mapping(written)
     if written.type not in RUN_TYPES:
         return Reading(mapping, {}, notes)
     if changes:
-        mapping = to_mapping(build(_changed(mapping, changes), RUN_TYPES))
-    return canonical(mapping, _chosen(profiles, profile), {}, notes)
+        mapping = to_mapping(_with_known(build(_changed(mapping, changes), RUN_TYPES), backends))
+    return canonical(mapping, _chosen(profiles, profile, backends), {}, notes)
 
 
 def canonical(
@@ -87,7 +96,16 @@ def _changed(mapping: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
     return over(mapping, {**changes, **parts})
 
 
-def _chosen(profiles: Sequence[object], name: str | None) -> Mapping[str, Any]:
+def _with_known(spec: S, names: Collection[str] | None, path: Path = ()) -> S:
+    """Return a spec whose backends are known. Raises `Mistaken`."""
+    words = (getattr(spec, "backends", None) or ()) if names is not None else ()
+    found = ((at, why_unknown(word, names or ())) for at, word in enumerate(words))
+    if mistakes := [Mistake((*path, "backends", at), why) for at, why in found if why is not None]:
+        raise Mistaken(mistakes)
+    return spec
+
+
+def _chosen(profiles: Sequence[object], name: str | None, backends: Collection[str] | None) -> Mapping[str, Any]:
     """Return the profile of that name, or the default one; an empty mapping if no file has a default one."""
     from dstack.spec.parse import to_mapping, validated
     from dstack.spec.profile import Profiles
@@ -96,7 +114,8 @@ def _chosen(profiles: Sequence[object], name: str | None) -> Mapping[str, Any]:
     for number, data in enumerate(profiles, 1):
         file = _in_document(number, lambda data=data: validated(Profiles, data))  # type: ignore[misc]
         if (found := file.chosen(name)) is not None:
-            return to_mapping(found)
+            path = ("profiles", file.profiles.index(found))
+            return to_mapping(_in_document(number, lambda: _with_known(found, backends, path)))  # noqa: B023
         known += [one.name for one in file.profiles]
     if name is None:
         return {}

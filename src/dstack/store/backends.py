@@ -31,6 +31,11 @@ def usable_by(tx: Tx, project_id: str | None) -> list[BackendRecord]:
     return [one for one in every(tx) if one.project_id in (None, project_id)]
 
 
+def names_usable_by(tx: Tx, project_id: str) -> frozenset[str]:
+    """Return the names of the rows that a project may use."""
+    return frozenset(one.name for one in usable_by(tx, project_id))
+
+
 def find(tx: Tx, id: str) -> BackendRecord | None:
     """Return a row."""
     row = tx.select(select(backends).where(backends.c.id == id)).one_or_none()

@@ -111,7 +111,7 @@ class FakeCloud(Backend):
         return self._machine(key)
 
     def _create_or_fail(self, key: str, offer: Offer) -> None:
-        wanted = replace(offer, backend_id=self.name)  # its backend may be a row
+        wanted = replace(offer, backend_id=self.name, backend_name="")  # its backend may be a row
         if wanted.name not in {one.name for one in self._on_sale}:
             raise NoCapacityError(f"{offer.instance_type} is not on sale in {offer.region}")
         if self._sold_out is not None and self._sold_out.is_on(_now_s()):

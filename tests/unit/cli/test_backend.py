@@ -33,7 +33,7 @@ def test_missing_file_is_refused_with_its_expected_contents(cli: Cli) -> None:
 def test_options_that_choose_machines_are_explained(cli: Cli) -> None:
     shown = " ".join(cli("offer", "--help").split())
     for words in (
-        "-b TYPE, --backend TYPE a type of backend, such as `aws`; may be repeated",
+        "-b NAME, --backend NAME a backend: its type, such as `aws`, or its name; may be repeated",
         "a region of a backend;",
     ):
         assert words in shown

@@ -220,6 +220,25 @@ def test_offers_of_a_project_are_shown_and_sold_to_that_project_alone() -> None:
         assert shown.nearest(replace(DEMAND, regions=("mars",)), 10) == seen
 
 
+def test_requirements_name_backends_by_type_and_by_name() -> None:
+    first, second = (
+        replace(CLOUD, backend_id=f"{name}-row", backend_name=name, price=price)
+        for name, price in (("aws-a", 0.1), ("aws-b", 0.2))
+    )
+    other = replace(CLOUD, backend="gcp", backend_id="", backend_name="", price=0.3)
+    market = Market.of([first, second, other])
+    for words, fitting in (
+        (("aws",), [first, second]),
+        (("aws-b",), [second]),
+        (("gcp", "aws-a"), [first, other]),
+        (("gcp",), [other]),
+        (("aws-c",), []),
+    ):
+        asked = replace(DEMAND, backends=words)
+        assert market.select(market.fitting(asked)) == fitting
+        assert [one for one in (first, second, other) if fits(asked, one)] == fitting
+
+
 def test_pass_buys_the_cheapest_offer_that_the_jobs_project_may_buy() -> None:
     ours = replace(CLOUD, backend_id="1-row", project_id="1-project", price=0.01, machines_max=1)
     market = Market.of([CLOUD, ours])

@@ -113,7 +113,9 @@ async def test_added_backend_is_called_and_offered_to_its_project(at: Context, c
     assert (added.name, added.type, added.project, added.machines) == ("mine", "vultr", "main", 0)
     (id,) = at.backends
     (offer,) = await at.backends.offers(id, timeout_s=5)
-    assert (offer.backend, offer.backend_id, offer.project_id) == ("vultr", id, "0-project")
+    assert (offer.backend, offer.backend_id, offer.backend_name, offer.project_id) == (
+        *("vultr", id, "mine", "0-project"),
+    )
     assert [one.name for one in (await backends.list_for(at, MEMBER, PROJECT)).backends] == ["mine"]
 
 

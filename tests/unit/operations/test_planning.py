@@ -4,16 +4,18 @@ from dataclasses import replace
 
 import pytest
 
+from dstack.domain.backends import BackendRecord
 from dstack.domain.market import Market
 from dstack.domain.offers import Bounds
 from dstack.engine.catalog import SILENT
-from dstack.errors import NoCapacityError
+from dstack.errors import InvalidRequestError, NoCapacityError
 from dstack.operations import planning, submitting
 from dstack.operations.context import Context
 from dstack.operations.refusals import refusals_of
-from dstack.store import objects, queue
+from dstack.store import backends, objects, queue, users
 from dstack.store.db import Database
-from tests.making import CLOUD, DEMAND
+from dstack.store.tx import Tx
+from tests.making import CLOUD, DEMAND, HERE
 from tests.unit.operations.test_runs import ADA, wish
 
 
@@ -57,6 +59,36 @@ def test_refusals_name_the_same_machine_of_several_regions_once() -> None:
     offers = [replace(CLOUD, region=region, backend_id=id) for region in ("eu", "us") for id in ("1-row", "2-row")]
     (refusal,) = refusals_of(wanted, Market.of(offers))
     assert refusal.startswith(f"{CLOUD.title} (")
+
+
+def test_refusal_by_backend_shows_name_and_type_of_what_there_is() -> None:
+    ours = replace(CLOUD, backend_id="1-row", backend_name="research")
+    refusals = refusals_of(replace(DEMAND, backends=("aws-b", "gcp")), Market.of([ours, HERE]))
+    reasons = [refusal.rpartition(": ")[2] for refusal in refusals]
+    assert reasons == ["asked aws-b, gcp, is local", "asked aws-b, gcp, is research (aws)"]
+
+
+async def test_plan_and_submit_refuse_an_unknown_backend_with_the_projects_names_alone(
+    context: Context, db: Database
+) -> None:
+    def add(tx: Tx) -> None:
+        users.add_user(tx, "1-user", "bob", is_admin=False)
+        users.add_project(tx, "1-project", "theirs", "1-user")
+        backends.put(tx, BackendRecord("1-row", "aws", "research", "0-project"))
+        backends.put(tx, BackendRecord("2-row", "aws", "their-secret", "1-project"))
+
+    await db.write(add)
+    assert (await planning.plan(context, ADA, "main", wish(backends=["research", "local"]))).offers_total == 1
+    assert (await planning.plan(context, ADA, "main", wish(backends=["research"]))).offers_total == 0
+    for word in ("nowhere", "their-secret"):
+        for call in (
+            planning.plan(context, ADA, "main", wish(backends=["aws", word])),
+            submitting.submit(context, ADA, "main", wish(backends=["aws", word]), key=None),
+        ):
+            with pytest.raises(InvalidRequestError) as refused:
+                await call
+            said = refused.value.message.removeprefix(f"`backends`: there is no backend `{word}`")
+            assert "Names: `research`. Types: `amddevcloud`" in said and "their-secret" not in said
 
 
 async def test_plan_names_backends_that_do_not_answer_after_the_offers_that_do_not_fit(

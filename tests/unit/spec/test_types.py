@@ -464,7 +464,7 @@ def test_a_profile_is_chosen_by_name_or_is_the_default() -> None:
 
 def test_mistakes_in_profiles_are_told_with_their_place() -> None:
     with pytest.raises(ConfigurationError) as caught:
-        parse_profiles(PROFILES.replace("name: cheap", "nme: cheap").replace("[local]", "[lokal]"), "p.yml")
+        parse_profiles(PROFILES.replace("name: cheap", "nme: cheap").replace("[local]", "[Lokal]"), "p.yml")
     assert [line.split(": ")[0] for line in mistakes_in(caught.value, "p.yml")] == ["p.yml:2:4", "p.yml:5:14"]
     with pytest.raises(ConfigurationError, match="expected each name once, found two profiles `mine`"):
         parse_profiles(PROFILES.replace("cheap", "mine"), "p.yml")

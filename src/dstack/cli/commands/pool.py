@@ -24,7 +24,15 @@ def run(arguments: argparse.Namespace) -> int:
         words.show(words.table(("POOL", "INSTANCES"), [("default", str(len(found)))]))
     else:
         rows = [
-            ("default", one.backend, one.region, one.instance_type, one.resources, one.status, words.price(one.price))
+            (
+                "default",
+                words.backend_of(one),
+                one.region,
+                one.instance_type,
+                one.resources,
+                one.status,
+                words.price(one.price),
+            )
             for one in found
         ]
         words.show(words.table(HEADERS, rows, is_fitted=True))

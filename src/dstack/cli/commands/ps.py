@@ -58,7 +58,7 @@ def _row_of(view: "RunView", now: "datetime") -> tuple[str, ...]:
     instance = next((job.instance for job in view.jobs if job.instance), None)
     return (
         view.name,
-        instance.backend if instance else "",
+        words.backend_of(instance) if instance else "",
         instance.resources if instance else "",
         words.price(instance.price) if instance else "",
         view.status.value,

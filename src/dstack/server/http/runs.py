@@ -20,9 +20,9 @@ Grant = Annotated[requests.GrantAccess, Depends(BodyOf(requests.GrantAccess))]
 
 
 @add(router, routes.READ_CONFIGURATION)
-async def read_configuration(user: By, body: Read) -> Response:
+async def read_configuration(context: At, user: By, body: Read) -> Response:
     """Return the canonical form of a configuration, or its mistakes."""
-    return json_of(await configurations.read(body))
+    return json_of(await configurations.read(context, user, body))
 
 
 @add(router, routes.PLAN_RUN)
