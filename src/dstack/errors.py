@@ -28,6 +28,7 @@
 `code` is the wire name: it is part of the API and never changes.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -176,6 +177,13 @@ class InvalidRequestError(ServerClientError):
     """
 
     code = "invalid_request"
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, mistakes: Sequence[tuple[tuple[str | int, ...], str]] = ()
+    ) -> None:
+        """Args: `mistakes`: the mistakes in the data of the request, each with its path and its message."""
+        super().__init__(message, hint=hint)
+        self.mistakes = mistakes
 
 
 class ResourceExistsError(ServerClientError):

@@ -17,6 +17,7 @@ from dstack.api import (
     Task,
     UnauthorizedError,
 )
+from dstack.api._transport import NEW_TOKEN
 from tests.e2e.home import Home
 
 pytestmark = pytest.mark.server("shared")
@@ -46,9 +47,7 @@ def test_a_wrong_token_is_refused(home: Home) -> None:
     assert home.runs() == []
     url = home.server_url()
     home.env |= {"DSTACK_SERVER_URL": url, "DSTACK_TOKEN": "wrong", "DSTACK_PROJECT": home.project}
-    said = (
-        "error: The server does not know this token\nhint: Check `token` in `~/.dstack/config.yml` or `DSTACK_TOKEN`\n"
-    )
+    said = f"error: The server does not know this token: `{url}`\nhint: {NEW_TOKEN}\n"
     assert_refused(home, "ps", said=said)
     client = Client.from_config(home.project, url, "wrong")
     with closing(client), pytest.raises(UnauthorizedError) as caught:

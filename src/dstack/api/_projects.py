@@ -70,7 +70,7 @@ def check_project(name: str, url: str, token: str) -> None:
     try:
         known = [project.name for project in client.projects()]
     except UnauthorizedError as error:
-        raise UnauthorizedError(f"{error.message}: `{address.url}`", hint="Copy the token again") from error
+        raise UnauthorizedError(error.message, hint="Copy the token again") from error
     except ServerUnreachableError as error:
         raise ServerUnreachableError(error.message, hint="Correct the URL, or start the server first") from error
     finally:

@@ -15,6 +15,7 @@ from dstack.api._servers import Address, Server
 from dstack.errors import (
     ConfigurationError,
     DstackError,
+    InvalidRequestError,
     ServerError,
     ServerUnreachableError,
     UnauthorizedError,
@@ -245,7 +246,7 @@ class Transport:
             else:
                 self._has_answered = True
                 if is_last or answer.status not in TRANSIENT_STATUSES:
-                    return _checked(answer)
+                    return _checked(answer, address.url)
                 answer.close()
                 delay_s = _asked_delay_s(answer)
             self.pause(max(delay_s, pauses.next().total_seconds()))
@@ -317,17 +318,23 @@ def _text(name: str, value: str | int | bool | None) -> str:
     return text
 
 
-def _checked(answer: Answer) -> Answer:
+NEW_TOKEN = (
+    "Get a new token from an admin of that server. Set it in `DSTACK_TOKEN`, or with "
+    "`dstack project add --name NAME --url URL --token TOKEN`"
+)
+
+
+def _checked(answer: Answer, server_url: str) -> Answer:
     """Return a successful answer; raises the error of any other."""
     if answer.is_success:
         return answer
     try:
-        raise _error_of(answer)
+        raise _error_of(answer, server_url)
     finally:
         answer.close()
 
 
-def _error_of(answer: Answer) -> DstackError:
+def _error_of(answer: Answer, server_url: str) -> DstackError:
     if answer.is_redirect:
         target = answer.headers["Location"]
         return ServerError(
@@ -336,8 +343,10 @@ def _error_of(answer: Answer) -> DstackError:
     with suppress(ValueError):
         problem = decoded(Problem, answer.read())
         error = error_of_code(problem.code, problem.detail, problem.hint)
-        if isinstance(error, UnauthorizedError) and error.hint is None:
-            error.hint = "Check the token in `~/.dstack/config.yml` or `DSTACK_TOKEN`"
+        if isinstance(error, UnauthorizedError):
+            return UnauthorizedError(f"{problem.detail}: `{server_url}`", hint=NEW_TOKEN)
+        if isinstance(error, InvalidRequestError):
+            error.mistakes = [(tuple(one.path), one.text) for one in problem.mistakes]
         return error
     return _not_ours(answer)
 

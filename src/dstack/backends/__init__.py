@@ -105,11 +105,11 @@ class Drivers:
 
     def _no_driver(self, kind: object) -> str:
         known = self.configurable()
-        exist = f"this version can add {listed(known)}" if known else "this version has no backend that can be added"
+        exist = f"this version can add {listed(known) if known else 'no backend yet'}"
         if kind == BackendType.LOCAL:
-            return f"the backend `local` needs no configuration: the server has it by `DSTACK_LOCAL_BACKEND`; {exist}"
+            return "the backend `local` needs no configuration: the server has it by `DSTACK_LOCAL_BACKEND`"
         if kind in BackendType.__members__.values():
-            return f"this version has no driver for the backend `{kind}`; {exist}"
+            return f"there is no driver for the backend `{kind}`; {exist}"
         if not isinstance(kind, str):
             return f"expected a field `type` with the type of the backend; {exist}"
         guess = nearest(kind, known or BackendType)

@@ -1,4 +1,4 @@
-"""The interface of a driver: five verbs, and what the driver declares about itself.
+"""The interface of a driver: five verbs, `close`, and what the driver declares about itself.
 
 A driver is plain blocking code with time-outs; the engine runs it in threads. Each verb may be repeated after a crash
 or a lost reply, and a repetition changes nothing.
@@ -100,4 +100,10 @@ class Backend(ABC):
         """Ask for the end of every machine of this key but the one with the id `keep`.
 
         Return True once all of them have ended for good, or were never there; the engine calls again until then.
+        """
+
+    def close(self) -> None:  # noqa: B027 - many drivers have nothing to release
+        """Release connections and files of this object; by default, nothing. Machines go on.
+
+        It may be called again, after calls that failed, and while a call still hangs. No call begins after it.
         """

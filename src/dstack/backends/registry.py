@@ -4,10 +4,11 @@ Drivers block. Launches, questions and ends have threads of their own, so that l
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dstack.backends.base import Abilities, Backend
 from dstack.backends.counts import SLOW_S, Counts
@@ -15,6 +16,7 @@ from dstack.backends.counts import Verb as Verb  # callers name their verbs
 from dstack.domain.backends import BackendRecord
 from dstack.domain.offers import Offer
 from dstack.errors import BackendError, BackendUnavailable, NoCapacityError
+from dstack.kit.tasks import TaskGroup
 
 T = TypeVar("T")
 
@@ -24,6 +26,12 @@ QUESTIONS_AT_ONCE = 4
 """The threads that only ask."""
 ENDS_AT_ONCE = 4
 """The threads that only end machines."""
+CALLS_TIMEOUT_S = 600.0
+"""The longest wait for the last calls of a driver that is replaced or removed, before it is closed."""
+CLOSE_TIMEOUT_S = 5.0
+"""The longest time for closing a driver."""
+
+log = logging.getLogger(__name__)
 
 
 class _Entry:
@@ -34,19 +42,44 @@ class _Entry:
         self.driver = driver
         self.fault = fault
         self.counts = counts
+        self.calls: set[asyncio.Future[Any]] = set()
+        """The calls that a thread makes, or is going to make."""
         prefix = f"backend-{record.name}"
         self._launches = ThreadPoolExecutor(LAUNCHES_AT_ONCE, thread_name_prefix=prefix)
         self._questions = ThreadPoolExecutor(QUESTIONS_AT_ONCE, thread_name_prefix=f"{prefix}-questions")
         self._ends = ThreadPoolExecutor(ENDS_AT_ONCE, thread_name_prefix=f"{prefix}-ends")
+        self._closing = ThreadPoolExecutor(1, thread_name_prefix=f"{prefix}-closing")
 
     def threads_for(self, verb: Verb) -> ThreadPoolExecutor:
         """Return the threads for calls of a verb."""
         return {Verb.LAUNCH: self._launches, Verb.TERMINATE: self._ends}.get(verb, self._questions)
 
-    def close(self, *, cancel: bool) -> None:
-        """Begin no more calls. Without `cancel`, those that wait for a thread are still made."""
+    def run(self, verb: Verb, function: Callable[[Backend], T], driver: Backend) -> "asyncio.Future[T]":
+        """Begin a call of the driver in a thread of the verb."""
+        call = asyncio.get_running_loop().run_in_executor(self.threads_for(verb), function, driver)
+        self.calls.add(call)
+        call.add_done_callback(self.calls.discard)
+        return call
+
+    async def close(self, *, calls_timeout_s: float) -> None:
+        """Close the driver after its last calls, in a thread of its own.
+
+        Args:
+            calls_timeout_s: the longest wait for the calls. Those that wait for a thread by then are not made.
+        """
+        if self.calls:
+            await asyncio.wait(set(self.calls), timeout=calls_timeout_s)
         for threads in (self._launches, self._questions, self._ends):
-            threads.shutdown(wait=False, cancel_futures=cancel)
+            threads.shutdown(wait=False, cancel_futures=True)
+        try:
+            if self.driver is not None:
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await asyncio.get_running_loop().run_in_executor(self._closing, self.driver.close)
+        except TimeoutError:
+            log.warning("The driver of the backend %s was not closed within %g s", self.record.name, CLOSE_TIMEOUT_S)
+        except Exception:  # a driver's bug must harm no other backend
+            log.exception("The driver of the backend %s could not be closed", self.record.name)
+        self._closing.shutdown(wait=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +116,9 @@ class BackendRegistry:
 
     def __init__(self, drivers: Mapping[str, Backend] | None = None) -> None:
         self._entries: dict[str, _Entry] = {}
+        self._retired: list[_Entry] = []
+        """Those that were replaced or removed, and are not closed yet."""
+        self._tasks = TaskGroup()
         self._listeners: list[Callable[[str], None]] = []
         for name, driver in (drivers or {}).items():
             self.add(BackendRecord(name, name, name), driver)
@@ -122,7 +158,7 @@ class BackendRegistry:
         self._listeners.append(listener)
 
     def add(self, record: BackendRecord, driver: Backend | None, fault: str = "") -> None:
-        """Add a backend, or give it another driver. Calls of its former driver go on.
+        """Add a backend, or give it another driver. Calls of its former driver go on; then that one is closed.
 
         Args:
             driver: None for a backend that cannot be called.
@@ -131,16 +167,24 @@ class BackendRegistry:
         former = self._entries.get(record.id)
         counts = Counts(f"The backend `{record.name}`") if former is None else former.counts
         self._entries[record.id] = _Entry(record, driver, fault, counts)
-        if former is not None:
-            former.close(cancel=False)
+        self._retire(former)
         self._report(record.id)
 
     def remove(self, id: str) -> None:
-        """Remove a backend. Its calls go on."""
+        """Remove a backend. Its calls go on; then its driver is closed."""
         entry = self._entries.pop(id, None)
         if entry is not None:
-            entry.close(cancel=False)
+            self._retire(entry)
             self._report(id)
+
+    def _retire(self, entry: _Entry | None) -> None:
+        if entry is not None:
+            self._retired.append(entry)
+            self._tasks.start(f"closing of {entry.record.name}", self._close_retired(entry))
+
+    async def _close_retired(self, entry: _Entry) -> None:
+        await entry.close(calls_timeout_s=CALLS_TIMEOUT_S)
+        self._retired.remove(entry)
 
     def _report(self, id: str) -> None:
         for listener in self._listeners:
@@ -205,7 +249,7 @@ class BackendRegistry:
             listed = await self._call(entry, Verb.LOOK_UP, lambda backend: backend.look_up(), timeout_s)
             return any(one.key in running for one in listed)
         finally:
-            entry.close(cancel=False)
+            self._retire(entry)
 
     async def call(self, id: str, verb: Verb, function: Callable[[Backend], T], *, timeout_s: float) -> T:
         """Return the result of `function` of a driver, run in one of its threads.
@@ -230,7 +274,7 @@ class BackendRegistry:
         slow = loop.call_later(SLOW_S[verb], entry.counts.note_slow, verb)
         try:
             async with asyncio.timeout(timeout_s):
-                result = await loop.run_in_executor(entry.threads_for(verb), function, entry.driver)
+                result = await entry.run(verb, function, entry.driver)
             failed = False
             return result
         except NoCapacityError:
@@ -243,7 +287,8 @@ class BackendRegistry:
             slow.cancel()
             entry.counts.end(verb, loop.time() - began_s, failed=failed)
 
-    def close(self) -> None:
-        """Begin no more calls."""
-        for entry in self._entries.values():
-            entry.close(cancel=True)
+    async def close(self) -> None:
+        """Begin no more calls, and close all drivers. A call that hangs delays nothing."""
+        await self._tasks.close()
+        entries = [*self._entries.values(), *self._retired]
+        await asyncio.gather(*(entry.close(calls_timeout_s=0) for entry in entries))

@@ -1,5 +1,6 @@
 """Follows the rows of backends: this server calls each backend that is on record, also if another server added it."""
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from datetime import timedelta
@@ -52,7 +53,7 @@ class BackendFollower:
 
     async def load(self) -> None:
         """Take over the rows as they are now."""
-        self._take_over(await self._db.read(backends.every))
+        await self._take_over(await self._db.read(backends.every))
 
     def start(self) -> None:
         """Follow the rows from now on."""
@@ -75,11 +76,12 @@ class BackendFollower:
                     continue
                 await changed.wait()
 
-    def _take_over(self, records: list[BackendRecord]) -> None:
+    async def _take_over(self, records: list[BackendRecord]) -> None:
         known = {one.id: one for one in self._registry.records() if one.is_row}
         for record in records:
             if known.pop(record.id, None) != record:
-                self._registry.add(record, *self._driver_of(record))
+                # A driver's module may import an SDK, which takes seconds.
+                self._registry.add(record, *await asyncio.to_thread(self._driver_of, record))
         for id in known:
             self._registry.remove(id)
 

@@ -30,6 +30,18 @@ class Wanted:
         return f"Wanted({self.project!r}, {self.name!r})"  # the configuration has secrets
 
 
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """The contents of the server's file."""
+
+    projects: Sequence[str] = ()
+    """The names of its projects, with or without backends of their own."""
+    backends: Sequence[Wanted] = ()
+
+
+NOTHING = Configured()
+
+
 def wanted_of(config: Mapping[str, Any], project: str | None, drivers: Drivers) -> Wanted:
     """Return a backend by its configuration, which may have a `name`; the type is the name by default.
 
@@ -106,20 +118,24 @@ def record_of(context: Context, wanted: Wanted, project_id: str | None) -> Backe
     )
 
 
-async def add_missing(context: Context, wanted: Sequence[Wanted]) -> None:
-    """Add the backends of the server's file that are not there yet, and their projects.
+async def add_missing(context: Context, configured: Configured) -> None:
+    """Add the projects and backends of the server's file that are not there yet.
 
     Raises:
         ConfigurationError: a backend cannot be added.
     """
     try:
-        records = [(one, record_of(context, one, None)) for one in wanted]
-        await context.db.write(lambda tx: _add_missing(tx, context, records))
+        records = [(one, record_of(context, one, None)) for one in configured.backends]
+        await context.db.write(lambda tx: _add_missing(tx, context, configured.projects, records))
     except (InvalidRequestError, ResourceExistsError) as error:
         raise ConfigurationError(error.message, hint=error.hint) from error
 
 
-def _add_missing(tx: Tx, context: Context, wanted: Sequence[tuple[Wanted, BackendRecord]]) -> None:
+def _add_missing(
+    tx: Tx, context: Context, projects: Sequence[str], wanted: Sequence[tuple[Wanted, BackendRecord]]
+) -> None:
+    for name in projects:
+        _project_id(tx, context, name)
     for one, record in wanted:
         project_id = None if one.project is None else _project_id(tx, context, one.project)
         if not any(row.name == one.name for row in backends.usable_by(tx, project_id)):

@@ -1,5 +1,6 @@
 """Backends: list, add, check and delete them, for one project or for all."""
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +16,7 @@ from dstack.errors import (
     InvalidRequestError,
     ResourceNotExistsError,
 )
-from dstack.kit.text import first_of
+from dstack.kit.text import first_of, listed
 from dstack.operations import backend_rows
 from dstack.operations.context import Action, Caller, Context, authorize, authorize_on_server
 from dstack.protocol.backends import BackendCheckView, BackendList, BackendRemovalView, BackendView, CallsView
@@ -56,9 +57,12 @@ def _may_change(caller: Caller, record: BackendRecord) -> bool:
 
 def _of_settings(tx: Tx, context: Context) -> list[BackendView]:
     """Return the backends without rows that new runs may use."""
+    return [_view(tx, context, one, shows_config=False) for one in _without_rows(context)]
+
+
+def _without_rows(context: Context) -> list[BackendRecord]:
     of_settings = [one for one in context.backends.records() if not one.is_row]
-    offered = [one for one in of_settings if one.id not in context.catalog.hidden]
-    return [_view(tx, context, one, shows_config=False) for one in offered]
+    return [one for one in of_settings if one.id not in context.catalog.hidden]
 
 
 def _view(tx: Tx, context: Context, record: BackendRecord, *, shows_config: bool) -> BackendView:
@@ -94,11 +98,13 @@ async def put(context: Context, user: User, project: str | None, name: str, conf
     """
     running = await context.db.read(lambda tx: _running_in(tx, _scope(tx, user, project), name))
     try:
-        wanted = backend_rows.wanted_of({**config, "name": name}, project, context.drivers)
+        named = {**config, "name": name}  # beside the event loop: a driver's module may import an SDK
+        wanted = await asyncio.to_thread(backend_rows.wanted_of, named, project, context.drivers)
     except Mistaken as error:
-        raise InvalidRequestError(error.with_fields().message) from None
+        mistakes = [(one.path, one.text) for one in error.mistakes]
+        raise InvalidRequestError(error.with_fields().message, mistakes=mistakes) from None
     new = backend_rows.record_of(context, wanted, None)
-    driver = context.drivers.make(wanted.config)
+    driver = await asyncio.to_thread(context.drivers.make, wanted.config)
     if not await context.backends.try_out(new, driver, running, timeout_s=CHECK_TIMEOUT_S):
         raise InvalidRequestError(
             f"The account of these credentials does not list the machines that run in the backend `{name}`"
@@ -229,5 +235,8 @@ def _find(tx: Tx, context: Context, project_id: str | None, name: str) -> Backen
     rows = [one for one in backends.usable_by(tx, project_id) if one.name == name]
     of_settings = context.backends.find(name)
     if not rows and (of_settings is None or of_settings.record.is_row):
-        raise ResourceNotExistsError(f"There is no backend `{name}`", hint="`dstack backend list` shows all")
+        known = sorted(one.name for one in [*backends.usable_by(tx, project_id), *_without_rows(context)])
+        raise ResourceNotExistsError(
+            f"There is no backend `{name}`", hint=f"There are {listed(known)}" if known else "There is none"
+        )
     return rows[0] if rows or of_settings is None else of_settings.record

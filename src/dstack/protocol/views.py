@@ -28,6 +28,8 @@ class Problem(View, frozen=True, kw_only=True):
     """A message for people: the error and its cause."""
     hint: str | None = None
     """The next step, for people."""
+    mistakes: list["MistakeView"] = []
+    """The mistakes in the data of the request, which `detail` lists too."""
 
 
 class HealthView(View, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""The server's `config.yml`: backends that it has from its first start on. Rows win over this file.
+"""The server's `config.yml`: projects and backends that it has from its first start on. Rows win over this file.
 
 ```yaml
 backends:           # for all projects
@@ -16,11 +16,14 @@ projects:
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as File
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from dstack.backends import Drivers
 from dstack.errors import ConfigurationError, InvalidRequestError
-from dstack.operations.backend_rows import Wanted, wanted_of
+from dstack.kit.text import shown
+from dstack.operations.backend_rows import NOTHING, Configured, Wanted, wanted_of
 from dstack.operations.people import check_name
 from dstack.spec.base import Spec
 from dstack.spec.mistakes import Mistake, Mistaken, Path
@@ -30,12 +33,31 @@ from dstack.spec.yaml import read_yaml
 SIZE_MAX_BYTES = 1 << 20
 
 
+def _fields(value: object) -> object:
+    """Refuse a plain word in place of a backend, with the way to write one."""
+    if isinstance(value, str):
+        way_out = f"write `type: {value}`, with its `creds`" if value.isalnum() else "write `type` and `creds`"
+        raise ValueError(f"expected the fields of a backend, found {shown(value)}; {way_out}")
+    return value
+
+
+def _entries_of(value: object) -> object:
+    """Refuse one backend in place of a list of them."""
+    if isinstance(value, str | dict):
+        word = value if isinstance(value, str) and value.isalnum() else "aws"
+        raise ValueError(f"expected a list of backends, found {shown(value)}; begin each with `- type: {word}`")
+    return value
+
+
+Backends = Annotated[list[Annotated[dict[str, Any], BeforeValidator(_fields)]], BeforeValidator(_entries_of)]
+
+
 class ProjectOfFile(Spec):
     """A project, and its backends."""
 
     name: str
-    """The project's name. A missing project is created with its backends."""
-    backends: list[dict[str, Any]] = []
+    """The project's name. A missing project is created, also without backends."""
+    backends: Backends = []
     """The backends that this project alone uses."""
 
 
@@ -43,7 +65,7 @@ class ConfigFile(Spec):
     """The contents of the file."""
 
     projects: list[ProjectOfFile] = []
-    backends: list[dict[str, Any]] = []
+    backends: Backends = []
     """The backends that all projects use."""
 
 
@@ -56,8 +78,8 @@ class _Entry:
     config: Mapping[str, Any]
 
 
-def read(path: File, drivers: Drivers) -> list[Wanted]:
-    """Return the backends in the file.
+def read(path: File, drivers: Drivers) -> Configured:
+    """Return the projects and backends in the file.
 
     Raises:
         ConfigurationError: the file cannot be read, or has mistakes; lists each as `file:line:column: text`.
@@ -71,7 +93,7 @@ def read(path: File, drivers: Drivers) -> list[Wanted]:
     if len(text) > SIZE_MAX_BYTES:
         raise ConfigurationError(f"`{path}` has {len(text)} characters, and at most {SIZE_MAX_BYTES} are read")
     if all(line.lstrip()[:1] in ("", "#") for line in text.splitlines()):
-        return []
+        return NOTHING
     document = read_yaml(text, str(path))
     try:
         return _wanted(validated(ConfigFile, document.data), drivers)
@@ -79,7 +101,7 @@ def read(path: File, drivers: Drivers) -> list[Wanted]:
         raise document.refusal_of(error.mistakes) from None
 
 
-def _wanted(file: ConfigFile, drivers: Drivers) -> list[Wanted]:
+def _wanted(file: ConfigFile, drivers: Drivers) -> Configured:
     wanted: dict[tuple[str | None, str], Wanted] = {}
     mistakes = list(_wrong_projects(file))
     for entry in _entries(file):
@@ -92,7 +114,7 @@ def _wanted(file: ConfigFile, drivers: Drivers) -> list[Wanted]:
             mistakes += [Mistake((*entry.path, *found.path), found.text) for found in error.mistakes]
     if mistakes:
         raise Mistaken(mistakes)
-    return list(wanted.values())
+    return Configured(tuple(project.name for project in file.projects), tuple(wanted.values()))
 
 
 def _wrong_projects(file: ConfigFile) -> Iterator[Mistake]:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -38,7 +38,7 @@ from dstack.kit.vault import KeyFile, Vault
 from dstack.logs.base import LogStore
 from dstack.logs.bounded import BOUNDS, BoundedLogs, LogBounds
 from dstack.logs.files import LogFiles
-from dstack.operations.backend_rows import Wanted, add_missing
+from dstack.operations.backend_rows import NOTHING, Configured, add_missing
 from dstack.operations.context import Context
 from dstack.operations.history import EVENTS_KEY
 from dstack.operations.people import share_machine
@@ -78,8 +78,8 @@ class Outside:
     blobs: BlobStore
     vault: Vault
     is_local_by_default: bool = False
-    configured: Sequence[Wanted] = ()
-    """The backends of the server's file, for what is not there yet."""
+    configured: Configured = NOTHING
+    """The projects and backends of the server's file, for what is not there yet."""
     connector_for: Callable[[Instance], Connector] = connector_for
     make_database: Callable[[Dialect, Clock], Database] = Database
     make_effects: Callable[[Database, BackendRegistry, Links, Vault], Effects] = Effects
@@ -134,9 +134,9 @@ def check_file(data_dir: Path) -> None:
     _in_file(data_dir, Drivers(data_dir))
 
 
-def _in_file(data_dir: Path, drivers: Drivers) -> Sequence[Wanted]:
+def _in_file(data_dir: Path, drivers: Drivers) -> Configured:
     if not (data_dir / FILE).exists():
-        return ()
+        return NOTHING
     from dstack.server.config_file import read  # slow to import, and most servers have no such file
 
     return read(data_dir / FILE, drivers)
@@ -220,7 +220,7 @@ class Parts:
         self.db.listen(self._spread)
         ids = self.context.ids
         await self.db.write(lambda tx: users.ensure_admin(tx, ids, admin_token))
-        if self._configured:
+        if self._configured != NOTHING:
             await add_missing(self.context, self._configured)
         await self._follower.load()
         await share_machine(self.context, await self.db.read(users.count_users))
@@ -276,7 +276,7 @@ class Parts:
         await self._measurements.close()
         await self._leases.close()
         await self.db.close()
-        self._backends.close()
+        await self._backends.close()
 
     def _doubt(self, instance_id: str) -> None:
         self._links.doubt(instance_id)

@@ -284,6 +284,25 @@ def a_backend_that_does_not_answer_is_asked_again(subject: Subject) -> None:
         assert isinstance(error, BackendUnavailable) and error.retryable and error.message, error
 
 
+@check()
+def a_driver_may_be_closed_again(subject: Subject) -> None:
+    driver = subject.make()
+    machine = driver.launch(subject.request(driver))
+    for _ in range(2):
+        driver.close()
+    assert [one.id for one in subject.listed(subject.make(), machine.key, are=1)] == [machine.id], "machines go on"
+
+
+@check(lambda subject: subject.unreachable is not None)
+def a_driver_may_be_closed_after_calls_that_failed(subject: Subject) -> None:
+    assert subject.unreachable is not None
+    driver = subject.unreachable()
+    for call in (driver.check, driver.look_up):
+        raised(call)
+    for _ in range(2):
+        driver.close()
+
+
 @check(_has_many)
 def an_offer_that_does_not_exist_is_refused(subject: Subject) -> None:
     driver = subject.make()

@@ -43,6 +43,9 @@ class Faulty(Backend):
     def terminate(self, key: str, keep: str | None = None) -> bool:
         return self.inside.terminate(key, keep)
 
+    def close(self) -> None:
+        self.inside.close()
+
 
 def breaks(*checks: str) -> Callable[[Plant], Plant]:
     """Name the checks that have to notice a fault."""
@@ -267,3 +270,34 @@ class HasNothingWhileItIsAway(Faulty):
 class TakesAnotherOffer(Faulty):
     def launch(self, request: LaunchRequest) -> Machine:
         return self.inside.launch(replace(request, offer=self.inside.offers()[0]))
+
+
+@breaks("a_driver_may_be_closed_again")
+class ClosesOnce(Faulty):
+    is_closed = False
+
+    def close(self) -> None:
+        if self.is_closed:
+            raise BackendError("the connection is closed already")
+        self.is_closed = True
+
+
+@breaks("a_driver_may_be_closed_again")
+class EndsItsMachines(Faulty):
+    def close(self) -> None:
+        for machine in self.inside.look_up():
+            while not self.inside.terminate(machine.key):
+                pass
+
+
+@breaks("a_driver_may_be_closed_after_calls_that_failed")
+class ClosesWhatItConnected(Faulty):
+    is_connected = False
+
+    def check(self) -> None:
+        super().check()
+        self.is_connected = True
+
+    def close(self) -> None:
+        if not self.is_connected:
+            raise BackendError("there is no connection to close")

@@ -97,7 +97,8 @@ def test_a_problem_becomes_the_error_of_its_code(
 def test_a_wrong_token_says_where_tokens_are_and_not_what_it_was(server: FakeServer, transport: Transport) -> None:
     problem = {"title": "No", "status": 401, "code": "unauthorized", "detail": "The token is unknown"}
     server.answer = lambda asked: Answer(401, json.dumps(problem).encode())
-    with pytest.raises(errors.UnauthorizedError, match=r"config\.yml") as caught:
+    said = r"The token is unknown: `http://127.*\nhint: .*dstack project add"
+    with pytest.raises(errors.UnauthorizedError, match=said) as caught:
         transport.call(routes.HEALTH)
     assert "s3cret" not in str(caught.value)
 

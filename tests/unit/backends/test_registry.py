@@ -49,7 +49,7 @@ async def test_a_backend_that_hangs_holds_up_neither_another_nor_the_storage(han
         assert await asyncio.to_thread(lambda: "stored") == "stored"
     hanging.may_answer.set()
     assert await asyncio.gather(*asked) == [[]] * len(asked)
-    backends.close()
+    await backends.close()
 
 
 async def test_a_call_that_takes_too_long_is_one_of_a_backend_that_does_not_answer(hanging: Cloud) -> None:
@@ -80,7 +80,7 @@ async def test_calls_of_one_kind_that_hang_delay_no_others_of_the_same_backend(
         assert await backends.call("aws", verb, lambda cloud: "done", timeout_s=PATIENCE_S) == "done"
     hanging.may_answer.set()
     await asyncio.gather(*asked)
-    backends.close()
+    await backends.close()
 
 
 async def test_backend_gets_another_driver_while_a_call_of_the_former_goes_on(hanging: Cloud, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ async def test_backend_gets_another_driver_while_a_call_of_the_former_goes_on(ha
     hanging.may_answer.set()
     assert await asyncio.gather(*asked) == [()] * len(asked)
     assert counts_of(backends, "1-aws", Verb.OFFERS).count == len(asked) + 1, "counts go on with the new driver"
-    backends.close()
+    await backends.close()
 
 
 async def test_call_of_a_backend_that_is_removed_meanwhile_goes_on(hanging: Cloud) -> None:
@@ -189,3 +189,61 @@ def counts_of(backends: BackendRegistry, id: str, verb: Verb) -> VerbCounts:
     found = backends.find(id)
     assert found is not None
     return found.counts.by_verb.get(verb, VerbCounts())
+
+
+class Closed(BareBackend):
+    """Notes when it is closed."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.may_answer = threading.Event()
+        self.closed: list[str] = []
+
+    def offers(self) -> Sequence[Offer]:
+        self.may_answer.wait()
+        self.closed.append("answered")
+        return []
+
+    def close(self) -> None:
+        self.closed.append(threading.current_thread().name.rpartition("_")[0])
+
+
+async def test_driver_that_is_replaced_or_removed_is_closed_in_its_lane_after_its_last_call(tmp_path: Path) -> None:
+    backends, record = BackendRegistry(), BackendRecord("1-aws", "aws", "aws")
+    first, second = Closed(tmp_path), Closed(tmp_path)
+    backends.add(record, first)
+    asked = asyncio.create_task(backends.offers("1-aws", timeout_s=PATIENCE_S))
+    await asyncio.sleep(0)
+    backends.add(record, second)
+    assert first.closed == [] and second.closed == []
+    first.may_answer.set()
+    assert await asked == ()
+    backends.remove("1-aws")
+    await backends._tasks.finish()
+    assert first.closed == ["answered", "backend-aws-closing"] and second.closed == ["backend-aws-closing"]
+    await backends.close()
+    assert len(first.closed) == 2 and len(second.closed) == 1
+
+
+async def test_driver_that_was_tried_out_is_closed(tmp_path: Path) -> None:
+    backends, tried = BackendRegistry(), Closed(tmp_path)
+    assert await backends.try_out(BackendRecord("1-aws", "aws", "aws"), tried, timeout_s=PATIENCE_S)
+    await backends._tasks.finish()
+    assert tried.closed == ["backend-aws-closing"]
+
+
+async def test_end_of_the_server_closes_all_drivers_and_waits_for_none_that_hangs(
+    hanging: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("dstack.backends.registry.CLOSE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(hanging, "close", hanging.may_answer.wait, raising=False)
+    other, broken = Closed(tmp_path), Closed(tmp_path)
+    monkeypatch.setattr(broken, "close", lambda: 1 / 0)
+    backends = BackendRegistry({"aws": hanging, "gcp": other, "oci": broken})
+    asked = asyncio.create_task(backends.offers("aws", timeout_s=PATIENCE_S))
+    await asyncio.sleep(0)
+    await backends.close()
+    assert other.closed == ["backend-gcp-closing"]
+    assert "The driver of the backend aws was not closed within 0.01 s" in caplog.text
+    assert "The driver of the backend oci could not be closed" in caplog.text
+    hanging.may_answer.set()
+    assert await asked == ()

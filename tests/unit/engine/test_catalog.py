@@ -94,7 +94,7 @@ async def beside_silent(silent: Silent, clock: HandClock) -> AsyncIterator[Catal
     yield catalog
     silent.may_answer.set()
     await catalog.close()
-    backends.close()
+    await backends.close()
 
 
 async def test_call_waits_for_no_cloud_that_never_answers(beside_silent: Catalog, silent: Silent) -> None:

@@ -87,7 +87,7 @@ def links(cloud: Cloud) -> PlayedLinks:
 async def effects(db: Database, cloud: Cloud, links: PlayedLinks) -> AsyncIterator[Effects]:
     backends = BackendRegistry({"aws": cast(Backend, cloud)})
     yield Effects(db, backends, cast(Links, links), Vault([TEST_KEY]))
-    backends.close()
+    await backends.close()
 
 
 async def record(db: Database, **fields: object) -> None:

@@ -1,6 +1,7 @@
 """Backends are added, changed, checked and removed; credentials go nowhere, and no machine is left behind."""
 
 import json
+import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from dstack.backends import Drivers
 from dstack.backends.base import Backend
 from dstack.domain.machines import Address
 from dstack.domain.market import Market
@@ -25,7 +27,7 @@ from dstack.errors import (
 )
 from dstack.kit.vault import Vault, new_key
 from dstack.operations import backends, projects
-from dstack.operations.backend_rows import Wanted, add_missing
+from dstack.operations.backend_rows import Configured, Wanted, add_missing
 from dstack.operations.context import Context
 from dstack.protocol.actions import Role
 from dstack.protocol.backends import BackendView
@@ -37,7 +39,7 @@ from dstack.store.tables import backends as table
 from dstack.store.tx import Tx
 from dstack.store.users import User
 from tests.making import CLOUD, HandClock, instance, job, run
-from tests.vapor import GOOD, OFFER, Vapor, config_of, drivers_in
+from tests.vapor import GOOD, OFFER, TYPE, Vapor, config_of, drivers_in
 
 ADMIN = User(id="0-user", name="ada", is_admin=True)
 MEMBER = User(id="1-user", name="bob", is_admin=False)
@@ -64,7 +66,7 @@ async def at(context: Context, tmp_path: Path) -> AsyncIterator[Context]:
     context = replace(context, drivers=drivers_in(tmp_path))
     context.db.listen(lambda notices: context.signals.notify(notices.changed))
     yield context
-    context.backends.close()
+    await context.backends.close()
 
 
 def follower_of(at: Context, clock: HandClock, vault: Vault | None = None) -> BackendFollower:
@@ -119,6 +121,18 @@ async def test_added_backend_is_called_and_offered_to_its_project(at: Context, c
     assert [one.name for one in (await backends.list_for(at, MEMBER, PROJECT)).backends] == ["mine"]
 
 
+async def test_drivers_are_imported_beside_the_event_loop(at: Context, clock: HandClock, tmp_path: Path) -> None:
+    importing: list[threading.Thread] = []
+
+    def load(name: str) -> type[Backend]:
+        importing.append(threading.current_thread())
+        return Vapor
+
+    at = replace(at, drivers=Drivers(tmp_path, load, lambda: [TYPE]))
+    await add(at, clock)
+    assert len(importing) > 2 and threading.current_thread() not in importing
+
+
 async def test_credentials_are_ciphertext_and_in_no_view_event_or_log(
     at: Context, clock: HandClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -148,7 +162,7 @@ async def test_configuration_is_shown_to_those_only_who_may_change_it(at: Contex
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        ({"type": "aws"}, "`type`: this version has no driver for the backend `aws`; this version can add `vultr`"),
+        ({"type": "aws"}, "`type`: there is no driver for the backend `aws`; this version can add `vultr`"),
         ({"type": "local"}, "the backend `local` needs no configuration: the server has it by `DSTACK_LOCAL_BACKEND`"),
         ({"type": "vulltr"}, "`type`: there is no backend called `vulltr`; did you mean `vultr`?"),
         ({}, "expected a field `type` with the type of the backend"),
@@ -162,6 +176,7 @@ async def test_mistake_in_a_configuration_is_refused_with_its_field(
     with pytest.raises(InvalidRequestError) as refused:
         await backends.put(at, ADMIN, PROJECT, "mine", config)
     assert expected in refused.value.message
+    assert [text for _, text in refused.value.mistakes if text.partition(";")[0] in expected or expected in text]
     assert await at.db.read(rows.every) == []
 
 
@@ -354,13 +369,14 @@ async def test_project_with_a_backend_is_not_deleted(at: Context, clock: HandClo
 async def test_rows_win_over_the_file_and_what_is_missing_is_added(at: Context, clock: HandClock) -> None:
     await add(at, clock, "mine")
     before = await id_of(at, "mine")
-    wanted = [
+    wanted = (
         Wanted(PROJECT, "mine", {**config_of("from the file"), "regions": ["mars"]}),
         Wanted("vision", "theirs", config_of()),
         Wanted(None, "everyones", config_of()),
-    ]
+    )
     for _ in range(2):
-        await add_missing(at, wanted)
+        await add_missing(at, Configured(("main", "vision", "empty"), wanted))
+    assert await at.db.read(lambda tx: users.find_membership(tx, "empty", ADMIN.id)) is not None
     known = {one.name: one for one in await at.db.read(rows.every)}
     assert set(known) == {"mine", "theirs", "everyones"}
     assert (known["mine"].id, "regions" in known["mine"].config) == (before, False)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dstack.errors import ConfigurationError
-from dstack.operations.backend_rows import Wanted
+from dstack.operations.backend_rows import Configured
 from dstack.server import parts
 from dstack.server.config_file import read
 from dstack.server.settings import Settings
@@ -27,20 +27,22 @@ projects:
 """
 
 
-def read_text(folder: Path, text: str) -> list[Wanted]:
+def read_text(folder: Path, text: str) -> Configured:
     (folder / "config.yml").write_text(text)
     return read(folder / "config.yml", drivers_in(folder))
 
 
 def test_file_has_backends_for_one_project_and_for_all(tmp_path: Path) -> None:
-    everyones, own = read_text(tmp_path, GOOD)
+    found = read_text(tmp_path, GOOD)
+    everyones, own = found.backends
+    assert found.projects == ("main", "vision")
     assert (everyones.project, everyones.name) == (None, "everyones")
     assert (own.project, own.name, own.config["regions"]) == ("main", "vultr", ["eu"])
     assert own.config["creds"]["api_key"] == "0123", "a key stays as it is written"
 
 
 def test_file_of_comments_has_no_backends(tmp_path: Path) -> None:
-    assert read_text(tmp_path, "# nothing\n\n") == []
+    assert read_text(tmp_path, "# nothing\n\n") == Configured()
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,22 @@ def test_file_of_comments_has_no_backends(tmp_path: Path) -> None:
             "projects:\n- name: A B",
             "config.yml:2:3: `A B` cannot be a project's name: expected 1 to 60 lower-case letters",
         ),
-        ("backends:\n- type: aws", "config.yml:2:3: this version has no driver for the backend `aws`"),
+        (
+            "backends:\n- type: aws",
+            "config.yml:2:3: there is no driver for the backend `aws`; this version can add `vultr`",
+        ),
+        (
+            "backends: vultr",
+            "config.yml:1:1: expected a list of backends, found `vultr`; begin each with `- type: vultr`",
+        ),
+        (
+            "backends: {type: vultr}",
+            "config.yml:1:1: expected a list of backends, found a mapping; begin each with `- type: aws`",
+        ),
+        (
+            "projects:\n- name: main\n  backends:\n  - vultr",
+            "config.yml:4:5: expected the fields of a backend, found `vultr`; write `type: vultr`, with its `creds`",
+        ),
         ("backends:\n- creds: x", "config.yml:2:3: expected a field `type` with the type of the backend"),
         (
             f"backends:\n- {{type: vultr, creds: {CREDS}}}\n- {{type: vultr, creds: {CREDS}}}",
@@ -83,4 +100,4 @@ def test_server_with_a_mistake_in_its_file_does_not_start(tmp_path: Path) -> Non
     with pytest.raises(ConfigurationError, match=r"config\.yml:2:3: there is no backend called `nowhere`"):
         parts.outside_of(Settings(tmp_path))
     (tmp_path / "config.yml").unlink()
-    assert parts.outside_of(replace(Settings(tmp_path), local_backend=False)).configured == ()
+    assert parts.outside_of(replace(Settings(tmp_path), local_backend=False)).configured == Configured()

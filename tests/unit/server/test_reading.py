@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,8 +17,11 @@ from dstack.server.http.edge import parsed
 from dstack.spec.mistakes import Mistaken
 from dstack.spec.reading import read
 from dstack.spec.yaml import read_yaml
+from tests.unit.operations.test_runs import ADA
 from tests.unit.spec.test_types import MORE, PIECES, WHOLE
 
+NO_CONTEXT: Any = None
+"""A request that names no project needs none."""
 TEXTS = [*WHOLE.values(), *MORE]
 DAMAGES = st.lists(st.tuples(st.integers(0, 900), st.integers(0, 12), st.sampled_from(PIECES) | st.text()), max_size=4)
 
@@ -40,5 +44,5 @@ def test_server_reads_any_file_as_a_client_does(text: str, damages: list[tuple[i
         data = read_yaml(text, "x.yml").data
         if _is_json(data):
             request = request_of(ReadConfiguration, parsed(encoded(ReadConfiguration(configuration=data))))
-            answer = decoded(ConfigurationView, encoded(asyncio.run(configurations.read(request))))
+            answer = decoded(ConfigurationView, encoded(asyncio.run(configurations.read(NO_CONTEXT, ADA, request))))
             assert answer == read_here(data)

@@ -73,8 +73,9 @@ def _add(client: "Client", arguments: argparse.Namespace) -> None:
 
     from dstack.cli import words
     from dstack.cli.configurations import text_of
-    from dstack.errors import ConfigurationError
+    from dstack.errors import ConfigurationError, InvalidRequestError
     from dstack.kit.text import shown
+    from dstack.spec.mistakes import Mistake
     from dstack.spec.yaml import read_yaml
 
     filename = "stdin" if arguments.file == "-" else arguments.file
@@ -82,7 +83,12 @@ def _add(client: "Client", arguments: argparse.Namespace) -> None:
     document = read_yaml(text, filename, FIELDS)
     if not isinstance(document.data, dict):
         raise ConfigurationError(f"{filename}:1:1: expected {FIELDS}, found {shown(document.data)}")
-    added = client.backends.add(document.data, arguments.name, arguments.for_all)
+    try:
+        added = client.backends.add(document.data, arguments.name, arguments.for_all)
+    except InvalidRequestError as error:
+        if not error.mistakes:
+            raise
+        raise document.refusal_of(Mistake(*one) for one in error.mistakes) from None
     if arguments.json:
         words.show(json.dumps(asdict(added), indent=2))
     else:
@@ -127,8 +133,10 @@ def _delete(client: "Client", arguments: argparse.Namespace) -> int:
 
     how = "Drain and delete" if arguments.drain else "Delete"
     question = f"{how} the backend `{arguments.name}`?"
-    if not arguments.yes and not words.confirmed(question, if_not="Nothing was deleted"):
-        return 1
+    if not arguments.yes:
+        _check_name(client, arguments)
+        if not words.confirmed(question, if_not="Nothing was deleted"):
+            return 1
     found = client.backends.delete(arguments.name, arguments.drain, arguments.for_all)
     if arguments.json:
         words.show_json(found)
@@ -143,3 +151,15 @@ def _delete(client: "Client", arguments: argparse.Namespace) -> int:
             "15 minutes after its last machine has ended"
         )
     return 0
+
+
+def _check_name(client: "Client", arguments: argparse.Namespace) -> None:
+    """Raise `ResourceNotExistsError` for a backend that cannot be deleted, before a question about it."""
+    from dstack.errors import ResourceNotExistsError
+    from dstack.kit.text import listed
+
+    found = client.backends.list(arguments.for_all)
+    names = [one.name for one in found if not arguments.for_all or one.project is None]
+    if arguments.name not in names:
+        known = f"There are {listed(names)}" if names else "There is none"
+        raise ResourceNotExistsError(f"There is no backend `{arguments.name}`", hint=known)

@@ -75,9 +75,7 @@ async def identify(request: Request) -> User:
     tokens: Tokens = request.app.state.tokens
     user = await tokens.user_of(await context_of(request), token)
     if user is None:
-        raise UnauthorizedError(
-            "The server does not know this token", hint="Check `token` in `~/.dstack/config.yml` or `DSTACK_TOKEN`"
-        )
+        raise UnauthorizedError("The server does not know this token", hint="Send a token that has not been deleted")
     return user
 
 

@@ -23,7 +23,7 @@ from dstack.errors import (
     UnauthorizedError,
 )
 from dstack.kit.text import storable
-from dstack.protocol.views import Problem
+from dstack.protocol.views import MistakeView, Problem
 from dstack.protocol.wire import encoded
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,10 @@ def problem_of(error: DstackError, status: int) -> Problem:
         code=error.code,
         detail=storable(error.message),
         hint=storable(error.hint),
+        mistakes=[
+            MistakeView(path=list(path), text=storable(text))
+            for path, text in (error.mistakes if isinstance(error, InvalidRequestError) else ())
+        ],
     )
 
 
