@@ -11,6 +11,7 @@ from dstack.errors import ConfigurationError, InvalidRequestError, ResourceExist
 from dstack.operations.context import Context
 from dstack.operations.people import check_name
 from dstack.operations.secrets import sealed
+from dstack.spec.backends import is_type
 from dstack.spec.mistakes import Mistake, Mistaken
 from dstack.store import backends, events, users
 from dstack.store.tx import Tx
@@ -54,6 +55,8 @@ def wanted_of(config: Mapping[str, Any], project: str | None, drivers: Drivers) 
         check_name(str(name), "backend")
     except InvalidRequestError as error:
         raise Mistaken([Mistake(("name",), error.message)]) from None
+    if is_type(name) and name != checked["type"]:
+        raise Mistaken([Mistake(("name",), f"`{name}` is the type of other backends; choose another name")])
     return Wanted(project, str(name), checked)
 
 

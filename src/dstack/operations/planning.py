@@ -29,7 +29,7 @@ def _plan(tx: Tx, context: Context, caller: Caller, wish: Wish, sale: OnSale, ju
     check_references(tx, caller, wish)
     run = born(tx, context, caller, wish, name="", key=None)
     jobs = jobs_of(run, context, wish)
-    judged = with_nodes(judged, jobs, sale.market)
+    judged = with_nodes(judged, jobs, sale.market, lambda: objects.machines_in_use(tx))
     current = objects.find_run_by(tx, caller.project.id, wish.name) if wish.name else None
     active = current is not None and not current.status.is_finished()
     return PlanView(

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from dstack.domain.market import Market
+from dstack.domain.market import Market, without
 from dstack.domain.misfits import Cards, Misfit, NoEngine, Reason, Size, Source, Wishes, answers_of, questions_of
 from dstack.domain.objects import Job
-from dstack.domain.offers import Bounds, Demand, GpuDemand, Offer, describe, wishes_for_container
+from dstack.domain.offers import Bounds, Demand, GpuDemand, Offer, OfferName, describe, wishes_for_container
 from dstack.domain.placement import can_ever_place
 from dstack.errors import InvalidRequestError, NoCapacityError
 from dstack.kit.text import memory_text
@@ -99,23 +100,46 @@ def judge(demand: Demand, market: Market, absent: Mapping[str, str]) -> Judged:
     return Judged(best, fitting.bit_count(), max_price, refusals_of(demand, market, absent))
 
 
-def with_nodes(judged: Judged, jobs: Sequence[Job], market: Market) -> Judged:
-    """Return what fits; nothing, if no backend has the machines for all nodes of a run at once."""
-    if len(jobs) == 1 or not judged.best or can_ever_place(jobs, market):
+InUse: TypeAlias = Callable[[], Mapping[OfferName, int]]
+"""Returns how many machines of each offer exist."""
+
+
+def with_nodes(judged: Judged, jobs: Sequence[Job], market: Market, in_use: InUse) -> Judged:
+    """Return what fits; nothing, if no backend ever has the machines for all nodes of a run at once."""
+    if not judged.best:
         return judged
-    return Judged((), 0, None, [f"no backend has the machines for {len(jobs)} nodes at once", *judged.refusals])
+    if len(jobs) > 1 and not can_ever_place(jobs, market):
+        return Judged((), 0, None, [f"no backend has the machines for {len(jobs)} nodes at once", *judged.refusals])
+    closed = _without_quota(jobs[0], market, in_use)
+    return Judged((), 0, None, [*closed, *judged.refusals]) if closed else judged
 
 
-def check_nodes(jobs: Sequence[Job], market: Market) -> None:
+def check_nodes(jobs: Sequence[Job], market: Market, in_use: InUse) -> None:
     """Raise unless all nodes of a run would fit together on free machines.
 
     Raises:
         NoCapacityError: no backend has so many machines.
     """
-    if not can_ever_place(jobs, market):
+    if closed := _without_quota(jobs[0], market, in_use):
+        raise NoCapacityError(
+            f"No machine fits: {'; '.join(closed)}",
+            hint="Ask the cloud for a higher quota, or allow other regions and machines",
+        )
+    if len(jobs) > 1 and not can_ever_place(jobs, market):
         raise NoCapacityError(
             f"No backend has the machines for {len(jobs)} nodes at once", hint="Use fewer or smaller nodes"
         )
+
+
+def _without_quota(job: Job, market: Market, in_use: InUse) -> list[str]:
+    """Return the machines that fit, if none may ever be created and none exists; else nothing."""
+    closed = market.buyable(job.demand, job.project_id)
+    if without(closed, market.index.closed) or closed & market.named(in_use()):
+        return []
+    regions: dict[str, list[str]] = {}
+    for offer in market.select(closed, OFFERS_SHOWN_MAX):
+        regions.setdefault(f"{offer.title} ({describe(offer.resources)})", []).append(offer.region)
+    return [f"{machine}: the quota is 0 in {', '.join(dict.fromkeys(some))}" for machine, some in regions.items()]
 
 
 def check_offers(demand: Demand, market: Market, absent: Mapping[str, str]) -> None:

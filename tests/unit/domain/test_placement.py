@@ -73,6 +73,14 @@ def test_a_job_that_reuses_machines_has_none_bought_but_uses_this_one() -> None:
     assert [room.offer for room in place([reuses], [], [HERE, CLOUD], []).bought] == [HERE]
 
 
+def test_wait_for_machines_whose_quota_is_zero_says_so() -> None:
+    none = replace(CLOUD, machines_max=0)
+    assert place([job()], [], [none], []).waiting == {"0-run": "the quota is 0 for aws m5.large"}
+    used = replace(CLOUD, region="us", machines_max=1, price=0.2)
+    waiting = place([job()], [], [none, used], [used]).waiting
+    assert waiting == {"0-run": "at most 1 of aws m5.large may exist at once, and other jobs use them"}
+
+
 def test_no_more_machines_are_bought_than_there_are() -> None:
     ending = instance(status=InstanceStatus.TERMINATING)
     placement = place([job()], rooms_of([ending], []), [HERE], [HERE])
@@ -166,7 +174,7 @@ def test_ten_thousand_different_demands_are_compared_with_kinds_of_machines_and_
         job(id=f"{n}", run_id=f"{n}", demand=replace(DEMAND, backends=Watched(["aws"]), max_price=1 + n))
         for n in range(50)
     ]
-    open_but_unwanted = replace(CLOUD, backend="gcp")
+    open_but_unwanted = replace(CLOUD, backend="gcp", backend_name="gcp")
     placement = place(queue, rooms_of(many, running), [open_but_unwanted], [])
     assert len(placement.waiting) == 50
     assert looked_at["aws"] <= 2 * len(queue)

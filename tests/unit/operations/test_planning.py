@@ -1,21 +1,24 @@
 """What a plan promises: it says what a submit would do now, and does nothing."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from dstack.domain.backends import BackendRecord
 from dstack.domain.market import Market
+from dstack.domain.objects import Next
 from dstack.domain.offers import Bounds
 from dstack.engine.catalog import SILENT
+from dstack.engine.lifecycles import check_move
 from dstack.errors import InvalidRequestError, NoCapacityError
 from dstack.operations import planning, submitting
 from dstack.operations.context import Context
 from dstack.operations.refusals import refusals_of
-from dstack.store import backends, objects, queue, users
+from dstack.store import backends, commits, objects, queue, users
 from dstack.store.db import Database
 from dstack.store.tx import Tx
-from tests.making import CLOUD, DEMAND, HERE
+from tests.making import CLOUD, DEMAND, HERE, instance
 from tests.unit.operations.test_runs import ADA, wish
 
 
@@ -40,6 +43,27 @@ async def test_plan_promises_no_wait_for_nodes_that_never_have_machines(context:
     assert planned.refusals == ["no backend has the machines for 100 nodes at once"]
     with pytest.raises(NoCapacityError, match="No backend has the machines for 100 nodes at once"):
         await submitting.submit(context, ADA, "main", wanted, key=None)
+
+
+async def test_run_whose_offers_all_have_a_quota_of_none_never_starts_unless_a_machine_exists(
+    context: Context, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = replace(CLOUD, machines_max=0)
+    market = Market.of([closed, replace(closed, region="us")])
+
+    async def sells(self: object) -> Market:
+        return market
+
+    monkeypatch.setattr(type(context.catalog), "market", sells)
+    planned = await planning.plan(context, ADA, "main", wish())
+    assert (planned.offers, planned.offers_total, planned.waits) == ([], 0, None)
+    said = "aws m5.large (2xCPU, 8GB, 100GB (disk)): the quota is 0 in eu-west-1, us"
+    assert planned.refusals == [said]
+    with pytest.raises(NoCapacityError, match=re.escape(f"No machine fits: {said}")):
+        await submitting.submit(context, ADA, "main", wish(), key=None)
+    await db.write(lambda tx: commits.commit(tx, Next((instance(version=0, offer=closed),)), check_move))
+    assert (await planning.plan(context, ADA, "main", wish())).offers_total == 2
+    await submitting.submit(context, ADA, "main", wish(), key=None)
 
 
 def test_refusals_begin_with_the_offer_that_lacks_least_and_of_these_with_the_cheapest() -> None:

@@ -78,6 +78,10 @@ def test_file_of_comments_has_no_backends(tmp_path: Path) -> None:
         ),
         (f"backends:\n- {{type: vultr, creds: {CREDS}, name: A B}}", "`A B` cannot be a backend's name"),
         (
+            f"backends:\n- {{type: vultr, creds: {CREDS}, name: aws}}",
+            "`aws` is the type of other backends; choose another name",
+        ),
+        (
             "projects:\n- name: main\n  backends:\n  - type: vultr\n    creds: {type: api_key, key: s3cret}",
             "config.yml:5:28: unknown field `key`",
         ),

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from dstack.domain.backends import BackendRecord
 from dstack.domain.roles import ALLOWED, OF_EVERYONE
 from dstack.operations.context import Context
 from dstack.protocol import routes
@@ -18,7 +19,7 @@ from dstack.protocol.routes import Route
 from dstack.protocol.statuses import JobStatus, RunStatus
 from dstack.server.app import create_app
 from dstack.server.settings import Settings
-from dstack.store import commits, secrets, users
+from dstack.store import backends, commits, secrets, users
 from dstack.store.tx import Tx
 from tests.making import NOW, job, run
 
@@ -52,11 +53,14 @@ class Walk:
 
     async def ask(self, caller: str, route: Route, project: str = "theirs", **parameters: str) -> int:
         """Return the status of the answer to a caller."""
+        return (await self.answer(caller, route, project, **parameters)).status_code
+
+    async def answer(self, caller: str, route: Route, project: str = "theirs", **parameters: str) -> httpx.Response:
+        """Return the answer to a caller."""
         known = {**PARAMETERS, "project": project, "user": "guest", **parameters}
         body = b"" if route.takes_bytes else route.request and json.dumps(BODIES[route.request]).encode()
         headers = {"Authorization": f"Bearer token of {caller.replace(' ', '-')}"}
-        answer = await self.http.request(route.method, route.path.format_map(known), content=body, headers=headers)
-        return answer.status_code
+        return await self.http.request(route.method, route.path.format_map(known), content=body, headers=headers)
 
 
 @pytest.fixture
@@ -114,6 +118,23 @@ async def test_no_route_crosses_into_another_project(walk: Walk) -> None:
         if "{project}" in route.path:
             answers = {caller: await walk.ask(caller, route, "main") for caller in CALLERS if caller != SERVER_ADMIN}
             assert set(answers.values()) == {404}, (name, answers)
+
+
+async def test_no_answer_names_a_backend_of_another_project(
+    walk: Walk, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = "of-main-alone"
+    await context.db.write(lambda tx: backends.put(tx, BackendRecord("2-row", "aws", hidden, "0-project")))
+    own = BODIES["SubmitRun"]["configuration"] | {"backends": [f"{hidden}s"]}
+    monkeypatch.setitem(BODIES, "SubmitRun", {"configuration": own})
+    monkeypatch.setitem(BODIES, "ReadConfiguration", {"configuration": own, "project": "theirs"})
+    refused = await walk.answer("user", routes.READ_CONFIGURATION)
+    assert f"there is no backend `{hidden}s`" in refused.text, "the word was judged"
+    for name, route in WITH_TOKEN.items():
+        for caller in reversed(CALLERS):
+            if caller != SERVER_ADMIN and route.method != "DELETE":
+                said = (await walk.answer(caller, route)).text
+                assert f"`{hidden}`" not in said and f'"{hidden}"' not in said, (name, caller)
 
 
 async def test_no_route_shows_or_changes_another_users_account(walk: Walk) -> None:

@@ -161,5 +161,5 @@ def _check_name(client: "Client", arguments: argparse.Namespace) -> None:
     found = client.backends.list(arguments.for_all)
     names = [one.name for one in found if not arguments.for_all or one.project is None]
     if arguments.name not in names:
-        known = f"There are {listed(names)}" if names else "There is none"
+        known = f"There are {listed(names)}" if names else "`dstack backend add` adds one"
         raise ResourceNotExistsError(f"There is no backend `{arguments.name}`", hint=known)

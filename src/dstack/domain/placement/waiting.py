@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dstack.domain.market import Market, Offers
+from dstack.domain.market import Market, Offers, without
 from dstack.domain.offers import Demand, share_of
 from dstack.domain.placement.capacity import Kind, Machines
 from dstack.domain.rooms import Room
@@ -51,7 +51,10 @@ class Reason:
                 return f"{needs}every machine that fits is in use ({busy})"
             return f"{needs}{busy} of the {well} machines that fit are in use"
         if self.buyable:
-            cheapest = self.market.select(self.buyable, OFFERS_NAMED_MAX)
+            allowed = without(self.buyable, self.market.index.closed)
+            cheapest = self.market.select(allowed or self.buyable, OFFERS_NAMED_MAX)
+            if not allowed:
+                return f"{needs}the quota is 0 for {', '.join(dict.fromkeys(offer.title for offer in cheapest))}"
             limited = ", ".join(f"{offer.machines_max} of {offer.title}" for offer in cheapest)
             return f"{needs}at most {limited} may exist at once, and other jobs use them"
         if self.demand.reuse_only:
