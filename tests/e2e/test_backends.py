@@ -54,11 +54,10 @@ def test_page_about_backends_works_as_written(home: Home) -> None:
     home.write("wrong.yml", BLOCKS["vultr.yml"].replace("api_key: s3", "key: s3") + "region: eu\n")
     refused = home.cli("backend", "add", "wrong.yml")
     assert refused.returncode == 1 and SECRET not in refused.stderr
-    assert "error: wrong.yml has 3 mistakes\nwrong.yml:2:1: expected a field `api_key`, found none\n" in refused.stderr
-    assert "\nwrong.yml:4:3: unknown field `key`" in refused.stderr
+    assert "\nwrong.yml:4:3: unknown field `key`; did you mean `api_key`?" in refused.stderr
     assert "\nwrong.yml:5:1: unknown field `region`; did you mean `regions`?" in refused.stderr
     missing = home.cli("backend", "delete", "vulltr")
-    assert missing.stderr == "error: There is no backend `vulltr`\nhint: There are `local`\n", "no question was asked"
+    assert missing.stderr == "error: There is no backend `vulltr`\nhint: Known are `local`\n", "no question was asked"
     home.write("program.py", PROGRAM)
     done = home.run_program(sys.executable, "program.py")
     assert done.stdout == "['local', 'research']\nNone\nTrue\n", done.stderr

@@ -237,6 +237,7 @@ def _find(tx: Tx, context: Context, project_id: str | None, name: str) -> Backen
     if not rows and (of_settings is None or of_settings.record.is_row):
         known = sorted(one.name for one in [*backends.usable_by(tx, project_id), *_without_rows(context)])
         raise ResourceNotExistsError(
-            f"There is no backend `{name}`", hint=f"There are {listed(known)}" if known else "`dstack backend add` adds one"
+            f"There is no backend `{name}`",
+            hint=f"Known are {listed(known)}" if known else "`dstack backend add` adds one",
         )
     return rows[0] if rows or of_settings is None else of_settings.record

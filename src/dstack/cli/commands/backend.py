@@ -86,8 +86,8 @@ def _add(client: "Client", arguments: argparse.Namespace) -> None:
     try:
         added = client.backends.add(document.data, arguments.name, arguments.for_all)
     except InvalidRequestError as error:
-        if not error.mistakes:
-            raise
+        if not error.mistakes or (arguments.name and error.mistakes[0][0] == ("name",)):
+            raise  # its mistake has no place in the file
         raise document.refusal_of(Mistake(*one) for one in error.mistakes) from None
     if arguments.json:
         words.show(json.dumps(asdict(added), indent=2))
@@ -161,5 +161,5 @@ def _check_name(client: "Client", arguments: argparse.Namespace) -> None:
     found = client.backends.list(arguments.for_all)
     names = [one.name for one in found if not arguments.for_all or one.project is None]
     if arguments.name not in names:
-        known = f"There are {listed(names)}" if names else "`dstack backend add` adds one"
+        known = f"Known are {listed(names)}" if names else "`dstack backend add` adds one"
         raise ResourceNotExistsError(f"There is no backend `{arguments.name}`", hint=known)
