@@ -236,8 +236,6 @@ def _find(tx: Tx, context: Context, project_id: str | None, name: str) -> Backen
     of_settings = context.backends.find(name)
     if not rows and (of_settings is None or of_settings.record.is_row):
         known = sorted(one.name for one in [*backends.usable_by(tx, project_id), *_without_rows(context)])
-        raise ResourceNotExistsError(
-            f"There is no backend `{name}`",
-            hint=f"Known are {listed(known)}" if known else "`dstack backend add` adds one",
-        )
+        hint = f"Known are {listed(known)}" if known else "`dstack backend add` adds one"
+        raise ResourceNotExistsError(f"There is no backend `{name}`", hint=hint)
     return rows[0] if rows or of_settings is None else of_settings.record

@@ -217,16 +217,16 @@ async def test_credentials_of_another_account_are_refused_while_machines_of_the_
 
 
 async def test_name_is_unique_among_the_backends_that_a_project_uses(at: Context, clock: HandClock) -> None:
-    at.backends.add(rows.BackendRecord("local", "local", "local"), None, "it is not asked")
+    at.backends.add(rows.BackendRecord("vultr", "vultr", "vultr"), None, "it is not asked")
     await projects.create(at, ADMIN, "other")
     await add(at, clock, "mine")
     await add(at, clock, "mine", "other")
     await add(at, clock, "everyones", None)
-    for name, project in (("mine", None), ("everyones", PROJECT), ("local", PROJECT)):
+    for name, project in (("mine", None), ("everyones", PROJECT), ("vultr", PROJECT)):
         with pytest.raises(ResourceExistsError):
             await backends.put(at, ADMIN, project, name, config_of())
     assert {one.name for one in (await backends.list_for(at, MEMBER, PROJECT)).backends} == {
-        *("mine", "everyones", "local")
+        *("mine", "everyones", "vultr")
     }
 
 

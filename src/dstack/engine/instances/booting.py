@@ -26,7 +26,7 @@ def boot(view: InstanceView) -> Next:
     located = _learned(view, LocateMachine)
     state = located.get("state", launched.get("state", MachineState.PENDING))
     if MachineState(state).is_over:
-        why = located.get("detail") or launched.get("detail") or f"{view.instance.offer.backend} calls it {state}"
+        why = located.get("detail") or launched.get("detail") or f"{view.instance.offer.backend_name} calls it {state}"
         return end(view, InstanceReason.ERROR, f"the machine failed to boot: {why}")
     timeout_s = launched.get("boot_timeout_s", FORMER_BOOT_TIMEOUT_S)
     left = timedelta(seconds=timeout_s) - view.age

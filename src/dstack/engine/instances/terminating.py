@@ -47,7 +47,7 @@ def end_if_gone(view: InstanceView) -> Next | None:
     """Nothing is left to wait for: what ran there has ended with it."""
     if view.instance.gone_at is None:
         return None
-    backend = view.instance.offer.backend
+    backend = view.instance.offer.backend_name
     return end(view, InstanceReason.UNREACHABLE, f"{backend} no longer has the machine: reclaimed or deleted")
 
 
