@@ -38,7 +38,7 @@ async def test_large_configuration_is_read_beside_the_event_loop_by_every_call(
     monkeypatch.setattr(reading, "read", of_file)
     await context.db.write(lambda tx: users.set_admin(tx, "0-user", is_admin=True))
     request = SubmitRun(configuration=task(characters))
-    await configurations.read(ReadConfiguration(configuration=task(characters)))
+    await configurations.read(context, ADA, ReadConfiguration(configuration=task(characters)))
     await planning.plan(context, ADA, "main", request)
     run = await submitting.submit(context, ADA, "main", request, None)
     await updating.update(context, ADA, "main", run.id, request)
