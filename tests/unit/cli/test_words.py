@@ -5,6 +5,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from dstack.cli import words
 from dstack.errors import ConfigurationError
@@ -149,6 +150,12 @@ def test_offers() -> None:
         "Shown 2 of 24 offers, up to $32.8 per hour"
     )
     assert words.offers_table([offer(0)], total=1, max_price=0.0, file=io.StringIO()).endswith("\nShown 1 of 1 offer")
+
+
+def test_offers_of_two_accounts_of_one_type_show_their_names() -> None:
+    offers = [replace(offer(0), backend="aws", backend_name=name) for name in ("aws-a", "aws-b", None)]
+    lines = words.offers_table(offers, total=3, max_price=0.0, file=io.StringIO()).splitlines()
+    assert [line.split()[1] for line in lines[1:4]] == ["aws-a", "aws-b", "aws"], "an old server sends no name"
 
 
 @pytest.mark.parametrize(
