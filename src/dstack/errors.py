@@ -19,6 +19,7 @@
       - RepoDoesNotExistError
   x BackendError                     a cloud or a host failed (server side)
     + BackendUnavailable             transient; retried with backoff
+    + Unanswered                     no try succeeded within the bound of an intent; its result is unknown
     + HostUnreachable                transient; the link to the host is down
     + AgentRefused                   the agent on the host refused; never retried
       - HostTrouble                  the host is the cause: another host may succeed, or this one later
@@ -310,6 +311,12 @@ class BackendUnavailable(BackendError):
 
     code = "backend_unavailable"
     retryable = True
+
+
+class Unanswered(BackendError):
+    """No try of a call succeeded within its bound. A try without an answer may still take effect."""
+
+    code = "unanswered"
 
 
 class HostUnreachable(BackendError):

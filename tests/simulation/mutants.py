@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Table, Update, bindparam, update
 
 from dstack.backends.base import LaunchRequest
 from dstack.domain import births
-from dstack.domain.intents import Done, Failed, LocateMachine, StartJob, TerminateMachine
+from dstack.domain.intents import Done, Failed, LaunchMachine, LocateMachine, StartJob, TerminateMachine
 from dstack.domain.lifecycle import In, Lifecycle
 from dstack.domain.market import Market
 from dstack.domain.objects import Instance, InstanceView, Job, JobView, Next, Run, RunView
@@ -136,6 +136,11 @@ def a_machine_that_failed_to_boot_is_left_behind() -> Any:
         return Done({}) if instance.agent_seen_at is None else await machines.terminate(means, intent)
 
     return patch.dict(PERFORMERS, {TerminateMachine: terminate})
+
+
+@mutant
+def a_job_waits_for_a_launch_that_hangs() -> Any:
+    return patch.object(LaunchMachine, "within", None)
 
 
 @mutant

@@ -7,6 +7,7 @@ object are performed strictly in order.
 """
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, ClassVar, TypeAlias
 
 from dstack.errors import DstackError
@@ -14,6 +15,11 @@ from dstack.kit.plain import to_plain
 
 HOSTS = "hosts"
 """The lane of the calls of agents."""
+
+LAUNCHED_WITHIN = timedelta(minutes=10)
+"""The longest time that a launch is tried. Clouds answer it within seconds, and slow ones within five minutes
+(`LAUNCH_TIMEOUT_S`). The other five are for a short outage. After that, a job is better off elsewhere.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,8 @@ class Intent:
     object_kind: ClassVar[str]
     replaces: ClassVar[bool] = False
     """Whether it has a number, and takes the place of answered ones of its kind: their outcomes are of no more use."""
+    within: ClassVar[timedelta | None] = None
+    """The longest time that one server tries it; then it has failed as `Unanswered`. None without limit."""
     object_id: str
 
     @property
@@ -43,6 +51,7 @@ class LaunchMachine(Intent):
 
     kind: ClassVar[str] = "launch_machine"
     object_kind: ClassVar[str] = "instance"
+    within: ClassVar[timedelta | None] = LAUNCHED_WITHIN
     backend: str = field(default="", compare=False)
 
     @property

@@ -24,7 +24,7 @@ class Launches:
 
     since: datetime
     failed: int = 0
-    """Machines that failed while they booted, or whose agent never answered."""
+    """Machines whose launch was not answered, that failed while they booted, or whose agent never answered."""
     sold_out: int = 0
     """Launches without a machine."""
 

@@ -12,7 +12,7 @@ from itertools import islice
 from operator import or_
 from typing import TypeAlias, TypeVar
 
-from dstack.domain.misfits import BACKEND, PRICE, TRAITS, Trait, questions_of
+from dstack.domain.misfits import BACKEND, PRICE, REGION, TRAITS, Trait, questions_of
 from dstack.domain.offers import Demand, Offer, OfferName
 
 K = TypeVar("K", bound=Hashable)
@@ -87,6 +87,14 @@ class Market:
             place = self.index.places.get(name)
             found |= 0 if place is None else 1 << place
         return found & self.everything
+
+    def around(self, some: Sequence[Offer]) -> tuple[Offers, Offers]:
+        """Return all offers of the clouds of some offers, and those of them in the same regions."""
+        clouds = self.index.of_backends({one.backend for one in some})
+        regions = NO_OFFERS
+        for cloud, region in {(one.backend, one.region) for one in some}:
+            regions |= self.index.of_backends((cloud,)) & self.index.of_region(region)
+        return clouds & self.everything, regions & self.everything
 
     def is_limited(self, name: OfferName) -> bool:
         """Return whether it shows an offer of this name of which only so many machines may exist."""
@@ -166,6 +174,12 @@ class Index:
         column = self._columns[BACKEND]
         assert column is not None
         return column.fitting(tuple(sorted(names)))
+
+    def of_region(self, name: str) -> Offers:
+        """Return the offers of a region, of any backend."""
+        column = self._columns[REGION]
+        assert column is not None
+        return column.fitting((name,))
 
 
 class _Column:

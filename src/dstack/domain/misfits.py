@@ -191,11 +191,12 @@ BACKEND = Trait(
     _from_one_of,
     is_of_kind=False,
 )
+REGION = Trait(lambda demand: demand.regions or None, lambda offer: offer.region, _one_of(Reason.REGION), False)
 PRICE = Trait(lambda demand: demand.max_price, lambda offer: offer.price, _price_within, is_of_kind=False)
 
 TRAITS: tuple[Trait, ...] = (
     BACKEND,
-    Trait(lambda demand: demand.regions or None, lambda offer: offer.region, _one_of(Reason.REGION), False),
+    REGION,
     Trait(
         lambda demand: demand.instance_types or None,
         lambda offer: offer.instance_type,

@@ -11,9 +11,10 @@ from dstack.domain.intents import HOSTS, Done, Failed, Intent, LaunchMachine
 from dstack.domain.sharding import shard_of
 from dstack.engine.effects import Effects
 from dstack.engine.leases import Leases
-from dstack.errors import BackendError, DatabaseUnavailable, DstackError, LeaseLost
+from dstack.errors import BackendError, DatabaseUnavailable, DstackError, LeaseLost, Unanswered
 from dstack.kit.clock import Clock
 from dstack.kit.tasks import TaskGroup
+from dstack.kit.units import duration_text
 from dstack.protocol.statuses import InstanceStatus
 from dstack.store import commits, intents, objects
 from dstack.store.db import Database
@@ -119,11 +120,16 @@ class Outbox:
             del self._queues[owner], self._performing[owner]
 
     async def _perform(self, open_intent: Open) -> None:
-        """Until it is done and that is on record; later intents of the same object wait."""
+        """Until it is done and that is on record; later intents of the same object wait.
+
+        The bound of its time counts here, in this server: while none runs, nothing is tried.
+        """
         delay, unknown_errors = FIRST_RETRY, 0
+        within = open_intent.intent.within
+        until_s = None if within is None else asyncio.get_running_loop().time() + within.total_seconds()
         while self._leases.owns(open_intent.intent.shard_key):
             try:
-                outcome = await self._try(open_intent)
+                outcome = await self._try(open_intent, until_s)
             except Exception as error:
                 log.exception("%s failed without a known cause", open_intent.intent)
                 unknown_errors += 1
@@ -160,12 +166,22 @@ class Outbox:
             with suppress(LeaseLost, DatabaseUnavailable):
                 await self._db.write(write)
 
-    async def _try(self, open_intent: Open) -> Done | Failed | None:
-        """Return what came of it; None where it is to be tried again. Raises errors of unknown kinds."""
+    async def _try(self, open_intent: Open, until_s: float | None) -> Done | Failed | None:
+        """Return the outcome; None where it is to be tried again. Raises errors of unknown kinds.
+
+        Args:
+            until_s: the end of its bound, by the loop's time. The wait for its lane counts.
+        """
         intent = open_intent.intent
+        bound = asyncio.timeout_at(until_s)
         try:
-            async with self._lanes.setdefault(intent.lane, asyncio.Semaphore(AT_ONCE)):
+            async with bound, self._lanes.setdefault(intent.lane, asyncio.Semaphore(AT_ONCE)):
                 return await self._effects.perform(intent) if self._leases.owns(intent.shard_key) else None
+        except TimeoutError:
+            if not bound.expired() or intent.within is None:
+                raise
+            within = duration_text(int(intent.within.total_seconds()))
+            return Failed(Unanswered(f"`{intent.kind}` was not answered within {within}"))
         except DstackError as error:
             if error.retryable:
                 log.info("%s waits: %s", intent, error.message)

@@ -32,6 +32,7 @@ SOLD_OUT_FOR = timedelta(minutes=2)
 """The time for which an offer is not requested again after its backend had no machine of it."""
 
 SOLD_OUT = "every offer that fits is sold out"
+UNANSWERED = "every offer that fits is sold out, or its backend does not answer launches"
 
 GAVE_WAY = "it was idle, and a job waits that cannot use it"
 
@@ -135,7 +136,7 @@ class Scheduler:
             self._reasons = before | placement.reasons
         else:
             self._reasons = placement.reasons
-        _commit(tx, placement, self._ids, check)
+        _commit(tx, placement, self._ids, check, why_hopeless=scene.why_hopeless)
         known = Known(placement.lines, market.index, placement.claimed)
         if placement.is_complete:
             tx.known[_KNOWN] = scene.basis, known
@@ -153,11 +154,20 @@ class _Scene:
     rooms: Sequence[Room]
     in_use: Mapping[OfferName, int]
     sold_out: tuple[OfferName, ...]
+    """The offers that are not requested now: those with unanswered launches among them."""
+    unanswered: Sequence[Offer]
 
     @classmethod
     def of(cls, tx: Tx, market: Market, closed: Mapping[str, str]) -> "_Scene":
-        sold_out = tuple(offer.name for offer in objects.offers_sold_out(tx, tx.clock.now() - SOLD_OUT_FOR))
-        return cls(tx, market, closed, _rooms(tx, closed), objects.machines_in_use(tx), sold_out)
+        unanswered = objects.offers_unanswered(tx)
+        in_vain = [*objects.offers_sold_out(tx, tx.clock.now() - SOLD_OUT_FOR), *unanswered]
+        sold_out = tuple(offer.name for offer in in_vain)
+        return cls(tx, market, closed, _rooms(tx, closed), objects.machines_in_use(tx), sold_out, unanswered)
+
+    @property
+    def why_hopeless(self) -> str:
+        """Why a job that nothing is left for has no machine."""
+        return UNANSWERED if self.unanswered else SOLD_OUT
 
     @property
     def basis(self) -> _Basis:
@@ -168,6 +178,7 @@ class _Scene:
         timer.start()
         placement = place(
             *(waiting, self.rooms, self.market, self.in_use, self.sold_out, tuple(self.closed.values())),
+            shunned=self.unanswered,
             known=known,
             is_over=timer.is_over,
         )
@@ -218,7 +229,7 @@ def would_wait(
     if any(placed.job.id == first.id for placed in placement.placed):
         return None
     if any(job.id == first.id for job in placement.hopeless):
-        return SOLD_OUT
+        return scene.why_hopeless
     if Line(first.project_id, first.demand) in placement.lines:
         return str(placement.reasons.get(first.run_id, BEHIND))
     return too_many if not placement.is_complete else "earlier runs wait too"
@@ -246,7 +257,7 @@ def _rooms(tx: Tx, closed: Mapping[str, str]) -> list[Room]:
     return [room if room.is_full else room.copy() for room in rooms]  # a pass changes the others
 
 
-def _commit(tx: Tx, placement: Placement, ids: Ids, check: commits.Check) -> None:
+def _commit(tx: Tx, placement: Placement, ids: Ids, check: commits.Check, *, why_hopeless: str) -> None:
     now = tx.clock.now()
     # The offers may be older than the removal of their backend, and no machine may be bought after that.
     withdrawn = {room.key for room in placement.bought if not backends.sells(tx, room.offer.backend_id)}
@@ -271,7 +282,7 @@ def _commit(tx: Tx, placement: Placement, ids: Ids, check: commits.Check) -> Non
         commits.commit(tx, Next((replace(ending_instance, reason=InstanceReason.GAVE_WAY),)), check)
     for job in placement.hopeless:
         ending = replace(job, status=JobStatus.TERMINATING, status_since=now, reason=JobReason.NO_CAPACITY)
-        commits.commit(tx, Next((replace(ending, detail=SOLD_OUT),)), check)
+        commits.commit(tx, Next((replace(ending, detail=why_hopeless),)), check)
 
 
 def _born(room: Room, id: str, first: Job, now: datetime) -> Instance:

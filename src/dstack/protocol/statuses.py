@@ -86,6 +86,7 @@ class InstanceReason(StrEnum):
     USER = "user"
     IDLE_TIMEOUT = "idle_timeout"
     GAVE_WAY = "gave_way"
+    LAUNCH_TIMEOUT = "launch_timeout"
     PROVISIONING_TIMEOUT = "provisioning_timeout"
     ERROR = "error"
     JOB_FINISHED = "job_finished"

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 JOBS_OF_RUN, JOBS_ON, LIVE_INSTANCES = "jobs of run", "jobs of instance", "live instances"
 """What `Tx.lists` remembers; `store.commits` keeps the lists true."""
-ROOM, SOLD_OUT, IN_USE = "room", "sold out", "in use"
+ROOM, SOLD_OUT, IN_USE, UNANSWERED = "room", "sold out", "in use", "unanswered"
 """What `Tx.known` remembers: what is free on a machine, what was not to be had, and how many machines of each offer
 there are. `store.commits` forgets it when that changes."""
 
@@ -337,12 +337,22 @@ def instances_by_id(tx: Tx, ids: Iterable[str]) -> dict[str, Instance]:
 
 
 _SOLD_OUT = select(instances.c.finished_at, instances.c.offer).where(
-    instances.c.finished_at > bindparam("since"), instances.c.reason == InstanceReason.NO_OFFERS
+    instances.c.finished_at > bindparam("since"),
+    instances.c.reason.in_([InstanceReason.NO_OFFERS, InstanceReason.LAUNCH_TIMEOUT]),
 )
 
 
+def offers_unanswered(tx: Tx) -> list[Offer]:
+    """Return the offers of which a launch was not answered and may still create a machine."""
+    known: list[Offer] | None = tx.known.get((UNANSWERED, ""))
+    if known is None:
+        known = [one.offer for one in live_instances(tx) if one.reason is InstanceReason.LAUNCH_TIMEOUT]
+        tx.known[UNANSWERED, ""] = known
+    return known
+
+
 def offers_sold_out(tx: Tx, since: datetime) -> list[Offer]:
-    """The offers of which there was none left when they were last asked for, since then."""
+    """Return the offers of which a request for a machine was in vain, and is over since then."""
     known: list[tuple[datetime, Offer]] | None = tx.known.get((SOLD_OUT, ""))
     if known is None:
         rows = tx.select(_SOLD_OUT, {"since": since})

@@ -12,6 +12,7 @@ from dstack.errors import BackendError, BackendInvalidCredentialsError, BackendU
 from dstack.testing.faults import (
     EventualConsistency,
     FailedBoots,
+    HangingLaunches,
     LateAddresses,
     LateCreates,
     LostReplies,
@@ -28,6 +29,8 @@ from dstack.testing.time import Hangs
 BOOT_S = 30.0
 """How long a machine takes until its agent answers, at most, where nothing is wrong."""
 FAILS_WITHIN_S = 60.0
+PAUSE_S = 1.0
+"""A launch that hangs returns so long after the end of its reason."""
 NEVER_S = float("inf")
 KEY_BAD = "the key is wrong"
 
@@ -71,6 +74,8 @@ class FakeCloud(Backend):
         self.launches = 0
         self._looked_up_at_s: dict[str, float] = {}
         """When a machine was last asked for by its key, answered or not."""
+        self._hangs_until_s: dict[str, float] = {}
+        """The end of the time for which the launches of a key hang."""
         self._has_good_key = has_good_key
         self._on_sale = on_sale
         self._nature = nature
@@ -101,14 +106,26 @@ class FakeCloud(Backend):
         self._on_sale = on_sale
 
     def launch(self, request: LaunchRequest) -> Machine:
-        """Start a machine, unless there is one of this key."""
-        self._answer_at_all()
+        """Start a machine, unless there is one of this key. A launch in a silent spell is made after it."""
         key = request.key
+        self._hang(key)
+        self._answer_at_all()
         if key not in self.hosts:
             self._create_or_fail(key, request.offer)
             if self._nature.happens(LostReplies):
                 raise BackendUnavailable("The reply was lost")
         return self._machine(key)
+
+    def _hang(self, key: str) -> None:
+        hanging = self._nature.find(HangingLaunches)
+        if hanging is not None and hanging.only in (None, self.name) and key not in self._hangs_until_s:
+            hangs = self._nature.happens(HangingLaunches)
+            self._hangs_until_s[key] = _now_s() + (self._nature.within(hanging.at_most_s) if hangs else 0.0)
+        left_s = self._hangs_until_s.get(key, 0.0) - _now_s()
+        if self._silent is not None and self._silent.is_on(_now_s()):
+            left_s = max(left_s, self._silent.left_s(_now_s()))
+        if left_s > 0:
+            raise Hangs(left_s + PAUSE_S)
 
     def _create_or_fail(self, key: str, offer: Offer) -> None:
         wanted = replace(offer, backend_id=self.name, backend_name="")  # its backend may be a row

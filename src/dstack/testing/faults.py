@@ -40,6 +40,16 @@ class LateCreates:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HangingLaunches:
+    """A launch does not return for hours, however often it is repeated. Then it succeeds."""
+
+    probability: float = 0.2
+    at_most_s: float = 10_800.0
+    only: str | None = None
+    """The cloud whose launches hang; None for all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventualConsistency:
     """What a cloud lists lags behind what has begun and what has ended there."""
 
@@ -227,6 +237,7 @@ Fault: TypeAlias = (
     | Unavailable
     | LostReplies
     | LateCreates
+    | HangingLaunches
     | EventualConsistency
     | RefusedEnds
     | SlowBoots
@@ -253,7 +264,9 @@ Fault: TypeAlias = (
     | HostileAgents
 )
 
-Likely: TypeAlias = LostReplies | LateCreates | RefusedEnds | FailedBoots | RepeatedMessages | OtherAgents
+Likely: TypeAlias = (
+    LostReplies | LateCreates | HangingLaunches | RefusedEnds | FailedBoots | RepeatedMessages | OtherAgents
+)
 """The faults with a probability at each occasion."""
 
 F = TypeVar("F", bound=Fault)

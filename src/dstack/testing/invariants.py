@@ -14,7 +14,7 @@ from dstack.protocol.agent import JobOrder
 from dstack.protocol.statuses import InstanceReason, JobStatus, RunStatus
 from dstack.testing.behaviours import revision_in
 from dstack.testing.ledger import InstanceRow, JobRow, Ledger, Note
-from dstack.testing.truth import Truth
+from dstack.testing.truth import ExistingMachine, Truth
 
 CLAIMED_WITHIN_S = 1800.0
 """A machine may exist this long without a row that claims it: until somebody has looked at the cloud's list."""
@@ -185,16 +185,16 @@ def machines_are_claimed(truth: Truth, ledger: Ledger, now_s: float) -> Iterator
             yield f"the machine {machine.key} in {machine.cloud} exists, and no instance claims it"
 
 
-def spending_stops(key: str, ledger: Ledger, now_s: float) -> str | None:
-    """A machine ends when its last run has, after its idle time."""
-    instance = ledger.instance(key)
+def spending_stops(machine: ExistingMachine, ledger: Ledger, now_s: float) -> str | None:
+    """A machine ends when its last run has, after its idle time. It costs nothing before it exists."""
+    instance = ledger.instance(machine.key)
     if instance is None or instance.needed_until_s is None or instance.idle_duration_s is None:
         return None
-    beyond_s = now_s - instance.needed_until_s - instance.idle_duration_s
+    beyond_s = now_s - max(instance.needed_until_s + instance.idle_duration_s, machine.born_at_s)
     if beyond_s <= ENDED_WITHIN_S:
         return None
     wasted = instance.offer["price"] * beyond_s / 3600
-    return f"instance {key} went on for {beyond_s:.0f} s without need, for ${wasted:.2f}"
+    return f"instance {machine.key} went on for {beyond_s:.0f} s without need, for ${wasted:.2f}"
 
 
 def no_machine_is_a_black_hole(key: str, truth: Truth) -> str | None:

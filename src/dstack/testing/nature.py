@@ -63,6 +63,11 @@ class Spells:
         self._is_on = False
         self._until_s = chance.expovariate(1 / every_s)
 
+    def left_s(self, now_s: float) -> float:
+        """For how long it stays so."""
+        self.is_on(now_s)
+        return self._until_s - now_s
+
     def is_on(self, now_s: float) -> bool:
         """Whether it is so now. Time goes on from one call to the next."""
         while self._until_s <= now_s:

@@ -17,8 +17,15 @@ class Stuck(AssertionError):
     """Everybody waits, and nothing will ever happen."""
 
 
-class Hangs(Exception):
-    """Raised by a blocking call that never returns: its caller gets neither a result nor this error."""
+class Hangs(BaseException):
+    """Raised by a blocking call that does not return now: its caller gets neither a result nor this error.
+
+    Args:
+        for_s: the seconds after which the call is made in truth; None if it never returns.
+    """
+
+    def __init__(self, for_s: float | None = None) -> None:
+        self.for_s = for_s
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -48,16 +55,22 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         watched = not getattr(executor, "_thread_name_prefix", "").startswith("store-")  # it has points of its own
         if watched and not self._passes(f"before {_name_of(func)}"):
             return future
-        try:
-            result = func(*args)
-        except Hangs:
-            return future
-        except BaseException as error:  # noqa: BLE001 - the caller's, whatever it is
-            future.set_exception(error)
-            return future
-        if not watched or self._passes(f"after {_name_of(func)}"):
-            future.set_result(result)
+        self._call(future, functools.partial(func, *args), f"after {_name_of(func)}" if watched else None)
         return future
+
+    def _call(self, future: "asyncio.Future[Any]", call: Callable[[], Any], point: str | None) -> None:
+        """Make a call, now or once it does not hang any more. A caller that has lost patience hears nothing."""
+        try:
+            result = call()
+        except Hangs as hangs:
+            if hangs.for_s is not None:
+                self.call_later(hangs.for_s, self._call, future, call, point)
+        except BaseException as error:  # noqa: BLE001 - the caller's, whatever it is
+            if not future.done():
+                future.set_exception(error)
+        else:
+            if (point is None or self._passes(point)) and not future.done():
+                future.set_result(result)
 
     def _write_to_self(self) -> None:
         """There is no other thread that would have to be woken."""

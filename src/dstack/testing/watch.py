@@ -95,9 +95,9 @@ class Watch(Observer):
         self._blame("machines_have_a_row", invariants.machines_have_a_row(key, self.ledger))
 
     def machine_went(self, cloud: str, key: str) -> None:
-        del self.truth.machines[key]
+        machine = self.truth.machines.pop(key)
         self.told(f"machine {key}", f"is missing from {cloud}")
-        self._blame("spending_stops", invariants.spending_stops(key, self.ledger, _now_s()))
+        self._blame("spending_stops", invariants.spending_stops(machine, self.ledger, _now_s()))
 
     def job_started(self, key: str, order: JobOrder) -> None:
         run_id, node = self.truth.job_started(key, order)
@@ -220,8 +220,8 @@ class Watch(Observer):
         now_s = _now_s()
         self._blame_all("machines_are_claimed", invariants.machines_are_claimed(self.truth, self.ledger, now_s))
         self._blame_all("nothing_is_stuck", invariants.nothing_is_stuck(self.truth, self.ledger, now_s))
-        for key in list(self.truth.machines):
-            self._blame("spending_stops", invariants.spending_stops(key, self.ledger, now_s))
+        for machine in list(self.truth.machines.values()):
+            self._blame("spending_stops", invariants.spending_stops(machine, self.ledger, now_s))
 
     def look_back(self, logs: LogStore) -> None:
         """Ask all rules about what was."""

@@ -13,7 +13,7 @@ from dstack.domain.launches import (
     launches_of_json,
     launches_to_json,
 )
-from dstack.domain.objects import Run
+from dstack.domain.objects import Job, Run
 from dstack.engine.jobs.starting import start
 from dstack.engine.runs.deriving import derive
 from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, JobStatus, RunStatus
@@ -32,6 +32,14 @@ SOLD_OUT = instance(
     reason=InstanceReason.NO_OFFERS,
     agent_seen_at=None,
     detail="m5.large is sold out",
+)
+UNANSWERED = instance(
+    offer=CLOUD,
+    status=InstanceStatus.TERMINATING,
+    reason=InstanceReason.LAUNCH_TIMEOUT,
+    agent_seen_at=None,
+    machine_id=None,
+    detail="the launch did not succeed within 10m",
 )
 PERSISTENT = {"configuration": {"type": "task", "commands": ["true"], "retry": {"duration": "1d"}}}
 
@@ -84,6 +92,28 @@ def test_a_job_tries_so_many_offers_and_ends_with_the_reason() -> None:
     (over, *_) = derive(run_view(counted, placed_job(reason=JobReason.NO_CAPACITY, detail=ending.detail))).write
     assert over.reason is JobReason.NO_CAPACITY
     assert over.detail == "m5.large is sold out; 100 offers were sold out since 2030-01-01 12:00:00 UTC"
+
+
+def test_unanswered_launch_returns_its_job_to_the_queue_so_many_times_without_a_retry_policy() -> None:
+    tried = run(status=RunStatus.PROVISIONING, launches=Launches(NOW, failed=FAILED_MAX - 2))
+    queued, counted = start(job_view(placed_job(), UNANSWERED, run=tried)).write
+    assert (queued.status, queued.detail) == (JobStatus.SUBMITTED, "")
+    assert isinstance(queued, Job) and queued.instance_id is None
+    assert isinstance(counted, Run) and counted.launches == Launches(NOW, failed=FAILED_MAX - 1)
+    ending, _ = start(job_view(placed_job(), UNANSWERED, run=counted)).write
+    assert (ending.status, ending.reason, ending.detail) == (
+        JobStatus.TERMINATING,
+        JobReason.NO_CAPACITY,
+        "the launch did not succeed within 10m",
+    )
+
+
+def test_node_whose_gang_has_an_unanswered_launch_returns_to_the_queue_with_it() -> None:
+    first, second = placed_job(nodes=2), placed_job(id="1-job", node=1, nodes=2, instance_id="1-instance")
+    ready = instance(id="1-instance", offer=CLOUD)
+    machines = {UNANSWERED.id: UNANSWERED, ready.id: ready}
+    (queued,) = start(job_view(second, ready, gang=(first, second), gang_instances=machines)).write
+    assert queued.status is JobStatus.SUBMITTED, "its own launch was not in vain"
 
 
 def test_a_run_with_retries_waits_for_the_end_of_the_hour_and_says_why() -> None:

@@ -27,11 +27,12 @@ def place(
     offers: Sequence[Offer],
     existing: Sequence[Offer],
     sold_out: Sequence[Offer] = (),
+    shunned: Sequence[Offer] = (),
 ) -> Placement:
     """A pass, given the offers of all machines that may exist."""
     market = Market.of([*offers, *sold_out])
     in_use, gone = Counter(offer.name for offer in existing), [offer.name for offer in sold_out]
-    return passes.place(JobQueue(queue), rooms, market, in_use, gone)
+    return passes.place(JobQueue(queue), rooms, market, in_use, gone, shunned=shunned)
 
 
 def can_ever_place(gang: Sequence[Job], offers: Sequence[Offer]) -> bool:
@@ -121,6 +122,23 @@ def test_who_finds_everything_sold_out_is_without_hope_unless_a_machine_that_fit
     busy = room_of(instance(offer=CLOUD, project_id="0-project"), [placed_job()])
     placement = place([wants], [busy], [HERE], [CLOUD], sold_out=[CLOUD])
     assert placement.hopeless == [] and placement.waiting == {"0-run": "every machine that fits is in use (1)"}
+
+
+def test_cloud_with_an_unanswered_launch_comes_after_others_and_its_region_last() -> None:
+    hanging = replace(CLOUD, price=0.1)
+    same_region = replace(hanging, instance_type="larger", price=0.2)
+    same_cloud = replace(hanging, region="us", price=0.3)
+    other_cloud = replace(hanging, backend="gcp", backend_id="gcp", price=0.4)
+    wants = job(demand=replace(DEMAND, backends=("aws", "gcp")))
+
+    def bought(*market: Offer) -> list[Offer]:
+        placement = place([wants], [], market, [], sold_out=[hanging], shunned=[hanging])
+        return [room.offer for room in placement.bought]
+
+    assert bought(hanging, same_region, same_cloud, other_cloud) == [other_cloud]
+    assert bought(hanging, same_region, same_cloud) == [same_cloud]
+    assert bought(hanging, same_region) == [same_region]
+    assert bought(hanging) == []
 
 
 def test_a_job_that_may_only_reuse_keeps_no_offer_from_those_behind_it() -> None:

@@ -20,9 +20,9 @@ from dstack.domain.machines import Address, MachineState, address_to_json
 from dstack.domain.objects import Instance, Next
 from dstack.engine.instances.booting import boot
 from dstack.engine.instances.keeping import idle, work
-from dstack.engine.instances.launching import UNUSED_AFTER, launch
+from dstack.engine.instances.launching import launch
 from dstack.engine.instances.terminating import ASK_AGAIN, terminate
-from dstack.errors import BackendError, NoCapacityError
+from dstack.errors import BackendError, NoCapacityError, Unanswered
 from dstack.protocol.statuses import InstanceReason, InstanceStatus
 from tests.making import NOW, instance, instance_view, placed_job
 
@@ -66,13 +66,15 @@ def test_sold_out_means_that_nothing_is_to_be_ended() -> None:
     assert (written.status, written.reason) == (InstanceStatus.TERMINATED, InstanceReason.NO_OFFERS)
 
 
-def test_unanswered_launch_is_given_up_once_no_job_waits_for_its_machine() -> None:
-    asked: Outcomes = {LaunchMachine: Pending()}
-    late = NOW + UNUSED_AFTER
-    assert launch(instance_view(WISHED, outcomes=asked)) == Next(again=UNUSED_AFTER)
-    assert launch(instance_view(WISHED, placed_job(), outcomes=asked, now=late)) == Next()
-    (ending,) = launch(instance_view(WISHED, outcomes=asked, now=late)).write
-    assert ending.status is InstanceStatus.TERMINATING, "the backend may have created it"
+def test_unanswered_launch_is_given_up_and_its_machine_ended_though_none_is_known() -> None:
+    assert launch(instance_view(WISHED, placed_job(), outcomes={LaunchMachine: Pending()})) == Next()
+    said = replace(WISHED, detail="The backend `aws` did not answer within 300 s")
+    over: Outcomes = {LaunchMachine: Failed(Unanswered("not within 10m"))}
+    (ending,) = launch(instance_view(said, placed_job(), outcomes=over)).write
+    assert isinstance(ending, Instance)
+    assert (ending.status, ending.reason) == (InstanceStatus.TERMINATING, InstanceReason.LAUNCH_TIMEOUT)
+    assert ending.detail == "the launch did not succeed within 10m: The backend `aws` did not answer within 300 s"
+    assert terminate(instance_view(ending, outcomes=over)).do == (TerminateMachine("0-instance"),)
 
 
 def test_a_failed_launch_may_have_created_something_and_is_ended() -> None:

@@ -1,5 +1,7 @@
 """How machines are bought, looked up and ended, as their backends answer."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -105,6 +107,34 @@ async def test_a_launch_names_the_machine_for_people_and_its_key_for_dstack(
     assert request.tags == {"dstack_project": "main", "dstack_instance": LONG_ID}
     news = {"machine_id": "m-1", "state": "pending", "address": None, "detail": "it is being made"}
     assert done == Done({**news, "boot_timeout_s": 600.0, "locate_every_s": None})
+
+
+async def test_launch_without_an_answer_is_not_repeated_and_holds_up_the_end_of_its_instance(
+    db: Database, effects: Effects, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, returns = threading.Event(), threading.Event()
+
+    def launch(request: LaunchRequest) -> Machine:
+        cloud.requests.append(request)
+        began.set()
+        returns.wait()
+        return Machine("m-1", request.key, MachineState.PENDING)
+
+    monkeypatch.setattr(cloud, "launch", launch)
+    await record(db, status=InstanceStatus.PENDING, machine_id=None, address=None)
+    asked = asyncio.ensure_future(effects.perform(LaunchMachine("0-instance", "aws")))
+    await asyncio.to_thread(began.wait)
+    asked.cancel()
+    with pytest.raises(BackendUnavailable, match="has not answered the launch yet"):
+        await effects.perform(LaunchMachine("0-instance", "aws"))
+    assert len(cloud.requests) == 1
+    with pytest.raises(BackendUnavailable, match="has not returned"):
+        await effects.perform(TerminateMachine("0-instance", "aws"))
+    assert "terminate" in cloud.asked, "its machine may exist already"
+    returns.set()
+    while effects.launching:
+        await asyncio.sleep(0)
+    assert await effects.perform(TerminateMachine("0-instance", "aws")) == Done({})
 
 
 async def test_a_look_up_returns_the_state_and_the_address_of_its_own_machine(

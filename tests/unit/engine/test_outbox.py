@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import cast
 
 import pytest
 
-from dstack.domain.intents import Done, Intent, LaunchMachine, StopJob, TerminateMachine
+from dstack.domain.intents import Done, Failed, Intent, LaunchMachine, StopJob, TerminateMachine
 from dstack.engine.effects import Effects
 from dstack.engine.leases import Leases
 from dstack.engine.outbox import AT_ONCE, Outbox
+from dstack.errors import Unanswered
 from dstack.kit.clock import SystemClock
 from dstack.store import intents
 from dstack.store.db import Database
@@ -62,3 +64,24 @@ async def test_launches_that_hang_delay_no_other_lane(db: Database, hands: Hands
             await hands.changed.wait()
     assert set(hands.performed) == set(others)
     assert hands.hanging == AT_ONCE, "the calls of a lane are bounded"
+
+
+async def test_launches_that_hang_or_wait_for_their_lane_fail_at_their_bound(
+    db: Database, hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LaunchMachine, "within", timedelta(milliseconds=50))
+    ids = [f"slow-{number}" for number in range(AT_ONCE + 1)]
+
+    def ask(tx: Tx) -> None:
+        for id in ids:
+            intents.add(tx, LaunchMachine(id, "slow"))
+
+    def outcomes(tx: Tx) -> list[object]:
+        return [intents.outcomes_of(tx, "instance", id)[LaunchMachine] for id in ids]
+
+    await db.write(ask)
+    async with asyncio.timeout(PATIENCE_S):
+        while not all(isinstance(one, Failed) for one in await db.read(outcomes)):
+            await asyncio.sleep(0)
+    (failed, *_) = await db.read(outcomes)
+    assert isinstance(failed, Failed) and isinstance(failed.error, Unanswered)

@@ -170,10 +170,15 @@ class Machines:
 
 
 class Stock:
-    """The offers, and how many machines of each may still be bought."""
+    """The offers, and how many machines of each may still be bought.
 
-    def __init__(self, market: Market, in_use: Mapping[OfferName, int]) -> None:
+    Args:
+        shunned: sets of offers that are bought only where no other offer fits, the largest first.
+    """
+
+    def __init__(self, market: Market, in_use: Mapping[OfferName, int], shunned: Sequence[Offers] = ()) -> None:
         self._market = market
+        self._shunned = shunned
         self._left: dict[int, int] = {}
         """How many may still be bought of what is in use and limited, by place."""
         index = market.index
@@ -190,6 +195,8 @@ class Stock:
     def buy(self, some: Offers, demand: Demand, key: str, project_id: str) -> tuple[Room, Share] | None:
         """Return a new machine of the cheapest of some offers, and the job's share of it; None where all are used up.
 
+        Shunned offers count only where no other one is left.
+
         Args:
             some: offers that fit.
             key: the name of the machine in this pass.
@@ -197,7 +204,8 @@ class Stock:
         buyable = some & self.open
         if not buyable:
             return None
-        place = next(places_in(buyable))
+        better = next((rest for shunned in self._shunned if (rest := without(buyable, shunned))), buyable)
+        place = next(places_in(better))
         offer = self._market[place]
         self._change(place, offer, -1)
         room = empty_room(key, offer, None if offer.for_all else project_id)

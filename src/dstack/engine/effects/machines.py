@@ -23,11 +23,22 @@ async def launch(means: Means, intent: LaunchMachine) -> Done:
     instance = await means.instance(intent.object_id)
     if not instance.takes_jobs:
         raise BackendError("The instance is ending: it gets no machine")
+    if instance.id in means.launching:
+        raise BackendUnavailable(f"The backend `{instance.offer.backend}` has not answered the launch yet")
     request = await _request_for(means, instance)
     id = instance.offer.backend_id
-    machine = await means.backends.call(
-        id, Verb.LAUNCH, lambda backend: backend.launch(request), timeout_s=LAUNCH_TIMEOUT_S
-    )
+
+    def start(backend: Backend) -> Machine:
+        means.launching.add(instance.id)
+        try:
+            machine = backend.launch(request)
+        except Exception:
+            means.launching.discard(instance.id)
+            raise
+        means.launching.discard(instance.id)
+        return machine
+
+    machine = await means.backends.call(id, Verb.LAUNCH, start, timeout_s=LAUNCH_TIMEOUT_S)
     abilities = means.backends.abilities(id)
     every = abilities.locate_every
     return Done(
@@ -84,9 +95,13 @@ async def shut_down(means: Means, intent: ShutDownAgent) -> Done:
 
 
 async def terminate(means: Means, intent: TerminateMachine) -> Done:
-    """End the machine of an instance; performed again until the backend confirms the end."""
+    """End the machine of an instance; performed again until the backend confirms the end.
+
+    A launch that is still under way may create the machine after that: the end is certain only once it has returned.
+    """
     instance = await means.instance(intent.object_id)
     await means.links.drop(instance.id)
+    may_come = instance.id in means.launching  # asked first: it may return while the backend is called
 
     def end(backend: Backend) -> bool:
         return backend.terminate(instance.id)
@@ -94,4 +109,6 @@ async def terminate(means: Means, intent: TerminateMachine) -> Done:
     id = instance.offer.backend_id
     if not await means.backends.call(id, Verb.TERMINATE, end, timeout_s=TERMINATE_TIMEOUT_S):
         raise BackendUnavailable(f"The machine of instance `{instance.id}` is still ending")
+    if may_come:
+        raise BackendUnavailable(f"The launch of instance `{instance.id}` has not returned")
     return Done({})

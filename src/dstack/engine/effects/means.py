@@ -1,6 +1,6 @@
 """The means of acting: backends, links to hosts, the record, and the key to secrets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dstack.backends.registry import BackendRegistry
 from dstack.domain.objects import Instance
@@ -20,6 +20,8 @@ class Means:
     backends: BackendRegistry
     links: Links
     vault: Vault
+    launching: set[str] = field(default_factory=set, init=False)
+    """The instances whose launch is under way in a thread of this server, also once its time is over."""
 
     async def instance(self, id: str) -> Instance:
         """Return an instance as it is on record now.

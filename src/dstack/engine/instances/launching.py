@@ -1,18 +1,15 @@
 """PENDING: buy the machine, exactly once."""
 
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
-from dstack.domain.intents import Done, Failed, LaunchMachine
+from dstack.domain.intents import LAUNCHED_WITHIN, Done, Failed, LaunchMachine
 from dstack.domain.machines import Address, address_of_json
-from dstack.domain.objects import InstanceView, Next
+from dstack.domain.objects import Instance, InstanceView, Next
 from dstack.engine.instances.terminating import end
-from dstack.errors import NoCapacityError
+from dstack.errors import NoCapacityError, Unanswered
+from dstack.kit.units import duration_text
 from dstack.protocol.statuses import InstanceReason, InstanceStatus
-
-UNUSED_AFTER = timedelta(minutes=10)
-"""The age at which an unanswered launch is given up, if no job waits for its machine."""
 
 
 def launch(view: InstanceView) -> Next:
@@ -42,16 +39,19 @@ def launch(view: InstanceView) -> Next:
                 detail=error.message,
             )
             return Next((gone,))
+        # The backend may have created it before failing, or may still do so: through TERMINATING, never past it.
+        case Failed(Unanswered()):
+            return end(view, InstanceReason.LAUNCH_TIMEOUT, _why_given_up(instance))
         case Failed(error):
-            # The backend may have created it before failing: through TERMINATING, never past it.
             return end(view, InstanceReason.ERROR, error.message)
-        case _ if view.jobs:
-            return Next()
         case _:
-            left = UNUSED_AFTER - view.age
-            if left > timedelta(0):
-                return Next(again=left)
-            return end(view, InstanceReason.ERROR, "its backend has not answered the launch, and no job needs it now")
+            return Next()
+
+
+def _why_given_up(instance: Instance) -> str:
+    within = duration_text(int(LAUNCHED_WITHIN.total_seconds()))
+    missing = f"the launch did not succeed within {within}"
+    return ": ".join(filter(None, [missing, instance.detail]))
 
 
 def _address_in(launched: dict[str, Any]) -> Address | None:

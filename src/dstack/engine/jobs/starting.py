@@ -18,7 +18,7 @@ def start(view: JobView) -> Next:
     job, instance = view.job, view.instance
     if job.stop_asked is not None:
         return end(view, job.stop_asked)
-    if StartJob not in view.outcomes and _is_sold_out(view):
+    if StartJob not in view.outcomes and _has_no_machine(view):
         return _back_to_queue(view)
     if instance is None or not instance.takes_jobs:
         return _and(end(view, *_why_gone(view)), _with_failure(view))
@@ -69,10 +69,10 @@ def _has_its_turn(view: JobView) -> bool:
             return True
 
 
-def _is_sold_out(view: JobView) -> bool:
-    """Whether the machine of this node, or of one that starts with it, was not to be had."""
+def _has_no_machine(view: JobView) -> bool:
+    """Whether the machine of this node, or of one that starts with it, is sold out, or its launch was not answered."""
     machines = view.gang_instances.values()
-    return any(machine.reason is InstanceReason.NO_OFFERS for machine in machines) or any(
+    return any(machine.reason in (InstanceReason.NO_OFFERS, InstanceReason.LAUNCH_TIMEOUT) for machine in machines) or any(
         node.status is JobStatus.SUBMITTED for node in view.gang
     )
 

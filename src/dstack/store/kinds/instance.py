@@ -16,7 +16,7 @@ from dstack.protocol.agent import HostResources
 from dstack.protocol.statuses import InstanceReason, InstanceStatus
 from dstack.store import intents, objects, tables, wakes
 from dstack.store.kinds.kind import Kind, Place
-from dstack.store.objects import IN_USE, JOBS_ON, LIVE_INSTANCES, ROOM, SOLD_OUT
+from dstack.store.objects import IN_USE, JOBS_ON, LIVE_INSTANCES, ROOM, SOLD_OUT, UNANSWERED
 from dstack.store.rows import Column, Rows
 from dstack.store.tx import Tx
 
@@ -85,6 +85,8 @@ def _changed(tx: Tx, instance: Instance, old: Instance) -> None:
         gang = objects.jobs_of_run(tx, job.run_id) if job.nodes > 1 else [job]
         for node in gang:
             wakes.add(tx, "job", node.id)
+    if instance.status != old.status and instance.reason is InstanceReason.LAUNCH_TIMEOUT:
+        tx.known.pop((UNANSWERED, ""), None)
     if instance.status != old.status and instance.status is InstanceStatus.TERMINATED:
         objects.remove(tx, (LIVE_INSTANCES, ""), instance.id)
         tx.known.pop((SOLD_OUT, ""), None)
