@@ -1,16 +1,19 @@
 """Backends come and go while servers run and die: no machine is left behind, and none is bought too late."""
 
 from datetime import timedelta
+from typing import NoReturn
 
 import pytest
 
-from dstack.errors import InvalidRequestError, NoCapacityError
+from dstack.errors import HostUnreachable, InvalidRequestError, NoCapacityError
 from dstack.operations import backends, planning, projects, submitting
 from dstack.protocol.requests import SubmitRun
 from dstack.spec.parse import parse_configuration, to_mapping
 from dstack.store.backends import CERTAIN_AFTER
 from dstack.testing.cluster import PROJECT, Cluster
 from dstack.testing.faults import EventualConsistency, LateCreates, LostReplies, RefusedEnds
+from dstack.testing.hosts import Host
+from dstack.testing.time import Hangs
 
 TASK = "type: task\ncommands: [python train.py]\nbackends: [gcp]"
 SERVERS = pytest.mark.parametrize("servers", [1, 2])
@@ -96,3 +99,71 @@ def test_offers_of_a_projects_backend_are_for_that_project_alone() -> None:
 
 def test_sweeping_time_is_longer_than_a_late_creation() -> None:
     assert timedelta(seconds=LateCreates().within_s) < CERTAIN_AFTER
+
+
+@SERVERS
+def test_backend_that_never_answers_goes_by_force_and_is_asked_no_more(
+    servers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Cluster(["aws"], servers=servers) as cluster:
+        cluster.add_backend("gcp")
+        cluster.pass_time(minutes=2)
+        cluster.when("long", takes_s=3600)
+        run = cluster.submit(TASK, name="long")
+        run.wait("running")
+        cloud, asked = cluster.world.clouds["gcp"], 0
+
+        def never_answer() -> None:
+            nonlocal asked
+            asked += 1
+            raise Hangs
+
+        monkeypatch.setattr(cloud, "_answer_at_all", never_answer)
+        with pytest.raises(InvalidRequestError, match="their machines answer: `long`"):
+            cluster.delete_backend("gcp", force=True)
+        run.stop()
+        assert run.wait() == "terminated"
+        cluster.pass_time(hours=1)
+        with pytest.raises(InvalidRequestError, match=r"machines that have not ended \(1\)"):
+            cluster.delete_backend("gcp")
+        cluster.delete_backend("gcp", force=True)
+        assert names(cluster) == ["aws"]
+        cluster.pass_time(minutes=5)
+        assert (list(cluster.world.watch.ledger.live_instances()), len(cluster.machines)) == ([], 1)
+        before = asked
+        cluster.crash_server()
+        cluster.pass_time(hours=1)
+        assert asked == before
+
+
+def test_job_on_an_unreachable_machine_ends_when_its_silent_backend_is_deleted_by_force(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Cluster(["aws"]) as cluster:
+        cluster.add_backend("gcp")
+        cluster.pass_time(minutes=2)
+        cluster.when("long", takes_s=36_000)
+        run = cluster.submit(TASK, name="long")
+        run.wait("running")
+
+        def never_answer() -> None:
+            raise Hangs
+
+        monkeypatch.setattr(cluster.world.clouds["gcp"], "_answer_at_all", never_answer)
+        (host,) = cluster.world.clouds["gcp"].hosts.values()
+        monkeypatch.setattr(host, "connect", never_connect)
+        cluster.run(disconnect(host))
+        run.stop()
+        cluster.pass_time(hours=1)
+        assert run.status == "terminating", "it may still run"
+        cluster.delete_backend("gcp", force=True)
+        cluster.pass_time(minutes=1)
+        assert run.status == "terminated"
+
+
+def never_connect() -> NoReturn:
+    raise HostUnreachable("the machine does not answer")
+
+
+async def disconnect(host: Host) -> None:
+    host.disconnect()

@@ -32,6 +32,8 @@ class Backend:
     """Whether it is being removed: it sells nothing more, and goes once no machine can be left."""
     machines: int = 0
     """The number of its machines that may exist."""
+    machine_titles: tuple[str, ...] = ()
+    """A text about each of the first 100 of them. Empty if the caller may not delete the backend."""
     config: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Its configuration, with `***` for each credential. Empty if the caller may not change it."""
 
@@ -142,20 +144,25 @@ class BackendCollection:
             view = self._transport.call(routes.CHECK_BACKEND, project=self._project, backend=name)
         return view
 
-    def delete(self, name: str, drain: bool = False, for_all: bool = False) -> "BackendRemovalView":
+    def delete(
+        self, name: str, drain: bool = False, for_all: bool = False, force: bool = False
+    ) -> "BackendRemovalView":
         """Delete a backend: at once if no machine can be left there, or else as soon as that is certain.
 
         Args:
             name: the backend's name.
             drain: delete it though it has machines. They take no more jobs, and end once their jobs have ended.
             for_all: the backend is one for all projects, and the caller an admin of the server.
+            force: delete it now, since its cloud never answers again. Its machines are given up: they may exist, and
+                cost money. Without machines, it is deleted as usual.
 
         Returns:
-            whether it is `removed` already, and the `machines` that end first.
+            whether it is `removed` already, the `machines` that end first, and those that were `given_up`.
 
         Raises:
             ForbiddenError: the caller is not an admin of the project; or, with `for_all`, of the server.
-            InvalidRequestError: it has machines, which the message lists, and `drain` is not set.
+            InvalidRequestError: it has machines, which the message lists, and neither `drain` nor `force` is set. Or
+                `force` is set, and jobs run there whose machines answer.
             ResourceNotExistsError: there is no such backend.
 
         Examples:
@@ -171,6 +178,7 @@ class BackendCollection:
         from dstack.protocol import routes
 
         query = {"drain": "true"} if drain else {}
+        query |= {"force": "true"} if force else {}
         view: BackendRemovalView
         if for_all:
             view = self._transport.call(routes.DELETE_BACKEND_FOR_ALL, query=query, backend=name)
@@ -188,5 +196,6 @@ def _backend_of(view: "BackendView") -> Backend:
         fault=view.fault,
         is_removing=view.removing,
         machines=view.machines,
+        machine_titles=tuple(view.machine_titles),
         config=view.config,
     )

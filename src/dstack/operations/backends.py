@@ -17,7 +17,7 @@ from dstack.errors import (
     ResourceNotExistsError,
 )
 from dstack.kit.text import first_of, listed
-from dstack.operations import backend_rows
+from dstack.operations import backend_rows, giving_up
 from dstack.operations.context import Action, Caller, Context, authorize, authorize_on_server
 from dstack.protocol.backends import BackendCheckView, BackendList, BackendRemovalView, BackendView, CallsView
 from dstack.spec.mistakes import Mistaken
@@ -28,6 +28,8 @@ from dstack.store.users import User
 log = logging.getLogger(__name__)
 
 CHECK_TIMEOUT_S = 20.0
+TITLES_MAX = 100
+"""The bound of machines that a view of a backend names."""
 
 
 async def list_for(context: Context, user: User, project: str | None) -> BackendList:
@@ -68,6 +70,7 @@ def _without_rows(context: Context) -> list[BackendRecord]:
 def _view(tx: Tx, context: Context, record: BackendRecord, *, shows_config: bool) -> BackendView:
     configured = context.backends.find(record.id)
     names = users.names_of(tx, [record.project_id] if record.project_id else [])
+    machines = backends.machines_of(tx, record.id)
     return BackendView(
         name=record.name,
         silent=record.id in context.catalog.silent,
@@ -76,7 +79,8 @@ def _view(tx: Tx, context: Context, record: BackendRecord, *, shows_config: bool
         config=dict(record.config) if shows_config else {},
         fault=None if configured is None else configured.fault or None,
         removing=record.closing_since is not None,
-        machines=len(backends.machines_of(tx, record.id)),
+        machines=len(machines),
+        machine_titles=[giving_up.title_of(one) for one in machines[:TITLES_MAX]] if shows_config else [],
         updated_at=record.updated_at,
     )
 
@@ -173,16 +177,22 @@ def _calls(counts: Counts) -> list[CallsView]:
     ]
 
 
-async def delete(context: Context, user: User, project: str | None, name: str, *, drain: bool) -> BackendRemovalView:
+async def delete(
+    context: Context, user: User, project: str | None, name: str, *, drain: bool, force: bool = False
+) -> BackendRemovalView:
     """Remove a backend: at once where no machine can be left, else as soon as that is certain.
 
     Args:
         drain: whether to remove it though it has machines: they take no more jobs, and end once they have none.
+        force: whether to remove it now, and give up the machines that it does not confirm as terminated.
 
     Raises:
-        InvalidRequestError: it has machines, and is not to be drained; or it has no row.
+        InvalidRequestError: it has machines, and is neither to be drained nor forced; or it has no row. Or it is to be
+            forced, and jobs run there whose agents answer.
         ResourceNotExistsError: the project has no such backend.
     """
+    if drain and force:
+        raise InvalidRequestError("A backend is either drained or forced", hint="Choose `--drain` or `--force`")
 
     def write(tx: Tx) -> BackendRemovalView:
         record = _find(tx, context, _scope(tx, user, project), name)
@@ -196,20 +206,20 @@ async def delete(context: Context, user: User, project: str | None, name: str, *
                 f"The backend `{name}` is for all projects, and not the project's own",
                 hint="An admin of the server deletes it with `--for-all`",
             )
+        if force and (record.closing_since is not None or backends.machines_of(tx, record.id)):
+            return giving_up.give_up(tx, user, record)
         return _removed(tx, user, record, drain=drain)
 
     return await context.db.write(write)
 
 
 def _removed(tx: Tx, user: User, record: BackendRecord, *, drain: bool) -> BackendRemovalView:
-    machines = [
-        f"{one.offer.title} {one.hostname or one.machine_id or one.id} ({one.status})"
-        for one in backends.machines_of(tx, record.id)
-    ]
+    machines = [giving_up.title_of(one) for one in backends.machines_of(tx, record.id)]
     if machines and not drain:
         raise InvalidRequestError(
             f"The backend `{record.name}` has machines that have not ended ({len(machines)}): {first_of(machines, 10)}",
-            hint="Let its jobs end and its machines go with `--drain`, or stop the runs first",
+            hint="Let its jobs end and its machines go with `--drain`, or stop the runs first. If its cloud never answers"
+            " again, `--force` gives the machines up",
         )
     if record.closing_since is None:
         backends.put(tx, replace(record, closing_since=tx.clock.now()))

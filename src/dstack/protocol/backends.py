@@ -23,6 +23,8 @@ class BackendView(View, frozen=True, kw_only=True):
     """Whether it is being removed: it sells nothing more, and goes once no machine can be left."""
     machines: int = 0
     """The number of its machines that may exist."""
+    machine_titles: list[str] = []
+    """A text for people about each of the first 100 of them. Empty if the caller may not delete the backend."""
     updated_at: Time | None = None
     """The time of the last change of its configuration; None for a backend of the server's settings."""
 
@@ -69,3 +71,5 @@ class BackendRemovalView(View, frozen=True, kw_only=True):
     """Whether its row is deleted. If not, that happens once no machine of it can be left."""
     machines: list[str] = []
     """Its machines that end first: a text for people about each."""
+    given_up: list[str] = []
+    """Its machines that were not confirmed as terminated, and may exist: a text for people about each."""

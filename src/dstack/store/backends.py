@@ -88,10 +88,15 @@ def remove_if_over(tx: Tx, id: str) -> bool:
     """
     record = find(tx, id)
     if record is not None and record.closing_since is not None and is_over(tx, id):
-        tx.change(delete(backends).where(backends.c.id == id))
-        _changed(tx)
+        remove(tx, id)
         return True
     return record is None
+
+
+def remove(tx: Tx, id: str) -> None:
+    """Delete the row of a backend."""
+    tx.change(delete(backends).where(backends.c.id == id))
+    _changed(tx)
 
 
 def sells(tx: Tx, id: str) -> bool:

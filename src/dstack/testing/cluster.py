@@ -229,13 +229,15 @@ class Cluster:
         self.world.open_cloud(name, markets_of([name])[name] if offers is None else offers)
         self.ask(lambda context, user: backends.put(context, user, project, name, {"type": name}))
 
-    def delete_backend(self, name: str, *, drain: bool = False, project: str | None = None) -> None:
+    def delete_backend(
+        self, name: str, *, drain: bool = False, force: bool = False, project: str | None = None
+    ) -> None:
         """Delete a backend that was added, as `client.backends.delete` does.
 
         Raises:
-            InvalidRequestError: it has machines, and is not to be drained.
+            InvalidRequestError: it has machines, and is neither to be drained nor forced.
         """
-        self.ask(lambda context, user: backends.delete(context, user, project, name, drain=drain))
+        self.ask(lambda context, user: backends.delete(context, user, project, name, drain=drain, force=force))
 
     def pass_time(self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0) -> None:
         """Let virtual time pass."""

@@ -31,7 +31,7 @@ from dstack.operations.backend_rows import Configured, Wanted, add_missing
 from dstack.operations.context import Context
 from dstack.protocol.actions import Role
 from dstack.protocol.backends import BackendView
-from dstack.protocol.statuses import InstanceStatus, JobStatus
+from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, JobStatus
 from dstack.store import backends as rows
 from dstack.store import commits, events, objects, users
 from dstack.store.backends import CERTAIN_AFTER
@@ -235,9 +235,65 @@ async def test_backend_with_machines_is_not_deleted_and_they_are_listed(at: Cont
     await buy(at, await id_of(at, "mine"), address=Address("10.0.0.7"))
     with pytest.raises(InvalidRequestError) as refused:
         await backends.delete(at, ADMIN, PROJECT, "mine", drain=False)
-    assert "has machines that have not ended (1): `vultr small 10.0.0.7 (busy)`" in refused.value.message
+    title = "vultr small in eu: machine m-1 at 10.0.0.7, instance 1-machine (busy)"
+    assert f"has machines that have not ended (1): `{title}`" in refused.value.message
     assert "--drain" in (refused.value.hint or "")
     assert (await found(at)).drain_asked_at is None
+
+
+async def test_forced_deletion_gives_up_machines_that_history_and_the_answer_name(
+    at: Context, clock: HandClock
+) -> None:
+    await add(at, clock)
+    id = await id_of(at, "mine")
+    await buy(at, id, status=InstanceStatus.TERMINATING, address=Address("10.0.0.7"))
+    lost = job(status=JobStatus.TERMINATING, instance_id="2-machine", reason=JobReason.STOPPED_BY_USER)
+    await buy(at, id, id="2-machine", unreachable_since=clock.time, machine_id=None)
+    await at.db.write(lambda tx: commits.add_run(tx, run(version=1), [lost], actor="user ada"))
+    (listed,) = (await backends.list_for(at, ADMIN, PROJECT)).backends
+    titles = [
+        "vultr small in eu: machine m-1 at 10.0.0.7, instance 1-machine (terminating)",
+        "vultr small in eu: machine unknown at 127.0.0.1, instance 2-machine (busy)",
+    ]
+    assert (listed.machines, listed.machine_titles) == (2, titles)
+    removed = await backends.delete(at, ADMIN, PROJECT, "mine", drain=False, force=True)
+    assert (removed.removed, removed.machines, removed.given_up) == (True, [], titles)
+    assert await at.db.read(rows.every) == []
+    for machine in ("1-machine", "2-machine"):
+        given_up = await found(at, machine)
+        assert (given_up.status, given_up.finished_at) == (InstanceStatus.TERMINATED, clock.time)
+        assert given_up.reason is InstanceReason.BACKEND_REMOVED
+    lines = await at.db.read(lambda tx: events.list_after(tx, "0-project", 0, run_id=None, limit=20, shared=True))
+    told = [line.message for line in lines]
+    assert any("removed the backend mine (vultr) by force; not confirmed as terminated (2)" in one for one in told)
+    why = "given up, and not confirmed as terminated: ada has deleted its backend"
+    assert sum(f"is terminated (backend removed: {why})" in one for one in told) == 2
+
+
+async def test_forced_deletion_is_refused_while_jobs_run_on_machines_that_answer(
+    at: Context, clock: HandClock
+) -> None:
+    await add(at, clock)
+    await buy(at, await id_of(at, "mine"))
+    running = job(status=JobStatus.RUNNING, instance_id="1-machine")
+    await at.db.write(lambda tx: commits.add_run(tx, run(version=1), [running], actor="user ada"))
+    with pytest.raises(InvalidRequestError, match="Jobs run in the backend `mine`, and their machines answer: `hello`"):
+        await backends.delete(at, ADMIN, PROJECT, "mine", drain=False, force=True)
+    assert (await found(at)).status is InstanceStatus.BUSY
+
+
+async def test_forced_deletion_without_machines_is_a_plain_one_and_its_repetition_waits_for_nothing(
+    at: Context, clock: HandClock
+) -> None:
+    await add(at, clock)
+    await buy(at, await id_of(at, "mine"))
+    await at.db.write(end)
+    plain = await backends.delete(at, ADMIN, PROJECT, "mine", drain=False, force=True)
+    assert (plain.removed, plain.given_up) == (False, []), "a lost launch may still create a machine"
+    again = await backends.delete(at, ADMIN, PROJECT, "mine", drain=False, force=True)
+    assert (again.removed, again.given_up) == (True, [])
+    with pytest.raises(InvalidRequestError, match="either drained or forced"):
+        await backends.delete(at, ADMIN, PROJECT, "mine", drain=True, force=True)
 
 
 async def test_machines_of_a_backend_of_the_settings_are_counted(at: Context) -> None:
@@ -349,7 +405,7 @@ async def test_backend_for_all_projects_is_deleted_by_admins_of_the_server_alone
     for call in (
         backends.put(at, MEMBER, None, "everyones", config_of()),
         backends.delete(at, MEMBER, None, "everyones", drain=False),
-        backends.delete(at, MEMBER, PROJECT, "everyones", drain=False),
+        backends.delete(at, MEMBER, PROJECT, "everyones", drain=False, force=True),
         backends.list_for(at, MEMBER, None),
     ):
         with pytest.raises(ForbiddenError):

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 HELP = "list, add, check and delete backends: the sources of machines"
 FIELDS = "the fields of one backend, such as `type: aws`"
 HEADERS = ("NAME", "TYPE", "PROJECT", "MACHINES", "STATE")
+LOOK = "They may exist and cost money, and dstack does not look for them any more; look in the cloud's console"
 CALLS = ("CALL", "COUNT", "FAILED", "RUNNING", "MEDIAN", "LONGEST", "")
 
 
@@ -23,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument("-n", "--name", metavar="NAME", help="its name (default: `name` of the file, or its type)")
     check = actions.add_parser("check", help="check a backend's credentials, and show how it answers")
     delete = actions.add_parser("delete", help="delete a backend")
-    delete.add_argument("--drain", action="store_true", help="let its jobs end and its machines go first")
+    how = delete.add_mutually_exclusive_group()
+    how.add_argument("--drain", action="store_true", help="let its jobs end and its machines go first")
+    how.add_argument("--force", action="store_true", help="give up its machines, since its cloud never answers again")
     delete.add_argument("-y", "--yes", action="store_true", help="do not ask")
     for one in (check, delete):
         one.add_argument("name", metavar="NAME")
@@ -128,16 +131,35 @@ def _rows_of(found: "BackendCheckView") -> list[tuple[str, ...]]:
     ]
 
 
+def _warn(client: "Client", arguments: argparse.Namespace) -> None:
+    """Name the machines that are given up."""
+    from dstack.cli import words
+
+    named = (one for one in client.backends.list(arguments.for_all) if one.name == arguments.name)
+    found = next(named, None)
+    if found is None or not found.machines:
+        return
+    words.say(f"{found.machines} machines of `{found.name}` are not confirmed as terminated. {LOOK}:")
+    more = found.machines - len(found.machine_titles)
+    words.say("\n".join([*found.machine_titles, *([f"and {more} more"] if more else [])]))
+
+
 def _delete(client: "Client", arguments: argparse.Namespace) -> int:
     from dstack.cli import words
 
+    if arguments.force and not arguments.yes:
+        _warn(client, arguments)
     how = "Drain and delete" if arguments.drain else "Delete"
-    question = f"{how} the backend `{arguments.name}`?"
+    question = f"{how} the backend `{arguments.name}`{' all the same' * arguments.force}?"
     if not arguments.yes:
         _check_name(client, arguments)
         if not words.confirmed(question, if_not="Nothing was deleted"):
             return 1
-    found = client.backends.delete(arguments.name, arguments.drain, arguments.for_all)
+    found = client.backends.delete(arguments.name, arguments.drain, arguments.for_all, arguments.force)
+    if found.given_up:
+        words.say(f"These machines of `{found.name}` were given up, and not confirmed as terminated. {LOOK}:")
+        words.say("
+".join(found.given_up))
     if arguments.json:
         words.show_json(found)
     elif found.removed:

@@ -101,6 +101,8 @@ async def terminate(means: Means, intent: TerminateMachine) -> Done:
     """
     instance = await means.instance(intent.object_id)
     await means.links.drop(instance.id)
+    if instance.finished_at is not None:
+        return Done({})  # it was given up with its backend
     may_come = instance.id in means.launching  # asked first: it may return while the backend is called
 
     def end(backend: Backend) -> bool:

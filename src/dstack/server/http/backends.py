@@ -14,7 +14,7 @@ from dstack.server.http.routing import add
 router = APIRouter()
 
 Config = Annotated[requests.PutBackend, Depends(BodyOf(requests.PutBackend))]
-Drain = Annotated[bool, Query()]
+Flag = Annotated[bool, Query()]
 
 
 @add(router, routes.LIST_BACKENDS)
@@ -36,9 +36,11 @@ async def check_backend(context: At, user: By, project: str, backend: str) -> Re
 
 
 @add(router, routes.DELETE_BACKEND)
-async def delete_backend(context: At, user: By, project: str, backend: str, drain: Drain = False) -> Response:
+async def delete_backend(
+    context: At, user: By, project: str, backend: str, drain: Flag = False, force: Flag = False
+) -> Response:
     """Delete a backend."""
-    return json_of(await backends.delete(context, user, project, backend, drain=drain))
+    return json_of(await backends.delete(context, user, project, backend, drain=drain, force=force))
 
 
 @add(router, routes.LIST_ALL_BACKENDS)
@@ -60,6 +62,8 @@ async def check_backend_for_all(context: At, user: By, backend: str) -> Response
 
 
 @add(router, routes.DELETE_BACKEND_FOR_ALL)
-async def delete_backend_for_all(context: At, user: By, backend: str, drain: Drain = False) -> Response:
+async def delete_backend_for_all(
+    context: At, user: By, backend: str, drain: Flag = False, force: Flag = False
+) -> Response:
     """Delete a backend for all projects."""
-    return json_of(await backends.delete(context, user, None, backend, drain=drain))
+    return json_of(await backends.delete(context, user, None, backend, drain=drain, force=force))
