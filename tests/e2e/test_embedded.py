@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from dstack.api import Run, Task
+from dstack.kit.locks import is_locked
 from tests.e2e.home import Home, wait_for
 from tests.patience import PATIENCE_S
 
@@ -98,6 +99,17 @@ def test_a_server_started_by_hand_takes_over_from_the_embedded_one_and_loses_not
     run.refresh()
     assert (run.status, run.exit_code) == ("failed", 6)
     assert [one["id"] for one in home.runs()] == [run.id]
+    assert home.server_pid() == by_hand.pid
+
+
+def test_commands_wait_for_a_server_that_is_starting(home: Home) -> None:
+    by_hand = home.start("server", "--port", "0")
+    wait_for("the server's lock", lambda: is_locked(home.data / "server.lock"))
+    by_hand.send_signal(signal.SIGSTOP)  # it takes its time
+    both = [home.start("ps", "--json") for _ in range(2)]
+    wait_for("a command that looks for a server", (home.data / "start.lock").exists)
+    by_hand.send_signal(signal.SIGCONT)
+    assert [one.communicate(timeout=PATIENCE_S) for one in both] == [("[]\n", "")] * 2
     assert home.server_pid() == by_hand.pid
 
 

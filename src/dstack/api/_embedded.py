@@ -1,7 +1,7 @@
 """The embedded server: this user's server on this machine, started in the background by the first command.
 
 A running server writes its address to `server.json`. Starting takes a file lock, so two commands at once start one
-server.
+server. A command that finds another server starting or ending waits for it.
 """
 
 import json
@@ -18,9 +18,11 @@ from dstack.api import _places
 from dstack.api._servers import Address, announced
 from dstack.errors import ConfigurationError, ServerUnreachableError
 from dstack.kit import systems
-from dstack.kit.locks import locked
+from dstack.kit.locks import is_locked, locked
 
 START_TIMEOUT_S = 30.0
+"""The longest wait for a server that starts."""
+ASK_EVERY_S = 0.05
 CONNECT_TIMEOUT_S = 2.0
 REFUSED_TIMEOUT_S = 10.0
 """The longest wait for the end of a server that has refused to start."""
@@ -65,7 +67,8 @@ class EmbeddedServer:
         """Return the server's address. Starts the server if none is listening.
 
         Raises:
-            ServerUnreachableError: the server does not start. Contains the reason, or the end of the server's log.
+            ServerUnreachableError: the server does not start. Contains the reason, or the end of the server's log. Or
+                another server has the folder, and does not answer.
             ConfigurationError: no server can run on this system.
         """
         with self._lock:
@@ -103,8 +106,36 @@ class EmbeddedServer:
     def _started(self) -> Address:
         check_system()
         _places.private_folder(self._folder)
-        with locked(self._folder / "start.lock"):
-            return self._running() or self._start()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            with locked(self._folder / "start.lock"):
+                if (address := self._running()) is not None:
+                    return address
+                if not self._is_held():
+                    try:
+                        return self._start()
+                    except ServerUnreachableError:
+                        # A server that was started by hand may have been faster, or has just replaced this one.
+                        time.sleep(ASK_EVERY_S)
+                        if not self._is_held() or time.monotonic() > deadline:
+                            raise
+            if time.monotonic() > deadline:
+                raise self._held()
+            time.sleep(ASK_EVERY_S)
+
+    def _is_held(self) -> bool:
+        """Return whether a server has the folder, also one that starts or ends."""
+        return is_locked(self._folder / "server.lock")
+
+    def _held(self) -> ServerUnreachableError:
+        try:
+            process = f" (process {json.loads((self._folder / 'server.lock').read_bytes())['pid']})"
+        except (OSError, ValueError, KeyError, TypeError):
+            process = ""
+        return ServerUnreachableError(
+            f"A server{process} has the data folder `{self._folder}`, and did not answer within {START_TIMEOUT_S:.0f} s",
+            hint="Look at it with `dstack server status`, or stop it with `dstack server stop`; its jobs go on",
+        )
 
     def _start(self) -> Address:
         import subprocess  # rarely needed, and slow to import

@@ -71,12 +71,13 @@ class FixedServer:
 
 
 def announced(folder: Path) -> Address | None:
-    """Return the address that a data folder's server has written there; None if no server runs."""
+    """Return the address that a data folder's server has written there; None if no server runs, or one only starts."""
     try:
         if not is_locked(folder / "server.lock"):
             return None  # by now, its process id and its port may be another program's
-        state = json.loads((folder / "server.json").read_text(encoding="utf-8"))
-        return Address(state["url"], state["token"])
+        holder, state = (json.loads((folder / name).read_bytes()) for name in ("server.lock", "server.json"))
+        is_former = holder["pid"] != state["pid"]  # the address is the former server's until this one serves
+        return None if is_former else Address(state["url"], state["token"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

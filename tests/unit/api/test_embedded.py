@@ -10,16 +10,20 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from dstack.agent.processes import MARKER, marker_of
+from dstack.api import _embedded
 from dstack.api._embedded import EmbeddedServer
+from dstack.api._servers import Address
 from dstack.api._transport import Transport
 from dstack.errors import ServerUnreachableError
+from dstack.kit.locks import take
 from dstack.protocol import routes
+from dstack.server.ownership import write_private
 
 STAND_IN = """
 import fcntl, json, os, sys
@@ -37,6 +41,8 @@ server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 where = {"url": f"http://127.0.0.1:{server.server_port}", "token": "t"}
 lock = open(f"{folder}/server.lock", "w")
 fcntl.flock(lock, fcntl.LOCK_EX)
+json.dump({"pid": os.getpid(), "embedded": True}, lock)
+lock.flush()
 with open(f"{folder}/starts", "a") as file:
     file.write(f"{os.getpid()}\\n")
 with open(f"{folder}/server.json.new", "w") as file:
@@ -110,6 +116,98 @@ def test_a_server_that_went_away_is_started_again_by_the_next_request(tmp_path: 
     assert transport.call(routes.HEALTH).embedded
     assert len(pids(folder)) == 2
     transport.close()
+
+
+class OtherServer:
+    """A server that was started by hand: it has the folder, and begins to listen when told to."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
+        lock = take(folder / "server.lock")
+        assert lock is not None
+        self._lock = lock
+        os.pwrite(lock, json.dumps({"pid": os.getpid(), "embedded": False}).encode(), 0)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def announce(self, pid: int | None = None) -> None:
+        about = {"url": self.url, "token": "t", "pid": os.getpid() if pid is None else pid}
+        write_private(self._folder / "server.json", json.dumps(about).encode())
+
+    def close(self) -> None:
+        self._listener.close()
+        os.close(self._lock)
+
+
+@pytest.fixture
+def other(folder: Path) -> Iterator[OtherServer]:
+    server = OtherServer(folder)
+    yield server
+    with contextlib.suppress(OSError):
+        server.close()
+
+
+def find_meanwhile(server: EmbeddedServer, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> Address:
+    """Return the address that is found by a search which begins before `act`."""
+    waits = threading.Event()
+
+    def sleep(seconds: float) -> None:
+        if not waits.is_set():
+            act()
+        waits.set()
+
+    monkeypatch.setattr(_embedded.time, "sleep", sleep)
+    address = server.find()
+    assert waits.is_set(), "it had to wait"
+    return address
+
+
+def test_server_that_is_starting_is_waited_for(
+    folder: Path, other: OtherServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = find_meanwhile(EmbeddedServer(folder, ("false",)), other.announce, monkeypatch)
+    assert address == Address(other.url, "t")
+
+
+def test_address_of_the_former_server_is_not_that_of_the_one_that_starts(
+    folder: Path, other: OtherServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other.announce(pid=1)
+    find_meanwhile(EmbeddedServer(folder, ("false",)), other.announce, monkeypatch)
+
+
+def test_server_that_ends_is_waited_for_and_replaced(
+    tmp_path: Path, folder: Path, other: OtherServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = find_meanwhile(EmbeddedServer(folder, command(tmp_path, STAND_IN)), other.close, monkeypatch)
+    assert address.url != other.url and len(pids(folder)) == 1
+
+
+def test_server_that_was_faster_than_the_embedded_one_is_used(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = EmbeddedServer(folder, ("false",))
+    others: list[OtherServer] = []
+
+    def refuse() -> Address:
+        others.append(OtherServer(folder))
+        raise ServerUnreachableError("A server already serves the data folder")
+
+    monkeypatch.setattr(server, "_start", refuse)
+    address = find_meanwhile(server, lambda: others[0].announce(), monkeypatch)
+    assert address == Address(others[0].url, "t")
+    others[0].close()
+
+
+def test_server_that_never_answers_is_reported_with_a_way_out(
+    folder: Path, other: OtherServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_embedded, "START_TIMEOUT_S", 0.1)
+    with pytest.raises(ServerUnreachableError) as caught:
+        EmbeddedServer(folder, ("false",)).find()
+    assert f"A server (process {os.getpid()}) has the data folder `{folder}`" in caught.value.message
+    assert "`dstack server stop`" in (caught.value.hint or "")
 
 
 def test_why_it_does_not_start_is_told(tmp_path: Path, folder: Path) -> None:

@@ -1,10 +1,20 @@
-"""`dstack backend` with files that are not backends: refused before any server is asked."""
+"""`dstack backend`: files that are no backends are refused before any server is asked, and warnings come before acts."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from dstack.api._backends import Backend
+from dstack.cli import clients, words
+from dstack.cli.commands import backend
+from dstack.cli.main import main
+from dstack.protocol.backends import BackendRemovalView
+
 from .conftest import Cli
+
+TITLE = "gcp small in eu: machine i-1 at 10.0.0.7, instance 0190f3a0 (terminating)"
 
 FIELDS = "expected the fields of one backend, such as `type: aws`"
 
@@ -37,3 +47,54 @@ def test_options_that_choose_machines_are_explained(cli: Cli) -> None:
         "a region of a backend;",
     ):
         assert words in shown
+
+
+class Backends:
+    """Those of a project, with one that has 102 machines."""
+
+    def __init__(self) -> None:
+        self.deleted: list[tuple[object, ...]] = []
+
+    def list(self, for_all: bool) -> list[Backend]:
+        return [Backend("gcp", is_silent=True, machines=102, machine_titles=(TITLE,) * 100)]
+
+    def delete(self, *arguments: object) -> BackendRemovalView:
+        self.deleted.append(arguments)
+        return BackendRemovalView(name="gcp", removed=True, given_up=[TITLE])
+
+
+@pytest.fixture
+def backends(monkeypatch: pytest.MonkeyPatch) -> Backends:
+    found = Backends()
+    monkeypatch.setattr(clients, "client_of", lambda arguments: SimpleNamespace(backends=found))
+    return found
+
+
+def test_forced_deletion_names_the_machines_before_it_asks(
+    backends: Backends, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    def refuse(question: str, *, if_not: str = "") -> bool:
+        asked.append(capsys.readouterr().err + question)
+        return False
+
+    monkeypatch.setattr(words, "confirmed", refuse)
+    assert main(["backend", "delete", "gcp", "--force"]) == 1
+    assert backends.deleted == []
+    (shown,) = asked
+    assert "102 machines of `gcp` are not confirmed as terminated" in shown
+    assert shown.count(TITLE) == 100 and "and 2 more" in shown and backend.LOOK in shown
+    assert shown.endswith("Delete the backend `gcp` all the same?")
+
+
+def test_forced_deletion_names_what_was_given_up(backends: Backends, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["backend", "delete", "gcp", "--force", "-y", "--json"]) == 0
+    assert backends.deleted == [("gcp", False, False, True)]
+    shown = capsys.readouterr()
+    assert TITLE in shown.err and "were given up, and not confirmed as terminated" in shown.err
+    assert json.loads(shown.out)["given_up"] == [TITLE]
+
+
+def test_deletion_is_either_drained_or_forced(cli: Cli) -> None:
+    assert "not allowed with argument" in cli("backend", "delete", "gcp", "--force", "--drain")

@@ -22,7 +22,7 @@ from dstack.protocol.statuses import InstanceStatus
 from dstack.store import commits
 from dstack.store.db import Database
 from dstack.testing.world import TEST_KEY
-from tests.making import CLOUD, BareBackend, instance
+from tests.making import CLOUD, NOW, BareBackend, instance
 
 ADDRESS = Address("10.0.0.7", user="ubuntu")
 LONG_ID = "0190f3a0-0000-7000-8000-123456789abc"
@@ -174,3 +174,9 @@ async def test_a_machine_ends_after_its_agent_whether_it_answers_or_not(
     cloud.confirms = True
     assert await effects.perform(TerminateMachine("0-instance", "aws")) == Done({})
     assert cloud.asked.count("shut down") == 1, "the agent has left: a link would start another one"
+
+
+async def test_machine_that_was_given_up_is_asked_for_no_more(db: Database, effects: Effects, cloud: Cloud) -> None:
+    await record(db, status=InstanceStatus.TERMINATED, finished_at=NOW)
+    assert await effects.perform(TerminateMachine("0-instance", "aws")) == Done({})
+    assert "terminate" not in cloud.asked

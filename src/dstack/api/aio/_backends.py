@@ -108,20 +108,25 @@ class BackendCollection:
         """
         return await self._threads.call(self._backends.check, name, for_all)
 
-    async def delete(self, name: str, drain: bool = False, for_all: bool = False) -> BackendRemovalView:
+    async def delete(
+        self, name: str, drain: bool = False, for_all: bool = False, force: bool = False
+    ) -> BackendRemovalView:
         """Delete a backend: at once if no machine can be left there, or else as soon as that is certain.
 
         Args:
             name: the backend's name.
             drain: delete it though it has machines. They take no more jobs, and end once their jobs have ended.
             for_all: the backend is one for all projects, and the caller an admin of the server.
+            force: delete it now, since its cloud never answers again. Its machines are given up: they may exist, and
+                cost money. Without machines, it is deleted as usual.
 
         Returns:
-            whether it is `removed` already, and the `machines` that end first.
+            whether it is `removed` already, the `machines` that end first, and those that were `given_up`.
 
         Raises:
             ForbiddenError: the caller is not an admin of the project; or, with `for_all`, of the server.
-            InvalidRequestError: it has machines, which the message lists, and `drain` is not set.
+            InvalidRequestError: it has machines, which the message lists, and neither `drain` nor `force` is set. Or
+                `force` is set, and jobs run there whose machines answer.
             ResourceNotExistsError: there is no such backend.
 
         Examples:
@@ -138,4 +143,4 @@ class BackendCollection:
             >>> asyncio.run(main())
             The backend `local` is there by the server's settings
         """
-        return await self._threads.call(self._backends.delete, name, drain, for_all)
+        return await self._threads.call(self._backends.delete, name, drain, for_all, force)
