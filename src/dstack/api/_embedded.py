@@ -116,12 +116,15 @@ class EmbeddedServer:
                         return self._start()
                     except ServerUnreachableError:
                         # A server that was started by hand may have been faster, or has just replaced this one.
-                        time.sleep(ASK_EVERY_S)
+                        self._pause()
                         if not self._is_held() or time.monotonic() > deadline:
                             raise
             if time.monotonic() > deadline:
                 raise self._held()
-            time.sleep(ASK_EVERY_S)
+            self._pause()
+
+    def _pause(self) -> None:
+        threading.Event().wait(ASK_EVERY_S)
 
     def _is_held(self) -> bool:
         """Return whether a server has the folder, also one that starts or ends."""
@@ -133,7 +136,7 @@ class EmbeddedServer:
         except (OSError, ValueError, KeyError, TypeError):
             process = ""
         return ServerUnreachableError(
-            f"A server{process} has the data folder `{self._folder}`, and did not answer within {START_TIMEOUT_S:.0f} s",
+            f"A server{process} has the data folder `{self._folder}`, but did not answer for {START_TIMEOUT_S:.0f} s",
             hint="Look at it with `dstack server status`, or stop it with `dstack server stop`; its jobs go on",
         )
 

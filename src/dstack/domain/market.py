@@ -36,11 +36,13 @@ FEW = 64
 class Market:
     """Everything on sale, as one version of it."""
 
-    def __init__(self, index: "Index", version: int, everything: Offers) -> None:
+    def __init__(self, index: "Index", version: int, everything: Offers, shunned: Sequence[Offers] = ()) -> None:
         self.index = index
         self.version = version
         self.everything = everything
         """The offers that this market shows."""
+        self.shunned = shunned
+        """Sets of offers that are bought only where no other one fits, the largest first."""
 
     @classmethod
     def of(cls, offers: Iterable[Offer], version: int = 0) -> "Market":
@@ -60,7 +62,7 @@ class Market:
 
     def without(self, hidden: Offers) -> "Market":
         """Return the same market, which does not show some offers."""
-        return Market(self.index, self.version, without(self.everything, hidden)) if hidden else self
+        return Market(self.index, self.version, without(self.everything, hidden), self.shunned) if hidden else self
 
     def without_backends(self, names: Collection[str]) -> "Market":
         """Return the same market, which shows no offers of some backends."""
@@ -88,13 +90,15 @@ class Market:
             found |= 0 if place is None else 1 << place
         return found & self.everything
 
-    def around(self, some: Sequence[Offer]) -> tuple[Offers, Offers]:
-        """Return all offers of the clouds of some offers, and those of them in the same regions."""
+    def shunning(self, some: Sequence[Offer]) -> "Market":
+        """Return the same market, in which other clouds come before those of some offers, and then other regions."""
+        if not some:
+            return self
         clouds = self.index.of_backends({one.backend for one in some})
         regions = NO_OFFERS
         for cloud, region in {(one.backend, one.region) for one in some}:
             regions |= self.index.of_backends((cloud,)) & self.index.of_region(region)
-        return clouds & self.everything, regions & self.everything
+        return Market(self.index, self.version, self.everything, (clouds, regions))
 
     def is_limited(self, name: OfferName) -> bool:
         """Return whether it shows an offer of this name of which only so many machines may exist."""

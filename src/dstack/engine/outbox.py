@@ -14,7 +14,6 @@ from dstack.engine.leases import Leases
 from dstack.errors import BackendError, DatabaseUnavailable, DstackError, LeaseLost, Unanswered
 from dstack.kit.clock import Clock
 from dstack.kit.tasks import TaskGroup
-from dstack.kit.units import duration_text
 from dstack.protocol.statuses import InstanceStatus
 from dstack.store import commits, intents, objects
 from dstack.store.db import Database
@@ -178,10 +177,9 @@ class Outbox:
             async with bound, self._lanes.setdefault(intent.lane, asyncio.Semaphore(AT_ONCE)):
                 return await self._effects.perform(intent) if self._leases.owns(intent.shard_key) else None
         except TimeoutError:
-            if not bound.expired() or intent.within is None:
+            if not bound.expired():
                 raise
-            within = duration_text(int(intent.within.total_seconds()))
-            return Failed(Unanswered(f"`{intent.kind}` was not answered within {within}"))
+            return Failed(Unanswered(f"`{intent.kind}` was not answered within {intent.within}"))
         except DstackError as error:
             if error.retryable:
                 log.info("%s waits: %s", intent, error.message)

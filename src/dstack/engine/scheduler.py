@@ -155,19 +155,20 @@ class _Scene:
     in_use: Mapping[OfferName, int]
     sold_out: tuple[OfferName, ...]
     """The offers that are not requested now: those with unanswered launches among them."""
-    unanswered: Sequence[Offer]
+    has_unanswered: bool
 
     @classmethod
     def of(cls, tx: Tx, market: Market, closed: Mapping[str, str]) -> "_Scene":
         unanswered = objects.offers_unanswered(tx)
         in_vain = [*objects.offers_sold_out(tx, tx.clock.now() - SOLD_OUT_FOR), *unanswered]
         sold_out = tuple(offer.name for offer in in_vain)
-        return cls(tx, market, closed, _rooms(tx, closed), objects.machines_in_use(tx), sold_out, unanswered)
+        market = market.shunning(unanswered)
+        return cls(tx, market, closed, _rooms(tx, closed), objects.machines_in_use(tx), sold_out, bool(unanswered))
 
     @property
     def why_hopeless(self) -> str:
         """Why a job that nothing is left for has no machine."""
-        return UNANSWERED if self.unanswered else SOLD_OUT
+        return UNANSWERED if self.has_unanswered else SOLD_OUT
 
     @property
     def basis(self) -> _Basis:
@@ -178,7 +179,6 @@ class _Scene:
         timer.start()
         placement = place(
             *(waiting, self.rooms, self.market, self.in_use, self.sold_out, tuple(self.closed.values())),
-            shunned=self.unanswered,
             known=known,
             is_over=timer.is_over,
         )

@@ -218,8 +218,8 @@ def _removed(tx: Tx, user: User, record: BackendRecord, *, drain: bool) -> Backe
     if machines and not drain:
         raise InvalidRequestError(
             f"The backend `{record.name}` has machines that have not ended ({len(machines)}): {first_of(machines, 10)}",
-            hint="Let its jobs end and its machines go with `--drain`, or stop the runs first. If its cloud never answers"
-            " again, `--force` gives the machines up",
+            hint="Let its jobs end and its machines go with `--drain`, or stop the runs first. "
+            "If its cloud never answers again, `--force` gives the machines up",
         )
     if record.closing_since is None:
         backends.put(tx, replace(record, closing_since=tx.clock.now()))

@@ -221,8 +221,8 @@ DELETE_BACKEND = Route(
 )
 """Delete a backend of a project. With machines that have not ended, this is refused, and the answer lists them. Query
 `drain=true`: no new machines there; jobs end by themselves; then the machines end, and the backend goes. Query
-`force=true`: the backend goes now. Its machines are given up, and the answer lists them: they may exist, and cost money.
-This is refused while jobs run on machines whose agents answer."""
+`force=true`: the backend goes now. Its machines are given up, and the answer lists them: they may exist, and cost
+money. This is refused while jobs run on machines whose agents answer."""
 LIST_ALL_BACKENDS = Route("GET", "/api/backends", None, backends.BackendList, action=Action.MANAGE_SERVER)
 """Return the backends of all projects. For admins of the server, as all that concerns backends for all projects."""
 PUT_BACKEND_FOR_ALL = Route(

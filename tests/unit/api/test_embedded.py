@@ -152,12 +152,12 @@ def find_meanwhile(server: EmbeddedServer, act: Callable[[], None], monkeypatch:
     """Return the address that is found by a search which begins before `act`."""
     waits = threading.Event()
 
-    def sleep(seconds: float) -> None:
+    def pause() -> None:
         if not waits.is_set():
             act()
         waits.set()
 
-    monkeypatch.setattr(_embedded.time, "sleep", sleep)
+    monkeypatch.setattr(server, "_pause", pause)
     address = server.find()
     assert waits.is_set(), "it had to wait"
     return address

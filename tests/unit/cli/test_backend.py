@@ -1,4 +1,4 @@
-"""`dstack backend`: files that are no backends are refused before any server is asked, and warnings come before acts."""
+"""`dstack backend`: files that are no backends are refused, and a forced deletion names the machines that may exist."""
 
 import json
 from pathlib import Path
@@ -42,11 +42,11 @@ def test_missing_file_is_refused_with_its_expected_contents(cli: Cli) -> None:
 
 def test_options_that_choose_machines_are_explained(cli: Cli) -> None:
     shown = " ".join(cli("offer", "--help").split())
-    for words in (
+    for text in (
         "-b NAME, --backend NAME a backend: its type, such as `aws`, or its name; may be repeated",
         "a region of a backend;",
     ):
-        assert words in shown
+        assert text in shown
 
 
 class Backends:

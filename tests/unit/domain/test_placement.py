@@ -30,9 +30,9 @@ def place(
     shunned: Sequence[Offer] = (),
 ) -> Placement:
     """A pass, given the offers of all machines that may exist."""
-    market = Market.of([*offers, *sold_out])
+    market = Market.of([*offers, *sold_out]).shunning(shunned)
     in_use, gone = Counter(offer.name for offer in existing), [offer.name for offer in sold_out]
-    return passes.place(JobQueue(queue), rooms, market, in_use, gone, shunned=shunned)
+    return passes.place(JobQueue(queue), rooms, market, in_use, gone)
 
 
 def can_ever_place(gang: Sequence[Job], offers: Sequence[Offer]) -> bool:

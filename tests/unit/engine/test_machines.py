@@ -23,6 +23,7 @@ from dstack.store import commits
 from dstack.store.db import Database
 from dstack.testing.world import TEST_KEY
 from tests.making import CLOUD, NOW, BareBackend, instance
+from tests.patience import PATIENCE_S
 
 ADDRESS = Address("10.0.0.7", user="ubuntu")
 LONG_ID = "0190f3a0-0000-7000-8000-123456789abc"
@@ -132,8 +133,9 @@ async def test_launch_without_an_answer_is_not_repeated_and_holds_up_the_end_of_
         await effects.perform(TerminateMachine("0-instance", "aws"))
     assert "terminate" in cloud.asked, "its machine may exist already"
     returns.set()
-    while effects.launching:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(PATIENCE_S):
+        while effects.launching:
+            await db.read(lambda tx: None)
     assert await effects.perform(TerminateMachine("0-instance", "aws")) == Done({})
 
 

@@ -270,9 +270,7 @@ async def test_forced_deletion_gives_up_machines_that_history_and_the_answer_nam
     assert sum(f"is terminated (backend removed: {why})" in one for one in told) == 2
 
 
-async def test_forced_deletion_is_refused_while_jobs_run_on_machines_that_answer(
-    at: Context, clock: HandClock
-) -> None:
+async def test_forced_deletion_is_refused_while_jobs_run_on_machines_that_answer(at: Context, clock: HandClock) -> None:
     await add(at, clock)
     await buy(at, await id_of(at, "mine"))
     running = job(status=JobStatus.RUNNING, instance_id="1-machine")

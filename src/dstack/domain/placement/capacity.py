@@ -170,15 +170,10 @@ class Machines:
 
 
 class Stock:
-    """The offers, and how many machines of each may still be bought.
+    """The offers, and how many machines of each may still be bought."""
 
-    Args:
-        shunned: sets of offers that are bought only where no other offer fits, the largest first.
-    """
-
-    def __init__(self, market: Market, in_use: Mapping[OfferName, int], shunned: Sequence[Offers] = ()) -> None:
+    def __init__(self, market: Market, in_use: Mapping[OfferName, int]) -> None:
         self._market = market
-        self._shunned = shunned
         self._left: dict[int, int] = {}
         """How many may still be bought of what is in use and limited, by place."""
         index = market.index
@@ -204,7 +199,7 @@ class Stock:
         buyable = some & self.open
         if not buyable:
             return None
-        better = next((rest for shunned in self._shunned if (rest := without(buyable, shunned))), buyable)
+        better = next((rest for shunned in self._market.shunned if (rest := without(buyable, shunned))), buyable)
         place = next(places_in(better))
         offer = self._market[place]
         self._change(place, offer, -1)

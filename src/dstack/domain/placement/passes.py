@@ -6,7 +6,7 @@ from typing import Any
 
 from dstack.domain.market import EMPTY, NO_OFFERS, Index, Market, Offers, without
 from dstack.domain.objects import Job
-from dstack.domain.offers import Offer, OfferName, Share, gang_runtime, share_of
+from dstack.domain.offers import OfferName, Share, gang_runtime, share_of
 from dstack.domain.placement.capacity import Machines, Stock, dearness
 from dstack.domain.placement.queues import Gang, JobQueue, Line, Queue
 from dstack.domain.placement.waiting import BEHIND, Reason
@@ -76,7 +76,6 @@ def place(
     sold_out: Iterable[OfferName] = (),
     closed: Sequence[str] = (),
     *,
-    shunned: Sequence[Offer] = (),
     known: Known = NOTHING,
     is_over: Callable[[int], bool] = never_over,
 ) -> Placement:
@@ -90,12 +89,11 @@ def place(
             limits.
         sold_out: the offers of which a backend had no machine.
         closed: why backends take no new jobs; the market does not show their offers, and their rooms rest.
-        shunned: the offers with launches that are not answered. Other clouds come before theirs, and then other regions.
         known: the lines that wait still since an earlier pass. They claim what they could use, and are not looked at
             again.
         is_over: gets the number of placed jobs after each gang that was looked at, and returns whether that is enough.
     """
-    return _Pass(rooms, market, in_use, sold_out, closed, shunned, known).run(queue, is_over)
+    return _Pass(rooms, market, in_use, sold_out, closed, known).run(queue, is_over)
 
 
 def can_ever_place(gang: Sequence[Job], market: Market) -> bool:
@@ -126,7 +124,6 @@ class _Pass:
         in_use: Mapping[OfferName, int],
         sold_out: Iterable[OfferName],
         closed: Sequence[str],
-        shunned: Sequence[Offer],
         known: Known,
     ) -> None:
         self._everything = market
@@ -134,7 +131,7 @@ class _Pass:
         self._closed = closed
         self._market = market.without(self._sold_out)
         self._machines = Machines(rooms)
-        self._stock = Stock(self._market, in_use, self._market.around(shunned) if shunned else ())
+        self._stock = Stock(self._market, in_use)
         self._known = known
         self._placement = Placement()
 

@@ -21,7 +21,7 @@ class Means:
     links: Links
     vault: Vault
     launching: set[str] = field(default_factory=set, init=False)
-    """The instances whose launch is under way in a thread of this server, also once its time is over."""
+    """The instances whose launch has not returned to a thread of this server, though its time may have expired."""
 
     async def instance(self, id: str) -> Instance:
         """Return an instance as it is on record now.

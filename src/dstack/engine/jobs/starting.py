@@ -72,9 +72,9 @@ def _has_its_turn(view: JobView) -> bool:
 def _has_no_machine(view: JobView) -> bool:
     """Whether the machine of this node, or of one that starts with it, is sold out, or its launch was not answered."""
     machines = view.gang_instances.values()
-    return any(machine.reason in (InstanceReason.NO_OFFERS, InstanceReason.LAUNCH_TIMEOUT) for machine in machines) or any(
-        node.status is JobStatus.SUBMITTED for node in view.gang
-    )
+    return any(
+        machine.reason in (InstanceReason.NO_OFFERS, InstanceReason.LAUNCH_TIMEOUT) for machine in machines
+    ) or any(node.status is JobStatus.SUBMITTED for node in view.gang)
 
 
 def _back_to_queue(view: JobView) -> Next:
