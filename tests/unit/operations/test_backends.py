@@ -246,7 +246,8 @@ async def test_forced_deletion_gives_up_machines_that_history_and_the_answer_nam
 ) -> None:
     await add(at, clock)
     id = await id_of(at, "mine")
-    await buy(at, id, status=InstanceStatus.TERMINATING, address=Address("10.0.0.7"))
+    ending = {"status": InstanceStatus.TERMINATING, "reason": InstanceReason.LAUNCH_TIMEOUT}
+    await buy(at, id, address=Address("10.0.0.7"), **ending)
     lost = job(status=JobStatus.TERMINATING, instance_id="2-machine", reason=JobReason.STOPPED_BY_USER)
     await buy(at, id, id="2-machine", unreachable_since=clock.time, machine_id=None)
     await at.db.write(lambda tx: commits.add_run(tx, run(version=1), [lost], actor="user ada"))
@@ -256,8 +257,10 @@ async def test_forced_deletion_gives_up_machines_that_history_and_the_answer_nam
         "vultr small in eu: machine unknown at 127.0.0.1, instance 2-machine (busy)",
     ]
     assert (listed.machines, listed.machine_titles) == (2, titles)
+    assert len(await at.db.write(objects.offers_unanswered)) == 1
     removed = await backends.delete(at, ADMIN, PROJECT, "mine", drain=False, force=True)
     assert (removed.removed, removed.machines, removed.given_up) == (True, [], titles)
+    assert await at.db.write(objects.offers_unanswered) == []
     assert await at.db.read(rows.every) == []
     for machine in ("1-machine", "2-machine"):
         given_up = await found(at, machine)

@@ -85,7 +85,7 @@ def _changed(tx: Tx, instance: Instance, old: Instance) -> None:
         gang = objects.jobs_of_run(tx, job.run_id) if job.nodes > 1 else [job]
         for node in gang:
             wakes.add(tx, "job", node.id)
-    if instance.status != old.status and instance.reason is InstanceReason.LAUNCH_TIMEOUT:
+    if instance.status != old.status and InstanceReason.LAUNCH_TIMEOUT in (instance.reason, old.reason):
         tx.known.pop((UNANSWERED, ""), None)
     if instance.status != old.status and instance.status is InstanceStatus.TERMINATED:
         objects.remove(tx, (LIVE_INSTANCES, ""), instance.id)
