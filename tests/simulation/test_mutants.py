@@ -18,6 +18,7 @@ from dstack.testing.faults import (
     LinkCuts,
     OtherAgents,
     RefusedEnds,
+    RunChanges,
     ServerPauses,
     SlowStarts,
 )
@@ -81,6 +82,8 @@ FAULTS_FOR: dict[str, tuple[Fault, ...]] = {
     "a_machine_that_fails_start_after_start_takes_further_jobs": (FailedStarts(every_s=10, lasts_s=7200),),
     "the_next_attempt_starts_before_the_last_one_is_over": (SlowStarts(), FailedStarts(every_s=60, lasts_s=60)),
     "a_job_on_a_silent_machine_is_given_up_at_once": (LinkCuts(), AgentRestarts()),
+    "a_job_is_started_with_the_latest_script_of_its_run": (RunChanges(),),
+    "the_next_attempt_is_made_from_the_revision_of_the_last_one": (RunChanges(),),
     "a_report_is_believed_from_any_machine": (HostileAgents(),),
     "a_message_of_an_unknown_type_breaks_the_link": (OtherAgents(),),
     "an_agent_of_another_version_is_refused": (OtherAgents(),),
