@@ -232,6 +232,7 @@ def test_a_server_of_this_user_here_is_told_the_path_of_the_submitter_and_no_oth
         return one.submitted[-1].get("path")
 
     assert path_sent(server.url) is None, "nobody lives in that folder, and the address may be a tunnel's"
+    (tmp_path / "server.lock").write_text(json.dumps({"pid": os.getpid()}))
     with locked(tmp_path / "server.lock"):
         assert path_sent("http://127.0.0.1:1") is None, "it may be behind a tunnel"
         assert path_sent(server.url) == "/theirs:/usr/bin"

@@ -128,7 +128,7 @@ def test_cloud_with_an_unanswered_launch_comes_after_others_and_its_region_last(
     hanging = replace(CLOUD, price=0.1)
     same_region = replace(hanging, instance_type="larger", price=0.2)
     same_cloud = replace(hanging, region="us", price=0.3)
-    other_cloud = replace(hanging, backend="gcp", backend_id="gcp", price=0.4)
+    other_cloud = replace(hanging, backend="gcp", backend_id="gcp", backend_name="gcp", price=0.4)
     wants = job(demand=replace(DEMAND, backends=("aws", "gcp")))
 
     def bought(*market: Offer) -> list[Offer]:

@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dstack.api import Client
+    from dstack.api import Backend, Client
     from dstack.protocol.backends import BackendCheckView
 
 HELP = "list, add, check and delete backends: the sources of machines"
@@ -131,57 +131,53 @@ def _rows_of(found: "BackendCheckView") -> list[tuple[str, ...]]:
     ]
 
 
-def _warn(client: "Client", arguments: argparse.Namespace) -> None:
-    """Name the machines that are given up."""
-    from dstack.cli import words
-
-    named = (one for one in client.backends.list(arguments.for_all) if one.name == arguments.name)
-    found = next(named, None)
-    if found is None or not found.machines:
-        return
-    words.say(f"{found.machines} machines of `{found.name}` are not confirmed as terminated. {LOOK}:")
-    more = found.machines - len(found.machine_titles)
-    words.say("\n".join([*found.machine_titles, *([f"and {more} more"] if more else [])]))
-
-
 def _delete(client: "Client", arguments: argparse.Namespace) -> int:
     from dstack.cli import words
 
-    if arguments.force and not arguments.yes:
-        _warn(client, arguments)
     how = "Drain and delete" if arguments.drain else "Delete"
     question = f"{how} the backend `{arguments.name}`{' all the same' * arguments.force}?"
     if not arguments.yes:
-        _check_name(client, arguments)
+        found = _find(client, arguments)
+        if arguments.force and found.machines:
+            _warn(found)
         if not words.confirmed(question, if_not="Nothing was deleted"):
             return 1
-    found = client.backends.delete(arguments.name, arguments.drain, arguments.for_all, arguments.force)
-    if found.given_up:
-        words.say(f"These machines of `{found.name}` were given up, and not confirmed as terminated. {LOOK}:")
-        words.say("
-".join(found.given_up))
+    removal = client.backends.delete(arguments.name, arguments.drain, arguments.for_all, arguments.force)
+    if removal.given_up:
+        words.say(f"These machines of `{removal.name}` were given up, and not confirmed as terminated. {LOOK}:")
+        words.say("\n".join(removal.given_up))
     if arguments.json:
-        words.show_json(found)
-    elif found.removed:
-        words.say(f"The backend `{found.name}` is deleted")
-    elif found.machines:
-        words.say(f"The backend `{found.name}` takes no more runs. These machines end after their jobs:")
-        words.show("\n".join(found.machines))
+        words.show_json(removal)
+    elif removal.removed:
+        words.say(f"The backend `{removal.name}` is deleted")
+    elif removal.machines:
+        words.say(f"The backend `{removal.name}` takes no more runs. These machines end after their jobs:")
+        words.show("\n".join(removal.machines))
     else:
         words.say(
-            f"The backend `{found.name}` takes no more runs. It goes once no machine of a failed launch can appear: "
+            f"The backend `{removal.name}` takes no more runs. It goes once no machine of a failed launch can appear: "
             "15 minutes after its last machine has ended"
         )
     return 0
 
 
-def _check_name(client: "Client", arguments: argparse.Namespace) -> None:
-    """Raise `ResourceNotExistsError` for a backend that cannot be deleted, before a question about it."""
+def _warn(backend: "Backend") -> None:
+    """Name the machines that are given up."""
+    from dstack.cli import words
+
+    words.say(f"{backend.machines} machines of `{backend.name}` are not confirmed as terminated. {LOOK}:")
+    more = backend.machines - len(backend.machine_titles)
+    words.say("\n".join([*backend.machine_titles, *([f"and {more} more"] if more else [])]))
+
+
+def _find(client: "Client", arguments: argparse.Namespace) -> "Backend":
+    """Return the backend that is to be deleted. Raises `ResourceNotExistsError` before a question is asked."""
     from dstack.errors import ResourceNotExistsError
     from dstack.kit.text import listed
 
-    found = client.backends.list(arguments.for_all)
-    names = [one.name for one in found if not arguments.for_all or one.project is None]
+    found = {one.name: one for one in client.backends.list(arguments.for_all)}
+    names = [name for name, one in found.items() if not arguments.for_all or one.project is None]
     if arguments.name not in names:
         known = f"Known are {listed(names)}" if names else "`dstack backend add` adds one"
         raise ResourceNotExistsError(f"There is no backend `{arguments.name}`", hint=known)
+    return found[arguments.name]
