@@ -30,7 +30,7 @@ class Room:
         """Whether no job at all could come in."""
         if self.rests:
             return True
-        return self.jobs > 0 if not self.offer.is_shared else self.cpus <= 0
+        return self.jobs > 0 if self.offer.blocks == 1 else self.cpus <= 0
 
     def share_for(self, demand: Demand, share: Share) -> Share | None:
         """The part that a job would get here now; None where it does not fit just now.

@@ -4,6 +4,7 @@ Sets of kinds and of offers are numbers, as in `domain.market`. All that a pass 
 never changes.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -39,12 +40,11 @@ class Kind:
     """Those that had room after the last gang, by key."""
     _summary: Summary | None = None
 
-    def add(self, room: Room) -> None:
-        """Add a machine."""
-        self.rooms.append(room)
+    def add(self, rooms: Sequence[Room]) -> None:
+        """Add machines."""
+        self.rooms += rooms
         self._summary = None
-        if not room.is_full:
-            self.open[room.key] = room
+        self.open.update((room.key, room) for room in rooms if not room.is_full)
 
     def changed(self, room: Room) -> None:
         """Note that jobs were placed on a machine."""
@@ -102,15 +102,12 @@ class Machines:
     """The machines there are, and those that the pass buys. A set of kinds has one bit for each of `kinds`."""
 
     def __init__(self, rooms: Iterable[Room]) -> None:
-        found: dict[tuple[str | None, Offer], Kind] = {}
-        same: dict[tuple[str | None, int], Kind] = {}  # most rooms share an object: comparing it takes longer
+        same = defaultdict[tuple[str | None, int], list[Room]](list)  # most share an offer: comparing it takes longer
         for room in rooms:
-            name = room.project_id, id(room.offer)
-            kind = same.get(name)
-            if kind is None:
-                kind = found.setdefault((room.project_id, room.offer), Kind(room.offer, room.project_id))
-                same[name] = kind
-            kind.add(room)
+            same[room.project_id, id(room.offer)].append(room)
+        found: dict[tuple[str | None, Offer], Kind] = {}
+        for (project_id, _), some in same.items():
+            found.setdefault((project_id, some[0].offer), Kind(some[0].offer, project_id)).add(some)
         self.kinds = sorted(found.values(), key=lambda kind: kind.offer.price)
         self._index = _index_of([kind.offer for kind in self.kinds])
         self._places = {(kind.project_id, kind.offer): place for place, kind in enumerate(self.kinds)}
@@ -154,7 +151,7 @@ class Machines:
         if place is None:
             place = self._places[name] = len(self.kinds)
             self.kinds.append(Kind(room.offer, room.project_id))
-        self.kinds[place].add(room)
+        self.kinds[place].add([room])
         self._enter(place, self.kinds[place])
 
     def changed(self, room: Room) -> None:
