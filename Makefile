@@ -12,7 +12,7 @@ SEED ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test check sim deep format docs site bench bench-engine bench-placement bench-replicas clean
+.PHONY: help demo test check sim deep format docs site bench bench-engine bench-placement bench-proxy bench-replicas clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,9 @@ bench: $(VENV)/installed-dev ## measure speed, as ratios to what bare Python and
 
 bench-engine: $(VENV)/installed-dev ## measure a server that holds 10,000 jobs on 1,000 made-up machines (five minutes)
 	@$(BIN)/python -m bench.engine.main $(ARGS)
+
+bench-proxy: $(VENV)/installed-dev ## measure the data plane beside nginx, Caddy, and FastAPI with httpx (three minutes)
+	@$(BIN)/python -m bench.proxy.main $(ARGS)
 
 bench-placement: $(VENV)/installed-dev ## measure the cost of 50,000 offers, beside a loop over all of them
 	@$(BIN)/python -m bench.main placement

@@ -160,6 +160,11 @@ class Home:
                 return int(pid[0]) if pid else None
         return None
 
+    def data_planes(self) -> list[int]:
+        """The living data planes' pids."""
+        locks = self.data.glob("proxy*/lock")
+        return [int(lock.read_text()) for lock in locks if is_locked(lock) and lock.read_text()]
+
     def machines(self) -> list[AgentHome]:
         """The homes of agents."""
         return [AgentHome(path) for path in (self.data / "machines").glob("*")]
@@ -262,3 +267,6 @@ class Home:
             if pid is not None:
                 os.kill(pid, signal.SIGTERM)
                 wait_for(f"the end of process {pid}", lambda find=find: find() is None)  # type: ignore[misc]
+        for pid in self.data_planes():
+            os.kill(pid, signal.SIGTERM)
+        wait_for("the end of the data planes", lambda: not self.data_planes())

@@ -1,7 +1,7 @@
 """Bugs that somebody could make: each is planted into the real code by substitution, and taken out again."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -13,28 +13,32 @@ from sqlalchemy import Connection, Table, Update, bindparam, update
 
 from dstack.backends.base import LaunchRequest
 from dstack.domain import births
+from dstack.domain import routes as domain_routes
 from dstack.domain.intents import Done, Failed, LaunchMachine, LocateMachine, StartJob, TerminateMachine
 from dstack.domain.lifecycle import In, Lifecycle
 from dstack.domain.market import Market
 from dstack.domain.objects import Instance, InstanceView, Job, JobView, Next, Run, RunView
 from dstack.domain.placement import passes
+from dstack.domain.replicas import Replicas
 from dstack.domain.retries import FIRST_DELAY, RetryPolicy
 from dstack.domain.rooms import Room
-from dstack.engine import catalog, facts, inbox, leases, outbox, scheduler, turn
+from dstack.engine import catalog, facts, inbox, leases, outbox, routes, scheduler, turn
 from dstack.engine.backends import BackendFollower
 from dstack.engine.effects import PERFORMERS, jobs, machines
 from dstack.engine.effects.means import Means
 from dstack.engine.instances import booting, keeping, terminating
 from dstack.engine.jobs import stopping, watching
 from dstack.engine.lifecycles import INSTANCE, JOB
-from dstack.engine.runs import deriving, waiting
+from dstack.engine.runs import deriving, following, services, waiting
 from dstack.errors import BackendUnavailable
 from dstack.hosts import link
 from dstack.hosts.inbox import Strangers
 from dstack.protocol.agent import ORDER_FIELDS, JobReport
+from dstack.protocol.proxy import Service
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus
 from dstack.store import backends, commits, intents, objects, revisions, wakes
 from dstack.store import leases as store_leases
+from dstack.store.kinds import run as run_kind
 from dstack.store.tx import Tx
 from dstack.testing.databases import SharedSqlite
 
@@ -367,6 +371,40 @@ def an_agent_of_another_version_is_refused() -> Any:
 
 
 _GREET = link.greet
+
+
+@mutant
+def a_replica_that_dies_takes_the_others_with_it() -> Any:
+    return patch.object(following, "serve", deriving.derive)
+
+
+@mutant
+def all_old_replicas_are_replaced_at_once() -> Any:
+    return patch.object(services, "_replaceable", lambda replicas, now: replicas.old)
+
+
+@mutant
+def a_rollout_begins_with_all_its_replicas() -> Any:
+    without_bound = patch.object(run_kind, "replicas_of", lambda configuration: 100)
+    return _all(without_bound, patch.object(Replicas, "alive", property(lambda self: len(self.current))))
+
+
+@mutant
+def a_drain_is_not_awaited() -> Any:
+    return patch.object(watching, "_drain_goes_on_for", lambda view: None)
+
+
+@mutant
+def a_bad_revision_is_tried_for_ever() -> Any:
+    return patch.object(services, "why_back", lambda *_: None)
+
+
+@mutant
+def requests_go_to_replicas_that_drain() -> Any:
+    def service_of(run: Run, project: str, jobs: Iterable[Job], *more: Any) -> Service:
+        return domain_routes.service_of(run, project, [replace(job, stop_asked=None) for job in jobs], *more)
+
+    return patch.object(routes, "service_of", service_of)
 
 
 @contextmanager

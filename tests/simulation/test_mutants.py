@@ -18,8 +18,10 @@ from dstack.testing.faults import (
     LinkCuts,
     OtherAgents,
     RefusedEnds,
+    ReplicaDeaths,
     RunChanges,
     ServerPauses,
+    SlowDrains,
     SlowStarts,
 )
 from dstack.testing.histories import play, script_of
@@ -61,6 +63,12 @@ CAUGHT_BY = {
     "a_report_is_believed_from_any_machine": "exit_codes_are_true",
     "a_message_of_an_unknown_type_breaks_the_link": "links_last",
     "an_agent_of_another_version_is_refused": "links_last",
+    "a_replica_that_dies_takes_the_others_with_it": "replicas_die_alone",
+    "all_old_replicas_are_replaced_at_once": "the_last_ready_replica_stays",
+    "a_rollout_begins_with_all_its_replicas": "replicas_are_bounded",
+    "a_drain_is_not_awaited": "drains_are_awaited",
+    "a_bad_revision_is_tried_for_ever": "rollouts_end",
+    "requests_go_to_replicas_that_drain": "requests_go_to_ready_replicas",
 }
 """The rule that has to notice each bug; others may notice it too."""
 
@@ -71,6 +79,16 @@ AMONG_SERVERS = {
 }
 """Where one server is alone, these are no bugs."""
 
+
+OF_SERVICES = {
+    "a_replica_that_dies_takes_the_others_with_it",
+    "all_old_replicas_are_replaced_at_once",
+    "a_rollout_begins_with_all_its_replicas",
+    "a_drain_is_not_awaited",
+    "a_bad_revision_is_tried_for_ever",
+    "requests_go_to_replicas_that_drain",
+}
+"""Histories without other runs show these soonest."""
 
 FAULTS_FOR: dict[str, tuple[Fault, ...]] = {
     "the_end_of_a_machine_that_was_refused_is_not_asked_for_again": (RefusedEnds(),),
@@ -87,6 +105,12 @@ FAULTS_FOR: dict[str, tuple[Fault, ...]] = {
     "a_report_is_believed_from_any_machine": (HostileAgents(),),
     "a_message_of_an_unknown_type_breaks_the_link": (OtherAgents(),),
     "an_agent_of_another_version_is_refused": (OtherAgents(),),
+    "a_replica_that_dies_takes_the_others_with_it": (ReplicaDeaths(),),
+    "a_drain_is_not_awaited": (SlowDrains(),),
+    "requests_go_to_replicas_that_drain": (SlowDrains(),),
+    "all_old_replicas_are_replaced_at_once": (),
+    "a_rollout_begins_with_all_its_replicas": (),
+    "a_bad_revision_is_tried_for_ever": (),
 }
 """What a bug needs to show within the first few histories."""
 
@@ -120,7 +144,7 @@ def _is_caught(name: str, seeds: range) -> bool:
 
 
 def _broken_in(seed: int, name: str) -> set[str]:
-    script = script_of(seed)
+    script = script_of(seed, only_services=name in OF_SERVICES)
     if name in AMONG_SERVERS:
         script = replace(script, servers=2, faults=(ServerPauses(), LinkCuts(), SlowStarts()))
     script = replace(script, faults=FAULTS_FOR.get(name, script.faults))

@@ -9,7 +9,7 @@ The processes, each started by the one above it:
 * the *agent* (`main`, `link`, `jobs`, `logs`, `files`) serves one unix socket, and may die at any moment without harm;
 * the *spawner* (`spawner`) is a fork of the agent from before it loaded anything, so that a job costs a fork;
 * a *supervisor* (`supervisor`) for each job outlives agent and server, and writes down how the job ended;
-* the *SSH server* (`sshd`) lets people in, and shares nothing with the agent but the folder.
+* the *SSH server* (`sshd`) lets people in and opens channels to ports; it shares only the folder with the agent.
 
 All state is in the agent's home folder (`paths`): an agent that starts there knows what the one before it knew.
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dstack.agent.paths import JobFolder
 from dstack.agent.processes import MARKER
-from dstack.agent.records import read_visible
+from dstack.agent.records import read_replica, read_visible
 from dstack.errors import AgentRefused
 from dstack.kit.environ import foreign_path
 from dstack.protocol.agent import JobOrder
@@ -28,6 +28,9 @@ server that started the agent, and nothing leads into dstack's own Python enviro
 
 JOB_UMASK = 0o022
 """Of all that is made for a job, and in it. What the agent keeps to itself lies behind its home, which is private."""
+
+PORT = "PORT"
+"""The variable with the port at which a replica of a service is to listen."""
 
 SHELLS = ("bash", "sh")
 
@@ -50,6 +53,7 @@ def job_environment(
         "PYTHONUNBUFFERED": "1",
         **order.env,
         **read_visible(folder),
+        **port_variable(order, folder),
         MARKER: order.job_id,
         "DSTACK_REPO_DIR": os.path.normpath(folder.files.resolve() / order.repo_path),
         "DSTACK_WORKING_DIR": str(working_dir),
@@ -59,6 +63,14 @@ def job_environment(
         return {**env, "PATH": f"{programs}{os.pathsep}{env['PATH']}", "VIRTUAL_ENV": str(folder.environment)}
     environment = _environment_on(env["PATH"])
     return env if environment is None else {"VIRTUAL_ENV": environment, **env}
+
+
+def port_variable(order: JobOrder, folder: JobFolder) -> dict[str, str]:
+    """Return the variable by which a replica of a service finds its port; nothing for another job."""
+    if order.service is None:
+        return {}
+    known = read_replica(folder)
+    return {PORT: str(order.service.port if known is None else known.port)}
 
 
 def _environment_on(path: str) -> str | None:

@@ -11,7 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from dstack.agent.inotify import Inotify
-from dstack.agent.jobs import Job, Jobs
+from dstack.agent.jobs import Jobs
+from dstack.agent.lives import Job
 from dstack.kit.clock import Clock
 from dstack.protocol.agent import LOG_FRAME_BYTES, LOG_STREAMS, LOG_WINDOW_BYTES
 

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import stat
 import sys
 from asyncio import Event
@@ -14,17 +13,19 @@ from functools import partial
 from pathlib import Path
 
 from dstack.agent import confidential
+from dstack.agent.connecting import bind_private
 from dstack.agent.containers.api import ContainerEngine
 from dstack.agent.containers.making import Maker
 from dstack.agent.containers.store import ImageStore
 from dstack.agent.fetching import fetch_files
 from dstack.agent.files import BlobCache
 from dstack.agent.gpus import found
-from dstack.agent.jobs import Jobs, Runtimes
+from dstack.agent.jobs import Jobs
 from dstack.agent.keeping import Bounds, Keeping, bounds_from_env
 from dstack.agent.link import Link
+from dstack.agent.lives import Runtimes
 from dstack.agent.metrics.sampler import Sampler
-from dstack.agent.paths import Home, make_private_folder, socket_path
+from dstack.agent.paths import Home, socket_path
 from dstack.agent.resources import probe
 from dstack.agent.runtimes.container import ContainerRuntime
 from dstack.agent.runtimes.process import ProcessRuntime
@@ -107,25 +108,11 @@ async def _live(
 
 @asynccontextmanager
 async def _listening(link: Link, path: Path) -> AsyncIterator[None]:
-    listener = _bind(path)
+    listener = bind_private(path)
     server = await asyncio.start_unix_server(link.serve, sock=listener, limit=LINE_BYTES_MAX, backlog=BACKLOG)
     try:
         yield
     finally:
         server.close()
         await link.close()
-        _unlink(path)
-
-
-def _bind(path: Path) -> socket.socket:
-    """A socket that only this user can reach. One that lies there is nobody's: the lock says so."""
-    make_private_folder(path.parent)
-    _unlink(path)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))
-    path.chmod(0o600)
-    return listener
-
-
-def _unlink(path: Path) -> None:
-    path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)  # noqa: ASYNC240 - a moment, at the very end

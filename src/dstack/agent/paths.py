@@ -165,6 +165,11 @@ class JobFolder:
         return self.root / "bashrc"
 
     @property
+    def service(self) -> Path:
+        """Of a replica of a service: the port that it was given, whether it is ready, and why it failed."""
+        return self.root / "service.json"
+
+    @property
     def made(self) -> Path:
         """Of a job in a container: the folders of this host that were made for its `volumes`."""
         return self.root / "made.json"
@@ -212,18 +217,24 @@ class JobFolder:
         return self.root / f"{stream}.start"
 
 
-def socket_path(home: Path) -> Path:
+def socket_path(home: Path, name: str = "agent") -> Path:
     """Where the agent of a home folder listens. Pure, so that server and agent agree.
 
     A path too long for a unix socket is replaced by one in a folder of this user's below `/tmp`, whatever `TMPDIR`
     says: the two sides may see different environments.
     """
     home = home.absolute()
-    path = home / "agent.sock"
+    path = home / f"{name}.sock"
     if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
         return path
     digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
-    return Path("/tmp") / f"dstack-{os.getuid()}" / f"{digest}.sock"
+    suffix = "" if name == "agent" else f".{name}"
+    return Path("/tmp") / f"dstack-{os.getuid()}" / f"{digest}{suffix}.sock"
+
+
+def channels_path(home: Path) -> Path:
+    """Return the path of the socket through which ports of jobs are reached (`kit.channels`)."""
+    return socket_path(home, "channels")
 
 
 def make_private_folder(path: Path) -> None:

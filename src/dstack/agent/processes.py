@@ -77,12 +77,17 @@ def marked(job_id: str) -> set[int]:
 
 def marker_of(pid: int) -> str | None:
     """The job whose marker a process carries; None where it carries none, or does not let us look."""
+    return variable_of(pid, MARKER)
+
+
+def variable_of(pid: int, name: str) -> str | None:
+    """Return a variable of the environment in which a process began; None if it has none, or does not show it."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             variables = file.read().split(b"\0")
     except OSError:
         return None
-    start = f"{MARKER}=".encode()
+    start = f"{name}=".encode()
     return next((os.fsdecode(one[len(start) :]) for one in variables if one.startswith(start)), None)
 
 

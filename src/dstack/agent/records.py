@@ -58,6 +58,19 @@ class KnownContainer:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownReplica:
+    """The file `service`."""
+
+    port: int
+    """At which the replica is to listen."""
+    is_ready: bool = False
+    address: str | None = None
+    """See `JobReport.address`."""
+    failure: str = ""
+    """Why the replica failed, where that has to do with its port; see `JobReport.message`."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Boot:
     id: str
 
@@ -153,6 +166,11 @@ def read_visible(folder: JobFolder) -> dict[str, str]:
     if found is None and folder.visible.exists():
         raise OSError(0, "the GPUs of the job are no longer known")
     return found or {}
+
+
+def read_replica(folder: JobFolder) -> KnownReplica | None:
+    """The port of a replica of a service; without it, its processes have it in their environment."""
+    return read_json(folder.service, partial(from_plain, KnownReplica))
 
 
 def read_alone(folder: JobFolder, started_at: float | None, now: float) -> float | None:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from dstack.api._servers import Server
     from dstack.api._transport import Transport
     from dstack.protocol.accounts import ProjectList, ProjectView
-    from dstack.protocol.views import AuditView, InstanceList, InstanceView
+    from dstack.protocol.backends import AuditView
+    from dstack.protocol.views import InstanceList, InstanceView
 
 
 class Client:

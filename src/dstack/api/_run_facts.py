@@ -4,9 +4,12 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
+from dstack.api._context import Context
 from dstack.kit.clock import SystemClock
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
-from dstack.protocol.views import AttemptView, InstanceView, JobView, RunView
+from dstack.protocol.views import AttemptView, InstanceView, JobView, RunView, ServiceModelView, ServiceView
 from dstack.spec.backends import BackendType
 
 if TYPE_CHECKING:
@@ -22,7 +25,8 @@ MACHINE_REASONS = frozenset(
 class RunFacts:
     """The properties of a run, read without a request."""
 
-    def __init__(self, view: RunView) -> None:
+    def __init__(self, context: Context, view: RunView) -> None:
+        self._context = context
         self._view = view
         self._attachment: Attachment | None = None
 
@@ -41,8 +45,11 @@ class RunFacts:
 
     @property
     def view(self) -> RunView:
-        """The run as the server last returned it, with all jobs and attempts."""
-        return self._view
+        """The run as the server last returned it, with all jobs and attempts. URLs of a service are complete."""
+        service = self._service
+        if service is None:
+            return self._view
+        return replace(self._view, service=service, service_url=self.service_url)
 
     @property
     def status(self) -> RunStatus:
@@ -77,13 +84,36 @@ class RunFacts:
 
     @property
     def service_url(self) -> str | None:
-        """The URL of a service; None while the service is not published."""
-        return self._view.service_url
+        """The URL of a service. It ends with a slash. None for other runs, and once the service has ended.
+
+        Until a replica is ready, requests get status 503.
+
+        Examples:
+            >>> from dstack.api import Client, Service
+            >>> run = Client.from_config().runs.submit(Service(commands=["python -m http.server 8000"], port=8000))
+            >>> run.service_url.endswith(f"/proxy/services/{run.view.project}/{run.name}/")
+            True
+            >>> run.stop(abort=True)
+        """
+        service = self._service
+        return None if service is None or self._view.finished_at is not None else service.url
 
     @property
-    def service_model(self) -> str | None:
-        """The name of the service's model; None for a service without a model."""
-        return self._view.service_model
+    def service_model(self) -> ServiceModelView | None:
+        """The model behind a service; None without one.
+
+        Its `name` is the value of `model` in requests, and its `url` is the `base_url` for a client of OpenAI's API.
+        """
+        return None if self._service is None else self._service.model
+
+    @property
+    def _service(self) -> ServiceView | None:
+        """The public side of a service, with complete URLs."""
+        service, server_url = self._view.service, self._context.transport.answered_url or ""
+        if service is None:
+            return None
+        model = service.model and replace(service.model, url=f"{server_url}{service.model.url}")
+        return replace(service, url=f"{server_url}{service.url}", model=model)
 
     @property
     def exit_code(self) -> int | None:

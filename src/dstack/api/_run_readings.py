@@ -1,24 +1,19 @@
-"""The logs and metrics of a run, read from the server."""
+"""The logs, metrics and traffic of a run, read from the server."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from dstack.api._context import Context
 from dstack.api._logs import LogReader
 from dstack.api._run_facts import RunFacts
 from dstack.errors import ConfigurationError, ResourceNotExistsError
 from dstack.protocol import routes
 from dstack.protocol.jobs import no_job_text
-from dstack.protocol.metrics import MetricsView
+from dstack.protocol.metrics import MetricsView, TrafficHistoryView
 from dstack.protocol.views import JobView, RunView
 
 
 class RunReadings(RunFacts):
-    """The part of `Run` that reads logs and metrics from the server."""
-
-    def __init__(self, context: Context, view: RunView) -> None:
-        super().__init__(view)
-        self._context = context
+    """The part of `Run` that reads logs, metrics and traffic from the server."""
 
     def logs(
         self,
@@ -135,6 +130,39 @@ class RunReadings(RunFacts):
                 "node": job_num,
                 "start_time": _instant(start_time),
             },
+            project=self._context.project,
+            run=self.id,
+        )
+        return view
+
+    def traffic(self, start_time: datetime | None = None) -> TrafficHistoryView:
+        """Return the requests of a service: a point for each ten seconds.
+
+        The server keeps the last hour of a service, for seven days after its end. `view.service.traffic` has the
+        totals, and the rates of the last minute.
+
+        Args:
+            start_time: leave out points before this time; without a time zone it is local time.
+
+        Returns:
+            `points`, in order, each with `at`, `requests_per_s`, `errors_per_s`, `in_flight`, `latency_p50_s`,
+            `latency_p95_s` and `replicas`.
+
+        Raises:
+            ConfigurationError: `start_time` is outside the calendar.
+            InvalidRequestError: the run is not a service.
+            ResourceNotExistsError: the run was deleted.
+
+        Examples:
+            >>> from dstack.api import Client, Service
+            >>> run = Client.from_config().runs.submit(Service(commands=["python -m http.server 8000"], port=8000))
+            >>> any(point.requests_per_s for point in run.traffic().points)
+            False
+            >>> run.stop(abort=True)
+        """
+        view: TrafficHistoryView = self._context.transport.call(
+            routes.READ_TRAFFIC,
+            query={"start_time": _instant(start_time)},
             project=self._context.project,
             run=self.id,
         )

@@ -14,6 +14,7 @@ from dstack.api._submissions import Draft, Options, RunPlan, draft_of, reading_o
 from dstack.errors import ResourceNotExistsError
 from dstack.kit.text import is_segment
 from dstack.protocol import routes
+from dstack.protocol.requests import SubmitRun, UpdateRun
 from dstack.protocol.views import ChangeView, PlanView, RunPage, RunView
 
 if TYPE_CHECKING:
@@ -155,14 +156,18 @@ class RunCollection:
         repo: "Repo | None" = None,
         reserve_ports: "bool | _ports.Reservation" = True,
         progress: "Progress | None" = None,
+        force: bool = False,
     ) -> Run:
-        """Execute a plan: submit the run, or update the active run if all changes can be made in place.
+        """Execute a plan: submit the run, or update the active run if all changes can be made while it runs.
+
+        The replicas of a service are replaced one by one where that is needed, and it goes on meanwhile.
 
         Args:
             plan: the plan from `get_plan`.
             repo: the run's files, if the plan was made without them.
             reserve_ports: whether to bind the local ports first; or ports that are bound already.
             progress: called with the number of bytes on the server so far and the number of all bytes.
+            force: whether to replace the replicas of a service at once, and not one by one.
 
         Returns:
             The submitted or updated run.
@@ -179,9 +184,13 @@ class RunCollection:
             b'hello\\n'
         """
         current = plan.view.current
-        if current is not None and plan.is_in_place:
+        if current is not None and plan.is_update:
+            request = plan.draft.request
+            if not plan.is_in_place:
+                request = self._completed(plan.draft, repo or plan.repo, progress)
+            update = UpdateRun(**asdict(request), force=force)
             view = self._context.transport.outlast(
-                routes.UPDATE_RUN, plan.draft.request, project=self._context.project, run=current.id
+                routes.UPDATE_RUN, update, project=self._context.project, run=current.id
             )
             return Run(self._context, view)
         return self._submit(plan.draft, repo or plan.repo, reserve_ports=reserve_ports, progress=progress)
@@ -290,7 +299,10 @@ class RunCollection:
         fields = ("id", "root", "url", "branch", "hash")
         if [old.get(field) for field in fields] == [new.get(field) for field in fields]:
             return []
-        return [ChangeView(field="files", old=_of_files(old), new=_of_files(new), in_place=False)]
+        is_service = current.type == draft.request.configuration.get("type") == "service"
+        return [
+            ChangeView(field="files", old=_of_files(old), new=_of_files(new), in_place=False, by_rollout=is_service)
+        ]
 
     def _draft(
         self, configuration: "RunConfiguration | Reading", options: Options, repo: "Repo | None"
@@ -321,19 +333,23 @@ class RunCollection:
         else:
             reserved = _ports.Reservation(draft.ports) if reserve_ports else None
         try:
-            if draft.repos and repo is not None:
-                from dstack.api import _named_repos
-
-                _named_repos.ensure(self._context.repos, repo)
-            files = self._context.repos.upload(repo, draft.files, draft.folder, progress, draft.repo_path)
-            key = identity(self._context.ssh_identity_file)
-            request = replace(draft.request, repo=files, ssh_public_key=key.public_key, path=self._context.path())
+            request = self._completed(draft, repo, progress)
             view = self._context.transport.outlast(routes.SUBMIT_RUN, request, project=self._context.project)
         except BaseException:
             if reserved is not None:
                 reserved.release()
             raise
         return Run(self._context, view, reserved)
+
+    def _completed(self, draft: Draft, repo: "Repo | None", progress: "Progress | None") -> SubmitRun:
+        """Send the files; return the request with them and with the user's key."""
+        if draft.repos and repo is not None:
+            from dstack.api import _named_repos
+
+            _named_repos.ensure(self._context.repos, repo)
+        files = self._context.repos.upload(repo, draft.files, draft.folder, progress, draft.repo_path)
+        key = identity(self._context.ssh_identity_file)
+        return replace(draft.request, repo=files, ssh_public_key=key.public_key, path=self._context.path())
 
     def list(self, all: bool = False) -> list[Run]:
         """Return the unfinished runs, newest first; if all have finished, the last one.

@@ -126,6 +126,11 @@ class RunPlan:
         """Whether a run of this name is active, and all changes can be made while it runs."""
         return self.view.current is not None and all(change.in_place for change in self.changes)
 
+    @property
+    def is_update(self) -> bool:
+        """Whether a run of this name is active and goes on with all changes: in place, or replica by replica."""
+        return self.view.current is not None and all(change.in_place or change.by_rollout for change in self.changes)
+
 
 def reading_of(configuration: "RunConfiguration", options: Options) -> "Reading":
     """Return the canonical form of a configuration, which overrides the profile. Options override both.

@@ -82,7 +82,8 @@ class Transport:
         self._server = server
         self._tries = tries
         self._reply_timeout_s = reply_timeout_s
-        self._has_answered = False
+        self.answered_url: str | None = None
+        """The URL of the server that has answered last; None before the first answer."""
         self._closing = threading.Event()
         self._connections = Connections()
 
@@ -157,7 +158,7 @@ class Transport:
             try:
                 return self.call(route, body, query=None, headers=key, **path)
             except ServerUnreachableError as error:
-                if not self._has_answered or (given_up is not None and given_up.is_set()):
+                if self.answered_url is None or (given_up is not None and given_up.is_set()):
                     raise
                 self.when_away(f"{error.message}; this goes on when it is back")
                 patience.endure(error)
@@ -244,7 +245,7 @@ class Transport:
                     raise
                 delay_s = 0.0
             else:
-                self._has_answered = True
+                self.answered_url = address.url
                 if is_last or answer.status not in TRANSIENT_STATUSES:
                     return _checked(answer, address.url)
                 answer.close()

@@ -1,6 +1,6 @@
 """Small charts in one line of text, and numbers beside them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -11,6 +11,8 @@ CARRIED_S = 60.0
 
 Values = Sequence[tuple[float, float | None]]
 """Times in seconds, ascending, and the values measured then; None is unknown."""
+Draw = Callable[[Values, float], str]
+"""Makes a chart of values, given the value that fills a column."""
 
 
 def blocks_for(file: TextIO) -> str:

@@ -154,21 +154,45 @@ def _may_have_printed(attempt: "JobView | AttemptView | None") -> bool:
 
 def wait_until_begun(which: Which, number: int = 1) -> None:
     """Show the reason why an attempt waits, until it has begun or the run has ended."""
+
+    def is_over(now: "Run") -> bool:
+        return which.has_begun(number) or now.status.is_finished()
+
+    def is_told(now: "Run") -> bool:
+        return number > 1 and now.status is RunStatus.PENDING  # in the line about the attempt before
+
+    show_until(which.run, is_over, lambda now: waiting_text(now, number), is_told)
+
+
+def show_until(
+    run: "Run",
+    is_over: Callable[["Run"], bool],
+    text_of: Callable[["Run"], str],
+    is_told: Callable[["Run"], bool] = lambda now: False,
+) -> None:
+    """Show how far a run is, in a line that changes, until something holds.
+
+    Args:
+        run: the run.
+        is_over: whether it holds.
+        text_of: the line. The progress of an image pull takes its place.
+        is_told: whether a terminal alone shows the line.
+    """
     told = -1
     with words.StatusLine() as line:
-        for now in which.run.changes():
-            if which.has_begun(number) or now.status.is_finished():
+        for now in run.changes():
+            if is_over(now):
                 return
             if (pull := _pull_of(now)) is None:
-                is_told = number > 1 and now.status is RunStatus.PENDING  # in the line about the attempt before
-                line.set(_waiting_text(now, number), is_lasting=not is_told)
+                line.set(text_of(now), is_lasting=not is_told(now))
             else:
                 tenths = int(10 * pull.got_bytes / (pull.size_bytes or math.inf))
                 line.set(f"{now.name}: {pull_text(pull, with_bar=line.is_live)}", is_lasting=tenths > told)
                 told = max(told, tenths)
 
 
-def _waiting_text(run: "Run", number: int) -> str:
+def waiting_text(run: "Run", number: int = 1) -> str:
+    """Return the status of a run that waits, with the reason or the time of its next attempt."""
     if run.status is RunStatus.PENDING and (at := run.view.next_start_at) is not None:
         return f"{run.name}: pending, attempt {number} starts at {words.clock(at, SystemClock().now())}"
     return f"{run.name}: {run.status}{f', {run.detail}' if run.detail else ''}"
@@ -234,7 +258,7 @@ def follow(run: "Run", *, shows_log: bool = True) -> int:
         return ended(run)
     except KeyboardInterrupt:
         way_in.close()
-        return _interrupted(run)
+        return interrupted(run)
     finally:
         way_in.close()
         run.detach()
@@ -305,7 +329,7 @@ def ended(run: "Run") -> int:
     return code or EXIT_ERROR
 
 
-def _interrupted(run: "Run") -> int:
+def interrupted(run: "Run") -> int:
     """Ask whether to stop the run; a second Ctrl-C leaves it running. Without a terminal the run is stopped."""
     words.say("")
     try:

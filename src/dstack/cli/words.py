@@ -254,6 +254,16 @@ def price(dollars_an_hour: float) -> str:
     return f"${dollars_an_hour:.4f}".rstrip("0").rstrip(".")
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things.
+
+    Examples:
+        >>> counted(1, "replica"), counted(2, "replica")
+        ('1 replica', '2 replicas')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def age(then: datetime, now: datetime) -> str:
     """Return the time since then, such as `3 mins ago`."""
     seconds = max((now - then) / timedelta(seconds=1), 0.0)

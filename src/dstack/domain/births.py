@@ -76,6 +76,7 @@ def first_jobs(run: Run, ids: Sequence[str], now: datetime) -> tuple[Job, ...]:
             nodes=node.nodes,
             attempt=1,
             revision=run.revision,
+            deployment=run.deployment,
             status=JobStatus.SUBMITTED,
             status_since=now,
             submitted_at=now,
@@ -112,6 +113,7 @@ def next_attempt(run: Run, job: Job, id: str, now: datetime) -> Job:
         nodes=job.nodes,
         attempt=job.attempt + 1,
         revision=job.revision,
+        deployment=run.deployment,
         status=JobStatus.SUBMITTED,
         status_since=now,
         submitted_at=now,
@@ -120,6 +122,17 @@ def next_attempt(run: Run, job: Job, id: str, now: datetime) -> Job:
         max_duration_s=job.max_duration_s,
         ports=job.ports,
     )
+
+
+def new_replica(run: Run, number: int, former: Job | None, id: str, now: datetime) -> Job:
+    """One more replica of a service.
+
+    Args:
+        former: the latest attempt of the replica that had this number; None where none had.
+    """
+    if former is not None:
+        return next_attempt(run, former, id, now)
+    return replace(next(iter(first_jobs(run, [id], now))), replica=number)
 
 
 def _revised(run: Run, job: Job) -> Job:

@@ -13,6 +13,7 @@ from dstack.domain.intents import Intent, Outcome
 from dstack.domain.launches import Launches
 from dstack.domain.machines import Address
 from dstack.domain.offers import NO_SHARE, Demand, Offer, Share
+from dstack.domain.rollouts import Rollout
 from dstack.kit.text import utc_text
 from dstack.protocol.agent import HostResources, JobReport
 from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, JobStatus, RunStatus
@@ -60,6 +61,10 @@ class Run(Object):
     """That of its current revision."""
     revision: int = 1
     """The number of its current revision."""
+    deployment: int = 1
+    """The number of the revision that began the present deployment of a service: later ones changed it in place."""
+    rollout: Rollout | None = None
+    """The change to this deployment; None once all replicas of a service are made from it and ready."""
     priority: int = 0
     started_at: datetime | None = None
     reason: JobReason | None = None
@@ -92,6 +97,8 @@ class Job(Object):
     attempt: int
     revision: int = 1
     """The number of the run's revision that it was made from."""
+    deployment: int = 1
+    """That of the run when it was made."""
     status: JobStatus
     submitted_at: datetime
     demand: Demand
@@ -113,11 +120,29 @@ class Job(Object):
     """The time since which its agent does not know the job."""
     exit_code: int | None = None
     signal: int | None = None
+    failing_since: datetime | None = None
+    """Of a service's replica: when the row of failures before it began; None before the first failure."""
+    failures: int = 0
+    """Of a service's replica: how many attempts in that row have failed."""
+    launches: Launches | None = None
+    """Of a service's replica: its launches in vain within an hour; None before the first."""
+    unready_since: datetime | None = None
+    """Since when it runs and is not ready; None while it is, or does not run."""
+    draining_since: datetime | None = None
+    """Since when it takes no new requests: `stop_asked` has the reason, and has its effect once the drain has ended."""
+    drained_by: tuple[str, ...] = ()
+    """The servers whose data planes have no requests of it left."""
 
     @property
     def title(self) -> str:
         """The job in a sentence about its run. The first job of a run with one node has no number."""
         return f"job {self.replica}/{self.node}" if self.nodes > 1 or self.replica else "job"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes requests, as its agent reports. Without that fact, every job that runs does."""
+        is_up = self.status is JobStatus.RUNNING and self.lost_at is None
+        return is_up and (self.report is None or (self.report.state == "running" and self.report.ready is not False))
 
     @property
     def has_begun(self) -> bool:
@@ -228,7 +253,11 @@ class RunView:
     jobs: tuple[Job, ...]
     now: datetime
     new_ids: tuple[str, ...] = ()
-    """Identifiers for jobs that the step may want to make: at least one for each of `jobs`."""
+    """Identifiers for jobs that the step may want to make: enough for all."""
+    revised_at: datetime | None = None
+    """Of a service with ended replicas: the time of its current revision."""
+    way_back: Revision | None = None
+    """The revision that `Run.rollout` may return to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +274,8 @@ class JobView:
     gang_instances: Mapping[str, Instance]
     outcomes: Mapping[type[Intent], Outcome]
     now: datetime
+    data_planes: frozenset[str] = frozenset()
+    """Of a draining job: the live servers that have a data plane."""
 
     @property
     def age(self) -> timedelta:

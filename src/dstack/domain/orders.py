@@ -10,11 +10,12 @@ from dstack.domain.default_images import image_env, image_of, preparation_of
 from dstack.domain.objects import Instance, Job, Revision, Run
 from dstack.domain.offers import Offer
 from dstack.domain.specs import configuration_in
-from dstack.protocol.agent import Container, GitSource, JobOrder, Mount
+from dstack.protocol.agent import Container, GitSource, Header, JobOrder, Mount, Probe, Serving
 from dstack.protocol.runtimes import Runtime
 from dstack.spec.configurations import RunConfiguration
 from dstack.spec.env import check_variable, check_whole
 from dstack.spec.secrets import filled, filled_env
+from dstack.spec.service import Service
 
 MIB = 1 << 20
 
@@ -50,7 +51,7 @@ def order_of(
         ValueError: a secret that the configuration refers to does not exist, or makes a variable too large.
     """
     spec, configuration = revision.spec, configuration_in(revision)
-    node = configuration.jobs()[job.replica * job.nodes + job.node]
+    node = configuration.jobs()[job.node]  # replicas have equal ones
     repo = spec.get("repo") or {}
     key = spec.get("ssh_public_key")
     host = instances[job.instance_id or ""].offer
@@ -73,7 +74,26 @@ def order_of(
         gpus=job.share.gpus,
         path=spec.get("path") if is_process and host.runtime is Runtime.PROCESS else None,
         python=configuration.python if is_process else None,
+        service=_serving_of(configuration) if isinstance(configuration, Service) else None,
     )
+
+
+def _serving_of(service: Service) -> Serving:
+    """Return the port of each replica, and the probes."""
+    probes = (
+        Probe(
+            path=probe.url,
+            method=probe.method,
+            headers=tuple(Header(one.name, one.value) for one in probe.headers),
+            body=probe.body,
+            timeout_s=float(probe.timeout),
+            interval_s=float(probe.interval),
+            ready_after=probe.ready_after,
+            until_ready=probe.until_ready,
+        )
+        for probe in service.probes
+    )
+    return Serving(service.port.container_port, tuple(probes))
 
 
 def _container_of(

@@ -5,8 +5,11 @@ from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
 
 _R = JobReason
 
-_TERMINATED = frozenset(
-    {_R.STOPPED_BY_USER, _R.SCALED_DOWN, _R.MAX_DURATION_EXCEEDED, _R.INACTIVITY, _R.UTILIZATION, _R.SERVER}
+UNWANTED = frozenset({_R.SCALED_DOWN, _R.REPLACED})
+"""Why a service wants no more of a replica: nothing takes its place."""
+
+_TERMINATED = UNWANTED | frozenset(
+    {_R.STOPPED_BY_USER, _R.MAX_DURATION_EXCEEDED, _R.INACTIVITY, _R.UTILIZATION, _R.SERVER}
 )
 
 
@@ -54,6 +57,8 @@ def reason_of(report: JobReport, stop_asked: JobReason | None) -> tuple[JobReaso
             return _R.CREATING_CONTAINER_ERROR, report.message
         case "host_failed":
             return _R.HOST_ERROR, report.message
+        case "ports_binding_failed":
+            return _R.PORTS_BINDING_FAILED, report.message
         case _:
             return _R.EXECUTOR_ERROR, report.message or "the agent lost the job"
 

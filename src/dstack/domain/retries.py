@@ -57,5 +57,10 @@ def retry_at(
     tried_for = [HOST_ERRORS_FOR] if reason is JobReason.HOST_ERROR else []
     if policy is not None and retry_event_of(reason) in policy.on_events:
         tried_for.append(policy.duration or timedelta.max)
-    at = max(now + min(max(FIRST_DELAY, now - since), LONGEST_DELAY), held_until or now)
+    at = max(now + pause_after(since, now), held_until or now)
     return at if any(at - since <= duration for duration in tried_for) else None
+
+
+def pause_after(since: datetime, now: datetime) -> timedelta:
+    """Return the time from a failure to the next start; see `retry_at`."""
+    return min(max(FIRST_DELAY, now - since), LONGEST_DELAY)

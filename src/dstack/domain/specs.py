@@ -140,6 +140,15 @@ def inactivity_duration_of(configuration: RunConfiguration) -> int | None:
     return configuration.inactivity_duration if isinstance(configuration, DevEnvironment) else None
 
 
+SERVICE = "service"
+"""The type of the runs whose jobs live their own lives."""
+
+
+def replicas_of(configuration: RunConfiguration) -> int:
+    """Return the number of replicas that a service asks for; 1 for other runs."""
+    return (configuration.replicas.max or 0) if isinstance(configuration, Service) else 1
+
+
 def not_built_yet(configuration: RunConfiguration) -> Iterator[str]:
     """Yield what a configuration asks for that no part of dstack can do yet: it is refused, never ignored."""
     network_volumes = [str(volume) for volume in configuration.volumes if not volume.is_on_instance]
@@ -166,15 +175,9 @@ def not_built_yet(configuration: RunConfiguration) -> Iterator[str]:
 def _not_built_of_services(service: Service) -> Iterator[str]:
     if service.gateway:
         yield "publish services by a gateway (`gateway`)"
-    if service.model is not None:
-        yield "serve models (`model`)"
     if service.replicas.min != service.replicas.max:
         yield "scale services with traffic (`replicas` as a range)"
     elif service.replicas.max == 0:
         yield "start replicas when a request comes (`replicas: 0`)"
-    if service.probes:
-        yield "probe replicas (`probes`)"
     if service.router is not None:
         yield "route requests by their content (`router`)"
-    if service.rate_limits:
-        yield "limit requests (`rate_limits`)"

@@ -62,6 +62,7 @@ class Leases:
         self._epochs: dict[int, int] = {}
         self._valid_until_s = 0.0
         self._had_turn_at_s = 0.0
+        self._has_data_plane = False
         self._is_taken_up = True
         """Whether the listeners have heard of all that is ours."""
         self._gained: list[Callable[[], Awaitable[None]]] = []
@@ -72,6 +73,20 @@ class Leases:
     def owns(self, key: str) -> bool:
         """Whether this server owns the shard of an instance, or of another object by its id."""
         return shard_of(key) in self._epochs and (self._alone or _now_s() < self._valid_until_s)
+
+    @property
+    def replica_id(self) -> str:
+        """The id of this server among those of its database."""
+        return self._id
+
+    def expect_data_plane(self) -> None:
+        """Have draining replicas wait, from `start` on, for the data plane that an earlier server has left here."""
+        self._has_data_plane = True
+
+    async def set_data_plane(self, *, is_there: bool) -> None:
+        """Have draining replicas wait for this server's data plane, or not."""
+        self._has_data_plane = is_there
+        await self._db.write(lambda tx: leases.set_data_plane(tx, self._id, is_there=is_there))
 
     @property
     def is_alone(self) -> bool:
@@ -169,12 +184,13 @@ class Leases:
         """Take what is free. Return whether this renewed the lease, the shards of this server, and its surplus."""
         if self._alone:
             leases.forget_all(tx)
-            leases.renew(tx, self._id, self._hostname, None)
+            leases.renew(tx, self._id, self._hostname, None, has_data_plane=self._has_data_plane)
             return True, leases.take(tx, self._id, range(SHARDS)), ()
         live = leases.expire(tx, self._id)
         is_renewed = self._id not in live or is_over
         if is_renewed:  # otherwise the row stays free for the next renewal
-            leases.renew(tx, self._id, self._hostname, tx.clock.now() + self._terms.lasts)
+            until = tx.clock.now() + self._terms.lasts
+            leases.renew(tx, self._id, self._hostname, until, has_data_plane=self._has_data_plane)
         division = divide(leases.owners(tx), {**live, self._id: self._hostname}, self._id)
         leases.take(tx, self._id, division.take)
         return is_renewed, leases.epochs_of(tx, self._id), division.give

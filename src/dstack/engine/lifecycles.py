@@ -18,7 +18,7 @@ from dstack.engine.jobs.awaiting_placement import await_placement
 from dstack.engine.jobs.starting import start
 from dstack.engine.jobs.stopping import stop
 from dstack.engine.jobs.watching import watch
-from dstack.engine.runs.deriving import derive
+from dstack.engine.runs.following import follow
 from dstack.engine.runs.waiting import await_turn
 from dstack.engine.runs.winding_down import wind_down
 from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
@@ -33,10 +33,10 @@ RUN: Lifecycle[RunStatus, RunStep] = Lifecycle(
     start=_r.SUBMITTED,
     rows={
         # while in          do this      then go to
-        _r.SUBMITTED:    In(derive,      to=(_r.PENDING, _r.PROVISIONING, _r.RUNNING, _r.TERMINATING)),
+        _r.SUBMITTED:    In(follow,      to=(_r.PENDING, _r.PROVISIONING, _r.RUNNING, _r.TERMINATING)),
         _r.PENDING:      In(await_turn,  to=(_r.SUBMITTED, _r.TERMINATING)),
-        _r.PROVISIONING: In(derive,      to=(_r.SUBMITTED, _r.PENDING, _r.RUNNING, _r.TERMINATING)),
-        _r.RUNNING:      In(derive,      to=(_r.SUBMITTED, _r.PENDING, _r.PROVISIONING, _r.TERMINATING)),
+        _r.PROVISIONING: In(follow,      to=(_r.SUBMITTED, _r.PENDING, _r.RUNNING, _r.TERMINATING)),
+        _r.RUNNING:      In(follow,      to=(_r.SUBMITTED, _r.PENDING, _r.PROVISIONING, _r.TERMINATING)),
         _r.TERMINATING:  In(wind_down,   to=(_r.PENDING, _r.TERMINATED, _r.FAILED, _r.DONE)),
     },
 )  # fmt: skip

@@ -9,7 +9,7 @@ from dstack.domain.reconciling import Difference, Finding
 from dstack.errors import DstackError
 from dstack.kit.text import utc_text
 from dstack.operations.context import Action, Context, authorize_on_server
-from dstack.protocol.views import AuditView, MachineView
+from dstack.protocol.backends import AuditView, MachineView
 from dstack.store import objects
 from dstack.store.tx import Tx
 from dstack.store.users import User

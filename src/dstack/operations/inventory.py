@@ -1,7 +1,7 @@
 """Instances of a project."""
 
 from dstack.operations.context import Action, Context, authorize
-from dstack.operations.presenting import instance_view
+from dstack.operations.presenting_jobs import instance_view
 from dstack.protocol.views import InstanceList
 from dstack.store import objects
 from dstack.store.tx import Tx

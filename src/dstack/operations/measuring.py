@@ -1,15 +1,24 @@
-"""The metrics of jobs for the API."""
+"""The metrics of jobs, and the traffic of services, for the API."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from dstack.domain.objects import Instance, Job
-from dstack.errors import ResourceNotExistsError
+from dstack.domain.traffic import Traffic, course_of
+from dstack.errors import InvalidRequestError, ResourceNotExistsError
 from dstack.operations.context import Action, Context
 from dstack.operations.runs import get_run
 from dstack.protocol.agent import Gpu, Point
 from dstack.protocol.jobs import no_job_text
-from dstack.protocol.metrics import CardView, GpuMetricsView, MetricsPointView, MetricsView
-from dstack.store import metrics, objects
+from dstack.protocol.metrics import (
+    CardView,
+    GpuMetricsView,
+    MetricsPointView,
+    MetricsView,
+    TrafficHistoryView,
+    TrafficPointView,
+)
+from dstack.store import metrics, objects, traffic
 from dstack.store.tx import Tx
 from dstack.store.users import User
 
@@ -35,6 +44,48 @@ async def read_metrics(
         return metrics_view(job, instance, points)
 
     return await context.db.read(read)
+
+
+async def read_traffic(
+    context: Context, user: User, project: str, run: str, *, start: datetime | None
+) -> TrafficHistoryView:
+    """Return the traffic of a service: of its last hour, or after `start`.
+
+    Raises:
+        ResourceNotExistsError: there is no such run.
+        InvalidRequestError: the run is not a service.
+    """
+
+    def read(tx: Tx) -> TrafficHistoryView:
+        found = get_run(tx, user, project, run, Action.READ)
+        if found.type != "service":
+            raise InvalidRequestError(
+                f"The run `{found.name}` is a {found.type}: it has no traffic",
+                hint=f"`dstack metrics {found.name}` shows the usage of its jobs",
+            )
+        end = found.finished_at or tx.clock.now()
+        begin = max(found.submitted_at, end - traffic.KEEP, start or found.submitted_at)
+        histories = traffic.read(tx, [found.id], begin).get(found.id, [])
+        jobs = objects.attempts_of_runs(tx, [found.id]).get(found.id, {})
+        attempts = [attempt for of_job in jobs.values() for attempt in of_job]
+        course = course_of(histories, begin.timestamp(), end.timestamp())
+        return TrafficHistoryView(points=[_traffic_point_view(point, attempts) for point in course])
+
+    return await context.db.read(read)
+
+
+def _traffic_point_view(point: Traffic, attempts: Sequence[Job]) -> TrafficPointView:
+    at = datetime.fromtimestamp(point.at, UTC)
+    running = [one for one in attempts if one.started_at is not None and one.started_at <= at]
+    return TrafficPointView(
+        at=at,
+        requests_per_s=point.requests_per_s,
+        errors_per_s=point.errors_per_s,
+        in_flight=point.in_flight,
+        latency_p50_s=point.latency_p50_s,
+        latency_p95_s=point.latency_p95_s,
+        replicas=sum(one.finished_at is None or one.finished_at > at for one in running),
+    )
 
 
 def metrics_view(job: Job, instance: Instance | None, points: list[Point]) -> MetricsView:

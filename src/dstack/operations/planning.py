@@ -4,8 +4,8 @@ from dstack.engine.scheduler import would_wait
 from dstack.operations.context import Action, Caller, Context, authorize
 from dstack.operations.presenting import brief_view, offer_views
 from dstack.operations.refusals import Judged, OnSale, judge, on_sale, with_nodes
+from dstack.operations.revising import change_view
 from dstack.operations.submitting import born, check_references, jobs_of
-from dstack.operations.updating import change_view
 from dstack.operations.wishes import Wish, changes_of, understand
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import PlanView

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from itertools import chain
 from types import MappingProxyType
 from typing import TypeAlias
@@ -10,15 +11,15 @@ from msgspec.structs import replace
 
 from dstack.domain.objects import Instance, Job, Run
 from dstack.domain.offers import Offer, describe
-from dstack.domain.reports import expected_bytes, pull_text
+from dstack.domain.reports import pull_text
+from dstack.domain.serving import counts
 from dstack.errors import DstackError
 from dstack.kit.text import storable, utc_text
-from dstack.protocol.agent import Layer
-from dstack.protocol.runtimes import Runtime
+from dstack.operations.presenting_jobs import job_view
+from dstack.operations.serving import rollout_of, service_view, with_traffic
 from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
-from dstack.protocol.views import AttemptView, EventView, InstanceView, JobView, OfferView, PullView, RunView
+from dstack.protocol.views import EventView, OfferView, RunView
 from dstack.store import events, objects, queue, users
-from dstack.store.events import Event
 from dstack.store.tx import Tx
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ def _with_all(tx: Tx, runs: Sequence[Run], why: Why) -> list[RunView]:
     earlier = {tries[-1].id: tries[:-1] for of_run in attempts.values() for tries in of_run.values()}
     queued = any(job.status is JobStatus.SUBMITTED for of_run in jobs.values() for job in of_run)
     places = queue.places(tx) if queued else {}
-    views = _brief(tx, runs, jobs, earlier)
+    views = with_traffic(tx, _brief(tx, runs, jobs, earlier))
     return [
         replace(view, **_queued(view, places[view.id], len(places), why)) if view.id in places else view
         for view in views
@@ -101,25 +102,10 @@ def run_view(tx: Tx, run: Run, why: Why) -> RunView:
 def _queued(view: RunView, place: int, length: int, why: Why) -> dict[str, object]:
     # Another server may have been the one to look at the queue.
     reason = why(view.id) or ("it waits for room" if place == 1 else "earlier runs wait too")
-    detail = f"place {place} of {length} in the queue: {reason}" if view.status is RunStatus.SUBMITTED else view.detail
+    place_text = f"place {place} of {length} in the queue: {reason}"
+    is_service = view.replicas_asked is not None  # one replica may wait while others run
+    detail = place_text if view.status is RunStatus.SUBMITTED or (is_service and not view.detail) else view.detail
     return {"queue_place": place, "queue_length": length, "detail": detail}
-
-
-def _attempt_view(job: Job, instance: Instance | None) -> AttemptView:
-    return AttemptView(
-        id=job.id,
-        attempt=job.attempt,
-        revision=job.revision,
-        status=job.status,
-        reason=job.reason,
-        detail=job.detail,
-        exit_code=job.exit_code,
-        submitted_at=job.submitted_at,
-        started_at=job.started_at,
-        finished_at=job.finished_at,
-        instance_id=job.instance_id,
-        price=None if instance is None else instance.offer.price,
-    )
 
 
 _Earlier: TypeAlias = Mapping[str, Sequence[Job]]
@@ -133,7 +119,8 @@ def _brief(
     shown = [*chain.from_iterable(jobs.values()), *chain.from_iterable(earlier.values())]
     instances = objects.instances_by_id(tx, [job.instance_id for job in shown if job.instance_id])
     names = users.names_of(tx, {run.project_id for run in runs} | {run.user_id for run in runs})
-    return [_run_view(run, jobs.get(run.id, []), earlier, instances, names, cursor) for run in runs]
+    now = tx.clock.now()
+    return [_run_view(run, jobs.get(run.id, []), earlier, instances, names, cursor, now) for run in runs]
 
 
 def _run_view(
@@ -143,7 +130,10 @@ def _run_view(
     instances: Mapping[str, Instance],
     names: Mapping[str, str],
     cursor: int,
+    now: datetime,
 ) -> RunView:
+    service = service_view(run, names[run.project_id], jobs)
+    ready, asked = counts(run, jobs)
     return RunView(
         id=run.id,
         name=run.name,
@@ -151,7 +141,7 @@ def _run_view(
         user=names[run.user_id],
         status=run.status,
         reason=run.reason,
-        detail=run.detail or _waiting_for(run, jobs, instances),
+        detail="; ".join(filter(None, [run.detail, rollout_of(run, jobs, now)])) or _waiting_for(run, jobs, instances),
         next_start_at=run.retry_at,
         type=run.type,
         spec=dict(run.spec),
@@ -160,8 +150,13 @@ def _run_view(
         submitted_at=run.submitted_at,
         started_at=run.started_at,
         finished_at=run.finished_at,
-        jobs=[_job_view(job, earlier.get(job.id, ()), instances) for job in jobs],
+        service_url=None if service is None or run.finished_at is not None else service.url,
+        service_model=None if service is None or service.model is None else service.model.name,
+        service=service,
+        jobs=[job_view(run, job, earlier.get(job.id, ()), instances) for job in jobs],
         cursor=cursor,
+        replicas_ready=ready,
+        replicas_asked=asked,
     )
 
 
@@ -189,58 +184,6 @@ def _waiting_for(run: Run, jobs: Sequence[Job], instances: Mapping[str, Instance
     return ""
 
 
-def _job_view(job: Job, earlier: Sequence[Job], instances: Mapping[str, Instance]) -> JobView:
-    instance = instances.get(job.instance_id or "")
-    return JobView(
-        id=job.id,
-        replica=job.replica,
-        node=job.node,
-        attempt=job.attempt,
-        revision=job.revision,
-        status=job.status,
-        reason=job.reason,
-        detail=job.detail,
-        exit_code=job.exit_code,
-        signal=job.signal,
-        submitted_at=job.submitted_at,
-        started_at=job.started_at,
-        finished_at=job.finished_at,
-        instance=None if instance is None else instance_view(instance),
-        ports=dict(job.ports),
-        earlier=[_attempt_view(one, instances.get(one.instance_id or "")) for one in earlier],
-        pull=_pull_view(job.report.layers) if job.status is JobStatus.PULLING and job.report else None,
-        runtime=None if instance is None else Runtime.CONTAINER if job.share.container else Runtime.PROCESS,
-    )
-
-
-def _pull_view(layers: Sequence[Layer]) -> PullView | None:
-    """Return the progress of an image pull; None without layers."""
-    if not layers:
-        return None
-    return PullView(
-        got_bytes=sum(layer.got_bytes for layer in layers),
-        size_bytes=expected_bytes(layers),
-        layers=len(layers),
-        layers_ready=sum(layer.ready for layer in layers),
-    )
-
-
-def instance_view(instance: Instance) -> InstanceView:
-    """One machine."""
-    return InstanceView(
-        id=instance.id,
-        backend=instance.offer.backend,
-        region=instance.offer.region,
-        instance_type=instance.offer.instance_type,
-        status=instance.status,
-        hostname=instance.hostname,
-        price=instance.offer.price,
-        resources=describe(instance.offer_as_found.resources),
-        detail=instance.why_resting,
-        backend_name=instance.offer.backend_name,
-    )
-
-
 def offer_view(offer: Offer, availability: str) -> OfferView:
     """One offer and whether it can be had."""
     return OfferView(
@@ -255,7 +198,7 @@ def offer_view(offer: Offer, availability: str) -> OfferView:
     )
 
 
-def event_view(event: Event, project: str) -> EventView:
+def event_view(event: events.Event, project: str) -> EventView:
     """One line of history."""
     return EventView(
         seq=event.seq,

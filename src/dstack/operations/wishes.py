@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 from msgspec.structs import asdict
 
 from dstack.domain.default_images import image_of
-from dstack.domain.objects import Run
+from dstack.domain.objects import Revision, Run
 from dstack.domain.offers import Demand, Offer, share_of
-from dstack.domain.specs import configuration_in, demand_of, not_built_yet
-from dstack.domain.updates import Change, changes
+from dstack.domain.specs import SERVICE, configuration_in, demand_of, not_built_yet
+from dstack.domain.updates import Change, changed_files, changes
 from dstack.errors import ConfigurationError, InvalidRequestError
 from dstack.protocol.requests import SubmitRun
 from dstack.spec import resources
@@ -132,4 +132,11 @@ def _check_repos(configuration: RunConfiguration) -> None:
 
 def changes_of(run: Run, wish: Wish) -> list[Change]:
     """Return the changes of the request to the run."""
-    return changes(configuration_in(run.current), wish.configuration)
+    return changes_to(run.current, wish)
+
+
+def changes_to(revision: Revision, wish: Wish) -> list[Change]:
+    """Return the changes of the request to one revision of a run."""
+    before = configuration_in(revision)
+    files = changed_files(revision.spec, wish.spec(wish.name)) if before.type == SERVICE else []
+    return [*changes(before, wish.configuration), *files]

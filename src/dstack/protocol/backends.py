@@ -1,4 +1,4 @@
-"""The objects that the API returns about backends."""
+"""The objects that the API returns about backends and their machines."""
 
 from typing import Any
 
@@ -73,3 +73,26 @@ class BackendRemovalView(View, frozen=True, kw_only=True):
     """Its machines that end first: a text for people about each."""
     given_up: list[str] = []
     """Its machines that were not confirmed as terminated, and may exist: a text for people about each."""
+
+
+class MachineView(View, frozen=True, kw_only=True):
+    """A machine at a backend, or one that is missing there."""
+
+    backend: str
+    machine_id: str
+    instance_id: str
+    """The instance to which the machine belongs, or for which it was created."""
+    state: str
+    """`claimed`: an instance owns the machine. `orphan`: no instance owns it. `duplicate`: its instance has another
+    machine. `missing`: an instance owns it, and the backend does not list it."""
+    detail: str
+    price: float | None
+    """The price in US dollars an hour; None if it is unknown."""
+
+
+class AuditView(View, frozen=True, kw_only=True):
+    """The machines of all backends, compared with the server's records."""
+
+    machines: list[MachineView]
+    silent: list[str]
+    """The names of the backends that did not answer."""

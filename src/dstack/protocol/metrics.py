@@ -44,3 +44,26 @@ class MetricsView(View, frozen=True, kw_only=True):
     gpus: list[CardView]
     """The job's GPUs, in the order of each point's `gpus`."""
     points: list[MetricsPointView]
+
+
+class TrafficPointView(View, frozen=True, kw_only=True):
+    """The traffic of a service in ten seconds."""
+
+    at: Time
+    """The end of the ten seconds."""
+    requests_per_s: float
+    errors_per_s: float
+    in_flight: int
+    """The requests that were being answered."""
+    latency_p50_s: float | None
+    """The median time to the first byte of an answer, in seconds; None without requests."""
+    latency_p95_s: float | None
+    """The time within which 95 % of the answers began; as above."""
+    replicas: int
+    """The number of replicas that ran."""
+
+
+class TrafficHistoryView(View, frozen=True, kw_only=True):
+    """The traffic of a service over the last hour."""
+
+    points: list[TrafficPointView]

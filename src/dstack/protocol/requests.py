@@ -82,6 +82,18 @@ class SubmitRun(Request, frozen=True, kw_only=True):
     """The submitter's `PATH` for process jobs, if server and submitter are the same user on the same machine."""
 
 
+class UpdateRun(SubmitRun, frozen=True, kw_only=True):
+    """Another configuration for an active run. Without a `repo` its files stay as they are."""
+
+    force: bool = False
+    """Whether a service's replicas are replaced at once, and not one by one."""
+
+    @property
+    def wish(self) -> SubmitRun:
+        """The run as it is to be."""
+        return SubmitRun(**{name: getattr(self, name) for name in SubmitRun.__struct_fields__})
+
+
 class ReadConfiguration(Request, frozen=True, kw_only=True):
     """A configuration to read: plain data as written in YAML."""
 

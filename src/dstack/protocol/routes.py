@@ -36,7 +36,7 @@ class Route:
 HEALTH = Route("GET", "/api/health", None, views.HealthView, action=None)
 """Return the server's version. Needs no token."""
 
-AUDIT = Route("GET", "/api/audit", None, views.AuditView, action=Action.AUDIT)
+AUDIT = Route("GET", "/api/audit", None, backends.AuditView, action=Action.AUDIT)
 """Ask all backends for their machines and compare them with the server's records. For admins of the server."""
 
 READ_CONFIGURATION = Route(
@@ -66,7 +66,7 @@ STOP_RUN = Route("POST", "/api/projects/{project}/runs/{run}/stop", "StopRun", v
 """Stop a run. Returns before the run has ended."""
 DELETE_RUN = Route("DELETE", "/api/projects/{project}/runs/{run}", None, None, 204, (400,), action=Action.RUN)
 """Delete a finished run with its events and logs."""
-UPDATE_RUN = Route("POST", "/api/projects/{project}/runs/{run}/update", "SubmitRun", views.RunView, action=Action.RUN)
+UPDATE_RUN = Route("POST", "/api/projects/{project}/runs/{run}/update", "UpdateRun", views.RunView, action=Action.RUN)
 """Change an unfinished run while it is active. Only changes with `ChangeView.in_place` are accepted."""
 GRANT_ACCESS = Route(
     "POST",
@@ -100,6 +100,11 @@ There, `event: gap` has the number of dropped bytes as its data, and `event: end
 READ_METRICS = Route("GET", "/api/projects/{project}/runs/{run}/metrics", None, metrics.MetricsView)
 """Return the metrics of the latest attempt of a job. Query `replica`, `node`, `start_time` (ISO 8601). The answer has
 the last hour of the job, or the points after `start_time`. They are kept for seven days after the job's end."""
+READ_TRAFFIC = Route(
+    "GET", "/api/projects/{project}/runs/{run}/traffic", None, metrics.TrafficHistoryView, errors=(400,)
+)
+"""Return the traffic of a service. Query `start_time` (ISO 8601). The answer has a point for each ten seconds of the
+last hour, or of the time after `start_time`. The last hour is kept for seven days after the service's end."""
 LIST_EVENTS = Route("GET", "/api/projects/{project}/events", None, views.EventPage, media_types=("text/event-stream",))
 """Return the events of a project, oldest first. Query `run` (name or id), `after` (cursor), `limit` (at most 1000),
 `shows_run`.

@@ -63,6 +63,7 @@ class JobReason(StrEnum):
     STOPPED_BY_USER = "stopped_by_user"
     ABORTED_BY_USER = "aborted_by_user"
     SCALED_DOWN = "scaled_down"
+    REPLACED = "replaced"
     MAX_DURATION_EXCEEDED = "max_duration_exceeded"
     INACTIVITY = "inactivity"
     UTILIZATION = "utilization"

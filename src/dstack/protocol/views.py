@@ -59,29 +59,6 @@ class OfferView(View, frozen=True, kw_only=True):
     """The backend's name; None from a server of an earlier version."""
 
 
-class MachineView(View, frozen=True, kw_only=True):
-    """A machine at a backend, or one that is missing there."""
-
-    backend: str
-    machine_id: str
-    instance_id: str
-    """The instance to which the machine belongs, or for which it was created."""
-    state: str
-    """`claimed`: an instance owns the machine. `orphan`: no instance owns it. `duplicate`: its instance has another
-    machine. `missing`: an instance owns it, and the backend does not list it."""
-    detail: str
-    price: float | None
-    """The price in US dollars an hour; None if it is unknown."""
-
-
-class AuditView(View, frozen=True, kw_only=True):
-    """The machines of all backends, compared with the server's records."""
-
-    machines: list[MachineView]
-    silent: list[str]
-    """The names of the backends that did not answer."""
-
-
 class ChangeView(View, frozen=True, kw_only=True):
     """One field of a configuration that differs from the active run of that name."""
 
@@ -92,6 +69,8 @@ class ChangeView(View, frozen=True, kw_only=True):
     """The value of the configuration; None if the field is not set."""
     in_place: bool
     """Whether the change can be made while the run is active. If not, stop the run and submit it again."""
+    by_rollout: bool = False
+    """Whether a service goes on meanwhile, and its replicas are replaced one by one."""
 
 
 class MistakeView(View, frozen=True, kw_only=True):
@@ -253,6 +232,55 @@ class JobView(View, frozen=True, kw_only=True):
     """The progress of pulling the image; None at other times."""
     runtime: Runtime | None = None
     """The way in which it runs; None until it has a machine."""
+    ready: bool | None = None
+    """Whether a replica of a service takes requests; None for other jobs."""
+    draining: bool = False
+    """Whether a replica takes no new requests, and finishes those that it has."""
+
+
+class ServiceModelView(View, frozen=True, kw_only=True):
+    """The model behind a service."""
+
+    name: str
+    """The value of `model` in requests."""
+    url: str
+    """The path of the project's OpenAI-compatible API: the `base_url` of a client, behind the server's URL."""
+
+
+class TrafficView(View, frozen=True, kw_only=True):
+    """The requests of a service. A request counts once it is answered."""
+
+    requests: int
+    """All since the service was submitted."""
+    errors: int
+    """Those of them with an answer of status 500 or more, or with an incomplete answer."""
+    requests_per_s: float
+    """The requests a second over the last minute."""
+    errors_per_s: float
+    """The errors a second over the last minute."""
+    in_flight: int
+    """The requests that are being answered."""
+    latency_p50_s: float | None
+    """The median time to the first byte of an answer, in seconds, over the last minute; None without requests."""
+    latency_p95_s: float | None
+    """The time within which 95 % of the answers began; as above."""
+
+
+class ServiceView(View, frozen=True, kw_only=True):
+    """The public side of a service."""
+
+    url: str
+    """The path of the service, behind the server's URL. It ends with a slash."""
+    auth: bool
+    """Whether requests need a token of a project member."""
+    model: ServiceModelView | None = None
+    """The model behind the service; None without one."""
+    is_rolling: bool = False
+    """Whether a rollout goes on: replicas of the current revision replace those of earlier ones."""
+    waits_for: str = ""
+    """A text for people: the reason why no replica is ready; empty if one is."""
+    traffic: TrafficView | None = None
+    """The requests; None in the answer to a submit, stop or update."""
 
 
 class RunView(View, frozen=True, kw_only=True):
@@ -280,9 +308,15 @@ class RunView(View, frozen=True, kw_only=True):
     started_at: Time | None
     finished_at: Time | None
     service_url: str | None = None
-    """The URL of a service; None while the service is not published."""
+    """The same as `service.url`; None once the run has ended."""
     service_model: str | None = None
-    """The name of the service's model; None for a service without a model."""
+    """The same as `service.model.name`."""
+    service: ServiceView | None = None
+    """The public side of a service; None for other runs."""
+    replicas_ready: int | None = None
+    """The number of a service's replicas that take requests; None for other runs."""
+    replicas_asked: int | None = None
+    """The number of replicas that a service asks for; None for other runs."""
     queue_place: int | None = None
     """The run's position in the queue, from 1; None outside the queue, and in the answer to a submit or stop."""
     queue_length: int | None = None

@@ -17,16 +17,19 @@ from starlette.responses import Response
 
 from dstack import __version__
 from dstack.errors import ConfigurationError, DstackError
+from dstack.kit.accepting import Acceptor
 from dstack.kit.addresses import authority, reason_of
 from dstack.kit.clock import SystemClock
 from dstack.kit.environ import conceal
 from dstack.kit.ids import RandomIds
+from dstack.kit.locks import is_locked
 from dstack.kit.tasks import TaskGroup
 from dstack.operations.context import Context
 from dstack.protocol import routes
 from dstack.protocol.views import HealthView
 from dstack.server.activity import Activity
-from dstack.server.connections import IDLE_TIMEOUT_S, Lobby, connections_max, connections_of
+from dstack.server.connections import IDLE_TIMEOUT_S, Connection, Lobby, connections_max, connections_of
+from dstack.server.data_plane import LOCK, DataPlane, inherited_listener
 from dstack.server.http import accounts, audit, backends, blobs, history, inventory, problems, runs, secrets
 from dstack.server.http.calls import Tokens, json_of
 from dstack.server.http.openapi import Documented
@@ -41,6 +44,7 @@ log = logging.getLogger(__name__)
 LOOK_FOR_IDLENESS_EVERY_S = 5.0
 GRACE_FOR_REQUESTS_S = 2
 BACKLOG = 2048
+PROXY_FOLDER = "proxy"
 STORAGE_THREADS = 32
 """How many log and file pieces are read and written at once: in a bucket each takes its time, mostly to wait."""
 
@@ -76,15 +80,21 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._owner = owner
         self._listener = listener
+        self._acceptor: Acceptor | None = None
         self._ready_fd = ready_fd
         former = owner.token() if owner is not None else None
         self._token = settings.admin_token or former or RandomIds(SystemClock()).new_token()
         self.url = f"http://{authority(settings.host, listener.getsockname()[1])}"
         self._parts = Parts(outside)
+        folder = _proxy_folder(settings.data_dir, owner, listener.getsockname()[1])
+        self._data_plane = DataPlane(folder, self._parts, outside.clock)
+        if is_locked(folder / LOCK):
+            self._parts.leases.expect_data_plane()
+        lobby = Lobby(connections_max(), give=self._data_plane.give)
         self._activity = Activity(create_app(settings, self._parts.context))
         config = uvicorn.Config(
             self._activity,
-            http=connections_of(Lobby(connections_max())),
+            http=connections_of(lobby),
             ws="none",
             log_config=None,
             access_log=False,
@@ -100,7 +110,7 @@ class Server(uvicorn.Server):
         if self._settings.embedded:
             beside.keep("idleness", self._stop_when_idle)
         try:
-            await self.serve(sockets=[self._listener])
+            await self.serve(sockets=[])  # connections come through the acceptor
         finally:
             await beside.close()
 
@@ -111,6 +121,9 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.should_exit:
             return
+        acceptor = self._acceptor = Acceptor(self._listener, self._connection)
+        acceptor.start()
+        self._data_plane.start(acceptor)
         gc.freeze()  # imported objects stay: the collector need not scan them
         gc.enable()
         if self._owner is not None:
@@ -126,12 +139,19 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Disconnect followers of streams, which have no end; let other requests finish; stop the parts."""
+        if self._acceptor is not None:
+            self._acceptor.close()
+        await self._data_plane.close()
         for connection in list(self.server_state.connections):
             cycle = getattr(connection, "cycle", None)
             if cycle is not None and cycle.response_started and not cycle.response_complete:
                 connection.transport.close()
         await super().shutdown(sockets)
         await self._parts.close()
+
+    def _connection(self) -> Connection:
+        kind: type[Connection] = self.config.http_protocol_class  # type: ignore[assignment]  # `connections_of` made it
+        return kind(self.config, self.server_state, self.lifespan.state)
 
     async def _stop_when_idle(self) -> None:
         """Without runs, machines and requests there is nothing to serve."""
@@ -181,7 +201,8 @@ def serve(
         settings = settings_from_env(host=host, port=port, data_dir=data_dir, embedded=embedded)
         # Several servers on one database may share a folder; an administrator gives clients their address.
         owner = own(data_dir, embedded=embedded) if settings.database_url is None else None
-        server = Server(settings, owner, _listen(settings), ready_fd, outside_of(settings))
+        listener = _inherited(settings, owner) or _listen(settings)
+        server = Server(settings, owner, listener, ready_fd, outside_of(settings))
         asyncio.run(server.serve_all())
     except DstackError as error:
         if ready_fd is None:
@@ -189,6 +210,17 @@ def serve(
         tell(ready_fd, {"error": error.message, "hint": error.hint})
         return 1
     return 0
+
+
+def _inherited(settings: Settings, owner: Owner | None) -> socket.socket | None:
+    """Return the listening socket of a data plane that has outlived the server before this one."""
+    folder = _proxy_folder(settings.data_dir, owner, settings.port)
+    return inherited_listener(folder, settings.host, settings.port)
+
+
+def _proxy_folder(data_dir: Path, owner: Owner | None, port: int) -> Path:
+    """Return the folder of the data plane. Servers that share a folder have one for each port."""
+    return data_dir / (PROXY_FOLDER if owner is not None else f"{PROXY_FOLDER}-{port}")
 
 
 def _listen(settings: Settings) -> socket.socket:

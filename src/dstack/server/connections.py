@@ -6,12 +6,16 @@ open do not shut out others: above the limit, the connection that has waited lon
 
 import asyncio
 import resource
+import socket
 from collections import defaultdict
+from collections.abc import Callable
 from http import HTTPStatus
+from typing import TypeAlias
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from dstack.errors import InvalidRequestError, ServerError
+from dstack.protocol.proxy import is_for_data_plane
 from dstack.protocol.wire import encoded
 from dstack.server.http.problems import MEDIA_TYPE, RETRY_AFTER_S, problem_of
 
@@ -27,6 +31,9 @@ IDLE_TIMEOUT_S = 75
 """Between two requests."""
 LINGER_S = 1.0
 """How long a refused client is still listened to, so that it reads why before the connection breaks."""
+
+Give: TypeAlias = Callable[[socket.socket, bytes], bool]
+"""Hands over a connection with the first bytes of its next request; returns False where that is not possible."""
 
 CONNECTIONS_MAX = 8192
 DESCRIPTORS_KEPT = 256
@@ -45,7 +52,11 @@ def connections_max() -> int:
 class Lobby:
     """All connections of a server, and which of them have no request under way."""
 
-    def __init__(self, connections_max: int = CONNECTIONS_MAX, waiting_max: int = WAITING_MAX) -> None:
+    def __init__(
+        self, connections_max: int = CONNECTIONS_MAX, waiting_max: int = WAITING_MAX, give: Give | None = None
+    ) -> None:
+        """Args: `give`: hands a connection over to the data plane."""
+        self.give = give
         self._connections_max = connections_max
         self._waiting_max = waiting_max
         self._count = 0
@@ -104,8 +115,8 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.address = self.client[0] if self.client else ""
         self._refused = False
-        self._is_whole = False
-        """Whether the last request has arrived to its end."""
+        self._is_whole = True
+        """Whether the last request has arrived to its end, or none has begun."""
         self._has_head = False
         self._bare_bytes = 0
         """The bytes since the last part of a body, or since the request began."""
@@ -127,6 +138,8 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, no more of a head at a time than one may have."""
+        if self._is_between() and is_for_data_plane(data) and self._hand_over(data):
+            return
         while data and not self._refused and not self.transport.is_closing():
             room = len(data) if self._has_head else HEAD_BYTES_MAX - self._bare_bytes + 1
             part, data = data[:room], data[room:]
@@ -136,6 +149,19 @@ class Connection(HttpToolsProtocol):
                 self._refuse(431, f"The head of the request is too large: at most {HEAD_BYTES_MAX} bytes are taken")
         if not self._refused:
             self._look_at_the_time()
+
+    def _is_between(self) -> bool:
+        """Return whether the next byte begins a request, and no answer is under way."""
+        return self._is_whole and not self._is_under_way() and not self._refused
+
+    def _hand_over(self, data: bytes) -> bool:
+        """Hand the connection over to the data plane; return False without a data plane."""
+        if self.lobby.give is None or not self.lobby.give(self.transport.get_extra_info("socket"), data):
+            return False
+        self._refused = True
+        self._expect(None)
+        self.transport.abort()  # this process's descriptor alone: the connection lives on
+        return True
 
     def on_message_begin(self) -> None:
         """A request begins."""

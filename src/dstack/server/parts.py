@@ -25,6 +25,8 @@ from dstack.engine.loop import Engine
 from dstack.engine.measurements import Measurements
 from dstack.engine.outbox import Outbox
 from dstack.engine.reconciler import Reconciler
+from dstack.engine.routes import Routes
+from dstack.engine.traffic import TrafficLog
 from dstack.errors import ConfigurationError, DatabaseUnavailable, StorageUnavailable
 from dstack.hosts.inbox import Connector
 from dstack.hosts.link import FIRST_RETRY, LONGEST_RETRY, Link
@@ -48,7 +50,7 @@ from dstack.store import users, wakes
 from dstack.store.db import Database
 from dstack.store.dialect import Dialect
 from dstack.store.notices import Notices
-from dstack.store.pruning import prune_events, prune_intents, prune_metrics
+from dstack.store.pruning import prune_events, prune_intents, prune_metrics, prune_traffic
 from dstack.store.sqlite import Sqlite
 from dstack.store.tx import Tx
 
@@ -174,16 +176,16 @@ class Parts:
         self._tasks = TaskGroup()
         self.db = outside.make_database(outside.dialect, clock)
         alone = not outside.dialect.is_shared
-        self._leases = Leases(self.db, clock, ids.new_id(), outside.hostname, alone=alone, terms=outside.lease_terms)
+        self.leases = Leases(self.db, clock, ids.new_id(), outside.hostname, alone=alone, terms=outside.lease_terms)
         self._backends = BackendRegistry(outside.backends)
         self._follower = BackendFollower(self.db, self._backends, outside.drivers, outside.vault, self._signals, clock)
         self._configured = outside.configured
         self._catalog = catalog = Catalog(self._backends, clock, ids)
-        self._reconciler = Reconciler(self.db, self._backends, clock, self._leases, self._doubt)
+        self._reconciler = Reconciler(self.db, self._backends, clock, self.leases, self._doubt)
         self._measurements = Measurements(self.db, clock)
         inbox = EngineInbox(
             self.db,
-            self._leases,
+            self.leases,
             BoundedLogs(outside.logs, outside.log_bounds),
             outside.blobs,
             self._signals,
@@ -195,10 +197,12 @@ class Parts:
             pauses = Pauses(FIRST_RETRY, LONGEST_RETRY, ids.random().random)
             return Link(instance.id, outside.connector_for(instance), inbox, clock, epoch, pauses)
 
-        self._links = Links(self.db, clock, self._leases, make_link)
+        self._links = Links(self.db, clock, self.leases, make_link)
         effects = outside.make_effects(self.db, self._backends, self._links, outside.vault)
-        self._outbox = Outbox(self.db, effects, clock, self._leases)
-        self._engine = Engine(self.db, clock, ids, catalog, self._leases)
+        self._outbox = Outbox(self.db, effects, clock, self.leases)
+        self._engine = Engine(self.db, clock, ids, catalog, self.leases)
+        self.routes = Routes(self.db, clock)
+        self.traffic = TrafficLog(self.db, clock)
         self.context = Context(
             self.db,
             ids,
@@ -227,9 +231,10 @@ class Parts:
         self._catalog.start()
         self._outbox.start()
         self._links.start()
-        await self._leases.start()
+        await self.leases.start()
         self._engine.start()
         self._reconciler.start()
+        self.routes.start()
         self._tasks.start("warm-up", self._warm_up())
         self._follower.start()
         self._backends.listen(self._reconciler.watch)
@@ -250,6 +255,7 @@ class Parts:
                 intents = await self._prune_rows(prune_intents, now - KEEP_INTENTS)
                 events = await self._prune_rows(prune_events, now - KEEP_EVENTS)
                 metrics = await self._prune_rows(prune_metrics, now - KEEP_METRICS)
+                metrics += await self._prune_rows(prune_traffic, now - KEEP_METRICS)
                 log.info(
                     "Deleted %d unused blobs, %d intents, %d events and %d rows of metrics",
                     *(blobs, intents, events, metrics),
@@ -267,6 +273,7 @@ class Parts:
     async def close(self) -> None:
         """Stop everything; jobs go on where they are, and other servers take over at once."""
         await self._tasks.close()
+        await self.routes.close()
         await self._catalog.close()
         await self._follower.close()
         await self._reconciler.close()
@@ -274,7 +281,8 @@ class Parts:
         await self._outbox.close()
         await self._links.close()
         await self._measurements.close()
-        await self._leases.close()
+        await self.traffic.close()
+        await self.leases.close()
         await self.db.close()
         await self._backends.close()
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from dstack.kit.ranges import Range, parse_count
 from dstack.kit.text import shown
@@ -13,6 +13,8 @@ from dstack.spec.profile import Duration
 from dstack.spec.run import JobSpec, RunFields, nothing_to_run, script_of
 
 REPLICAS_MAX = 1000
+PROBES_MAX = 10
+"""Each looks by itself, on the host of each replica."""
 
 HeaderName = Annotated[str, matching(r"[A-Za-z0-9-]+", "a header's name such as `Accept`")]
 UrlPath = Annotated[str, matching(r"/[!-~]*", "a path such as `/health`")]
@@ -52,7 +54,7 @@ class OpenAIChatModel(Spec):
     """The name of the model in requests"""
     format: Literal["openai"]
     """The API of the service: `openai`"""
-    prefix: str = "/v1"
+    prefix: UrlPath = "/v1"
     """The path prefix of the API"""
 
 
@@ -220,6 +222,12 @@ def _replicas(value: object) -> "Range[int]":
     return Range(replicas.min or 0, replicas.max)
 
 
+def _few_probes(probes: list[Probe]) -> list[Probe]:
+    if len(probes) > PROBES_MAX:
+        raise ValueError(f"expected at most {PROBES_MAX} probes, found {len(probes)}")
+    return probes
+
+
 def _gateway(value: object) -> object:
     if value is True or (value is not False and value is not None and not isinstance(value, str)):
         raise ValueError(f"expected the name of a gateway, or `false` for none, found {shown(value)}")
@@ -259,7 +267,7 @@ class Service(RunFields):
     """The router that distributes requests to the replicas by their content"""
     strip_prefix: bool = True
     """Whether to remove the service's path prefix from requests"""
-    probes: list[Probe] = []
+    probes: Annotated[list[Probe], AfterValidator(_few_probes)] = []
     """Requests that check whether a replica is ready"""
     rate_limits: list[RateLimit] = []
     """Limits of requests a second"""

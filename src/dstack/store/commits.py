@@ -13,9 +13,9 @@ from sqlalchemy import delete, select
 
 from dstack.domain.objects import Job, Next, Object, Run
 from dstack.errors import Conflict
-from dstack.store import events, intents, metrics, revisions, wakes
+from dstack.store import events, intents, metrics, revisions, traffic, wakes
 from dstack.store.kinds import KINDS
-from dstack.store.objects import JOBS_OF_RUN, find
+from dstack.store.objects import JOBS_OF_RUN, SERVICES, find
 from dstack.store.tables import jobs, runs
 from dstack.store.tx import Tx
 
@@ -32,6 +32,8 @@ def add_run(tx: Tx, run: Run, born: Sequence[Job], *, actor: str) -> None:
         _insert(tx, job)
     if not born:  # it waits for its time
         wakes.add(tx, "run", run.id)
+    if run.type == "service":
+        tx.notices.changed.add(SERVICES)
     events.add(
         tx, run, actor=actor, kind="run.submitted", message=f"{actor.removeprefix('user ')} submitted {run.name}"
     )
@@ -53,8 +55,16 @@ def commit(tx: Tx, decided: Next, check: Check, *, actor: str = "engine") -> Non
             _insert(tx, new)
         elif new != old:  # a write wakes the object: one that changes nothing would be looked at for ever
             _update(tx, new, old, actor)
+            if isinstance(new, Run) and isinstance(old, Run) and new.revision != old.revision:
+                _add_revision(tx, new, actor)
     for intent in decided.do:
         intents.add(tx, intent)
+
+
+def _add_revision(tx: Tx, run: Run, actor: str) -> None:
+    """Write the revision that a step has made, and why."""
+    revisions.add(tx, run, run.user_id)
+    events.add(tx, run, actor=actor, kind="run.rolled_back", message=f"{run.name}: {run.detail}")
 
 
 def _old_of(tx: Tx, new: Object) -> Object:
@@ -107,6 +117,7 @@ def delete_run(tx: Tx, run_id: str) -> list[str]:
     events.forget_run(tx, run_id)
     metrics.forget(tx, ids)
     revisions.forget(tx, run_id)
+    traffic.forget(tx, run_id)
     tx.change(delete(jobs).where(jobs.c.run_id == run_id))
     tx.change(delete(runs).where(runs.c.id == run_id))
     tx.notices.changed.add(run_id)

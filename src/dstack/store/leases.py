@@ -28,6 +28,11 @@ def live_replicas(tx: Tx) -> dict[str, str]:
     return {row.id: row.hostname for row in tx.select(_LASTING, {"now": tx.clock.now()})}
 
 
+def with_data_planes(tx: Tx) -> frozenset[str]:
+    """Return the live replicas that have a data plane."""
+    return frozenset(row.id for row in tx.select(_LASTING, {"now": tx.clock.now()}) if row.has_data_plane)
+
+
 def expire(tx: Tx, replica_id: str) -> dict[str, str]:
     """Delete the replicas whose lease has run out. Return those that are left, with their hosts' names.
 
@@ -37,10 +42,16 @@ def expire(tx: Tx, replica_id: str) -> dict[str, str]:
     return {row.id: row.hostname for row in tx.select(select(replicas))}
 
 
-def renew(tx: Tx, replica_id: str, hostname: str, until: datetime | None) -> None:
+def renew(tx: Tx, replica_id: str, hostname: str, until: datetime | None, *, has_data_plane: bool = False) -> None:
     """Put a replica on record that lives until then, None for ever."""
     tx.change(_FORGET, {"of_id": replica_id})
-    tx.change(_RENEW, {"id": replica_id, "hostname": hostname, "expires_at": until})
+    about = {"hostname": hostname, "expires_at": until, "has_data_plane": has_data_plane}
+    tx.change(_RENEW, {"id": replica_id, **about})
+
+
+def set_data_plane(tx: Tx, replica_id: str, *, is_there: bool) -> None:
+    """Note whether a replica has a data plane."""
+    tx.change(update(replicas).where(replicas.c.id == replica_id).values(has_data_plane=is_there))
 
 
 def beat(tx: Tx, replica_id: str, until: datetime) -> bool:

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 JOBS_OF_RUN, JOBS_ON, LIVE_INSTANCES = "jobs of run", "jobs of instance", "live instances"
 """What `Tx.lists` remembers; `store.commits` keeps the lists true."""
+SERVICES = "services"
+"""Notices carry it among the ids of what has changed, where a service is new."""
+
 ROOM, SOLD_OUT, IN_USE, UNANSWERED = "room", "sold out", "in use", "unanswered"
 """What `Tx.known` remembers: what is free on a machine, what was not to be had, and how many machines of each offer
 there are. `store.commits` forgets it when that changes."""
@@ -184,6 +187,12 @@ def count_unfinished_runs(tx: Tx) -> int:
     """How many runs of all projects have not ended."""
     count: int = tx.select(select(func.count()).where(runs.c.finished_at.is_(None))).scalar_one()
     return count
+
+
+def service_ids(tx: Tx) -> list[str]:
+    """Return the ids of all services that have not ended."""
+    query = select(runs.c.id).where(runs.c.type == "service", runs.c.finished_at.is_(None)).order_by(runs.c.id)
+    return list(tx.select(query).scalars())
 
 
 def unfinished_names(tx: Tx, *, project_id: str | None = None, user_id: str | None = None) -> list[str]:

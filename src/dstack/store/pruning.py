@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Select, Table, and_, delete, or_, select, tuple_
 
-from dstack.store.tables import events, intents, jobs, metrics
+from dstack.store.tables import events, intents, jobs, metrics, runs, traffic
 from dstack.store.tx import Tx
 
 ROWS_AT_ONCE = 1000
@@ -27,6 +27,12 @@ def prune_metrics(tx: Tx, before: datetime) -> int:
     """Forget what jobs used that ended before then. Returns how many rows that were."""
     of_ended = select(jobs.c.id).where(jobs.c.finished_at < before)
     return _prune(tx, metrics, select(*metrics.primary_key.columns).where(metrics.c.job_id.in_(of_ended)))
+
+
+def prune_traffic(tx: Tx, before: datetime) -> int:
+    """Forget the requests of services that ended before then. Returns how many rows that were."""
+    of_ended = select(runs.c.id).where(runs.c.finished_at < before)
+    return _prune(tx, traffic, select(*traffic.primary_key.columns).where(traffic.c.run_id.in_(of_ended)))
 
 
 def _of_ended(kind: str, table: Table) -> ColumnElement[bool]:

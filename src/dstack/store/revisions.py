@@ -1,6 +1,7 @@
 """The revisions of runs: each spec that a run has had, with its time and its author. A revision never changes."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import bindparam, delete, select
@@ -11,6 +12,10 @@ from dstack.store.tables import revisions
 from dstack.store.tx import Tx
 
 _FIND = select(revisions.c.spec).where(
+    revisions.c.run_id == bindparam("run_id"), revisions.c.number == bindparam("number")
+)
+
+_MADE_AT = select(revisions.c.created_at).where(
     revisions.c.run_id == bindparam("run_id"), revisions.c.number == bindparam("number")
 )
 
@@ -33,6 +38,12 @@ def find(tx: Tx, run: Run, number: int) -> Revision:
     if spec is None:
         raise ResourceNotExistsError(f"The run `{run.name}` has no revision {number}")
     return Revision(run.id, number, spec)
+
+
+def made_at(tx: Tx, run: Run) -> datetime | None:
+    """Return the time of the current revision of a run; None if it is missing."""
+    at: datetime | None = tx.select(_MADE_AT, {"run_id": run.id, "number": run.revision}).scalar()
+    return at
 
 
 def forget(tx: Tx, run_id: str) -> None:

@@ -20,9 +20,10 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    false,
 )
 
-HEAD = "0011"
+HEAD = "0013"
 """The newest migration: what this code can read and write."""
 
 metadata = MetaData()
@@ -142,6 +143,8 @@ runs = Table(
     Column("submitted_at", Time, nullable=False),
     Column("spec", JSON, nullable=False),
     Column("revision", Integer, nullable=False, server_default="1"),
+    Column("deployment", Integer, nullable=False, server_default="1"),
+    Column("rollout", JSON),
     Column("priority", Integer, nullable=False),
     Column("started_at", Time),
     Column("finished_at", Time),
@@ -179,6 +182,7 @@ jobs = Table(
     Column("nodes", Integer, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("revision", Integer, nullable=False, server_default="1"),
+    Column("deployment", Integer, nullable=False, server_default="1"),
     Column("status", String(20), nullable=False),
     Column("status_since", Time, nullable=False),
     Column("submitted_at", Time, nullable=False),
@@ -197,6 +201,12 @@ jobs = Table(
     Column("lost_at", Time),
     Column("exit_code", Integer),
     Column("signal", Integer),
+    Column("failing_since", Time),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("launches", JSON),
+    Column("unready_since", Time),
+    Column("draining_since", Time),
+    Column("drained_by", JSON, nullable=False, server_default="[]"),
     Column("version", Integer, nullable=False),
     Index("jobs_of_run", "run_id"),
     Index("jobs_by_status", "status"),
@@ -207,6 +217,15 @@ metrics = Table(
     "metrics",
     metadata,
     Column("job_id", ForeignKey("jobs.id"), primary_key=True),
+    Column("starts_at", Time, primary_key=True),
+    Column("points", LargeBinary, nullable=False),
+)
+
+traffic = Table(
+    "traffic",
+    metadata,
+    Column("run_id", ForeignKey("runs.id"), primary_key=True),
+    Column("source", String(36), primary_key=True),
     Column("starts_at", Time, primary_key=True),
     Column("points", LargeBinary, nullable=False),
 )
@@ -270,6 +289,7 @@ replicas = Table(
     _id(),
     Column("hostname", String(300), nullable=False),
     Column("expires_at", Time),
+    Column("has_data_plane", Boolean, nullable=False, server_default=false()),
 )
 
 shards = Table(

@@ -9,6 +9,7 @@ from sqlalchemy import bindparam, delete, func, insert, select, union_all, updat
 
 from dstack.errors import ConfigurationError
 from dstack.kit.ids import Ids
+from dstack.protocol.proxy import EVERY_PROJECT
 from dstack.store.events import add_line
 from dstack.store.tables import events, instances, members, projects, repos, secrets, tokens, users
 from dstack.store.tx import Tx
@@ -101,6 +102,25 @@ def find_again(tx: Tx, user: User) -> User | None:
         return user
     row = tx.peek(_BY_ID, {"token_id": user.token_id, "now": tx.clock.now()}).one_or_none()
     return None if row is None else User(**row._mapping)
+
+
+def callers(tx: Tx) -> dict[str, tuple[str, ...]]:
+    """Return all valid tokens by hash, each with the names of the projects of its user; `*` for an admin's."""
+    query = (
+        select(tokens.c.hash, users.c.is_admin, projects.c.name)
+        .join(users, tokens.c.user_id == users.c.id)
+        .outerjoin(members, members.c.user_id == users.c.id)
+        .outerjoin(projects, projects.c.id == members.c.project_id)
+        .where(users.c.deleted_at.is_(None), _VALID)
+        .order_by(tokens.c.hash, projects.c.name)
+    )
+    found: dict[str, tuple[str, ...]] = {}
+    for row in tx.select(query, {"now": tx.clock.now()}):
+        if row.is_admin:
+            found[row.hash] = (EVERY_PROJECT,)
+        elif row.name is not None:
+            found[row.hash] = (*found.get(row.hash, ()), row.name)
+    return found
 
 
 def find_membership(tx: Tx, project_name: str, user_id: str) -> tuple[Project, str | None] | None:

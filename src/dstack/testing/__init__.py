@@ -29,11 +29,13 @@ if TYPE_CHECKING:  # for type checkers and editors; the real imports happen on f
     from dstack.testing.faults import OtherAgents as OtherAgents
     from dstack.testing.faults import RefusedEnds as RefusedEnds
     from dstack.testing.faults import RepeatedMessages as RepeatedMessages
+    from dstack.testing.faults import ReplicaDeaths as ReplicaDeaths
     from dstack.testing.faults import RunChanges as RunChanges
     from dstack.testing.faults import ServerCrashes as ServerCrashes
     from dstack.testing.faults import ServerPauses as ServerPauses
     from dstack.testing.faults import ServerUpdates as ServerUpdates
     from dstack.testing.faults import SlowBoots as SlowBoots
+    from dstack.testing.faults import SlowDrains as SlowDrains
     from dstack.testing.faults import SlowStarts as SlowStarts
     from dstack.testing.faults import SoldOut as SoldOut
     from dstack.testing.faults import SpotReclaims as SpotReclaims
@@ -43,8 +45,9 @@ if TYPE_CHECKING:  # for type checkers and editors; the real imports happen on f
 _FAULTS = (
     *("AgentRestarts", "ClockJumps", "DatabaseBusy", "DeafServers", "EventualConsistency", "FailedStarts"),
     *("HostileAgents", "LateCreates", "LinkCuts", "LostReplies", "MachineFailures", "OtherAgents"),
-    *("RefusedEnds", "RepeatedMessages", "RunChanges", "ServerCrashes", "ServerPauses", "ServerUpdates"),
-    *("SlowBoots", "SlowStarts", "SoldOut", "SpotReclaims", "Unavailable", "WrongClocks"),
+    *("RefusedEnds", "RepeatedMessages", "ReplicaDeaths", "RunChanges", "ServerCrashes", "ServerPauses"),
+    *("ServerUpdates", "SlowBoots", "SlowDrains", "SlowStarts", "SoldOut", "SpotReclaims", "Unavailable"),
+    "WrongClocks",
 )
 _HOME = {
     "Attempt": "dstack.testing.cluster",

@@ -21,6 +21,9 @@ Frame = dict[str, Any]
 class Speaker:
     """The present version."""
 
+    knows_services = True
+    """Whether it reports that replicas are ready."""
+
     def welcome(self, hello: Frame, resources: HostResources, reports: Iterable[JobReport]) -> list[Frame] | None:
         """Return the answer to a `hello`; None where no version is shared."""
         version = shared_version(hello["v"], hello["newest"])
@@ -37,6 +40,8 @@ class Speaker:
 
 class OlderSpeaker(Speaker):
     """The first version: it knows neither pages nor later fields of an order, and refuses a server of another."""
+
+    knows_services = False
 
     def welcome(self, hello: Frame, resources: HostResources, reports: Iterable[JobReport]) -> list[Frame] | None:
         """Return one page."""

@@ -1,8 +1,9 @@
 """What jobs do: how long they take, what they print, and how each attempt exits."""
 
+import math
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dstack.protocol.agent import JobOrder
 
@@ -11,6 +12,8 @@ _SCRIPT = re.compile(r"simulate (\d+) (\d+) (\d+)")
 
 
 _REVISION = re.compile(r"# revision (\d+)")
+FAILS, NEVER_READY = "# fails", "# never ready"
+"""In the scripts of revisions that do not work."""
 
 
 def revision_in(script: str) -> int:
@@ -27,6 +30,8 @@ class Behaviour:
     """The exit codes of the attempts, one after the other; the last one is that of all that follow."""
     takes_s: float = 0.0
     prints: bytes = b""
+    ready_after_s: float | None = None
+    """When a replica of a service is ready; None where its agent says nothing of it."""
 
 
 def who_of(order: JobOrder) -> tuple[str, str]:
@@ -47,11 +52,17 @@ class Behaviours:
 
     def next_of(self, order: JobOrder) -> tuple[Behaviour, int]:
         """What a job that starts now does, and its exit code."""
-        behaviour = self._of.get(order.run_name) or _in_script(order.script)
+        behaviour = _spoilt(self._of.get(order.run_name) or _in_script(order.script), order.script)
         who = who_of(order)
         attempt = min(self._started[who], len(behaviour.exits) - 1)
         self._started[who] += 1
         return behaviour, behaviour.exits[attempt]
+
+
+def _spoilt(behaviour: Behaviour, script: str) -> Behaviour:
+    if FAILS in script:
+        return replace(behaviour, exits=(1,), takes_s=1.0, ready_after_s=math.inf)
+    return replace(behaviour, ready_after_s=math.inf) if NEVER_READY in script else behaviour
 
 
 def _in_script(script: str) -> Behaviour:

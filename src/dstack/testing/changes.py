@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from dstack.domain.specs import SERVICE
 from dstack.errors import BackendError, InvalidRequestError, ResourceNotExistsError
 from dstack.operations import backends
 from dstack.operations.context import Context
@@ -76,8 +77,8 @@ async def _delete(name: str, drains: bool, context: Context, user: User) -> str:
 def _change(run_id: str) -> Callable[[Context, User], Coroutine[Any, Any, None]]:
     def write(tx: Tx, user: User) -> None:
         run = objects.find_run(tx, run_id)
-        if run is None or run.status.is_finished():
-            return
+        if run is None or run.status.is_finished() or run.type == SERVICE:
+            return  # services are changed by their own users, as `dstack apply` does
         named = {"commands": ["work", f"# revision {run.revision + 1}"]}
         spec = {**run.spec, "configuration": {**run.spec["configuration"], **named}}
         commits.revise(tx, run, spec, user_id=user.id)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from dstack.domain.offers import Offer
 from dstack.errors import ConfigurationError
-from dstack.operations import backends, history, runs, submitting
+from dstack.operations import backends, history, runs, submitting, updating
 from dstack.operations.context import Context
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
@@ -134,6 +134,19 @@ class ClusterRun:
 
         return self._cluster.ask(read)
 
+    def update(self, *, force: bool = False, **fields: Any) -> None:
+        """Give it other values of some fields, as `client.runs.exec_plan` does.
+
+        Args:
+            force: whether the replicas of a service are replaced at once.
+
+        Raises:
+            InvalidRequestError: a field cannot change while it runs.
+        """
+        configuration = {**self.view.spec["configuration"], **fields}
+        request = SubmitRun(run_name=self.name, configuration=configuration)
+        self._cluster.ask(lambda context, user: updating.update(context, user, PROJECT, self.id, request, force=force))
+
     def stop(self, *, abort: bool = False) -> None:
         """Ask for its end; `wait` for it."""
         self._cluster.ask(lambda context, user: runs.stop(context, user, PROJECT, self.id, abort=abort))
@@ -191,7 +204,13 @@ class Cluster:
         return self.run(self.world.server.ask(operation))
 
     def when(
-        self, run_name: str, *, exits: Sequence[int] = (0,), takes_s: float = 0.0, prints: str | bytes = b""
+        self,
+        run_name: str,
+        *,
+        exits: Sequence[int] = (0,),
+        takes_s: float = 0.0,
+        prints: str | bytes = b"",
+        ready_after_s: float | None = None,
     ) -> None:
         """Say what the jobs of a run do, before it is submitted.
 
@@ -199,9 +218,11 @@ class Cluster:
             exits: the exit codes of the attempts, one after the other; the last one is that of all that follow.
             takes_s: how long each attempt takes.
             prints: what each attempt prints.
+            ready_after_s: after how many seconds a replica of a service is ready; None for at once. A revision whose
+                commands have `# fails` exits, and one with `# never ready` is never ready.
         """
         printed = prints.encode() if isinstance(prints, str) else prints
-        self.world.nature.behaviours.set(run_name, Behaviour(tuple(exits), takes_s, printed))
+        self.world.nature.behaviours.set(run_name, Behaviour(tuple(exits), takes_s, printed, ready_after_s))
 
     def submit(self, configuration: Configuration | Mapping[str, Any] | str, *, name: str | None = None) -> ClusterRun:
         """Submit a configuration: an object such as `Task(...)`, a mapping, or YAML text.

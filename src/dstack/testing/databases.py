@@ -44,6 +44,10 @@ CREATE TRIGGER agent_is_lost_or_found AFTER UPDATE OF unreachable_since ON insta
 CREATE TRIGGER intent_is_answered AFTER UPDATE OF state ON intents
     BEGIN INSERT INTO notes VALUES (NULL, 'heard', 'instance', new.shard_key, ''); END;
 """
+_NOTES += """
+CREATE TRIGGER job_is_asked_to_end AFTER UPDATE OF stop_asked ON jobs WHEN new.stop_asked IS NOT old.stop_asked
+    BEGIN INSERT INTO notes VALUES (NULL, 'asked', 'job', new.id, coalesce(new.stop_asked, '')); END;
+"""
 """The database itself notes what is written of statuses, in rows and in events: no code of ours can forget to."""
 
 NOTICES_TAKE_S = 0.1

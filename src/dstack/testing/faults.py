@@ -232,6 +232,23 @@ class HostileAgents:
     every_s: float = 200.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaDeaths:
+    """Replicas of services die, or do not answer for a while."""
+
+    every_s: float = 400.0
+    away_at_most_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowDrains:
+    """Requests of draining replicas take long, or never end."""
+
+    at_most_s: float = 1200.0
+    never: float = 0.2
+    """The share of those that never end."""
+
+
 Fault: TypeAlias = (
     SoldOut
     | Unavailable
@@ -262,6 +279,8 @@ Fault: TypeAlias = (
     | BackendChanges
     | OtherAgents
     | HostileAgents
+    | ReplicaDeaths
+    | SlowDrains
 )
 
 Likely: TypeAlias = (

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dstack.errors import NoCapacityError
-from dstack.operations import runs, submitting
+from dstack.errors import InvalidRequestError, NoCapacityError
+from dstack.operations import runs, submitting, updating
 from dstack.operations.context import Context
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import RunView
 from dstack.store.users import User
 from dstack.testing.crashes import Decide, points_of_calls
 from dstack.testing.faults import Fault, Faults
-from dstack.testing.plans import MARKETS, Chances, Plan
+from dstack.testing.plans import FAULTS_OF_SERVICES, MARKETS, WITH_SERVICES, Chances, Plan
 from dstack.testing.time import VirtualLoop
 from dstack.testing.watch import Line, Violation
 from dstack.testing.world import World, make_world, world_folder
@@ -26,6 +26,7 @@ PATIENCE_S = 12 * 3600.0
 LEFT_OVER_S = 1800.0
 """Whatever exists after all that has found its end within these."""
 TRY_AGAIN_AFTER_S = 60.0
+HALF = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,13 @@ class History:
         await asyncio.sleep(plan.submit_at_s)
         self._world.nature.behaviours.set(plan.name, plan.behaviour)
         run_id = await self._submit(plan)
+        configuration = plan.configuration
+        for change in plan.changes:
+            await asyncio.sleep(change.after_s)
+            configuration = {**configuration, **change.fields}
+            request = SubmitRun(run_name=plan.name, configuration=configuration)
+            done = await self._world.server.ask(_update(request, is_forced=change.is_forced))
+            self._watch.told(plan.name, f"{change.fields}: {done}")
         if plan.stop is None:
             return
         if plan.stop.when is not None and not await self._watch.reaches(run_id, plan.stop.when):
@@ -158,6 +166,19 @@ class History:
                 return view.id
 
 
+def _update(request: SubmitRun, *, is_forced: bool) -> Callable[[Context, User], Coroutine[Any, Any, str]]:
+    """Change a service. A request whose answer was lost is made again, and may find that it has ended."""
+
+    async def update(context: Context, user: User) -> str:
+        try:
+            await updating.update(context, user, "main", request.run_name or "", request, force=is_forced)
+        except (InvalidRequestError, NoCapacityError) as error:
+            return error.message
+        return "changed at once" if is_forced else "changed"
+
+    return update
+
+
 def _stop(name: str, *, abort: bool) -> Callable[[Context, User], Coroutine[Any, Any, RunView]]:
     async def stop(context: Context, user: User) -> RunView:
         return await runs.stop(context, user, "main", name, abort=abort)
@@ -173,12 +194,22 @@ async def _live(script: Script, folder: Path) -> Story:
         world.close()
 
 
-def script_of(seed: int) -> Script:
-    """What is to happen in the history of this number."""
+def script_of(seed: int, *, only_services: bool = False) -> Script:
+    """What is to happen in the history of this number.
+
+    Args:
+        only_services: leave out all runs but services, of which there is one at least.
+    """
     chances = Chances(random.Random(seed))
     servers = chances.draw_servers()
     faults = chances.draw_faults(servers)
-    return Script(seed, chances.chance, tuple(faults), tuple(chances.draw_plans()), servers=servers)
+    plans = tuple(chances.draw_plans())
+    of_services = Chances(random.Random(f"services of {seed}"))  # the other histories stay as they were
+    services = tuple(of_services.draw_services(1.0 if only_services else WITH_SERVICES))
+    if services:
+        faults += [fault for fault in FAULTS_OF_SERVICES if of_services.chance.random() < HALF]
+    runs = services if only_services else (*plans, *services)
+    return Script(seed, chances.chance, tuple(faults), runs, servers=servers)
 
 
 def play(script: Script) -> Story:

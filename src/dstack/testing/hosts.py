@@ -4,6 +4,7 @@ A job prints at its start all that it has to say.
 """
 
 import asyncio
+import math
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -108,6 +109,12 @@ class Host:
         job.report = replace(job.report, guests=guests, alone_since=None if guests else self._now_s())
         self._report(job)
 
+    def set_ready(self, job: HostJob, is_ready: bool) -> None:
+        """From now on a replica takes requests, or not."""
+        if job.is_running and job.report.ready is not None:
+            job.report = replace(job.report, ready=is_ready, unready_reason="" if is_ready else "it does not answer")
+            self._report(job)
+
     def disconnect(self) -> None:
         """Cut the connection there is."""
         if self._connection is not None:
@@ -210,11 +217,18 @@ class Host:
         job.log = behaviour.prints
         now_s = self._now_s()
         job.report = replace(job.report, state="running", started_at=now_s, alone_since=now_s)
+        self._plan_readiness(job, behaviour)
         self._nature.observer.job_started(self.key, job.order)
         self._plan_end(job, behaviour, code)
         self._report(job)
         if "job" in job.followed:
             self._follow(job.order.job_id, "job", 0)
+
+    def _plan_readiness(self, job: HostJob, behaviour: Behaviour) -> None:
+        if behaviour.ready_after_s is not None and self._speaker.knows_services:
+            job.report = replace(job.report, ready=False, unready_reason="it does not answer yet")
+            if behaviour.ready_after_s < math.inf:
+                asyncio.get_running_loop().call_later(behaviour.ready_after_s, self.set_ready, job, True)
 
     def _plan_end(self, job: HostJob, behaviour: Behaviour, code: int) -> None:
         limit_s = job.order.max_duration_s
@@ -243,7 +257,8 @@ class Host:
             return
         self._nature.observer.job_ended(self.key, job.order, end, code)
         self._set_timer(job, None)
-        job.report = replace(job.report, state="ended", end=end, exit_code=code, log_bytes=len(job.log))
+        ended = replace(job.report, state="ended", end=end, exit_code=code, log_bytes=len(job.log))
+        job.report = replace(ended, ready=None, unready_reason="")
         self._report(job)
         self._check_logged(job)
 

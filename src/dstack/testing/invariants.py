@@ -4,16 +4,19 @@ A rule about a move is asked as soon as the move is committed, one about a machi
 goes, and the rest on every scan.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Protocol
 
+from dstack.domain.drains import DRAIN_FOR, ROUTES_WITHIN
 from dstack.domain.launches import FAILED_MAX, WITHIN
+from dstack.domain.reasons import UNWANTED
+from dstack.domain.rollouts import ROLLOUT_FOR, ROLLOUT_TRIES
 from dstack.engine.lifecycles import LIFECYCLES
 from dstack.errors import IllegalMove
 from dstack.protocol.agent import JobOrder
-from dstack.protocol.statuses import InstanceReason, JobStatus, RunStatus
+from dstack.protocol.statuses import InstanceReason, JobReason, JobStatus, RunStatus
 from dstack.testing.behaviours import revision_in
-from dstack.testing.ledger import InstanceRow, JobRow, Ledger, Note
+from dstack.testing.ledger import InstanceRow, JobRow, Ledger, Note, ReplicaRow, ServiceRow
 from dstack.testing.truth import ExistingMachine, Truth
 
 CLAIMED_WITHIN_S = 1800.0
@@ -33,6 +36,9 @@ FAILS_WITHIN_S, FAILS_MAX = 60.0, 20
 
 LINKS_WITHIN_S, LINKS_MAX = 600.0, 30
 """So many connections may be made to one agent in so long; a world breaks far fewer."""
+
+ROLLBACK_WITHIN_S = 1800.0
+"""A rollout that has failed is ended within so long: servers may be away."""
 
 STUCK_AFTER_S = 4 * 3600.0
 """An object may stay in one status this long without anything that it waits for."""
@@ -163,9 +169,9 @@ def jobs_start_while_wanted(job_id: str, run_id: str, ledger: Ledger) -> str | N
 def jobs_start_as_they_were_made(order: JobOrder, ledger: Ledger) -> str | None:
     """A job starts with the script of the revision that it was made from, whatever its run has become."""
     job, started = ledger.job(order.job_id), revision_in(order.script)
-    if job is None or job.revision == started:
+    if job is None or (named := ledger.revision_named(job)) == started:
         return None
-    return f"{_title(job)} was made from revision {job.revision}, and starts with the script of revision {started}"
+    return f"{_title(job)} was made from revision {named}, and starts with the script of revision {started}"
 
 
 def attempts_follow_the_revisions(job_id: str, ledger: Ledger) -> str | None:
@@ -174,6 +180,79 @@ def attempts_follow_the_revisions(job_id: str, ledger: Ledger) -> str | None:
     if job is None or job.revision >= (due := ledger.revision_before(job)):
         return None
     return f"{_title(job)} was made from revision {job.revision}, and its run had revision {due}"
+
+
+def replicas_are_bounded(service: ServiceRow, replicas: Collection[ReplicaRow]) -> str | None:
+    """A replica begins only while there are, with it, at most as many as asked for and one."""
+    if len(replicas) <= service.asked + 1:
+        return None
+    return f"{service.name} has {len(replicas)} replicas, and {service.asked} are asked for"
+
+
+def replicas_die_alone(service: ServiceRow, replica: ReplicaRow) -> str | None:
+    """A service that goes on ends no replica beside another one."""
+    if service.status == RunStatus.TERMINATING or replica.stop_asked != JobReason.SERVER:
+        return None
+    return f"replica {replica.number} of {service.name} is ended with another one"
+
+
+def the_last_ready_replica_stays(
+    service: ServiceRow, replica: ReplicaRow, replicas: Collection[ReplicaRow]
+) -> str | None:
+    """No ready replica is asked to leave unless another one is ready, or a user forces it.
+
+    One that has ended in the same commit was ready when that was decided.
+    """
+    is_forced = service.rollout is not None and service.rollout["is_forced"]
+    if replica.stop_asked not in UNWANTED or not replica.is_ready or is_forced:
+        return None
+    now_s = replica.draining_since_s or replica.status_since_s
+    others = (one for one in replicas if one.id != replica.id and one.stop_asked is None)
+    if any(one.is_ready or (one.status == JobStatus.TERMINATING and one.status_since_s >= now_s) for one in others):
+        return None
+    return f"replica {replica.number} of {service.name} is the last that is ready, and is {replica.stop_asked}"
+
+
+def drains_are_awaited(replica: ReplicaRow, ledger: Ledger) -> str | None:
+    """A draining replica ends once every data plane has let go of it, or after an hour."""
+    if replica.draining_since_s is None or replica.reason not in UNWANTED:
+        return None  # it may have ended by itself
+    lasted_s = replica.status_since_s - replica.draining_since_s
+    missing = ledger.data_planes(replica.status_since_s) - replica.drained_by
+    is_early = lasted_s < ROUTES_WITHIN.total_seconds() or (missing and lasted_s < DRAIN_FOR.total_seconds())
+    if not is_early:
+        return None
+    return (
+        f"replica {replica.number} ({replica.id}) has drained for {lasted_s:.1f} s; {missing or 'nobody'} has requests"
+    )
+
+
+def requests_go_to_ready_replicas(replica: ReplicaRow, now_s: float) -> str | None:
+    """A data plane sends no new requests to a replica that drains or has ended.
+
+    Args:
+        replica: one of those in the routes of a data plane that hears of every change.
+    """
+    if replica.is_finished:
+        return f"a data plane sends requests to replica {replica.number} ({replica.id}), which has ended"
+    if replica.draining_since_s is None or now_s - replica.draining_since_s < ROUTES_WITHIN.total_seconds():
+        return None
+    return f"a data plane sends new requests to replica {replica.number} ({replica.id}), which drains"
+
+
+def rollouts_end(service: ServiceRow, replicas: Collection[ReplicaRow], now_s: float) -> str | None:
+    """A revision that fails again and again, or never gets ready, is rolled back."""
+    if service.rollout is None or service.rollout["back_to"] is None:
+        return None
+    for one in replicas:
+        if one.deployment != service.deployment:
+            continue
+        if one.failures >= ROLLOUT_TRIES:
+            return f"replica {one.number} of {service.name} has failed {one.failures} times in a rollout"
+        unready_s = 0.0 if one.unready_since_s is None else now_s - one.unready_since_s
+        if unready_s > ROLLOUT_FOR.total_seconds() + ROLLBACK_WITHIN_S:
+            return f"replica {one.number} of {service.name} is not ready for {unready_s:.0f} s of a rollout"
+    return None
 
 
 def machines_are_claimed(truth: Truth, ledger: Ledger, now_s: float) -> Iterator[str]:

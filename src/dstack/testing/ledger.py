@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from dstack.domain.sharding import shard_of
+from dstack.kit.ranges import Range, parse_count
 from dstack.protocol.statuses import RunStatus
 from dstack.store.kinds import KINDS
+from dstack.testing.behaviours import revision_in
 from dstack.testing.time import START
 
 
@@ -19,7 +21,7 @@ class Note:
 
     source: str
     """`row` for an object as it is from now on, `event` for a line of history; a commit may tell of several moves.
-    `heard` for what its agent said or what came of an intent."""
+    `heard` for what its agent said or what came of an intent. `asked` for a job whose run wants its end."""
     kind: str
     id: str
     status: str
@@ -57,6 +59,50 @@ class InstanceRow:
     """When its last job ended, or when it was made where there was none; None while it has jobs."""
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceRow:
+    """One service as it is on record."""
+
+    id: str
+    name: str
+    status: str
+    asked: int
+    """The number of replicas."""
+    deployment: int
+    rollout: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaRow:
+    """The latest attempt of one replica as it is on record; times are virtual seconds."""
+
+    id: str
+    run_id: str
+    number: int
+    status: str
+    is_finished: bool
+    deployment: int
+    failures: int
+    reason: str | None
+    stop_asked: str | None
+    is_ready: bool
+    status_since_s: float
+    unready_since_s: float | None
+    draining_since_s: float | None
+    drained_by: frozenset[str]
+
+
+_REPLICA = """
+SELECT jobs.id, run_id, replica, jobs.status, jobs.finished_at IS NOT NULL, jobs.deployment, jobs.failures,
+       jobs.reason, jobs.stop_asked, jobs.status = 'running' AND coalesce(json_extract(report, '$.ready'), 1),
+       jobs.status_since, unready_since, draining_since, drained_by
+FROM jobs JOIN runs ON runs.id = run_id WHERE runs.type = 'service'
+"""
+_SERVICE = """
+SELECT id, name, status, coalesce(json_extract(spec, '$.configuration.replicas'), 1), deployment, rollout
+FROM runs WHERE type = 'service' AND
+"""
+
 _JOB = """
 SELECT jobs.id, jobs.run_id, runs.name, jobs.node, jobs.attempt, jobs.revision, jobs.status, jobs.reason,
        jobs.exit_code, jobs.instance_id, jobs.finished_at IS NOT NULL, jobs.report
@@ -71,7 +117,7 @@ FROM instances
 
 
 _IN_VAIN = """
-SELECT runs.name, max(jobs.nodes), count(DISTINCT vain.id)
+SELECT runs.name, max(jobs.nodes) * count(DISTINCT jobs.replica), count(DISTINCT vain.id)
 FROM instances AS last JOIN jobs AS own ON own.instance_id = last.id JOIN runs ON runs.id = own.run_id
 JOIN jobs ON jobs.run_id = runs.id JOIN instances AS vain ON vain.id = jobs.instance_id
 WHERE last.id = ? AND vain.agent_seen_at IS NULL AND vain.finished_at IS NOT NULL
@@ -142,7 +188,7 @@ class Ledger:
         return [_instance_of(row) for row in self._conn.execute(f"{_INSTANCE} WHERE finished_at IS NULL")]
 
     def launches_in_vain(self, instance_id: str, within_s: float) -> Iterator[tuple[str, int, int]]:
-        """Yield each run with a job on an instance: name, nodes, and how many of its machines never started.
+        """Yield each run with a job on an instance: name, number of jobs, and how many of its machines never started.
 
         Args:
             within_s: counts the machines that were launched so many seconds before the instance or less.
@@ -175,6 +221,36 @@ class Ledger:
         """Whether the run has ended or is not on record."""
         return self._conn.execute("SELECT 1 FROM runs WHERE id = ? AND finished_at IS NULL", (id,)).fetchone() is None
 
+    def service(self, id: str) -> ServiceRow | None:
+        """The service of this id."""
+        row = self._conn.execute(f"{_SERVICE} id = ?", (id,)).fetchone()
+        return None if row is None else _service_of(row)
+
+    def services(self) -> list[ServiceRow]:
+        """All services that have not ended."""
+        return [_service_of(row) for row in self._conn.execute(f"{_SERVICE} finished_at IS NULL")]
+
+    def replica(self, job_id: str) -> ReplicaRow | None:
+        """One attempt of a replica; None for a job of another run."""
+        row = self._conn.execute(f"{_REPLICA} AND jobs.id = ?", (job_id,)).fetchone()
+        return None if row is None else _replica_of(row)
+
+    def replicas(self, run_id: str) -> list[ReplicaRow]:
+        """The replicas of a service that have not ended."""
+        query = f"{_REPLICA} AND run_id = ? AND jobs.finished_at IS NULL"
+        return [_replica_of(row) for row in self._conn.execute(query, (run_id,))]
+
+    def data_planes(self, at_s: float) -> set[str]:
+        """The servers that live at a time and have a data plane."""
+        query = "SELECT id FROM replicas WHERE has_data_plane AND (expires_at IS NULL OR expires_at > ?)"
+        return {row[0] for row in self._conn.execute(query, ((at_s + START.timestamp()) * 1e6,))}
+
+    def revision_named(self, job: JobRow) -> int:
+        """The number in the script of the revision that a job was made from: see `revision_in`."""
+        query = "SELECT spec FROM revisions WHERE run_id = ? AND number = ?"
+        row = self._conn.execute(query, (job.run_id, job.revision)).fetchone()
+        return job.revision if row is None else revision_in(row[0])
+
     def events(self) -> list[tuple[float, str, str]]:
         """All of history: when, about whom, what."""
         rows = self._conn.execute(
@@ -187,6 +263,21 @@ class Ledger:
 def _seconds(micros: int) -> float:
     """Virtual seconds of a time in the database."""
     return micros / 1e6 - START.timestamp()
+
+
+def _service_of(row: Sequence[Any]) -> ServiceRow:
+    id, name, status, replicas, deployment, rollout = row
+    asked = Range.parse(replicas, parse_count).max or 0
+    return ServiceRow(id, name, status, asked, deployment, None if rollout is None else json.loads(rollout))
+
+
+def _replica_of(row: Sequence[Any]) -> ReplicaRow:
+    *values, is_ready, since, unready_since, draining_since, drained_by = row
+    since_s, unready_since_s, draining_since_s = (
+        None if at is None else _seconds(at) for at in (since, unready_since, draining_since)
+    )
+    times = [bool(is_ready), since_s, unready_since_s, draining_since_s]
+    return ReplicaRow(*[*values, *times, frozenset(json.loads(drained_by))])
 
 
 def _job_of(row: Sequence[Any]) -> JobRow:

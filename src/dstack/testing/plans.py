@@ -9,7 +9,7 @@ from dstack.backends import local
 from dstack.domain.offers import Offer
 from dstack.protocol.agent import HostResources
 from dstack.protocol.statuses import RunStatus
-from dstack.testing.behaviours import Behaviour
+from dstack.testing.behaviours import FAILS, NEVER_READY, Behaviour
 from dstack.testing.faults import (
     AgentRestarts,
     BackendChanges,
@@ -29,12 +29,14 @@ from dstack.testing.faults import (
     OtherAgents,
     RefusedEnds,
     RepeatedMessages,
+    ReplicaDeaths,
     RunChanges,
     ServerCrashes,
     ServerPauses,
     ServerUpdates,
     Silence,
     SlowBoots,
+    SlowDrains,
     SlowStarts,
     SoldOut,
     SpotReclaims,
@@ -47,6 +49,14 @@ SUBMITS_WITHIN_S = 600.0
 FAULTS_MIN = 3
 SEVERAL_SERVERS = 0.04
 """In so many histories several servers work on one database."""
+
+WITH_SERVICES = 0.25
+"""In so many histories some of the runs are services."""
+FAULTS_OF_SERVICES: tuple[Fault, ...] = (ReplicaDeaths(), SlowDrains())
+"""What histories with services draw from as well."""
+CHANGES_EVERY_S, SERVES_FOR_S, FOR_EVER_S = 1200.0, 5400.0, 1e9
+FIRST_CHANGE = 101
+"""Changes are told apart by numbers that no revision has."""
 
 FAULTS: tuple[Fault, ...] = (
     SoldOut(),
@@ -98,6 +108,8 @@ class Plan:
     configuration: dict[str, Any]
     behaviour: Behaviour
     stop: "StopPlan | None" = None
+    changes: tuple["ChangePlan", ...] = ()
+    """What is changed of a service before that, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +119,15 @@ class StopPlan:
     after_s: float
     when: RunStatus | None
     abort: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePlan:
+    """A service that gets other values of some fields, some time after the change before."""
+
+    after_s: float
+    fields: dict[str, Any]
+    is_forced: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +151,45 @@ class Chances:
         """What all users will do."""
         for number in range(RUNS):
             yield self._plan(f"run-{number}")
+
+    def draw_services(self, probability: float) -> Iterator[Plan]:
+        """What users of services will do, in some histories."""
+        if self.chance.random() < probability:
+            for number in range(self.chance.randint(1, 2)):
+                yield self._service(f"service-{number}")
+
+    def _service(self, name: str) -> Plan:
+        choice = self.chance.choice
+        configuration: dict[str, Any] = {
+            "type": "service",
+            "port": 80,
+            "commands": ["serve"],
+            "replicas": choice([1, 2, 2, 3]),
+            "priority": choice([0, 50]),
+            "retry": choice([True, True, False]),
+            "backends": choice([["local"], ["local", "aws"]]),
+            "spot_policy": "auto",
+            "idle_duration": choice([0, 60]),
+        }
+        behaviour = Behaviour(takes_s=FOR_EVER_S, ready_after_s=choice([0.0, 5.0, 60.0]))
+        changes = tuple(self._change(number) for number in range(self.chance.randint(1, 5)))
+        stop = StopPlan(self.chance.uniform(0, SERVES_FOR_S), None, self.chance.random() < 0.2)
+        return Plan(name, self.chance.uniform(0, 60), configuration, behaviour, stop, changes)
+
+    def _change(self, number: int) -> ChangePlan:
+        works = f"serve # revision {FIRST_CHANGE + number}"
+        fields: dict[str, Any] = self.chance.choice(
+            [
+                {"commands": [works]},
+                {"commands": [works], "replicas": 3},
+                {"commands": [f"{works} {FAILS}"]},
+                {"commands": [f"{works} {NEVER_READY}"]},
+                {"replicas": 1},
+                {"replicas": 4},
+                {"priority": 10},
+            ]
+        )
+        return ChangePlan(self.chance.uniform(0, CHANGES_EVERY_S), fields, self.chance.random() < 0.15)
 
     def _plan(self, name: str) -> Plan:
         choice = self.chance.choice

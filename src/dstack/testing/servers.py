@@ -44,6 +44,12 @@ class Server:
         self._is_to_end = asyncio.Event()
         self._user = User("", "nobody", is_admin=False)
 
+    async def is_up(self) -> Parts:
+        """Wait until it is up; return its parts."""
+        await self._up.wait()
+        assert self.parts is not None
+        return self.parts
+
     async def keep_up(self) -> None:
         """Start, and start again after each end, until cancelled."""
         while True:

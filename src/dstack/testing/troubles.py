@@ -5,9 +5,11 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeAlias
 
 from dstack.testing.clouds import Clouds
-from dstack.testing.faults import AgentRestarts, HostileAgents, LinkCuts, MachineFailures, SpotReclaims
+from dstack.testing.faults import AgentRestarts, HostileAgents, LinkCuts, MachineFailures, ReplicaDeaths, SpotReclaims
 from dstack.testing.hosts import Host
 from dstack.testing.nature import Nature
+
+HALF = 0.5
 
 Act: TypeAlias = Callable[[Nature, Clouds, Host], None]
 
@@ -26,11 +28,25 @@ def _restart(nature: Nature, clouds: Clouds, host: Host) -> None:
         host.restart_agent(nature.within(restarts.down_at_most_s))
 
 
+def _harm_replica(nature: Nature, clouds: Clouds, host: Host) -> None:
+    """Let a replica die, or not answer for a while."""
+    serving = [job for job in host.running if job.report.ready]
+    fault = nature.find(ReplicaDeaths)
+    if not serving or fault is None:
+        return
+    job = nature.chance.choice(serving)
+    if nature.chance.random() < HALF:
+        host.end_job(job, 1)
+        return
+    host.set_ready(job, False)
+    asyncio.get_running_loop().call_later(nature.within(fault.away_at_most_s), host.set_ready, job, True)
+
+
 def _lie(nature: Nature, clouds: Clouds, host: Host) -> None:
     host.lie([job_id for other in clouds.hosts() if other is not host for job_id in other.jobs])
 
 
-Trouble: TypeAlias = LinkCuts | MachineFailures | SpotReclaims | AgentRestarts | HostileAgents
+Trouble: TypeAlias = LinkCuts | MachineFailures | SpotReclaims | AgentRestarts | HostileAgents | ReplicaDeaths
 
 _TROUBLES: dict[type[Trouble], tuple[str, Act]] = {
     LinkCuts: ("link is cut", _cut),
@@ -38,6 +54,7 @@ _TROUBLES: dict[type[Trouble], tuple[str, Act]] = {
     SpotReclaims: ("is reclaimed", _end),
     AgentRestarts: ("agent restarts", _restart),
     HostileAgents: ("lies", _lie),
+    ReplicaDeaths: ("loses a replica, if it has one", _harm_replica),
 }
 
 

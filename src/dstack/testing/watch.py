@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from dstack.logs.base import LogStore
 from dstack.protocol.agent import JobOrder
-from dstack.protocol.statuses import InstanceStatus, RunStatus
+from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
 from dstack.testing import invariants
-from dstack.testing.ledger import Ledger, Note
+from dstack.testing.ledger import Ledger, Note, ReplicaRow
 from dstack.testing.nature import Observer
 from dstack.testing.truth import ExistingMachine, Truth
 
@@ -141,6 +141,9 @@ class Watch(Observer):
         for row in rows.values():
             self._check_move(row)
             self._check_row(row)
+        for note in notes:
+            if note.source == "asked":
+                self._check_asked(note.id)
         self.wake()
 
     def database_was_replaced(self) -> None:
@@ -173,6 +176,8 @@ class Watch(Observer):
             self._check_retry(note)
         elif note.kind == "job" and is_final:
             self._check_ended_job(note.id)
+        elif note.kind == "job" and (replica := self.ledger.replica(note.id)) is not None:
+            self._check_replica(replica, is_new=is_new)
         elif note.kind == "instance":
             self._check_instance(note.id, is_new=is_new, is_final=is_final)
 
@@ -189,6 +194,32 @@ class Watch(Observer):
         if job is not None:
             self._blame("ended_jobs_do_not_run", invariants.ended_jobs_do_not_run(job, self.truth))
             self._blame("exit_codes_are_true", invariants.exit_codes_are_true(job, self.truth))
+
+    def _check_replica(self, replica: ReplicaRow, *, is_new: bool) -> None:
+        service = self.ledger.service(replica.run_id) if is_new else None
+        if service is not None:
+            bounded = invariants.replicas_are_bounded(service, self.ledger.replicas(service.id))
+            self._blame("replicas_are_bounded", bounded)
+            self._blame("rollouts_end", invariants.rollouts_end(service, [replica], _now_s()))
+        if replica.status == JobStatus.TERMINATING:
+            self._blame("drains_are_awaited", invariants.drains_are_awaited(replica, self.ledger))
+
+    def _check_asked(self, job_id: str) -> None:
+        """A job is asked to end."""
+        replica = self.ledger.replica(job_id)
+        service = None if replica is None else self.ledger.service(replica.run_id)
+        if replica is None or service is None:
+            return
+        self._blame("replicas_die_alone", invariants.replicas_die_alone(service, replica))
+        last = invariants.the_last_ready_replica_stays(service, replica, self.ledger.replicas(service.id))
+        self._blame("the_last_ready_replica_stays", last)
+
+    def routed(self, job_ids: Iterable[str]) -> None:
+        """A data plane sends requests to these jobs."""
+        for job_id in job_ids:
+            if (replica := self.ledger.replica(job_id)) is not None:
+                misled = invariants.requests_go_to_ready_replicas(replica, _now_s())
+                self._blame("requests_go_to_ready_replicas", misled)
 
     def _check_instance(self, id: str, *, is_new: bool, is_final: bool) -> None:
         instance = self.ledger.instance(id)
@@ -220,6 +251,9 @@ class Watch(Observer):
         now_s = _now_s()
         self._blame_all("machines_are_claimed", invariants.machines_are_claimed(self.truth, self.ledger, now_s))
         self._blame_all("nothing_is_stuck", invariants.nothing_is_stuck(self.truth, self.ledger, now_s))
+        for service in self.ledger.services():
+            late = invariants.rollouts_end(service, self.ledger.replicas(service.id), now_s)
+            self._blame("rollouts_end", late)
         for machine in list(self.truth.machines.values()):
             self._blame("spending_stops", invariants.spending_stops(machine, self.ledger, now_s))
 

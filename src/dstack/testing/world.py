@@ -32,6 +32,7 @@ from dstack.testing.databases import BusySqlite, Exchange, SharedSqlite, copy_da
 from dstack.testing.faults import BackendChanges, ClockJumps, DatabaseBusy, Faults, ServerCrashes, WrongClocks
 from dstack.testing.ledger import Ledger
 from dstack.testing.nature import Nature
+from dstack.testing.planes import DataPlane
 from dstack.testing.servers import TERMS, Server
 from dstack.testing.time import START, VirtualClock, VirtualLoop
 from dstack.testing.troubles import troubles_of
@@ -104,6 +105,8 @@ class World:
             for number, name in enumerate(names)
         ]
 
+        self._planes = [DataPlane(server, nature, watch) for server in self.servers]
+
     @property
     def server(self) -> Server:
         """The one that a user talks to: any."""
@@ -112,6 +115,8 @@ class World:
     def start(self) -> "list[asyncio.Task[None]]":
         """Set everything going; cancel what is returned to end it."""
         tasks = [asyncio.create_task(server.keep_up(), name=server.name) for server in self.servers]
+        for server, plane in zip(self.servers, self._planes, strict=True):
+            tasks.append(asyncio.create_task(plane.live(), name=f"data plane of {server.name}"))
         if len(self.servers) > 1:
             tasks += [
                 asyncio.create_task(server.suffer(), name=f"what befalls {server.name}") for server in self.servers
@@ -133,7 +138,10 @@ class World:
         self.watch.ledger.close()
 
     def _make_parts(self, number: int, switch: CrashSwitch) -> Parts:
-        return Parts(self._outside(number, switch))
+        parts = Parts(self._outside(number, switch))
+        if self._planes[number].has_begun:
+            parts.leases.expect_data_plane()
+        return parts
 
     def _outside(self, number: int, switch: CrashSwitch) -> Outside:
         name, watch = self.servers[number].name, self.watch

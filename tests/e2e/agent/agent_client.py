@@ -32,13 +32,16 @@ class Agent:
 
     home: Path
     process: subprocess.Popen[bytes] | None = None
+    inside: tuple[str, ...] = ()
+    """A command line that runs another one, such as inside another network."""
 
     def start(self) -> None:
         ready, given = os.pipe()
         self.home.mkdir(exist_ok=True)
+        program = (sys.executable, "-m", "dstack.agent")
         with open(self.home / "agent.log", "ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "dstack.agent", "--home", str(self.home), "--ready-fd", str(given)],
+                [*self.inside, *program, "--home", str(self.home), "--ready-fd", str(given)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -17,8 +17,9 @@ from dstack.agent.disks import Disk
 from dstack.agent.fetching import fetch_files
 from dstack.agent.files import BlobCache
 from dstack.agent.gpus.cards import Cards
-from dstack.agent.jobs import Jobs, Runtimes
+from dstack.agent.jobs import Jobs
 from dstack.agent.keeping import Bounds, Keeping
+from dstack.agent.lives import Runtimes
 from dstack.agent.paths import Home, JobFolder
 from dstack.agent.records import read_order
 from dstack.agent.runtimes.container import ContainerRuntime

@@ -14,8 +14,9 @@ import pytest
 
 from dstack.agent import records
 from dstack.agent.gpus.cards import Cards
-from dstack.agent.jobs import Jobs, Runtimes
+from dstack.agent.jobs import Jobs
 from dstack.agent.keeping import Bounds, Keeping
+from dstack.agent.lives import Runtimes
 from dstack.agent.paths import Home, JobFolder, socket_path, write_json
 from dstack.agent.processes import end_marked, marked
 from dstack.agent.records import has_rebooted
@@ -23,7 +24,7 @@ from dstack.agent.runtimes.process import ProcessRuntime
 from dstack.agent.runtimes.spawning import Spawner
 from dstack.agent.spawner import Spawned, start_spawner
 from dstack.kit.clock import SystemClock
-from dstack.protocol.agent import LOG_STREAMS, JobOrder, JobReport
+from dstack.protocol.agent import LOG_STREAMS, JobOrder, JobReport, Serving
 from tests.e2e.agent.agent_client import PATIENCE_S, Agent, J, connected, order_for
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
@@ -70,7 +71,9 @@ class OneHost:
     async def begin(self, state: str) -> JobFolder:
         """Bring a job as far as a state, and let the agent die."""
         async with self.agent() as jobs:
-            order = order_for(f"{J}-{state}-{next(numbers)}", SCRIPTS.get(state, "echo never"))
+            number = next(numbers)
+            service = Serving(9000 + number)  # one more file
+            order = order_for(f"{J}-{state}-{number}", SCRIPTS.get(state, "echo never"), service=service)
             await jobs.start(replace(order, files_root="f" * 64) if state == "preparing" else order)
             folder = self.home.job(order.job_id)
             await until(lambda: report_of(jobs, folder).state == state)

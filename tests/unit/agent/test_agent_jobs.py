@@ -10,10 +10,12 @@ from typing import cast
 
 import pytest
 
-from dstack.agent.jobs import FetchFiles, Jobs, Runtimes
+from dstack.agent.jobs import Jobs
 from dstack.agent.keeping import Bounds, Keeping
+from dstack.agent.lives import Runtimes
 from dstack.agent.notes import note
 from dstack.agent.paths import Home, JobFolder, write_json
+from dstack.agent.preparing import FetchFiles
 from dstack.agent.records import Ending
 from dstack.agent.runtimes.base import Runtime
 from dstack.kit.clock import SystemClock
@@ -158,7 +160,7 @@ class Settling(Started):
 async def test_end_that_cannot_be_written_down_is_tried_again_and_is_stopped_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dstack.agent.jobs.LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr("dstack.agent.lives.LOOK_AGAIN_S", 0.0)
     runtime = Settling()
     async with Agents(tmp_path).next(runtime) as jobs:
         await runtime.tried_again.wait()
@@ -200,7 +202,7 @@ async def test_slow_preparation_is_reported_until_the_job_runs(tmp_path: Path, m
     async def fetch_nothing(folder: JobFolder, order: JobOrder) -> None:
         pass
 
-    monkeypatch.setattr("dstack.agent.jobs.SLOW_AFTER_S", 0.0)
+    monkeypatch.setattr("dstack.agent.preparing.SLOW_AFTER_S", 0.0)
     agents = Agents(tmp_path)
     write_json(agents.folder.order, to_json(JobOrder("0-job", "hello", "true", python="3.12")))
     runtime = Slow()

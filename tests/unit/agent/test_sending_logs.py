@@ -9,8 +9,9 @@ from typing import cast
 import pytest
 
 from dstack.agent import logs
-from dstack.agent.jobs import Job, Jobs
+from dstack.agent.jobs import Jobs
 from dstack.agent.keeping import JobLog
+from dstack.agent.lives import Job
 from dstack.agent.logs import Followers, Watcher
 from dstack.agent.paths import JobFolder
 from dstack.protocol.agent import JobOrder

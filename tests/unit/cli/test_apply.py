@@ -16,7 +16,7 @@ from dstack.cli.main import parser
 from dstack.engine.catalog import HIDDEN
 from dstack.errors import NoCapacityError
 from dstack.protocol.requests import SubmitRun
-from dstack.protocol.views import OfferView, PlanView
+from dstack.protocol.views import ChangeView, OfferView, PlanView
 from dstack.spec.mounts import FileMapping
 from dstack.spec.parse import to_mapping
 from dstack.spec.reading import read
@@ -251,3 +251,44 @@ def test_unchanged_active_run_names_the_command_that_follows_it() -> None:
     assert apply.changes_text(plan(current=current)) == (
         "The run `hello` is already running with this configuration; `dstack attach --logs hello` follows it"
     )
+
+
+SERVICE = {"type": "service", "port": 80, "commands": ["x"]}
+
+
+def service_plan(replicas: int, *fields: str, before: int = 3) -> RunPlan:
+    """Return the plan of a change to an active service."""
+    current = structs.replace(view("running"), type="service", replicas_asked=before)
+    request = SubmitRun(configuration={**SERVICE, "replicas": replicas})
+    changes = [
+        ChangeView(field=one, old="1", new="2", in_place=one == "replicas", by_rollout=one not in ("replicas", "type"))
+        for one in fields
+    ]
+    made = plan(current=current)
+    return replace(made, draft=replace(made.draft, request=request), changes=changes)
+
+
+@pytest.mark.parametrize(
+    ("of", "force", "hows", "effect"),
+    [
+        (service_plan(3, "image"), False, ["replica by replica"], "3 replicas are replaced one by one"),
+        (service_plan(3, "image"), True, ["at once"], "3 replicas are replaced at once"),
+        (service_plan(4, "replicas"), False, ["in place"], "1 replica is added"),
+        (service_plan(1, "replicas"), False, ["in place"], "2 replicas end once they have answered all requests"),
+        (
+            service_plan(2, "image", "replicas"),
+            False,
+            ["replica by replica", "in place"],
+            "3 replicas are replaced one by one; 1 replica ends once it has answered all requests",
+        ),
+        (service_plan(1, "image", before=1), False, ["replica by replica"], "1 replica is replaced one by one"),
+        (service_plan(3, "image", "type"), False, ["replica by replica", "by a restart"], None),
+    ],
+)
+def test_changes_of_a_service_show_what_becomes_of_its_replicas(
+    of: RunPlan, force: bool, hows: list[str], effect: str | None
+) -> None:
+    _, header, *lines = filter(None, apply.changes_text(of, force=force).splitlines())
+    assert header.split() == list(apply.CHANGES)
+    assert [line.split("2", 1)[1].strip() for line in lines[: len(hows)]] == hows
+    assert lines[len(hows) :] == ([] if effect is None else [effect])

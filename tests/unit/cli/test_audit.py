@@ -9,7 +9,7 @@ from msgspec.structs import asdict
 
 from dstack.api import Client
 from dstack.cli.commands.audit import rows_of, table_of
-from dstack.protocol.views import AuditView, MachineView
+from dstack.protocol.backends import AuditView, MachineView
 from tests.unit.cli.conftest import Cli
 
 

@@ -5,12 +5,14 @@ import threading
 from argparse import Namespace
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from msgspec import convert
 
 from dstack.api import Run
+from dstack.api._context import Context
 from dstack.api._run_facts import RunFacts
 from dstack.cli import clients, following, words
 from dstack.cli.commands import logs
@@ -50,7 +52,8 @@ class StandIn(RunFacts):
     """A run of which a test gives all views, one after the other, and what each attempt prints."""
 
     def __init__(self, *views: RunView, logs: tuple[bytes, ...] = (b"a line\n\xff",)) -> None:
-        super().__init__(views[0])
+        transport = SimpleNamespace(answered_url="http://here")
+        super().__init__(cast(Context, SimpleNamespace(transport=transport)), views[0])
         self.views = list(views[1:])
         self.printed = logs
         self.done: list[str] = []

@@ -12,7 +12,17 @@ from dstack.domain.objects import Job, Run
 from dstack.domain.offers import Offer, container_wishes
 from dstack.domain.orders import Confidential, order_of
 from dstack.domain.placement import JobQueue, place
-from dstack.protocol.agent import Engine, JobOrder, Mount, to_json
+from dstack.protocol.agent import (
+    FIRST_ORDER_FIELDS,
+    Engine,
+    Header,
+    JobOrder,
+    Mount,
+    Probe,
+    Serving,
+    to_json,
+    unknown_fields,
+)
 from dstack.protocol.agent import order_of as order_from_json
 from tests.making import CLOUD, HERE, NOW, instance, run
 from tests.unit.domain.scanning import reasons_of
@@ -54,6 +64,17 @@ def test_a_version_of_python_is_an_interpreter_of_the_machine_or_else_an_image(
 ) -> None:
     found = order(offer, **fields)
     assert (found.container and found.container.image, found.python) == (image, python)
+
+
+def test_replica_is_ordered_with_its_port_and_probes() -> None:
+    probe = {"type": "http", "url": "/health?a=b", "method": "post", "body": "x", "interval": "3s", "timeout": 2}
+    more = {"headers": [{"name": "X-A", "value": "1"}], "ready_after": 2, "until_ready": True}
+    found = order(HERE, type="service", port="80:8000", probes=[{**probe, **more}, {"type": "http"}])
+    first = Probe("/health?a=b", "post", (Header("X-A", "1"),), "x", 2.0, 3.0, ready_after=2, until_ready=True)
+    assert found.service == Serving(8000, (first, Probe()))
+    assert order_from_json(to_json(found)) == found
+    assert unknown_fields(found, FIRST_ORDER_FIELDS) == ["service"], "an older agent would run it without a port"
+    assert order(HERE).service is None
 
 
 def test_references_in_a_login_and_in_variables_are_filled() -> None:

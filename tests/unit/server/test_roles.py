@@ -30,6 +30,7 @@ CALLERS = (SERVER_ADMIN, *(role.value for role in Role), "stranger")
 BODIES: dict[str, Any] = {
     "ReadConfiguration": {"configuration": {"type": "task", "commands": ["true"]}},
     "SubmitRun": {"configuration": {"type": "task", "commands": ["true"]}},
+    "UpdateRun": {"configuration": {"type": "task", "commands": ["true"]}},
     "StopRun": {},
     "GrantAccess": {"public_key": "ssh-ed25519 AAAA"},
     "BlobHashes": {"hashes": []},

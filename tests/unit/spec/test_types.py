@@ -263,6 +263,10 @@ MISTAKES = [
         ["4:1: expected `scaling` beside a range of replicas, found none"],
     ),
     (
+        f"type: service\nport: 80\ncommands: [x]\nprobes: [{', '.join(['{type: http}'] * 11)}]\n",
+        ["4:1: expected at most 10 probes, found 11"],
+    ),
+    (
         "type: service\nport: 80\ncommands: [x]\nreplicas: 2..\n",
         ["4:1: expected how many replicas there may be at most, as in `1..8`, found `2..`"],
     ),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dstack.agent.containers.images import Image
 from dstack.agent.containers.launcher import launch_arguments
-from dstack.agent.environment import SHELLS
+from dstack.agent.environment import PORT, SHELLS
 from dstack.agent.gpus.cards import Grant
 from dstack.agent.paths import JobFolder
 from dstack.agent.processes import MARKER
@@ -227,6 +227,7 @@ def _environment(order: JobOrder, grant: Grant, working_dir: str) -> dict[str, s
         "TINI_KILL_PROCESS_GROUP": "1",
         **order.env,
         **grant.env,
+        **({} if order.service is None else {PORT: str(order.service.port)}),
         MARKER: order.job_id,
         "DSTACK_REPO_DIR": posixpath.normpath(posixpath.join(FILES, order.repo_path)),
         "DSTACK_WORKING_DIR": working_dir,

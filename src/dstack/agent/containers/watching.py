@@ -71,6 +71,8 @@ class Watch:
     silence_max_s: float = SILENCE_MAX_S
     stop_asked: Event = field(default_factory=Event)
     """To be set whenever the job's file `stop` has changed."""
+    described: dict[str, Any] | None = None
+    """The container as its engine describes it, while it runs."""
     _troubles: set[type[Exception]] = field(default_factory=set)
     """The kinds of trouble that there was with the engine."""
     _troubled_since: float | None = None
@@ -173,14 +175,15 @@ class Watch:
 
     async def _processes(self) -> set[int]:
         """What lives of the job, as far as we may see it."""
-        return await asyncio.to_thread(self._find)
+        return await asyncio.to_thread(self.living)
 
-    def _find(self) -> set[int]:
+    def living(self) -> set[int]:
+        """Return the processes of the job that are seen here."""
         return processes.marked(self.folder.job_id) | processes.grouped(self._id)
 
     async def _end_what_is_left(self) -> bool:
         """Kill what is seen of the job; wait for what is not ours to kill. Returns whether nothing is seen any more."""
-        while not await asyncio.to_thread(processes.end_all, self._find):
+        while not await asyncio.to_thread(processes.end_all, self.living):
             if os.geteuid() == 0:
                 return False
         return True
@@ -199,8 +202,9 @@ class Watch:
         return {"Lost": DIED_STARTING} if was_cut_off(state) else state
 
     async def _inspect(self, id: str) -> dict[str, Any]:
-        answer = await self.engine.call("GET", f"/containers/{id}/json", timeout_s=self.silence_max_s)
+        answer: dict[str, Any] = await self.engine.call("GET", f"/containers/{id}/json", timeout_s=self.silence_max_s)
         state: dict[str, Any] = answer["State"]
+        self.described = answer if state.get("Running") else None
         return state
 
     async def _see_to_its_end(self, ran_for_s: float, exited: "Task[dict[str, Any]]") -> str:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dstack.agent.gpus.usage import GpuUsage, read_gpu_usage
-from dstack.agent.jobs import RUNNING, Job, Jobs
+from dstack.agent.jobs import Jobs
+from dstack.agent.lives import RUNNING, Job
 from dstack.agent.metrics.buffer import Buffer
 from dstack.agent.metrics.usage import Usage
 from dstack.kit.clock import Clock

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, 
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from dstack.agent import confidential, processes
 from dstack.agent.metrics.usage import Usage
@@ -82,6 +82,14 @@ class Runtime(ABC):
     @abstractmethod
     def stop(self, folder: JobFolder) -> None:
         """Have a running job end as its file `stop` says. Does nothing where it has ended."""
+
+    def described(self, folder: JobFolder) -> Mapping[str, Any] | None:
+        """Return the container of a running job as its engine describes it; None where there is none, or not yet."""
+        return None
+
+    @abstractmethod
+    def living(self, folder: JobFolder) -> set[int]:
+        """Return the processes of a running job, as far as this host sees them. Blocks for milliseconds."""
 
     @abstractmethod
     def usage(self, folders: Sequence[JobFolder]) -> Usages:

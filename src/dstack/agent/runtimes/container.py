@@ -8,10 +8,10 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
 from dstack.agent.containers.creation import program_of, working_dir_of
@@ -152,6 +152,14 @@ class ContainerRuntime(Runtime):
     def stop(self, folder: JobFolder) -> None:
         if (watch := self._watches.get(folder.job_id)) is not None:
             watch.stop_asked.set()
+
+    def described(self, folder: JobFolder) -> Mapping[str, Any] | None:
+        watch = self._watches.get(folder.job_id)
+        return None if watch is None else watch.described
+
+    def living(self, folder: JobFolder) -> set[int]:
+        watch = self._watches.get(folder.job_id)
+        return set() if watch is None else watch.living()
 
     def usage(self, folders: Sequence[JobFolder]) -> Usages:
         """From the files of the containers' control groups.

@@ -167,6 +167,10 @@ class ProcessRuntime(Runtime):
             resort.task.cancel()
         return resort.end if resort.is_reached else None
 
+    def living(self, folder: JobFolder) -> set[int]:
+        pid = self._supervisor(folder)
+        return set() if pid is None else processes.descendants(pid)
+
     def usage(self, folders: Sequence[JobFolder]) -> Usages:
         """From what the kernel says of each process below the jobs' supervisors, and of what was started over SSH.
 

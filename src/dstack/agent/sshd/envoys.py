@@ -7,7 +7,6 @@ process that is small and has one thread, before it is anything else itself; tha
 import asyncio
 import ctypes
 import gc
-import ipaddress
 import json
 import os
 import signal
@@ -19,16 +18,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dstack.agent.connecting import CONNECT_TIMEOUT_S, addresses_of, socket_for
 from dstack.agent.sshd.opening import RegularFiles
 from dstack.agent.sshd.sftp import SftpServer
 
-CONNECT_TIMEOUT_S = 10.0
 REPLY_TIMEOUT_S = 20.0
 MESSAGE_BYTES_MAX = 64 << 10
 DESCRIPTORS_MAX = 1 << 16
 LINE_DESCRIPTOR = 3
 BACKLOG = 64
-LOOPBACKS = ("127.0.0.1", "::1")
 
 CONNECT, CONNECT_UNIX, LISTEN, LISTEN_UNIX, FILES = "connect", "connect_unix", "listen", "listen_unix", "files"
 
@@ -195,14 +193,12 @@ def _socket_of(wish: dict[str, Any]) -> socket.socket:
 def _connected(host: str, port: int) -> socket.socket:
     """A connection to an address. The names of a loopback stand for both: a server may listen at either of them.
 
-    Other names are not looked up: that would load what the container holds.
-
     Raises:
         OSError: nobody answers at the address, or at the first of two.
     """
     refused: OSError | None = None
-    for address in _addresses_of(host):
-        made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    for address in addresses_of(host):
+        made = socket_for(address)
         made.settimeout(CONNECT_TIMEOUT_S)
         try:
             made.connect((address, port))
@@ -213,14 +209,6 @@ def _connected(host: str, port: int) -> socket.socket:
             refused = refused or error
     assert refused is not None, "there is always an address"
     raise refused
-
-
-def _addresses_of(host: str) -> tuple[str, ...]:
-    """The address, or both loopbacks, first the one that is meant."""
-    if host == "localhost":
-        return LOOPBACKS
-    address = str(ipaddress.ip_address(host))
-    return tuple(sorted(LOOPBACKS, key=lambda one: one != address)) if address in LOOPBACKS else (address,)
 
 
 def enter(place: Place) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 from typing import Any, cast
 
 import asyncssh
@@ -18,9 +19,12 @@ ACCEPT_RETRY_S = 0.1
 class _End(asyncio.Protocol):
     """One end of a forward. To asyncio it is a protocol, to asyncssh a session: what they ask of it is the same."""
 
-    def __init__(self, peer: "_End | None" = None) -> None:
+    def __init__(self, peer: "_End | None" = None, on_end: Callable[[], None] = lambda: None) -> None:
         self._peer = peer
+        self._on_end = on_end
         self._transport: Any = None  # asyncio's transport or asyncssh's channel, which share what is used here
+        self._has_ended = False
+        """Whether its side sends no more."""
         if peer is not None:
             peer._peer = self
 
@@ -37,8 +41,12 @@ class _End(asyncio.Protocol):
             self._peer._transport.write(data)
 
     def eof_received(self) -> bool:
-        if self._peer is not None and self._peer._transport is not None:
-            self._peer._transport.write_eof()
+        self._has_ended = True
+        peer = self._peer
+        if peer is not None and peer._transport is not None:
+            peer._transport.write_eof()
+            if peer._has_ended and isinstance(peer._transport, asyncio.Transport):  # a channel of SSH closes by itself
+                peer._transport.close()
         return True
 
     def pause_writing(self) -> None:
@@ -54,13 +62,37 @@ class _End(asyncio.Protocol):
         peer, self._peer = self._peer, None
         if peer is not None and peer._transport is not None:
             peer._transport.close()
+        self._on_end()
 
 
 async def session_to(connected: socket.socket) -> "SSHTCPSession[bytes]":
     """What carries a channel's bytes to a socket, and back."""
+    return cast("SSHTCPSession[bytes]", await _other_end_of(connected))
+
+
+async def relay(client: socket.socket, connected: socket.socket, on_end: Callable[[], None]) -> None:
+    """Carry bytes between two sockets, both ways, from now on.
+
+    Args:
+        on_end: called once both have ended.
+
+    Raises:
+        OSError: the client has left. `on_end` is called, too.
+    """
+    far = await _other_end_of(connected, on_end)
+    try:
+        await asyncio.get_running_loop().create_connection(lambda: far, sock=client)
+    except BaseException:
+        far.connection_lost(None)
+        raise
+    far.session_started()
+
+
+async def _other_end_of(connected: socket.socket, on_end: Callable[[], None] = lambda: None) -> _End:
+    """Return the end that is still to be connected to something."""
     transport, near = await asyncio.get_running_loop().create_connection(_End, sock=connected)
     transport.pause_reading()
-    return cast("SSHTCPSession[bytes]", _End(near))
+    return _End(near, on_end)
 
 
 class Listener(SSHListener):

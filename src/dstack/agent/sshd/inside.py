@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dstack.agent.confidential import environment_of
+from dstack.agent.connecting import addresses_of, connect_to
 from dstack.agent.containers.api import ContainerEngine
 from dstack.agent.environment import find_shell, job_environment, resolve_working_dir
 from dstack.agent.paths import JobFolder
 from dstack.agent.records import read_container, read_order
+from dstack.agent.serving.networks import address_in
 from dstack.agent.sshd.container_programs import start_in_container
 from dstack.agent.sshd.envoys import CONNECT, CONNECT_UNIX, FILES, LISTEN, LISTEN_UNIX, Envoys, Place
 from dstack.agent.sshd.programs import Program, Terminal, start_on_host
@@ -61,9 +63,13 @@ class Inside(ABC):
         """
         return await self._envoys.do(FILES, await self.place())
 
+    @abstractmethod
     async def connect(self, host: str, port: int) -> socket.socket:
-        """A connection to a port of the job's own loopback."""
-        return await self._envoys.do(CONNECT, await self.place(), host=host, port=port)
+        """A connection to a port of the job's own loopback. It does not block.
+
+        Raises:
+            OSError: the port cannot be reached.
+        """
 
     async def connect_unix(self, path: str) -> socket.socket:
         """A connection to a unix socket among the job's files."""
@@ -124,6 +130,9 @@ class _OfHost(Inside):
             return [shell]
         return [shell, "--rcfile", str(self._folder.bashrc)]
 
+    async def connect(self, host: str, port: int) -> socket.socket:
+        return (await connect_to(addresses_of(host), port))[0]
+
     def remove_unix(self, path: Path) -> None:
         path.unlink(missing_ok=True)
         path.parent.rmdir()
@@ -173,12 +182,11 @@ class _OfContainer(Inside):
 
     async def connect(self, host: str, port: int) -> socket.socket:
         try:
-            return await super().connect(host, port)
+            return await self._envoys.do(CONNECT, await self.place(), host=host, port=port)
         except PermissionError:
             # An agent that is not root cannot enter; what listens at all addresses is reached from outside.
             place = await self.place()
             body = await self._engine.call("GET", f"/containers/{place.container_id}/json")
-            address = str(body["NetworkSettings"].get("IPAddress") or "")
-            if not address:
+            if not (address := address_in(body)):
                 raise
-            return await self._envoys.do(CONNECT, Place(), host=address, port=port)
+            return (await connect_to((address,), port))[0]

@@ -15,10 +15,12 @@ import asyncssh
 from asyncssh import ChannelOpenError, SSHKey, SSHServer, SSHServerChannel, SSHServerConnection
 
 from dstack.agent.admission import keys_of
+from dstack.agent.connecting import LOOPBACKS, bind_private
 from dstack.agent.containers.api import ContainerEngine, EngineAway, EngineRefused
-from dstack.agent.paths import Home, JobFolder, read_json, write_json
+from dstack.agent.paths import Home, JobFolder, channels_path, read_json, write_json
+from dstack.agent.sshd.channels import Channels
 from dstack.agent.sshd.corked import cork
-from dstack.agent.sshd.envoys import LOOPBACKS, Envoys
+from dstack.agent.sshd.envoys import Envoys
 from dstack.agent.sshd.forwards import Listener, session_to
 from dstack.agent.sshd.inside import Inside, inside_of
 from dstack.agent.sshd.programs import settled
@@ -62,6 +64,14 @@ class Doors:
         self._insides: dict[str, Inside] = {}
         self._strangers: dict[SSHServerConnection, None] = {}
         """Who has not logged in yet, in the order in which they came."""
+
+    def open_inside(self, folder: JobFolder) -> Inside | None:
+        """Return the inside of a job; None where it does not run.
+
+        Raises:
+            OSError: its order is lost.
+        """
+        return self.inside(folder) if _is_open(folder) else None
 
     def inside(self, folder: JobFolder) -> Inside:
         """The inside of a job."""
@@ -209,12 +219,13 @@ class WayIn(SSHServer):
         return _listen_for(self._conn, self._inside(), listen_host, listen_port)
 
     def _inside(self) -> Inside:
-        if self._folder is None or not _is_open(self._folder):
-            raise ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "the job has ended")
         try:
-            return self._doors.inside(self._folder)
+            inside = None if self._folder is None else self._doors.open_inside(self._folder)
         except OSError as error:
             raise ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, str(error)) from error
+        if inside is None:
+            raise ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "the job has ended")
+        return inside
 
 
 async def _forward(connecting: Coroutine[Any, Any, Any]) -> Any:  # asyncssh's session
@@ -249,6 +260,8 @@ def _say(what: dict[str, object]) -> None:
 
 async def _serve(doors: Doors) -> None:
     home = doors.home
+    channels = Channels(home, doors.open_inside)
+    serving = asyncio.create_task(channels.serve(bind_private(channels_path(home.root))), name="serves channels")
     port, key = read_json(home.ssh, _way_in_of) or (0, asyncssh.generate_private_key(KEY_TYPE))
     acceptor = await _listen(doors, key, port)
     if acceptor.get_port() != port:
@@ -257,6 +270,8 @@ async def _serve(doors: Doors) -> None:
     host_key = " ".join(key.export_public_key().decode().split()[:2])
     _say({"port": acceptor.get_port(), "host_key": host_key})
     await _until_the_end(doors)
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
     acceptor.close()
     doors.shut_all()
     await settled()

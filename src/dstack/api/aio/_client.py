@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from dstack.api.aio._runs import RunCollection
     from dstack.api.aio._secrets import SecretCollection
     from dstack.protocol.accounts import ProjectView
-    from dstack.protocol.views import AuditView, InstanceView
+    from dstack.protocol.backends import AuditView
+    from dstack.protocol.views import InstanceView
 
 
 class Client:

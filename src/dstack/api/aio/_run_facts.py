@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from dstack import api
     from dstack.api.aio._threads import Threads
     from dstack.protocol.statuses import RunStatus
-    from dstack.protocol.views import RunView
+    from dstack.protocol.views import RunView, ServiceModelView
     from dstack.spec.backends import BackendType
 
 
@@ -34,7 +34,7 @@ class RunFacts:
 
     @property
     def view(self) -> RunView:
-        """The run as the server last returned it, with all jobs and attempts."""
+        """The run as the server last returned it, with all jobs and attempts. URLs of a service are complete."""
         return self._run.view
 
     @property
@@ -69,12 +69,29 @@ class RunFacts:
 
     @property
     def service_url(self) -> str | None:
-        """The URL of a service; None while the service is not published."""
+        """The URL of a service. It ends with a slash. None for other runs, and once the service has ended.
+
+        Until a replica is ready, requests get status 503.
+
+        Examples:
+            >>> import asyncio
+            >>> from dstack.api.aio import Client, Service
+            >>> async def main():
+            ...     async with Client.from_config() as client:
+            ...         run = await client.runs.submit(Service(commands=["python -m http.server 8000"], port=8000))
+            ...         print(run.service_url.endswith(f"/proxy/services/{run.view.project}/{run.name}/"))
+            ...         await run.stop(abort=True)
+            >>> asyncio.run(main())
+            True
+        """
         return self._run.service_url
 
     @property
-    def service_model(self) -> str | None:
-        """The name of the service's model; None for a service without a model."""
+    def service_model(self) -> ServiceModelView | None:
+        """The model behind a service; None without one.
+
+        Its `name` is the value of `model` in requests, and its `url` is the `base_url` for a client of OpenAI's API.
+        """
         return self._run.service_model
 
     @property

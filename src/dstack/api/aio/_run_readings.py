@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import datetime
 
-    from dstack.protocol.metrics import MetricsView
+    from dstack.protocol.metrics import MetricsView, TrafficHistoryView
 
 
 class RunReadings(RunFacts):
-    """The part of `Run` that reads logs and metrics from the server."""
+    """The part of `Run` that reads logs, metrics and traffic from the server."""
 
     def logs(
         self, start_time: datetime | None = None, diagnose: bool = False, replica_num: int = 0, job_num: int = 0
@@ -118,3 +118,34 @@ class RunReadings(RunFacts):
             (True, True, [])
         """
         return await self._threads.call(self._run.metrics, start_time, replica_num, job_num)
+
+    async def traffic(self, start_time: datetime | None = None) -> TrafficHistoryView:
+        """Return the requests of a service: a point for each ten seconds.
+
+        The server keeps the last hour of a service, for seven days after its end. `view.service.traffic` has the
+        totals, and the rates of the last minute.
+
+        Args:
+            start_time: leave out points before this time; without a time zone it is local time.
+
+        Returns:
+            `points`, in order, each with `at`, `requests_per_s`, `errors_per_s`, `in_flight`, `latency_p50_s`,
+            `latency_p95_s` and `replicas`.
+
+        Raises:
+            ConfigurationError: `start_time` is outside the calendar.
+            InvalidRequestError: the run is not a service.
+            ResourceNotExistsError: the run was deleted.
+
+        Examples:
+            >>> import asyncio
+            >>> from dstack.api.aio import Client, Service
+            >>> async def main():
+            ...     async with Client.from_config() as client:
+            ...         run = await client.runs.submit(Service(commands=["python -m http.server 8000"], port=8000))
+            ...         print(any(point.requests_per_s for point in (await run.traffic()).points))
+            ...         await run.stop(abort=True)
+            >>> asyncio.run(main())
+            False
+        """
+        return await self._threads.call(self._run.traffic, start_time)

@@ -166,14 +166,18 @@ class RunCollection:
         repo: Repo | None = None,
         reserve_ports: bool | _ports.Reservation = True,
         progress: Progress | None = None,
+        force: bool = False,
     ) -> Run:
-        """Execute a plan: submit the run, or update the active run if all changes can be made in place.
+        """Execute a plan: submit the run, or update the active run if all changes can be made while it runs.
+
+        The replicas of a service are replaced one by one where that is needed, and it goes on meanwhile.
 
         Args:
             plan: the plan from `get_plan`.
             repo: the run's files, if the plan was made without them.
             reserve_ports: whether to bind the local ports first; or ports that are bound already.
             progress: called with the number of bytes on the server so far and the number of all bytes.
+            force: whether to replace the replicas of a service at once, and not one by one.
 
         Returns:
             The submitted or updated run.
@@ -193,7 +197,9 @@ class RunCollection:
             >>> asyncio.run(main())
             b'hello\\n'
         """
-        return Run(await self._threads.call(self._runs.exec_plan, plan, repo, reserve_ports, progress), self._threads)
+        return Run(
+            await self._threads.call(self._runs.exec_plan, plan, repo, reserve_ports, progress, force), self._threads
+        )
 
     async def get_run_plan(
         self,

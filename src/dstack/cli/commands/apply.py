@@ -9,7 +9,7 @@ from dstack.cli import files, options
 if TYPE_CHECKING:
     from dstack.api import Client, LocalRepo, RemoteRepo, Run, RunPlan
     from dstack.api._ports import Reservation
-    from dstack.protocol.views import RunView
+    from dstack.protocol.views import ChangeView, RunView
     from dstack.spec.reading import Reading
 
 HELP = "submit a run from a configuration file, or update the active one"
@@ -46,6 +46,7 @@ def add_options(parser: argparse.ArgumentParser, which: "argparse._ActionsContai
     parser.add_argument("-n", "--name", help="the run's name")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
     parser.add_argument("-d", "--detach", action="store_true", help="submit and exit; do not follow the run")
+    parser.add_argument("--force", action="store_true", help="replace the replicas of an active service at once")
     parser.add_argument("--json", action="store_true", help="print the run as JSON at its end instead of its log")
     options.add_repo(parser)
     options.add_overrides(parser)
@@ -106,16 +107,21 @@ def _confirmed(plan: "RunPlan") -> bool:
 def _submit(
     client: "Client", plan: "RunPlan", arguments: argparse.Namespace, reserved: "Reservation | None" = None
 ) -> int:
-    from dstack.cli import following, words
+    from dstack.cli import following, serving, words
 
     with words.StatusLine() as line:
         client.when_away(line.set)
         one = client.runs.exec_plan(
             plan,
-            reserve_ports=reserved or not arguments.detach,  # a detached command forwards no ports
+            reserve_ports=reserved or not (arguments.detach or _is_service(plan)),  # these forward no ports
             progress=lambda sent, total: line.set(_sent(sent, total), is_lasting=False),
         )
-    code = _detached(one) if arguments.detach else following.follow(one, shows_log=not arguments.json)
+    if arguments.detach:
+        code = _detached(one, shows_output=not arguments.json)
+    elif one.view.service is not None:
+        code = serving.follow(one, shows_output=not arguments.json)
+    else:
+        code = following.follow(one, shows_log=not arguments.json)
     if arguments.json:
         words.show_json(one.view)
     if code and plan.repo is None and (hint := files.missing_text(one)) is not None:
@@ -130,31 +136,25 @@ def _apply_to_active(
     repo: "LocalRepo | RemoteRepo | None",
     arguments: argparse.Namespace,
 ) -> int:
-    """Update the active run of that name: in place where possible, else by a restart."""
-    from dstack.cli import following, words
+    """Update the active run of that name: in place or replica by replica where possible, else by a restart."""
+    from dstack.cli import following, serving, words
 
     current = plan.view.current
     assert current is not None
-    words.say(changes_text(plan))
-    if not plan.changes:
+    words.say(changes_text(plan, force=arguments.force))
+    if not plan.changes and not (arguments.force and _has_rollout(current)):
         if arguments.json:
             words.show_json(current)
+        elif current.service is not None and (one := client.runs.get(current.id)) is not None:
+            serving.show_addresses(one)
         return 0
-    if plan.is_in_place:
-        if not arguments.yes and not words.confirmed(
-            f"Update the run `{current.name}` in place?", if_not="Nothing was updated"
-        ):
-            return following.EXIT_ERROR
-        changed = client.runs.exec_plan(plan)
-        if arguments.json:
-            words.show_json(changed.view)
-        words.say(f"{changed.name}: updated")
-        return 0
+    if plan.is_update:
+        return _update(client, plan, arguments)
     if not arguments.yes and not words.confirmed(
         f"Stop the run `{current.name}` and submit it again?", if_not="Nothing was stopped or submitted"
     ):
         return following.EXIT_ERROR
-    reserved = None if arguments.detach else _reserved(plan, current)
+    reserved = None if arguments.detach or _is_service(plan) else _reserved(plan, current)
     _stop(client, current.id)
     anew = client.runs.get_plan(
         reading,
@@ -163,6 +163,33 @@ def _apply_to_active(
         run_name=current.name,
     )
     return _submit(client, anew, arguments, reserved)
+
+
+def _update(client: "Client", plan: "RunPlan", arguments: argparse.Namespace) -> int:
+    from dstack.cli import following, serving, words
+
+    current = plan.view.current
+    assert current is not None
+    how = " in place" if plan.is_in_place and plan.changes else ""
+    if not arguments.yes and not words.confirmed(
+        f"Update the run `{current.name}`{how}?", if_not="Nothing was updated"
+    ):
+        return following.EXIT_ERROR
+    with words.StatusLine() as line:
+        changed = client.runs.exec_plan(
+            plan, force=arguments.force, progress=lambda sent, total: line.set(_sent(sent, total), is_lasting=False)
+        )
+    words.say(f"{changed.name}: updated" + (f"; {changed.detail}" if changed.detail else ""))
+    is_followed = changed.view.service is not None and not arguments.detach
+    code = serving.follow(changed, shows_output=not arguments.json) if is_followed else 0
+    if arguments.json:
+        words.show_json(changed.view)
+    return code
+
+
+def _has_rollout(current: "RunView") -> bool:
+    """Return whether some replicas of a service are still to be replaced by those of its current revision."""
+    return current.service is not None and current.service.is_rolling
 
 
 def _reserved(plan: "RunPlan", current: "RunView") -> "Reservation":
@@ -225,8 +252,8 @@ def plan_text(plan: "RunPlan") -> str:
     return f"{properties}\n\n{offers}\n{waits}"
 
 
-def changes_text(plan: "RunPlan") -> str:
-    """Return the differences from the active run of that name."""
+def changes_text(plan: "RunPlan", *, force: bool = False) -> str:
+    """Return the differences from the active run of that name, and what becomes of its replicas."""
     import sys
 
     from dstack.cli import words
@@ -238,12 +265,38 @@ def changes_text(plan: "RunPlan") -> str:
             f"The run `{current.name}` is already {current.status} with this configuration; "
             f"`dstack attach --logs {current.name}` follows it"
         )
-    rows = [
-        (one.field, *_compared(one.old, one.new), "in place" if one.in_place else "by a restart")
-        for one in plan.changes
-    ]
+    rows = [(one.field, *_compared(one.old, one.new), _how(one, force=force)) for one in plan.changes]
     table = words.table(CHANGES, rows, file=sys.stderr)
-    return f"The run `{current.name}` is {current.status}. Changes:\n\n{table}\n"
+    effect = f"\n{text}\n" if plan.is_update and (text := _effect_text(plan, force=force)) else ""
+    return f"The run `{current.name}` is {current.status}. Changes:\n\n{table}\n{effect}"
+
+
+def _how(change: "ChangeView", *, force: bool) -> str:
+    if change.in_place:
+        return "in place"
+    return ("at once" if force else "replica by replica") if change.by_rollout else "by a restart"
+
+
+def _effect_text(plan: "RunPlan", *, force: bool) -> str:
+    """Return what becomes of a service's replicas; empty if they stay as they are."""
+    current = plan.view.current
+    before = None if current is None else current.replicas_asked
+    if before is None:
+        return ""
+    after = len(plan.job_plans)
+    texts = []
+    if any(change.by_rollout for change in plan.changes):
+        how = "at once" if force else "one by one"
+        texts.append(f"{_replicas(before, 'is', 'are')} replaced {how}")
+    if after > before:
+        texts.append(f"{_replicas(after - before, 'is', 'are')} added")
+    if after < before:
+        texts.append(f"{_replicas(before - after, 'ends once it has', 'end once they have')} answered all requests")
+    return "; ".join(texts)
+
+
+def _replicas(number: int, one: str, more: str) -> str:
+    return f"1 replica {one}" if number == 1 else f"{number} replicas {more}"
 
 
 def _compared(old: str | None, new: str | None) -> tuple[str, str]:
@@ -308,10 +361,16 @@ def _runtime(plan: "RunPlan") -> dict[str, str]:
     return {"Runtime": f"a container of `{plan.view.image}`" if plan.view.image else "a process"}
 
 
-def _detached(run: "Run") -> int:
-    from dstack.cli import words
+def _is_service(plan: "RunPlan") -> bool:
+    return plan.draft.request.configuration.get("type") == "service"
+
+
+def _detached(run: "Run", *, shows_output: bool) -> int:
+    from dstack.cli import serving, words
 
     words.say(f"{run.name}: {run.status}{f', {run.detail}' if run.detail else ''}")
+    if run.view.service is not None and shows_output:
+        words.show(serving.addresses_text(run.view.service))
     words.say(f"`dstack attach --logs {run.name}` follows it, `dstack stop {run.name}` ends it")
     return 0
 

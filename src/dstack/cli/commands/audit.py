@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dstack.protocol.views import AuditView
+    from dstack.protocol.backends import AuditView
 
 HELP = "compare the machines of all backends with the record"
 HEADERS = ("BACKEND", "MACHINE", "INSTANCE", "PRICE", "STATE", "DETAIL")

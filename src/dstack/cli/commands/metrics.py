@@ -1,17 +1,20 @@
-"""`dstack metrics`: resource usage of a run's jobs."""
+"""`dstack metrics`: resource usage of a run's jobs, and the traffic of a service."""
 
 import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dstack.api import Run
-    from dstack.cli.charts import Values
-    from dstack.protocol.metrics import MetricsView
+    from datetime import datetime
 
-HELP = "show the CPU, memory and GPU usage of a run's jobs over the last hour"
+    from dstack.api import Run
+    from dstack.cli.charts import Draw, Values
+    from dstack.protocol.metrics import MetricsView, TrafficHistoryView, TrafficPointView
+
+HELP = "show the usage of a run's jobs, and the requests of a service"
 OVER_TIME = "OVER TIME"
 HEADERS = ("", "NOW", "OF", OVER_TIME, "MIN", "AVG", "MAX", "")
+OF_TRAFFIC = ("", "NOW", OVER_TIME, "MIN", "AVG", "MAX")
 CHART_WIDTH = (12, 60)
 """The least and the most columns of a chart."""
 
@@ -38,7 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
         wait_until_begun(Which(one))
     while True:
         views = [one.metrics(replica_num=job.replica, job_num=job.node) for job in one.view.jobs]
-        _show(one, views, arguments)
+        traffic = None if one.view.service is None else one.traffic()
+        _show(one, views, traffic, arguments)
         if not arguments.watch or one.status.is_finished():
             return 0
         has_points = all(len(view.points) > 1 for view in views)
@@ -60,7 +64,9 @@ def pause(seconds: float) -> None:
         raise BrokenPipeError
 
 
-def _show(one: "Run", views: "list[MetricsView]", arguments: argparse.Namespace) -> None:
+def _show(
+    one: "Run", views: "list[MetricsView]", traffic: "TrafficHistoryView | None", arguments: argparse.Namespace
+) -> None:
     import shutil
     import sys
 
@@ -68,11 +74,12 @@ def _show(one: "Run", views: "list[MetricsView]", arguments: argparse.Namespace)
     from dstack.cli.charts import blocks_for
 
     if arguments.json:
-        words.show_json(views)
+        words.show_json(views if traffic is None else {"traffic": traffic, "jobs": views})
         return
     columns, blocks = shutil.get_terminal_size().columns, blocks_for(sys.stdout)
     statuses = [job.status.value for job in one.view.jobs]
-    blocks_of_text = [
+    blocks_of_text = [] if traffic is None else [block_of_traffic(one.name, one.status.value, traffic, columns, blocks)]
+    blocks_of_text += [
         block(f"{one.name} {view.replica}/{view.node}", status, view, columns, blocks)
         for status, view in zip(statuses, views, strict=True)
     ]
@@ -87,20 +94,60 @@ def block(name: str, status: str, view: "MetricsView", columns: int, blocks: str
         columns: the terminal's width.
         blocks: the characters for charts.
     """
+    if not view.points:
+        return f"{name}: {status}, no metrics"
+    span = (view.points[0].at, view.points[-1].at)
+    return _block(f"{name}: {status}", span, HEADERS, lambda draw: rows_of(view, draw), columns, blocks)
+
+
+def block_of_traffic(name: str, status: str, view: "TrafficHistoryView", columns: int, blocks: str) -> str:
+    """Return the lines of a service: its requests, errors, latencies and replicas. Arguments as for `block`."""
+    if not view.points:
+        return f"{name}: {status}, no requests yet"
+    span = (view.points[0].at, view.points[-1].at)
+    return _block(f"{name}: {status}", span, OF_TRAFFIC, lambda draw: rows_of_traffic(view, draw), columns, blocks)
+
+
+def _block(
+    title: str,
+    span: "tuple[datetime, datetime]",
+    headers: tuple[str, ...],
+    rows: "Callable[[Draw], list[tuple[str, ...]]]",
+    columns: int,
+    blocks: str,
+) -> str:
     from dstack.cli import words
     from dstack.cli.charts import chart
 
-    if not view.points:
-        return f"{name}: {status}, no metrics"
-    without = words.table(HEADERS, rows_of(view, lambda values, top: ""))
+    without = words.table(headers, rows(lambda values, top: ""))
     width = columns - max(map(len, without.splitlines())) + len(OVER_TIME)
     width = min(max(width, CHART_WIDTH[0]), CHART_WIDTH[1])
-    table = words.table(HEADERS, rows_of(view, lambda values, top: chart(values, width, top, blocks)))
-    first, last = (point.at.astimezone() for point in (view.points[0], view.points[-1]))
-    return f"{name}: {status}, {first:%H:%M:%S} to {last:%H:%M:%S}\n{table}"
+    table = words.table(headers, rows(lambda values, top: chart(values, width, top, blocks)))
+    first, last = (at.astimezone() for at in span)
+    return f"{title}, {first:%H:%M:%S} to {last:%H:%M:%S}\n{table}"
 
 
-def rows_of(view: "MetricsView", draw: "Callable[[Values, float], str]") -> list[tuple[str, ...]]:
+def rows_of_traffic(view: "TrafficHistoryView", draw: "Draw") -> list[tuple[str, ...]]:
+    """Return the table's rows of a service; `draw` as for `rows_of`."""
+    from dstack.cli.serving import latency, rate
+
+    rows: list[tuple[str, Callable[[TrafficPointView], float | None], Callable[[float], str]]] = [
+        ("requests/s", lambda point: point.requests_per_s, rate),
+        ("errors/s", lambda point: point.errors_per_s, rate),
+        ("in flight", lambda point: point.in_flight, "{:.0f}".format),
+        ("p50", lambda point: point.latency_p50_s, latency),
+        ("p95", lambda point: point.latency_p95_s, latency),
+        ("replicas", lambda point: point.replicas, "{:.3g}".format),
+    ]
+    cells = []
+    for name, value_of, text in rows:
+        values = [(point.at.timestamp(), value_of(point)) for point in view.points]
+        name, now, _, *rest = _row(name, "", values, text, draw, 0.0)
+        cells.append((name, now, *rest, *[""] * (len(OF_TRAFFIC) - 2 - len(rest))))
+    return cells
+
+
+def rows_of(view: "MetricsView", draw: "Draw") -> list[tuple[str, ...]]:
     """Return the table's rows.
 
     Args:
@@ -127,7 +174,7 @@ def _row(
     of: str,
     values: "Values",
     text: Callable[[float], str],
-    draw: "Callable[[Values, float], str]",
+    draw: "Draw",
     least_top: float,
 ) -> list[str]:
     """Return one row; its chart reaches up to the largest value, at least `least_top`."""

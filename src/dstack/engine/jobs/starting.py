@@ -6,7 +6,7 @@ from dstack.domain.intents import Failed, StartJob
 from dstack.domain.launches import after_failure
 from dstack.domain.objects import Job, JobView, Next, Run
 from dstack.domain.offers import NO_SHARE, gang_runtime, runtimes_for
-from dstack.domain.specs import configuration_in
+from dstack.domain.specs import SERVICE, configuration_in
 from dstack.engine.jobs.watching import end, follow_report
 from dstack.errors import HostTrouble
 from dstack.protocol.runtimes import Runtime
@@ -21,7 +21,8 @@ def start(view: JobView) -> Next:
     if StartJob not in view.outcomes and _has_no_machine(view):
         return _back_to_queue(view)
     if instance is None or not instance.takes_jobs:
-        return _and(end(view, *_why_gone(view)), _with_failure(view))
+        view, counted = _with_failure(view)
+        return _and(end(view, *_why_gone(view)), counted)
     match view.outcomes.get(StartJob):
         case None if not all(_is_ready(view, node.instance_id) for node in view.gang) or not _has_its_turn(view):
             return Next()
@@ -80,29 +81,32 @@ def _has_no_machine(view: JobView) -> bool:
 def _back_to_queue(view: JobView) -> Next:
     """Return to the old place there: the next offer may have what this one has not. All nodes go together.
 
-    A run that has tried too many offers waits, or ends.
+    A run, or a replica of a service, that has tried too many offers waits, or ends.
     """
-    counted = _with_failure(view)
-    vain = (*counted, view.run)[0].launches
+    view, counted = _with_failure(view)
+    vain = view.job.launches if view.run.type == SERVICE else (*counted, view.run)[0].launches
     if vain is not None and vain.held_until(len(view.gang), view.now) is not None and view.instance is not None:
         return _and(end(view, JobReason.NO_CAPACITY, view.instance.detail), counted)
     queued = replace(view.job, status=JobStatus.SUBMITTED, status_since=view.now, instance_id=None, share=NO_SHARE)
     return Next((queued, *counted))
 
 
-def _with_failure(view: JobView) -> tuple[Run, ...]:
-    """Return the run with one more launch in vain, where the job's machine never started.
+def _with_failure(view: JobView) -> tuple[JobView, tuple[Run, ...]]:
+    """Return the view, and its run, with one more launch in vain, where the job's machine never started.
 
-    Of the jobs on one machine, the first counts.
+    Of the jobs on one machine, the first counts. Each replica of a service counts for itself.
     """
     instance = view.instance
     if instance is None or instance.agent_seen_at is not None or instance.takes_jobs:
-        return ()
+        return view, ()
+    is_sold_out = instance.reason is InstanceReason.NO_OFFERS
+    if view.run.type == SERVICE:
+        launches = after_failure(view.job.launches, view.now, is_sold_out=is_sold_out)
+        return replace(view, job=replace(view.job, launches=launches)), ()
     first = next(node for node in view.gang if node.instance_id == instance.id)
     if first.id != view.job.id:
-        return ()
-    is_sold_out = instance.reason is InstanceReason.NO_OFFERS
-    return (replace(view.run, launches=after_failure(view.run.launches, view.now, is_sold_out=is_sold_out)),)
+        return view, ()
+    return view, (replace(view.run, launches=after_failure(view.run.launches, view.now, is_sold_out=is_sold_out)),)
 
 
 def _and(decided: Next, more: tuple[Run, ...]) -> Next:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
+from dstack.domain.drains import drain_goes_on_for
 from dstack.domain.objects import Instance, JobView, Next
 from dstack.domain.reasons import reason_of
 from dstack.domain.resting import after_failed_start, after_good_start
@@ -23,7 +24,7 @@ AGENT_ENDS_WITHIN = timedelta(minutes=1)
 def watch(view: JobView) -> Next:
     """End with the job, with the wish for its end, or with its machine."""
     job, instance = view.job, view.instance
-    if job.stop_asked is not None:
+    if job.stop_asked is not None and not _drain_goes_on_for(view):
         return end(view, job.stop_asked, job.detail)
     if instance is None or not instance.takes_jobs:
         return end(
@@ -42,11 +43,16 @@ def follow_report(view: JobView) -> Next:
     if job.lost_at is not None:
         return end(view, JobReason.EXECUTOR_ERROR, "the agent on its machine no longer knows the job")
     if report is not None and report.state == "running" and job.status is not JobStatus.RUNNING:
-        running = replace(job, status=JobStatus.RUNNING, status_since=view.now, started_at=view.now)
+        unready_since = view.now if report.ready is False else None
+        running = replace(
+            job, status=JobStatus.RUNNING, status_since=view.now, started_at=view.now, unready_since=unready_since
+        )
         return Next((running, *_changed(view.instance, view.instance and after_good_start(view.instance))))
     if report is not None and report.layers and job.status is JobStatus.PROVISIONING:
         return Next((replace(job, status=JobStatus.PULLING, status_since=view.now),))
-    minded = [mind(view) for mind in (_mind_the_duration, _mind_the_link, _mind_the_guests)]
+    if job.status is JobStatus.RUNNING and job.is_ready == (job.unready_since is not None):
+        return Next((replace(job, unready_since=None if job.is_ready else view.now),))
+    minded = [mind(view) for mind in (_mind_the_duration, _mind_the_link, _mind_the_guests, _mind_the_drain)]
     ending = next((decided for decided in minded if decided.write), None)
     return ending or Next(again=min(filter(None, (decided.again for decided in minded)), default=None))
 
@@ -91,6 +97,18 @@ def _mind_the_link(view: JobView) -> Next:
         minutes = int(UNREACHABLE_AFTER.total_seconds() // 60)
         return end(view, JobReason.INSTANCE_UNREACHABLE, f"the machine did not answer for {minutes} minutes")
     return Next(again=UNREACHABLE_AFTER - silent)
+
+
+def _mind_the_drain(view: JobView) -> Next:
+    return Next(again=_drain_goes_on_for(view))
+
+
+def _drain_goes_on_for(view: JobView) -> timedelta | None:
+    """Return the time until the next look at the job's drain; None where it does not drain any more."""
+    job = view.job
+    if job.draining_since is None:
+        return None
+    return drain_goes_on_for(job.draining_since, view.data_planes.difference(job.drained_by), view.now) or None
 
 
 def end(view: JobView, reason: JobReason, detail: str = "") -> Next:

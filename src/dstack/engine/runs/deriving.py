@@ -1,5 +1,6 @@
-"""SUBMITTED, PROVISIONING, RUNNING: a run is what its jobs are."""
+"""SUBMITTED, PROVISIONING, RUNNING: a task or a dev environment is what its jobs are."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from dstack.domain.objects import Job, Next, Run, RunView
@@ -17,13 +18,11 @@ def derive(view: RunView) -> Next:
     run = view.run
     if run.stop_asked is not None:
         return end(view, run.stop_asked, "")
-    bad = [job for job in view.jobs if job.reason is not None and job.reason is not JobReason.EXITED]
-    if bad:
-        # A job that the run itself ended is no reason, though it may be over before the one that failed.
-        return _retry_or_end(view, min(bad, key=lambda job: (job.stop_asked is not None, job.status_since)))
+    if (failed := first_failed(view.jobs)) is not None:
+        return _retry_or_end(view, failed)
     if all(job.status is JobStatus.DONE for job in view.jobs) or _master_is_done(view):
         return end(view, JobReason.EXITED, "")
-    status = _status_of(view.jobs)
+    status = status_of(view.jobs)
     if status is run.status:
         return Next()
     started_at = view.now if status is RunStatus.RUNNING and run.started_at is None else run.started_at
@@ -36,7 +35,8 @@ def _master_is_done(view: RunView) -> bool:
     return done and configuration_in(view.run.current).stop_criteria == "master-done"
 
 
-def _status_of(jobs: tuple[Job, ...]) -> RunStatus:
+def status_of(jobs: Iterable[Job]) -> RunStatus:
+    """Return the status of a run with these jobs."""
     statuses = {job.status for job in jobs}
     if JobStatus.RUNNING in statuses or JobStatus.TERMINATING in statuses or JobStatus.DONE in statuses:
         return RunStatus.RUNNING
@@ -67,6 +67,15 @@ def _retry_or_end(view: RunView, failed: Job) -> Next:
     return Next((pending,), again=at - view.now)
 
 
+def first_failed(jobs: Iterable[Job]) -> Job | None:
+    """Return the first of the jobs that did not end well; None where there is none.
+
+    A job that the run itself ended is no reason, though it may be over before the one that failed.
+    """
+    bad = [job for job in jobs if job.reason is not None and job.reason is not JobReason.EXITED]
+    return min(bad, key=lambda job: (job.stop_asked is not None, job.status_since), default=None)
+
+
 def end(view: RunView, reason: JobReason, detail: str) -> Next:
     """Start to wind the run down for this reason."""
     terminating = replace(
@@ -84,4 +93,4 @@ def ask_to_stop(run: Run, jobs: tuple[Job, ...]) -> tuple[Job, ...]:
 
 
 def _ask(job: Job, reason: JobReason) -> Job:
-    return replace(job, stop_asked=reason)
+    return replace(job, stop_asked=reason, draining_since=None)

@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 TEXT_CHARS_MAX = 4096
 """Of a text that is a path, a key or a version,"""
-CHARS_MAX = {"job_id": 36, "id": 128, "state": 36, "end": 36}
+CHARS_MAX = {"job_id": 36, "id": 128, "state": 36, "end": 36, "address": 45}
 """and of these. The store's column takes no longer id of a job."""
-PROSE = frozenset({"message", "hint", "engine_problem"})
+PROSE = frozenset({"message", "hint", "engine_problem", "unready_reason"})
 """The texts for people, which are cut instead of refused,"""
 PROSE_CHARS_MAX = 2000
 """at this length."""

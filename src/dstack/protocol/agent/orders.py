@@ -63,6 +63,42 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True)
+class Header:
+    """One header of a probe's request."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """An HTTP request that checks whether a replica is ready. An answer of 2xx is a success."""
+
+    path: str = "/"
+    """With its query."""
+    method: str = "get"
+    headers: tuple[Header, ...] = ()
+    body: str | None = None
+    timeout_s: float = 10.0
+    interval_s: float = 15.0
+    """Between two requests, once one has succeeded."""
+    ready_after: int = 1
+    """The number of successes in a row after which the replica is ready."""
+    until_ready: bool = False
+    """Whether the probe ends once the replica is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The part of a replica of a service: its port, and the checks of its readiness."""
+
+    port: int
+    """As it is configured. A process finds its own in `PORT`: another one where this one is taken on its host."""
+    probes: tuple[Probe, ...] = ()
+    """Without any, the replica is ready once its port accepts a connection."""
+
+
+@dataclass(frozen=True, slots=True)
 class JobOrder:
     """All an agent must know to run one job; values are final, nothing is looked up later."""
 
@@ -94,10 +130,13 @@ class JobOrder:
     """Of a process: the submitter's `PATH`, where that is one of this host; the agent's own otherwise."""
     python: str | None = None
     """Of a process: the version of Python, one of `HostResources.pythons`, that it gets a virtual environment of."""
+    service: Serving | None = None
+    """Of a replica of a service. An agent that does not know it would neither give it a port nor report that it is
+    ready: the job does not start there."""
 
 
 ORDER_FIELDS = tuple(one.name for one in fields(JobOrder))
-FIRST_ORDER_FIELDS = frozenset(ORDER_FIELDS) - {"path", "python", "repo_path"}
+FIRST_ORDER_FIELDS = frozenset(ORDER_FIELDS) - {"path", "python", "repo_path", "service"}
 """The fields of an order that an agent knows whose `welcome` does not list them."""
 DISPENSABLE = frozenset({"path"})
 """The fields without which a job runs all the same: an agent that does not know them does not get them."""

@@ -29,8 +29,9 @@ class JobReport:
     """Seconds since the epoch by the host's clock."""
     ended_at: float | None = None
     end: str | None = None
-    """The reason of its end: `exited`, `stopped`, `max_duration`, `start_failed`, `supervisor_lost`, `engine_lost`, or
-    `host_failed`. The last means that the host could not start it: another host may, and this one later."""
+    """The reason of its end: `exited`, `stopped`, `max_duration`, `start_failed`, `supervisor_lost`, `engine_lost`,
+    `ports_binding_failed`, or `host_failed`. The last means that the host could not start it: another host may, and
+    this one later."""
     exit_code: int | None = None
     """0..255; 128 + n after signal n; None if it is not known."""
     signal: int | None = None
@@ -49,3 +50,14 @@ class JobReport:
     alone_since: float | None = None
     """The time since which no user is connected, in seconds since the epoch by the host's clock. None while one is, and
     before the job runs."""
+    port: int | None = None
+    """The port at which a replica of a service is to listen, as it finds it in `PORT`."""
+    address: str | None = None
+    """The address at which the host itself reaches the port: a loopback, or a container's.
+
+    None before one is known, and for a container that only a channel reaches.
+    """
+    ready: bool | None = None
+    """Whether a replica of a service takes requests. None for other jobs, and once it has ended."""
+    unready_reason: str = ""
+    """A text for people: why it is not ready."""

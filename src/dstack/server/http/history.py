@@ -1,4 +1,4 @@
-"""Events, logs and metrics over HTTP: pages, byte streams and server-sent events with cursors."""
+"""Events, logs, metrics and traffic over HTTP: pages, byte streams and server-sent events with cursors."""
 
 import base64
 from collections.abc import AsyncIterator
@@ -122,6 +122,14 @@ async def read_metrics(
             context, user, project, run, replica=params.replica, node=params.node, start=params.start_time
         )
     )
+
+
+@add(router, routes.READ_TRAFFIC)
+async def read_traffic(
+    context: At, user: By, project: str, run: str, start_time: AwareDatetime | None = None
+) -> Response:
+    """Return the requests of a service."""
+    return json_of(await measuring.read_traffic(context, user, project, run, start=start_time))
 
 
 async def bytes_of_log(context: Context, cursor: LogCursor, *, follow: bool) -> AsyncIterator[bytes]:

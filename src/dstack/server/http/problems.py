@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1
 MEDIA_TYPE = "application/problem+json"
+PROXY_PREFIX = "/proxy/"
+"""The paths of the data plane."""
 
 _STATUSES: dict[type[DstackError], int] = {
     UnauthorizedError: 401,
@@ -96,6 +98,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404 and request.url.path.startswith(PROXY_PREFIX):
+            message = f"No data plane serves {request.url.path} now"
+            return answer(ServerError(message, hint="Try again: it may be starting, or no service runs"), 503)
         hint = "Client and server may be of different versions" if error.status_code in (404, 405) else None
         message = f"{request.method} {request.url.path}: {error.detail}"
         return answer(InvalidRequestError(message, hint=hint), error.status_code)

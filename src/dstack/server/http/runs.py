@@ -15,6 +15,7 @@ router = APIRouter()
 
 Read = Annotated[requests.ReadConfiguration, Depends(BodyOf(requests.ReadConfiguration))]
 Submit = Annotated[requests.SubmitRun, Depends(BodyOf(requests.SubmitRun))]
+Update = Annotated[requests.UpdateRun, Depends(BodyOf(requests.UpdateRun))]
 Stop = Annotated[requests.StopRun, Depends(BodyOf(requests.StopRun))]
 Grant = Annotated[requests.GrantAccess, Depends(BodyOf(requests.GrantAccess))]
 
@@ -63,9 +64,9 @@ async def stop_run(context: At, user: By, project: str, run: str, body: Stop) ->
 
 
 @add(router, routes.UPDATE_RUN)
-async def update_run(context: At, user: By, project: str, run: str, body: Submit) -> Response:
-    """Change an active run."""
-    return json_of(await updating.update(context, user, project, run, body))
+async def update_run(context: At, user: By, project: str, run: str, body: Update) -> Response:
+    """Change an active run. The replicas of a service are replaced one by one where that is needed."""
+    return json_of(await updating.update(context, user, project, run, body.wish, force=body.force))
 
 
 @add(router, routes.DELETE_RUN)

@@ -6,13 +6,14 @@ from typing import Any
 import msgspec
 from sqlalchemy import Row
 
+from dstack.domain.launches import launches_of_json, launches_to_json
 from dstack.domain.objects import Job, JobView, Run
 from dstack.domain.offers import Share, demand_of_json, demand_to_json
 from dstack.kit.ids import Ids
 from dstack.kit.plain import to_plain
 from dstack.protocol.agent import JobReport
 from dstack.protocol.statuses import JobReason, JobStatus
-from dstack.store import intents, objects, queue, revisions, tables, wakes
+from dstack.store import intents, leases, objects, queue, revisions, tables, wakes
 from dstack.store.kinds.kind import Kind, Place
 from dstack.store.objects import JOBS_OF_RUN, JOBS_ON, ROOM
 from dstack.store.rows import Column, Rows
@@ -29,6 +30,7 @@ def _job_of(row: Row[Any]) -> Job:
         nodes=row.nodes,
         attempt=row.attempt,
         revision=row.revision,
+        deployment=row.deployment,
         status=JobStatus(row.status),
         status_since=row.status_since,
         submitted_at=row.submitted_at,
@@ -47,6 +49,12 @@ def _job_of(row: Row[Any]) -> Job:
         lost_at=row.lost_at,
         exit_code=row.exit_code,
         signal=row.signal,
+        failing_since=row.failing_since,
+        failures=row.failures,
+        launches=launches_of_json(row.launches),
+        unready_since=row.unready_since,
+        draining_since=row.draining_since,
+        drained_by=tuple(row.drained_by),
         version=row.version,
     )
 
@@ -61,6 +69,8 @@ _COLUMNS: dict[str, Column] = {
     "demand": lambda demand: {"demand": demand_to_json(demand)},
     "share": lambda share: {"share": to_plain(share)},
     "report": lambda report: {"report": None if report is None else to_plain(report)},
+    "launches": lambda launches: {"launches": launches_to_json(launches)},
+    "drained_by": lambda drained_by: {"drained_by": list(drained_by)},
 }
 
 
@@ -80,6 +90,7 @@ def _view_of(tx: Tx, job: Job, ids: Ids) -> JobView:
         gang_instances=instances,
         outcomes=intents.outcomes_of(tx, "job", job.id),
         now=tx.clock.now(),
+        data_planes=leases.with_data_planes(tx) if job.draining_since is not None else frozenset(),
     )
 
 
@@ -113,8 +124,12 @@ def _succeed(tx: Tx, job: Job) -> None:
 
 def _changed(tx: Tx, new: Job, old: Job) -> None:
     if new.status != old.status:
+        tx.notices.changed.add(new.run_id)
         wakes.add(tx, "run", new.run_id)
         _tell_gang(tx, new)
+    elif _route(new) != _route(old):
+        tx.notices.changed.add(new.run_id)
+        wakes.add(tx, "run", new.run_id)
     if (new.status, new.stop_asked) != (old.status, old.stop_asked):
         queue.update(tx, new)
     if (new.instance_id, new.finished_at) != (old.instance_id, old.finished_at):
@@ -124,6 +139,14 @@ def _changed(tx: Tx, new: Job, old: Job) -> None:
             tx.known.pop((ROOM, instance_id or ""), None)
     if old.holds_machine and not new.holds_machine:
         wakes.add(tx, "scheduler", "placement")
+
+
+def _route(job: Job) -> tuple[object, ...]:
+    """Return what data planes need to know of a service's replica; the same of all other jobs."""
+    report = job.report
+    if report is None or report.ready is None:
+        return (job.draining_since,)
+    return job.is_ready, job.draining_since, report.port, report.address, report.unready_reason
 
 
 def _tell_gang(tx: Tx, job: Job) -> None:

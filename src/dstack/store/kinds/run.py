@@ -7,11 +7,12 @@ from typing import Any
 from sqlalchemy import Row
 
 from dstack.domain.launches import launches_of_json, launches_to_json
-from dstack.domain.objects import Run, RunView
-from dstack.domain.specs import configuration_in
+from dstack.domain.objects import Job, Run, RunView
+from dstack.domain.rollouts import rollout_of_json, rollout_to_json
+from dstack.domain.specs import SERVICE, configuration_in, replicas_of
 from dstack.kit.ids import Ids
 from dstack.protocol.statuses import JobReason, RunStatus
-from dstack.store import objects, queue, tables
+from dstack.store import objects, queue, revisions, tables
 from dstack.store.kinds.kind import Kind, Place
 from dstack.store.rows import Column, Rows
 from dstack.store.tx import Tx
@@ -29,6 +30,8 @@ def _run_of(row: Row[Any]) -> Run:
         submitted_at=row.submitted_at,
         spec=row.spec,
         revision=row.revision,
+        deployment=row.deployment,
+        rollout=rollout_of_json(row.rollout),
         priority=row.priority,
         started_at=row.started_at,
         finished_at=row.finished_at,
@@ -43,15 +46,34 @@ def _run_of(row: Row[Any]) -> Run:
     )
 
 
-_COLUMNS: dict[str, Column] = {"launches": lambda launches: {"launches": launches_to_json(launches)}}
+_COLUMNS: dict[str, Column] = {
+    "launches": lambda launches: {"launches": launches_to_json(launches)},
+    "rollout": lambda rollout: {"rollout": rollout_to_json(rollout)},
+}
 
 
 def _view_of(tx: Tx, run: Run, ids: Ids) -> RunView:
     """A run and the latest attempts of its jobs."""
     jobs = tuple(objects.jobs_of_run(tx, run.id))
     is_pending = run.status is RunStatus.PENDING
+    if run.type == SERVICE:
+        return _view_of_service(tx, run, jobs, ids)
     new_ids = tuple(ids.new_id() for _ in jobs or configuration_in(run.current).jobs()) if is_pending else ()
     return RunView(run, jobs, tx.clock.now(), new_ids)
+
+
+def _view_of_service(tx: Tx, run: Run, jobs: tuple[Job, ...], ids: Ids) -> RunView:
+    alive = sum(not job.status.is_finished() for job in jobs)
+    new_ids = tuple(ids.new_id() for _ in range(replicas_of(configuration_in(run.current)) + 1 - alive))
+    back_to = None if run.rollout is None else run.rollout.back_to
+    return RunView(
+        run,
+        jobs,
+        tx.clock.now(),
+        new_ids,
+        revised_at=revisions.made_at(tx, run) if run.revision > 1 and len(jobs) > alive else None,
+        way_back=None if back_to is None else revisions.find(tx, run, back_to),
+    )
 
 
 def _read_ahead(tx: Tx, ids: Sequence[str]) -> None:
@@ -62,7 +84,7 @@ def _changed(tx: Tx, run: Run, old: Run) -> None:
     if run.stop_asked != old.stop_asked:
         for job in objects.jobs_of_run(tx, run.id):
             queue.update(tx, job)
-    if run.finished_at != old.finished_at:
+    if (run.finished_at, run.revision) != (old.finished_at, old.revision):
         tx.notices.changed.add(run.id)
 
 

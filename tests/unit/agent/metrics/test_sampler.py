@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 
 from dstack.agent.gpus.usage import GpuUsage
-from dstack.agent.jobs import Job, Jobs
+from dstack.agent.jobs import Jobs
+from dstack.agent.lives import Job
 from dstack.agent.metrics import sampler
 from dstack.agent.metrics.sampler import Sampler
 from dstack.agent.metrics.usage import Usage

@@ -1,0 +1,8 @@
+"""`python -m dstack.proxy FOLDER READY_FD`: see `main.py`."""
+
+import sys
+
+from dstack.proxy.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,288 @@
+"""The data plane beside a server: started with the first service, fed with routes, started again if it dies.
+
+The two processes share the socket at which clients connect. While a data plane lives it accepts the connections, and
+each process hands over those whose next request is for the other.
+"""
+
+import asyncio
+import logging
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from msgspec import json
+
+from dstack.engine.drains import drained
+from dstack.engine.routes import Book
+from dstack.errors import DatabaseUnavailable
+from dstack.kit.accepting import Acceptor
+from dstack.kit.clock import Clock
+from dstack.kit.folders import make_private
+from dstack.kit.locks import is_locked
+from dstack.kit.passing import Passing
+from dstack.kit.pauses import Pauses
+from dstack.kit.tasks import TaskGroup
+from dstack.protocol.proxy import (
+    FRAME_BYTES_MAX,
+    Changes,
+    Connection,
+    Counted,
+    Drained,
+    FromDataPlane,
+    Hello,
+    Leave,
+    Listener,
+    ReplicaState,
+    Snapshot,
+    from_data_plane,
+)
+from dstack.server.parts import Parts
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 20.0
+HELLO_TIMEOUT_S = 2.0
+WORKED_S = 1.0
+ACKNOWLEDGED_MAX = 10_000
+LOCK = "lock"
+"""The file that a living data plane has locked."""
+LEAVE_AFTER = timedelta(minutes=5)
+"""A data plane without services ends after so long."""
+FIRST_RETRY, LONGEST_RETRY = timedelta(milliseconds=50), timedelta(seconds=5)
+
+
+class DataPlane:
+    """The data plane of one server, as far as there is one."""
+
+    def __init__(self, folder: Path, parts: Parts, clock: Clock) -> None:
+        """Args: `folder`: where it lives; made with the first service."""
+        self._folder = folder
+        self._parts = parts
+        self._routes = parts.routes
+        self._clock = clock
+        self._tasks = TaskGroup()
+        self._connection: Passing | None = None
+        self._acknowledged = set[str]()
+        """The drained replicas on record."""
+
+    def start(self, acceptor: Acceptor) -> None:
+        """Keep a data plane from now on, while there are services."""
+        self._tasks.keep("data plane", lambda: self._keep(acceptor))
+
+    async def close(self) -> None:
+        """Leave the data plane alone: it goes on without a server, unless there are no services."""
+        connection, book = self._connection, self._routes.book
+        if connection is not None and book.version and not book.services:
+            connection.send(json.encode(Leave()))
+            await connection.drain()
+        await self._tasks.close()
+
+    def give(self, sock: socket.socket, received: bytes) -> bool:
+        """Hand over a connection whose next request is for a service; return False where there is no data plane."""
+        return self._connection is not None and self._connection.send(json.encode(Connection(received)), sock)
+
+    async def _keep(self, acceptor: Acceptor) -> None:
+        pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
+        while True:
+            if not is_locked(self._folder / LOCK):
+                await self._until_needed()
+                await self._parts.leases.set_data_plane(is_there=True)
+                if not await asyncio.to_thread(start, self._folder):
+                    await self._clock.sleep(pauses.next())
+                    continue
+            if await self._serve(acceptor):
+                pauses.reset()
+            else:
+                await self._clock.sleep(pauses.next())
+
+    async def _until_needed(self) -> None:
+        book = self._routes.book
+        while not book.services:
+            book = await self._routes.wait(book.version)
+
+    async def _serve(self, acceptor: Acceptor) -> bool:
+        """Feed one data plane until it ends; return whether it has worked for a while."""
+        began_s = asyncio.get_running_loop().time()
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.connect(str(self._folder / "control.sock"))  # a Unix socket connects at once, or not at all
+        except OSError as error:
+            sock.close()
+            log.warning("The data plane cannot be reached: %s", error)
+            return False
+        connection = Passing(sock, FRAME_BYTES_MAX)
+        feeding: asyncio.Task[None] | None = None
+        try:
+            connection.send(json.encode(Listener()), acceptor.listener)
+            feeding = self._tasks.start("routes to the data plane", self._feed(connection))
+            self._connection = connection
+            acceptor.stop()
+            while True:
+                await self._take(acceptor, connection, *await connection.receive())
+        except (EOFError, ConnectionError) as error:
+            log.warning("The data plane is lost: %s", str(error) or "it has ended")
+        finally:
+            self._connection = None
+            connection.close()
+            if feeding is not None:
+                feeding.cancel()
+            acceptor.start()
+        return asyncio.get_running_loop().time() - began_s > WORKED_S
+
+    async def _take(self, acceptor: Acceptor, connection: Passing, frame: bytes, carried: socket.socket | None) -> None:
+        match from_data_plane.decode(frame), carried:
+            case Hello(routes=0), None if self._connection is connection and self._routes.book.version:
+                connection.send(json.encode(snapshot_of(self._routes.book)))
+            case Listener(), socket.socket() as listener:
+                listener.close()  # this server has its own, or took this one at its start
+            case Connection(received), socket.socket() as sock:
+                client = await acceptor.take(sock)
+                if client is not None:
+                    client.data_received(received)
+            case message, None:
+                self._note(message)
+
+    def _note(self, message: FromDataPlane) -> None:
+        match message:
+            case Counted() as counted:
+                self._parts.traffic.take(counted)
+            case Drained(job_id):
+                if job_id not in self._acknowledged:  # each is reported every second
+                    self._tasks.start("drained replica", self._acknowledge(job_id))
+            case ReplicaState(job_id, is_up, reason):
+                log.info("Replica %s is %s%s", job_id, "up" if is_up else "down", f": {reason}" if reason else "")
+
+    async def _acknowledge(self, job_id: str) -> None:
+        server_id = self._parts.leases.replica_id
+        if len(self._acknowledged) >= ACKNOWLEDGED_MAX:
+            self._acknowledged.clear()
+        self._acknowledged.add(job_id)
+        try:
+            await self._parts.db.write(lambda tx: drained(tx, job_id, server_id))
+        except DatabaseUnavailable as error:  # the data plane reports it again
+            self._acknowledged.discard(job_id)
+            log.warning("The end of the requests of replica %s could not be recorded: %s", job_id, error)
+
+    async def _feed(self, connection: Passing) -> None:
+        book = self._routes.book if self._routes.book.version else await self._routes.wait(0)
+        connection.send(json.encode(snapshot_of(book)))
+        while True:
+            try:
+                async with asyncio.timeout(None if book.services else LEAVE_AFTER.total_seconds()):
+                    following = await self._routes.wait(book.version)
+            except TimeoutError:
+                connection.send(json.encode(Leave()))
+                await self._parts.leases.set_data_plane(is_there=False)
+                return
+            connection.send(json.encode(changes_between(book, following)))
+            book = following
+
+
+def snapshot_of(book: Book) -> Snapshot:
+    """Return all routes as a message."""
+    return Snapshot(book.version, tuple(book.services.values()), dict(book.tokens))
+
+
+def changes_between(old: Book, new: Book) -> Changes:
+    """Return the difference between two versions as a message."""
+    tokens = {**_different(old.tokens, new.tokens)} | {hash: () for hash in old.tokens.keys() - new.tokens.keys()}
+    return Changes(
+        version=new.version,
+        since=old.version,
+        services=tuple(_different(old.services, new.services).values()),
+        removed=tuple(old.services.keys() - new.services.keys()),
+        tokens=tokens,
+    )
+
+
+def _different(old: Mapping[str, T], new: Mapping[str, T]) -> Mapping[str, T]:
+    if old is new:
+        return {}
+    return {key: value for key, value in new.items() if old.get(key) != value}
+
+
+def start(folder: Path) -> bool:
+    """Start a data plane that outlives this process; return whether it is ready. Blocks."""
+    make_private(folder)
+    ready, given = os.pipe()
+    try:
+        with open(folder / "proxy.log", "ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dstack.proxy", str(folder), str(given)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(given,),
+                start_new_session=True,
+            )
+        os.close(given)
+        given = -1
+        readable, _, _ = select.select([ready], [], [], START_TIMEOUT_S)
+        if readable and os.read(ready, 1):
+            return True
+        with suppress(subprocess.TimeoutExpired):
+            log.error("The data plane does not start (exit code %s): see %s", process.wait(0.5), folder / "proxy.log")
+        return False
+    finally:
+        os.close(ready)
+        if given >= 0:
+            os.close(given)
+
+
+def inherited_listener(folder: Path, host: str, port: int) -> socket.socket | None:
+    """Return the listening socket of a data plane that has outlived its server, if it has the wanted address.
+
+    Args:
+        port: 0 for whichever it has.
+    """
+    if not is_locked(folder / LOCK):
+        return None
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    control.settimeout(HELLO_TIMEOUT_S)
+    try:
+        control.connect(str(folder / "control.sock"))
+        listener = _first_descriptor(control)
+    except OSError as error:
+        log.warning("The data plane does not answer: %s", error)
+        return None
+    finally:
+        control.close()
+    if listener is None:
+        return None
+    address = listener.getsockname()
+    if port in (0, address[1]) and address[0] in _addresses_of(host):
+        return listener
+    listener.close()
+    return None
+
+
+def _addresses_of(host: str) -> set[str]:
+    try:
+        return {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:  # the server itself reports it
+        return set()
+
+
+def _first_descriptor(control: socket.socket) -> socket.socket | None:
+    """Return the socket in the first messages of a data plane. It sends `Hello`, then `Listener` if it has one."""
+    received = b""
+    while received.count(b'"type"') < 2:
+        data, descriptors, _, _ = socket.recv_fds(control, 4096, 4)
+        if descriptors:
+            for other in descriptors[1:]:
+                os.close(other)
+            os.set_inheritable(descriptors[0], False)
+            return socket.socket(fileno=descriptors[0])
+        if not data:
+            return None
+        received += data
+    return None

@@ -1,0 +1,1 @@
+"""Tests of the data plane's HTTP: bytes in, bytes out, through transports without sockets."""

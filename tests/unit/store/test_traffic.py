@@ -1,0 +1,114 @@
+"""The sums of services in the database: exact over every restart, and bounded."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import func, select
+
+from dstack.domain.traffic import Sums, traffic_of
+from dstack.store import commits, tables, traffic
+from dstack.store.db import Database
+from dstack.store.traffic import EARLIER, KEEP, SOURCES_MAX, SPAN, packed, start_of, unpacked
+from dstack.store.tx import Tx
+from tests.making import NOW, job, run
+
+T = NOW.timestamp()
+
+
+async def served(db: Database) -> None:
+    service = run(type="service", spec={"configuration": {"type": "service", "port": 80, "commands": ["x"]}})
+    await db.write(lambda tx: commits.add_run(tx, service, [job(version=0)], actor="user ada"))
+
+
+async def add(db: Database, sums: Sums, source: str = "a", run_id: str = "0-run") -> None:
+    await db.write(lambda tx: traffic.add(tx, {(run_id, source): replace(sums, at=T + sums.at)}))
+
+
+async def read(db: Database, at: float = 0.0, back: timedelta = timedelta(minutes=1)) -> list[list[Sums]]:
+    since = datetime.fromtimestamp(T + at, UTC) - back
+    found = await db.read(lambda tx: traffic.read(tx, ["0-run"], since))
+    return found.get("0-run", [])
+
+
+async def rows(db: Database) -> int:
+    def count(tx: Tx) -> int:
+        return int(tx.select(select(func.count()).select_from(tables.traffic)).scalar_one())
+
+    return await db.read(count)
+
+
+async def test_report_that_comes_again_counts_once(db: Database) -> None:
+    await served(db)
+    for sums in (Sums(1, 5, 1), Sums(2, 5, 1), Sums(3, 9, 1), Sums(3, 9, 1)):
+        await add(db, sums)
+    seen = traffic_of(await read(db, 3), T + 3)
+    assert (seen.requests, seen.errors, seen.requests_per_s) == (9, 1, 9 / 60)
+    assert len((await read(db, 3))[0]) == 2, "one point for ten seconds, and the sums before"
+
+
+async def test_other_life_of_the_data_plane_adds_to_the_ones_before(db: Database) -> None:
+    await served(db)
+    await add(db, Sums(1, 5, 1))
+    await add(db, Sums(20, 3, 2), source="b")
+    await add(db, Sums(25, 4, 2), source="c")
+    seen = traffic_of(await read(db, 25), T + 25)
+    assert (seen.requests, seen.errors) == (12, 5)
+
+
+async def test_old_points_are_forgotten_and_totals_are_not(db: Database) -> None:
+    await served(db)
+    await add(db, Sums(0, 100, 7), source="ended")
+    for number in range(1, 14):
+        await add(db, Sums(number * SPAN.total_seconds(), number))
+    assert await rows(db) == 1 + KEEP // SPAN + 1
+    at = 13 * SPAN.total_seconds()
+    seen = traffic_of(await read(db, at), T + at)
+    assert (seen.requests, seen.errors, seen.requests_per_s) == (113, 7, 1 / 60)
+
+
+async def test_service_of_which_nothing_is_on_record_is_left_out(db: Database) -> None:
+    await served(db)
+    await add(db, Sums(1, 5), run_id="another")
+    assert await rows(db) == 0
+
+
+async def test_clock_that_goes_back_loses_no_request(db: Database) -> None:
+    await served(db)
+    await add(db, Sums(SPAN.total_seconds() + 1, 5))
+    await add(db, Sums(0, 8))
+    assert traffic_of(await read(db, 700), T + 700).requests == 8
+
+
+async def test_sums_of_very_many_lives_are_added_up(db: Database) -> None:
+    await served(db)
+    lives = 2 * SOURCES_MAX
+
+    def add_all(tx: Tx) -> None:
+        for number in range(lives):
+            traffic.add(tx, {("0-run", f"life-{number}"): Sums(T + number, 1, 0, 0, (1,) * 14)})
+
+    await db.write(add_all)
+    found = await read(db, lives)
+    assert len(found) <= SOURCES_MAX
+    assert traffic_of(found, T + lives).requests == lives
+    assert sum(sum(history[-1].latencies) for history in found) == 14 * lives
+    sources = await db.read(lambda tx: set(tx.select(select(tables.traffic.c.source)).scalars()))
+    assert EARLIER in sources
+
+
+async def test_deleted_run_leaves_no_sums(db: Database) -> None:
+    await served(db)
+    await add(db, Sums(1, 5))
+    await db.write(lambda tx: commits.delete_run(tx, "0-run"))
+    assert await rows(db) == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2**40), st.integers(0, 9)), max_size=9))
+def test_row_is_read_as_it_was_written(steps: list[tuple[int, int, int]]) -> None:
+    start, sums, points = start_of(T), Sums(T), [Sums(T)]
+    for span, more, in_flight in steps:
+        sums = Sums(sums.at + span, sums.requests + more, sums.errors, in_flight, (more, 0))
+        points.append(sums)
+    assert unpacked(packed(points, start), start) == points
