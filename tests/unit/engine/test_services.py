@@ -202,6 +202,13 @@ def test_births_wait_while_others_still_drain() -> None:
     assert [one.replica for one in born] == [4], "never more than asked for and one"
 
 
+def test_due_attempt_without_room_waits_for_the_end_of_a_draining_replica() -> None:
+    drains = [replica(n, stop_asked=JobReason.SCALED_DOWN, draining_since=NOW) for n in (1, 2)]
+    failed = replica(0, **FAILED)
+    then, born, _, _ = decided(retried(1), failed, *drains, now=NOW + timedelta(minutes=10))
+    assert (born, then.again) == ([], None), "a look at once would be followed by the same look, again and again"
+
+
 def test_rollout_begins_with_one_replica_more() -> None:
     _, born, changed, runs = decided(rolling(), *(replica(n) for n in range(3)))
     assert [(one.replica, one.revision, one.deployment) for one in born] == [(3, 2, 2)]
