@@ -15,7 +15,7 @@ TOKENS_PER_S = 50
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one load came to."""
+    """The result of one load."""
 
     cpu_us: float
     """Processor time of the proxy for each request or token."""

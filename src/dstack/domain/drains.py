@@ -8,7 +8,7 @@ DRAIN_FOR = timedelta(hours=1)
 ROUTES_WITHIN = timedelta(seconds=2)
 """The time in which changed routes arrive at every data plane."""
 LOOK_AGAIN = timedelta(seconds=10)
-"""How often the end of a drain is looked for: a server that has died is waited for no longer."""
+"""The time between two looks at a drain: a server that has died is waited for no longer."""
 
 
 def drain_goes_on_for(since: datetime, waits_for: Set[str], now: datetime) -> timedelta:

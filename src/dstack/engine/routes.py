@@ -60,7 +60,6 @@ class Routes:
     def start(self) -> None:
         """Follow the record from now on."""
         self._db.listen(self._hear)
-        self._woken.set()
         self._tasks.keep("routes", self._follow)
         self._tasks.keep("callers", self._follow_callers)
 
@@ -85,6 +84,8 @@ class Routes:
             self._changed.clear()
 
     async def _follow(self) -> None:
+        self._is_behind = self._is_stale = True  # a predecessor that failed may have read nothing of what it took
+        self._woken.set()
         while True:
             await self._woken.wait()
             self._woken.clear()

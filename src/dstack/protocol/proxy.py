@@ -7,6 +7,8 @@ from typing import TypeAlias
 
 from msgspec import Struct, json
 
+LOCK = "lock"
+"""The file in the folder of a data plane that a living one has locked. It contains the process id."""
 FRAME_BYTES_MAX = 64 << 20
 """A snapshot of 10,000 services with their tokens has about 10 MB."""
 

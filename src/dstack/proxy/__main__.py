@@ -1,4 +1,4 @@
-"""`python -m dstack.proxy FOLDER READY_FD`: see `main.py`."""
+"""`python -m dstack.proxy FOLDER CONTROL_SOCKET READY_FD`: see `main.py`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`python -m dstack.proxy FOLDER READY_FD`: a data plane, from its start to its last answer."""
+"""`python -m dstack.proxy FOLDER CONTROL_SOCKET READY_FD`: a data plane, from its start to its last answer."""
 
 import asyncio
 import gc
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dstack.kit.clock import SystemClock
 from dstack.kit.locks import take
+from dstack.protocol.proxy import LOCK
 from dstack.proxy.access_log import AccessLog
 from dstack.proxy.control import Control
 from dstack.proxy.models.choosing import Models
@@ -18,20 +19,19 @@ from dstack.proxy.plane import CLIENTS_MAX, DataPlane
 
 log = logging.getLogger(__name__)
 
-CONTROL_SOCKET, LOCK = "control.sock", "lock"
 DRAIN_FOR_S = 3600.0
 """The time for answers and streams to end, once the data plane is to leave."""
 DESCRIPTORS_KEPT = 64
 
 
-async def serve(folder: Path, ready_fd: int, lock: int) -> None:
+async def serve(folder: Path, socket_path: Path, ready_fd: int, lock: int) -> None:
     """Serve until no one needs this data plane any more."""
     loop = asyncio.get_running_loop()
     leaving = asyncio.Event()
     plane = DataPlane(_clients_max())
     models = Models(plane, SystemClock())
     plane.choose_model = models.choose
-    control = Control(plane, folder / CONTROL_SOCKET, leaving.set)
+    control = Control(plane, socket_path, leaving.set)
     loop.add_signal_handler(signal.SIGTERM, leaving.set)
     plane.tasks.keep("servers", control.serve)
     plane.tasks.keep("counters", control.count)
@@ -62,7 +62,7 @@ def _clients_max() -> int:
 
 def main() -> int:
     """Run one data plane for a folder; another one that lives already stays alone. Returns the exit code."""
-    folder, ready_fd = Path(sys.argv[1]), int(sys.argv[2])
+    folder, socket_path, ready_fd = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.umask(0o077)
     lock = take(folder / LOCK)
@@ -72,5 +72,5 @@ def main() -> int:
     os.truncate(lock, 0)
     os.write(lock, str(os.getpid()).encode())
     # Not yet with uvloop: it reads a connection that is handed over before its first bytes are given to the protocol.
-    asyncio.run(serve(folder, ready_fd, lock))
+    asyncio.run(serve(folder, socket_path, ready_fd, lock))
     return 0

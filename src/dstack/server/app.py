@@ -26,10 +26,11 @@ from dstack.kit.locks import is_locked
 from dstack.kit.tasks import TaskGroup
 from dstack.operations.context import Context
 from dstack.protocol import routes
+from dstack.protocol.proxy import LOCK
 from dstack.protocol.views import HealthView
 from dstack.server.activity import Activity
 from dstack.server.connections import IDLE_TIMEOUT_S, Connection, Lobby, connections_max, connections_of
-from dstack.server.data_plane import LOCK, DataPlane, inherited_listener
+from dstack.server.data_plane import DataPlane, inherited_listener
 from dstack.server.http import accounts, audit, backends, blobs, history, inventory, problems, runs, secrets
 from dstack.server.http.calls import Tokens, json_of
 from dstack.server.http.openapi import Documented

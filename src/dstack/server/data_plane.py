@@ -11,6 +11,7 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -19,6 +20,7 @@ from typing import TypeVar
 
 from msgspec import json
 
+from dstack.agent.paths import make_private_folder, socket_path
 from dstack.engine.drains import drained
 from dstack.engine.routes import Book
 from dstack.errors import DatabaseUnavailable
@@ -31,6 +33,7 @@ from dstack.kit.pauses import Pauses
 from dstack.kit.tasks import TaskGroup
 from dstack.protocol.proxy import (
     FRAME_BYTES_MAX,
+    LOCK,
     Changes,
     Connection,
     Counted,
@@ -53,8 +56,6 @@ START_TIMEOUT_S = 20.0
 HELLO_TIMEOUT_S = 2.0
 WORKED_S = 1.0
 ACKNOWLEDGED_MAX = 10_000
-LOCK = "lock"
-"""The file that a living data plane has locked."""
 LEAVE_AFTER = timedelta(minutes=5)
 """A data plane without services ends after so long."""
 FIRST_RETRY, LONGEST_RETRY = timedelta(milliseconds=50), timedelta(seconds=5)
@@ -114,7 +115,7 @@ class DataPlane:
         began_s = asyncio.get_running_loop().time()
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.connect(str(self._folder / "control.sock"))  # a Unix socket connects at once, or not at all
+            sock.connect(str(control_path(self._folder)))  # a Unix socket connects at once, or not at all
         except OSError as error:
             sock.close()
             log.warning("The data plane cannot be reached: %s", error)
@@ -210,20 +211,27 @@ def _different(old: Mapping[str, T], new: Mapping[str, T]) -> Mapping[str, T]:
     return {key: value for key, value in new.items() if old.get(key) != value}
 
 
+def control_path(folder: Path) -> Path:
+    """Return the path of the socket at which a data plane listens for servers."""
+    return socket_path(folder, "control")
+
+
 def start(folder: Path) -> bool:
     """Start a data plane that outlives this process; return whether it is ready. Blocks."""
     make_private(folder)
+    make_private_folder(control_path(folder).parent)
     ready, given = os.pipe()
     try:
         with open(folder / "proxy.log", "ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "dstack.proxy", str(folder), str(given)],
+                [sys.executable, "-m", "dstack.proxy", str(folder), str(control_path(folder)), str(given)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 pass_fds=(given,),
                 start_new_session=True,
             )
+        threading.Thread(target=process.wait, name="reaper of the data plane", daemon=True).start()
         os.close(given)
         given = -1
         readable, _, _ = select.select([ready], [], [], START_TIMEOUT_S)
@@ -249,7 +257,7 @@ def inherited_listener(folder: Path, host: str, port: int) -> socket.socket | No
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     control.settimeout(HELLO_TIMEOUT_S)
     try:
-        control.connect(str(folder / "control.sock"))
+        control.connect(str(control_path(folder)))
         listener = _first_descriptor(control)
     except OSError as error:
         log.warning("The data plane does not answer: %s", error)

@@ -53,7 +53,7 @@ SEVERAL_SERVERS = 0.04
 WITH_SERVICES = 0.25
 """In so many histories some of the runs are services."""
 FAULTS_OF_SERVICES: tuple[Fault, ...] = (ReplicaDeaths(), SlowDrains())
-"""What histories with services draw from as well."""
+"""The faults that histories with services draw from as well."""
 CHANGES_EVERY_S, SERVES_FOR_S, FOR_EVER_S = 1200.0, 5400.0, 1e9
 FIRST_CHANGE = 101
 """Changes are told apart by numbers that no revision has."""

@@ -1,4 +1,4 @@
-"""Where a data plane reaches a replica."""
+"""The way of a data plane to a replica."""
 
 from dataclasses import replace
 from pathlib import Path

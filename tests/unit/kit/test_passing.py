@@ -77,4 +77,5 @@ async def test_side_that_takes_nothing_is_given_up(
     while one.send(b"x" * 100_000):
         pass
     async with asyncio.timeout(10):
-        await one.drain()  # nothing is waited for any more
+        await one.drain()
+    assert not one.send(b"x"), "the connection has ended, and nothing is waited for any more"

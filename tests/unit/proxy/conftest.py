@@ -1,4 +1,4 @@
-"""What tests of the data plane can ask for."""
+"""Fixtures for tests of the data plane."""
 
 from collections.abc import AsyncIterator
 

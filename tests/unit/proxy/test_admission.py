@@ -1,4 +1,4 @@
-"""Who may call which service, and how often."""
+"""The right of a caller to a service, and the limits of its requests."""
 
 import pytest
 

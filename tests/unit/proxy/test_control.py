@@ -267,4 +267,4 @@ async def test_data_plane_leaves_when_it_is_asked_to(world: World) -> None:
     server = await world.server()
     server.send(Leave())
     async with asyncio.timeout(PATIENCE_S):
-        await world.left.wait()
+        assert await world.left.wait()

@@ -1,4 +1,4 @@
-"""Where a request of OpenAI's API goes: the services that serve its model, and which of them its caller may use."""
+"""The way of a request of OpenAI's API: the services that serve its model, and those open to its caller."""
 
 from collections.abc import Iterable, Sequence
 
