@@ -1,15 +1,18 @@
 """The routes of services, as the record has them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import insert
 
+from dstack.domain.objects import Next
+from dstack.engine.lifecycles import check_move
 from dstack.engine.routes import Book, Routes
 from dstack.kit.clock import SystemClock
 from dstack.protocol.statuses import JobStatus, RunStatus
-from dstack.store import commits
+from dstack.store import commits, objects
 from dstack.store.db import Database
 from dstack.store.tables import members, tokens
 from dstack.store.tx import Tx
@@ -46,6 +49,58 @@ async def test_first_routes_are_those_on_record(db: Database, routes: Routes) ->
     first = await next_of(routes, 0)
     assert [one.name for one in first.services.values()] == ["web"]
     assert list(first.tokens.values()) == [("main",)]
+
+
+def begin(tx: Tx) -> None:
+    """Let the job run."""
+    (started,) = objects.jobs_of_run(tx, "0-run")
+    commits.commit(tx, Next((replace(started, status=JobStatus.RUNNING),)), check_move)
+
+
+@pytest.fixture
+async def starting(db: Database) -> None:
+    service = run(type="service", name="web", status=RunStatus.PROVISIONING, spec=SPEC)
+    pulling = job(status=JobStatus.PULLING, version=0)
+    await db.write(lambda tx: commits.add_run(tx, service, [pulling], actor="user ada"))
+
+
+async def until_ready(routes: Routes) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not any(service.replicas for service in routes.book.services.values()):
+            await routes.wait(routes.book.version)
+
+
+async def test_change_during_the_first_read_is_read_again(
+    db: Database, routes: Routes, starting: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, is_first = db.read, True
+
+    async def slow(function: Callable[[Tx], object]) -> object:
+        nonlocal is_first
+        found = await read(function)
+        if is_first:
+            is_first = False
+            await db.write(begin)
+        return found
+
+    monkeypatch.setattr(db, "read", slow)
+    routes.start()
+    await until_ready(routes)
+
+
+async def test_services_are_read_again_where_notices_may_be_missing(
+    db: Database, routes: Routes, starting: None
+) -> None:
+    def unheard(tx: Tx) -> None:
+        begin(tx)
+        tx.notices.changed.clear()
+
+    routes.start()
+    first = await next_of(routes, 0)
+    await db.write(unheard)
+    assert routes.book == first
+    await db.write(lambda tx: setattr(tx.notices, "everything", True))
+    await until_ready(routes)
 
 
 async def test_record_without_services_has_routes_too(routes: Routes) -> None:

@@ -42,6 +42,7 @@ async def test_each_descriptor_arrives_with_its_frame(ends: tuple[Passing, Passi
         frame, taken = await other.receive()
         assert frame == b"carried"
         assert taken is not None
+        assert not os.get_inheritable(taken.fileno())
         with taken:
             taken.sendall(b"hello")
         assert theirs.recv(9) == b"hello"

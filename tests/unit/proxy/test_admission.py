@@ -30,6 +30,12 @@ async def test_token_of_a_service_without_auth_is_its_own_and_goes_on(world: Wor
     assert b"\r\nAuthorization: Basic abc\r\n" in (await world.replica()).take()
 
 
+async def test_known_token_does_not_go_on_to_a_service_that_needs_none(world: World) -> None:
+    client = world.client()
+    client.sends(with_lines(GET, BEARER))
+    assert b"uthorization" not in (await world.replica()).take()
+
+
 @pytest.mark.parametrize(
     ("lines", "status"),
     [

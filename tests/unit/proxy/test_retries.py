@@ -184,6 +184,19 @@ async def test_draining_replica_finishes_what_it_has(world: World) -> None:
     assert first.is_closed
 
 
+async def test_replica_that_was_unready_for_a_moment_drains_with_the_requests_that_it_has(world: World) -> None:
+    client = world.client()
+    client.sends(GET)
+    stream = await world.replica()
+    stream.sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
+    world.serve(Service(id="web", project="main", name="web", auth=False))
+    world.serve(Service(id="web", project="main", name="web", auth=False, draining=(replica(0),)))
+    (draining,) = world.routes.by_prefix[b"/proxy/services/main/web"].replicas.draining
+    assert draining.outstanding == 1
+    stream.sends(b"0\r\n\r\n")
+    assert world.drained == ["job-0"]
+
+
 async def test_change_of_routes_cuts_no_request(world: World) -> None:
     client = world.client()
     client.sends(GET)

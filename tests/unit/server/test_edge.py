@@ -305,3 +305,8 @@ async def test_run_in_a_status_of_a_later_version_hides_no_other_and_no_page(
         pages.append((await http.get(RUNS, params={"limit": 1, "before": pages[-1]["next"]})).json())
     assert {run["name"] for page in pages for run in page["runs"]} == {"here", "third"}
     assert "hibernating" in caplog.text
+
+
+async def test_path_of_a_service_without_a_data_plane_is_to_be_tried_again(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/proxy/services/main/web/")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
