@@ -30,7 +30,8 @@ from dstack.protocol.proxy import LOCK
 from dstack.protocol.views import HealthView
 from dstack.server.activity import Activity
 from dstack.server.connections import IDLE_TIMEOUT_S, Connection, Lobby, connections_max, connections_of
-from dstack.server.data_plane import DataPlane, inherited_listener
+from dstack.server.data_plane import DataPlane
+from dstack.server.data_plane_process import inherited_listener
 from dstack.server.http import accounts, audit, backends, blobs, history, inventory, problems, runs, secrets
 from dstack.server.http.calls import Tokens, json_of
 from dstack.server.http.openapi import Documented

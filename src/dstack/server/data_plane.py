@@ -6,27 +6,19 @@ each process hands over those whose next request is for the other.
 
 import asyncio
 import logging
-import os
-import select
 import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
 from msgspec import json
 
-from dstack.agent.paths import make_private_folder, socket_path
 from dstack.engine.drains import drained
 from dstack.engine.routes import Book
 from dstack.errors import DatabaseUnavailable
 from dstack.kit.accepting import Acceptor
 from dstack.kit.clock import Clock
-from dstack.kit.folders import make_private
 from dstack.kit.locks import is_locked
 from dstack.kit.passing import Passing
 from dstack.kit.pauses import Pauses
@@ -46,14 +38,13 @@ from dstack.protocol.proxy import (
     Snapshot,
     from_data_plane,
 )
+from dstack.server.data_plane_process import control_path, start
 from dstack.server.parts import Parts
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT_S = 20.0
-HELLO_TIMEOUT_S = 2.0
 WORKED_S = 1.0
 ACKNOWLEDGED_MAX = 10_000
 LEAVE_AFTER = timedelta(minutes=5)
@@ -209,88 +200,3 @@ def _different(old: Mapping[str, T], new: Mapping[str, T]) -> Mapping[str, T]:
     if old is new:
         return {}
     return {key: value for key, value in new.items() if old.get(key) != value}
-
-
-def control_path(folder: Path) -> Path:
-    """Return the path of the socket at which a data plane listens for servers."""
-    return socket_path(folder, "control")
-
-
-def start(folder: Path) -> bool:
-    """Start a data plane that outlives this process; return whether it is ready. Blocks."""
-    make_private(folder)
-    make_private_folder(control_path(folder).parent)
-    ready, given = os.pipe()
-    try:
-        with open(folder / "proxy.log", "ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "dstack.proxy", str(folder), str(control_path(folder)), str(given)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=(given,),
-                start_new_session=True,
-            )
-        threading.Thread(target=process.wait, name="reaper of the data plane", daemon=True).start()
-        os.close(given)
-        given = -1
-        readable, _, _ = select.select([ready], [], [], START_TIMEOUT_S)
-        if readable and os.read(ready, 1):
-            return True
-        with suppress(subprocess.TimeoutExpired):
-            log.error("The data plane does not start (exit code %s): see %s", process.wait(0.5), folder / "proxy.log")
-        return False
-    finally:
-        os.close(ready)
-        if given >= 0:
-            os.close(given)
-
-
-def inherited_listener(folder: Path, host: str, port: int) -> socket.socket | None:
-    """Return the listening socket of a data plane that has outlived its server, if it has the wanted address.
-
-    Args:
-        port: 0 for whichever it has.
-    """
-    if not is_locked(folder / LOCK):
-        return None
-    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    control.settimeout(HELLO_TIMEOUT_S)
-    try:
-        control.connect(str(control_path(folder)))
-        listener = _first_descriptor(control)
-    except OSError as error:
-        log.warning("The data plane does not answer: %s", error)
-        return None
-    finally:
-        control.close()
-    if listener is None:
-        return None
-    address = listener.getsockname()
-    if port in (0, address[1]) and address[0] in _addresses_of(host):
-        return listener
-    listener.close()
-    return None
-
-
-def _addresses_of(host: str) -> set[str]:
-    try:
-        return {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-    except OSError:  # the server itself reports it
-        return set()
-
-
-def _first_descriptor(control: socket.socket) -> socket.socket | None:
-    """Return the socket in the first messages of a data plane. It sends `Hello`, then `Listener` if it has one."""
-    received = b""
-    while received.count(b'"type"') < 2:
-        data, descriptors, _, _ = socket.recv_fds(control, 4096, 4)
-        if descriptors:
-            for other in descriptors[1:]:
-                os.close(other)
-            os.set_inheritable(descriptors[0], False)
-            return socket.socket(fileno=descriptors[0])
-        if not data:
-            return None
-        received += data
-    return None

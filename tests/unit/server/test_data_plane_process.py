@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dstack.kit.locks import is_locked
 from dstack.protocol.proxy import LOCK
-from dstack.server.data_plane import control_path, start
+from dstack.server.data_plane_process import control_path, start
 from tests.e2e.home import wait_for
 
 
