@@ -5,7 +5,7 @@ from typing import NoReturn
 from urllib.parse import unquote_to_bytes
 
 from dstack.protocol.proxy import MODELS_PREFIX, SERVICES_PREFIX
-from dstack.proxy.answers import Refusal
+from dstack.proxy.answers import Refusal, Reply
 from dstack.proxy.heads import RequestFields
 from dstack.proxy.limits import Bucket
 from dstack.proxy.routes import Route, Routes, may_use
@@ -39,7 +39,8 @@ def authorize(routes: Routes, project: str, fields: RequestFields, is_server_awa
             401,
             "unauthorized",
             "This service needs a token",
-            hint="Send the header `Authorization: Bearer <token of a project member>`",
+            hint="Send the header `Authorization: Bearer <token of a project member>`. Browsers send none: a web page "
+            "needs `auth: false`",
         )
     projects = routes.projects_of(fields.authorization)
     if projects is None and is_server_away:
@@ -84,6 +85,19 @@ def _count(bucket: Bucket, address: bytes, fields: RequestFields, now_s: float) 
     if wait_s > 0:
         message = f"More than {bucket.limit.rps:g} requests a second below {bucket.limit.prefix}"
         raise Refusal(429, "rate_limited", message, retry_after_s=max(1, round(wait_s + 0.5)))
+
+
+def lacks_slash(method: bytes, fields: RequestFields) -> bool:
+    """Return whether a request at the name of a service, without a slash behind it, is one of a page.
+
+    Browsers resolve the relative links of a page at the slash: without it they leave the service.
+    """
+    return method in (b"GET", b"HEAD") and not fields.is_upgrade
+
+
+def to_slash(prefix: bytes, query: bytes) -> Reply:
+    """Return the answer that leads to the same address with a slash behind the name of the service."""
+    return Reply(b"", b"text/plain", 308, b"location: %b/%b\r\n" % (prefix, query))
 
 
 def plain_path(rest: bytes) -> bytes:

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests.unit.proxy.test_websockets import UPGRADE
 from tests.unit.proxy.world import FORWARDED, GET, GOT, OK, OKAY, World, service, settle, status_of
 
 POST = b"POST /proxy/services/main/web/x HTTP/1.1\r\nHost: example.com\r\n"
@@ -303,5 +304,22 @@ async def test_path_without_the_prefix_is_kept_where_the_service_wants_it(world:
 )
 async def test_path_below_the_service_goes_on_as_it_is(world: World, rest: bytes, target: bytes) -> None:
     client = world.client()
-    client.sends(GET.replace(b"/x", rest))
-    assert (await world.replica()).take() == GOT.replace(b"/x", target)
+    client.sends(GET.replace(b"/x", rest).replace(b"GET", b"PUT"))
+    assert (await world.replica()).take() == GOT.replace(b"/x", target).replace(b"GET", b"PUT")
+
+
+@pytest.mark.parametrize("strip_prefix", [True, False])
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+async def test_page_at_the_name_of_the_service_is_led_to_its_slash(
+    world: World, method: bytes, strip_prefix: bool
+) -> None:
+    world.serve(service(strip_prefix=strip_prefix))
+    client = world.client()
+    for query in (b"", b"?a=1"):
+        client.sends(GET.replace(b"/x", query).replace(b"GET", method))
+        written = client.take()
+        assert (status_of(written), client.has_ended) == (308, False)
+        assert b"\r\nlocation: /proxy/services/main/web/%b\r\n" % query in written
+    assert world.dialled == []
+    client.sends(UPGRADE.replace(b"/x", b""))
+    assert (await world.replica()).take().startswith(b"GET /" if strip_prefix else b"GET /proxy/services/main/web ")
