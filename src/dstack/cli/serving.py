@@ -83,7 +83,10 @@ def show_addresses(run: "Run") -> None:
         return
     words.show(addresses_text(service))
     if service.auth:
-        words.say("Requests need the token of a project member, in the header `Authorization: Bearer TOKEN`")
+        words.say(
+            "Requests need the token of a project member, in the header `Authorization: Bearer TOKEN`; "
+            "`dstack user create-token NAME` makes one"
+        )
     words.say(f"`dstack logs {run.name}` follows its output, `dstack stop {run.name}` ends it")
 
 

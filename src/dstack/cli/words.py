@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TextIO
@@ -179,7 +179,12 @@ def cut(text: str, width: int) -> str:
 
 
 def table(
-    headers: Sequence[str], rows: Iterable[Sequence[str]], *, file: TextIO | None = None, is_fitted: bool = False
+    headers: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    file: TextIO | None = None,
+    is_fitted: bool = False,
+    kept: Collection[str] = (),
 ) -> str:
     """Return aligned columns, two spaces apart, with the header in bold and statuses in colour on a terminal.
 
@@ -189,13 +194,14 @@ def table(
         file: the file to show it in; stdout by default.
         is_fitted: whether lines fit a terminal. Columns between the first and the last are cut to fit or left out.
             If a last cell is too long, all of them, and their header, have lines of their own below their rows.
+        kept: the headers of columns that are never left out, besides the first and the last.
     """
     file = file or sys.stdout
     lines = [tuple(headers), *(tuple(map(with_local_times, row)) for row in rows)]
     *widths, last = [max(len(line[column]) for line in lines) for column in range(len(headers))]
     columns = columns_of(file) if is_fitted and file.isatty() else sys.maxsize
     if sum(widths) + 2 * len(widths) + last > columns:
-        widths = _fitting(widths, columns)
+        widths = _fitting(widths, columns, [at for at, header in enumerate(headers) if header in kept])
     taken = sum(width + 2 for width in widths if width)
     is_below = any(line[-1] and taken + len(line[-1]) > columns for line in lines)
     if is_below and not any(line[-1] for line in lines[1:]):
@@ -227,14 +233,17 @@ def _cut_between_words(text: str, width: int) -> str:
     return f"{words.rstrip(', ')}…" if words else cut(text, width)
 
 
-def _fitting(widths: Sequence[int], columns: int) -> list[int]:
+def _fitting(widths: Sequence[int], columns: int, kept: Collection[int] = ()) -> list[int]:
     """Return the widths with which all columns but the last fit a terminal; 0 for those that are left out.
 
-    The widest are made narrower first, then the leftmost are left out; the first column stays as it is.
+    The widest are made narrower first, then the leftmost are left out, but for those `kept`; the first column stays
+    as it is.
 
     Examples:
         >>> _fitting([5, 20, 4], 80), _fitting([5, 28, 28], 50), _fitting([30, 15, 15, 15], 70)
         ([5, 20, 4], [5, 13, 28], [30, 0, 12, 12])
+        >>> _fitting([30, 15, 15, 15], 70, kept=[1])
+        [30, 12, 0, 12]
     """
     fitted = list(widths)
 
@@ -244,7 +253,7 @@ def _fitting(widths: Sequence[int], columns: int) -> list[int]:
     for at in sorted(range(1, len(fitted)), key=fitted.__getitem__, reverse=True):
         fitted[at] = max(fitted[at] - max(excess(), 0), min(fitted[at], CELL_MIN))
     for at in range(1, len(fitted)):
-        if excess() > 0:
+        if at not in kept and excess() > 0:
             fitted[at] = 0
     return fitted
 

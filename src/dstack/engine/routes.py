@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import NamedTuple
@@ -23,10 +24,11 @@ log = logging.getLogger(__name__)
 
 AFTER_TROUBLE = timedelta(seconds=5)
 TOKENS_EVERY = timedelta(seconds=1)
-"""Tokens are read again at most so often: a revoked one is refused within two seconds."""
+"""Tokens are read again at most so often: a revoked one is refused within two seconds. A single change is read at once,
+so that a new token can be used at once."""
 
-EXPIRY_LOOKS = 10
-"""After so many times they are read again without a change: some may have expired."""
+EXPIRY_AFTER_S = 10
+"""After so many seconds they are read again without a change: some may have expired."""
 
 
 class Book(NamedTuple):
@@ -53,8 +55,8 @@ class Routes:
         """Whether services are read just now, so that changes of unknown ones count too."""
         self._is_behind = True
         """Whether services may have come that are not known yet."""
-        self._are_tokens_old = True
         self._woken = asyncio.Event()
+        self._callers_changed = asyncio.Event()
         self._next = asyncio.Event()
 
     def start(self) -> None:
@@ -75,8 +77,9 @@ class Routes:
 
     def _hear(self, notices: Notices) -> None:
         self._is_behind |= notices.everything or objects.SERVICES in notices.changed
-        self._are_tokens_old |= notices.everything or notices.events
         self._is_stale |= notices.everything
+        if notices.everything or notices.events:
+            self._callers_changed.set()
         self._changed |= notices.changed
         if self._is_behind or self._changed & self.book.services.keys():
             self._woken.set()
@@ -112,24 +115,21 @@ class Routes:
                 self._woken.set()
 
     async def _follow_callers(self) -> None:
-        looks = 0
         while True:
             book = self.book
             while not book.services:
                 book = await self.wait(book.version)
-            await self._clock.sleep(TOKENS_EVERY)
-            looks += 1
-            self._are_tokens_old |= looks % EXPIRY_LOOKS == 0
-            if not self.book.services or not self._are_tokens_old:
-                continue
-            self._are_tokens_old = False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(EXPIRY_AFTER_S):
+                    await self._callers_changed.wait()
+            self._callers_changed.clear()
             try:
                 tokens = await self._db.read(users.callers)
+                self._publish(self.book.services, tokens)
             except DatabaseUnavailable as error:
-                self._are_tokens_old = True
+                self._callers_changed.set()
                 log.warning("The tokens of callers could not be read: %s", error)
-                continue
-            self._publish(self.book.services, tokens)
+            await self._clock.sleep(TOKENS_EVERY)
 
     def _publish(self, services: Mapping[str, Service], tokens: Mapping[str, tuple[str, ...]]) -> None:
         book = self.book

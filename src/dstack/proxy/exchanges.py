@@ -216,8 +216,10 @@ class Exchange:
         if route is not None and len(self._tried) < TRIES_MAX and route.replicas.least(0, self._tried) is not None:
             self._try(route)
             return
-        message = f"Replica {failed.replica.number} of this service failed: {reason}"
-        self._refuse(Refusal(502, "replica_failed", message, hint="Try again; `dstack logs` shows its output"))
+        name = "" if route is None else f" {route.service.name}"
+        message = f"Replica {failed.replica.number} of the service{name} failed: {reason}"
+        hint = f"`dstack logs{name} --replica {failed.replica.number}` shows its output"
+        self._refuse(Refusal(502, "replica_failed", message, hint=hint))
 
     def _refuse_without_replica(self, route: Route) -> None:
         waits_for = route.service.waits_for

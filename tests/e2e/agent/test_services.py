@@ -98,7 +98,7 @@ async def test_failing_probe_takes_a_replica_out_until_it_succeeds_again(agent: 
         down = Path(str(up.working_dir)) / "down"
         down.touch()
         out = await reported(client, J, lambda report: report.ready is False)
-        assert out.unready_reason == "`GET /health`: the answer has the status 503"
+        assert out.unready_reason == "`GET /health`: it answered 503"
         down.unlink()
         assert (await reported(client, J, is_ready)).unready_reason == ""
 

@@ -141,14 +141,14 @@ def test_verbose_table_has_replicas_and_traffic() -> None:
     assert [web[name] for name in ("REPLICAS", "REQ/S", "IN FLIGHT", "ERRORS", "P50", "P95")] == [
         *("1/2", "20.0", "4", "3", "12 ms", "2.5 s"),
     ]
-    assert web["URL, WHY"] == "http://here/proxy/services/main/hello/, replica 1 restarts"
+    assert web["URL, WHY"] == "http://here/proxy/services/main/hello/ (replica 1 restarts)"
     assert train["REPLICAS"] == train["REQ/S"] == ""
     assert "REPLICAS" not in table_of([view("running")], START, verbose=True)
 
 
 def test_service_without_ready_replicas_has_the_reason_in_the_table() -> None:
     (web,) = rows(STARTS, verbose=False)
-    assert web["URL, WHY"] == "http://here/proxy/services/main/hello/, replica 0 is not ready"
+    assert web["URL, WHY"] == "http://here/proxy/services/main/hello/ (replica 0 is not ready)"
 
 
 def test_url_has_a_line_of_its_own_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,6 +157,7 @@ def test_url_has_a_line_of_its_own_on_a_narrow_terminal(monkeypatch: pytest.Monk
     busy = service("running", 1, job(), job(), service={"traffic": TRAFFIC})
     lines = words.ESCAPES.sub("", table_of([Served(busy).view], START, verbose=True)).splitlines()
     assert "    http://here/proxy/services/main/hello/" in lines
+    assert "running" in lines[2]
     assert max(map(len, lines)) <= 60
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import insert
@@ -106,3 +107,22 @@ async def test_services_are_read_again_where_notices_may_be_missing(
 async def test_record_without_services_has_routes_too(routes: Routes) -> None:
     routes.start()
     assert (await next_of(routes, 0)).services == {}
+
+
+class EndlessSleep(SystemClock):
+    async def sleep(self, span: timedelta) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_new_token_is_known_without_a_wait(db: Database, starting: None) -> None:
+    routes = Routes(db, EndlessSleep())
+    routes.start()
+    first = await next_of(routes, 0)
+
+    def join(tx: Tx) -> None:
+        ada_joins(tx)
+        tx.notices.events = True
+
+    await db.write(join)
+    assert list((await next_of(routes, first.version)).tokens.values()) == [("main",)]
+    await routes.close()

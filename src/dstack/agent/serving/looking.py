@@ -47,7 +47,7 @@ async def ask(connected: socket.socket, probe: Probe, port: int) -> str:
             writer.write(request_of(probe, port))
             await writer.drain()
         status = await _status_in(reader)
-        return "" if 200 <= status < 300 else f"the answer has the status {status}"
+        return "" if 200 <= status < 300 else f"it answered {status}"
     except ValueError as error:
         return str(error)
     finally:

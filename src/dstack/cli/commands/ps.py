@@ -59,7 +59,7 @@ def table_of(views: "list[RunView]", now: "datetime", *, verbose: bool = False) 
             rows += [_attempt_row(f"{job.replica}/{job.node}", tried, now, headers) for tried in job.earlier]
             if job.revision != view.revision:
                 rows.append(_attempt_row(f"{job.replica}/{job.node}", job, now, headers))
-    return words.table(headers, rows, is_fitted=True)
+    return words.table(headers, rows, is_fitted=True, kept=("STATUS",))
 
 
 def _row_of(view: "RunView", now: "datetime", headers: "list[str]") -> tuple[str, ...]:
@@ -78,7 +78,7 @@ def _row_of(view: "RunView", now: "datetime", headers: "list[str]") -> tuple[str
         "STATUS": view.status.value,
         "SUBMITTED": words.age(view.submitted_at, now),
         "WHY": why,
-        URL_OR_WHY: ", ".join(filter(None, (view.service_url, why))),
+        URL_OR_WHY: f"{view.service_url} ({why})" if view.service_url and why else view.service_url or why,
         **_traffic_of(view),
     }
     return tuple(cells.get(header, "") for header in headers)
