@@ -17,6 +17,8 @@ from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.server("shared")
 
+PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+
 APP = '''
 import os, sys
 from aiohttp import WSMsgType, web
@@ -133,7 +135,7 @@ class Tab:
 
 @pytest.fixture
 def tab(home: Home) -> Iterator[Tab]:
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         missing("Chromium is not installed")
     options = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server")

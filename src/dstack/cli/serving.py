@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from dstack.cli import following, words
-from dstack.protocol.statuses import JobStatus
+from dstack.protocol.statuses import JobReason, JobStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from dstack.protocol.views import JobView, RunView, ServiceView
 
 ON_ITS_WAY = (JobStatus.PROVISIONING, JobStatus.PULLING, JobStatus.RUNNING)
+LEFT = (JobReason.SCALED_DOWN, JobReason.REPLACED)
+"""The reasons of a replica that has left its place to another one, or to none."""
 TAIL_LINES, TAIL_BYTES = 20, 16 << 10
 """The shown end of the output of a replica that has failed."""
 
@@ -50,7 +52,8 @@ def is_settled(view: "RunView") -> bool:
     if not ready or (view.service is not None and view.service.is_rolling):
         return False
     coming = sum(job.status in ON_ITS_WAY and not job.draining for job in view.jobs)
-    return ready >= min(asked, coming)
+    in_places = sum(job.reason not in LEFT and not job.draining for job in view.jobs)
+    return ready >= min(asked, coming) and in_places >= asked
 
 
 def progress_text(run: "Run") -> str:

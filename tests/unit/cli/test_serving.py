@@ -69,6 +69,17 @@ def test_replica_that_waits_for_a_machine_is_not_awaited(capfd: pytest.CaptureFi
     assert "hello: 1 of 2 replicas ready, 1 waits for a machine\n" in capfd.readouterr().err
 
 
+def test_replica_that_a_change_adds_is_awaited(capfd: pytest.CaptureFixture[str]) -> None:
+    left = job(status="terminated", reason="scaled_down")
+    code, run = follow(service("running", 1, job(ready=True), left), ONE_READY, BOTH_READY)
+    assert (code, run.views) == (0, [])
+
+
+def test_replica_that_has_failed_for_good_is_not_awaited() -> None:
+    code, _ = follow(service("running", 1, job(ready=True), job(status="failed")))
+    assert code == 0
+
+
 def test_rollout_is_awaited_and_its_progress_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
     detail = "revision 2 replaces the replicas one by one: 1 of 2 ready"
     rolling = service("running", 2, job(ready=True), job(ready=True), service={"is_rolling": True}, detail=detail)
@@ -144,6 +155,13 @@ def test_verbose_table_has_replicas_and_traffic() -> None:
     assert web["URL, WHY"] == "http://here/proxy/services/main/hello/ (replica 1 restarts)"
     assert train["REPLICAS"] == train["REQ/S"] == ""
     assert "REPLICAS" not in table_of([view("running")], START, verbose=True)
+
+
+@pytest.mark.parametrize(("is_rolling", "shown"), [(False, 1), (True, 2)])
+def test_replica_that_a_change_in_place_leaves_is_no_earlier_attempt(is_rolling: bool, shown: int) -> None:
+    kept, failed = {**job(), "revision": 1}, {**job(status="failed"), "revision": 1}
+    changed = service("running", 1, kept, failed, revision=2, service={"is_rolling": is_rolling})
+    assert len(rows(changed, verbose=True)) == 1 + shown
 
 
 def test_service_without_ready_replicas_has_the_reason_in_the_table() -> None:

@@ -57,7 +57,7 @@ def table_of(views: "list[RunView]", now: "datetime", *, verbose: bool = False) 
         rows.append(_row_of(view, now, headers))
         for job in view.jobs if verbose else ():
             rows += [_attempt_row(f"{job.replica}/{job.node}", tried, now, headers) for tried in job.earlier]
-            if job.revision != view.revision:
+            if _is_outdated(job, view):
                 rows.append(_attempt_row(f"{job.replica}/{job.node}", job, now, headers))
     return words.table(headers, rows, is_fitted=True, kept=("STATUS",))
 
@@ -82,6 +82,12 @@ def _row_of(view: "RunView", now: "datetime", headers: "list[str]") -> tuple[str
         **_traffic_of(view),
     }
     return tuple(cells.get(header, "") for header in headers)
+
+
+def _is_outdated(job: "JobView", view: "RunView") -> bool:
+    """Return whether a job is one of an earlier revision. A change in place leaves living replicas as they are."""
+    stays = view.service is not None and not view.service.is_rolling and not job.status.is_finished()
+    return job.revision != view.revision and not stays
 
 
 def _traffic_of(view: "RunView") -> dict[str, str]:
