@@ -107,12 +107,17 @@ async def test_unknown_service_names_those_of_the_project_to_its_members(world: 
         b"/proxy/services/main",
         b"/proxy/services//web/",
         b"/proxy/x/y",
+        b"/proxy/../api/runs",
+        b"/proxy/..%2fapi/runs",
+        b"/proxy/%2e%2e/api/runs",
+        b"/proxy/..\\api\\runs",
     ],
 )
 async def test_incomplete_path_is_refused(world: World, path: bytes) -> None:
     client = world.client()
     client.sends(GET.replace(b"/proxy/services/main/web/x", path))
     assert status_of(client.take()) in (401, 404)
+    assert (world.given, world.dialled) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -120,6 +125,8 @@ async def test_incomplete_path_is_refused(world: World, path: bytes) -> None:
     [
         *(b"/proxy/services/other/../main/web/x", b"/proxy/services/main%2fweb/x", b"/proxy/services/main/we%62/x"),
         *(b"/proxy//services/main/web/x", b"/proxy/services/main/web%00/x", b"/proxy/services/main/WEB/x"),
+        *(b"/proxy/services/main/..%2fmain/web/x", b"/proxy/services/%2e%2e/main/web/x"),
+        *(b"/proxy/services/main\\web/x", b"/proxy/services/main/web\\..\\x/y", b"/proxy/services/main//web/x"),
     ],
 )
 async def test_other_spellings_of_a_path_are_other_paths(world: World, path: bytes) -> None:
@@ -127,6 +134,7 @@ async def test_other_spellings_of_a_path_are_other_paths(world: World, path: byt
     client = world.client()
     client.sends(with_lines(GET.replace(b"/proxy/services/main/web/x", path), BEARER))
     assert status_of(client.take()) in (403, 404)
+    assert (world.given, world.dialled) == ([], [])
 
 
 async def test_refused_body_that_is_here_leaves_the_connection_open(world: World) -> None:

@@ -299,8 +299,12 @@ async def test_path_without_the_prefix_is_kept_where_the_service_wants_it(world:
     assert (await world.replica()).take() == GOT.replace(b"GET /x", b"GET /proxy/services/main/web/x")
 
 
+TRICKS = (b"/../../other/web/", b"/..%2f..%2fother/web", b"/%2e%2e/%2e%2e/api", b"/a%00b", b"/..\\..\\api", b"/%")
+"""Paths that would leave the service, if anything on the way resolved them: its app alone gets them."""
+
+
 @pytest.mark.parametrize(
-    ("rest", "target"), [(b"", b"/"), (b"?a=1", b"/?a=1"), (b"/", b"/"), (b"//a/../b", b"//a/../b")]
+    ("rest", "target"), [(b"", b"/"), (b"?a=1", b"/?a=1"), (b"/", b"/"), (b"//a/../b", b"//a/../b"), *((path, path) for path in TRICKS)]
 )
 async def test_path_below_the_service_goes_on_as_it_is(world: World, rest: bytes, target: bytes) -> None:
     client = world.client()

@@ -116,6 +116,20 @@ async def test_back_pressure_holds_each_direction_alone(world: World) -> None:
     assert client.is_reading
 
 
+async def test_client_that_reads_nothing_is_cut_and_a_quiet_one_is_not(world: World) -> None:
+    client, replica = await opened(world)
+    for _ in range(60):
+        world.passes(60)
+    assert not client.is_closed
+    client.is_stalled = True
+    replica.sends(bytes(100_000))
+    world.passes(299)
+    assert not client.is_closed
+    world.passes(2)
+    await settle()
+    assert (client.is_closed, replica.is_closed) == (True, True)
+
+
 async def test_other_protocols_do_not_switch(world: World) -> None:
     client = world.client()
     client.sends(UPGRADE.replace(b"WebSocket\r", b"h2c\r"))

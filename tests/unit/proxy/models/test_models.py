@@ -46,6 +46,62 @@ async def test_official_client_has_its_other_endpoints(plane: Plane) -> None:
     assert (events.count("response.output_text.delta"), events[-1]) == (20, "response.completed")
 
 
+async def test_official_client_sends_tools_and_images(plane: Plane) -> None:
+    server = await plane.server()
+    plane.follow(service("llama", server))
+    image: Any = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo=", "detail": "low"}}
+    tool: Any = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    answer = await plane.client().chat.completions.create(
+        model="tiny",
+        messages=[{"role": "user", "content": [{"type": "text", "text": "where is this?"}, image]}],
+        tools=[tool],
+        tool_choice="auto",
+    )
+    assert [call.function.name for call in answer.choices[0].message.tool_calls or ()] == ["weather"]
+    received = json.loads(server.requests[0][3])
+    assert (received["messages"][0]["content"][1], received["tools"]) == (image, [tool])
+
+
+@pytest.mark.parametrize("name", ["meta/llama", "größe/模型:7b", "a b?c#d%2Fe&f+g", "../models", "-"])
+async def test_official_client_finds_a_model_of_any_name(plane: Plane, name: str) -> None:
+    plane.follow(service("llama", await plane.server(), model=name))
+    client = plane.client()
+    assert [one.id async for one in client.models.list()] == [name]
+    assert (await client.models.retrieve(name)).id == name
+    answer = await client.chat.completions.create(model=name, messages=HELLO, max_tokens=1)
+    assert answer.choices[0].message.content == scripted(1)
+
+
+async def test_official_client_raises_its_usual_exceptions(plane: Plane) -> None:
+    dead = ModelServer()
+    await dead.start()
+    await dead.close()
+    limits = (Limit("/v1/embeddings", rps=0.001, burst=0),)
+    plane.follow(
+        service("llama", await plane.server(), limits=limits),
+        service("dead", dead, model="dead"),
+        service("late", model="late", waits_for="replica 0 pulls its image"),
+    )
+    client = plane.client()
+
+    async def fails(kind: type[openai.APIStatusError], code: str, model: str, client: openai.AsyncOpenAI) -> str:
+        with pytest.raises(kind) as caught:
+            await client.chat.completions.create(model=model, messages=HELLO)
+        assert (type(caught.value), caught.value.code) == (kind, code)
+        return str(caught.value)
+
+    await fails(openai.AuthenticationError, "unauthorized", "tiny", plane.client("wrong"))
+    await fails(openai.PermissionDeniedError, "forbidden", "tiny", plane.client(FOREIGN))
+    assert "dead, late, tiny" in await fails(openai.NotFoundError, "model_not_found", "nothing", client)
+    await fails(openai.BadRequestError, "invalid_request", "", client)
+    assert "service dead failed: it cannot" in await fails(openai.InternalServerError, "replica_failed", "dead", client)
+    assert "pulls its image" in await fails(openai.InternalServerError, "no_replica", "late", client)
+    await client.embeddings.create(model="tiny", input="x")
+    with pytest.raises(openai.RateLimitError) as caught:
+        await client.embeddings.create(model="tiny", input="x")
+    assert int(caught.value.response.headers["retry-after"]) > 0
+
+
 async def test_body_goes_on_byte_for_byte(plane: Plane) -> None:
     server = await plane.server()
     plane.follow(service("llama", server))
