@@ -36,9 +36,9 @@ def rollout_text(run: Run, jobs: Iterable[Job], now: datetime) -> str:
     if run.rollout is None:
         return ""
     replicas = replicas_in(run, jobs)
-    how = "at once" if run.rollout.is_forced else "one by one"
+    how = " at once" if run.rollout.is_forced else ""
     asked, ready = replicas.asked, count_ready(replicas.current)
-    progress = f"revision {run.revision} replaces the replicas {how}: {ready} of {asked} ready"
+    progress = f"revision {run.revision} rolls out{how}: {min(ready, asked)} of {asked} ready"
     return "; ".join(filter(None, [progress, _next_text(replicas), _way_out(replicas, now)]))
 
 

@@ -81,7 +81,7 @@ def test_replica_that_has_failed_for_good_is_not_awaited() -> None:
 
 
 def test_rollout_is_awaited_and_its_progress_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
-    detail = "revision 2 replaces the replicas one by one: 1 of 2 ready"
+    detail = "revision 2 rolls out: 1 of 2 ready"
     rolling = service("running", 2, job(ready=True), job(ready=True), service={"is_rolling": True}, detail=detail)
     code, run = follow(rolling, BOTH_READY)
     assert code == 0 and run.views == []

@@ -105,7 +105,7 @@ def test_time_of_the_next_attempt_is_part_of_the_reason() -> None:
 def test_progress_of_a_rollout_and_what_it_waits_for() -> None:
     of = service(revision=3, deployment=3, rollout=Rollout(NOW, 1, 1))
     new = {"deployment": 3, "revision": 3}
-    begins = "revision 3 replaces the replicas one by one: 0 of 2 ready"
+    begins = "revision 3 rolls out: 0 of 2 ready"
     assert rollout_text(of, (replica(0), replica(1), placed_job(replica=2, **new)), NOW) == (
         f"{begins}; replica 2 waits for its machine"
     )
@@ -116,6 +116,8 @@ def test_progress_of_a_rollout_and_what_it_waits_for() -> None:
     assert rollout_text(of, (replica(0), queued), late - timedelta(seconds=1)) == f"{begins}; replica 2 waits for room"
     drains = replica(0, stop_asked=JobReason.REPLACED, draining_since=NOW)
     assert rollout_text(of, (drains, replica(1), replica(2, **new)), late) == (
-        "revision 3 replaces the replicas one by one: 1 of 2 ready; replica 0 finishes its requests"
+        "revision 3 rolls out: 1 of 2 ready; replica 0 finishes its requests"
     )
+    fewer = tuple(replica(number, **new) for number in range(3))
+    assert rollout_text(of, fewer, late) == "revision 3 rolls out: 2 of 2 ready"
     assert rollout_text(service(), (replica(0),), NOW) == ""

@@ -73,7 +73,7 @@ async def test_another_command_begins_a_rollout_with_a_way_back(context: Context
     run, _ = await on_record(context, id)
     assert (run.revision, run.deployment) == (2, 2)
     assert run.rollout is not None and run.rollout == Rollout(run.rollout.since, 1, 1)
-    assert view.detail.startswith("revision 2 replaces the replicas one by one: 0 of 2 ready")
+    assert view.detail.startswith("revision 2 rolls out: 0 of 2 ready")
 
 
 async def test_service_that_was_never_ready_has_no_way_back(context: Context) -> None:
