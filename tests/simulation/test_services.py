@@ -85,9 +85,7 @@ def test_new_revision_replaces_one_replica_after_the_other(dstack_cluster: MakeC
     run.update(commands=["serve # revision 2"])
     cluster.pass_time(seconds=10)
     assert revisions(run) == {0: 1, 1: 1, 2: 2}
-    assert run.view.detail == (
-        "revision 2 rolls out: 0 of 2 ready; replica 2 is not ready: it does not answer yet"
-    )
+    assert run.view.detail == "revision 2 rolls out: 0 of 2 ready; replica 2 is not ready: it does not answer yet"
     cluster.pass_time(minutes=3)
     assert set(revisions(run).values()) == {2} and run.view.replicas_ready == 2
     assert run.view.detail == ""

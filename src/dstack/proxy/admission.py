@@ -5,7 +5,7 @@ from typing import NoReturn
 from urllib.parse import unquote_to_bytes
 
 from dstack.protocol.proxy import MODELS_PREFIX, SERVICES_PREFIX
-from dstack.proxy.answers import Refusal, Reply
+from dstack.proxy.answers import Refusal
 from dstack.proxy.heads import RequestFields
 from dstack.proxy.limits import Bucket
 from dstack.proxy.routes import Route, Routes, may_use
@@ -43,6 +43,8 @@ def authorize(routes: Routes, project: str, fields: RequestFields, is_server_awa
             "needs `auth: false`",
         )
     projects = routes.projects_of(fields.authorization)
+    if projects is None and not routes:  # tokens are followed where there are services
+        raise Refusal(404, "not_found", "This server has no services", hint="`dstack ps` shows what runs")
     if projects is None and is_server_away:
         raise Refusal(
             503, "server_away", "The token cannot be checked: the dstack server is not running", retry_after_s=5
@@ -87,17 +89,15 @@ def _count(bucket: Bucket, address: bytes, fields: RequestFields, now_s: float) 
         raise Refusal(429, "rate_limited", message, retry_after_s=max(1, round(wait_s + 0.5)))
 
 
-def lacks_slash(method: bytes, fields: RequestFields) -> bool:
-    """Return whether a request at the name of a service, without a slash behind it, is one of a page.
+def target_at_name(method: bytes, prefix: bytes, query: bytes, fields: RequestFields, target: bytes) -> bytes:
+    """Return the target of a request at the name of a service, without a slash behind it.
 
-    Browsers resolve the relative links of a page at the slash: without it they leave the service.
+    Raises:
+        Refusal: it is one of a page. Browsers resolve relative links at the slash, and would leave the service.
     """
-    return method in (b"GET", b"HEAD") and not fields.is_upgrade
-
-
-def to_slash(prefix: bytes, query: bytes) -> Reply:
-    """Return the answer that leads to the same address with a slash behind the name of the service."""
-    return Reply(b"", b"text/plain", 308, b"location: %b/%b\r\n" % (prefix, query))
+    if method in (b"GET", b"HEAD") and not fields.is_upgrade:
+        raise Refusal(308, "moved", "The address of a service ends with a slash", location=prefix + b"/" + query)
+    return target if target[:1] == b"/" else b"/" + target
 
 
 def plain_path(rest: bytes) -> bytes:

@@ -21,10 +21,18 @@ class Refusal(Exception):
         message: one sentence without a full stop.
         hint: the next step for the caller.
         retry_after_s: after how many seconds another try makes sense.
+        location: the target that the client is led to.
     """
 
     def __init__(
-        self, status: int, code: str, message: str, *, hint: str | None = None, retry_after_s: int | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        hint: str | None = None,
+        retry_after_s: int | None = None,
+        location: bytes | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -32,6 +40,7 @@ class Refusal(Exception):
         self.message = message
         self.hint = hint
         self.retry_after_s = retry_after_s
+        self.location = location
 
 
 def body_of(refusal: Refusal, is_openai: bool) -> tuple[bytes, bytes]:
@@ -64,6 +73,8 @@ def reply_of(refusal: Refusal, is_openai: bool) -> Reply:
         lines = b"retry-after: %d\r\n" % refusal.retry_after_s
     if refusal.status == HTTPStatus.UNAUTHORIZED:
         lines += b"www-authenticate: Bearer\r\n"
+    if refusal.location is not None:
+        lines += b"location: %b\r\n" % refusal.location
     return Reply(body, media_type, refusal.status, lines)
 
 

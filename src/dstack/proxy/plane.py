@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from dstack.kit.tasks import TaskGroup
 from dstack.protocol.proxy import Target
-from dstack.proxy.admission import authorize, check_limits, forwarded, lacks_slash, refuse_unknown, to_slash
+from dstack.proxy.admission import authorize, check_limits, forwarded, refuse_unknown, target_at_name
 from dstack.proxy.answers import Refusal, Reply, answer_of, reply_of
 from dstack.proxy.balance import ReplicaState
 from dstack.proxy.choices import Choice
@@ -156,12 +156,9 @@ class DataPlane:
             hides_token = self.routes.projects_of(fields.authorization) is not None
         if route.buckets:
             check_limits(route, exchange.rest, client.address, fields, self.now_s())
-        if exchange.rest[:1] != b"/" and lacks_slash(exchange.method, fields):
-            client.reply(exchange, to_slash(exchange.prefix, exchange.rest))
-            return
         target = exchange.rest if route.strips_prefix else exchange.target
-        if target[:1] != b"/":
-            target = b"/" + target
+        if exchange.rest[:1] != b"/":
+            target = target_at_name(exchange.method, exchange.prefix, exchange.rest, fields, target)
         if client.forwarded_for != (fields, route, hides_token):
             lines = fields.lines(with_token=not hides_token)
             client.forwarded = lines + forwarded(client.address, fields, route.prefix)

@@ -4,6 +4,7 @@ import pytest
 
 from dstack.protocol.proxy import Changes, Limit
 from dstack.proxy.admission import plain_path
+from dstack.proxy.answers import Reply
 from tests.unit.proxy.world import GET, OK, TOKEN, World, service, status_of
 
 BEARER = b"Authorization: Bearer " + TOKEN.encode() + b"\r\n"
@@ -96,6 +97,17 @@ async def test_unknown_service_names_those_of_the_project_to_its_members(world: 
     written = client.take()
     assert status_of(written) == 404
     assert b"api, web" in written
+
+
+async def test_token_is_not_judged_where_there_are_no_services(world: World) -> None:
+    world.serve()
+    world.choose_model = lambda exchange: Reply(b"")
+    client = world.client()
+    for request in (GET, GET.replace(b"services/main/web/x", b"models/main/models")):
+        client.sends(with_lines(request, b"Authorization: Bearer new\r\n"))
+        written = client.take()
+        assert status_of(written) == 404
+        assert b"This server has no services" in written
 
 
 @pytest.mark.parametrize(
