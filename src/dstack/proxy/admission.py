@@ -55,14 +55,16 @@ def authorize(routes: Routes, project: str, fields: RequestFields, is_server_awa
         raise Refusal(403, "forbidden", f"This token is for no member of the project {project[:80]!r}")
 
 
-def refuse_unknown(routes: Routes, prefix: bytes, fields: RequestFields, is_server_away: bool) -> NoReturn:
+def refuse_unknown(routes: Routes, prefix: bytes, rest: bytes, fields: RequestFields, is_server_away: bool) -> NoReturn:
     """Raise the `Refusal` of a request whose service does not exist.
 
     A caller learns the names of the services of its own projects only.
     """
     _, _, kind, *names = prefix.decode("latin-1").split("/")
     if kind != "services" or len(names) != 2:
-        raise Refusal(404, "not_found", f"Expected {SERVICES_PREFIX}<project>/<service>/, found {_shown(prefix)}")
+        raise Refusal(
+            404, "not_found", f"Expected {SERVICES_PREFIX}<project>/<service>/, found {_shown(prefix + rest)}"
+        )
     project, name = names
     authorize(routes, project, fields, is_server_away)
     there = [one.service.name for one in routes.of_project(project)]

@@ -148,7 +148,7 @@ class DataPlane:
             if isinstance(exchange, ModelExchange):
                 exchange.admit()
                 return
-            refuse_unknown(self.routes, exchange.prefix, fields, self.is_server_away)
+            refuse_unknown(self.routes, exchange.prefix, exchange.rest, fields, self.is_server_away)
         hides_token = route.needs_token
         if hides_token:
             authorize(self.routes, route.service.project, fields, self.is_server_away)
