@@ -32,12 +32,21 @@ class Failure:
 class Load:
     """Clients that ask again and again. A replica answers `NAME…` to a plain request, and so begins each stream."""
 
-    def __init__(self, port: int, path: str, *, has_socket: bool = True, post: str = "/post", stream: str = "/stream"):
+    def __init__(
+        self,
+        port: int,
+        path: str,
+        *,
+        has_socket: bool = True,
+        get: str = "/",
+        post: str = "/post",
+        stream: str = "/stream",
+    ):
         self.failures: list[Failure] = []
         self.replicas: set[str] = set()
         """The names of those that have answered."""
         self._port, self._path = port, path
-        self._post, self._stream = post, stream
+        self._get, self._post, self._stream = get, post, stream
         self._is_over = threading.Event()
         self._counts = {"kept": 0, "new": 0, "POST": 0, "stream": 0} | ({"socket": 0} if has_socket else {})
         self._threads = [threading.Thread(target=self._repeat, args=(kind,)) for kind in self._counts]
@@ -59,7 +68,7 @@ class Load:
     def go_on(self, times: int = 2) -> None:
         """Wait until each client has been served so many times more."""
         until = {kind: count + times for kind, count in self._counts.items()}
-        wait_for("the load", lambda: bool(self.failures) or all(self._counts[k] >= n for k, n in until.items()))
+        wait_for("the load", lambda: all(self._counts[kind] >= count for kind, count in until.items()))
 
     def seen(self) -> set[str]:
         """Return the names of the replicas that answer from now on."""
@@ -85,8 +94,8 @@ class Load:
     def _repeat(self, kind: str) -> None:
         kept = self.connect()
         ways: dict[str, Callable[[], None]] = {
-            "kept": lambda: self._plain("kept", "GET", "/", kept),
-            "new": lambda: self._plain("new", "GET", "/", None),
+            "kept": lambda: self._plain("kept", "GET", self._get, kept),
+            "new": lambda: self._plain("new", "GET", self._get, None),
             "POST": lambda: self._plain("POST", "POST", self._post, kept),
             "stream": self._follow,
             "socket": self._talk,

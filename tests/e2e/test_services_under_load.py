@@ -41,7 +41,8 @@ class App(BaseHTTPRequestHandler):
                 time.sleep(0.02)
             self.wfile.write(b"0\\r\\n\\r\\n")
         elif self.path == "/socket":
-            self.wfile.write(b"HTTP/1.1 101 Switching Protocols\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n\\r\\n")
+            self.wfile.write(b"HTTP/1.1 101 Switching Protocols\\r\\nConnection: Upgrade\\r\\n")
+            self.wfile.write(b"Upgrade: websocket\\r\\n\\r\\n")
             self.wfile.write(f"{NAME}\\n".encode())
             while line := self.rfile.readline():
                 time.sleep(0.01)
@@ -72,7 +73,6 @@ class Server(ThreadingHTTPServer):
 
 Server(("127.0.0.1", int(os.environ["PORT"])), App).serve_forever()
 """.replace("LINES", str(LINES))
-
 
 
 class Served:
@@ -211,3 +211,72 @@ def test_killed_replica_and_killed_data_plane_cost_only_what_they_held(home: Hom
     with served.load().running() as after:
         assert (after.seen(), served.jobs()) == (pids, jobs)
     assert after.failures == []
+
+
+@pytest.mark.parametrize("is_whole", [False, True], ids=["server", "server and data plane"])
+def test_end_of_one_of_two_servers_fails_nothing_through_the_other(
+    home: Home, postgres_url: str, is_whole: bool
+) -> None:
+    served = processes(home, postgres_url)
+    first, data_planes = home.server_pid(), home.data_planes()
+    assert first is not None
+    process, url = home.start_server()
+    served.port = int(url.rpartition(":")[2])
+    wait_for("its data plane", lambda: len(home.data_planes()) == 2)
+    with served.load().running() as load:
+        home.env["DSTACK_SERVER_URL"] = url
+        served.apply(env={"NAME": "two"})
+        for pid in [first, *(data_planes if is_whole else [])]:
+            os.kill(pid, signal.SIGKILL)
+        served.settle()
+        assert names(load) == {"two"}
+    assert load.failures == []
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+
+
+CONTAINER = r"""mkdir -p /tmp/www/cgi-bin
+cat >/tmp/www/cgi-bin/answer <<END
+#!/bin/sh
+printf 'Content-Type: text/plain\\r\\n\\r\\n'; echo $NAME-$(hostname)
+END
+cp /tmp/www/cgi-bin/answer /tmp/www/cgi-bin/stream
+echo 'n=0; while [ $n -lt LINES ]; do echo $n; n=$((n+1)); sleep 0.05; done' >>/tmp/www/cgi-bin/stream
+chmod +x /tmp/www/cgi-bin/answer /tmp/www/cgi-bin/stream
+exec httpd -f -h /tmp/www -p 0.0.0.0:$PORT
+""".replace("LINES", str(LINES))
+
+
+@pytest.mark.deep
+@pytest.mark.server("own", engine="engine")
+def test_no_request_fails_while_containers_are_replaced_and_scaled_and_a_killed_one_is_replaced(
+    home: Home, engine: DockerEngine
+) -> None:
+    home.write("large/sitecustomize.py", LARGE_MACHINE)
+    home.env["PYTHONPATH"] = str(home.path / "large")
+    home.serve()
+    served = Served(home, image=SHELL_IMAGE, port=8000, commands=[CONTAINER], env={"NAME": "one"})
+    try:
+        served.apply()
+        served.settle()
+        with served.load(
+            has_socket=False, get="/cgi-bin/answer", post="/cgi-bin/answer", stream="/cgi-bin/stream"
+        ).running() as load:
+            served.apply(env={"NAME": "two"})
+            served.settle()
+            assert (load.failures, names(load)) == ([], {"two"})
+            for count in (4, 1, 2):
+                served.apply(replicas=count)
+                served.settle()
+                wait_for("the replicas to answer", lambda count=count: len(load.seen()) == count)  # type: ignore[misc]
+                assert load.failures == []
+            before = load.seen()
+            engine.docker("kill", engine.containers()[0])
+            wait_for("the next replica", lambda: load.seen() - before != set())
+            served.settle()
+            wait_for("both replicas", lambda: len(load.seen()) == 2)
+    finally:
+        home.cli("stop", "-x", "-y", "web")
+        wait_for("the end of all containers", lambda: engine.containers() == [])
+    for failure in load.failures:
+        assert failure.kind == "stream" or (failure.kind == "POST" and failure.detail.startswith("502 ")), failure
