@@ -210,9 +210,10 @@ def test_due_attempt_without_room_waits_for_the_end_of_a_draining_replica() -> N
 
 
 def test_rollout_begins_with_one_replica_more() -> None:
-    _, born, changed, runs = decided(rolling(), *(replica(n) for n in range(3)))
+    then, born, changed, runs = decided(rolling(), *(replica(n) for n in range(3)))
     assert [(one.replica, one.revision, one.deployment) for one in born] == [(3, 2, 2)]
     assert (changed, runs) == ([], [])
+    assert then.again == NO_ROOM_AFTER, "no change of a replica that waits in the queue wakes the run"
 
 
 def test_old_replica_stays_until_a_new_one_is_ready() -> None:

@@ -173,6 +173,18 @@ async def test_quiet_replica_is_waited_for(world: World) -> None:
     assert client.take() == OKAY
 
 
+async def test_quiet_stream_is_not_cut(world: World) -> None:
+    client = world.client()
+    client.sends(GET)
+    replica = await world.replica()
+    replica.sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
+    client.take()
+    for _ in range(60):
+        world.passes(60)
+    replica.sends(b"3\r\ntwo\r\n0\r\n\r\n")
+    assert client.take() == b"3\r\ntwo\r\n0\r\n\r\n"
+
+
 async def test_too_many_connections_end_one_that_waits(world: World) -> None:
     world._clients_max = 2
     busy, waiting = world.client(), world.client()

@@ -27,7 +27,7 @@ def serve(view: RunView) -> Next:
     born = _born(view, replicas)
     if not born and not replicas.current and not replicas.old and not replicas.dying:
         return _wait_or_end(view, replicas)
-    again = min(_times_left(replicas, view.now), default=None)
+    again = min(_times_left(replicas, born, view.now), default=None)
     return Next((*_followed(view, replicas, born), *left, *born), again=again)
 
 
@@ -125,12 +125,14 @@ def _wait_or_end(view: RunView, replicas: Replicas) -> Next:
     return Next((pending,), again=max(first.again_at - now, timedelta(0)))
 
 
-def _times_left(replicas: Replicas, now: datetime) -> Iterator[timedelta]:
+def _times_left(replicas: Replicas, born: Sequence[Job], now: datetime) -> Iterator[timedelta]:
     """Yield the times until something is due: a next attempt, room for it, or the end of a rollout's patience."""
     for one in replicas.in_places:
         if one.again_at is not None and one.again_at > now:
             yield one.again_at - now
-    if (left := replicas.waits_for_room(now)) is not None and replicas.old and left > timedelta(0):
+    # Those born now count: nothing wakes the run while they wait in the queue.
+    following = replace(replicas, current=(*replicas.current, *born))
+    if (left := following.waits_for_room(now)) is not None and replicas.old and left > timedelta(0):
         yield left
     for job in replicas.current:
         if job.unready_since is not None and (rest := ROLLOUT_FOR - (now - job.unready_since)) > timedelta(0):
