@@ -84,9 +84,20 @@ class Leases:
         self._has_data_plane = True
 
     async def set_data_plane(self, *, is_there: bool) -> None:
-        """Have draining replicas wait for this server's data plane, or not."""
-        self._has_data_plane = is_there
-        await self._db.write(lambda tx: leases.set_data_plane(tx, self._id, is_there=is_there))
+        """Have draining replicas wait for this server's data plane, or not; return at once if this is on record.
+
+        Raises:
+            DatabaseUnavailable: it is not on record.
+        """
+        former = self._has_data_plane
+        if former == is_there:
+            return
+        self._has_data_plane = is_there  # before the write: a renewal in between writes it too
+        try:
+            await self._db.write(lambda tx: leases.set_data_plane(tx, self._id, is_there=is_there))
+        except BaseException:
+            self._has_data_plane = former
+            raise
 
     @property
     def is_alone(self) -> bool:

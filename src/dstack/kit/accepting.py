@@ -47,6 +47,10 @@ class Acceptor:
             self.stop()
             self.listener.close()
 
+    async def finish(self) -> None:
+        """Wait until each connection that was accepted has its protocol."""
+        await self._tasks.finish()
+
     async def take(self, sock: socket.socket) -> asyncio.Protocol | None:
         """Give a connection its protocol; return None where the client has left."""
         sock.setblocking(False)

@@ -9,6 +9,9 @@ from msgspec import Struct, json
 
 LOCK = "lock"
 """The file in the folder of a data plane that a living one has locked. It contains the process id."""
+LEAVING = "leaving"
+"""The folder beside it with a file of each data plane that leaves, which has locked it. The file has the ids of the
+jobs whose requests the data plane finishes, as JSON."""
 FRAME_BYTES_MAX = 64 << 20
 """A snapshot of 10,000 services with their tokens has about 10 MB."""
 
@@ -122,6 +125,10 @@ class Connection(Struct, frozen=True, tag="connection"):
     """The bytes that have been read of that request."""
 
 
+class Release(Struct, frozen=True, tag="release"):
+    """The address is needed: the data plane closes its listening socket, then this connection, and goes on."""
+
+
 class Leave(Struct, frozen=True, tag="leave"):
     """The data plane is no longer needed: it finishes what it has, and ends."""
 
@@ -131,7 +138,7 @@ class Hello(Struct, frozen=True, tag="hello"):
 
     pid: int
     version: str
-    """Of dstack."""
+    """Of dstack. A server of another version starts a new data plane."""
     routes: int
     """The version of its routes; 0 for none."""
 
@@ -175,7 +182,7 @@ class Drained(Struct, frozen=True, tag="drained"):
     job_id: str
 
 
-FromServer: TypeAlias = Snapshot | Changes | Listener | Connection | Leave
+FromServer: TypeAlias = Snapshot | Changes | Listener | Connection | Release | Leave
 FromDataPlane: TypeAlias = Hello | Listener | Connection | Counted | ReplicaState | Drained
 
 from_server = json.Decoder(FromServer)

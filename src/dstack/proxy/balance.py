@@ -84,6 +84,11 @@ class Replicas:
         """Return those that finish what they have."""
         return [state for state in self._known.values() if state.is_draining]
 
+    @property
+    def busy(self) -> list[ReplicaState]:
+        """Return those that have requests."""
+        return [state for state in self._known.values() if state.outstanding]
+
     def least(self, now_s: float, tried: Sequence[ReplicaState] = ()) -> ReplicaState | None:
         """Return the replica with the fewest requests; among equals they take turns.
 

@@ -360,6 +360,13 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._refuse_connection(Refusal(408, "timeout", "The request did not arrive in time"))
 
+    def give_away(self) -> bool:
+        """Give the connection, which has no request under way, to the server; return False where this is impossible."""
+        if self._is_refused or self.transport.get_write_buffer_size():
+            return False
+        data, self._pending, self._is_refused = self._pending, b"", True
+        return self.plane.hand_over(self, data)
+
     @property
     def is_waiting(self) -> bool:
         """Return whether it has no request under way."""

@@ -10,11 +10,16 @@ from dstack.proxy.choices import Choice, Rewriting
 from dstack.proxy.exchanges import TRIES_MAX, Exchange
 from dstack.proxy.framing import Headers
 from dstack.proxy.heads import AUTHORIZATION, AnswerHead
+from dstack.proxy.replicas import ReplicaConnection
 
 BODY_BYTES_MAX = 32 << 20
 """Of one request."""
 COLLECTED_BYTES_MAX = 256 << 20
-"""Of all bodies that are collected at a time."""
+"""Of all bodies that are collected, or wait for a replica to take them."""
+PART_BYTES = 128 << 10
+"""A larger body is sent in parts of this size, as the replica takes them: no copy is made of it."""
+PARTS_A_TURN = 8
+"""Of one body; then others have their turn."""
 
 
 class ModelExchange(Exchange):
@@ -25,18 +30,19 @@ class ModelExchange(Exchange):
     """The project that the request names."""
     is_member = False
     """Whether the caller has shown a token of the project; else only models without `auth` are open."""
+    collected: bytes | bytearray = b""
+    """The body: the client's, then the replica's. A body that has been sent is forgotten, since it is not repeated."""
     _is_collecting = False
     _counted_bytes = 0
+    _sent_bytes = 0
+    """Of the body."""
+    _is_stalled = False
+    """Whether the replica takes no more for now."""
     _choosing: asyncio.Task[None] | None = None
     _rewriting: Rewriting | None = None
     _held: AnswerHead | None = None
     """The head of a replica's answer, while its body is read first."""
     _others: tuple[Choice, ...] = ()
-
-    @property
-    def collected(self) -> bytes:
-        """Return the body as the client has sent it."""
-        return b"".join(self._body or ())
 
     def admit(self) -> None:
         """Wait for the body, and choose a replica by it. Raises `Refusal`."""
@@ -53,9 +59,9 @@ class ModelExchange(Exchange):
 
     def take(self, data: bytes) -> None:
         self.received_bytes += len(data)
-        if self._body is None:
-            self._body = []
-        self._body.append(data)
+        collected = self.collected or bytearray()
+        collected += data
+        self.collected = collected
         if self._is_collecting:
             self._count(len(data))
 
@@ -104,18 +110,54 @@ class ModelExchange(Exchange):
         if choice.rewriting is not None:
             dropped.append(b"accept-encoding")
         lines = self.fields.lines_with(framing, dropped) + forwarded(self.client.address, self.fields, MODELS)
-        self._uncount()
-        self._body = [body]
+        self._is_collecting = False
+        self.collected, self._sent_bytes = body, 0
+        if len(body) <= PART_BYTES:  # with the head
+            self._body, self._sent_bytes = [bytes(body)], len(body)
         self.preferred = choice.replica
         self._rewriting = choice.rewriting
         self._others = choice.others
         self._sends_chunks = False
         self.start(choice.route, b"%b %b HTTP/1.1\r\n%b" % (self.method, choice.target, lines))
 
-    def _uncount(self) -> None:
-        self._is_collecting = False
+    def _use(self, connection: ReplicaConnection) -> None:
+        super()._use(connection)
+        self._body = None
+        self._send_on()
+
+    def _send_on(self) -> None:
+        """Send as much of the body as the replica takes for now."""
+        connection, body = self._connection, self.collected
+        for _ in range(PARTS_A_TURN):
+            if connection is None or self._is_stalled or self._sent_bytes >= len(body):
+                break
+            part = bytes(memoryview(body)[self._sent_bytes : self._sent_bytes + PART_BYTES])
+            self._sent_bytes += len(part)
+            connection.transport.write(part)
+        if connection is None or self._is_stalled:
+            return
+        if self._sent_bytes < len(body):
+            self.client.plane.soon(self._send_on)
+        else:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Forget the body."""
+        self.collected, self._sent_bytes = b"", 0
         self.client.plane.collected_bytes -= self._counted_bytes
         self._counted_bytes = 0
+
+    def pause(self) -> None:
+        self._is_stalled = True
+        super().pause()
+
+    def resume(self) -> None:
+        self._is_stalled = False
+        super().resume()
+        self._send_on()
+
+    def _leave_replica(self, free: bool, now_s: float = 0.0) -> None:
+        super()._leave_replica(free and self._sent_bytes >= len(self.collected), now_s)
 
     def client_lost(self) -> None:
         if self._choosing is not None:
@@ -161,5 +203,5 @@ class ModelExchange(Exchange):
         self.end(())
 
     def close(self, is_error: bool, now_s: float | None = None) -> None:
-        self._uncount()
+        self._forget()
         super().close(is_error, now_s)

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import DecodeError, json
@@ -22,6 +23,7 @@ from dstack.protocol.proxy import (
     Hello,
     Leave,
     Listener,
+    Release,
     ReplicaState,
     Snapshot,
     from_server,
@@ -32,6 +34,7 @@ from dstack.proxy.plane import DataPlane
 log = logging.getLogger(__name__)
 
 COUNT_EVERY_S = 1.0
+CLOSE_TIMEOUT_S = 5.0
 ROUTES_HOLD_S = 3600.0
 """Without a server, the last routes hold for so long."""
 
@@ -76,11 +79,7 @@ class Control:
         while True:
             await asyncio.sleep(COUNT_EVERY_S)
             if self._server is not None:
-                services = {
-                    route.service.id: count for route in self._plane.routes if (count := route.sums.take()) is not None
-                }
-                if services:
-                    self._send(Counted(self._epoch, services))
+                self._report_counts()
                 self._report_drained()
             elif self._away_since_s is not None and self._plane.now_s() - self._away_since_s > ROUTES_HOLD_S:
                 log.info("No server for %g s: the routes no longer hold", ROUTES_HOLD_S)
@@ -122,6 +121,9 @@ class Control:
                 self._listen(listener)
             case Connection(received), socket.socket() as connection:
                 await self._adopt(connection, received)
+            case Release(), None:
+                self._release()
+                server.close()
             case Leave(), None:
                 self._leave()
 
@@ -132,6 +134,11 @@ class Control:
         for route in self._plane.routes:
             route.sums.is_new = True
         self._report_drained()
+
+    def _report_counts(self) -> None:
+        services = {route.service.id: count for route in self._plane.routes if (count := route.sums.take()) is not None}
+        if services:
+            self._send(Counted(self._epoch, services))
 
     def _report_drained(self) -> None:
         for route in self._plane.routes:
@@ -144,10 +151,14 @@ class Control:
         if acceptor is not None and os.path.sameopenfile(acceptor.listener.fileno(), listener.fileno()):
             listener.close()  # the next server took this one over
             return
-        if acceptor is not None:
-            acceptor.close()
+        self._release()
         self._acceptor = Acceptor(listener, lambda: ClientConnection(self._plane))
         self._acceptor.start()
+
+    def _release(self) -> None:
+        acceptor, self._acceptor = self._acceptor, None
+        if acceptor is not None:
+            acceptor.close()
 
     async def _adopt(self, sock: socket.socket, received: bytes) -> None:
         assert self._acceptor is not None, "a server shares its listener first"
@@ -162,10 +173,18 @@ class Control:
         if self._server is not None:
             self._server.send(json.encode(message))
 
-    def close(self) -> None:
-        """Take no more clients and servers."""
-        if self._acceptor is not None:
-            self._acceptor.close()
+    async def close(self) -> None:
+        """Take no more clients and servers. Clients without a request go to the server."""
+        acceptor, server = self._acceptor, self._server
         self._servers.close()
-        if self._server is not None:
-            self._server.close()
+        self._release()
+        if acceptor is not None:
+            await acceptor.finish()
+        self._plane.server_is_back()
+        self._plane.leave()
+        self._report_counts()
+        if server is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await server.drain()
+            server.close()

@@ -14,6 +14,7 @@ from dstack.kit.locks import take
 from dstack.protocol.proxy import LOCK
 from dstack.proxy.access_log import AccessLog
 from dstack.proxy.control import Control
+from dstack.proxy.leaving import clear, leave
 from dstack.proxy.models.choosing import Models
 from dstack.proxy.plane import CLIENTS_MAX, DataPlane
 
@@ -44,9 +45,8 @@ async def serve(folder: Path, socket_path: Path, ready_fd: int, lock: int) -> No
     os.close(ready_fd)
     log.info("Data plane ready, process %s", os.getpid())
     await leaving.wait()
-    control.close()
-    os.close(lock)  # another data plane may take over, while this one finishes its answers
-    await plane.end(DRAIN_FOR_S)
+    await control.close()
+    await leave(plane, folder, lambda: os.close(lock), DRAIN_FOR_S)
     await plane.tasks.close()
     await models.close()
     access_log.flush()
@@ -71,6 +71,7 @@ def main() -> int:
         return 1
     os.truncate(lock, 0)
     os.write(lock, str(os.getpid()).encode())
+    clear(folder)
     # Not yet with uvloop: it reads a connection that is handed over before its first bytes are given to the protocol.
     asyncio.run(serve(folder, socket_path, ready_fd, lock))
     return 0

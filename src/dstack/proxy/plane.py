@@ -96,10 +96,10 @@ class DataPlane:
             route.replicas.close_idle(now_s - IDLE_MAX_S)
 
     def leave(self) -> None:
-        """End each connection behind its answer, and those without a request at once."""
+        """End each connection behind its answer, and give those without a request to the server, if there is one."""
         self.is_leaving = True
         for client in list(self._clients):
-            if client.is_waiting:
+            if client.is_waiting and not client.give_away():
                 client.transport.close()
 
     async def end(self, within_s: float) -> None:
@@ -118,14 +118,21 @@ class DataPlane:
 
         So no client notices the restart of a server.
         """
-        carried = client.transport.get_extra_info("socket")
-        if self.give_to_server is not None and self.give_to_server(carried, received):
-            client.transport.abort()  # this process's descriptor alone: the connection lives on
-        elif len(self._kept) < KEPT_MAX:
+        if self.hand_over(client, received):
+            return
+        if len(self._kept) < KEPT_MAX:
             client.transport.pause_reading()
             self._kept[client] = received, self.now_s() + KEPT_FOR_S
         else:
             self._refuse_for_server(client)
+
+    def hand_over(self, client: ClientConnection, received: bytes) -> bool:
+        """Give a connection to the server; return False where none is connected."""
+        carried = client.transport.get_extra_info("socket")
+        if self.give_to_server is None or not self.give_to_server(carried, received):
+            return False
+        client.transport.abort()  # this process's descriptor alone: the connection lives on
+        return True
 
     def server_is_back(self) -> None:
         """Give the server the connections that have waited for it."""

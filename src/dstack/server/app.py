@@ -16,9 +16,9 @@ from fastapi import FastAPI
 from starlette.responses import Response
 
 from dstack import __version__
-from dstack.errors import ConfigurationError, DstackError
+from dstack.errors import DstackError
 from dstack.kit.accepting import Acceptor
-from dstack.kit.addresses import authority, reason_of
+from dstack.kit.addresses import authority
 from dstack.kit.clock import SystemClock
 from dstack.kit.environ import conceal
 from dstack.kit.ids import RandomIds
@@ -31,11 +31,11 @@ from dstack.protocol.views import HealthView
 from dstack.server.activity import Activity
 from dstack.server.connections import IDLE_TIMEOUT_S, Connection, Lobby, connections_max, connections_of
 from dstack.server.data_plane import DataPlane
-from dstack.server.data_plane_process import inherited_listener
 from dstack.server.http import accounts, audit, backends, blobs, history, inventory, problems, runs, secrets
 from dstack.server.http.calls import Tokens, json_of
 from dstack.server.http.openapi import Documented
 from dstack.server.http.routing import add
+from dstack.server.listening import Place, listen
 from dstack.server.ownership import Owner, own
 from dstack.server.parts import Outside, Parts, outside_of
 from dstack.server.settings import CONFIDENTIAL, Settings, settings_from_env
@@ -45,8 +45,6 @@ log = logging.getLogger(__name__)
 
 LOOK_FOR_IDLENESS_EVERY_S = 5.0
 GRACE_FOR_REQUESTS_S = 2
-BACKLOG = 2048
-PROXY_FOLDER = "proxy"
 STORAGE_THREADS = 32
 """How many log and file pieces are read and written at once: in a bucket each takes its time, mostly to wait."""
 
@@ -75,22 +73,21 @@ class Server(uvicorn.Server):
         self,
         settings: Settings,
         owner: Owner | None,
-        listener: socket.socket,
+        place: Place,
         ready_fd: int | None,
         outside: Outside,
     ) -> None:
         self._settings = settings
         self._owner = owner
-        self._listener = listener
+        self._place = place
         self._acceptor: Acceptor | None = None
         self._ready_fd = ready_fd
         former = owner.token() if owner is not None else None
         self._token = settings.admin_token or former or RandomIds(SystemClock()).new_token()
-        self.url = f"http://{authority(settings.host, listener.getsockname()[1])}"
+        self.url = f"http://{authority(settings.host, place.listener.getsockname()[1])}"
         self._parts = Parts(outside)
-        folder = _proxy_folder(settings.data_dir, owner, listener.getsockname()[1])
-        self._data_plane = DataPlane(folder, self._parts, outside.clock)
-        if is_locked(folder / LOCK):
+        self._data_plane = DataPlane(place.folder, self._parts, outside.clock)
+        if is_locked(place.folder / LOCK):
             self._parts.leases.expect_data_plane()
         lobby = Lobby(connections_max(), give=self._data_plane.give)
         self._activity = Activity(create_app(settings, self._parts.context))
@@ -123,7 +120,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.should_exit:
             return
-        acceptor = self._acceptor = Acceptor(self._listener, self._connection)
+        acceptor = self._acceptor = Acceptor(self._place.listener, self._connection)
         acceptor.start()
         self._data_plane.start(acceptor)
         gc.freeze()  # imported objects stay: the collector need not scan them
@@ -203,8 +200,7 @@ def serve(
         settings = settings_from_env(host=host, port=port, data_dir=data_dir, embedded=embedded)
         # Several servers on one database may share a folder; an administrator gives clients their address.
         owner = own(data_dir, embedded=embedded) if settings.database_url is None else None
-        listener = _inherited(settings, owner) or _listen(settings)
-        server = Server(settings, owner, listener, ready_fd, outside_of(settings))
+        server = Server(settings, owner, listen(settings, owner), ready_fd, outside_of(settings))
         asyncio.run(server.serve_all())
     except DstackError as error:
         if ready_fd is None:
@@ -212,31 +208,3 @@ def serve(
         tell(ready_fd, {"error": error.message, "hint": error.hint})
         return 1
     return 0
-
-
-def _inherited(settings: Settings, owner: Owner | None) -> socket.socket | None:
-    """Return the listening socket of a data plane that has outlived the server before this one."""
-    folder = _proxy_folder(settings.data_dir, owner, settings.port)
-    return inherited_listener(folder, settings.host, settings.port)
-
-
-def _proxy_folder(data_dir: Path, owner: Owner | None, port: int) -> Path:
-    """Return the folder of the data plane. Servers that share a folder have one for each port."""
-    return data_dir / (PROXY_FOLDER if owner is not None else f"{PROXY_FOLDER}-{port}")
-
-
-def _listen(settings: Settings) -> socket.socket:
-    # With its protocol named, asyncio sends small answers at once; otherwise each waits 40 ms for an acknowledgement.
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((settings.host, settings.port))
-        listener.listen(BACKLOG)
-    except (OSError, OverflowError, ValueError) as error:  # such as a port out of range, or an invalid name
-        listener.close()
-        raise ConfigurationError(
-            f"The server cannot listen at `{authority(settings.host, settings.port)}`: {reason_of(error)}",
-            hint="Choose another address with `dstack server --host ADDRESS --port PORT`",
-        ) from error
-    return listener

@@ -12,8 +12,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from msgspec import json
+from msgspec import DecodeError, json
 
+from dstack import __version__
 from dstack.engine.drains import drained
 from dstack.engine.routes import Book
 from dstack.errors import DatabaseUnavailable
@@ -38,7 +39,7 @@ from dstack.protocol.proxy import (
     Snapshot,
     from_data_plane,
 )
-from dstack.server.data_plane_process import control_path, start
+from dstack.server.data_plane_process import HELLO_TIMEOUT_S, control_path, is_left_behind, start
 from dstack.server.parts import Parts
 
 T = TypeVar("T")
@@ -47,6 +48,7 @@ log = logging.getLogger(__name__)
 
 WORKED_S = 1.0
 ACKNOWLEDGED_MAX = 10_000
+WAITING_MAX = 1024
 LEAVE_AFTER = timedelta(minutes=5)
 """A data plane without services ends after so long."""
 FIRST_RETRY, LONGEST_RETRY = timedelta(milliseconds=50), timedelta(seconds=5)
@@ -65,6 +67,12 @@ class DataPlane:
         self._connection: Passing | None = None
         self._acknowledged = set[str]()
         """The drained replicas on record."""
+        self._is_ours = False
+        """Whether this server has started the data plane: it is as new as can be."""
+        self._is_replaced = False
+        """Whether another data plane follows the present one at once."""
+        self._waiting: list[tuple[socket.socket, bytes]] = []
+        """Connections that it has given back, for the one that follows."""
 
     def start(self, acceptor: Acceptor) -> None:
         """Keep a data plane from now on, while there are services."""
@@ -77,6 +85,8 @@ class DataPlane:
             connection.send(json.encode(Leave()))
             await connection.drain()
         await self._tasks.close()
+        for sock, _ in self._waiting:
+            sock.close()
 
     def give(self, sock: socket.socket, received: bytes) -> bool:
         """Hand over a connection whose next request is for a service; return False where there is no data plane."""
@@ -85,21 +95,40 @@ class DataPlane:
     async def _keep(self, acceptor: Acceptor) -> None:
         pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
         while True:
-            if not is_locked(self._folder / LOCK):
-                await self._until_needed()
-                await self._parts.leases.set_data_plane(is_there=True)
-                if not await asyncio.to_thread(start, self._folder):
-                    await self._clock.sleep(pauses.next())
-                    continue
+            if not is_locked(self._folder / LOCK) and not await self._start(acceptor):
+                await self._accept(acceptor)
+                await self._clock.sleep(pauses.next())
+                continue
             if await self._serve(acceptor):
                 pauses.reset()
             else:
                 await self._clock.sleep(pauses.next())
 
-    async def _until_needed(self) -> None:
+    async def _start(self, acceptor: Acceptor) -> bool:
+        """Start a data plane once there are services; return whether it is ready."""
         book = self._routes.book
         while not book.services:
+            await self._accept(acceptor)
             book = await self._routes.wait(book.version)
+        try:
+            await self._parts.leases.set_data_plane(is_there=True)
+        except DatabaseUnavailable as error:
+            log.warning("The data plane waits for the database: %s", error)
+            return False
+        self._is_ours = await asyncio.to_thread(start, self._folder)
+        return self._is_ours
+
+    async def _accept(self, acceptor: Acceptor) -> None:
+        """Let the server accept connections, since no data plane does."""
+        acceptor.start()
+        waiting, self._waiting = self._waiting, []
+        for sock, received in waiting:
+            await self._give_back(acceptor, sock, received)
+
+    async def _give_back(self, acceptor: Acceptor, sock: socket.socket, received: bytes) -> None:
+        client = await acceptor.take(sock)
+        if client is not None:
+            client.data_received(received)
 
     async def _serve(self, acceptor: Acceptor) -> bool:
         """Feed one data plane until it ends; return whether it has worked for a while."""
@@ -114,20 +143,29 @@ class DataPlane:
         connection = Passing(sock, FRAME_BYTES_MAX)
         feeding: asyncio.Task[None] | None = None
         try:
+            hello = await _hello(connection)
             connection.send(json.encode(Listener()), acceptor.listener)
-            feeding = self._tasks.start("routes to the data plane", self._feed(connection))
+            feeding = self._tasks.start("routes to the data plane", self._feed(connection, hello))
             self._connection = connection
             acceptor.stop()
+            while self._waiting:
+                sock, received = self._waiting.pop(0)
+                connection.send(json.encode(Connection(received)), sock)
+                sock.close()
+                await connection.drain()
             while True:
                 await self._take(acceptor, connection, *await connection.receive())
-        except (EOFError, ConnectionError) as error:
-            log.warning("The data plane is lost: %s", str(error) or "it has ended")
+        except (EOFError, ConnectionError, TimeoutError, DecodeError) as error:
+            if not self._is_replaced:
+                log.warning("The data plane is lost: %s", str(error) or "it has ended")
         finally:
             self._connection = None
             connection.close()
             if feeding is not None:
                 feeding.cancel()
-            acceptor.start()
+            if not self._is_replaced:  # else clients wait for the next one
+                acceptor.start()
+            self._is_replaced = False
         return asyncio.get_running_loop().time() - began_s > WORKED_S
 
     async def _take(self, acceptor: Acceptor, connection: Passing, frame: bytes, carried: socket.socket | None) -> None:
@@ -136,10 +174,13 @@ class DataPlane:
                 connection.send(json.encode(snapshot_of(self._routes.book)))
             case Listener(), socket.socket() as listener:
                 listener.close()  # this server has its own, or took this one at its start
+            case Connection(received), socket.socket() as sock if self._is_replaced:
+                if len(self._waiting) < WAITING_MAX:
+                    self._waiting.append((sock, received))
+                else:
+                    sock.close()
             case Connection(received), socket.socket() as sock:
-                client = await acceptor.take(sock)
-                if client is not None:
-                    client.data_received(received)
+                await self._give_back(acceptor, sock, received)
             case message, None:
                 self._note(message)
 
@@ -158,14 +199,21 @@ class DataPlane:
         if len(self._acknowledged) >= ACKNOWLEDGED_MAX:
             self._acknowledged.clear()
         self._acknowledged.add(job_id)
+        if await asyncio.to_thread(is_left_behind, self._folder, job_id):  # asked again each second
+            self._acknowledged.discard(job_id)
+            return
         try:
             await self._parts.db.write(lambda tx: drained(tx, job_id, server_id))
         except DatabaseUnavailable as error:  # the data plane reports it again
             self._acknowledged.discard(job_id)
             log.warning("The end of the requests of replica %s could not be recorded: %s", job_id, error)
 
-    async def _feed(self, connection: Passing) -> None:
+    async def _feed(self, connection: Passing, hello: Hello) -> None:
         book = self._routes.book if self._routes.book.version else await self._routes.wait(0)
+        if hello.version != __version__ and not self._is_ours:
+            log.info("The data plane is of version %s: one of version %s follows", hello.version, __version__)
+            self._is_replaced = connection.send(json.encode(Leave()))
+            return
         connection.send(json.encode(snapshot_of(book)))
         while True:
             try:
@@ -177,6 +225,13 @@ class DataPlane:
                 return
             connection.send(json.encode(changes_between(book, following)))
             book = following
+
+
+async def _hello(connection: Passing) -> Hello:
+    """Return the first message of a data plane. Raises `EOFError`, `ConnectionError`, `TimeoutError`, `DecodeError`."""
+    async with asyncio.timeout(HELLO_TIMEOUT_S):
+        frame, _ = await connection.receive()
+    return json.decode(frame, type=Hello)
 
 
 def snapshot_of(book: Book) -> Snapshot:

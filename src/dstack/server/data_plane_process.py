@@ -10,10 +10,13 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from msgspec import DecodeError, json
+
 from dstack.agent.paths import make_private_folder, socket_path
 from dstack.kit.folders import make_private
 from dstack.kit.locks import is_locked
-from dstack.protocol.proxy import LOCK
+from dstack.kit.passing import FRAME_HEAD
+from dstack.protocol.proxy import LEAVING, LOCK, Release
 
 log = logging.getLogger(__name__)
 
@@ -59,28 +62,42 @@ def start(folder: Path) -> bool:
 def inherited_listener(folder: Path, host: str, port: int) -> socket.socket | None:
     """Return the listening socket of a data plane that has outlived its server, if it has the wanted address.
 
+    A data plane that has another address with the same port releases it.
+
     Args:
         port: 0 for whichever it has.
     """
     if not is_locked(folder / LOCK):
         return None
-    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    control.settimeout(HELLO_TIMEOUT_S)
-    try:
-        control.connect(str(control_path(folder)))
-        listener = _first_descriptor(control)
-    except OSError as error:
-        log.warning("The data plane does not answer: %s", error)
-        return None
-    finally:
-        control.close()
-    if listener is None:
-        return None
-    address = listener.getsockname()
-    if port in (0, address[1]) and address[0] in _addresses_of(host):
-        return listener
-    listener.close()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
+        control.settimeout(HELLO_TIMEOUT_S)
+        try:
+            control.connect(str(control_path(folder)))
+            listener = _first_descriptor(control)
+            if listener is None:
+                return None
+            address = listener.getsockname()
+            if port in (0, address[1]) and address[0] in _addresses_of(host):
+                return listener
+            listener.close()
+            if port == address[1]:
+                _release(control)
+        except OSError as error:
+            log.warning("The data plane does not answer: %s", error)
     return None
+
+
+def is_left_behind(folder: Path, job_id: str) -> bool:
+    """Return whether a data plane that leaves still has requests of a job. Blocks."""
+    for path in (folder / LEAVING).glob("*"):
+        try:
+            if is_locked(path) and job_id in json.decode(path.read_bytes(), type=list[str]):
+                return True
+        except FileNotFoundError:  # it has left
+            continue
+        except DecodeError:  # it is being written
+            return True
+    return False
 
 
 def _addresses_of(host: str) -> set[str]:
@@ -104,3 +121,10 @@ def _first_descriptor(control: socket.socket) -> socket.socket | None:
             return None
         received += data
     return None
+
+
+def _release(control: socket.socket) -> None:
+    frame = json.encode(Release())
+    control.sendall(FRAME_HEAD.pack(len(frame), False) + frame)
+    while control.recv(4096):
+        pass

@@ -174,6 +174,42 @@ async def test_all_bodies_together_are_bounded(world: World) -> None:
     assert world.collected_bytes == collecting.COLLECTED_BYTES_MAX - 3 * part
 
 
+async def test_large_body_counts_until_the_replica_has_taken_it_and_is_then_forgotten(world: World) -> None:
+    asked = serve(world)
+    client = world.client()
+    client.sends(POST)
+    replica = await world.replica()
+    replica.sends(OK)
+    client.take(), replica.take()
+    image = b'{"model": "tiny", "image": "' + b"aGVsbG8" * 1_500_000 + b'"}'
+    replica.is_stalled = True
+    client.sends(HEAD + b"Content-Length: %d\r\n\r\n" % len(image) + image)
+    body = replica.take().partition(b"\r\n\r\n")[2]
+    assert len(body) <= collecting.PART_BYTES, "no copy of the whole body is made"
+    assert world.collected_bytes == len(image)
+    replica.reads_on()
+    await settle()
+    assert body + replica.take() == image
+    assert (asked[-1].collected, world.collected_bytes) == (b"", 0)
+    replica.sends(OK)
+    assert client.take() == OKAY
+    client.sends(POST)
+    assert replica.take().endswith(BODY), "the connection is used again"
+
+
+async def test_replica_that_answers_before_it_has_taken_the_body_gets_no_other_request(world: World) -> None:
+    serve(world)
+    client = world.client()
+    client.sends(POST)
+    replica = await world.replica()
+    replica.sends(OK)
+    client.take(), replica.take()
+    replica.is_stalled = True
+    client.sends(HEAD + b"Content-Length: 1000000\r\n\r\n" + bytes(1_000_000))
+    replica.sends(OK)
+    assert (client.take(), replica.is_closed, world.collected_bytes) == (OKAY, True, 0)
+
+
 class Shouting:
     """Turns an answer into capitals."""
 

@@ -144,7 +144,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     replica = await asyncio.start_server(answer, "127.0.0.1", 0)
     world = World(tmp_path, replica.sockets[0].getsockname()[1])
     yield world
-    world.control.close()
+    await world.control.close()
     world.plane.routes.replace(Snapshot(0, (), {}))  # closes the connections to the replica
     await world.plane.end(0)
     await asyncio.gather(*filter(None, answering))

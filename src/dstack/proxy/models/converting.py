@@ -29,7 +29,7 @@ class Conversion:
         self._templates = Templates()
         self.tokenizers = Tokenizers(plane.now_s)
 
-    async def choice(self, place: Place, route: Route, replica: ReplicaState, body: bytes) -> Choice:
+    async def choice(self, place: Place, route: Route, replica: ReplicaState, body: bytes | bytearray) -> Choice:
         """Return a request in the form that a replica takes. Raises `Refusal`."""
         model = route.service.model
         assert model is not None

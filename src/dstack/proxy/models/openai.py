@@ -89,7 +89,7 @@ def place_of(method: bytes, rest: bytes) -> Place:
     return Place(project.decode("latin-1"), endpoint, mark + query, model)
 
 
-def read(body: bytes) -> Asked:
+def read(body: bytes | bytearray) -> Asked:
     """Return what a request names. Raises `Refusal`."""
     try:
         asked = _asked.decode(body)

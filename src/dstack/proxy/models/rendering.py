@@ -20,7 +20,7 @@ PROMPT_CHARACTERS_MAX = 16 << 20
 FRAME_BYTES_MAX = 128 << 20
 HEAD_BYTES = 4
 CPU_S_MAX = 600
-"""Of the whole life of the process: a template that has evaded everything else ends with it."""
+"""Of the whole life of the process: a template that has evaded everything else ends with it. Another one follows."""
 
 
 class Order(Struct):

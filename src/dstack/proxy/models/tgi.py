@@ -89,7 +89,7 @@ _chat = json.Decoder(Chat)
 _completion = json.Decoder(Completion)
 
 
-def read_chat(body: bytes) -> Chat:
+def read_chat(body: bytes | bytearray) -> Chat:
     """Return a chat whose messages have texts alone, as templates expect them. Raises `Refusal`."""
     chat = _read(_chat, body)
     if not chat.messages:
@@ -98,7 +98,7 @@ def read_chat(body: bytes) -> Chat:
     return chat
 
 
-def read_completion(body: bytes) -> tuple[Completion, str]:
+def read_completion(body: bytes | bytearray) -> tuple[Completion, str]:
     """Return a request with its only prompt. Raises `Refusal`."""
     completion = _read(_completion, body)
     prompts = completion.prompt if isinstance(completion.prompt, list) else [completion.prompt]
@@ -154,7 +154,7 @@ def _sampling(asked: Parameters) -> dict[str, Any]:
     return {**chosen, "do_sample": True if is_random else None}
 
 
-def _read(decoder: "json.Decoder[P]", body: bytes) -> P:
+def _read(decoder: "json.Decoder[P]", body: bytes | bytearray) -> P:
     try:
         asked = decoder.decode(body)
     except ValidationError as error:

@@ -1,6 +1,8 @@
 """Chat templates: rendered as their authors expect, and stopped where they attack."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +13,7 @@ from dstack.proxy.models import templates
 from dstack.proxy.models.templates import Templates
 from tests.unit.proxy.models.conftest import TEMPLATE, Plane, service
 from tests.unit.proxy.models.test_models import HELLO
+from tests.unit.proxy.world import settle
 
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 MESSAGES = [{"role": "system", "content": "be short"}, {"role": "user", "content": "hällo"}]
@@ -113,6 +116,29 @@ async def test_chat_whose_client_leaves_spoils_none_behind_it(helpers: Templates
     await asyncio.sleep(0)
     leaving.cancel()
     assert await rendered(helpers, "{{ 2 }}") == "2"
+
+
+@pytest.mark.parametrize("is_rendering", [False, True])
+async def test_helper_that_ends_is_replaced_without_a_failed_chat(helpers: Templates, is_rendering: bool) -> None:
+    await rendered(helpers, TEMPLATE)
+    pid = helper_of(helpers)
+    if is_rendering:
+        os.kill(pid, signal.SIGSTOP)
+        chat = asyncio.create_task(rendered(helpers, TEMPLATE))
+        await settle()
+        os.kill(pid, signal.SIGKILL)  # as the system does at `CPU_S_MAX`
+    else:
+        os.kill(pid, signal.SIGKILL)
+        chat = asyncio.create_task(rendered(helpers, TEMPLATE))
+    assert await chat == "<system>be short</s><user>hällo</s><assistant>"
+    assert helper_of(helpers) != pid
+
+
+def helper_of(helpers: Templates) -> int:
+    """Return the process of the only helper."""
+    ((_, renderer),) = helpers._renderers.items()
+    assert renderer._process is not None
+    return renderer._process.pid
 
 
 async def test_client_learns_from_an_attacking_template_what_to_correct(plane: Plane) -> None:

@@ -1,0 +1,168 @@
+"""The data plane of a server, a real process, while the parts of the server fail or change."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dstack.engine.leases import Leases
+from dstack.engine.routes import Book
+from dstack.kit.accepting import Acceptor
+from dstack.kit.clock import SystemClock
+from dstack.kit.locks import is_locked
+from dstack.protocol.proxy import LOCK, Listener, Replica, Service, Tcp
+from dstack.server.data_plane import DataPlane, snapshot_of
+from dstack.server.data_plane_process import is_left_behind, start
+from tests.e2e.home import wait_for
+from tests.unit.server.planes import end, pid_in, send, server_of
+
+HELLO = b"GET /proxy/services/main/web/ HTTP/1.1\r\nhost: here\r\n\r\n"
+
+
+class Database:
+    """A database that answers, or not."""
+
+    answers = True
+
+    async def write(self, work: Any) -> None:
+        if not self.answers:
+            await asyncio.Event().wait()
+
+
+class Routes:
+    """The routes of one service."""
+
+    def __init__(self, replica_port: int) -> None:
+        replica = Replica("0-job", 0, Tcp("127.0.0.1", replica_port))
+        service = Service("0-run", "main", "web", auth=False, replicas=(replica,))
+        self.book = Book(1, {service.id: service}, {})
+
+    async def wait(self, version: int) -> Book:
+        if version == self.book.version:
+            await asyncio.Event().wait()
+        return self.book
+
+
+class World:
+    """A server with a service of one replica, whose answer to each request begins, and ends with `gate`."""
+
+    def __init__(self, folder: Path, replica_port: int) -> None:
+        self.folder = folder
+        self.database: Any = Database()
+        clock = SystemClock()
+        leases = Leases(self.database, clock, "0-server", "here", alone=True)
+        self.routes = Routes(replica_port)
+        parts: Any = SimpleNamespace(leases=leases, routes=self.routes, traffic=SimpleNamespace(take=lambda _: None))
+        self.acceptor = Acceptor(socket.create_server(("127.0.0.1", 0)), asyncio.Protocol)
+        self.data_plane = DataPlane(folder, parts, clock)
+        self.writers: list[asyncio.StreamWriter] = []
+
+    async def client(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect."""
+        reader, writer = await asyncio.open_connection(*self.acceptor.listener.getsockname())
+        self.writers.append(writer)
+        return reader, writer
+
+    async def ask(
+        self, connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+    ) -> asyncio.StreamReader:
+        """Send a request, and return its answer once that has begun."""
+        reader, writer = connection or await self.client()
+        writer.write(HELLO)
+        return await begun(reader)
+
+    async def pid_after(self, former: int = 0) -> int:
+        """Return the process of the next data plane."""
+
+        def is_there() -> bool:
+            return is_locked(self.folder / LOCK) and pid_in(self.folder) not in (0, former)
+
+        await asyncio.to_thread(wait_for, "the next data plane", is_there)
+        return pid_in(self.folder)
+
+
+async def begun(reader: asyncio.StreamReader) -> asyncio.StreamReader:
+    """Return an answer once it has begun."""
+    assert (await reader.readuntil(b"one")).startswith(b"HTTP/1.1 200")
+    return reader
+
+
+async def closed(writer: asyncio.StreamWriter) -> None:
+    """Close a connection, whatever the other side has done with it."""
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+@pytest.fixture
+async def gate() -> asyncio.Event:
+    return asyncio.Event()
+
+
+@pytest.fixture
+async def world(tmp_path: Path, gate: asyncio.Event) -> AsyncIterator[World]:
+    answering: list[asyncio.Task[None] | None] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answering.append(asyncio.current_task())
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\none")
+                await gate.wait()
+                writer.write(b"two")
+        await closed(writer)
+
+    replica = await asyncio.start_server(answer, "127.0.0.1", 0)
+    world = World(tmp_path / "proxy", replica.sockets[0].getsockname()[1])
+    yield world
+    gate.set()
+    for writer in world.writers:
+        await closed(writer)
+    await world.data_plane.close()
+    world.acceptor.close()
+    await asyncio.to_thread(end, world.folder)
+    await asyncio.gather(*filter(None, answering))
+    replica.close()
+
+
+async def test_dead_data_plane_is_started_again_while_the_database_does_not_answer(world: World) -> None:
+    world.data_plane.start(world.acceptor)
+    former = await world.pid_after()
+    await world.ask()
+    world.database.answers = False
+    os.kill(former, signal.SIGKILL)
+    await world.pid_after(former)
+
+
+async def test_data_plane_of_another_version_is_replaced_and_finishes_its_streams(
+    world: World, gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await asyncio.to_thread(start, world.folder)
+    with server_of(world.folder) as control:  # the server before the upgrade
+        send(control, Listener(), world.acceptor.listener)
+        send(control, snapshot_of(world.routes.book))
+        idle, half = await world.client(), await world.client()
+        half[1].write(HELLO[:20])
+        stream = await world.ask()
+    former = pid_in(world.folder)
+    monkeypatch.setattr("dstack.server.data_plane.__version__", "another")
+    world.data_plane.start(world.acceptor)
+    asked = [asyncio.create_task(world.ask())]
+    following = await world.pid_after(former)
+    asked += [asyncio.create_task(world.ask()) for _ in range(20)]
+    half[1].write(HELLO[20:])
+    asked += [asyncio.create_task(world.ask(idle)), asyncio.create_task(begun(half[0]))]
+    await asyncio.gather(*asked)
+    assert is_left_behind(world.folder, "0-job"), "the server may not end its replica yet"
+    assert not is_left_behind(world.folder, "another job")
+    gate.set()
+    assert await stream.readexactly(3) == b"two"
+    await asyncio.to_thread(wait_for, "the end of the former", lambda: not is_left_behind(world.folder, "0-job"))
+    assert pid_in(world.folder) == following, "this server has started it"
