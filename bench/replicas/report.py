@@ -98,7 +98,7 @@ def _spread(name: str, values_s: list[float]) -> list[Figure]:
 
 
 def _faults(replicas: Replicas) -> int:
-    lines = [line for number in range(len(replicas.servers)) for line in replicas.log(number).open()]
+    lines = [line for number in range(len(replicas.servers)) for line in replicas.log(number).read_text().splitlines()]
     return sum(1 for line in lines if FAULTS.search(line))
 
 

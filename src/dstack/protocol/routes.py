@@ -40,7 +40,12 @@ AUDIT = Route("GET", "/api/audit", None, backends.AuditView, action=Action.AUDIT
 """Ask all backends for their machines and compare them with the server's records. For admins of the server."""
 
 READ_CONFIGURATION = Route(
-    "POST", "/api/configurations", "ReadConfiguration", views.ConfigurationView, action=Action.READ_ACCOUNT
+    "POST",
+    "/api/configurations",
+    "ReadConfiguration",
+    views.ConfigurationView,
+    errors=(404,),
+    action=Action.READ_ACCOUNT,
 )
 """Return the canonical form of a configuration, or its mistakes. Creates nothing."""
 

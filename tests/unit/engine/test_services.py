@@ -237,6 +237,14 @@ def test_rollout_is_over_once_all_are_ready() -> None:
     assert over.rollout is None
 
 
+def test_service_lives_until_its_last_old_replica_is_over() -> None:
+    failed = new(1, **FAILED)
+    ends = {"status": JobStatus.TERMINATING, "reason": JobReason.CONTAINER_EXITED_WITH_ERROR}
+    assert decided(rolling(1, None), replica(0, **ends), failed) == (Next(), [], [], []), "its end wakes the run"
+    _, _, changed, (ended,) = decided(rolling(1, None), replica(0, **FAILED), failed)
+    assert (changed, ended.status, ended.detail) == ([], RunStatus.TERMINATING, "exit code 1")
+
+
 def test_unready_old_replica_is_the_first_to_be_replaced() -> None:
     jobs = (replica(0), replica(1, ready=False), replica(2), new(3))
     assert leaving(decided(rolling(), *jobs)[2]) == {1: JobReason.REPLACED}

@@ -109,14 +109,15 @@ def _wait_or_end(view: RunView, replicas: Replicas) -> Next:
     """Wait for the next attempt where nothing is left but failures; end where none of them is tried again."""
     run, now = view.run, view.now
     waiting = [one for one in replicas.in_places if one.again_at is not None]
+    if replicas.leaving:  # the end of each wakes the run: it makes room, and its requests may still have to end
+        times = [one.again_at - now for one in waiting if one.again_at is not None and one.again_at > now]
+        return Next(again=min(times, default=None))
     if not waiting:
         failed = first_failed(one.job for one in replicas.failures)
         cause = None if failed is None else failed.reason
         return end(view, cause or JobReason.EXITED, "" if failed is None else failed.detail)
     first = waiting[0]
     assert first.again_at is not None
-    if replicas.leaving:  # the end of one makes room, and wakes the run
-        return Next(again=first.again_at - now if first.again_at > now else None)
     why = cause_text(first.job.reason, first.job.detail)
     attempt = first.job.attempt
     detail = f"attempt {attempt} failed ({why}); attempt {attempt + 1} starts at {utc_text(first.again_at)}"
