@@ -104,14 +104,14 @@ def open_attachment(wish: Wish) -> Attachment:
             if not claim.is_ours:
                 return _joined(wish, access, claim.read())
             undo.callback(claim.release)
-            direct, sockets = _bind(wish, is_direct=access.hostname in LOCAL and access.shares_network)
-            ports = {port: port for port in direct} | {port: one.getsockname()[1] for port, one in sockets.items()}
+            direct, sockets = _bind(wish, access)
+            ports = direct | {port: one.getsockname()[1] for port, one in sockets.items()}
             claim.write({"pid": os.getpid(), "ports": ports, "host": wish.host_name})
             _forget_the_dead()
         attachment = Attachment(ports, wish.host_name, access.working_dir)
         name = _Name(wish, attachment)
         undo.callback(name.forget)
-        tunnel = _Tunnel(wish, sockets, direct, name.lead_to)
+        tunnel = _Tunnel(wish, sockets, set(direct.values()), name.lead_to)
         undo.callback(tunnel.close)
         name.lead_to(access)
         tunnel.open(access)
@@ -282,16 +282,19 @@ def _ports_in(state: dict[str, object]) -> dict[int, int]:
     return {int(port): int(local) for port, local in ports.items()}
 
 
-def _bind(wish: Wish, *, is_direct: bool) -> tuple[set[int], dict[int, socket.socket]]:
-    """Return the container ports that need no forward, and the local sockets of the others.
+def _bind(wish: Wish, access: AccessView) -> tuple[dict[int, int], dict[int, socket.socket]]:
+    """Return the container ports that need no forward, each with the job's own, and the local sockets of the others.
 
     If the job's ports are this machine's, `8000:8000` needs no forward: the job itself listens at that port, which
-    must stay free. So `*:8000` may not take it either.
+    must stay free. So `*:8000` may not take it either. A replica that got another port listens there.
     """
     host = _ports.address_of(wish.bind_address)
-    direct = {port for port, local in wish.wanted.items() if is_direct and local == port and host == _ports.LOOPBACK}
+    is_direct = access.hostname in LOCAL and access.shares_network
+    own = {port: access.ports.get(port, port) for port in wish.wanted}
+    may_be_direct = is_direct and host == _ports.LOOPBACK
+    direct = {port: real for port, real in own.items() if may_be_direct and wish.wanted[port] == real}
     rest = [(port, local) for port, local in wish.wanted.items() if port not in direct]
-    sockets = _ports.listen_on(host, rest, wish.reserved, taken=wish.wanted if is_direct else ())
+    sockets = _ports.listen_on(host, rest, wish.reserved, taken={*own, *own.values()} if is_direct else ())
     if wish.reserved is not None:
         wish.reserved.release()
     return direct, sockets

@@ -52,6 +52,8 @@ class Tunnel:
         self._way = way
         self._link: asyncssh.SSHClientConnection | None = None
         self._access: AccessView | None = None
+        self._ports: Mapping[int, int] = {}
+        """See `AccessView.ports`."""
         self._up = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="dstack-tunnel", daemon=True)
@@ -94,7 +96,7 @@ class Tunnel:
         if self._way.sockets:
             self._link = await connect(access, self._way.identity)
             self._up.set()
-        self._access = access
+        self._access, self._ports = access, access.ports
         self._servers = [
             await asyncio.start_server(self._splicer(port), sock=bound) for port, bound in self._way.sockets.items()
         ]
@@ -138,6 +140,7 @@ class Tunnel:
     async def _connect_again(self) -> None:
         access = await asyncio.to_thread(self._way.grant)
         self._link = await connect(access, self._way.identity)
+        self._ports = access.ports
         self._up.set()
         if access != self._access:
             try:
@@ -176,7 +179,9 @@ class Tunnel:
             async with asyncio.timeout(RECONNECT_WAIT_S):
                 await self._up.wait()
                 assert self._link is not None
-                far_reader, far_writer = await self._link.open_connection("localhost", container_port)
+                far_reader, far_writer = await self._link.open_connection(
+                    "localhost", self._ports.get(container_port, container_port)
+                )
             try:
                 await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
             finally:

@@ -140,7 +140,11 @@ class Job(Object):
 
     @property
     def is_ready(self) -> bool:
-        """Whether it takes requests, as its agent reports. Without that fact, every job that runs does."""
+        """Whether it takes requests, as its agent reports.
+
+        Without that fact, every job that runs does: it was started without `JobOrder.service`, hence without probes. An
+        agent that does not know this field is not asked to start a replica.
+        """
         is_up = self.status is JobStatus.RUNNING and self.lost_at is None
         return is_up and (self.report is None or (self.report.state == "running" and self.report.ready is not False))
 

@@ -373,6 +373,8 @@ class AccessView(View, frozen=True, kw_only=True):
     ssh_user: str
     shares_network: bool = True
     """Whether the job's ports are those of its host. A container may have its own."""
+    ports: dict[int, int] = {}
+    """Configured port to the port that the job really has, where they differ: see `$PORT`."""
     working_dir: str = "/"
     """The absolute path inside the job of the folder in which its commands start; `/` if it is unknown."""
     host_key: str

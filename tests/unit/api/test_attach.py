@@ -159,6 +159,21 @@ def test_on_this_machine_any_port_is_not_the_jobs_own(job: Job, wish: Wish) -> N
     attachment.close()
 
 
+def test_configured_port_leads_to_the_one_that_a_replica_really_has(job: Job, wish: Wish) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other_replica:
+        configured = int(other_replica.getsockname()[1])
+
+        def grant() -> AccessView:
+            return structs.replace(job.access(), ports={configured: job.port})
+
+        for local in (None, job.port):
+            attachment = open_attachment(replace(wish, wanted={configured: local}, grant=grant))
+            port = attachment.ports[configured]
+            assert talk(port) == b"HI\nbye\n"
+            assert (port == job.port) == (local is not None), "the job's own needs no forward"
+            attachment.close()
+
+
 def test_openssh_comes_in_by_the_name_of_the_run(job: Job, wish: Wish, home: Path) -> None:
     attachment = open_attachment(wish)
     config = str(home / ".dstack" / "ssh" / "config")

@@ -22,6 +22,8 @@ from dstack.protocol.agent import (
     JobReport,
     LogGap,
     Point,
+    Probe,
+    Serving,
     points_to_json,
     to_json,
 )
@@ -389,9 +391,12 @@ async def test_agent_of_an_earlier_version_gets_no_field_that_it_can_do_without(
         agent.pipe.close()
 
 
-@pytest.mark.parametrize(("name", "value"), [("repo_path", "/src"), ("python", "3.12")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("repo_path", "/src"), ("python", "3.12"), ("service", Serving(8000)), ("service", Serving(8000, (Probe(),)))],
+)
 async def test_order_that_an_older_agent_would_carry_out_in_part_is_refused(
-    link: Link, agent: PlayedAgent, name: str, value: str
+    link: Link, agent: PlayedAgent, name: str, value: object
 ) -> None:
     await agent.welcome()
     with pytest.raises(HostTrouble, match=f"does not know `{name}`") as caught:
