@@ -137,11 +137,10 @@ class Scheduler:
         else:
             self._reasons = placement.reasons
         _commit(tx, placement, self._ids, check, why_hopeless=scene.why_hopeless)
-        known = Known(placement.lines, market.index, placement.claimed)
         if placement.is_complete:
-            tx.known[_KNOWN] = scene.basis, known
+            tx.known[_KNOWN] = scene.basis, placement.known_after(market.index)
         else:
-            self._begun = known
+            self._begun = placement.known(market.index)
 
 
 @dataclass(frozen=True, slots=True)

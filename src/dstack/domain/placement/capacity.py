@@ -117,6 +117,8 @@ class Machines:
         """The kinds with a machine that has room."""
         self.claimed = 0
         """The kinds that waiting gangs have reserved against later ones."""
+        self.bought = 0
+        """The kinds of which the pass has bought machines."""
         for place, kind in enumerate(self.kinds):
             self._enter(place, kind)
 
@@ -152,6 +154,7 @@ class Machines:
             place = self._places[name] = len(self.kinds)
             self.kinds.append(Kind(room.offer, room.project_id))
         self.kinds[place].add([room])
+        self.bought |= 1 << place
         self._enter(place, self.kinds[place])
 
     def changed(self, room: Room) -> None:

@@ -50,12 +50,28 @@ class Placement:
     """The lines that wait, each with the position of its first gang."""
     claimed: Offers = NO_OFFERS
     """The offers that these lines could use."""
+    outdated: list[Line] = field(default_factory=list)
+    """Those of them that could use a machine which was bought for a later one."""
     hopeless: list[Job] = field(default_factory=list)
     """The jobs for which everything that fits is sold out."""
     giving_way: list[str] = field(default_factory=list)
     """The idle machines to end, by key: others are to be bought in their place."""
     is_complete: bool = True
     """Whether the pass has reached the end of the queue, or of what could be placed."""
+
+    def known(self, index: Index) -> Known:
+        """Return what the next part of this pass need not look at again.
+
+        Args:
+            index: of the market.
+        """
+        return Known(self.lines, index, self.claimed)
+
+    def known_after(self, index: Index) -> Known:
+        """Return what the next pass need not look at again, where nothing but arrivals has changed."""
+        if not self.outdated:
+            return self.known(index)
+        return Known({line: at for line, at in self.lines.items() if line not in self.outdated}, EMPTY.index, NO_OFFERS)
 
     @property
     def waiting(self) -> dict[str, str]:
@@ -154,6 +170,8 @@ class _Pass:
                 break
         self._claim_for(passed)
         self._placement.claimed = self._stock.claimed
+        if with_room := self._machines.bought & self._machines.open:
+            self._placement.outdated = [line for line in lines if self._machines.serving(line) & with_room]
         return self._placement
 
     def _claim_for(self, lines: Sequence[Line]) -> None:
@@ -263,6 +281,10 @@ class _Pass:
             self._machines.add(room)
         for _, room, _ in found.placed:
             self._machines.changed(room)
+        if new := without(self._machines.bought & self._machines.open, self._machines.claimed):
+            # Earlier gangs may use the rest of what was bought, and come first.
+            for line in self._placement.lines:
+                self._machines.claimed |= self._machines.serving(line) & new
 
     def _undo(self, found: _Try) -> None:
         for _, room, share in found.placed:
