@@ -149,6 +149,12 @@ class Job(Object):
         return is_up and (self.report is None or (self.report.state == "running" and self.report.ready is not False))
 
     @property
+    def real_ports(self) -> dict[int, int]:
+        """Return the configured ports whose real ports differ: replicas of a service may share a host."""
+        real = None if self.report is None else self.report.port
+        return {port: real for port in self.ports if real is not None and real != port}
+
+    @property
     def has_begun(self) -> bool:
         """Whether its agent has started it, whatever came of that."""
         return self.status not in (JobStatus.SUBMITTED, JobStatus.PROVISIONING, JobStatus.PULLING)

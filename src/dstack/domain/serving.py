@@ -31,12 +31,6 @@ def replica_detail(job: Job) -> str:
     return "" if job.is_ready else unready_text(job)
 
 
-def real_ports(job: Job) -> dict[int, int]:
-    """Return the configured ports of a job whose real ports differ: replicas of a service may share a host."""
-    real = None if job.report is None else job.report.port
-    return {port: real for port in job.ports if real is not None and real != port}
-
-
 def rollout_text(run: Run, jobs: Iterable[Job], now: datetime) -> str:
     """Return how far a rollout is and what it waits for; empty without one."""
     if run.rollout is None:

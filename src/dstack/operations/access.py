@@ -4,7 +4,6 @@ import asyncio
 
 from dstack.domain.intents import Failed, LetIn, Pending
 from dstack.domain.objects import Instance, Job
-from dstack.domain.serving import real_ports
 from dstack.errors import HostUnreachable, InvalidRequestError, ResourceNotExistsError
 from dstack.kit.signals import Subscription
 from dstack.operations.context import Action, Context
@@ -52,7 +51,7 @@ async def grant(context: Context, user: User, project: str, run: str, request: G
         working_dir=(job.report and job.report.working_dir) or "/",
         shares_network=not job.share.container or not instance.offer.is_shared,
         host_key=instance.ssh_host_key,
-        ports=real_ports(job),
+        ports=job.real_ports,
     )
 
 

@@ -14,7 +14,6 @@ from typing import TypeVar
 
 from msgspec import DecodeError, json
 
-from dstack import __version__
 from dstack.engine.drains import drained
 from dstack.engine.routes import Book
 from dstack.errors import DatabaseUnavailable
@@ -39,7 +38,7 @@ from dstack.protocol.proxy import (
     Snapshot,
     from_data_plane,
 )
-from dstack.server.data_plane_process import HELLO_TIMEOUT_S, control_path, is_left_behind, start
+from dstack.server.data_plane_process import control_path, greets_as_current, is_left_behind, start
 from dstack.server.parts import Parts
 
 T = TypeVar("T")
@@ -143,9 +142,9 @@ class DataPlane:
         connection = Passing(sock, FRAME_BYTES_MAX)
         feeding: asyncio.Task[None] | None = None
         try:
-            hello = await _hello(connection)
+            is_current = await greets_as_current(connection) or self._is_ours
             connection.send(json.encode(Listener()), acceptor.listener)
-            feeding = self._tasks.start("routes to the data plane", self._feed(connection, hello))
+            feeding = self._tasks.start("routes to the data plane", self._feed(connection, is_current))
             self._connection = connection
             acceptor.stop()
             while self._waiting:
@@ -208,10 +207,10 @@ class DataPlane:
             self._acknowledged.discard(job_id)
             log.warning("The end of the requests of replica %s could not be recorded: %s", job_id, error)
 
-    async def _feed(self, connection: Passing, hello: Hello) -> None:
+    async def _feed(self, connection: Passing, is_current: bool) -> None:
         book = self._routes.book if self._routes.book.version else await self._routes.wait(0)
-        if hello.version != __version__ and not self._is_ours:
-            log.info("The data plane is of version %s: one of version %s follows", hello.version, __version__)
+        if not is_current:
+            log.info("The data plane is of another version: a new one follows")
             self._is_replaced = connection.send(json.encode(Leave()))
             return
         connection.send(json.encode(snapshot_of(book)))
@@ -225,13 +224,6 @@ class DataPlane:
                 return
             connection.send(json.encode(changes_between(book, following)))
             book = following
-
-
-async def _hello(connection: Passing) -> Hello:
-    """Return the first message of a data plane. Raises `EOFError`, `ConnectionError`, `TimeoutError`, `DecodeError`."""
-    async with asyncio.timeout(HELLO_TIMEOUT_S):
-        frame, _ = await connection.receive()
-    return json.decode(frame, type=Hello)
 
 
 def snapshot_of(book: Book) -> Snapshot:

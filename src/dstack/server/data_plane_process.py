@@ -1,5 +1,6 @@
 """The process of a data plane: where it listens for servers, its start, and the socket that it has kept."""
 
+import asyncio
 import logging
 import os
 import select
@@ -12,11 +13,12 @@ from pathlib import Path
 
 from msgspec import DecodeError, json
 
+from dstack import __version__
 from dstack.agent.paths import make_private_folder, socket_path
 from dstack.kit.folders import make_private
 from dstack.kit.locks import is_locked
-from dstack.kit.passing import FRAME_HEAD
-from dstack.protocol.proxy import LEAVING, LOCK, Release
+from dstack.kit.passing import FRAME_HEAD, Passing
+from dstack.protocol.proxy import LEAVING, LOCK, Hello, Release
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +87,17 @@ def inherited_listener(folder: Path, host: str, port: int) -> socket.socket | No
         except OSError as error:
             log.warning("The data plane does not answer: %s", error)
     return None
+
+
+async def greets_as_current(connection: Passing) -> bool:
+    """Return whether a data plane has the version of this server, by its first message.
+
+    Raises:
+        EOFError, ConnectionError, TimeoutError, DecodeError: it does not greet.
+    """
+    async with asyncio.timeout(HELLO_TIMEOUT_S):
+        frame, _ = await connection.receive()
+    return json.decode(frame, type=Hello).version == __version__
 
 
 def is_left_behind(folder: Path, job_id: str) -> bool:

@@ -46,7 +46,7 @@ def listen(settings: Settings, owner: Owner | None) -> Place:
     if owner is not None:
         folder = settings.data_dir / PROXY_FOLDER
         return Place(inherited_listener(folder, settings.host, settings.port) or _bound(settings), folder)
-    listener = None if settings.port else _bound(settings)  # a free port is no former server's
+    listener = None if settings.port else _bound(settings)  # no former server is known to have had it
     port = settings.port if listener is None else listener.getsockname()[1]
     folder = settings.data_dir / f"{PROXY_FOLDER}-{socket.gethostname()}-{port}"
     lock_fd = _locked(folder)

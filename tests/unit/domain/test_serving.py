@@ -8,7 +8,7 @@ import pytest
 from dstack.domain.objects import Job, Run
 from dstack.domain.rollouts import NO_ROOM_AFTER, Rollout
 from dstack.domain.routes import service_of
-from dstack.domain.serving import real_ports, rollout_text, waits_for
+from dstack.domain.serving import rollout_text, waits_for
 from dstack.protocol.proxy import Channel, Limit, Replica, Tcp
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
 from tests.making import NOW, job, placed_job, report, run
@@ -43,9 +43,9 @@ def test_ready_replicas_take_requests_at_their_own_ports() -> None:
 
 def test_real_ports_are_those_that_differ_from_the_configured_ones() -> None:
     ports = {8000: None}
-    assert real_ports(replica(0, report(ready=True, port=8000), ports=ports)) == {}
-    assert real_ports(replica(1, report(ready=True, port=41234), ports=ports)) == {8000: 41234}
-    assert real_ports(replica(2, report(), ports=ports)) == {}
+    assert replica(0, report(ready=True, port=8000), ports=ports).real_ports == {}
+    assert replica(1, report(ready=True, port=41234), ports=ports).real_ports == {8000: 41234}
+    assert replica(2, report(), ports=ports).real_ports == {}
 
 
 def test_draining_replica_takes_no_requests_and_keeps_those_that_it_has() -> None:

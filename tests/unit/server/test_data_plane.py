@@ -152,7 +152,7 @@ async def test_data_plane_of_another_version_is_replaced_and_finishes_its_stream
         half[1].write(HELLO[:20])
         stream = await world.ask()
     former = pid_in(world.folder)
-    monkeypatch.setattr("dstack.server.data_plane.__version__", "another")
+    monkeypatch.setattr("dstack.server.data_plane_process.__version__", "another")
     world.data_plane.start(world.acceptor)
     asked = [asyncio.create_task(world.ask())]
     following = await world.pid_after(former)

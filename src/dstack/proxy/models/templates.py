@@ -47,12 +47,12 @@ class _Renderer:
     async def _render(self, data: bytes) -> Rendered:
         if len(data) > FRAME_BYTES_MAX:
             raise Refusal(413, "too_large", "The messages are too large for a model with the `format` `tgi`")
-        # A helper that ends has reached `CPU_S_MAX`, say: the next one shows whether this chat is the reason.
+        # A helper may end for another reason, such as `CPU_S_MAX`: the next one shows whether it was this chat.
         answer = await self._attempt(data) or await self._attempt(data)
         return answer or Rendered(failed="it needs too much memory or time")
 
     async def _attempt(self, data: bytes) -> Rendered | None:
-        """Return the answer of the helper; None if the helper has ended before the time of this chat was over."""
+        """Return the answer of the helper; None if the helper ended earlier than this chat may take."""
         late = Rendered(failed=f"it takes longer than {self._timeout_s:g} s")
         now_s = asyncio.get_running_loop().time
         is_good, began_s = False, now_s()
