@@ -121,7 +121,6 @@ class Server(uvicorn.Server):
         if self.should_exit:
             return
         acceptor = self._acceptor = Acceptor(self._place.listener, self._connection)
-        acceptor.start()
         self._data_plane.start(acceptor)
         gc.freeze()  # imported objects stay: the collector need not scan them
         gc.enable()

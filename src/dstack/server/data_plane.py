@@ -74,7 +74,12 @@ class DataPlane:
         """Connections that it has given back, for the one that follows."""
 
     def start(self, acceptor: Acceptor) -> None:
-        """Keep a data plane from now on, while there are services."""
+        """Accept clients, and keep a data plane while there are services.
+
+        One that lives accepts them already: this process could answer requests for services with an error only.
+        """
+        if not is_locked(self._folder / LOCK):
+            acceptor.start()
         self._tasks.keep("data plane", lambda: self._keep(acceptor))
 
     async def close(self) -> None:
@@ -138,6 +143,7 @@ class DataPlane:
         except OSError as error:
             sock.close()
             log.warning("The data plane cannot be reached: %s", error)
+            acceptor.start()
             return False
         connection = Passing(sock, FRAME_BYTES_MAX)
         feeding: asyncio.Task[None] | None = None
