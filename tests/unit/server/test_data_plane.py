@@ -95,7 +95,8 @@ class World:
 
 async def begun(reader: asyncio.StreamReader) -> asyncio.StreamReader:
     """Return an answer once it has begun."""
-    assert (await reader.readuntil(b"one")).startswith(b"HTTP/1.1 200")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    assert await reader.readexactly(3) == b"one"
     return reader
 
 
