@@ -176,7 +176,10 @@ class Control:
     async def close(self) -> None:
         """Take no more clients and servers. Clients without a request go to the server."""
         acceptor, server = self._acceptor, self._server
-        self._servers.close()
+        if self._servers.fileno() >= 0:
+            # Otherwise the loop takes the next socket with this number for the closed one.
+            asyncio.get_running_loop().remove_reader(self._servers.fileno())
+            self._servers.close()
         self._release()
         if acceptor is not None:
             await acceptor.finish()

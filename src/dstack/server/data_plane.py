@@ -134,6 +134,13 @@ class DataPlane:
         if client is not None:
             client.data_received(received)
 
+    async def _give_waiting(self, connection: Passing) -> None:
+        while self._waiting:
+            sock, received = self._waiting.pop(0)
+            connection.send(json.encode(Connection(received)), sock)
+            sock.close()
+            await connection.drain()
+
     async def _serve(self, acceptor: Acceptor) -> bool:
         """Feed one data plane until it ends; return whether it has worked for a while."""
         began_s = asyncio.get_running_loop().time()
@@ -149,15 +156,14 @@ class DataPlane:
         feeding: asyncio.Task[None] | None = None
         try:
             is_current = await greets_as_current(connection) or self._is_ours
+            book = self._routes.book
+            if is_current and book.version:  # before any client arrives
+                connection.send(json.encode(snapshot_of(book)))
             connection.send(json.encode(Listener()), acceptor.listener)
-            feeding = self._tasks.start("routes to the data plane", self._feed(connection, is_current))
+            feeding = self._tasks.start("routes to the data plane", self._feed(connection, is_current, book))
             self._connection = connection
             acceptor.stop()
-            while self._waiting:
-                sock, received = self._waiting.pop(0)
-                connection.send(json.encode(Connection(received)), sock)
-                sock.close()
-                await connection.drain()
+            await self._give_waiting(connection)
             while True:
                 await self._take(acceptor, connection, *await connection.receive())
         except (EOFError, ConnectionError, TimeoutError, DecodeError) as error:
@@ -213,13 +219,20 @@ class DataPlane:
             self._acknowledged.discard(job_id)
             log.warning("The end of the requests of replica %s could not be recorded: %s", job_id, error)
 
-    async def _feed(self, connection: Passing, is_current: bool) -> None:
-        book = self._routes.book if self._routes.book.version else await self._routes.wait(0)
+    async def _feed(self, connection: Passing, is_current: bool, book: Book) -> None:
+        """Send changes.
+
+        Args:
+            book: the routes that the data plane has, unless its version is 0.
+        """
+        if not book.version:
+            book = await self._routes.wait(0)
+            if is_current:
+                connection.send(json.encode(snapshot_of(book)))
         if not is_current:
             log.info("The data plane is of another version: a new one follows")
             self._is_replaced = connection.send(json.encode(Leave()))
             return
-        connection.send(json.encode(snapshot_of(book)))
         while True:
             try:
                 async with asyncio.timeout(None if book.services else LEAVE_AFTER.total_seconds()):

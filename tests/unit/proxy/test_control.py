@@ -263,6 +263,21 @@ async def test_the_server_that_came_last_is_in_charge(world: World) -> None:
     await closed(writer)
 
 
+async def test_closed_control_socket_is_not_mistaken_for_a_later_one(world: World) -> None:
+    async for _ in turns():
+        break  # it waits for servers
+    descriptor = world.control._servers.fileno()
+    one, other = socket.socketpair()
+    await world.control.close()
+    with one, other:
+        os.dup2(one.fileno(), descriptor)
+        is_writable, loop = asyncio.Event(), asyncio.get_running_loop()
+        loop.add_writer(descriptor, is_writable.set)
+        await is_writable.wait()
+        loop.remove_writer(descriptor)
+        os.close(descriptor)
+
+
 async def test_data_plane_leaves_when_it_is_asked_to(world: World) -> None:
     server = await world.server()
     server.send(Leave())

@@ -17,15 +17,15 @@ from tests.e2e.home import wait_for
 
 
 def pid_in(folder: Path) -> int:
-    """Return the process of the data plane of a folder."""
+    """Return the process of the data plane of a folder; 0 if it has not written it yet."""
     return int((folder / LOCK).read_text() or 0)
 
 
 def end(folder: Path) -> None:
     """End the data plane that lives in a folder, if one does."""
-    if is_locked(folder / LOCK):
+    if is_locked(folder / LOCK) and (pid := pid_in(folder)):
         with suppress(ProcessLookupError):
-            os.kill(pid_in(folder), signal.SIGTERM)
+            os.kill(pid, signal.SIGTERM)
     wait_for("the end of the data plane", lambda: not is_locked(folder / LOCK))
 
 

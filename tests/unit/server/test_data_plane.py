@@ -11,16 +11,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec import json
 
+from dstack import __version__
 from dstack.engine.leases import Leases
 from dstack.engine.routes import Book
 from dstack.kit.accepting import Acceptor
 from dstack.kit.clock import SystemClock
-from dstack.kit.locks import is_locked
-from dstack.protocol.proxy import LOCK, Listener, Replica, Service, Tcp
+from dstack.kit.folders import make_private
+from dstack.kit.locks import is_locked, take
+from dstack.kit.passing import FRAME_HEAD
+from dstack.protocol.proxy import LOCK, Hello, Listener, Replica, Service, Tcp
 from dstack.server.data_plane import DataPlane, snapshot_of
-from dstack.server.data_plane_process import is_left_behind, start
+from dstack.server.data_plane_process import control_path, is_left_behind, start
 from tests.e2e.home import wait_for
+from tests.patience import PATIENCE_S
 from tests.unit.server.planes import end, pid_in, send, server_of
 
 HELLO = b"GET /proxy/services/main/web/ HTTP/1.1\r\nhost: here\r\n\r\n"
@@ -90,7 +95,8 @@ class World:
 
 async def begun(reader: asyncio.StreamReader) -> asyncio.StreamReader:
     """Return an answer once it has begun."""
-    assert (await reader.readuntil(b"one")).startswith(b"HTTP/1.1 200")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    assert await reader.readexactly(3) == b"one"
     return reader
 
 
@@ -130,6 +136,32 @@ async def world(tmp_path: Path, gate: asyncio.Event) -> AsyncIterator[World]:
     await asyncio.to_thread(end, world.folder)
     await asyncio.gather(*filter(None, answering))
     replica.close()
+
+
+async def test_data_plane_gets_its_routes_before_clients(world: World) -> None:
+    frames: list[bytes] = []
+    are_there = asyncio.Event()
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hello = json.encode(Hello(1, __version__, 0))
+        writer.write(FRAME_HEAD.pack(len(hello), False) + hello)
+        while len(frames) < 2:
+            size, _ = FRAME_HEAD.unpack(await reader.readexactly(FRAME_HEAD.size))
+            frames.append(await reader.readexactly(size))
+        are_there.set()
+        await closed(writer)
+
+    make_private(world.folder)
+    lock = take(world.folder / LOCK)
+    assert lock is not None
+    played = await asyncio.start_unix_server(greet, control_path(world.folder))
+    world.data_plane.start(world.acceptor)
+    async with asyncio.timeout(PATIENCE_S):
+        await are_there.wait()
+    await world.data_plane.close()
+    played.close()
+    os.close(lock)
+    assert [json.decode(frame)["type"] for frame in frames] == ["snapshot", "listener"]
 
 
 async def test_dead_data_plane_is_started_again_while_the_database_does_not_answer(world: World) -> None:

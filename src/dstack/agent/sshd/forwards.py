@@ -107,13 +107,13 @@ class Listener(SSHListener):
         self._port: int = listening.getsockname()[1]
         self._open: set[asyncio.Task[None]] = set()
         self._work = asyncio.create_task(self._accept(), name=f"listens at {self._port} for a client")
+        self._work.add_done_callback(lambda _: listening.close())  # not before: the loop watches its number
 
     def get_port(self) -> int:
         return self._port
 
     def close(self) -> None:
         self._work.cancel()
-        self._socket.close()
 
     async def wait_closed(self) -> None:
         await asyncio.gather(self._work, return_exceptions=True)

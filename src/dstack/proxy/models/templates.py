@@ -53,7 +53,7 @@ class _Renderer:
 
     async def _attempt(self, data: bytes) -> Rendered | None:
         """Return the answer of the helper; None if the helper ended earlier than this chat may take."""
-        late = Rendered(failed=f"it takes longer than {self._timeout_s:g} s")
+        late = f"it takes longer than {self._timeout_s:g} s"
         now_s = asyncio.get_running_loop().time
         is_good, began_s = False, now_s()
         try:
@@ -65,9 +65,10 @@ class _Renderer:
             is_good = True
             return answer
         except TimeoutError:
-            return late
+            return Rendered(failed=late)
         except (EOFError, ConnectionError):
-            return late if now_s() - began_s >= self._timeout_s else None
+            is_late = now_s() - began_s >= self._timeout_s
+            return Rendered(failed=f"{late}, or too much memory") if is_late else None
         except OSError as error:
             raise Refusal(503, "busy", f"The helper that renders chats does not start: {error}") from error
         finally:
