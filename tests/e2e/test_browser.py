@@ -189,5 +189,10 @@ def test_web_app_works_in_a_browser_with_its_prefix_and_without(home: Home, tab:
 
 
 def test_browser_without_a_token_sees_why_it_is_refused(home: Home, tab: Tab) -> None:
-    tab.opens(apply(home, "locked", "auth: true\n"))
-    assert "`auth: false`" in tab.value("document.body.innerText")
+    url = apply(home, "locked", "auth: true\n")
+
+    def hint() -> bool:  # the first service of a server starts its data plane
+        tab.opens(url)
+        return "`auth: false`" in tab.value("document.body.innerText")
+
+    wait_for("the hint", hint)
