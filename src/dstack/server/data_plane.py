@@ -122,12 +122,7 @@ class DataPlane:
         acceptor.start()
         waiting, self._waiting = self._waiting, []
         for sock, received in waiting:
-            await self._give_back(acceptor, sock, received)
-
-    async def _give_back(self, acceptor: Acceptor, sock: socket.socket, received: bytes) -> None:
-        client = await acceptor.take(sock)
-        if client is not None:
-            client.data_received(received)
+            await acceptor.take(sock, received)
 
     async def _serve(self, acceptor: Acceptor) -> bool:
         """Feed one data plane until it ends; return whether it has worked for a while."""
@@ -179,7 +174,7 @@ class DataPlane:
                 else:
                     sock.close()
             case Connection(received), socket.socket() as sock:
-                await self._give_back(acceptor, sock, received)
+                await acceptor.take(sock, received)
             case message, None:
                 self._note(message)
 
