@@ -5,6 +5,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from time import monotonic
 
 from dstack.kit.tasks import TaskGroup
 from dstack.protocol.proxy import Target
@@ -57,7 +58,7 @@ class DataPlane:
         self._kept: dict[ClientConnection, tuple[bytes, float]] = {}
         """Connections for the server, which is away, each with what was read of its request, and its deadline."""
         self._loop = asyncio.get_running_loop()
-        self.now_s = self._loop.time
+        self.now_s = monotonic
         self.soon = self._loop.call_soon
 
     # Clients
