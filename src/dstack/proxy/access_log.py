@@ -18,7 +18,8 @@ from dstack.proxy.routes import Route
 
 log = logging.getLogger(__name__)
 
-WRITE_EVERY_S = 0.1
+WRITE_AFTER_S = 0.1
+"""Lines wait for others for so long. Few at a time stay in the processor's cache, which makes them cheaper."""
 FILE_BYTES_MAX = 32 << 20
 """A file of this size becomes `access.log.1`, in the place of the one before."""
 WAITING_MAX = 100_000
@@ -27,6 +28,8 @@ STAMPED_FOR_S = 0.001
 """Requests that end within this time have one time stamp."""
 REMEMBERED_MAX = 1024
 """The number of remembered starts of lines. Most requests are like one before."""
+PATH_BYTES_MAX = 2048
+"""Of the path below the service; the rest of a longer one is left out."""
 
 
 class AccessLog:
@@ -36,13 +39,16 @@ class AccessLog:
         self._path = path
         self._clock = clock or SystemClock()
         self._waiting: list[bytes] = []
+        self._has_lines = asyncio.Event()
         self._dropped = 0
         self._stamp = b""
         self._stamp_until_s = 0.0
 
     def note(self, exchange: Exchange, route: Route, now_s: float) -> None:
         """Note a request that has ended."""
-        if len(self._waiting) >= WAITING_MAX:
+        if not self._waiting:
+            self._has_lines.set()
+        elif len(self._waiting) >= WAITING_MAX:
             self._dropped += 1
             return
         if now_s >= self._stamp_until_s:
@@ -59,7 +65,7 @@ class AccessLog:
                     exchange.client.address,
                     exchange.method,
                     exchange.prefix,
-                    exchange.rest,
+                    exchange.rest[:PATH_BYTES_MAX],
                 ),
                 exchange.status,
                 exchange.received_bytes,
@@ -70,18 +76,26 @@ class AccessLog:
         )
 
     async def write(self) -> None:
-        """Write what was noted, once a second."""
+        """Write what was noted, again and again."""
         while True:
-            await asyncio.sleep(WRITE_EVERY_S)
-            if self._waiting:
-                await asyncio.to_thread(self.flush)
+            await self._has_lines.wait()
+            await asyncio.sleep(WRITE_AFTER_S)
+            self._has_lines.clear()
+            await asyncio.to_thread(self._append, self._take())
 
     def flush(self) -> None:
         """Write what was noted. Blocks."""
+        self._append(self._take())
+
+    def _take(self) -> list[bytes]:
+        """Return the lines that wait: in the thread of the loop, which adds others meanwhile."""
         lines, self._waiting = self._waiting, []
         dropped, self._dropped = self._dropped, 0
         if dropped:
             log.warning("%d lines of the access log were dropped", dropped)
+        return lines
+
+    def _append(self, lines: list[bytes]) -> None:
         try:
             with open(self._path, "ab") as file:
                 file.write(b"".join(lines))

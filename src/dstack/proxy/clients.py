@@ -36,7 +36,7 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_chunked", "_exchange", "_has_start", "_is_advancing", "_is_held", "_is_paused", "_is_refused", "_last_head",
-        "_last_request", "_left", "_part_bytes", "_pending", "_read_due_s", "_write_due_s", "address", "forwarded", "forwarded_for", "is_full",
+        "_last_request", "_left", "_part_bytes", "_pending", "_read_due_s", "_taken_bytes", "_write_due_s", "address", "forwarded", "forwarded_for", "is_full",
         "now_s", "plane", "transport",
     )  # fmt: skip
     transport: asyncio.Transport
@@ -67,6 +67,8 @@ class ClientConnection(asyncio.Protocol):
         self._is_refused = False
         """Whether the client is only read to its end."""
         self._read_due_s = self._write_due_s = 0.0
+        self._taken_bytes = 0
+        """Of the answer, as far as the client had taken it when it was checked last."""
         # The request that arrives, or is answered
         self._exchange: Exchange | None = None
         self._left = 0
@@ -83,7 +85,8 @@ class ClientConnection(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family != socket.AF_UNIX:  # a client that has vanished ends its quiet stream
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._read_due_s = self.now_s() + HEAD_TIMEOUT_S
+        now_s = self.now_s()
+        self._read_due_s, self._write_due_s = now_s + HEAD_TIMEOUT_S, now_s + STALL_TIMEOUT_S
         self.plane.enter(self)
 
     def data_received(self, data: bytes) -> None:
@@ -119,13 +122,11 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.is_full = True
-        self._write_due_s = self.now_s() + STALL_TIMEOUT_S
         if self._exchange is not None:
             self._exchange.pause_replica()
 
     def resume_writing(self) -> None:
         self.is_full = False
-        self._write_due_s = 0.0
         if self._exchange is not None:
             self._exchange.resume_replica()
         elif self._pending:
@@ -366,17 +367,24 @@ class ClientConnection(asyncio.Protocol):
 
     def check(self, now_s: float) -> None:
         """End the connection where the client was too slow."""
-        if self._write_due_s:
+        if self._is_taking(now_s):
             if now_s >= self._write_due_s:
                 self.transport.abort()
         elif not self._read_due_s or now_s < self._read_due_s or self._is_paused:
             return
-        elif self.transport.get_write_buffer_size():  # the end of an answer is still on its way
-            self._write_due_s = now_s + STALL_TIMEOUT_S
         elif self._is_refused or (self._exchange is None and not self._pending):
             self.transport.abort()
         else:
             self._refuse_connection(Refusal(408, "timeout", "The request did not arrive in time"))
+
+    def _is_taking(self, now_s: float) -> bool:
+        """Return whether an answer is on its way to the client. What the client takes of it gives it more time."""
+        buffered = self.transport.get_write_buffer_size()
+        taken = (0 if self._exchange is None else self._exchange.sent_bytes) - buffered
+        if not buffered or taken > self._taken_bytes:
+            self._write_due_s = now_s + STALL_TIMEOUT_S
+        self._taken_bytes = taken
+        return buffered > 0
 
     def give_away(self) -> bool:
         """Give the connection, which has no request under way, to the server; return False where this is impossible."""
@@ -389,3 +397,8 @@ class ClientConnection(asyncio.Protocol):
     def is_waiting(self) -> bool:
         """Return whether it has no request under way."""
         return self._exchange is None
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether it has neither a request under way nor the end of an answer."""
+        return self._exchange is None and not self.transport.get_write_buffer_size()

@@ -64,10 +64,10 @@ class DataPlane:
     # Clients
 
     def enter(self, client: ClientConnection) -> None:
-        """Take a connection in. Above the bound, one that waits for its request has to leave."""
+        """Take a connection in. Above the bound, an idle one has to leave."""
         self._clients[client] = None
         if len(self._clients) > self._clients_max:
-            oldest = next((one for one in self._clients if one.is_waiting), client)
+            oldest = next((one for one in self._clients if one.is_idle), client)
             self.exit(oldest)
             oldest.transport.abort()
 
