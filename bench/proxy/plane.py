@@ -1,4 +1,4 @@
-"""`python -m bench.proxy.plane PORT [uvloop]`: a data plane without a server; standard input has its routes.
+"""`python -m bench.proxy.plane PORT ACCESS_LOG [uvloop]`: a data plane without a server; standard input has its routes.
 
 Each line is one message of the control socket. The process answers each with a line.
 """
@@ -6,13 +6,15 @@ Each line is one message of the control socket. The process answers each with a 
 import asyncio
 import gc
 import sys
+from pathlib import Path
 
 from dstack.protocol.proxy import Changes, Snapshot, from_server
+from dstack.proxy.access_log import AccessLog
 from dstack.proxy.clients import ClientConnection
 from dstack.proxy.plane import DataPlane
 
 
-async def main(port: int) -> None:
+async def main(port: int, log_path: Path) -> None:
     """Serve until standard input ends."""
     plane = DataPlane()
     loop = asyncio.get_running_loop()
@@ -20,6 +22,9 @@ async def main(port: int) -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(routes), sys.stdin)
     await loop.create_server(lambda: ClientConnection(plane), "127.0.0.1", port, backlog=1024)
     plane.tasks.keep("watch", plane.watch)
+    access_log = AccessLog(log_path)
+    plane.on_answer = access_log.note
+    plane.tasks.keep("access log", access_log.write)
     gc.freeze()
     while line := await routes.readline():
         message = from_server.decode(line)
@@ -31,9 +36,9 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
+    if len(sys.argv) > 3:
         import uvloop
 
-        uvloop.run(main(int(sys.argv[1])))
+        uvloop.run(main(int(sys.argv[1]), Path(sys.argv[2])))
     else:
-        asyncio.run(main(int(sys.argv[1])))
+        asyncio.run(main(int(sys.argv[1]), Path(sys.argv[2])))

@@ -120,7 +120,10 @@ class Bench:
     def ours(self, loop: str) -> "Plane":
         """Start a data plane on one of the event loops."""
         port = self.port()
-        command = [sys.executable, "-m", "bench.proxy.plane", str(port), *([loop] if loop == "uvloop" else [])]
+        log = self.folder / f"{loop}-access.log"
+        command = [sys.executable, "-m", "bench.proxy.plane", str(port), str(log)]
+        if loop == "uvloop":
+            command.append(loop)
         process = self._start(loop, command, port)
         prefix = f"http://127.0.0.1:{port}/proxy/services/main"
         subject = Subject(f"ours, {loop}", process.pid, f"{prefix}/web/x", f"{prefix}/streams/x")

@@ -51,15 +51,22 @@ class Acceptor:
         """Wait until each connection that was accepted has its protocol."""
         await self._tasks.finish()
 
-    async def take(self, sock: socket.socket) -> asyncio.Protocol | None:
-        """Give a connection its protocol; return None where the client has left."""
-        sock.setblocking(False)
-        try:
-            _, protocol = await self._loop.connect_accepted_socket(self._make, sock)
-        except OSError:
-            sock.close()
-            return None
-        return protocol
+    async def take(self, sock: socket.socket, received: bytes) -> None:
+        """Take a connection of another process over.
+
+        Args:
+            received: what was read of it already; the protocol gets it before all that follows.
+        """
+        first = _First(received)
+        transport = await self._connect(sock, lambda: first)
+        if transport is None or first.is_lost:
+            return
+        protocol = self._make()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        protocol.data_received(first.received)
+        if first.has_ended and not protocol.eof_received():
+            transport.close()
 
     def _accept(self) -> None:
         for _ in range(AT_ONCE):
@@ -79,4 +86,35 @@ class Acceptor:
             self.start()
 
     async def _begin(self, sock: socket.socket) -> None:
-        await self.take(sock)
+        await self._connect(sock, self._make)
+
+    async def _connect(self, sock: socket.socket, make: Callable[[], asyncio.Protocol]) -> asyncio.Transport | None:
+        """Give a connection a protocol; return None where the client has left."""
+        sock.setblocking(False)
+        try:
+            transport, _ = await self._loop.connect_accepted_socket(make, sock)
+        except OSError:
+            sock.close()
+            return None
+        return transport
+
+
+class _First(asyncio.Protocol):
+    """The protocol of a connection that is taken over, until its own one can follow.
+
+    A transport of uvloop reads as soon as it is made, and a pause that `connection_made` asks for has no effect there.
+    """
+
+    def __init__(self, received: bytes) -> None:
+        self.received = received
+        self.has_ended = self.is_lost = False
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+
+    def eof_received(self) -> bool:
+        self.has_ended = True
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True

@@ -10,7 +10,7 @@ from dstack.proxy.answers import Refusal, Reply, answer_of, reply_of
 from dstack.proxy.collecting import ModelExchange
 from dstack.proxy.exchanges import Exchange
 from dstack.proxy.framing import Chunked, FramingError
-from dstack.proxy.heads import HEAD_BYTES_MAX, RequestFields
+from dstack.proxy.heads import HEAD_BYTES_MAX, REMEMBERED_BYTES_MAX, Request, RequestFields
 from dstack.proxy.routes import Route
 
 if TYPE_CHECKING:
@@ -35,11 +35,12 @@ class ClientConnection(asyncio.Protocol):
     """One connection of a client."""
 
     __slots__ = (
-        "_chunked", "_exchange", "_has_start", "_is_advancing", "_is_held", "_is_paused", "_is_refused", "_left",
-        "_part_bytes", "_pending", "_read_due_s", "_write_due_s", "address", "forwarded", "forwarded_for", "is_full",
+        "_chunked", "_exchange", "_has_start", "_is_advancing", "_is_held", "_is_paused", "_is_refused", "_last_head",
+        "_last_request", "_left", "_part_bytes", "_pending", "_read_due_s", "_taken_bytes", "_write_due_s", "address", "forwarded", "forwarded_for", "is_full",
         "now_s", "plane", "transport",
     )  # fmt: skip
     transport: asyncio.Transport
+    _last_request: Request
 
     def __init__(self, plane: "DataPlane") -> None:
         # The data plane
@@ -52,6 +53,8 @@ class ClientConnection(asyncio.Protocol):
         self.forwarded_for: tuple[RequestFields, Route, bool] | None = None
         self.forwarded = b""
         """The last headers that went on, and those they were made of: most clients send the same ones again."""
+        self._last_head = b""
+        """The last head that came alone, and what it means: many clients send the same one again and again."""
         self._pending = b""
         """Bytes of requests that have not begun."""
         self._has_start = False
@@ -64,6 +67,8 @@ class ClientConnection(asyncio.Protocol):
         self._is_refused = False
         """Whether the client is only read to its end."""
         self._read_due_s = self._write_due_s = 0.0
+        self._taken_bytes = 0
+        """Of the answer, as far as the client had taken it when it was checked last."""
         # The request that arrives, or is answered
         self._exchange: Exchange | None = None
         self._left = 0
@@ -80,7 +85,8 @@ class ClientConnection(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family != socket.AF_UNIX:  # a client that has vanished ends its quiet stream
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._read_due_s = self.now_s() + HEAD_TIMEOUT_S
+        now_s = self.now_s()
+        self._read_due_s, self._write_due_s = now_s + HEAD_TIMEOUT_S, now_s + STALL_TIMEOUT_S
         self.plane.enter(self)
 
     def data_received(self, data: bytes) -> None:
@@ -116,13 +122,11 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.is_full = True
-        self._write_due_s = self.now_s() + STALL_TIMEOUT_S
         if self._exchange is not None:
             self._exchange.pause_replica()
 
     def resume_writing(self) -> None:
         self.is_full = False
-        self._write_due_s = 0.0
         if self._exchange is not None:
             self._exchange.resume_replica()
         elif self._pending:
@@ -155,24 +159,20 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin(self, data: bytes) -> bool:
         """Begin a request; return False where more of its head has to arrive. Raises `Refusal`."""
-        if not data.startswith((b"GET /proxy/", b"POST /proxy/")):
-            while data.startswith(b"\r\n"):  # an empty line before a request means nothing (RFC 9112, 2.2)
-                data = data[2:]
-            self._pending = data
-            if not data or not self._is_for_us(data):
+        rest = b""
+        if data == self._last_head:
+            request = self._last_request
+        else:
+            read = self._read_head(data)
+            if read is None:
                 return False
-        end = data.find(b"\r\n\r\n") + 4
-        if end < 4 or end > HEAD_BYTES_MAX:
-            self._wait_for_head(data)
-            return False
+            request, rest = read
         now_s = self.now_s()
-        request = self.plane.heads.request(data, end)
         make = ModelExchange if request[1] == MODELS else Exchange
         exchange = self._exchange = make(self, request, now_s)
         fields = exchange.fields
         self._read_due_s = 0.0
         self._has_start = False
-        rest = data[end:] if len(data) > end else b""
         if fields.has_body:
             self._pending = b""
             self._begin_body(fields, now_s)
@@ -186,6 +186,25 @@ class ClientConnection(asyncio.Protocol):
             except Refusal as refusal:
                 self.refuse(exchange, refusal)
         return True
+
+    def _read_head(self, data: bytes) -> tuple[Request, bytes] | None:
+        """Read a head; return it and the bytes behind it, or None where more of it has to arrive. Raises `Refusal`."""
+        if not data.startswith((b"GET /proxy/", b"POST /proxy/")):
+            while data.startswith(b"\r\n"):  # an empty line before a request means nothing (RFC 9112, 2.2)
+                data = data[2:]
+            self._pending = data
+            if not data or not self._is_for_us(data):
+                return None
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4 or end > HEAD_BYTES_MAX:
+            self._wait_for_head(data)
+            return None
+        request = self.plane.heads.request(data, end)
+        if len(data) > end:
+            return request, data[end:]
+        if end <= REMEMBERED_BYTES_MAX:
+            self._last_head, self._last_request = data, request
+        return request, b""
 
     def _is_for_us(self, data: bytes) -> bool:
         """Return whether a request goes on here. Else the connection is given away, or more has to arrive."""
@@ -348,17 +367,24 @@ class ClientConnection(asyncio.Protocol):
 
     def check(self, now_s: float) -> None:
         """End the connection where the client was too slow."""
-        if self._write_due_s:
+        if self._is_taking(now_s):
             if now_s >= self._write_due_s:
                 self.transport.abort()
         elif not self._read_due_s or now_s < self._read_due_s or self._is_paused:
             return
-        elif self.transport.get_write_buffer_size():  # the end of an answer is still on its way
-            self._write_due_s = now_s + STALL_TIMEOUT_S
         elif self._is_refused or (self._exchange is None and not self._pending):
             self.transport.abort()
         else:
             self._refuse_connection(Refusal(408, "timeout", "The request did not arrive in time"))
+
+    def _is_taking(self, now_s: float) -> bool:
+        """Return whether an answer is on its way to the client. What the client takes of it gives it more time."""
+        buffered = self.transport.get_write_buffer_size()
+        taken = (0 if self._exchange is None else self._exchange.sent_bytes) - buffered
+        if not buffered or taken > self._taken_bytes:
+            self._write_due_s = now_s + STALL_TIMEOUT_S
+        self._taken_bytes = taken
+        return buffered > 0
 
     def give_away(self) -> bool:
         """Give the connection, which has no request under way, to the server; return False where this is impossible."""
@@ -371,3 +397,8 @@ class ClientConnection(asyncio.Protocol):
     def is_waiting(self) -> bool:
         """Return whether it has no request under way."""
         return self._exchange is None
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether it has neither a request under way nor the end of an answer."""
+        return self._exchange is None and not self.transport.get_write_buffer_size()

@@ -162,9 +162,7 @@ class Control:
 
     async def _adopt(self, sock: socket.socket, received: bytes) -> None:
         assert self._acceptor is not None, "a server shares its listener first"
-        client = await self._acceptor.take(sock)
-        if isinstance(client, ClientConnection):
-            client.data_received(received)
+        await self._acceptor.take(sock, received)
 
     def _give(self, sock: socket.socket, received: bytes) -> bool:
         return self._server is not None and self._server.send(json.encode(Connection(received)), sock)

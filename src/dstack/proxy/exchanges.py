@@ -76,7 +76,7 @@ class Exchange:
         """Whether the client's connection stays after the answer."""
         self._sends_chunks = self.fields.is_chunked
         self.client = client
-        self._began_s = began_s
+        self.began_s = began_s
 
     @property
     def target(self) -> bytes:
@@ -166,7 +166,7 @@ class Exchange:
     def _try(self, route: Route) -> None:
         replica = self.preferred
         if replica is None or replica in self._tried or not replica.is_ready:
-            replica = route.replicas.least(self._began_s, self._tried)
+            replica = route.replicas.least(self.began_s, self._tried)
             if replica is None:
                 self._refuse_without_replica(route)
                 return
@@ -175,7 +175,7 @@ class Exchange:
         idle = replica.idle
         while idle:
             connection = idle.pop()
-            if not connection.is_broken and self._began_s - connection.idle_since_s < IDLE_MAX_S:
+            if not connection.is_broken and self.began_s - connection.idle_since_s < IDLE_MAX_S:
                 self._use(connection)
                 return
             connection.close()
@@ -261,7 +261,7 @@ class Exchange:
         self.status = 101
         self.is_raw = self.has_answer = True
         self.keep_alive = False
-        self.first_byte_s = self.client.now_s() - self._began_s
+        self.first_byte_s = self.client.now_s() - self.began_s
         self._to_answer += head.lines + _SWITCHING
         self.client.switch()
         return True
@@ -270,7 +270,7 @@ class Exchange:
         self.status = head.status
         self.has_answer = True
         self._body = None
-        self.first_byte_s = self.client.now_s() - self._began_s
+        self.first_byte_s = self.client.now_s() - self.began_s
         self._answers_chunks = head.sends_chunks and not self.is_head
         if not self.is_whole or self.fields.is_upgrade or self.client.plane.is_leaving:
             self.keep_alive = False
@@ -316,7 +316,7 @@ class Exchange:
         self.sent_bytes = len(body)
         self.has_answer = True
         now_s = client.now_s()
-        self.first_byte_s = now_s - self._began_s
+        self.first_byte_s = now_s - self.began_s
         self._leave_replica(True, now_s)
         self.close(head.status >= 500, now_s)
         client.finished(self, now_s)
@@ -391,8 +391,8 @@ class Exchange:
             if now_s is None:
                 now_s = self.client.now_s()
             if self.first_byte_s is None and self.status:
-                self.first_byte_s = now_s - self._began_s
+                self.first_byte_s = now_s - self.began_s
             route.sums.end(is_error, self.first_byte_s)
             on_answer = self.client.plane.on_answer
             if on_answer is not None:
-                on_answer(self, route, now_s - self._began_s)
+                on_answer(self, route, now_s)

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from dstack.kit.clock import SystemClock
@@ -72,6 +73,15 @@ def main() -> int:
     os.truncate(lock, 0)
     os.write(lock, str(os.getpid()).encode())
     clear(folder)
-    # Not yet with uvloop: it reads a connection that is handed over before its first bytes are given to the protocol.
-    asyncio.run(serve(folder, socket_path, ready_fd, lock))
+    with asyncio.Runner(loop_factory=_new_loop()) as runner:
+        runner.run(serve(folder, socket_path, ready_fd, lock))
     return 0
+
+
+def _new_loop() -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return how an event loop is made: uvloop's where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop

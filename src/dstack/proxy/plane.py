@@ -5,6 +5,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from time import monotonic
 
 from dstack.kit.tasks import TaskGroup
 from dstack.protocol.proxy import Target
@@ -57,16 +58,16 @@ class DataPlane:
         self._kept: dict[ClientConnection, tuple[bytes, float]] = {}
         """Connections for the server, which is away, each with what was read of its request, and its deadline."""
         self._loop = asyncio.get_running_loop()
-        self.now_s = self._loop.time
+        self.now_s = monotonic
         self.soon = self._loop.call_soon
 
     # Clients
 
     def enter(self, client: ClientConnection) -> None:
-        """Take a connection in. Above the bound, one that waits for its request has to leave."""
+        """Take a connection in. Above the bound, an idle one has to leave."""
         self._clients[client] = None
         if len(self._clients) > self._clients_max:
-            oldest = next((one for one in self._clients if one.is_waiting), client)
+            oldest = next((one for one in self._clients if one.is_idle), client)
             self.exit(oldest)
             oldest.transport.abort()
 

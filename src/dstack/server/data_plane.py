@@ -127,12 +127,7 @@ class DataPlane:
         acceptor.start()
         waiting, self._waiting = self._waiting, []
         for sock, received in waiting:
-            await self._give_back(acceptor, sock, received)
-
-    async def _give_back(self, acceptor: Acceptor, sock: socket.socket, received: bytes) -> None:
-        client = await acceptor.take(sock)
-        if client is not None:
-            client.data_received(received)
+            await acceptor.take(sock, received)
 
     async def _give_waiting(self, connection: Passing) -> None:
         while self._waiting:
@@ -191,7 +186,7 @@ class DataPlane:
                 else:
                     sock.close()
             case Connection(received), socket.socket() as sock:
-                await self._give_back(acceptor, sock, received)
+                await acceptor.take(sock, received)
             case message, None:
                 self._note(message)
 

@@ -2,12 +2,21 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import cast
 
 import pytest
 
 from dstack.kit.accepting import Acceptor
 from tests.patience import PATIENCE_S
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+try:
+    import uvloop
+
+    LOOPS["uvloop"] = uvloop.new_event_loop
+except ImportError:  # Windows
+    pass
 
 
 class Echo(asyncio.Protocol):
@@ -54,3 +63,65 @@ async def test_closed_acceptor_does_not_start_again(acceptor: Acceptor) -> None:
     acceptor.start()
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(*address)
+
+
+class Kept(asyncio.Protocol):
+    """Keeps what it receives, and reads no more behind its first bytes until it is allowed to."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.has_ended = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.received:
+            self.transport.pause_reading()
+        self.received += data
+
+    def eof_received(self) -> bool:
+        self.has_ended.set()
+        return False
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_bytes_of_a_connection_that_is_taken_over_keep_their_order(loop: str) -> None:
+    async def test() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            client = socket.create_connection(listener.getsockname())
+            sock, _ = listener.accept()
+            client.sendall(b"two ")  # these bytes are there before the protocol is
+            protocol = Kept()
+            await Acceptor(listener, lambda: protocol).take(sock, b"one ")
+            first = protocol.received
+            client.sendall(b"three")
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert protocol.received == first, "it is not to read on"
+            protocol.transport.resume_reading()
+            client.close()
+            async with asyncio.timeout(PATIENCE_S):
+                await protocol.has_ended.wait()
+            assert protocol.received == b"one two three"
+
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(test())
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_end_of_a_connection_that_is_taken_over_is_reported_behind_its_first_bytes(loop: str) -> None:
+    async def test() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            client = socket.create_connection(listener.getsockname())
+            sock, _ = listener.accept()
+            client.close()
+            protocol = Kept()
+            await Acceptor(listener, lambda: protocol).take(sock, b"one")
+            protocol.transport.resume_reading()
+            async with asyncio.timeout(PATIENCE_S):
+                await protocol.has_ended.wait()
+            assert protocol.received == b"one"
+
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(test())

@@ -264,8 +264,11 @@ async def test_counters_have_the_class_of_each_latency(world: World) -> None:
 
 async def test_hook_learns_of_each_answer(world: World) -> None:
     seen = []
-    world.on_answer = lambda exchange, route, took_s: seen.append(
-        (exchange.method, exchange.target, exchange.status, exchange.received_bytes, exchange.sent_bytes, took_s)
+    world.on_answer = lambda exchange, route, now_s: seen.append(
+        (
+            *(exchange.method, exchange.target, exchange.status, exchange.received_bytes, exchange.sent_bytes),
+            now_s - exchange.began_s,
+        )
     )
     client = world.client()
     client.sends(POST)

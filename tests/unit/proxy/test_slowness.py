@@ -139,6 +139,38 @@ async def test_client_that_reads_a_little_is_not_cut(world: World) -> None:
     assert (client.is_closed, replica.is_reading) == (False, True)
 
 
+async def test_client_that_takes_its_answer_slowly_but_steadily_is_not_cut(world: World) -> None:
+    client = world.client()
+    client.is_stalled = True
+    client.sends(GET)
+    replica = await world.replica()
+    replica.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000))
+    while client.buffered > 1000:  # it never reads enough at once for more to be written
+        client.buffered -= 1000
+        world.passes(100)
+    assert not client.is_closed
+    for _ in range(4):
+        world.passes(100)
+    assert client.is_closed
+
+
+async def test_client_that_was_slow_once_is_served_for_ever(world: World) -> None:
+    client = world.client()
+    client.sends(GET)
+    replica = await world.replica()
+    client.is_stalled = True
+    replica.sends(OK)
+    world.passes(76)  # the end of the answer is still on its way when the next request is due
+    assert not client.is_closed
+    client.is_stalled, client.buffered = False, 0
+    client.sends(GET)
+    other = await world.replica()
+    for _ in range(10):
+        world.passes(100)
+    other.sends(OK)
+    assert (client.take(), client.is_closed) == (OKAY + OKAY, False)
+
+
 async def test_stalled_client_stalls_no_other_one_of_the_same_replica(world: World) -> None:
     first, second = world.client(), world.client()
     first.is_stalled = True
@@ -195,6 +227,17 @@ async def test_too_many_connections_end_one_that_waits(world: World) -> None:
     last = world.client()
     await settle()
     assert (busy.is_closed, newest.is_closed, last.is_closed) == (False, False, True)
+
+
+async def test_too_many_connections_cut_no_answer_that_is_on_its_way(world: World) -> None:
+    world._clients_max = 2
+    taking = world.client()
+    taking.is_stalled = True
+    taking.sends(GET)
+    (await world.replica()).sends(OK)
+    idle = world.client()
+    newest = world.client()
+    assert (taking.is_closed, idle.is_closed, newest.is_closed) == (False, True, False)
 
 
 async def test_drain_ends_connections_behind_their_answers(world: World) -> None:
