@@ -35,9 +35,9 @@ class ClientConnection(asyncio.Protocol):
     """One connection of a client."""
 
     __slots__ = (
-        "_chunked", "_exchange", "_has_start", "_is_advancing", "_is_held", "_is_paused", "_is_refused", "_last_head",
-        "_last_request", "_left", "_part_bytes", "_pending", "_read_due_s", "_taken_bytes", "_write_due_s", "address", "forwarded", "forwarded_for", "is_full",
-        "now_s", "plane", "transport",
+        "_chunked", "_exchange", "_has_start", "_is_advancing", "_is_held", "_is_paused", "_is_refused",
+        "_last_head", "_last_request", "_left", "_part_bytes", "_pending", "_read_due_s", "_taken_bytes",
+        "_write_due_s", "address", "forwarded", "forwarded_for", "is_full", "now_s", "plane", "transport",
     )  # fmt: skip
     transport: asyncio.Transport
     _last_request: Request

@@ -155,7 +155,9 @@ class Connection(HttpToolsProtocol):
         return self._is_whole and not self._is_under_way() and not self._refused
 
     def _hand_over(self, data: bytes) -> bool:
-        """Hand the connection over to the data plane; return False without a data plane."""
+        """Hand the connection over to the data plane; return False where this is impossible."""
+        if self.transport.get_write_buffer_size():  # the end of an answer would be lost
+            return False
         if self.lobby.give is None or not self.lobby.give(self.transport.get_extra_info("socket"), data):
             return False
         self._refused = True
