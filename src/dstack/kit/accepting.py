@@ -55,7 +55,7 @@ class Acceptor:
         """Take a connection of another process over.
 
         Args:
-            received: what was read of it already; the protocol gets it before all that follows.
+            received: the bytes that were read already; the protocol gets them before all that follow.
         """
         first = _First(received)
         transport = await self._connect(sock, lambda: first)

@@ -43,7 +43,6 @@ class ClientConnection(asyncio.Protocol):
     _last_request: Request
 
     def __init__(self, plane: "DataPlane") -> None:
-        # The data plane
         self.plane = plane
         self.now_s = plane.now_s
         # The connection
@@ -378,7 +377,7 @@ class ClientConnection(asyncio.Protocol):
             self._refuse_connection(Refusal(408, "timeout", "The request did not arrive in time"))
 
     def _is_taking(self, now_s: float) -> bool:
-        """Return whether an answer is on its way to the client. What the client takes of it gives it more time."""
+        """Return whether an answer is on its way to the client. Each part that the client takes gives it more time."""
         buffered = self.transport.get_write_buffer_size()
         taken = (0 if self._exchange is None else self._exchange.sent_bytes) - buffered
         if not buffered or taken > self._taken_bytes:
@@ -386,17 +385,14 @@ class ClientConnection(asyncio.Protocol):
         self._taken_bytes = taken
         return buffered > 0
 
-    def give_away(self) -> bool:
-        """Give the connection, which has no request under way, to the server; return False where this is impossible."""
-        if self._is_refused or self.transport.get_write_buffer_size():
-            return False
+    def leave(self) -> None:
+        """Go to the server, or end behind the last answer; stay while a request is under way."""
+        if self._exchange is not None:
+            return
+        is_free = not self._is_refused and not self.transport.get_write_buffer_size()
         data, self._pending, self._is_refused = self._pending, b"", True
-        return self.plane.hand_over(self, data)
-
-    @property
-    def is_waiting(self) -> bool:
-        """Return whether it has no request under way."""
-        return self._exchange is None
+        if not is_free or not self.plane.hand_over(self, data):
+            self.transport.close()
 
     @property
     def is_idle(self) -> bool:

@@ -100,8 +100,7 @@ class DataPlane:
         """End each connection behind its answer, and give those without a request to the server, if there is one."""
         self.is_leaving = True
         for client in list(self._clients):
-            if client.is_waiting and not client.give_away():
-                client.transport.close()
+            client.leave()
 
     async def end(self, within_s: float) -> None:
         """Let each connection end behind its answer, and end all after a time."""
