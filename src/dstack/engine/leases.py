@@ -207,7 +207,7 @@ class Leases:
         return is_renewed, leases.epochs_of(tx, self._id), division.give
 
     async def _set(self, epochs: dict[int, int]) -> None:
-        """What is held under another number than before was another server's meanwhile: it is lost, then gained."""
+        """Note the held leases. One with another number was another server's meanwhile: it is lost, then gained."""
         before = self._epochs
         kept = {shard: epoch for shard, epoch in epochs.items() if before.get(shard) == epoch}
         self._epochs = kept

@@ -4,6 +4,7 @@ The server asks the other one whether a replica has requests left. So the one th
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from dstack.kit.folders import make_private
 from dstack.kit.locks import is_locked, locked
 from dstack.protocol.proxy import LEAVING
 from dstack.proxy.plane import DataPlane
+
+log = logging.getLogger(__name__)
 
 WRITE_EVERY_S = 0.5
 
@@ -49,4 +52,8 @@ async def _write_again(plane: DataPlane, path: Path) -> None:
 
 
 def _write(plane: DataPlane, path: Path) -> None:
-    path.write_bytes(json.encode([replica.replica.job_id for route in plane.routes for replica in route.replicas.busy]))
+    job_ids = [replica.replica.job_id for route in plane.routes for replica in route.replicas.busy]
+    try:
+        path.write_bytes(json.encode(job_ids))
+    except OSError as error:  # a full disk ends no request: an incomplete file stands for all jobs
+        log.warning("The jobs whose requests are left could not be written: %s", error)

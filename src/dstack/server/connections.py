@@ -156,9 +156,8 @@ class Connection(HttpToolsProtocol):
 
     def _hand_over(self, data: bytes) -> bool:
         """Hand the connection over to the data plane; return False where this is impossible."""
-        if self.transport.get_write_buffer_size():  # the end of an answer would be lost
-            return False
-        if self.lobby.give is None or not self.lobby.give(self.transport.get_extra_info("socket"), data):
+        give, is_sent = self.lobby.give, not self.transport.get_write_buffer_size()  # else an answer would lose its end
+        if give is None or not is_sent or not give(self.transport.get_extra_info("socket"), data):
             return False
         self._refused = True
         self._expect(None)

@@ -66,7 +66,7 @@ def is_ready(report: JobReport) -> bool:
 
 
 async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """What a server answers in the body."""
+    """Return the body of a server's answer."""
     writer.write(b"GET / HTTP/1.0\r\n\r\n")
     received = await reader.read()
     writer.close()

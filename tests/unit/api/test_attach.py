@@ -211,7 +211,7 @@ def test_another_process_uses_the_ports_of_the_first(job: Job, wish: Wish) -> No
     third.close()
 
 
-def test_what_a_killed_process_has_left_is_not_in_the_way(job: Job, wish: Wish, home: Path) -> None:
+def test_leftovers_of_a_killed_process_are_not_in_the_way(job: Job, wish: Wish, home: Path) -> None:
     folder = home / ".dstack" / "attached"
     folder.mkdir(parents=True)
     (folder / "r1-0-0.json").write_text(json.dumps({"pid": 1, "ports": {"1": 2}}))

@@ -87,6 +87,7 @@ async def test_change_during_the_first_read_is_read_again(
     monkeypatch.setattr(db, "read", slow)
     routes.start()
     await until_ready(routes)
+    assert not is_first
 
 
 async def test_services_are_read_again_where_notices_may_be_missing(

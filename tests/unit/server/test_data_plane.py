@@ -170,7 +170,7 @@ async def test_dead_data_plane_is_started_again_while_the_database_does_not_answ
     await world.ask()
     world.database.answers = False
     os.kill(former, signal.SIGKILL)
-    await world.pid_after(former)
+    assert await world.pid_after(former) != former
 
 
 async def test_data_plane_of_another_version_is_replaced_and_finishes_its_streams(

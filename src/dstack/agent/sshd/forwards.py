@@ -66,7 +66,7 @@ class _End(asyncio.Protocol):
 
 
 async def session_to(connected: socket.socket) -> "SSHTCPSession[bytes]":
-    """What carries a channel's bytes to a socket, and back."""
+    """Return a session that carries the bytes of a channel to a socket, and back."""
     return cast("SSHTCPSession[bytes]", await _other_end_of(connected))
 
 

@@ -50,7 +50,7 @@ class Placement:
     """The lines that wait, each with the position of its first gang."""
     claimed: Offers = NO_OFFERS
     """The offers that these lines could use."""
-    outdated: list[Line] = field(default_factory=list)
+    outdated: frozenset[Line] = frozenset()
     """Those of them that could use a machine which was bought for a later one."""
     hopeless: list[Job] = field(default_factory=list)
     """The jobs for which everything that fits is sold out."""
@@ -171,7 +171,7 @@ class _Pass:
         self._claim_for(passed)
         self._placement.claimed = self._stock.claimed
         if with_room := self._machines.bought & self._machines.open:
-            self._placement.outdated = [line for line in lines if self._machines.serving(line) & with_room]
+            self._placement.outdated = frozenset(line for line in lines if self._machines.serving(line) & with_room)
         return self._placement
 
     def _claim_for(self, lines: Sequence[Line]) -> None:
@@ -281,10 +281,10 @@ class _Pass:
             self._machines.add(room)
         for _, room, _ in found.placed:
             self._machines.changed(room)
-        if new := without(self._machines.bought & self._machines.open, self._machines.claimed):
-            # Earlier gangs may use the rest of what was bought, and come first.
+        unclaimed = without(self._machines.bought & self._machines.open, self._machines.claimed)
+        if found.bought and unclaimed:  # earlier gangs may use the rest of what was bought, and come first
             for line in self._placement.lines:
-                self._machines.claimed |= self._machines.serving(line) & new
+                self._machines.claimed |= self._machines.serving(line) & unclaimed
 
     def _undo(self, found: _Try) -> None:
         for _, room, share in found.placed:
