@@ -59,7 +59,7 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cu
                 await writer.drain()
                 if path == "/endless":
                     await asyncio.sleep(0.001)
-        except ConnectionError:
+        except (ConnectionError, RuntimeError):  # uvloop raises `RuntimeError` where the transport has closed already
             cut.append(path)
             return
         connection.start_next_cycle()
