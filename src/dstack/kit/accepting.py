@@ -27,18 +27,19 @@ class Acceptor:
         self._make = make
         self._loop = asyncio.get_running_loop()
         self._tasks = TaskGroup()
-        self._is_on = False
+        self.is_on = False
+        """Whether it accepts."""
 
     def start(self) -> None:
         """Accept from now on, unless it is closed."""
         if self.listener.fileno() < 0:
             return
-        self._is_on = True
+        self.is_on = True
         self._loop.add_reader(self.listener.fileno(), self._accept)
 
     def stop(self) -> None:
         """Accept no more. Connections that are accepted go on."""
-        self._is_on = False
+        self.is_on = False
         self._loop.remove_reader(self.listener.fileno())
 
     def close(self) -> None:
@@ -82,7 +83,7 @@ class Acceptor:
             self._tasks.start("connection", self._begin(sock))
 
     def _go_on(self) -> None:
-        if self._is_on:
+        if self.is_on:
             self.start()
 
     async def _begin(self, sock: socket.socket) -> None:

@@ -84,10 +84,11 @@ class World:
         return await begun(reader)
 
     async def pid_after(self, former: int = 0) -> int:
-        """Return the process of the next data plane."""
+        """Return the process of the next data plane, once it accepts the clients alone."""
 
         def is_there() -> bool:
-            return is_locked(self.folder / LOCK) and pid_in(self.folder) not in (0, former)
+            is_alone = is_locked(self.folder / LOCK) and not self.acceptor.is_on
+            return is_alone and pid_in(self.folder) not in (0, former)
 
         await asyncio.to_thread(wait_for, "the next data plane", is_there)
         return pid_in(self.folder)
