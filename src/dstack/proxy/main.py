@@ -74,7 +74,12 @@ def main() -> int:
     os.write(lock, str(os.getpid()).encode())
     clear(folder)
     with asyncio.Runner(loop_factory=_new_loop()) as runner:
-        runner.run(serve(folder, socket_path, ready_fd, lock))
+        try:
+            runner.run(serve(folder, socket_path, ready_fd, lock))
+        except Exception:
+            # The close of its loop may wait for connections; the server waits for the lock, to start another one.
+            log.exception("The data plane has failed, process %s", os.getpid())
+            os._exit(1)
     return 0
 
 

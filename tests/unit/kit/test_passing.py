@@ -80,3 +80,24 @@ async def test_side_that_takes_nothing_is_given_up(
     async with asyncio.timeout(10):
         await one.drain()
     assert not one.send(b"x"), "the connection has ended, and nothing is waited for any more"
+
+
+async def test_slow_side_is_given_no_sockets_until_it_has_taken_what_waits(ends: tuple[Passing, Passing]) -> None:
+    one, other = ends
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        sent = 0
+        while one.send(b"x" * 1000, mine):
+            sent += 1
+        assert one.send(b"routes"), "frames without a socket may still queue"
+        for _ in range(sent):
+            frame, taken = await other.receive()
+            assert (len(frame), taken is not None) == (1000, True)
+            assert taken is not None
+            taken.close()
+        assert await other.receive() == (b"routes", None)
+        await one.drain()
+        assert one.send(b"carried", mine)
+        _, taken = await other.receive()
+        assert taken is not None
+        taken.close()

@@ -18,6 +18,7 @@ from dstack.server import connections
 from dstack.server.connections import HEAD_BYTES_MAX, HEADERS_MAX, Connection, Lobby, connections_of
 
 HELLO = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+FOR_DATA_PLANE = b"GET /proxy/services/main/web/ HTTP/1.1\r\nHost: x\r\n\r\n"
 NO_HTTP = b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n"
 PATIENCE_S = 20.0
 Serve = Callable[..., Any]
@@ -34,7 +35,7 @@ async def serve() -> AsyncIterator[Serve]:
     """Starts a server with a lobby of given size; returns its port."""
     running: list[uvicorn.Server] = []
 
-    async def start(app: ASGIApp = app, **bounds: int) -> int:
+    async def start(app: ASGIApp = app, **bounds: Any) -> int:
         listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         protocol = connections_of(Lobby(**bounds))
         config = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_config=None, access_log=False)
@@ -288,3 +289,27 @@ async def test_stream_hears_of_the_end_of_a_connection_that_has_asked_for_more(s
         await asyncio.wait_for(begun.wait(), PATIENCE_S)
         writer.write(HELLO)
     await asyncio.wait_for(ended.wait(), PATIENCE_S)
+
+
+async def test_connection_is_handed_over_once_the_last_answer_is_sent(serve: Serve) -> None:
+    given: list[bytes] = []
+    size = 8 << 20
+
+    def give(sock: socket.socket, received: bytes) -> bool:
+        given.append(received)
+        return True
+
+    async def large(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response(b"x" * size)(scope, receive, send)
+
+    port = await serve(large, give=give)
+    async with connected(port) as (reader, writer):
+        writer.write(HELLO)
+        await reader.readuntil(b"\r\n\r\n")  # the rest fills the buffers of the connection
+        writer.write(FOR_DATA_PLANE)
+        assert len(await reader.readexactly(size)) == size
+        assert await answer_of(reader) == (200, b"x" * size)
+        assert given == []
+        writer.write(FOR_DATA_PLANE)
+        assert await reader.read() == b""
+    assert given == [FOR_DATA_PLANE]

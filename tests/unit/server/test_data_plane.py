@@ -29,6 +29,7 @@ from tests.patience import PATIENCE_S
 from tests.unit.server.planes import end, pid_in, send, server_of
 
 HELLO = b"GET /proxy/services/main/web/ HTTP/1.1\r\nhost: here\r\n\r\n"
+STREAMS, EVENTS = 200, 100
 
 
 class Database:
@@ -199,3 +200,42 @@ async def test_data_plane_of_another_version_is_replaced_and_finishes_its_stream
     assert await stream.readexactly(3) == b"two"
     await asyncio.to_thread(wait_for, "the end of the former", lambda: not is_left_behind(world.folder, "0-job"))
     assert pid_in(world.folder) == following, "this server has started it"
+
+
+async def test_events_of_two_hundred_streams_arrive_whole_and_in_order(world: World) -> None:
+    open_streams: list[asyncio.StreamWriter] = []
+    all_are_open = asyncio.Event()
+
+    async def stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        open_streams.append(writer)
+        if len(open_streams) == STREAMS:
+            all_are_open.set()
+
+    async def follow() -> bytes:
+        reader, writer = await world.client()
+        writer.write(HELLO.replace(b"1.1", b"1.0"))  # the answer ends with the connection, without chunks
+        await reader.readuntil(b"\r\n\r\n")
+        return await reader.read(-1)
+
+    replica = await asyncio.start_server(stream, "127.0.0.1", 0)
+    world.routes = Routes(replica.sockets[0].getsockname()[1])
+    assert await asyncio.to_thread(start, world.folder)
+    with server_of(world.folder) as control:
+        send(control, snapshot_of(world.routes.book))
+        send(control, Listener(), world.acceptor.listener)
+        following = [asyncio.create_task(follow()) for _ in range(STREAMS)]
+        async with asyncio.timeout(PATIENCE_S):
+            await all_are_open.wait()
+        for number in range(EVENTS):
+            for writer in open_streams:
+                event = f"data: token {number}\n\n"
+                writer.write(f"{len(event):x}\r\n{event}\r\n".encode())
+            await asyncio.gather(*(writer.drain() for writer in open_streams))
+        for writer in open_streams:
+            writer.write(b"0\r\n\r\n")
+            writer.close()
+        expected = "".join(f"data: token {number}\n\n" for number in range(EVENTS)).encode()
+        assert await asyncio.gather(*following) == [expected] * STREAMS
+    replica.close()
