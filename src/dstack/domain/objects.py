@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from dstack.domain.autoscaling import Scale
 from dstack.domain.intents import Intent, Outcome
 from dstack.domain.launches import Launches
 from dstack.domain.machines import Address
@@ -65,6 +66,8 @@ class Run(Object):
     """The number of the revision that began the present deployment of a service: later ones changed it in place."""
     rollout: Rollout | None = None
     """The change to this deployment; None once all replicas of a service are made from it and ready."""
+    scale: Scale | None = None
+    """Of a service that scales with its traffic: the latest decision; None before the first, and for others."""
     priority: int = 0
     started_at: datetime | None = None
     reason: JobReason | None = None

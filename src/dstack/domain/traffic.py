@@ -31,9 +31,11 @@ class Sums:
     in_flight: int = 0
     latencies: tuple[int, ...] = ()
     """By the classes of `LATENCIES_S`."""
+    held: int = 0
+    """Those in flight that wait for a replica."""
 
     def plus(self, other: "Sums", times: int = 1) -> "Sums":
-        """Return these sums with others added; those in flight stay."""
+        """Return these sums with others added; those in flight and held stay."""
         latencies = zip_longest(self.latencies, other.latencies, fillvalue=0)
         return Sums(
             self.at,
@@ -41,6 +43,7 @@ class Sums:
             self.errors + times * other.errors,
             self.in_flight,
             tuple(mine + times * its for mine, its in latencies),
+            self.held,
         )
 
 
@@ -59,13 +62,15 @@ class Traffic:
     requests_per_s: float
     errors_per_s: float
     in_flight: int
+    held: int
+    """Those in flight that wait for a replica."""
     latency_p50_s: float | None
     latency_p95_s: float | None
 
 
 def sums_of(count: Count, at: float) -> Sums:
     """Return what a data plane has reported at a time."""
-    return Sums(at, count.requests, count.errors, count.in_flight, count.latencies)
+    return Sums(at, count.requests, count.errors, count.in_flight, count.latencies, count.held)
 
 
 def traffic_of(histories: Iterable[History], now: float, window_s: float = WINDOW.total_seconds()) -> Traffic:
@@ -82,12 +87,14 @@ def traffic_of(histories: Iterable[History], now: float, window_s: float = WINDO
         (120, 6, 2.0, 2)
     """
     whole = recent = Sums(now)
-    in_flight = 0
+    in_flight = held = 0
     for history in histories:
         last = _at(history, now)
         whole = whole.plus(last)
         recent = recent.plus(last).plus(_at(history, now - window_s), times=-1)
-        in_flight += last.in_flight if now - last.at <= HEARD.total_seconds() else 0
+        if now - last.at <= HEARD.total_seconds():
+            in_flight += last.in_flight
+            held += last.held
     return Traffic(
         at=now,
         requests=whole.requests,
@@ -95,6 +102,7 @@ def traffic_of(histories: Iterable[History], now: float, window_s: float = WINDO
         requests_per_s=recent.requests / window_s,
         errors_per_s=recent.errors / window_s,
         in_flight=in_flight,
+        held=held,
         latency_p50_s=quantile(recent.latencies, 0.5),
         latency_p95_s=quantile(recent.latencies, 0.95),
     )

@@ -90,6 +90,8 @@ class Service(Struct, frozen=True):
     """Those that take no new requests, and finish what they have."""
     waits_for: str = ""
     """Why no replica is ready, for people."""
+    starts: bool = False
+    """Whether none is ready and one is on its way, or starts for the first request: requests wait for it."""
 
 
 class Snapshot(Struct, frozen=True, tag="snapshot"):
@@ -154,6 +156,8 @@ class Count(Struct, frozen=True):
     """Those that are being answered now."""
     latencies: tuple[int, ...]
     """The number of answers by the time to their first byte: see `LATENCIES_S`."""
+    held: int = 0
+    """Those in flight that wait for a replica."""
 
 
 LATENCIES_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)

@@ -259,7 +259,9 @@ class TrafficView(View, frozen=True, kw_only=True):
     errors_per_s: float
     """The errors a second over the last minute."""
     in_flight: int
-    """The requests that are being answered."""
+    """The requests that are being answered, or wait for a replica."""
+    held: int = 0
+    """Those of them that wait for a replica."""
     latency_p50_s: float | None
     """The median time to the first byte of an answer, in seconds, over the last minute; None without requests."""
     latency_p95_s: float | None

@@ -23,7 +23,7 @@ from sqlalchemy import (
     false,
 )
 
-HEAD = "0013"
+HEAD = "0014"
 """The newest migration: what this code can read and write."""
 
 metadata = MetaData()
@@ -145,6 +145,7 @@ runs = Table(
     Column("revision", Integer, nullable=False, server_default="1"),
     Column("deployment", Integer, nullable=False, server_default="1"),
     Column("rollout", JSON),
+    Column("scale", JSON),
     Column("priority", Integer, nullable=False),
     Column("started_at", Time),
     Column("finished_at", Time),

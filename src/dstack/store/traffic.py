@@ -13,6 +13,7 @@ from msgspec import msgpack
 from sqlalchemy import Row, bindparam, delete, exists, insert, or_, select, update
 
 from dstack.domain.traffic import STEP, Sums
+from dstack.protocol.proxy import LATENCIES_S
 from dstack.store.tables import runs, traffic
 from dstack.store.tx import Tx
 
@@ -25,6 +26,7 @@ KEEP = timedelta(hours=1)
 
 SOURCES_MAX = 100
 """The bound of the data planes of a service. It is reached where a data plane crashes again and again."""
+CLASSES = len(LATENCIES_S) + 1
 EARLIER = "earlier"
 """The source of the sums of those before."""
 
@@ -82,7 +84,7 @@ def add(tx: Tx, reported: Mapping[Key, Sums]) -> None:
             changed.append(_values(key, row.starts_at, with_point(known, sums)))
         else:
             before = known[-1] if known else Sums(0)
-            born.append(_values(key, start, [replace(before, at=start.timestamp(), in_flight=0), sums]))
+            born.append(_values(key, start, [replace(before, at=start.timestamp(), in_flight=0, held=0), sums]))
     if changed:
         tx.change(_UPDATE, changed)
     if born:
@@ -142,22 +144,25 @@ def packed(points: Sequence[Sums], start: datetime) -> bytes:
     Examples:
         >>> start = start_of(1200)
         >>> unpacked(packed([Sums(1200), Sums(1210.5, 3, 1, 2, (3, 0))], start), start)[1]
-        Sums(at=1210.5, requests=3, errors=1, in_flight=2, latencies=(3, 0))
+        Sums(at=1210.5, requests=3, errors=1, in_flight=2, latencies=(3, 0), held=0)
     """
     begin = start.timestamp()
     befores = [Sums(0), *points]
     rows = []
     for before, point in zip(befores, points, strict=False):
         more = point.plus(before, times=-1)
-        rows.append([round((point.at - begin) * 1000), point.in_flight, more.requests, more.errors, *more.latencies])
+        held = [0] * (CLASSES - len(more.latencies)) + [point.held] if point.held else []
+        numbers = [point.in_flight, more.requests, more.errors, *more.latencies, *held]
+        rows.append([round((point.at - begin) * 1000), *numbers])
     return msgpack.encode(rows)
 
 
 def unpacked(row: bytes, start: datetime) -> list[Sums]:
     """Return the points of a row, in order; the first has the sums before it."""
     points, sums, begin = [], Sums(0), start.timestamp()
-    for at_ms, in_flight, requests, errors, *latencies in _rows.decode(row):
-        more = Sums(begin + at_ms / 1000, requests, errors, in_flight, tuple(latencies))
+    for at_ms, in_flight, requests, errors, *rest in _rows.decode(row):
+        held = rest[CLASSES] if len(rest) > CLASSES else 0
+        more = Sums(begin + at_ms / 1000, requests, errors, in_flight, tuple(rest[:CLASSES]), held)
         sums = more.plus(sums)
         points.append(sums)
     return points

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from dstack.domain.autoscaling import scale_of_json, scale_to_json
 from dstack.domain.launches import launches_of_json, launches_to_json
 from dstack.domain.objects import Job, Run, RunView
 from dstack.domain.rollouts import rollout_of_json, rollout_to_json
@@ -32,6 +33,7 @@ def _run_of(row: Row[Any]) -> Run:
         revision=row.revision,
         deployment=row.deployment,
         rollout=rollout_of_json(row.rollout),
+        scale=scale_of_json(row.scale),
         priority=row.priority,
         started_at=row.started_at,
         finished_at=row.finished_at,
@@ -49,6 +51,7 @@ def _run_of(row: Row[Any]) -> Run:
 _COLUMNS: dict[str, Column] = {
     "launches": lambda launches: {"launches": launches_to_json(launches)},
     "rollout": lambda rollout: {"rollout": rollout_to_json(rollout)},
+    "scale": lambda scale: {"scale": scale_to_json(scale)},
 }
 
 
