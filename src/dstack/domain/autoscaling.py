@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from dstack.domain.traffic import History
@@ -24,6 +24,11 @@ class Rules:
     """The time for which fewer replicas must have been enough before some are removed."""
     window_s: float
     """The time over which the metric is averaged."""
+
+    @property
+    def looks_back(self) -> timedelta:
+        """Return the time of the traffic on which a decision depends."""
+        return timedelta(seconds=self.down_delay_s + 2 * self.window_s)
 
 
 @dataclass(frozen=True, slots=True)

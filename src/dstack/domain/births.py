@@ -64,28 +64,34 @@ def first_jobs(run: Run, ids: Sequence[str], now: datetime) -> tuple[Job, ...]:
     Args:
         ids: identifiers for them, at least one for each.
     """
-    configuration = configuration_in(run.current)
-    demand, ports = demand_of(configuration), ports_of(configuration)
+    first = _first_job(run, now)
+    nodes = configuration_in(run.current).jobs()
     return tuple(
-        Job(
-            id=id,
-            run_id=run.id,
-            project_id=run.project_id,
-            replica=node.replica,
-            node=node.node,
-            nodes=node.nodes,
-            attempt=1,
-            revision=run.revision,
-            deployment=run.deployment,
-            status=JobStatus.SUBMITTED,
-            status_since=now,
-            submitted_at=now,
-            demand=demand,
-            stop_grace_s=stop_grace_of(configuration),
-            max_duration_s=configuration.max_duration or None,
-            ports=ports,
-        )
-        for node, id in zip(configuration.jobs(), ids, strict=False)
+        replace(first, id=id, replica=node.replica, node=node.node, nodes=node.nodes)
+        for node, id in zip(nodes, ids, strict=False)
+    )
+
+
+def _first_job(run: Run, now: datetime) -> Job:
+    """Return the first attempt of a replica with one node."""
+    configuration = configuration_in(run.current)
+    return Job(
+        id="",
+        run_id=run.id,
+        project_id=run.project_id,
+        replica=0,
+        node=0,
+        nodes=1,
+        attempt=1,
+        revision=run.revision,
+        deployment=run.deployment,
+        status=JobStatus.SUBMITTED,
+        status_since=now,
+        submitted_at=now,
+        demand=demand_of(configuration),
+        stop_grace_s=stop_grace_of(configuration),
+        max_duration_s=configuration.max_duration or None,
+        ports=ports_of(configuration),
     )
 
 
@@ -132,7 +138,7 @@ def new_replica(run: Run, number: int, former: Job | None, id: str, now: datetim
     """
     if former is not None:
         return next_attempt(run, former, id, now)
-    return replace(next(iter(first_jobs(run, [id], now))), replica=number)
+    return replace(_first_job(run, now), id=id, replica=number)
 
 
 def _revised(run: Run, job: Job) -> Job:

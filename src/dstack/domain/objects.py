@@ -3,7 +3,7 @@
 A *view* is all a step may look at, read in one transaction. `Next` is all a step may answer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -15,6 +15,7 @@ from dstack.domain.launches import Launches
 from dstack.domain.machines import Address
 from dstack.domain.offers import NO_SHARE, Demand, Offer, Share
 from dstack.domain.rollouts import Rollout
+from dstack.domain.traffic import History
 from dstack.kit.text import utc_text
 from dstack.protocol.agent import HostResources, JobReport
 from dstack.protocol.statuses import InstanceReason, InstanceStatus, JobReason, JobStatus, RunStatus
@@ -271,6 +272,8 @@ class RunView:
     """Of a service with ended replicas: the time of its current revision."""
     way_back: Revision | None = None
     """The revision that `Run.rollout` may return to."""
+    traffic: Sequence[History] = ()
+    """Of a service that scales: its traffic of the last minutes, one history for each data plane."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def order_of(
         ValueError: a secret that the configuration refers to does not exist, or makes a variable too large.
     """
     spec, configuration = revision.spec, configuration_in(revision)
-    node = configuration.jobs()[job.node]  # replicas have equal ones
+    script = configuration.script()
     repo = spec.get("repo") or {}
     key = spec.get("ssh_public_key")
     host = instances[job.instance_id or ""].offer
@@ -60,7 +60,7 @@ def order_of(
     return JobOrder(
         job_id=job.id,
         run_name=run.name,
-        script=node.script if is_process else preparation_of(configuration) + node.script,
+        script=script if is_process else preparation_of(configuration) + script,
         shell=configuration.shell,
         env=_whole({**image_env(configuration), **env}, _environment(run, repo, job, gang, instances)),
         working_dir=configuration.working_dir or ".",

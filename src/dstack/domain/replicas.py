@@ -1,6 +1,6 @@
 """The replicas of a service: which of them stay, and which take their places."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -8,7 +8,7 @@ from dstack.domain.objects import Job, Run
 from dstack.domain.reasons import UNWANTED
 from dstack.domain.retries import failing_since, pause_after, retry_at
 from dstack.domain.rollouts import NO_ROOM_AFTER, ROLLOUT_FOR, ROLLOUT_TRIES
-from dstack.domain.specs import configuration_in, replicas_of, retry_policy_of
+from dstack.domain.specs import configuration_in, most_replicas_of, replicas_of, retry_policy_of, rules_of
 from dstack.kit.units import duration_text
 from dstack.protocol.statuses import JobReason, JobStatus, cause_text
 
@@ -36,6 +36,8 @@ class Replicas:
     """The replicas of a service at one moment."""
 
     asked: int
+    alive_max: int
+    """How many may live at a time."""
     current: tuple[Job, ...]
     """Of the present deployment: those that are to stay."""
     old: tuple[Job, ...]
@@ -66,6 +68,11 @@ class Replicas:
     def missing(self) -> int:
         """The number of places without a replica and without a failure."""
         return max(self.asked - len(self.current) - len(self.dying) - len(self.in_places), 0)
+
+    @property
+    def room(self) -> int:
+        """The number of those that may begin now, whatever ends meanwhile."""
+        return max(self.alive_max - self.alive, 0)
 
     def waits_for_room(self, now: datetime) -> timedelta | None:
         """Return the time until it is clear that a replica finds no room; zero where it is, None where all have one."""
@@ -99,14 +106,36 @@ def replicas_in(run: Run, jobs: Iterable[Job], revised_at: datetime | None = Non
                 leaving.append(job)
         elif job.finished_at is not None:
             if job.deployment == run.deployment and (revised_at is None or job.finished_at >= revised_at):
-                failures.append(failure_of(run, job))
+                failures += _counted(run, failure_of(run, job))
         elif job.status is JobStatus.TERMINATING or job.stop_asked is not None:
             (dying if job.deployment == run.deployment else leaving).append(job)
         else:
             (current if job.deployment == run.deployment else old).append(job)
     failures.sort(key=lambda one: one.order)
-    asked = replicas_of(configuration_in(run.current))
-    return Replicas(asked, tuple(current), tuple(old), tuple(leaving), tuple(dying), tuple(failures))
+    asked = replicas_of(run)
+    return Replicas(
+        asked, _alive_max(run, asked), tuple(current), tuple(old), tuple(leaving), tuple(dying), tuple(failures)
+    )
+
+
+def _counted(run: Run, failure: Failure) -> Iterator[Failure]:
+    """Yield a failure, unless the service has scaled since: then a place that was given up is free again."""
+    ended_at = failure.job.finished_at
+    is_past = run.scale is not None and ended_at is not None and ended_at < run.scale.since
+    if failure.again_at is not None or not is_past:
+        yield failure
+
+
+def _alive_max(run: Run, asked: int) -> int:
+    """Return how many replicas may live at a time: those asked for and the one of an update.
+
+    Of a service that scales, those that finish their requests count too. Its maximum is never exceeded but by the one
+    of an update.
+    """
+    configuration = configuration_in(run.current)
+    if rules_of(configuration) is None:
+        return asked + 1
+    return most_replicas_of(configuration) + (run.rollout is not None)
 
 
 def failure_of(run: Run, job: Job) -> Failure:

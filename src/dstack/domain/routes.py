@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dstack.domain.models import model_of
 from dstack.domain.objects import Job, Run
 from dstack.domain.replicas import is_unwanted
-from dstack.domain.serving import waits_for
+from dstack.domain.serving import starts, waits_for
 from dstack.domain.specs import configuration_in
 from dstack.protocol.proxy import Limit, Replica, Service, Target, Tcp
 from dstack.protocol.statuses import JobStatus
@@ -49,6 +49,7 @@ def service_of(
         replicas=ready,
         draining=draining,
         waits_for="" if ready else waits_for(run, jobs),
+        starts=not ready and starts(run, jobs),
     )
 
 

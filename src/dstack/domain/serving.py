@@ -5,9 +5,12 @@ from datetime import datetime, timedelta
 
 from dstack.domain.objects import Job, Run
 from dstack.domain.replicas import Failure, Replicas, count_ready, replicas_in, unready_text
-from dstack.domain.specs import SERVICE, configuration_in, replicas_of
+from dstack.domain.specs import SERVICE, configuration_in, replicas_of, rules_of
 from dstack.kit.text import utc_text
-from dstack.protocol.statuses import JobStatus, cause_text
+from dstack.protocol.statuses import JobStatus, RunStatus, cause_text
+
+SOON = timedelta(minutes=1)
+"""Requests wait for the next attempt of a replica that is retried within so long."""
 
 
 def waits_for(run: Run, jobs: Iterable[Job]) -> str:
@@ -15,7 +18,25 @@ def waits_for(run: Run, jobs: Iterable[Job]) -> str:
     replicas = replicas_in(run, jobs)
     if replicas.ready:
         return ""
+    if not replicas.asked and not run.status.is_finished() and run.stop_asked is None:
+        has_rules = rules_of(configuration_in(run.current)) is not None
+        return "the next request starts a replica" if has_rules else "it has no replicas (`replicas: 0`)"
     return _next_text(replicas) or f"the run is {run.status}"
+
+
+def starts(run: Run, jobs: Iterable[Job]) -> bool:
+    """Return whether none of a service's replicas is ready, and requests may wait for one."""
+    replicas = replicas_in(run, jobs)
+    if replicas.ready or run.stop_asked is not None or run.status is RunStatus.TERMINATING or run.status.is_finished():
+        return False
+    if not replicas.asked:
+        return rules_of(configuration_in(run.current)) is not None
+    return bool(replicas.current or replicas.old or replicas.dying) or any(map(_comes_soon, replicas.in_places))
+
+
+def _comes_soon(failure: Failure) -> bool:
+    again_at, ended_at = failure.again_at, failure.job.finished_at
+    return again_at is not None and ended_at is not None and again_at - ended_at <= SOON
 
 
 def counts(run: Run, jobs: Iterable[Job]) -> tuple[int, int] | tuple[None, None]:
@@ -23,7 +44,7 @@ def counts(run: Run, jobs: Iterable[Job]) -> tuple[int, int] | tuple[None, None]
     if run.type != SERVICE:
         return None, None
     ready = sum(job.is_ready and job.stop_asked is None for job in jobs)
-    return ready, replicas_of(configuration_in(run.current))
+    return ready, replicas_of(run)
 
 
 def replica_detail(job: Job) -> str:

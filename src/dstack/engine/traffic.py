@@ -4,6 +4,7 @@ There all servers find the sums of all data planes. A data plane reports sums si
 A report that comes again, to this server or to the next one, changes nothing.
 """
 
+import asyncio
 import logging
 from datetime import timedelta
 
@@ -36,6 +37,8 @@ class TrafficLog:
         self._taken: dict[Key, tuple[float, Count]] = {}
         """The ten seconds and the sums of the last report, by service, of this life of the data plane."""
         self._is_storing = False
+        self._is_urgent = asyncio.Event()
+        """Whether a request waits for a replica that was not known to wait."""
         self._tasks = TaskGroup()
 
     def take(self, counted: Counted) -> None:
@@ -51,6 +54,9 @@ class TrafficLog:
             if len(self._waiting) >= SERVICES_MAX and key not in self._waiting:
                 log.warning("The requests of service %s are stored later: too many services wait", run_id)
                 continue
+            _, former = self._taken.get(key, (0, None))
+            if count.held and (former is None or not former.held):
+                self._is_urgent.set()
             self._taken[key] = step, count
             self._waiting[key] = sums_of(count, at)
         if self._waiting and not self._is_storing:
@@ -68,7 +74,7 @@ class TrafficLog:
     async def _store_all(self) -> None:
         try:
             while self._waiting:
-                await self._clock.sleep(min(PAUSE + PAUSE_PER_SERVICE * len(self._waiting), PAUSE_MAX))
+                await self._pause(min(PAUSE + PAUSE_PER_SERVICE * len(self._waiting), PAUSE_MAX))
                 try:
                     await self._store()
                 except DatabaseUnavailable as error:
@@ -76,6 +82,16 @@ class TrafficLog:
                     await self._clock.sleep(AFTER_TROUBLE)
         finally:
             self._is_storing = False
+
+    async def _pause(self, time: timedelta) -> None:
+        """Collect more of it for a time, unless a request waits for a replica."""
+        ways = [asyncio.create_task(self._clock.sleep(time)), asyncio.create_task(self._is_urgent.wait())]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+        self._is_urgent.clear()
 
     async def _store(self) -> None:
         some, self._waiting = self._waiting, {}

@@ -237,6 +237,7 @@ class DataPlane:
                 await self._parts.leases.set_data_plane(is_there=False)
                 return
             connection.send(json.encode(changes_between(book, following)))
+            self._acknowledged &= {replica.job_id for one in following.services.values() for replica in one.draining}
             book = following
 
 

@@ -62,8 +62,12 @@ class DevEnvironment(RunFields):
         yield from port_conflicts(written)
 
     def jobs(self) -> tuple[JobSpec, ...]:
-        """Return one job that installs the editor's server, runs `init` and waits."""
-        return (JobSpec(0, 0, 1, script_of([*self._editor(), *self.init, FOR_EVER])),)
+        """Return one job."""
+        return (JobSpec(0, 0, 1),)
+
+    def script(self) -> str:
+        """Return a script that installs the editor's server, runs `init` and waits."""
+        return script_of([*self._editor(), *self.init, FOR_EVER])
 
     def _editor(self) -> list[str]:
         if self.version is None or self.ide != "vscode":

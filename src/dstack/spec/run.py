@@ -80,7 +80,6 @@ class JobSpec:
     replica: int
     node: int
     nodes: int
-    script: str
 
 
 class RegistryAuth(Spec):
@@ -168,7 +167,11 @@ class RunFields(ProfileFields):
 
     @abstractmethod
     def jobs(self) -> tuple[JobSpec, ...]:
-        """Return the jobs of the run, by replica and node."""
+        """Return the jobs with which the run begins, by replica and node."""
+
+    @abstractmethod
+    def script(self) -> str:
+        """Return the script that each job runs."""
 
     @abstractmethod
     def port_mappings(self) -> tuple[PortMapping, ...]:

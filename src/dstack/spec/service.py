@@ -28,8 +28,8 @@ class Scaling(Spec):
         300
     """
 
-    metric: Literal["rps"]
-    """The metric: `rps`, requests a second"""
+    metric: Literal["rps", "concurrency"]
+    """The metric: `rps`, requests a second, or `concurrency`, requests in flight"""
     target: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """The target value of the metric for each replica"""
     scale_up_delay: Duration = 300
@@ -284,8 +284,11 @@ class Service(RunFields):
 
     def jobs(self) -> tuple[JobSpec, ...]:
         """Return one job for each replica of the least number."""
-        script = script_of(self.commands)
-        return tuple(JobSpec(replica, 0, 1, script) for replica in range(self.replicas.min or 0))
+        return tuple(JobSpec(replica, 0, 1) for replica in range(self.replicas.min or 0))
+
+    def script(self) -> str:
+        """Return the commands as a script."""
+        return script_of(self.commands)
 
     def port_mappings(self) -> tuple[PortMapping, ...]:
         """Return the service's port, forwarded to any free local port."""

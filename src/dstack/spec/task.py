@@ -41,9 +41,12 @@ class Task(RunFields):
         yield from nothing_to_run(written)
 
     def jobs(self) -> tuple[JobSpec, ...]:
-        """Return one job for each node, all with the same script."""
-        script = script_of(self.commands)
-        return tuple(JobSpec(0, node, self.nodes, script) for node in range(self.nodes))
+        """Return one job for each node."""
+        return tuple(JobSpec(0, node, self.nodes) for node in range(self.nodes))
+
+    def script(self) -> str:
+        """Return the commands as a script."""
+        return script_of(self.commands)
 
     def port_mappings(self) -> tuple[PortMapping, ...]:
         """Return the ports of the configuration."""

@@ -55,16 +55,20 @@ def commit(tx: Tx, decided: Next, check: Check, *, actor: str = "engine") -> Non
             _insert(tx, new)
         elif new != old:  # a write wakes the object: one that changes nothing would be looked at for ever
             _update(tx, new, old, actor)
-            if isinstance(new, Run) and isinstance(old, Run) and new.revision != old.revision:
-                _add_revision(tx, new, actor)
+            if isinstance(new, Run) and isinstance(old, Run):
+                _add_lines(tx, new, old, actor)
     for intent in decided.do:
         intents.add(tx, intent)
 
 
-def _add_revision(tx: Tx, run: Run, actor: str) -> None:
-    """Write the revision that a step has made, and why."""
-    revisions.add(tx, run, run.user_id)
-    events.add(tx, run, actor=actor, kind="run.rolled_back", message=f"{run.name}: {run.detail}")
+def _add_lines(tx: Tx, run: Run, old: Run, actor: str) -> None:
+    """Write the revision and the number of replicas that a step has decided on, and why."""
+    if run.revision != old.revision:
+        revisions.add(tx, run, run.user_id)
+        events.add(tx, run, actor=actor, kind="run.rolled_back", message=f"{run.name}: {run.detail}")
+    if run.scale is not None and old.scale is not None and run.scale.asked != old.scale.asked:
+        change = f"{old.scale.asked} → {run.scale.asked}: {run.scale.why}"
+        events.add(tx, run, actor=actor, kind="run.scaled", message=f"{run.name}: replicas {change}")
 
 
 def _old_of(tx: Tx, new: Object) -> Object:

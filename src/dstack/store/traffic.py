@@ -14,6 +14,7 @@ from sqlalchemy import Row, bindparam, delete, exists, insert, or_, select, upda
 
 from dstack.domain.traffic import STEP, Sums
 from dstack.protocol.proxy import LATENCIES_S
+from dstack.store import wakes
 from dstack.store.tables import runs, traffic
 from dstack.store.tx import Tx
 
@@ -33,7 +34,7 @@ EARLIER = "earlier"
 _SPAN_S, _STEP_S = SPAN.total_seconds(), STEP.total_seconds()
 _rows = msgpack.Decoder(list[list[int]])
 
-_ON_RECORD = select(runs.c.id).where(runs.c.id.in_(bindparam("run_ids", expanding=True)))
+_ON_RECORD = select(runs.c.id, runs.c.scale).where(runs.c.id.in_(bindparam("run_ids", expanding=True)))
 _later = traffic.alias()
 _IS_LATEST = ~exists().where(
     _later.c.run_id == traffic.c.run_id, _later.c.source == traffic.c.source, _later.c.starts_at > traffic.c.starts_at
@@ -68,8 +69,13 @@ _TRIM = delete(traffic).where(
 
 
 def add(tx: Tx, reported: Mapping[Key, Sums]) -> None:
-    """Keep what data planes have reported of some services. Those that are not on record are left out."""
-    on_record = set(tx.select(_ON_RECORD, {"run_ids": sorted({run_id for run_id, _ in reported})}).scalars())
+    """Keep what data planes have reported of some services, and wake those that scale.
+
+    Those that are not on record are left out.
+    """
+    rows = tx.select(_ON_RECORD, {"run_ids": sorted({run_id for run_id, _ in reported})}).all()
+    wakes.add_many(tx, [("run", row.id) for row in rows if row.scale is not None])
+    on_record = {row.id for row in rows}
     reported = {key: sums for key, sums in reported.items() if key[0] in on_record}
     latest = _latest(tx, {run_id for run_id, _ in reported})
     changed, born = [], []

@@ -220,4 +220,4 @@ def test_a_configuration_is_parsed_once_for_each_revision() -> None:
 def test_a_revision_of_another_database_with_the_same_run_and_number_is_parsed_for_itself() -> None:
     mine, theirs = ({"configuration": {"type": "task", "commands": [name]}} for name in ("mine", "theirs"))
     configuration_in(Revision("0-run", 1, mine))
-    assert configuration_in(Revision("0-run", 1, theirs)).jobs()[0].script.startswith("theirs")
+    assert configuration_in(Revision("0-run", 1, theirs)).script().startswith("theirs")

@@ -56,6 +56,11 @@ def rolling(replicas: int = 3, /, back_to: int | None = 1, *, is_forced: bool = 
     return service(replicas, revision=2, deployment=2, rollout=rollout, **fields)
 
 
+def draining(number: int, **fields: Any) -> Job:
+    """A replica that was not needed a moment ago."""
+    return replica(number, **{"stop_asked": JobReason.SCALED_DOWN, "draining_since": NOW, **fields})
+
+
 def view(of: Run, *jobs: Job, now: datetime = NOW, **fields: Any) -> RunView:
     back = Revision(of.id, 1, {"configuration": {"type": "service", "port": 80, "commands": ["old"], "replicas": 1}})
     return RunView(of, jobs, now, tuple(f"0-new-{number}" for number in range(10)), way_back=back, **fields)
@@ -196,10 +201,33 @@ def test_failed_replica_that_is_no_longer_asked_for_does_not_come_back() -> None
     assert follow(view(retried(1), replica(0), replica(1, **FAILED), now=LATER)) == Next()
 
 
-def test_births_wait_while_others_still_drain() -> None:
-    drains = [replica(n, stop_asked=JobReason.SCALED_DOWN, draining_since=NOW) for n in (1, 2, 3)]
-    _, born, _, _ = decided(service(4), replica(0), *drains)
+def test_births_wait_while_others_still_end() -> None:
+    ending = [replica(n, stop_asked=JobReason.SCALED_DOWN, status=JobStatus.TERMINATING) for n in (1, 2, 3)]
+    _, born, _, _ = decided(service(4), replica(0), *ending)
     assert [one.replica for one in born] == [4], "never more than asked for and one"
+
+
+def test_replicas_that_finish_their_requests_are_called_back_before_others_begin() -> None:
+    drains = [draining(n, drained_by=("0-server",)) for n in (1, 2, 3)]
+    _, born, changed, _ = decided(service(3), replica(0), *drains)
+    assert (born, [one.replica for one in changed]) == ([], [1, 2]), "the third is not wanted"
+    for one in changed:
+        assert (one.stop_asked, one.draining_since, one.drained_by, one.is_ready) == (None, None, (), True)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"stop_asked": JobReason.REPLACED},
+        {"deployment": 9},
+        {"lost_at": NOW},
+        {"status": JobStatus.TERMINATING},
+    ],
+    ids=["replaced by an update", "of another deployment", "lost", "ending"],
+)
+def test_only_replicas_that_can_serve_are_called_back(fields: dict[str, Any]) -> None:
+    _, born, changed, _ = decided(service(2), replica(0), draining(1, **fields))
+    assert (len(born), changed) == (1, [])
 
 
 def test_due_attempt_without_room_waits_for_the_end_of_a_draining_replica() -> None:

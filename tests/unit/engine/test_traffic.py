@@ -1,5 +1,6 @@
 """The sums of a data plane on their way into the database."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from dstack.store import commits, traffic
 from dstack.store.db import Database
 from dstack.store.tx import Tx
 from tests.making import NOW, HandClock, job, run
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -25,8 +27,8 @@ async def log(db: Database, clock: HandClock) -> AsyncIterator[TrafficLog]:
     await made.close()
 
 
-def counted(requests: int, in_flight: int = 0, epoch: str = "a", **others: Count) -> Counted:
-    return Counted(epoch, {"0-run": Count(requests, 0, in_flight, (requests,) + (0,) * 13), **others})
+def counted(requests: int, in_flight: int = 0, epoch: str = "a", held: int = 0, **others: Count) -> Counted:
+    return Counted(epoch, {"0-run": Count(requests, 0, in_flight, (requests,) + (0,) * 13, held), **others})
 
 
 async def requests(db: Database) -> int:
@@ -93,3 +95,16 @@ async def test_service_that_was_deleted_harms_no_other(db: Database, log: Traffi
     log.take(counted(5, deleted=Count(9, 9, 0, (9,))))
     await log.close()
     assert await requests(db) == 5
+
+
+async def test_request_that_begins_to_wait_for_a_replica_is_stored_at_once(
+    db: Database, log: TrafficLog, clock: HandClock
+) -> None:
+    stored = asyncio.Event()
+    db.listen(lambda notices: stored.set())
+    log.take(counted(5))
+    log.take(counted(5, in_flight=1, held=1))
+    async with asyncio.timeout(PATIENCE_S):  # no time passes on the clock
+        await stored.wait()
+    found = await db.read(lambda tx: traffic.read(tx, ["0-run"], NOW))
+    assert [sums.held for history in found["0-run"] for sums in history] == [0, 1]

@@ -69,7 +69,7 @@ def test_server_of_the_editor_is_there_in_the_version_that_was_asked_for(
     (tmp_path / "server/product.json").write_text('{\n\t"version": "1.96.0",\n\t"commit": "0a1b2c3"\n}')
     curl = f'echo "$*" > {tmp_path}/url; tar -cz -C {tmp_path} server'
     workplace = DevEnvironment(ide="vscode", version=version, init=["echo ready"])
-    script = workplace.jobs()[0].script.replace(FOR_EVER, "wait")
+    script = workplace.script().replace(FOR_EVER, "wait")
     done = subprocess.run([shell, "-c", script], env=_programs(tmp_path, curl=curl), capture_output=True, text=True)
     assert done.returncode == 0 and "ready\n" in done.stdout
     assert f"[dstack: the server of VS Code {asked} is installed]\n" in done.stdout
@@ -79,7 +79,7 @@ def test_server_of_the_editor_is_there_in_the_version_that_was_asked_for(
 
 def test_server_of_the_editor_that_cannot_be_downloaded_holds_up_nothing(tmp_path: Path) -> None:
     workplace = DevEnvironment(ide="vscode", version="1.96.0", init=["echo ready"])
-    script = workplace.jobs()[0].script.replace(FOR_EVER, "wait")
+    script = workplace.script().replace(FOR_EVER, "wait")
     env = _programs(tmp_path, curl="echo no network >&2; exit 6")
     done = subprocess.run(["sh", "-c", script], env=env, capture_output=True, text=True)
     assert done.returncode == 0 and "ready\n" in done.stdout
@@ -92,7 +92,7 @@ def test_image_with_the_cuda_compiler_installs_python_or_the_job_fails(
     tmp_path: Path, fails: str, code: int, ran: bool
 ) -> None:
     task = Task(commands=["echo $DEBIAN_FRONTEND; echo run"], nvcc=True, python="3.11")
-    script = preparation_of(task).replace("/opt/", f"{tmp_path}/") + task.jobs()[0].script
+    script = preparation_of(task).replace("/opt/", f"{tmp_path}/") + task.script()
     log = f'echo "$(basename $0) $*" >> {tmp_path}/log'
     uv = tmp_path / "uv/bin"
     uv.mkdir(parents=True)

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
+from dstack.domain.autoscaling import Scale
 from dstack.domain.traffic import Sums, traffic_of
-from dstack.store import commits, tables, traffic
+from dstack.store import commits, objects, tables, traffic
 from dstack.store.db import Database
 from dstack.store.traffic import EARLIER, KEEP, SOURCES_MAX, SPAN, packed, start_of, unpacked
 from dstack.store.tx import Tx
@@ -112,3 +113,32 @@ def test_row_is_read_as_it_was_written(steps: list[tuple[int, int, int]]) -> Non
         sums = Sums(sums.at + span, sums.requests + more, sums.errors, in_flight, (more, 0))
         points.append(sums)
     assert unpacked(packed(points, start), start) == points
+
+
+async def test_traffic_wakes_the_services_that_scale(db: Database) -> None:
+    await served(db)
+    stored = await db.read(lambda tx: objects.find_run(tx, "0-run"))
+    assert stored is not None
+    scaling = replace(stored, id="1-run", name="scaling", scale=Scale(1, NOW), version=1)
+    await db.write(
+        lambda tx: commits.add_run(tx, scaling, [job(version=0, id="1-job", run_id="1-run")], actor="user ada")
+    )
+    woken: list[set[str]] = []
+
+    def work(tx: Tx) -> None:
+        before = set(tx.wakes)
+        traffic.add(tx, {("0-run", "a"): Sums(T), ("1-run", "a"): Sums(T)})
+        woken.append({id for kind, id in tx.wakes.keys() - before if kind == "run"})
+
+    await db.write(work)
+    assert woken == [{"1-run"}]
+
+
+async def test_held_requests_are_kept_with_their_point(db: Database) -> None:
+    await served(db)
+    await add(db, Sums(1, 0, 0, in_flight=3, held=3))
+    await add(db, Sums(12, 1, 0, in_flight=2, latencies=(1,), held=1))
+    [[_, first, second]] = await read(db, 12)
+    assert [(one.in_flight, one.held) for one in (first, second)] == [(3, 3), (2, 1)]
+    assert traffic_of(await read(db, 12), T + 12).held == 1
+    assert traffic_of(await read(db, 12), T + 100).held == 0, "the data plane is silent"

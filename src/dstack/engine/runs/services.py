@@ -8,9 +8,10 @@ from dstack.domain.births import new_replica
 from dstack.domain.objects import Job, Next, Run, RunView
 from dstack.domain.replicas import Failure, Replicas, count_ready, is_complete, replicas_in, why_back
 from dstack.domain.rollouts import ROLLOUT_FOR, Rollout
-from dstack.domain.specs import configuration_in, replicas_of
+from dstack.domain.specs import replicas_of
 from dstack.domain.updates import restored
 from dstack.engine.runs.deriving import end, first_failed, status_of
+from dstack.engine.runs.scaling import called_back, scaled
 from dstack.kit.text import utc_text
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus, cause_text
 
@@ -23,12 +24,15 @@ def serve(view: RunView) -> Next:
     replicas = replicas_in(run, view.jobs, view.revised_at)
     if (why := why_back(run, replicas, view.now)) is not None:
         return _roll_back(view, why)
+    before, (run, again) = run, scaled(view)
+    view = replace(view, run=run)
+    replicas, back = called_back(run, replicas_in(run, view.jobs, view.revised_at))
     left = tuple(_leaving(run, replicas, view.now))
     born = _born(view, replicas)
-    if not born and not replicas.current and not replicas.old and not replicas.dying:
-        return _wait_or_end(view, replicas)
-    again = min(_times_left(replicas, born, view.now), default=None)
-    return Next((*_followed(view, replicas, born), *left, *born), again=again)
+    if replicas.asked and not born and not replicas.current and not replicas.old and not replicas.dying:
+        return _wait_or_end(view, replicas, before)
+    times = [*_times_left(replicas, born, view.now), *([] if again is None else [again])]
+    return Next((*_followed(view, replicas, born, before), *back, *left, *born), again=min(times, default=None))
 
 
 def start_again(view: RunView) -> Next:
@@ -39,7 +43,7 @@ def start_again(view: RunView) -> Next:
         replicas = replicas_in(run, view.jobs, view.revised_at)
         return Next((submitted, *_born(view, replicas)))
     former = {job.replica: job for job in view.jobs}
-    numbers = range(replicas_of(configuration_in(run.current)))
+    numbers = range(replicas_of(run))
     born = (new_replica(run, n, former.get(n), id, now) for n, id in zip(numbers, view.new_ids, strict=False))
     return Next((submitted, *born))
 
@@ -74,15 +78,14 @@ def _drained(job: Job, reason: JobReason, now: datetime) -> Job:
 
 
 def _born(view: RunView, replicas: Replicas) -> tuple[Job, ...]:
-    """Return the replicas that begin now. There are never more than asked for and one, whatever ends meanwhile."""
+    """Return the replicas that begin now."""
     run, now = view.run, view.now
     due = [one for one in replicas.in_places if one.again_at is not None and one.again_at <= now]
     taken = {job.replica for job in view.jobs if not job.status.is_finished()}
     taken |= {one.job.replica for one in replicas.in_places}
     former = {job.replica: job for job in view.jobs}
     free = [number for number in range(len(taken) + replicas.missing) if number not in taken]
-    room = max(replicas.asked + 1 - replicas.alive, 0)
-    ids = iter(view.new_ids[:room])
+    ids = iter(view.new_ids[: replicas.room])
     again = [_retried(run, one, id, now) for one, id in zip(due, ids, strict=False)]
     fresh = zip(free[: replicas.missing], ids, strict=False)
     return (*again, *(new_replica(run, number, former.get(number), id, now) for number, id in fresh))
@@ -94,24 +97,28 @@ def _retried(run: Run, failure: Failure, id: str, now: datetime) -> Job:
     return replace(again, failing_since=failure.since, failures=failure.count, launches=job.launches)
 
 
-def _followed(view: RunView, replicas: Replicas, born: Sequence[Job]) -> tuple[Run, ...]:
-    """Return the run as its replicas are now, where it has changed."""
+def _followed(view: RunView, replicas: Replicas, born: Sequence[Job], before: Run) -> tuple[Run, ...]:
+    """Return the run as its replicas are now, where that is another one than before.
+
+    A service without replicas runs: it takes requests.
+    """
     run = view.run
-    status = status_of((*(job for job in view.jobs if not job.status.is_finished()), *born))
+    alive = (*(job for job in view.jobs if not job.status.is_finished()), *born)
+    status = status_of(alive) if alive or replicas.asked else RunStatus.RUNNING
     followed = replace(run, rollout=None if is_complete(replicas) else run.rollout)
     if status is not run.status:
         started_at = view.now if status is RunStatus.RUNNING and run.started_at is None else run.started_at
         followed = replace(followed, status=status, status_since=view.now, started_at=started_at)
-    return () if followed == run else (followed,)
+    return () if followed == before else (followed,)
 
 
-def _wait_or_end(view: RunView, replicas: Replicas) -> Next:
+def _wait_or_end(view: RunView, replicas: Replicas, before: Run) -> Next:
     """Wait for the next attempt where nothing is left but failures; end where none of them is tried again."""
     run, now = view.run, view.now
     waiting = [one for one in replicas.in_places if one.again_at is not None]
     if replicas.leaving:  # the end of each wakes the run: it makes room, and its requests may still have to end
         times = [one.again_at - now for one in waiting if one.again_at is not None and one.again_at > now]
-        return Next(again=min(times, default=None))
+        return Next(() if run == before else (run,), again=min(times, default=None))
     if not waiting:
         failed = first_failed(one.job for one in replicas.failures)
         cause = None if failed is None else failed.reason

@@ -10,10 +10,10 @@ from dstack.domain.autoscaling import scale_of_json, scale_to_json
 from dstack.domain.launches import launches_of_json, launches_to_json
 from dstack.domain.objects import Job, Run, RunView
 from dstack.domain.rollouts import rollout_of_json, rollout_to_json
-from dstack.domain.specs import SERVICE, configuration_in, replicas_of
+from dstack.domain.specs import SERVICE, configuration_in, most_replicas_of, rules_of
 from dstack.kit.ids import Ids
 from dstack.protocol.statuses import JobReason, RunStatus
-from dstack.store import objects, queue, revisions, tables
+from dstack.store import objects, queue, revisions, tables, traffic
 from dstack.store.kinds.kind import Kind, Place
 from dstack.store.rows import Column, Rows
 from dstack.store.tx import Tx
@@ -67,7 +67,9 @@ def _view_of(tx: Tx, run: Run, ids: Ids) -> RunView:
 
 def _view_of_service(tx: Tx, run: Run, jobs: tuple[Job, ...], ids: Ids) -> RunView:
     alive = sum(not job.status.is_finished() for job in jobs)
-    new_ids = tuple(ids.new_id() for _ in range(replicas_of(configuration_in(run.current)) + 1 - alive))
+    configuration = configuration_in(run.current)
+    new_ids = tuple(ids.new_id() for _ in range(most_replicas_of(configuration) + 1 - alive))
+    rules = rules_of(configuration)
     back_to = None if run.rollout is None else run.rollout.back_to
     return RunView(
         run,
@@ -76,6 +78,7 @@ def _view_of_service(tx: Tx, run: Run, jobs: tuple[Job, ...], ids: Ids) -> RunVi
         new_ids,
         revised_at=revisions.made_at(tx, run) if run.revision > 1 and len(jobs) > alive else None,
         way_back=None if back_to is None else revisions.find(tx, run, back_to),
+        traffic=() if rules is None else traffic.read(tx, [run.id], tx.clock.now() - rules.looks_back).get(run.id, ()),
     )
 
 
