@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dstack.proxy.answers import CLOSE, KEEP, Refusal, Reply
+from dstack.proxy.admission import replica_failed, without_replica
+from dstack.proxy.answers import Refusal, Reply
 from dstack.proxy.balance import ReplicaState
 from dstack.proxy.framing import Headers, chunk, last_chunk
 from dstack.proxy.heads import AnswerHead, Request, kept_trailers
@@ -83,18 +84,6 @@ class Exchange:
         """Return the path with the query, as the client has sent it."""
         return self.prefix + self.rest
 
-    @property
-    def headers(self) -> Headers:
-        """Return the headers as the client has sent them."""
-        return self.fields.headers
-
-    @property
-    def persistence(self) -> bytes:
-        """Return the header line about the end of the client's connection; empty where it is not needed."""
-        if not self.keep_alive:
-            return CLOSE
-        return KEEP if self.fields.is_http_1_0 else b""
-
     # The request
 
     def start(self, route: Route, head: bytes) -> None:
@@ -133,6 +122,13 @@ class Exchange:
         if self._connection is not None and self._sends_chunks:
             self._to_send += last_chunk(self.trailers or ())
 
+    def body_so_far(self) -> bytes:
+        """Return what has arrived of the body, in its framing."""
+        body = b"".join(self._body or ())
+        if not self._sends_chunks:
+            return body
+        return (chunk(body) if body else b"") + (last_chunk(self.trailers or ()) if self.is_whole else b"")
+
     def send(self) -> None:
         """Send the replica what has been taken."""
         data = self._to_send
@@ -168,7 +164,7 @@ class Exchange:
         if replica is None or replica in self._tried or not replica.is_ready:
             replica = route.replicas.least(self.began_s, self._tried)
             if replica is None:
-                self._refuse_without_replica(route)
+                self._refuse(without_replica(route.service))
                 return
         self._replica = replica
         replica.outstanding += 1
@@ -199,11 +195,8 @@ class Exchange:
         self._connection = connection
         connection.answering = self
         request = self._sent_head
-        if self._body:
-            body = b"".join(self._body)
-            request += chunk(body) if self._sends_chunks and body else body
-        if self._sends_chunks and self.is_whole:
-            request += last_chunk(self.trailers or ())
+        if self._body or self._sends_chunks:
+            request += self.body_so_far()
         connection.transport.write(request)
         if not self.is_whole:
             self.client.resume()
@@ -216,15 +209,7 @@ class Exchange:
         if route is not None and len(self._tried) < TRIES_MAX and route.replicas.least(0, self._tried) is not None:
             self._try(route)
             return
-        name = "" if route is None else f" {route.service.name}"
-        message = f"Replica {failed.replica.number} of the service{name} failed: {reason}"
-        hint = f"`dstack logs{name} --replica {failed.replica.number}` shows its output"
-        self._refuse(Refusal(502, "replica_failed", message, hint=hint))
-
-    def _refuse_without_replica(self, route: Route) -> None:
-        waits_for = route.service.waits_for
-        message = f"No replica of the service {route.service.name} is ready" + (f": {waits_for}" if waits_for else "")
-        self._refuse(Refusal(503, "no_replica", message, retry_after_s=2))
+        self._refuse(replica_failed("" if route is None else route.service.name, failed.replica, reason))
 
     def _leave_replica(self, free: bool, now_s: float = 0.0) -> None:
         """Leave the replica, and keep its connection for others where it is free."""
@@ -284,7 +269,7 @@ class Exchange:
         framing = head.framing_line
         if self.fields.is_http_1_0 and (self._answers_chunks or framing.startswith(b"transfer")):
             framing, self._answers_chunks, self.keep_alive = b"", False, False
-        return b"".join((head.lines, framing, self.persistence, b"\r\n"))
+        return b"".join((head.lines, framing, self.fields.persistence(self.keep_alive), b"\r\n"))
 
     def body(self, data: bytes) -> None:
         self.sent_bytes += len(data)
