@@ -102,6 +102,8 @@ class ClientConnection(asyncio.Protocol):
             exchange.take(data)
         else:
             self.pending += data
+            if exchange.is_held:
+                self.plane.holding.expose(exchange)  # the server has the bytes before these
             if len(self.pending) > PENDING_BYTES_MAX or exchange.fields.is_upgrade:
                 self._hold()
 
@@ -173,7 +175,6 @@ class ClientConnection(asyncio.Protocol):
         self.read_due_s = 0.0
         self._has_start = False
         if fields.has_body:
-            self.pending = b""
             self._begin_body(fields, now_s)
             self._take_body(exchange, rest)
         else:
