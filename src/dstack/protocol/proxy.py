@@ -1,6 +1,6 @@
 """The messages between a server and its data plane: routes one way, counters and facts of replicas the other.
 
-Each message is a JSON object in a frame (`kit/passing.py`). A `Listener` and a `Connection` carry a socket.
+Each message is a JSON object in a frame (`kit/passing.py`). A `Listener`, a `Connection` and a `Held` carry a socket.
 """
 
 from typing import TypeAlias
@@ -186,8 +186,25 @@ class Drained(Struct, frozen=True, tag="drained"):
     job_id: str
 
 
+class Held(Struct, frozen=True, tag="held"):
+    """The connection of a request that waits in the data plane, as a file descriptor.
+
+    The server keeps it until it is released. If the data plane is lost, the next one gets it.
+    """
+
+    id: int
+    received: bytes
+    """The whole request, and what has been read behind it."""
+
+
+class Released(Struct, frozen=True, tag="released"):
+    """Requests whose connections the server no longer keeps: they run, are answered, or have lost their clients."""
+
+    ids: tuple[int, ...]
+
+
 FromServer: TypeAlias = Snapshot | Changes | Listener | Connection | Release | Leave
-FromDataPlane: TypeAlias = Hello | Listener | Connection | Counted | ReplicaState | Drained
+FromDataPlane: TypeAlias = Hello | Listener | Connection | Counted | ReplicaState | Drained | Held | Released
 
 from_server = json.Decoder(FromServer)
 from_data_plane = json.Decoder(FromDataPlane)
