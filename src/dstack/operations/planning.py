@@ -1,5 +1,7 @@
 """The plan of a submit: the offers that fit, and whether the run would wait."""
 
+from functools import partial
+
 from dstack.engine.scheduler import would_wait
 from dstack.operations.context import Action, Caller, Context, authorize
 from dstack.operations.presenting import brief_view, offer_views
@@ -29,7 +31,8 @@ def _plan(tx: Tx, context: Context, caller: Caller, wish: Wish, sale: OnSale, ju
     check_references(tx, caller, wish)
     run = born(tx, context, caller, wish, name="", key=None)
     jobs = jobs_of(run, context, wish)
-    judged = with_nodes(judged, jobs, sale.market, lambda: objects.machines_in_use(tx))
+    in_use = partial(objects.machines_in_use, tx)
+    judged = with_nodes(judged, wish.demand, run.project_id, jobs, sale.market, in_use)
     current = objects.find_run_by(tx, caller.project.id, wish.name) if wish.name else None
     active = current is not None and not current.status.is_finished()
     return PlanView(
@@ -43,7 +46,7 @@ def _plan(tx: Tx, context: Context, caller: Caller, wish: Wish, sale: OnSale, ju
         refusals=judged.refusals,
         current=brief_view(tx, current) if current is not None and active else None,
         changes=[change_view(one) for one in changes_of(current, wish)] if current is not None and active else [],
-        waits=would_wait(tx, sale.market, jobs, run.priority, context.catalog.closed) if judged.best else None,
+        waits=would_wait(tx, sale.market, jobs, run.priority, context.catalog.closed) if judged.best and jobs else None,
         resources=wish.resources,
         image=wish.image_on(judged.best[0]) if judged.best else None,
     )

@@ -57,7 +57,7 @@ def _submit(tx: Tx, context: Context, caller: Caller, wish: Wish, sale: OnSale, 
     check_references(tx, caller, wish)
     run = born(tx, context, caller, wish, _claim_name(tx, context, caller, wish.name), scoped)
     jobs = jobs_of(run, context, wish)
-    check_nodes(jobs, sale.market, lambda: objects.machines_in_use(tx))
+    check_nodes(wish.demand, run.project_id, jobs, sale.market, lambda: objects.machines_in_use(tx))
     commits.add_run(tx, run, () if run.retry_at else jobs, actor=f"user {caller.user.name}")
     return brief_view(tx, run)
 

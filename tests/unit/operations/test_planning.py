@@ -15,6 +15,7 @@ from dstack.errors import InvalidRequestError, NoCapacityError
 from dstack.operations import planning, submitting
 from dstack.operations.context import Context
 from dstack.operations.refusals import refusals_of
+from dstack.protocol.statuses import RunStatus
 from dstack.store import backends, commits, objects, queue, users
 from dstack.store.db import Database
 from dstack.store.tx import Tx
@@ -43,6 +44,15 @@ async def test_plan_promises_no_wait_for_nodes_that_never_have_machines(context:
     assert planned.refusals == ["no backend has the machines for 100 nodes at once"]
     with pytest.raises(NoCapacityError, match="No backend has the machines for 100 nodes at once"):
         await submitting.submit(context, ADA, "main", wanted, key=None)
+
+
+async def test_service_that_begins_without_replicas_is_planned_and_accepted(context: Context) -> None:
+    scaling = {"metric": "rps", "target": 10}
+    wanted = wish(type="service", port=80, replicas="0..2", scaling=scaling)
+    planned = await planning.plan(context, ADA, "main", wanted)
+    assert (planned.offers_total, planned.waits, planned.refusals) == (1, None, [])
+    submitted = await submitting.submit(context, ADA, "main", wanted, key=None)
+    assert (submitted.status, submitted.jobs) == (RunStatus.SUBMITTED, [])
 
 
 async def test_run_whose_offers_all_have_a_quota_of_none_never_starts_unless_a_machine_exists(
