@@ -14,7 +14,7 @@ from dstack.testing.plans import FAULTS_AMONG_SERVERS, FAULTS_OF_SCALING
 from dstack.testing.plugin import MakeCluster
 from tests.simulation.test_services import SERVICE, alive, let_die
 
-SCALING = {"metric": "rps", "target": 0.2, "scale_up_delay": 60, "scale_down_delay": 120, "window": 60}
+SCALING = {"metric": "rps", "target": 0.25, "scale_up_delay": 60, "scale_down_delay": 120, "window": 60}
 DAY_S = 86_400.0
 
 
@@ -29,7 +29,7 @@ def decisions(cluster: Cluster, run: ClusterRun) -> list[tuple[int, int]]:
 
 
 def send_steadily(cluster: Cluster, run: ClusterRun, minutes: int) -> None:
-    """Send a request every five seconds: as many as two replicas can answer."""
+    """Send a request every five seconds: as many as two replicas answer, and not one."""
     for _ in range(12 * minutes):
         run.request(times=2, takes_s=3)
         cluster.pass_time(seconds=5)
@@ -50,7 +50,7 @@ def test_request_at_zero_waits_for_a_replica_which_leaves_after_it(dstack_cluste
     run.request(times=3)
     cluster.pass_time(seconds=10)
     assert (counted(run), run.view.replicas_ready) == ((0, 0, 3), 0)
-    cluster.pass_time(seconds=30)
+    cluster.pass_time(minutes=1)
     assert (counted(run), run.view.replicas_ready) == ((3, 0, 0), 1)
     cluster.pass_time(minutes=10)
     assert (alive(run), decisions(cluster, run)) == ([], [(0, 1), (1, 0)])
@@ -65,7 +65,8 @@ def test_replica_that_is_not_needed_ends_after_its_last_request(dstack_cluster: 
     run.request(times=6, takes_s=3600)
     cluster.pass_time(minutes=30)
     view = run.view
-    assert (view.replicas_asked, sum(job.draining for job in view.jobs), len(alive(run))) == (1, 1, 2)
+    drain = sum(job.draining for job in view.jobs)
+    assert (view.replicas_asked, len(alive(run))) == (1, 1 + drain) and drain > 0
     cluster.pass_time(hours=1)
     assert (alive(run), counted(run)[1:]) == ([], (0, 0))
     cluster.check()
@@ -114,7 +115,7 @@ def test_minimum_that_is_lowered_to_zero_under_traffic_keeps_the_replicas(dstack
 def test_number_becomes_a_range_and_a_number_again(dstack_cluster: MakeCluster) -> None:
     cluster = dstack_cluster()
     run = scaling(cluster, "2")
-    cluster.pass_time(minutes=1)
+    send_steadily(cluster, run, minutes=3)
     ids = [job.id for job in alive(run)]
     run.update(replicas="0..3")
     send_steadily(cluster, run, minutes=2)

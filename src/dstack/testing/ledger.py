@@ -11,6 +11,7 @@ from typing import Any
 
 from dstack.domain.sharding import shard_of
 from dstack.kit.ranges import Range, parse_count
+from dstack.kit.units import parse_duration
 from dstack.protocol.statuses import RunStatus
 from dstack.store.kinds import KINDS
 from dstack.testing.behaviours import revision_in
@@ -75,8 +76,8 @@ class ServiceRow:
     most: int
     """The bounds of the number of replicas."""
     scale: "ScaleRow | None"
-    down_delay_s: float
-    window_s: float
+    down_delay_s: int
+    window_s: int
     revised_at_s: float
 
 
@@ -131,7 +132,7 @@ FROM runs WHERE type = 'service' AND
 """
 
 _DECISION = re.compile(r": replicas (\d+) → (\d+)")
-DOWN_DELAY_S, WINDOW_S = 600.0, 60.0
+DOWN_DELAY, WINDOW = "10m", "1m"
 """Where a service has no other ones."""
 
 _JOB = """
@@ -319,8 +320,8 @@ def _service_of(row: Sequence[Any]) -> ServiceRow:
         least=bounds.min or 0,
         most=bounds.max or 0,
         scale=None if scale is None else _scale_of(scale),
-        down_delay_s=rules.get("scale_down_delay", DOWN_DELAY_S),
-        window_s=rules.get("window", WINDOW_S),
+        down_delay_s=parse_duration(rules.get("scale_down_delay", DOWN_DELAY)),
+        window_s=parse_duration(rules.get("window", WINDOW)),
         revised_at_s=_seconds(revised_at),
     )
 
