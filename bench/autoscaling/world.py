@@ -19,7 +19,7 @@ WAITED_S = 1.0
 EPOCH = datetime(2026, 3, 2, 7, 58, 31, tzinfo=UTC)
 """The beginning, which is no round time: points and rows of the store begin at round ones."""
 EPOCH_S = EPOCH.timestamp()
-KEPT_POINTS = 200
+KEPT_POINTS = 100
 
 Look = Callable[[Scale, Sequence[Sums], float], tuple[int, float | None]]
 """A rule: from the latest decision, the history and the time to the replicas and the seconds until its next look."""

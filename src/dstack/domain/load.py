@@ -6,6 +6,7 @@ Points are uneven: at most one for each ten seconds, none while nothing happens,
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 from dstack.domain.traffic import HEARD, STEP, History, Sums
 
@@ -21,21 +22,17 @@ class _Plane:
 
     def __init__(self, history: History, now: float) -> None:
         # Arrivals only grow. A point with fewer begins a row of the store: it repeats the sums without those in flight.
-        points: list[Sums] = []
-        arrived: list[float] = []
-        for sums in history:
-            count = sums.requests + sums.in_flight
-            if sums.at <= now and (not points or count >= arrived[-1]):
-                points.append(sums)
-                arrived.append(count)
-        self._arrived = arrived
+        known = history[: bisect_right(history, now, key=lambda sums: sums.at)]
+        arrived = [sums.requests + sums.in_flight for sums in known]
+        points = [sums for sums, count, most in zip(known, arrived, accumulate(arrived, max), strict=True) if count == most]
         self._times = [sums.at for sums in points]
+        self._arrived: list[float] = [sums.requests + sums.in_flight for sums in points]
         self._ended = [sums.requests for sums in points]
         self._in_flight = [sums.in_flight for sums in points]
         self.last = history[-1]
         """The latest report; a clock that has jumped may have put it into the future."""
         self.in_flight = self.last.in_flight
-        """The number at the last report and for half a minute after it."""
+        """The number at the latest report, and for half a minute after it."""
 
     @property
     def begins_at(self) -> float | None:
