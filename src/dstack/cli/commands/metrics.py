@@ -101,7 +101,7 @@ def block(name: str, status: str, view: "MetricsView", columns: int, blocks: str
 
 
 def block_of_traffic(name: str, status: str, view: "TrafficHistoryView", columns: int, blocks: str) -> str:
-    """Return the lines of a service: its requests, errors, latencies and replicas. Arguments as for `block`."""
+    """Return the lines of a service: its requests, those that wait for a replica, errors, latencies and replicas. Arguments as for `block`."""
     if not view.points:
         return f"{name}: {status}, no requests yet"
     span = (view.points[0].at, view.points[-1].at)
@@ -135,6 +135,7 @@ def rows_of_traffic(view: "TrafficHistoryView", draw: "Draw") -> list[tuple[str,
         ("requests/s", lambda point: point.requests_per_s, rate),
         ("errors/s", lambda point: point.errors_per_s, rate),
         ("in flight", lambda point: point.in_flight, "{:.0f}".format),
+        ("waiting", lambda point: point.held, "{:.0f}".format),
         ("p50", lambda point: point.latency_p50_s, latency),
         ("p95", lambda point: point.latency_p95_s, latency),
         ("replicas", lambda point: point.replicas, "{:.3g}".format),
