@@ -109,7 +109,7 @@ def traffic_of(histories: Iterable[History], now: float, window_s: float = WINDO
 
 
 def course_of(histories: Sequence[History], begin: float, end: float) -> list[Traffic]:
-    """Return the traffic of each interval of `STEP` between two times. `held` is the greatest number in the interval."""
+    """Return the traffic of each interval of `STEP` between two times, with the greatest `held` of each."""
     step_s = STEP.total_seconds()
     ends = [number * step_s for number in range(int(begin // step_s) + 1, int(end // step_s) + 1)]
     return [

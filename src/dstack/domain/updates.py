@@ -138,8 +138,8 @@ def shown(change_field: str, value: object) -> str | None:
     """Return a value for people; None if the field is not set. Of what may be secret only that it is there.
 
     Examples:
-        >>> shown("replicas", "1..4"), shown("scaling", {"metric": "rps", "target": 10.0, "window": 30})
-        ('1..4', 'rps 10, window 30')
+        >>> shown("replicas", "1..4"), shown("scaling", {"metric": "rps", "target": 10.0, "window": "30s"})
+        ('1..4', 'rps 10, window 30s')
     """
     if value is None:
         return None

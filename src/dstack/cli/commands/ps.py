@@ -66,7 +66,7 @@ def table_of(views: "list[RunView]", now: "datetime", *, verbose: bool = False) 
 def _row_of(view: "RunView", now: "datetime", headers: "list[str]") -> tuple[str, ...]:
     from dstack.cli import words
 
-    instance = next((job.instance for job in view.jobs if job.instance), None)
+    instance = next((job.instance for job in view.jobs if job.instance and _is_wanted(job)), None)
     why = words.why(view.status, view.reason, view.detail)
     if view.service is not None and not view.status.is_finished():
         why = why or view.service.waits_for
@@ -103,11 +103,16 @@ def _line(name: str, text: str, headers: "list[str]") -> tuple[str, ...]:
 
 def _shown_attempts(view: "RunView") -> "Iterator[tuple[JobView, AttemptView | JobView]]":
     """Yield the jobs of a run with those of their attempts that have lines of their own."""
-    from dstack.protocol.statuses import JobReason
-
     for job in view.jobs:
         tries: list[AttemptView | JobView] = [*job.earlier, *([job] if _is_outdated(job, view) else [])]
-        yield from ((job, tried) for tried in tries if tried.reason is not JobReason.SCALED_DOWN)
+        yield from ((job, tried) for tried in tries if _is_wanted(tried))
+
+
+def _is_wanted(job: "AttemptView | JobView") -> bool:
+    """Return whether a job has not ended because the traffic of its service needed fewer."""
+    from dstack.protocol.statuses import JobReason
+
+    return job.reason is not JobReason.SCALED_DOWN
 
 
 def _is_outdated(job: "JobView", view: "RunView") -> bool:
@@ -146,7 +151,9 @@ def _replicas_of(view: "RunView", service: "ServiceView") -> str:
     return f"{f'{ready}/{asked}' if asked else ready} of {serving.range_text(service.scaling)}"
 
 
-def _attempt_row(job: "JobView", tried: "AttemptView | JobView", now: "datetime", headers: "list[str]") -> tuple[str, ...]:
+def _attempt_row(
+    job: "JobView", tried: "AttemptView | JobView", now: "datetime", headers: "list[str]"
+) -> tuple[str, ...]:
     from dstack.cli import words
 
     cells = {
