@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from dstack.domain.autoscaling import Rules
 from dstack.domain.objects import Job, Run
 from dstack.domain.reasons import UNWANTED
 from dstack.domain.retries import failing_since, pause_after, retry_at
@@ -85,6 +86,12 @@ class Replicas:
 def count_ready(jobs: Iterable[Job]) -> int:
     """Return the number of ready ones."""
     return sum(job.is_ready for job in jobs)
+
+
+def number_at_first(rules: Rules, jobs: Iterable[Job]) -> int:
+    """Return the number of replicas with which a service begins to scale: those that it has, within its range."""
+    alive = sum(not job.status.is_finished() and not is_unwanted(job) for job in jobs)
+    return min(max(alive, rules.minimum), rules.maximum)
 
 
 def is_unwanted(job: Job) -> bool:

@@ -5,7 +5,7 @@ from dstack.operations.context import Action, Caller, Context, authorize
 from dstack.operations.presenting import brief_view, offer_views
 from dstack.operations.refusals import Judged, OnSale, judge, on_sale, with_nodes
 from dstack.operations.revising import change_view
-from dstack.operations.submitting import born, check_references, jobs_of
+from dstack.operations.submitting import born, check_references, first_later, jobs_of
 from dstack.operations.wishes import Wish, changes_of, understand
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import PlanView
@@ -29,7 +29,7 @@ def _plan(tx: Tx, context: Context, caller: Caller, wish: Wish, sale: OnSale, ju
     check_references(tx, caller, wish)
     run = born(tx, context, caller, wish, name="", key=None)
     jobs = jobs_of(run, context, wish)
-    judged = with_nodes(judged, jobs, sale.market, lambda: objects.machines_in_use(tx))
+    judged = with_nodes(judged, jobs or first_later(run, context), sale.market, lambda: objects.machines_in_use(tx))
     current = objects.find_run_by(tx, caller.project.id, wish.name) if wish.name else None
     active = current is not None and not current.status.is_finished()
     return PlanView(
@@ -43,7 +43,7 @@ def _plan(tx: Tx, context: Context, caller: Caller, wish: Wish, sale: OnSale, ju
         refusals=judged.refusals,
         current=brief_view(tx, current) if current is not None and active else None,
         changes=[change_view(one) for one in changes_of(current, wish)] if current is not None and active else [],
-        waits=would_wait(tx, sale.market, jobs, run.priority, context.catalog.closed) if judged.best else None,
+        waits=would_wait(tx, sale.market, jobs, run.priority, context.catalog.closed) if judged.best and jobs else None,
         resources=wish.resources,
         image=wish.image_on(judged.best[0]) if judged.best else None,
     )

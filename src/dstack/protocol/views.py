@@ -268,6 +268,35 @@ class TrafficView(View, frozen=True, kw_only=True):
     """The time within which 95 % of the answers began; as above."""
 
 
+class ScalingView(View, frozen=True, kw_only=True):
+    """The rules by which the number of a service's replicas follows its traffic, and the latest decision."""
+
+    minimum: int
+    maximum: int
+    metric: str
+    """`rps`: requests a second; `concurrency`: requests in flight."""
+    target: float
+    """The value of the metric for each replica."""
+    since: Time | None
+    """The time of the latest decision, whose number is `replicas_asked`; None before the first."""
+    why: str
+    """A text for people: its reason with the numbers. Empty where the service began with that number."""
+
+
+class CostView(View, frozen=True, kw_only=True):
+    """The cost of a service since its submission: that of all attempts of all replicas.
+
+    A replica counts from its start to its end, with the price of its machine. The time in which a machine boots, pulls
+    the image or is idle is not included.
+    """
+
+    replica_hours: float
+    dollars: float
+    """In US dollars."""
+    dollars_per_hour: float
+    """The present price of the replicas that run, in US dollars an hour."""
+
+
 class ServiceView(View, frozen=True, kw_only=True):
     """The public side of a service."""
 
@@ -283,6 +312,10 @@ class ServiceView(View, frozen=True, kw_only=True):
     """A text for people: the reason why no replica is ready; empty if one is."""
     traffic: TrafficView | None = None
     """The requests; None in the answer to a submit, stop or update."""
+    scaling: ScalingView | None = None
+    """The range of replicas and the latest decision; None where their number is fixed."""
+    cost: CostView | None = None
+    """The cost so far; None as for `traffic`."""
 
 
 class RunView(View, frozen=True, kw_only=True):
