@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -211,6 +212,33 @@ async def test_dead_data_plane_is_started_again_while_the_database_does_not_answ
     world.database.answers = False
     os.kill(former, signal.SIGKILL)
     assert await world.pid_after(former) != former
+
+
+async def test_request_waits_while_the_data_plane_starts(world: World) -> None:
+    mine, theirs = socket.socketpair()
+    with theirs:
+        assert world.data_plane.give(theirs, HELLO)
+    world.data_plane.start(world.acceptor)
+    reader, writer = await asyncio.open_connection(sock=mine)
+    world.writers.append(writer)
+    async with asyncio.timeout(PATIENCE_S):
+        await begun(reader)
+
+
+async def test_request_is_not_kept_where_no_data_plane_can_start(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = asyncio.Event()
+
+    def pause(pauses_of: object) -> timedelta:
+        pauses.set()
+        return timedelta(hours=1)
+
+    monkeypatch.setattr("dstack.server.data_plane.start", lambda folder: False)
+    monkeypatch.setattr("dstack.server.data_plane.Pauses.next", pause)
+    world.data_plane.start(world.acceptor)
+    await pauses.wait()
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        assert not world.data_plane.give(theirs, HELLO), "the server answers it"
 
 
 async def test_data_plane_of_another_version_is_replaced_and_finishes_its_streams(
