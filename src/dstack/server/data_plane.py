@@ -14,7 +14,6 @@ from typing import TypeVar
 
 from msgspec import DecodeError, json
 
-from dstack import __version__
 from dstack.engine.drains import drained
 from dstack.engine.routes import Book
 from dstack.errors import DatabaseUnavailable
@@ -177,9 +176,9 @@ class DataPlane:
             return False
         feeding: asyncio.Task[None] | None = None
         try:
-            hello = await greeting(connection)
-            is_current = hello.version == __version__ or self._is_ours
-            self._waiting += self._held.meet(hello.pid)
+            pid, is_current = await greeting(connection)
+            is_current |= self._is_ours
+            self._waiting += self._held.meet(pid)
             book = self._routes.book
             if is_current and book.version:  # before any client arrives
                 connection.send(json.encode(snapshot_of(book)))

@@ -252,7 +252,7 @@ async def test_data_plane_of_another_version_is_replaced_and_finishes_its_stream
         half[1].write(HELLO[:20])
         stream = await world.ask()
     former = pid_in(world.folder)
-    monkeypatch.setattr("dstack.server.data_plane.__version__", "another")
+    monkeypatch.setattr("dstack.server.data_plane_process.__version__", "another")
     world.data_plane.start(world.acceptor)
     asked = [asyncio.create_task(world.ask())]
     following = await world.pid_after(former)
@@ -342,7 +342,7 @@ async def test_request_that_waits_survives_an_upgrade(
             writer.write(HELLO)
             readers.append(reader)
         await asyncio.to_thread(until_kept, control, 3)
-    monkeypatch.setattr("dstack.server.data_plane.__version__", "another")
+    monkeypatch.setattr("dstack.server.data_plane_process.__version__", "another")
     former = pid_in(world.folder)
     world.data_plane.start(world.acceptor)
     await world.pid_after(former)
