@@ -246,8 +246,14 @@ async def test_client_that_expects_to_be_asked_for_its_body_waits_with_it(empty:
     assert client.take() == b"HTTP/1.1 100 Continue\r\n\r\n"
     client.sends(b"one")
     assert connection.take() == b"one"
-    asked(empty, POST + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+
+
+async def test_client_that_is_asked_for_its_body_has_to_send_it(empty: World) -> None:
+    client = asked(empty, POST + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+    empty.serve(service())
+    await empty.replica()
     empty.passes(61)
+    assert status_of(client.take()) == 408
 
 
 async def test_client_that_leaves_is_forgotten(empty: World) -> None:
