@@ -71,7 +71,7 @@ class RunFacts:
     def service_url(self) -> str | None:
         """The URL of a service. It ends with a slash. None for other runs, and once the service has ended.
 
-        Until a replica is ready, requests get status 503.
+        Until a replica is ready, requests wait for it, or get status 503 if none starts.
 
         Examples:
             >>> import asyncio
