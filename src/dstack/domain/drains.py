@@ -4,14 +4,16 @@ from collections.abc import Set
 from datetime import datetime, timedelta
 
 DRAIN_FOR = timedelta(hours=1)
-"""The longest time for the requests that a draining replica has."""
+"""The longest time for the requests of a replica that is replaced: an update comes to an end."""
+SCALE_IN_FOR = timedelta(hours=24)
+"""The longest time for the requests of a replica that is not needed: they cost no more than its machine."""
 ROUTES_WITHIN = timedelta(seconds=2)
 """The time in which changed routes arrive at every data plane."""
 LOOK_AGAIN = timedelta(seconds=10)
 """The time between two looks at a drain: a server that has died is waited for no longer."""
 
 
-def drain_goes_on_for(since: datetime, waits_for: Set[str], now: datetime) -> timedelta:
+def drain_goes_on_for(since: datetime, waits_for: Set[str], now: datetime, longest: timedelta = DRAIN_FOR) -> timedelta:
     """Return the time until the next look at a drain; zero once it has ended.
 
     Args:
@@ -28,4 +30,4 @@ def drain_goes_on_for(since: datetime, waits_for: Set[str], now: datetime) -> ti
     age = now - since
     if age < ROUTES_WITHIN:
         return ROUTES_WITHIN - age
-    return min(max(DRAIN_FOR - age, timedelta(0)), LOOK_AGAIN) if waits_for else timedelta(0)
+    return min(max(longest - age, timedelta(0)), LOOK_AGAIN) if waits_for else timedelta(0)

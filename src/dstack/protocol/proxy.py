@@ -1,6 +1,6 @@
 """The messages between a server and its data plane: routes one way, counters and facts of replicas the other.
 
-Each message is a JSON object in a frame (`kit/passing.py`). A `Listener` and a `Connection` carry a socket.
+Each message is a JSON object in a frame (`kit/passing.py`). A `Listener`, a `Connection` and a `Held` carry a socket.
 """
 
 from typing import TypeAlias
@@ -18,6 +18,8 @@ FRAME_BYTES_MAX = 64 << 20
 SERVICES_PREFIX = "/proxy/services/"
 MODELS_PREFIX = "/proxy/models/"
 EVERY_PROJECT = "*"
+HELD_MAX = 256
+"""The number of connections that a server keeps for a data plane: it has few descriptors."""
 _OURS = b"/proxy/"
 _LOOKED_AT = 1024
 """Bytes of a request, for its method and the beginning of its target."""
@@ -186,8 +188,25 @@ class Drained(Struct, frozen=True, tag="drained"):
     job_id: str
 
 
+class Held(Struct, frozen=True, tag="held"):
+    """The connection of a request that waits in the data plane, as a file descriptor.
+
+    The server keeps it until it is released. If the data plane is lost, the next one gets it.
+    """
+
+    id: int
+    received: bytes
+    """The whole request, and what has been read behind it."""
+
+
+class Released(Struct, frozen=True, tag="released"):
+    """Requests whose connections the server no longer keeps: they run, are answered, or have lost their clients."""
+
+    ids: tuple[int, ...]
+
+
 FromServer: TypeAlias = Snapshot | Changes | Listener | Connection | Release | Leave
-FromDataPlane: TypeAlias = Hello | Listener | Connection | Counted | ReplicaState | Drained
+FromDataPlane: TypeAlias = Hello | Listener | Connection | Counted | ReplicaState | Drained | Held | Released
 
 from_server = json.Decoder(FromServer)
 from_data_plane = json.Decoder(FromDataPlane)

@@ -4,7 +4,7 @@ import re
 from typing import NoReturn
 from urllib.parse import unquote_to_bytes
 
-from dstack.protocol.proxy import MODELS_PREFIX, SERVICES_PREFIX
+from dstack.protocol.proxy import MODELS_PREFIX, SERVICES_PREFIX, Replica, Service
 from dstack.proxy.answers import Refusal
 from dstack.proxy.heads import RequestFields
 from dstack.proxy.limits import Bucket
@@ -100,6 +100,21 @@ def target_at_name(method: bytes, prefix: bytes, query: bytes, fields: RequestFi
     if method in (b"GET", b"HEAD") and not fields.is_upgrade:
         raise Refusal(308, "moved", "The address of a service ends with a slash", location=prefix + b"/" + query)
     return target if target[:1] == b"/" else b"/" + target
+
+
+def without_replica(service: Service) -> Refusal:
+    """Return the reason why no replica can take a request."""
+    waits_for = f": {service.waits_for}" if service.waits_for else ""
+    message = f"No replica of the service {service.name} is ready{waits_for}"
+    return Refusal(503, "no_replica", message, retry_after_s=2)
+
+
+def replica_failed(service_name: str, replica: Replica, reason: str) -> Refusal:
+    """Return the reason why a request has no answer although a replica was ready."""
+    name = f" {service_name}" if service_name else ""
+    message = f"Replica {replica.number} of the service{name} failed: {reason}"
+    hint = f"`dstack logs{name} --replica {replica.number}` shows its output"
+    return Refusal(502, "replica_failed", message, hint=hint)
 
 
 def plain_path(rest: bytes) -> bytes:

@@ -36,8 +36,8 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_chunked", "_exchange", "_has_start", "_is_advancing", "_is_held", "_is_paused", "_is_refused",
-        "_last_head", "_last_request", "_left", "_part_bytes", "_pending", "_read_due_s", "_taken_bytes",
-        "_write_due_s", "address", "forwarded", "forwarded_for", "is_full", "now_s", "plane", "transport",
+        "_last_head", "_last_request", "_left", "_part_bytes", "_taken_bytes", "_write_due_s", "address",
+        "forwarded", "forwarded_for", "is_full", "now_s", "pending", "plane", "read_due_s", "transport",
     )  # fmt: skip
     transport: asyncio.Transport
     _last_request: Request
@@ -54,7 +54,7 @@ class ClientConnection(asyncio.Protocol):
         """The last headers that went on, and those they were made of: most clients send the same ones again."""
         self._last_head = b""
         """The last head that came alone, and what it means: many clients send the same one again and again."""
-        self._pending = b""
+        self.pending = b""
         """Bytes of requests that have not begun."""
         self._has_start = False
         """Whether they are the start of a head."""
@@ -65,7 +65,7 @@ class ClientConnection(asyncio.Protocol):
         """Whether the client is not read because enough of its requests wait."""
         self._is_refused = False
         """Whether the client is only read to its end."""
-        self._read_due_s = self._write_due_s = 0.0
+        self.read_due_s = self._write_due_s = 0.0
         self._taken_bytes = 0
         """Of the answer, as far as the client had taken it when it was checked last."""
         # The request that arrives, or is answered
@@ -85,24 +85,26 @@ class ClientConnection(asyncio.Protocol):
         if sock is not None and sock.family != socket.AF_UNIX:  # a client that has vanished ends its quiet stream
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         now_s = self.now_s()
-        self._read_due_s, self._write_due_s = now_s + HEAD_TIMEOUT_S, now_s + STALL_TIMEOUT_S
+        self.read_due_s, self._write_due_s = now_s + HEAD_TIMEOUT_S, now_s + STALL_TIMEOUT_S
         self.plane.enter(self)
 
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
         if exchange is None:
             if not self._is_refused:
-                self._pending = self._pending + data if self._pending else data
+                self.pending = self.pending + data if self.pending else data
                 self._advance()
         elif self._left:
             self._take_body(exchange, data)
-            if self._pending:
+            if self.pending:
                 self._advance()
         elif exchange.is_raw:
             exchange.take(data)
         else:
-            self._pending += data
-            if len(self._pending) > PENDING_BYTES_MAX or exchange.fields.is_upgrade:
+            self.pending += data
+            if exchange.is_held:
+                self.plane.holding.expose(exchange)  # the server has the bytes before these
+            if len(self.pending) > PENDING_BYTES_MAX or exchange.fields.is_upgrade:
                 self._hold()
 
     def eof_received(self) -> bool:
@@ -115,7 +117,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.plane.exit(self)
         exchange, self._exchange = self._exchange, None
-        self._pending, self._is_refused = b"", True
+        self.pending, self._is_refused = b"", True
         if exchange is not None:
             exchange.client_lost()
 
@@ -128,7 +130,7 @@ class ClientConnection(asyncio.Protocol):
         self.is_full = False
         if self._exchange is not None:
             self._exchange.resume_replica()
-        elif self._pending:
+        elif self.pending:
             self._advance()
 
     # Requests
@@ -139,18 +141,18 @@ class ClientConnection(asyncio.Protocol):
             return
         self._is_advancing = True
         begun = 0
-        while self._pending and self._exchange is None and not self._is_refused and not self.is_full:
+        while self.pending and self._exchange is None and not self._is_refused and not self.is_full:
             if begun == REQUESTS_A_TURN:
                 self.plane.soon(self._advance)
                 break
             begun += 1
             try:
-                if not self._begin(self._pending):
+                if not self._begin(self.pending):
                     break
             except Refusal as refusal:
                 self._refuse_connection(refusal)
         self._is_advancing = False
-        if len(self._pending) > PENDING_BYTES_MAX:
+        if len(self.pending) > PENDING_BYTES_MAX:
             self._hold()
         elif self._is_held and not self.is_full:
             self._is_held = False
@@ -170,14 +172,13 @@ class ClientConnection(asyncio.Protocol):
         make = ModelExchange if request[1] == MODELS else Exchange
         exchange = self._exchange = make(self, request, now_s)
         fields = exchange.fields
-        self._read_due_s = 0.0
+        self.read_due_s = 0.0
         self._has_start = False
         if fields.has_body:
-            self._pending = b""
             self._begin_body(fields, now_s)
             self._take_body(exchange, rest)
         else:
-            self._pending = rest
+            self.pending = rest
             exchange.is_whole = True
         if self._exchange is exchange and not exchange.is_done:
             try:
@@ -191,7 +192,7 @@ class ClientConnection(asyncio.Protocol):
         if not data.startswith((b"GET /proxy/", b"POST /proxy/")):
             while data.startswith(b"\r\n"):  # an empty line before a request means nothing (RFC 9112, 2.2)
                 data = data[2:]
-            self._pending = data
+            self.pending = data
             if not data or not self._is_for_us(data):
                 return None
         end = data.find(b"\r\n\r\n") + 4
@@ -214,7 +215,7 @@ class ClientConnection(asyncio.Protocol):
             self._hold()
             self.transport.set_write_buffer_limits(0)
         elif not is_ours:
-            self._pending, self._is_refused, self._is_held = b"", True, False
+            self.pending, self._is_refused, self._is_held = b"", True, False
             self.plane.give(self, data)
         return bool(is_ours)
 
@@ -227,14 +228,14 @@ class ClientConnection(asyncio.Protocol):
             raise Refusal(400, "invalid_request", "A line of the request does not end with CR LF")
         if not self._has_start:
             self._has_start = True
-            self._read_due_s = self.now_s() + HEAD_TIMEOUT_S
-        self._pending = data
+            self.read_due_s = self.now_s() + HEAD_TIMEOUT_S
+        self.pending = data
 
     def _begin_body(self, fields: RequestFields, now_s: float) -> None:
         self._left = fields.length or 1
         self._chunked = Chunked() if fields.is_chunked else None
         self._part_bytes = 0
-        self._read_due_s = now_s + BODY_TIMEOUT_S
+        self.read_due_s = now_s + BODY_TIMEOUT_S
 
     def _take_body(self, exchange: Exchange, data: bytes) -> None:
         """Take a part of the body; the bytes behind its end wait."""
@@ -250,12 +251,12 @@ class ClientConnection(asyncio.Protocol):
                 rest = ended or b""
                 if ended is not None:
                     trailers, self._chunked, self._left = self._chunked.trailers, None, 0
-            self._pending = rest
+            self.pending = rest
             if data:
                 self._note_part(len(data))
                 exchange.take(data)
             if not self._left:
-                self._read_due_s = 0.0
+                self.read_due_s = 0.0
                 exchange.take_end(trailers)
             exchange.send()
         except FramingError as error:
@@ -268,13 +269,13 @@ class ClientConnection(asyncio.Protocol):
         self._part_bytes += size
         if self._part_bytes >= BODY_PART_BYTES:
             self._part_bytes = 0
-            self._read_due_s = self.now_s() + BODY_TIMEOUT_S
+            self.read_due_s = self.now_s() + BODY_TIMEOUT_S
 
     # Calls of exchanges
 
     def switch(self) -> None:
         """Go on in the other protocol."""
-        data, self._pending = self._pending, b""
+        data, self.pending = self.pending, b""
         self._is_held = False
         self._read_on()
         if data and self._exchange is not None:
@@ -299,7 +300,7 @@ class ClientConnection(asyncio.Protocol):
         if self._is_paused:
             self._is_paused = False
             if self._left:
-                self._read_due_s = self.now_s() + BODY_TIMEOUT_S
+                self.read_due_s = self.now_s() + BODY_TIMEOUT_S
             self._read_on()
 
     def write_eof(self) -> None:
@@ -324,7 +325,7 @@ class ClientConnection(asyncio.Protocol):
         if self.plane.is_leaving:
             exchange.keep_alive = False
         exchange.replied(reply)
-        self.transport.write(answer_of(reply, exchange.persistence, not exchange.is_head))
+        self.transport.write(answer_of(reply, exchange.fields.persistence(exchange.keep_alive), not exchange.is_head))
         self.finished(exchange, self.now_s())
 
     def finished(self, exchange: Exchange, now_s: float) -> None:
@@ -335,10 +336,10 @@ class ClientConnection(asyncio.Protocol):
         if not exchange.keep_alive or self.plane.is_leaving:
             self._linger()
             return
-        self._read_due_s = now_s + IDLE_TIMEOUT_S
+        self.read_due_s = now_s + IDLE_TIMEOUT_S
         if self._is_paused:
             self.resume()
-        if self._pending:
+        if self.pending:
             self._advance()
 
     def _refuse_connection(self, refusal: Refusal) -> None:
@@ -346,8 +347,7 @@ class ClientConnection(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None and exchange.has_answer:
             exchange.client_lost()
-            self._is_refused = True
-            self.transport.abort()
+            self.cut()
             return
         reply = reply_of(refusal, exchange is not None and exchange.is_openai)
         if exchange is not None:
@@ -359,19 +359,19 @@ class ClientConnection(asyncio.Protocol):
         """End the connection once the client has had time to read the answer."""
         self._is_refused = True
         self._is_paused = self._is_held = False
-        self._pending = b""
+        self.pending = b""
         self.write_eof()
         self._read_on()
-        self._read_due_s = self.now_s() + LINGER_S
+        self.read_due_s = self.now_s() + LINGER_S
 
     def check(self, now_s: float) -> None:
         """End the connection where the client was too slow."""
         if self._is_taking(now_s):
             if now_s >= self._write_due_s:
                 self.transport.abort()
-        elif not self._read_due_s or now_s < self._read_due_s or self._is_paused:
+        elif not self.read_due_s or now_s < self.read_due_s or self._is_paused:
             return
-        elif self._is_refused or (self._exchange is None and not self._pending):
+        elif self._is_refused or (self._exchange is None and not self.pending):
             self.transport.abort()
         else:
             self._refuse_connection(Refusal(408, "timeout", "The request did not arrive in time"))
@@ -390,7 +390,7 @@ class ClientConnection(asyncio.Protocol):
         if self._exchange is not None:
             return
         is_free = not self._is_refused and not self.transport.get_write_buffer_size()
-        data, self._pending, self._is_refused = self._pending, b"", True
+        data, self.pending, self._is_refused = self.pending, b"", True
         if not is_free or not self.plane.hand_over(self, data):
             self.transport.close()
 

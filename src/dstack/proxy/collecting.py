@@ -11,6 +11,7 @@ from dstack.proxy.exchanges import TRIES_MAX, Exchange
 from dstack.proxy.framing import Headers
 from dstack.proxy.heads import AUTHORIZATION, AnswerHead
 from dstack.proxy.replicas import ReplicaConnection
+from dstack.proxy.routes import Route
 
 BODY_BYTES_MAX = 32 << 20
 """Of one request."""
@@ -32,6 +33,8 @@ class ModelExchange(Exchange):
     """Whether the caller has shown a token of the project; else only models without `auth` are open."""
     collected: bytes | bytearray = b""
     """The body: the client's, then the replica's. A body that has been sent is forgotten, since it is not repeated."""
+    _asked: bytes | bytearray | None = None
+    """The client's body, where the replica gets another one."""
     _is_collecting = False
     _counted_bytes = 0
     _sent_bytes = 0
@@ -111,6 +114,7 @@ class ModelExchange(Exchange):
             dropped.append(b"accept-encoding")
         lines = self.fields.lines_with(framing, dropped) + forwarded(self.client.address, self.fields, MODELS)
         self._is_collecting = False
+        self._asked = self.collected if choice.body is not None else None
         self.collected, self._sent_bytes = body, 0
         if len(body) <= PART_BYTES:  # with the head
             self._body, self._sent_bytes = [bytes(body)], len(body)
@@ -119,6 +123,29 @@ class ModelExchange(Exchange):
         self._others = choice.others
         self._sends_chunks = False
         self.start(choice.route, b"%b %b HTTP/1.1\r\n%b" % (self.method, choice.target, lines))
+
+    def start(self, route: Route, head: bytes) -> None:
+        waited_for = self.route
+        if waited_for is None:
+            super().start(route, head)
+            return
+        if waited_for is not route:  # another service of the model
+            waited_for.sums.end(False, None)
+            route.sums.begin()
+        self.route, self._sent_head = route, head
+        self._try(route, self.client.now_s())
+
+    def go_on(self) -> None:
+        if self._asked is not None:
+            self.collected = self._asked
+        self._tried = ()
+        try:
+            self._choose()
+        except Refusal as refusal:
+            self.client.refuse(self, refusal)
+
+    def taken(self) -> bytes:
+        return bytes(self.collected if self._asked is None else self._asked)
 
     def _use(self, connection: ReplicaConnection) -> None:
         super()._use(connection)
@@ -143,7 +170,7 @@ class ModelExchange(Exchange):
 
     def _forget(self) -> None:
         """Forget the body."""
-        self.collected, self._sent_bytes = b"", 0
+        self.collected, self._asked, self._sent_bytes = b"", None, 0
         self.client.plane.collected_bytes -= self._counted_bytes
         self._counted_bytes = 0
 
@@ -166,11 +193,12 @@ class ModelExchange(Exchange):
 
     def _try_another(self, failed: ReplicaState, reason: str) -> None:
         tried, route = (*self._tried, failed), self.route
-        if route is None or not self._others or len(tried) >= TRIES_MAX or route.replicas.least(0, tried) is not None:
+        if route is None or not self._others or len(tried) >= TRIES_MAX or route.can_take(tried):
             super()._try_another(failed, reason)
             return
         self._tried = tried
         route.sums.end(True, None)
+        self.route = None
         other, *others = self._others
         self._follow(other._replace(others=tuple(others)))
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,21 +15,25 @@ from dstack.kit.accepting import Acceptor
 from dstack.kit.passing import Passing
 from dstack.protocol.proxy import (
     FRAME_BYTES_MAX,
+    HELD_MAX,
     Changes,
     Connection,
     Counted,
     Drained,
     FromDataPlane,
+    Held,
     Hello,
     Leave,
     Listener,
     Release,
+    Released,
     ReplicaState,
     Snapshot,
     from_server,
 )
 from dstack.proxy.clients import ClientConnection
 from dstack.proxy.plane import DataPlane
+from dstack.proxy.routes import Route
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +61,7 @@ class Control:
         plane.is_server_away = True
         plane.give_to_server = self._give
         plane.on_drained = lambda job_id: self._send(Drained(job_id))
+        plane.holding.on_held = self._report_held
         plane.on_state = lambda job_id, is_up, reason: self._send(ReplicaState(job_id, is_up, reason))
         path.unlink(missing_ok=True)
         self._servers = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -70,6 +75,7 @@ class Control:
         while True:
             sock, _ = await loop.sock_accept(self._servers)
             former, self._server = self._server, Passing(sock, FRAME_BYTES_MAX)
+            self._plane.holding.guard_by(None)
             if former is not None:
                 former.close()
             self._plane.tasks.start("server", self._follow(self._server))
@@ -98,6 +104,7 @@ class Control:
             server.close()
             if self._server is server:
                 self._server = None
+                self._plane.holding.guard_by(None)
                 self._plane.is_server_away = True
                 self._away_since_s = self._plane.now_s()
 
@@ -111,7 +118,7 @@ class Control:
         match from_server.decode(frame), carried:
             case Snapshot() as snapshot, None:
                 plane.routes.replace(snapshot)
-                self._begin()
+                self._begin(server)
             case Changes() as changes, None:
                 if not plane.routes.change(changes):
                     server.send(json.encode(Hello(os.getpid(), __version__, 0)))
@@ -127,9 +134,10 @@ class Control:
             case Leave(), None:
                 self._leave()
 
-    def _begin(self) -> None:
+    def _begin(self, server: Passing) -> None:
         self._plane.is_server_away = False
         self._plane.server_is_back()
+        self._plane.holding.guard_by(_Guard(server))  # it is of our version, since it sends routes
         self._away_since_s = None
         for route in self._plane.routes:
             route.sums.is_new = True
@@ -139,6 +147,10 @@ class Control:
         services = {route.service.id: count for route in self._plane.routes if (count := route.sums.take()) is not None}
         if services:
             self._send(Counted(self._epoch, services))
+
+    def _report_held(self, route: Route) -> None:
+        if (count := route.sums.take()) is not None:
+            self._send(Counted(self._epoch, {route.service.id: count}))
 
     def _report_drained(self) -> None:
         for route in self._plane.routes:
@@ -189,3 +201,28 @@ class Control:
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await server.drain()
             server.close()
+
+
+class _Guard:
+    """A server as the guard of requests that wait."""
+
+    def __init__(self, server: Passing) -> None:
+        self._server = server
+        self._kept = 0
+
+    def keep(self, id: int, sock: socket.socket, received: bytes) -> bool:
+        if self._kept == HELD_MAX:
+            return False
+        try:
+            is_kept = self._server.send(json.encode(Held(id, received)), sock)
+        except OSError:  # no descriptors are left
+            return False
+        self._kept += is_kept
+        return is_kept
+
+    def release(self, ids: Sequence[int]) -> None:
+        self._kept -= len(ids)
+        self._server.send(json.encode(Released(tuple(ids))))
+
+    def released(self) -> Awaitable[None]:
+        return self._server.drain()

@@ -8,10 +8,10 @@ from dstack.protocol.proxy import LATENCIES_S, Count
 class Sums:
     """The requests of one service, counted."""
 
-    __slots__ = ("errors", "in_flight", "is_new", "latencies", "requests")
+    __slots__ = ("errors", "held", "in_flight", "is_new", "latencies", "requests")
 
     def __init__(self) -> None:
-        self.requests = self.errors = self.in_flight = 0
+        self.requests = self.errors = self.in_flight = self.held = 0
         self.latencies = [0] * (len(LATENCIES_S) + 1)
         self.is_new = False
         """Whether something has changed since `take`."""
@@ -39,4 +39,4 @@ class Sums:
         if not self.is_new and not self.in_flight:
             return None
         self.is_new = False
-        return Count(self.requests, self.errors, self.in_flight, tuple(self.latencies))
+        return Count(self.requests, self.errors, self.in_flight, tuple(self.latencies), self.held)

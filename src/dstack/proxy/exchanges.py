@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dstack.proxy.answers import CLOSE, KEEP, Refusal, Reply
+from dstack.proxy.admission import replica_failed
+from dstack.proxy.answers import Refusal, Reply
 from dstack.proxy.balance import ReplicaState
 from dstack.proxy.framing import Headers, chunk, last_chunk
 from dstack.proxy.heads import AnswerHead, Request, kept_trailers
@@ -44,6 +45,8 @@ class Exchange:
     """The body so far, while it may have to be sent (again)."""
     _to_send = b""
     # The way to a replica
+    is_held = False
+    """Whether it waits for a replica."""
     route: Route | None = None
     _replica: ReplicaState | None = None
     _connection: ReplicaConnection | None = None
@@ -83,18 +86,6 @@ class Exchange:
         """Return the path with the query, as the client has sent it."""
         return self.prefix + self.rest
 
-    @property
-    def headers(self) -> Headers:
-        """Return the headers as the client has sent them."""
-        return self.fields.headers
-
-    @property
-    def persistence(self) -> bytes:
-        """Return the header line about the end of the client's connection; empty where it is not needed."""
-        if not self.keep_alive:
-            return CLOSE
-        return KEEP if self.fields.is_http_1_0 else b""
-
     # The request
 
     def start(self, route: Route, head: bytes) -> None:
@@ -106,7 +97,13 @@ class Exchange:
         self.route = route
         self._sent_head = head
         route.sums.begin()
-        self._try(route)
+        self._try(route, self.began_s)
+
+    def go_on(self) -> None:
+        """Send the request to a replica, for which it has waited."""
+        assert self.route is not None
+        self._tried = ()
+        self._try(self.route, self.client.now_s())
 
     def take(self, data: bytes) -> None:
         """Take a part of the request's body, or bytes of another protocol. Raises `Refusal`."""
@@ -120,6 +117,8 @@ class Exchange:
             if self._body is None:
                 self._body = []
             self._body.append(data)
+        if self.is_held:
+            self.client.plane.holding.grow(self, len(data))
         if connection is not None:
             self._to_send += chunk(data) if self._sends_chunks else data
         elif self.received_bytes > BUFFERED_BYTES_MAX:
@@ -130,8 +129,14 @@ class Exchange:
         self.is_whole = True
         if trailers:
             self.trailers = kept_trailers(trailers)
+        if self.is_held:
+            self.client.plane.holding.protect(self)
         if self._connection is not None and self._sends_chunks:
             self._to_send += last_chunk(self.trailers or ())
+
+    def taken(self) -> bytes:
+        """Return what has arrived of the body, while it waits for a replica."""
+        return b"".join(self._body or ())
 
     def send(self) -> None:
         """Send the replica what has been taken."""
@@ -163,19 +168,19 @@ class Exchange:
 
     # The way to a replica
 
-    def _try(self, route: Route) -> None:
+    def _try(self, route: Route, now_s: float) -> None:
         replica = self.preferred
         if replica is None or replica in self._tried or not replica.is_ready:
-            replica = route.replicas.least(self.began_s, self._tried)
+            replica = route.replicas.least(now_s, self._tried)
             if replica is None:
-                self._refuse_without_replica(route)
+                self.client.plane.holding.hold(self, route)
                 return
         self._replica = replica
         replica.outstanding += 1
         idle = replica.idle
         while idle:
             connection = idle.pop()
-            if not connection.is_broken and self.began_s - connection.idle_since_s < IDLE_MAX_S:
+            if not connection.is_broken and now_s - connection.idle_since_s < IDLE_MAX_S:
                 self._use(connection)
                 return
             connection.close()
@@ -213,18 +218,10 @@ class Exchange:
     def _try_another(self, failed: ReplicaState, reason: str) -> None:
         self._tried = (*self._tried, failed)
         route = self.route
-        if route is not None and len(self._tried) < TRIES_MAX and route.replicas.least(0, self._tried) is not None:
-            self._try(route)
+        if route is not None and len(self._tried) < TRIES_MAX and route.can_take(self._tried):
+            self._try(route, self.client.now_s())
             return
-        name = "" if route is None else f" {route.service.name}"
-        message = f"Replica {failed.replica.number} of the service{name} failed: {reason}"
-        hint = f"`dstack logs{name} --replica {failed.replica.number}` shows its output"
-        self._refuse(Refusal(502, "replica_failed", message, hint=hint))
-
-    def _refuse_without_replica(self, route: Route) -> None:
-        waits_for = route.service.waits_for
-        message = f"No replica of the service {route.service.name} is ready" + (f": {waits_for}" if waits_for else "")
-        self._refuse(Refusal(503, "no_replica", message, retry_after_s=2))
+        self._refuse(replica_failed("" if route is None else route.service.name, failed.replica, reason))
 
     def _leave_replica(self, free: bool, now_s: float = 0.0) -> None:
         """Leave the replica, and keep its connection for others where it is free."""
@@ -234,6 +231,8 @@ class Exchange:
         connection, self._connection = self._connection, None
         replica, self._replica = self._replica, None
         if replica is None:
+            if self.is_held:
+                self.client.plane.holding.forget(self)
             return
         replica.outstanding -= 1
         if connection is not None:
@@ -284,7 +283,7 @@ class Exchange:
         framing = head.framing_line
         if self.fields.is_http_1_0 and (self._answers_chunks or framing.startswith(b"transfer")):
             framing, self._answers_chunks, self.keep_alive = b"", False, False
-        return b"".join((head.lines, framing, self.persistence, b"\r\n"))
+        return b"".join((head.lines, framing, self.fields.persistence(self.keep_alive), b"\r\n"))
 
     def body(self, data: bytes) -> None:
         self.sent_bytes += len(data)
@@ -342,7 +341,7 @@ class Exchange:
             self._tried = [replica] * TRIES_MAX
             self._try_another(replica, f"{reason}, and may have done what was asked")
         elif was_reused:  # it may have closed an idle connection at this very moment
-            self._try(route)
+            self._try(route, self.client.now_s())
         else:
             self._try_another(replica, reason)
 

@@ -12,7 +12,7 @@ from typing import TypeAlias, TypeVar
 
 import httptools
 
-from dstack.proxy.answers import Refusal
+from dstack.proxy.answers import CLOSE, KEEP, Refusal
 from dstack.proxy.framing import Headers
 
 T = TypeVar("T")
@@ -122,6 +122,12 @@ class RequestFields:
         if [one.lower() for one in encodings] != [b"chunked"]:
             raise Refusal(501, "not_supported", "The only `Transfer-Encoding` that is supported is `chunked`")
         return True
+
+    def persistence(self, keep_alive: bool) -> bytes:
+        """Return the header line about the end of the client's connection; empty where it is not needed."""
+        if not keep_alive:
+            return CLOSE
+        return KEEP if self.is_http_1_0 else b""
 
     def lines(self, with_token: bool) -> bytes:
         """Return the header lines as they go on.

@@ -17,6 +17,7 @@ from dstack.proxy.clients import ClientConnection
 from dstack.proxy.collecting import ModelExchange
 from dstack.proxy.exchanges import Exchange
 from dstack.proxy.heads import Heads
+from dstack.proxy.holding import Holding
 from dstack.proxy.replicas import IDLE_MAX_S, ReplicaConnection, connect
 from dstack.proxy.routes import Route, Routes
 
@@ -42,6 +43,8 @@ class DataPlane:
         self.routes = Routes()
         self.heads = Heads()
         self.tasks = TaskGroup()
+        self.holding = Holding(self, clients_max // 2)
+        self.routes.on_change = self.holding.follow
         self.is_leaving = False
         """Whether it ends: each connection closes behind its answer."""
         self.is_server_away = False
@@ -95,10 +98,12 @@ class DataPlane:
             self._refuse_for_server(client)
         for route in self.routes:
             route.replicas.close_idle(now_s - IDLE_MAX_S)
+        self.holding.check(now_s)
 
     def leave(self) -> None:
         """End each connection behind its answer, and give those without a request to the server, if there is one."""
         self.is_leaving = True
+        self.holding.leave()
         for client in list(self._clients):
             client.leave()
 

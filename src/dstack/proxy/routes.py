@@ -1,10 +1,12 @@
 """The services that the data plane knows, and the callers that may use them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 
+from msgspec.structs import replace
+
 from dstack.protocol.proxy import EVERY_PROJECT, SERVICES_PREFIX, Changes, Service, Snapshot
-from dstack.proxy.balance import Replicas
+from dstack.proxy.balance import Replicas, ReplicaState
 from dstack.proxy.counts import Sums
 from dstack.proxy.limits import Bucket
 
@@ -34,12 +36,17 @@ class Route:
         self.buckets = tuple(former.get(limit) or Bucket(limit) for limit in limits)
         self.replicas.follow(service.replicas, service.draining)
 
+    def can_take(self, tried: Sequence[ReplicaState]) -> bool:
+        """Return whether a request can go to a replica that was not tried, or wait for one."""
+        return self.service.starts or self.replicas.least(0, tried) is not None
+
 
 class Routes:
     """All services and callers, in the version that the server has sent last."""
 
     def __init__(self) -> None:
         self.version = 0
+        self.on_change: Callable[[], None] = lambda: None
         self._by_id: dict[str, Route] = {}
         self.by_prefix: dict[bytes, Route] = {}
         """By the start of the paths of their requests."""
@@ -63,6 +70,7 @@ class Routes:
         self._tokens = {hash: frozenset(projects) for hash, projects in snapshot.tokens.items()}
         self._callers.clear()
         self.version = snapshot.version
+        self.on_change()
 
     def change(self, changes: Changes) -> bool:
         """Follow a difference; return False, and change nothing, where it is one to another version."""
@@ -78,6 +86,7 @@ class Routes:
         if changes.tokens:
             self._callers.clear()
         self.version = changes.version
+        self.on_change()
         return True
 
     def find(self, project: str, name: str) -> Route | None:
@@ -114,7 +123,7 @@ class Routes:
             route = self._by_id.pop(id, None)
             if route is not None:
                 self._unlist(route)
-                route.replicas.follow((), ())
+                route.follow(replace(route.service, replicas=(), draining=(), waits_for="it has ended", starts=False))
 
     def _put(self, services: Iterable[Service]) -> None:
         for service in services:

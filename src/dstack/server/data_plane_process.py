@@ -13,7 +13,6 @@ from pathlib import Path
 
 from msgspec import DecodeError, json
 
-from dstack import __version__
 from dstack.agent.paths import make_private_folder, socket_path
 from dstack.kit.folders import make_private
 from dstack.kit.locks import is_locked
@@ -29,6 +28,11 @@ HELLO_TIMEOUT_S = 2.0
 def control_path(folder: Path) -> Path:
     """Return the path of the socket at which a data plane listens for servers."""
     return socket_path(folder, "control")
+
+
+def is_alive(folder: Path) -> bool:
+    """Return whether a data plane serves a folder."""
+    return is_locked(folder / LOCK)
 
 
 def start(folder: Path) -> bool:
@@ -69,7 +73,7 @@ def inherited_listener(folder: Path, host: str, port: int) -> socket.socket | No
     Args:
         port: 0 for whichever it has.
     """
-    if not is_locked(folder / LOCK):
+    if not is_alive(folder):
         return None
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
         control.settimeout(HELLO_TIMEOUT_S)
@@ -89,15 +93,15 @@ def inherited_listener(folder: Path, host: str, port: int) -> socket.socket | No
     return None
 
 
-async def greets_as_current(connection: Passing) -> bool:
-    """Return whether a data plane has the version of this server, by its first message.
+async def greeting(connection: Passing) -> Hello:
+    """Return the first message of a data plane.
 
     Raises:
         EOFError, ConnectionError, TimeoutError, DecodeError: it does not greet.
     """
     async with asyncio.timeout(HELLO_TIMEOUT_S):
         frame, _ = await connection.receive()
-    return json.decode(frame, type=Hello).version == __version__
+    return json.decode(frame, type=Hello)
 
 
 def is_left_behind(folder: Path, job_id: str) -> bool:

@@ -7,7 +7,7 @@ goes, and the rest on every scan.
 from collections.abc import Collection, Iterator
 from typing import Protocol
 
-from dstack.domain.drains import DRAIN_FOR, ROUTES_WITHIN
+from dstack.domain.drains import DRAIN_FOR, ROUTES_WITHIN, SCALE_IN_FOR
 from dstack.domain.launches import FAILED_MAX, WITHIN
 from dstack.domain.reasons import UNWANTED
 from dstack.domain.rollouts import ROLLOUT_FOR, ROLLOUT_TRIES
@@ -214,12 +214,13 @@ def the_last_ready_replica_stays(
 
 
 def drains_are_awaited(replica: ReplicaRow, ledger: Ledger) -> str | None:
-    """A draining replica ends once every data plane has let go of it, or after an hour."""
+    """A draining replica ends once every data plane has let go of it, or after its longest time."""
     if replica.draining_since_s is None or replica.reason not in UNWANTED:
         return None  # it may have ended by itself
     lasted_s = replica.status_since_s - replica.draining_since_s
     missing = ledger.data_planes(replica.status_since_s) - replica.drained_by
-    is_early = lasted_s < ROUTES_WITHIN.total_seconds() or (missing and lasted_s < DRAIN_FOR.total_seconds())
+    longest = SCALE_IN_FOR if replica.reason == JobReason.SCALED_DOWN else DRAIN_FOR
+    is_early = lasted_s < ROUTES_WITHIN.total_seconds() or (missing and lasted_s < longest.total_seconds())
     if not is_early:
         return None
     return (

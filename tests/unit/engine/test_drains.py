@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dstack.domain.drains import DRAIN_FOR, LOOK_AGAIN, ROUTES_WITHIN
+from dstack.domain.drains import DRAIN_FOR, LOOK_AGAIN, ROUTES_WITHIN, SCALE_IN_FOR
 from dstack.domain.intents import Done, StartJob
 from dstack.domain.launches import FAILED_MAX, Launches
 from dstack.domain.objects import Job, JobView
@@ -23,7 +23,7 @@ def running(**fields: Any) -> Job:
 
 def drains(*drained_by: str, age: timedelta, planes: frozenset[str] = frozenset(), **fields: Any) -> JobView:
     asked = {"stop_asked": JobReason.SCALED_DOWN, "draining_since": NOW - age, "drained_by": drained_by}
-    return job_view(running(**asked, **fields), instance(), data_planes=planes)
+    return job_view(running(**{**asked, **fields}), instance(), data_planes=planes)
 
 
 def test_draining_replica_ends_once_every_data_plane_has_acknowledged() -> None:
@@ -42,12 +42,15 @@ def test_draining_replica_stays_until_changed_routes_have_arrived(planes: frozen
     assert watch(drains("one", age=ROUTES_WITHIN, planes=planes)).write
 
 
-def test_drain_has_an_end_though_a_data_plane_never_acknowledges() -> None:
+@pytest.mark.parametrize(
+    ("reason", "longest"), [(JobReason.REPLACED, DRAIN_FOR), (JobReason.SCALED_DOWN, SCALE_IN_FOR)]
+)
+def test_drain_has_an_end_though_a_data_plane_never_acknowledges(reason: JobReason, longest: timedelta) -> None:
     planes = frozenset({"one"})
-    late = DRAIN_FOR - timedelta(seconds=3)
-    assert watch(drains(age=late, planes=planes)).again == timedelta(seconds=3)
-    (ending,) = watch(drains(age=DRAIN_FOR, planes=planes)).write
-    assert ending.reason is JobReason.SCALED_DOWN
+    late = longest - timedelta(seconds=3)
+    assert watch(drains(age=late, planes=planes, stop_asked=reason)).again == timedelta(seconds=3)
+    (ending,) = watch(drains(age=longest, planes=planes, stop_asked=reason)).write
+    assert ending.reason is reason
 
 
 def test_draining_replica_that_ends_by_itself_has_its_own_reason() -> None:

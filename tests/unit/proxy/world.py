@@ -199,6 +199,8 @@ def service(
     strip_prefix: bool = True,
     limits: tuple[Limit, ...] = (),
     model: Model | None = None,
+    starts: bool = False,
+    waits_for: str = "",
 ) -> Service:
     """Return a service of the project `main`."""
     ready = tuple(replica(number) for number in range(replicas))
@@ -211,6 +213,8 @@ def service(
         limits=limits,
         model=model,
         replicas=ready,
+        starts=starts,
+        waits_for=waits_for,
     )
 
 

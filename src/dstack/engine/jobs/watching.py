@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from dstack.domain.drains import drain_goes_on_for
+from dstack.domain.drains import DRAIN_FOR, SCALE_IN_FOR, drain_goes_on_for
 from dstack.domain.objects import Instance, JobView, Next
 from dstack.domain.reasons import reason_of
 from dstack.domain.resting import after_failed_start, after_good_start
@@ -108,7 +108,9 @@ def _drain_goes_on_for(view: JobView) -> timedelta | None:
     job = view.job
     if job.draining_since is None:
         return None
-    return drain_goes_on_for(job.draining_since, view.data_planes.difference(job.drained_by), view.now) or None
+    missing = view.data_planes.difference(job.drained_by)
+    longest = SCALE_IN_FOR if job.stop_asked is JobReason.SCALED_DOWN else DRAIN_FOR
+    return drain_goes_on_for(job.draining_since, missing, view.now, longest) or None
 
 
 def end(view: JobView, reason: JobReason, detail: str = "") -> Next:

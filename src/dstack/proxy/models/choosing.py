@@ -10,7 +10,7 @@ from dstack.proxy.choices import Choice
 from dstack.proxy.models.affinity import Affinity, chain_of
 from dstack.proxy.models.converting import Conversion
 from dstack.proxy.models.openai import LISTING, place_of, read
-from dstack.proxy.models.routing import answer, below, candidates, passes_through, path_of, unknown, without_replica
+from dstack.proxy.models.routing import answer, below, candidates, passes_through, path_of, starting, unknown
 
 if TYPE_CHECKING:
     from dstack.proxy.collecting import ModelExchange
@@ -39,12 +39,12 @@ class Models:
             raise unknown(place, asked.model, routes.of_project(place.project), is_member)
         now_s = self._plane.now_s()
         chosen = self._affinity.choose(serving, chain_of(f"{place.project}/{asked.model}", asked.text), now_s)
-        if chosen is None:
-            raise without_replica(asked.model, serving)
-        route, replica = chosen
+        route, replica = chosen or (starting(asked.model, serving), None)
         path = path_of(route, place) if passes_through(route) else b"/generate"
-        if route.buckets:
+        if route.buckets and route is not exchange.route:  # else it was counted before it waited
             check_limits(route, path, exchange.client.address, exchange.fields, now_s)
+        if replica is None:  # it waits, and is chosen for again
+            return Choice(route, below(route, path))
         if not passes_through(route):
             return self._conversion.choice(place, route, replica, body)
         others = (one for one in serving if one is not route and passes_through(one))

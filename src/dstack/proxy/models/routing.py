@@ -42,11 +42,14 @@ def passes_through(route: Route) -> bool:
     return model is not None and model.format == "openai"
 
 
-def without_replica(name: str, routes: Sequence[Route]) -> Refusal:
-    """Return the reason why no replica can take a request."""
+def starting(name: str, routes: Sequence[Route]) -> Route:
+    """Return a service whose replica a request waits for, as none has a ready one. Raises `Refusal`."""
+    for route in routes:
+        if route.service.starts:
+            return route
     reasons = "; ".join(dict.fromkeys(route.service.waits_for for route in routes if route.service.waits_for))
     message = f"No replica of the model {name} is ready" + (f": {reasons}" if reasons else "")
-    return Refusal(503, "no_replica", message, retry_after_s=2)
+    raise Refusal(503, "no_replica", message, retry_after_s=2)
 
 
 def path_of(route: Route, place: Place) -> bytes:
