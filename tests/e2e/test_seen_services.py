@@ -95,7 +95,10 @@ def test_service_of_the_page_that_begins_without_replicas_has_its_url_at_once(ho
     assert " 0 replicas" in table and "range 0..4, by requests/s, target 10 each" in table
     assert "0 replica-hours, $0 since its submission" in table
     refused = home.cli("exec", "elastic", "--", "true")
-    assert (refused.returncode, "No replica of `elastic` runs: the next request starts a replica" in refused.stderr) == (
+    assert (
+        refused.returncode,
+        "No replica of `elastic` runs: the next request starts a replica" in refused.stderr,
+    ) == (
         1,
         True,
     ), refused

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dstack import api
     from dstack.api.aio._threads import Threads
+    from dstack.protocol.services import ServiceModelView
     from dstack.protocol.statuses import RunStatus
-    from dstack.protocol.views import RunView, ServiceModelView
+    from dstack.protocol.views import RunView
     from dstack.spec.backends import BackendType
 
 
