@@ -219,7 +219,9 @@ def _usual_in_flight(rules: Rules, load: Load) -> float:
     window_s, step_s = rules.window_s, STEP.total_seconds()
     times = [load.now - number * step_s for number in range(int(USUAL_S / step_s))]
     ended = [(at, load.ended(at, window_s)) for at in times]
-    shortest_s = min((load.in_flight_at(at) * window_s / count for at, count in ended if count >= COUNTED), default=None)
+    shortest_s = min(
+        (load.in_flight_at(at) * window_s / count for at, count in ended if count >= COUNTED), default=None
+    )
     return math.inf if shortest_s is None else shortest_s * ended[0][1] / window_s
 
 

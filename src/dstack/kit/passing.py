@@ -42,7 +42,7 @@ class Passing:
         self._room.set()
         self._is_over = False
         self._takes_none = False
-        """Whether the other side has ended; what it has sent before may still be read."""
+        """Whether the other side has ended; its last frames may still be read."""
         self._is_writing = False
         self._loop.add_reader(sock.fileno(), self._read)
 

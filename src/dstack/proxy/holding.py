@@ -71,7 +71,7 @@ class Holding:
         self._of_service_max = max(1, held_max // 2)
         self._held: dict[Exchange, _Held] = {}
         self._due: dict[Exchange, None] = {}
-        """Those whose wait is over. They go on in batches."""
+        """Those that need not wait any longer. They go on in batches."""
         self._going: asyncio.Task[None] | None = None
         self._ids = count(1)
 

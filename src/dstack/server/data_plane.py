@@ -14,7 +14,6 @@ from typing import TypeVar
 
 from msgspec import DecodeError, json
 
-from dstack import __version__
 from dstack.engine.drains import drained
 from dstack.engine.routes import Book
 from dstack.errors import DatabaseUnavailable
@@ -72,8 +71,10 @@ class DataPlane:
         """Whether this server has started the data plane: it is as new as can be."""
         self._is_replaced = False
         """Whether another data plane follows the present one at once."""
+        self._comes = True
+        """Whether a data plane is on its way: connections for it wait."""
         self._waiting: list[tuple[socket.socket, bytes]] = []
-        """Connections that it has given back, for the one that follows."""
+        """Connections for the data plane that follows."""
         self._held = HeldConnections()
 
     def start(self, acceptor: Acceptor) -> None:
@@ -96,8 +97,21 @@ class DataPlane:
             sock.close()
 
     def give(self, sock: socket.socket, received: bytes) -> bool:
-        """Hand over a connection whose next request is for a service; return False where there is no data plane."""
-        return self._connection is not None and self._connection.send(json.encode(Connection(received)), sock)
+        """Hand over a connection whose next request is for a service; return False where no data plane takes it.
+
+        It waits while a data plane starts: no request is lost behind the first service, or the death of a data plane.
+        """
+        if self._connection is not None:
+            return self._connection.send(json.encode(Connection(received)), sock)
+        return self._comes and self._wait(sock.dup(), received)
+
+    def _wait(self, sock: socket.socket, received: bytes) -> bool:
+        """Keep a connection for the next data plane; close it and return False where too many wait."""
+        if len(self._waiting) >= WAITING_MAX:
+            sock.close()
+            return False
+        self._waiting.append((sock, received))
+        return True
 
     async def _keep(self, acceptor: Acceptor) -> None:
         pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
@@ -115,15 +129,18 @@ class DataPlane:
         """Start a data plane once there are services; return whether it is ready."""
         book = self._routes.book
         while not book.services:
+            self._comes = not book.version  # the record may have some that are not known yet
             self._waiting += self._held.take()
             await self._accept(acceptor)
             book = await self._routes.wait(book.version)
+        self._comes = True
         try:
             await self._parts.leases.set_data_plane(is_there=True)
         except DatabaseUnavailable as error:
             log.warning("The data plane waits for the database: %s", error)
+            self._comes = False
             return False
-        self._is_ours = await asyncio.to_thread(start, self._folder)
+        self._comes = self._is_ours = await asyncio.to_thread(start, self._folder)
         return self._is_ours
 
     async def _accept(self, acceptor: Acceptor) -> None:
@@ -159,9 +176,9 @@ class DataPlane:
             return False
         feeding: asyncio.Task[None] | None = None
         try:
-            hello = await greeting(connection)
-            is_current = hello.version == __version__ or self._is_ours
-            self._waiting += self._held.meet(hello.pid)
+            pid, is_current = await greeting(connection)
+            is_current |= self._is_ours
+            self._waiting += self._held.meet(pid)
             book = self._routes.book
             if is_current and book.version:  # before any client arrives
                 connection.send(json.encode(snapshot_of(book)))
@@ -197,10 +214,7 @@ class DataPlane:
             case Listener(), socket.socket() as listener:
                 listener.close()  # this server has its own, or took this one at its start
             case Connection(received), socket.socket() as sock if self._is_replaced:
-                if len(self._waiting) < WAITING_MAX:
-                    self._waiting.append((sock, received))
-                else:
-                    sock.close()
+                self._wait(sock, received)
             case Connection(received), socket.socket() as sock:
                 await acceptor.take(sock, received)
             case Held(id, received), socket.socket() as sock:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from msgspec import DecodeError, json
 
+from dstack import __version__
 from dstack.agent.paths import make_private_folder, socket_path
 from dstack.kit.folders import make_private
 from dstack.kit.locks import is_locked
@@ -93,15 +94,16 @@ def inherited_listener(folder: Path, host: str, port: int) -> socket.socket | No
     return None
 
 
-async def greeting(connection: Passing) -> Hello:
-    """Return the first message of a data plane.
+async def greeting(connection: Passing) -> tuple[int, bool]:
+    """Return the process of a data plane, and whether it has the version of this server, by its first message.
 
     Raises:
         EOFError, ConnectionError, TimeoutError, DecodeError: it does not greet.
     """
     async with asyncio.timeout(HELLO_TIMEOUT_S):
         frame, _ = await connection.receive()
-    return json.decode(frame, type=Hello)
+    hello = json.decode(frame, type=Hello)
+    return hello.pid, hello.version == __version__
 
 
 def is_left_behind(folder: Path, job_id: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 class HeldConnections:
-    """What the present data plane, or a lost one, has left here."""
+    """The connections that the present data plane, or a lost one, has left here."""
 
     def __init__(self) -> None:
         self._pid = 0
@@ -16,7 +16,7 @@ class HeldConnections:
         self._kept: dict[int, tuple[socket.socket, bytes]] = {}
 
     def meet(self, pid: int) -> list[tuple[socket.socket, bytes]]:
-        """Note which data plane is served from now on; return what a lost one has left, for it."""
+        """Note the data plane that is served from now on; return the connections for it that a lost one has left."""
         if pid == self._pid:
             self.clear()  # it was not lost: it still has them, and reports them again
         self._pid = pid
@@ -33,10 +33,10 @@ class HeldConnections:
             sock.close()
 
     def take(self) -> list[tuple[socket.socket, bytes]]:
-        """Return everything, and keep nothing."""
+        """Return all connections, and keep none."""
         kept, self._kept = self._kept, {}
         return list(kept.values())
 
     def clear(self) -> None:
-        """Release everything."""
+        """Release all connections."""
         self.release(list(self._kept))

@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -213,6 +214,33 @@ async def test_dead_data_plane_is_started_again_while_the_database_does_not_answ
     assert await world.pid_after(former) != former
 
 
+async def test_request_waits_while_the_data_plane_starts(world: World) -> None:
+    mine, theirs = socket.socketpair()
+    with theirs:
+        assert world.data_plane.give(theirs, HELLO)
+    world.data_plane.start(world.acceptor)
+    reader, writer = await asyncio.open_connection(sock=mine)
+    world.writers.append(writer)
+    async with asyncio.timeout(PATIENCE_S):
+        await begun(reader)
+
+
+async def test_request_is_not_kept_where_no_data_plane_can_start(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = asyncio.Event()
+
+    def pause(pauses_of: object) -> timedelta:
+        pauses.set()
+        return timedelta(hours=1)
+
+    monkeypatch.setattr("dstack.server.data_plane.start", lambda folder: False)
+    monkeypatch.setattr("dstack.server.data_plane.Pauses.next", pause)
+    world.data_plane.start(world.acceptor)
+    await pauses.wait()
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        assert not world.data_plane.give(theirs, HELLO), "the server answers it"
+
+
 async def test_data_plane_of_another_version_is_replaced_and_finishes_its_streams(
     world: World, gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,7 +252,7 @@ async def test_data_plane_of_another_version_is_replaced_and_finishes_its_stream
         half[1].write(HELLO[:20])
         stream = await world.ask()
     former = pid_in(world.folder)
-    monkeypatch.setattr("dstack.server.data_plane.__version__", "another")
+    monkeypatch.setattr("dstack.server.data_plane_process.__version__", "another")
     world.data_plane.start(world.acceptor)
     asked = [asyncio.create_task(world.ask())]
     following = await world.pid_after(former)
@@ -314,7 +342,7 @@ async def test_request_that_waits_survives_an_upgrade(
             writer.write(HELLO)
             readers.append(reader)
         await asyncio.to_thread(until_kept, control, 3)
-    monkeypatch.setattr("dstack.server.data_plane.__version__", "another")
+    monkeypatch.setattr("dstack.server.data_plane_process.__version__", "another")
     former = pid_in(world.folder)
     world.data_plane.start(world.acceptor)
     await world.pid_after(former)
