@@ -82,7 +82,7 @@ def test_service_that_never_gets_ready_fails_with_its_reason(home: Home) -> None
 
 
 @pytest.mark.server("shared")
-def test_service_of_the_page_that_begins_without_replicas_has_its_url_at_once(home: Home) -> None:
+def test_service_of_the_page_that_begins_without_replicas_starts_one_for_its_first_request(home: Home) -> None:
     home.write("app.py", block("python", "HTTPServer"))
     home.write("elastic.dstack.yml", block("yaml", "name: elastic"))
     assert home.cli("init").returncode == 0
@@ -95,13 +95,12 @@ def test_service_of_the_page_that_begins_without_replicas_has_its_url_at_once(ho
     assert " 0 replicas" in table and "range 0..4, by requests/s, target 10 each" in table
     assert "0 replica-hours, $0 since its submission" in table
     refused = home.cli("exec", "elastic", "--", "true")
-    assert (
-        refused.returncode,
-        "No replica of `elastic` runs: the next request starts a replica" in refused.stderr,
-    ) == (
-        1,
-        True,
-    ), refused
+    assert refused.returncode == 1
+    assert "No replica of `elastic` runs: the next request starts a replica" in refused.stderr
     program = home.run_program(sys.executable, "-c", block("python", "service.scaling"))
     assert (program.returncode, program.stdout) == (0, "0 4 0.0\n"), program
+    code, answer = ask(done.stdout.split()[-1], None)
+    assert code == 200 and answer.endswith("/elastic/\n"), answer
+    assert " 1/1 of 0..4 " in home.cli("ps", "-v").stdout
+    assert "elastic: replicas 0 → 1: 1 request waits for a replica\n" in home.cli("event", "--run", "elastic").stdout
     assert home.cli("stop", "elastic", "-y").returncode == 0
