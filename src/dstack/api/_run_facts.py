@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from dstack.api._context import Context
 from dstack.kit.clock import SystemClock
+from dstack.protocol.services import ServiceModelView, ServiceView
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
-from dstack.protocol.views import AttemptView, InstanceView, JobView, RunView, ServiceModelView, ServiceView
+from dstack.protocol.views import AttemptView, InstanceView, JobView, RunView
 from dstack.spec.backends import BackendType
 
 if TYPE_CHECKING:

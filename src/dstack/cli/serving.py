@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from dstack.api import Run
-    from dstack.protocol.views import CostView, JobView, RunView, ScalingView, ServiceView, TrafficView
+    from dstack.protocol.services import CostView, ScalingView, ServiceView, TrafficView
+    from dstack.protocol.views import JobView, RunView
 
 ON_ITS_WAY = (JobStatus.PROVISIONING, JobStatus.PULLING, JobStatus.RUNNING)
 LEFT = (JobReason.SCALED_DOWN, JobReason.REPLACED)

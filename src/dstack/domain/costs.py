@@ -11,8 +11,8 @@ HOUR = timedelta(hours=1)
 class Use:
     """The time that one attempt of a job ran.
 
-    It begins with the start of the job. The time before, in which its machine boots and its image is pulled, is not on
-    record: a cloud's bill has it, and the idle time after the job too.
+    It begins with the start of the job. The time in which its machine boots or pulls its image is not on record, nor is
+    the idle time after the job. A cloud's bill has both.
     """
 
     started_at: datetime

@@ -9,7 +9,8 @@ from dstack.domain.objects import Job, Run
 from dstack.domain.reasons import UNWANTED
 from dstack.domain.retries import failing_since, pause_after, retry_at
 from dstack.domain.rollouts import NO_ROOM_AFTER, ROLLOUT_FOR, ROLLOUT_TRIES
-from dstack.domain.specs import configuration_in, most_replicas_of, replicas_of, retry_policy_of, rules_of
+from dstack.domain.sizes import most_replicas_of, replicas_of, rules_of
+from dstack.domain.specs import configuration_in, retry_policy_of
 from dstack.kit.units import duration_text
 from dstack.protocol.statuses import JobReason, JobStatus, cause_text
 

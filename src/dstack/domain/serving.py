@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 
 from dstack.domain.objects import Job, Run
 from dstack.domain.replicas import Failure, Replicas, count_ready, number_at_first, replicas_in, unready_text
-from dstack.domain.specs import SERVICE, configuration_in, replicas_of, rules_of
+from dstack.domain.sizes import replicas_of, rules_of
+from dstack.domain.specs import SERVICE, configuration_in
 from dstack.kit.text import utc_text
 from dstack.protocol.statuses import JobStatus, RunStatus, cause_text
 

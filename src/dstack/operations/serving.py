@@ -9,19 +9,12 @@ from msgspec.structs import replace
 from dstack.domain.costs import Use, cost_of
 from dstack.domain.objects import Job, Run
 from dstack.domain.serving import rollout_text, waits_for
-from dstack.domain.specs import configuration_in, rules_of
+from dstack.domain.sizes import rules_of
+from dstack.domain.specs import configuration_in
 from dstack.domain.traffic import WINDOW, History, traffic_of
 from dstack.protocol.proxy import models_path, service_path
-from dstack.protocol.views import (
-    AttemptView,
-    CostView,
-    JobView,
-    RunView,
-    ScalingView,
-    ServiceModelView,
-    ServiceView,
-    TrafficView,
-)
+from dstack.protocol.services import CostView, ScalingView, ServiceModelView, ServiceView, TrafficView
+from dstack.protocol.views import AttemptView, JobView, RunView
 from dstack.spec.service import Service
 from dstack.store import traffic
 from dstack.store.tx import Tx

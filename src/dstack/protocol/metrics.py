@@ -1,6 +1,6 @@
 """Views of the usage that jobs had of their machines."""
 
-from dstack.protocol.views import Time, View
+from dstack.protocol.base import Time, View
 
 
 class GpuMetricsView(View, frozen=True, kw_only=True):

@@ -15,8 +15,8 @@ from dstack.errors import InvalidRequestError
 from dstack.operations import measuring, runs
 from dstack.operations.context import Context
 from dstack.operations.presenting import brief_view
+from dstack.protocol.services import ScalingView, ServiceModelView, ServiceView
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
-from dstack.protocol.views import ScalingView, ServiceModelView, ServiceView
 from dstack.store import commits, objects, traffic
 from dstack.store.db import Database
 from dstack.store.tx import Tx

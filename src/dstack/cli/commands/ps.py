@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from dstack.api import Client
-    from dstack.protocol.views import AttemptView, JobView, RunView, ServiceView
+    from dstack.protocol.services import ServiceView
+    from dstack.protocol.views import AttemptView, JobView, RunView
 
 HELP = "show runs"
 HEADERS = ("NAME", "BACKEND", "RESOURCES", "PRICE", "STATUS", "SUBMITTED", "WHY")

@@ -6,7 +6,8 @@ from datetime import timedelta
 from dstack.domain.autoscaling import Scale, decide
 from dstack.domain.objects import Job, Run, RunView
 from dstack.domain.replicas import Replicas, number_at_first
-from dstack.domain.specs import configuration_in, rules_of
+from dstack.domain.sizes import rules_of
+from dstack.domain.specs import configuration_in
 from dstack.protocol.statuses import JobReason, JobStatus
 
 

@@ -10,7 +10,8 @@ from dstack.domain.autoscaling import scale_of_json, scale_to_json
 from dstack.domain.launches import launches_of_json, launches_to_json
 from dstack.domain.objects import Job, Run, RunView
 from dstack.domain.rollouts import rollout_of_json, rollout_to_json
-from dstack.domain.specs import SERVICE, configuration_in, most_replicas_of, rules_of
+from dstack.domain.sizes import most_replicas_of, rules_of
+from dstack.domain.specs import SERVICE, configuration_in
 from dstack.kit.ids import Ids
 from dstack.protocol.statuses import JobReason, RunStatus
 from dstack.store import objects, queue, revisions, tables, traffic
