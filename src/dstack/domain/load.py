@@ -57,10 +57,10 @@ class _Plane:
         """Return the number of requests that ended."""
         return self._at(end, self._ended) - self._at(begin, self._ended)
 
-    def in_flight_at(self, at: float) -> float:
+    def in_flight_at(self, at: float) -> int:
         if not self._times or at >= self._times[-1]:
             return self.in_flight if self.is_heard(at) else 0
-        return self._at(at, self._in_flight)
+        return self._in_flight[max(0, bisect_right(self._times, at) - 1)]
 
     def busy_until(self, now: float) -> float:
         """Return the time until which there were signs of requests."""
@@ -106,7 +106,7 @@ class Load:
         """Return the number of requests that ended in a window."""
         return sum(plane.ended(at - window_s, at) for plane in self._planes)
 
-    def in_flight_at(self, at: float) -> float:
+    def in_flight_at(self, at: float) -> int:
         """Return the number of requests in flight at a time."""
         return sum(plane.in_flight_at(at) for plane in self._planes)
 
