@@ -51,7 +51,7 @@ class Decision:
 
 
 TOLERANCE = 1.1
-"""The load of replicas, as a multiple of the target, up to which one more is not added."""
+"""The load of replicas, as a multiple of the target, up to which they do without one more."""
 BURST_S = 15.0
 BURST = 1.5
 """A burst counts at once if its load is so many times the target of all replicas."""
@@ -130,8 +130,13 @@ def _fewer(rules: Rules, load: Load, current: int, age_s: float) -> _Want | None
         return _Want(rules.minimum, f"no requests for {duration_text(int(_idle_s(rules)))}")
     if age_s < rules.down_delay_s or _needed_for_s(rules, load, current) is not None:
         return None
-    past = max((want for _, want in _past(rules, load)), key=_number)
-    wants = [past, _least(rules, load), _held(rules, load), _behind(rules, load, 0)]
+    past = list(_past(rules, load))
+    largest = max((want for _, want in past), key=_number)
+    begin = load.now - _memory_s(rules) + rules.window_s
+    later = [want.replicas for at, want in past if at > begin]
+    if later and max(later) < largest.replicas:
+        return None  # it falls further within the window, and each change delays the next one
+    wants = [largest, _steady(rules, load), _least(rules, load), _held(rules, load), _behind(rules, load, 0)]
     wants.append(_want(rules, _burst(rules, load)))
     most = max(wants, key=_number)
     return _Want(max(most.replicas, rules.minimum), most.why) if most.replicas < current else None
@@ -155,7 +160,7 @@ def _past(rules: Rules, load: Load) -> Iterator[tuple[float, _Want]]:
     step_s = STEP.total_seconds()
     at = load.now
     while at > load.now - _memory_s(rules):
-        yield at, _want(rules, _value(rules, load, at, rules.window_s), tolerance=1.0)
+        yield at, _want(rules, _value(rules, load, at, rules.window_s))
         at = math.ceil(at / step_s - 1) * step_s
 
 
@@ -229,10 +234,10 @@ def _least(rules: Rules, load: Load) -> _Want:
     return _Want(1, _shown(rules, _value(rules, load, load.now, rules.window_s)))
 
 
-def _want(rules: Rules, value: float, tolerance: float = TOLERANCE) -> _Want:
+def _want(rules: Rules, value: float) -> _Want:
     load = value / rules.target
     replicas = math.ceil(load)
-    if replicas > 1 and load <= tolerance * (replicas - 1):
+    if replicas > 1 and load <= TOLERANCE * (replicas - 1):
         replicas -= 1
     return _Want(replicas, _shown(rules, value))
 

@@ -88,6 +88,7 @@ class Load:
     def __init__(self, histories: Sequence[History], now: float) -> None:
         """Read the histories, in which reports may be missing, repeated, or of the future."""
         self.now = now
+        self._known: dict[tuple[float, float], float] = {}
         self._planes = [_Plane(history, now) for history in histories if history]
         for later in self._planes:
             for plane in self._planes:
@@ -100,7 +101,9 @@ class Load:
 
     def arrived(self, at: float, window_s: float) -> float:
         """Return the number of arrivals in a window that ends at a time."""
-        return max(0.0, sum(plane.arrived(at - window_s, at) for plane in self._planes))
+        if (at, window_s) not in self._known:  # the same ones are looked up for several reasons
+            self._known[at, window_s] = max(0.0, sum(plane.arrived(at - window_s, at) for plane in self._planes))
+        return self._known[at, window_s]
 
     def ended(self, at: float, window_s: float) -> float:
         """Return the number of requests that ended in a window."""

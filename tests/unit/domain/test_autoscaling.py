@@ -146,8 +146,8 @@ def test_replicas_are_never_more_than_the_maximum() -> None:
 
 def test_replicas_are_removed_when_the_load_of_the_delay_needs_fewer() -> None:
     history = history_of(lambda second: 38 if second < 600 else 15, 1400)
-    waiting = decided(history, 1200, asked=4)
-    assert waiting.asked == 4 and waiting.again_s == pytest.approx(20, abs=10)
+    waiting = decided(history, 1190, asked=4)
+    assert waiting.asked == 4 and waiting.again_s == pytest.approx(13, abs=1)
     decision = decided(history, 1265, asked=4)
     assert (decision.asked, decision.why) == (2, "15.0 requests/s, target 10 each")
 
