@@ -59,10 +59,10 @@ class _Plane:
         """Return the number of requests that ended."""
         return self._at(end, self._ended) - self._at(begin, self._ended)
 
-    def in_flight_at(self, at: float) -> float:
+    def in_flight_at(self, at: float) -> int:
         if not self._times or at >= self._times[-1]:
             return self.in_flight if self.is_heard(at) else 0
-        return self._at(at, self._in_flight)
+        return self._in_flight[max(0, bisect_right(self._times, at) - 1)]
 
     def busy_until(self, now: float) -> float:
         """Return the time until which there were signs of requests."""
@@ -90,6 +90,7 @@ class Load:
     def __init__(self, histories: Sequence[History], now: float) -> None:
         """Read the histories, in which reports may be missing, repeated, or of the future."""
         self.now = now
+        self._known: dict[tuple[float, float], float] = {}
         self._planes = [_Plane(history, now) for history in histories if history]
         for later in self._planes:
             for plane in self._planes:
@@ -102,13 +103,15 @@ class Load:
 
     def arrived(self, at: float, window_s: float) -> float:
         """Return the number of arrivals in a window that ends at a time."""
-        return max(0.0, sum(plane.arrived(at - window_s, at) for plane in self._planes))
+        if (at, window_s) not in self._known:  # the same ones are looked up for several reasons
+            self._known[at, window_s] = max(0.0, sum(plane.arrived(at - window_s, at) for plane in self._planes))
+        return self._known[at, window_s]
 
     def ended(self, at: float, window_s: float) -> float:
         """Return the number of requests that ended in a window."""
         return sum(plane.ended(at - window_s, at) for plane in self._planes)
 
-    def in_flight_at(self, at: float) -> float:
+    def in_flight_at(self, at: float) -> int:
         """Return the number of requests in flight at a time."""
         return sum(plane.in_flight_at(at) for plane in self._planes)
 
