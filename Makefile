@@ -12,7 +12,7 @@ SEED ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test check sim deep format docs site bench bench-engine bench-placement bench-proxy bench-replicas clean
+.PHONY: help demo test check sim deep format docs site bench bench-autoscale bench-engine bench-placement bench-proxy bench-replicas clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,9 @@ site: $(VENV)/installed-dev ## build the documentation site in site/
 
 bench: $(VENV)/installed-dev ## measure speed, as ratios to what bare Python and a bare shell take
 	@$(BIN)/python -m bench.main $(ARGS)
+
+bench-autoscale: $(VENV)/installed-dev ## compare the rule that scales services with the plain one (two minutes)
+	@$(BIN)/python -m bench.autoscaling.main $(ARGS)
 
 bench-engine: $(VENV)/installed-dev ## measure a server that holds 10,000 jobs on 1,000 made-up machines (five minutes)
 	@$(BIN)/python -m bench.engine.main $(ARGS)

@@ -47,13 +47,13 @@ def requests_of(trace: Trace, seed: int) -> list[Request]:
 
 
 def _spike(at: float) -> float:
-    return 20.0 if 60 * MINUTE_S <= at < 80 * MINUTE_S else 1.0
+    return 20.0 if 60 * MINUTE_S <= at < 80 * MINUTE_S else 2.0
 
 
 def _daily(at: float) -> float:
     """A day in six hours, with waves of 23 and 7 minutes."""
     waves = 1 + 0.3 * math.sin(math.tau * at / (23 * MINUTE_S)) + 0.12 * math.sin(math.tau * at / (7 * MINUTE_S))
-    return (7.5 - 6.5 * math.cos(math.tau * at / (6 * HOUR_S))) * waves
+    return (9.0 - 7.5 * math.cos(math.tau * at / (6 * HOUR_S))) * waves
 
 
 def _sparse(at: float) -> float:
@@ -67,7 +67,9 @@ def _steps(at: float) -> float:
 
 TUNING = (
     Trace("spike", 3 * HOUR_S, 20.0, _spike),
-    Trace("daily", 6 * HOUR_S, 20.0, _daily),
+    Trace("daily", 6 * HOUR_S, 24.0, _daily),
     Trace("sparse", 6 * HOUR_S, 0.1, _sparse, minimum=0),
     Trace("steps", 4 * HOUR_S, 20.0, _steps),
 )
+
+HELD_OUT: tuple[Trace, ...] = ()

@@ -1,6 +1,7 @@
 """A service on a virtual clock: clients, a data plane, replicas that need minutes to start, and a rule."""
 
 import heapq
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,8 +22,8 @@ EPOCH = datetime(2026, 3, 2, 7, 58, 31, tzinfo=UTC)
 EPOCH_S = EPOCH.timestamp()
 KEPT_POINTS = 100
 
-Look = Callable[[Scale, Sequence[Sums], float], tuple[int, float | None]]
-"""A rule: from the latest decision, the history and the time to the replicas and the seconds until its next look."""
+Look = Callable[["World", float], tuple[int, float | None]]
+"""A rule: from the world and its time to the replicas that it asks for, and the seconds until its next look."""
 
 
 @dataclass(slots=True)
@@ -88,15 +89,16 @@ class DataPlane:
 class World:
     """A service that answers the requests of a trace."""
 
-    def __init__(self, requests: Sequence[Request], look: Look, minimum: int, maximum: int, *, is_central: bool, is_woken: bool):
+    def __init__(self, requests: Sequence[Request], minimum: int, look: Look, *, is_woken: bool, is_central: bool):
         """Create it.
 
         Args:
+            is_woken: whether the rule looks after each report, too.
             is_central: whether requests wait in one queue, not in those of the replicas.
         """
-        self.look, self.is_central, self.is_woken = look, is_central, is_woken
-        self.minimum, self.maximum = minimum, maximum
+        self.look, self.is_woken, self.is_central = look, is_woken, is_central
         self.requests = requests
+        self._arrivals = [request.at for request in requests]
         self.plane = DataPlane()
         self.held: deque[Request] = deque()
         self.replicas = [Replica(0.0, 0.0) for _ in range(minimum)]
@@ -122,12 +124,16 @@ class World:
                 self._consider(now)
         return self.outcome
 
+    def arrived(self, begin: float, end: float) -> int:
+        """Return the exact number of requests between two times."""
+        return bisect_right(self._arrivals, end) - bisect_right(self._arrivals, begin)
+
     def _consider(self, now: float) -> None:
         is_new = self.plane.report(now, 0 if self._ready(now) else len(self.held))
         is_due = self.next_look is not None and now >= self.next_look
         if not is_due and not (is_new and self.is_woken):
             return
-        asked, again_s = self.look(self.scale, self.plane.history, EPOCH_S + now)
+        asked, again_s = self.look(self, now)
         self.next_look = None if again_s is None else now + again_s
         if asked == self.scale.asked:
             return

@@ -79,3 +79,28 @@ def test_service_that_never_gets_ready_fails_with_its_reason(home: Home) -> None
     detached = home.cli("apply", "-f", "bad.dstack.yml", "-y", "-d")
     assert detached.returncode == 0
     assert detached.stdout.startswith("URL    http://127.0.0.1:")
+
+
+@pytest.mark.server("shared")
+def test_service_of_the_page_that_begins_without_replicas_starts_one_for_its_first_request(home: Home) -> None:
+    home.write("app.py", block("python", "HTTPServer"))
+    home.write("elastic.dstack.yml", block("yaml", "name: elastic"))
+    assert home.cli("init").returncode == 0
+    done = home.cli("apply", "-f", "elastic.dstack.yml", "-y")
+    assert (done.returncode, done.stdout.endswith("/elastic/\n")) == (0, True), done
+    for line in block("console", "elastic.dstack.yml").splitlines():
+        assert line.startswith(("$", "…", "URL")) or f"{line}\n" in done.stderr, (line, done.stderr)
+    table = home.cli("ps", "-v").stdout
+    assert " 0 of 0..4 " in table and "(the next request starts a replica)" in table
+    assert " 0 replicas" in table and "range 0..4, by requests/s, target 10 each" in table
+    assert "0 replica-hours, $0 since its submission" in table
+    refused = home.cli("exec", "elastic", "--", "true")
+    assert refused.returncode == 1
+    assert "No replica of `elastic` runs: the next request starts a replica" in refused.stderr
+    program = home.run_program(sys.executable, "-c", block("python", "service.scaling"))
+    assert (program.returncode, program.stdout) == (0, "0 4 0.0\n"), program
+    code, answer = ask(done.stdout.split()[-1], None)
+    assert code == 200 and answer.endswith("/elastic/\n"), answer
+    assert " 1/1 of 0..4 " in home.cli("ps", "-v").stdout
+    assert "elastic: replicas 0 → 1: 1 request waits for a replica\n" in home.cli("event", "--run", "elastic").stdout
+    assert home.cli("stop", "elastic", "-y").returncode == 0

@@ -185,6 +185,8 @@ class Run(RunReadings):
         if job is None or job.status is not JobStatus.RUNNING:
             state, is_ending = (job.status, job.reason) if job else (self.status, self.reason)
             hint = None if is_ending else f"`dstack attach {self.name}` waits until it runs"
+            if job is None and self.view.service is not None:
+                raise ClientError(f"No replica of `{self.name}` runs: {self.view.service.waits_for}", hint=hint)
             raise ClientError(f"The job of `{self.name}` is {state}: no command can be run in it", hint=hint)
         access = self._grant(key, replica_num, job_num)
         _connection.check_way(access, same_machine=self._context.same_machine)

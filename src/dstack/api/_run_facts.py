@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from dstack.api._context import Context
 from dstack.kit.clock import SystemClock
+from dstack.protocol.services import ServiceModelView, ServiceView
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
-from dstack.protocol.views import AttemptView, InstanceView, JobView, RunView, ServiceModelView, ServiceView
+from dstack.protocol.views import AttemptView, InstanceView, JobView, RunView
 from dstack.spec.backends import BackendType
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class RunFacts:
     def service_url(self) -> str | None:
         """The URL of a service. It ends with a slash. None for other runs, and once the service has ended.
 
-        Until a replica is ready, requests get status 503.
+        Until a replica is ready, requests wait for it, or get status 503 if none starts.
 
         Examples:
             >>> from dstack.api import Client, Service

@@ -114,11 +114,15 @@ class RunPlan:
 
     @property
     def job_plans(self) -> list[JobPlan]:
-        """The jobs of the run, each with its offers. All jobs of a run have the same requirements."""
+        """The jobs with which the run begins, each with its offers. All jobs of a run have the same requirements.
+
+        A service without replicas has the job of its first one.
+        """
         from dstack.spec.parse import configuration_of
+        from dstack.spec.run import JobSpec
 
         view = self.view
-        jobs = configuration_of(self.draft.request.configuration).jobs()
+        jobs = configuration_of(self.draft.request.configuration).jobs() or (JobSpec(0, 0, 1),)
         return [JobPlan(job.replica, job.node, view.offers, view.offers_total, view.max_price) for job in jobs]
 
     @property

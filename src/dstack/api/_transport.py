@@ -24,8 +24,9 @@ from dstack.errors import (
 )
 from dstack.kit.pauses import Pauses
 from dstack.kit.text import is_segment
+from dstack.protocol.base import View
 from dstack.protocol.routes import Route
-from dstack.protocol.views import Problem, View
+from dstack.protocol.views import Problem
 from dstack.protocol.wire import decoded, encoded
 
 if TYPE_CHECKING:

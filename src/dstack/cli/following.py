@@ -193,6 +193,9 @@ def show_until(
 
 def waiting_text(run: "Run", number: int = 1) -> str:
     """Return the status of a run that waits, with the reason or the time of its next attempt."""
+    service = run.view.service
+    if run.status is RunStatus.RUNNING and service is not None and not run.view.replicas_asked:
+        return f"{run.name}: no replica runs; {service.waits_for}"
     if run.status is RunStatus.PENDING and (at := run.view.next_start_at) is not None:
         return f"{run.name}: pending, attempt {number} starts at {words.clock(at, SystemClock().now())}"
     return f"{run.name}: {run.status}{f', {run.detail}' if run.detail else ''}"

@@ -7,13 +7,17 @@ from dstack.protocol.statuses import JobReason, JobStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from dstack.api import Run
-    from dstack.protocol.views import JobView, RunView, ServiceView
+    from dstack.protocol.services import CostView, ScalingView, ServiceView, TrafficView
+    from dstack.protocol.views import JobView, RunView
 
 ON_ITS_WAY = (JobStatus.PROVISIONING, JobStatus.PULLING, JobStatus.RUNNING)
 LEFT = (JobReason.SCALED_DOWN, JobReason.REPLACED)
 """The reasons of a replica that has left its place to another one, or to none."""
+METRICS = {"rps": "requests/s", "concurrency": "requests in flight"}
+"""The metrics of scaling, for people."""
 TAIL_LINES, TAIL_BYTES = 20, 16 << 10
 """The shown end of the output of a replica that has failed."""
 
@@ -47,9 +51,12 @@ def follow(run: "Run", *, shows_output: bool = True) -> int:
 
 
 def is_settled(view: "RunView") -> bool:
-    """Return whether a replica is ready, and all others are too, or wait for a machine."""
+    """Return whether a replica is ready, and all others are too, or wait for a machine.
+
+    A service that needs no replica now has nothing to wait for.
+    """
     ready, asked = view.replicas_ready or 0, view.replicas_asked or 0
-    if not ready or (view.service is not None and view.service.is_rolling):
+    if (asked and not ready) or (view.service is not None and view.service.is_rolling):
         return False
     coming = sum(job.status in ON_ITS_WAY and not job.draining for job in view.jobs)
     in_places = sum(job.reason not in LEFT and not job.draining for job in view.jobs)
@@ -71,9 +78,13 @@ def replicas_text(view: "RunView") -> str:
     """Return how many of a service's replicas are ready, and how many wait for a machine.
 
     Examples:
-        `1 of 2 replicas ready, 1 waits for a machine`
+        `1 of 2 replicas ready, 1 waits for a machine`, `no replica runs; the first request starts one`
     """
     ready, asked = view.replicas_ready or 0, view.replicas_asked or 0
+    if not asked:
+        which = "next" if view.jobs else "first"
+        is_scaled = view.service is not None and view.service.scaling is not None
+        return f"no replica runs{f'; the {which} request starts one' if is_scaled else ' (`replicas: 0`)'}"
     waiting = sum(job.status is JobStatus.SUBMITTED for job in view.jobs)
     waits = f", {waiting} {'waits' if waiting == 1 else 'wait'} for a machine" if waiting else ""
     return f"{ready} of {words.counted(asked, 'replica')} ready{waits}"
@@ -111,6 +122,59 @@ def _tail(run: "Run", job: "JobView") -> "Iterator[bytes]":
     for chunk in run.attempt_logs(job.attempt, replica_num=job.replica, job_num=job.node):
         end = (end + chunk)[-TAIL_BYTES:]
     yield b"".join(end.splitlines(keepends=True)[-TAIL_LINES:])
+
+
+def range_text(scaling: "ScalingView") -> str:
+    """Return the range of a service's replicas.
+
+    Examples:
+        `0..4`
+    """
+    return f"{scaling.minimum}..{scaling.maximum}"
+
+
+def rule_text(metric: str, target: float) -> str:
+    """Return the rule by which a service scales.
+
+    Examples:
+        >>> rule_text("rps", 10.0), rule_text("concurrency", 2.5)
+        ('by requests/s, target 10 each', 'by requests in flight, target 2.5 each')
+    """
+    return f"by {METRICS.get(metric, metric)}, target {target:g} each"
+
+
+def decision_text(asked: int, scaling: "ScalingView", now: "datetime") -> str:
+    """Return the latest decision about a service's replicas, and their range.
+
+    Examples:
+        `3 replicas since 12:01:30: 27.4 requests/s, target 10 each; range 0..4`
+    """
+    at = "" if scaling.since is None else f" since {words.clock(scaling.since, now)}"
+    if scaling.why:
+        return f"{words.counted(asked, 'replica')}{at}: {scaling.why}; range {range_text(scaling)}"
+    rule = rule_text(scaling.metric, scaling.target)
+    return f"{words.counted(asked, 'replica')}{at}; range {range_text(scaling)}, {rule}"
+
+
+def cost_text(cost: "CostView") -> str:
+    """Return the cost of a service so far, and its present price.
+
+    Examples:
+        `41.2 replica-hours, $82.40 since its submission; $6 an hour now`
+    """
+    hours = f"{cost.replica_hours:.1f}" if cost.replica_hours >= 10 else f"{round(cost.replica_hours, 3):g}"
+    dollars = f"${cost.dollars:,.2f}" if cost.dollars >= 1 else words.price(cost.dollars)
+    return f"{hours} replica-hours, {dollars} since its submission; {words.price(cost.dollars_per_hour)} an hour now"
+
+
+def in_flight_text(traffic: "TrafficView") -> str:
+    """Return the number of requests in flight, and of those that wait for a replica.
+
+    Examples:
+        `12`, `12 (3 wait)`
+    """
+    waiting = f" ({traffic.held} {'waits' if traffic.held == 1 else 'wait'})" if traffic.held else ""
+    return f"{traffic.in_flight}{waiting}"
 
 
 def latency(seconds: float | None) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from dstack.domain.load import Load
@@ -28,11 +28,6 @@ class Rules:
     window_s: float
     """The time over which the metric is averaged."""
 
-    @property
-    def looks_back(self) -> timedelta:
-        """Return the time of the traffic on which a decision depends."""
-        return timedelta(seconds=self.down_delay_s + 2 * self.window_s)
-
 
 @dataclass(frozen=True, slots=True)
 class Scale:
@@ -56,10 +51,10 @@ class Decision:
 
 
 TOLERANCE = 1.1
-"""The load of replicas, as a multiple of the target, up to which one more is not added."""
+"""The load of replicas, as a multiple of the target, up to which they do without one more."""
 BURST_S = 15.0
 BURST = 1.5
-"""A burst counts at once if it needs so many times the replicas."""
+"""A burst counts at once if its load is so many times the target of all replicas."""
 CHANCE = 2.0
 """A number of requests varies by its root. That of a burst counts less so many times the root."""
 DRAIN_S = 120.0
@@ -121,8 +116,8 @@ def _more(rules: Rules, load: Load, current: int, age_s: float) -> _Want | None:
     wants = [_held(rules, load), _behind(rules, load, current)]
     if current == 0 or age_s >= rules.up_delay_s:
         wants.append(_steady(rules, load))
-    if (burst := _burst(rules, load)).replicas >= BURST * current:
-        wants.append(burst)
+    if (burst := _burst(rules, load)) >= BURST * current * rules.target:
+        wants.append(_want(rules, burst))
     most = max(wants, key=_number)
     return _Want(min(most.replicas, rules.maximum), most.why) if most.replicas > current else None
 
@@ -135,8 +130,14 @@ def _fewer(rules: Rules, load: Load, current: int, age_s: float) -> _Want | None
         return _Want(rules.minimum, f"no requests for {duration_text(int(_idle_s(rules)))}")
     if age_s < rules.down_delay_s or _needed_for_s(rules, load, current) is not None:
         return None
-    past = max((want for _, want in _past(rules, load)), key=_number)
-    wants = [past, _least(rules, load), _burst(rules, load), _held(rules, load), _behind(rules, load, 0)]
+    past = list(_past(rules, load))
+    largest = max((want for _, want in past), key=_number)
+    begin = load.now - _memory_s(rules) + rules.window_s
+    later = [want.replicas for at, want in past if at > begin]
+    if later and max(later) < largest.replicas:
+        return None  # it falls further within the window, and each change delays the next one
+    wants = [largest, _steady(rules, load), _least(rules, load), _held(rules, load), _behind(rules, load, 0)]
+    wants.append(_want(rules, _burst(rules, load)))
     most = max(wants, key=_number)
     return _Want(max(most.replicas, rules.minimum), most.why) if most.replicas < current else None
 
@@ -159,7 +160,7 @@ def _past(rules: Rules, load: Load) -> Iterator[tuple[float, _Want]]:
     step_s = STEP.total_seconds()
     at = load.now
     while at > load.now - _memory_s(rules):
-        yield at, _want(rules, _value(rules, load, at, rules.window_s), tolerance=1.0)
+        yield at, _want(rules, _value(rules, load, at, rules.window_s))
         at = math.ceil(at / step_s - 1) * step_s
 
 
@@ -175,11 +176,11 @@ def _steady(rules: Rules, load: Load) -> _Want:
     return _want(rules, _value(rules, load, load.now, rules.window_s))
 
 
-def _burst(rules: Rules, load: Load) -> _Want:
-    """Return the number that the traffic of some seconds needs, less its variation by chance."""
+def _burst(rules: Rules, load: Load) -> float:
+    """Return the metric of some seconds, less its variation by chance."""
     value = _value(rules, load, load.now, BURST_S)
     counted_s = 1.0 if rules.metric == "concurrency" else BURST_S
-    return _want(rules, max(0.0, value - CHANCE * math.sqrt(value / counted_s)))
+    return max(0.0, value - CHANCE * math.sqrt(value / counted_s))
 
 
 def _held(rules: Rules, load: Load) -> _Want:
@@ -215,12 +216,15 @@ def _behind(rules: Rules, load: Load, ignored: int) -> _Want:
 
 
 def _usual_in_flight(rules: Rules, load: Load) -> float:
-    """Return the requests in flight without waiting, by the shortest time of late; infinity if that is not known."""
+    """Return the requests in flight without waiting, infinity if unknown.
+
+    That is by the short times that requests have taken of late, but not by the shortest: a restart may make one up.
+    """
     window_s, step_s = rules.window_s, STEP.total_seconds()
     times = [load.now - number * step_s for number in range(int(USUAL_S / step_s))]
     ended = [(at, load.ended(at, window_s)) for at in times]
-    shortest_s = min((load.in_flight_at(at) * window_s / count for at, count in ended if count >= COUNTED), default=None)
-    return math.inf if shortest_s is None else shortest_s * ended[0][1] / window_s
+    taken_s = sorted(load.in_flight_at(at) * window_s / count for at, count in ended if count >= COUNTED)
+    return taken_s[len(taken_s) // 10] * ended[0][1] / window_s if taken_s else math.inf
 
 
 def _least(rules: Rules, load: Load) -> _Want:
@@ -230,10 +234,10 @@ def _least(rules: Rules, load: Load) -> _Want:
     return _Want(1, _shown(rules, _value(rules, load, load.now, rules.window_s)))
 
 
-def _want(rules: Rules, value: float, tolerance: float = TOLERANCE) -> _Want:
+def _want(rules: Rules, value: float) -> _Want:
     load = value / rules.target
     replicas = math.ceil(load)
-    if replicas > 1 and load <= tolerance * (replicas - 1):
+    if replicas > 1 and load <= TOLERANCE * (replicas - 1):
         replicas -= 1
     return _Want(replicas, _shown(rules, value))
 

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
-from dstack.domain.traffic import HEARD, STEP, History, Sums
+from dstack.domain.traffic import HEARD, STEP, History
 
 STEP_S, HEARD_S = STEP.total_seconds(), HEARD.total_seconds()
 AHEAD_S = 3600.0
@@ -24,7 +24,9 @@ class _Plane:
         # Arrivals only grow. A point with fewer begins a row of the store: it repeats the sums without those in flight.
         known = history[: bisect_right(history, now, key=lambda sums: sums.at)]
         arrived = [sums.requests + sums.in_flight for sums in known]
-        points = [sums for sums, count, most in zip(known, arrived, accumulate(arrived, max), strict=True) if count == most]
+        points = [
+            sums for sums, count, most in zip(known, arrived, accumulate(arrived, max), strict=True) if count == most
+        ]
         self._times = [sums.at for sums in points]
         self._arrived: list[float] = [sums.requests + sums.in_flight for sums in points]
         self._ended = [sums.requests for sums in points]
@@ -57,10 +59,10 @@ class _Plane:
         """Return the number of requests that ended."""
         return self._at(end, self._ended) - self._at(begin, self._ended)
 
-    def in_flight_at(self, at: float) -> float:
+    def in_flight_at(self, at: float) -> int:
         if not self._times or at >= self._times[-1]:
             return self.in_flight if self.is_heard(at) else 0
-        return self._at(at, self._in_flight)
+        return self._in_flight[max(0, bisect_right(self._times, at) - 1)]
 
     def busy_until(self, now: float) -> float:
         """Return the time until which there were signs of requests."""
@@ -88,6 +90,7 @@ class Load:
     def __init__(self, histories: Sequence[History], now: float) -> None:
         """Read the histories, in which reports may be missing, repeated, or of the future."""
         self.now = now
+        self._known: dict[tuple[float, float], float] = {}
         self._planes = [_Plane(history, now) for history in histories if history]
         for later in self._planes:
             for plane in self._planes:
@@ -100,13 +103,15 @@ class Load:
 
     def arrived(self, at: float, window_s: float) -> float:
         """Return the number of arrivals in a window that ends at a time."""
-        return max(0.0, sum(plane.arrived(at - window_s, at) for plane in self._planes))
+        if (at, window_s) not in self._known:  # the same ones are looked up for several reasons
+            self._known[at, window_s] = max(0.0, sum(plane.arrived(at - window_s, at) for plane in self._planes))
+        return self._known[at, window_s]
 
     def ended(self, at: float, window_s: float) -> float:
         """Return the number of requests that ended in a window."""
         return sum(plane.ended(at - window_s, at) for plane in self._planes)
 
-    def in_flight_at(self, at: float) -> float:
+    def in_flight_at(self, at: float) -> int:
         """Return the number of requests in flight at a time."""
         return sum(plane.in_flight_at(at) for plane in self._planes)
 

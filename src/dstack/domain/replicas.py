@@ -4,11 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from dstack.domain.autoscaling import Rules
 from dstack.domain.objects import Job, Run
 from dstack.domain.reasons import UNWANTED
 from dstack.domain.retries import failing_since, pause_after, retry_at
 from dstack.domain.rollouts import NO_ROOM_AFTER, ROLLOUT_FOR, ROLLOUT_TRIES
-from dstack.domain.specs import configuration_in, most_replicas_of, replicas_of, retry_policy_of, rules_of
+from dstack.domain.sizes import most_replicas_of, replicas_of, rules_of
+from dstack.domain.specs import configuration_in, retry_policy_of
 from dstack.kit.units import duration_text
 from dstack.protocol.statuses import JobReason, JobStatus, cause_text
 
@@ -85,6 +87,12 @@ class Replicas:
 def count_ready(jobs: Iterable[Job]) -> int:
     """Return the number of ready ones."""
     return sum(job.is_ready for job in jobs)
+
+
+def number_at_first(rules: Rules, jobs: Iterable[Job]) -> int:
+    """Return the number of replicas with which a service begins to scale: those that it has, within its range."""
+    alive = sum(not job.status.is_finished() and not is_unwanted(job) for job in jobs)
+    return min(max(alive, rules.minimum), rules.maximum)
 
 
 def is_unwanted(job: Job) -> bool:

@@ -1,11 +1,12 @@
 """The state of a service for people: the reason for a wait, and the number of ready replicas."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from dstack.domain.objects import Job, Run
-from dstack.domain.replicas import Failure, Replicas, count_ready, replicas_in, unready_text
-from dstack.domain.specs import SERVICE, configuration_in, replicas_of, rules_of
+from dstack.domain.replicas import Failure, Replicas, count_ready, number_at_first, replicas_in, unready_text
+from dstack.domain.sizes import replicas_of, rules_of
+from dstack.domain.specs import SERVICE, configuration_in
 from dstack.kit.text import utc_text
 from dstack.protocol.statuses import JobStatus, RunStatus, cause_text
 
@@ -39,11 +40,14 @@ def _comes_soon(failure: Failure) -> bool:
     return again_at is not None and ended_at is not None and again_at - ended_at <= SOON
 
 
-def counts(run: Run, jobs: Iterable[Job]) -> tuple[int, int] | tuple[None, None]:
+def counts(run: Run, jobs: Sequence[Job]) -> tuple[int, int] | tuple[None, None]:
     """Return the numbers of a service's ready replicas and of those asked for; None for other runs."""
     if run.type != SERVICE:
         return None, None
     ready = sum(job.is_ready and job.stop_asked is None for job in jobs)
+    rules = rules_of(configuration_in(run.current))
+    if rules is not None and run.scale is None:  # its next step makes that number the first decision
+        return ready, number_at_first(rules, jobs)
     return ready, replicas_of(run)
 
 

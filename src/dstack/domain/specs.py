@@ -6,11 +6,9 @@ from datetime import timedelta
 from posixpath import isabs
 from typing import Any
 
-from dstack.domain.autoscaling import Rules
-from dstack.domain.objects import Revision, Run
+from dstack.domain.objects import Revision
 from dstack.domain.offers import Bounds, Demand, GpuDemand
 from dstack.domain.retries import RetryPolicy
-from dstack.domain.traffic import WINDOW
 from dstack.kit.ranges import Range
 from dstack.kit.units import Memory
 from dstack.kit.weighed import WeighedCache
@@ -144,37 +142,6 @@ def inactivity_duration_of(configuration: RunConfiguration) -> int | None:
 
 SERVICE = "service"
 """The type of the runs whose jobs live their own lives."""
-
-
-def replicas_of(run: Run) -> int:
-    """Return the number of replicas that a service needs now; 1 for other runs."""
-    configuration = configuration_in(run.current)
-    if not isinstance(configuration, Service):
-        return 1
-    least, most = configuration.replicas.min or 0, configuration.replicas.max or 0
-    return least if run.scale is None else min(max(run.scale.asked, least), most)
-
-
-def most_replicas_of(configuration: RunConfiguration) -> int:
-    """Return the number of replicas that a service may ever need; 1 for other runs."""
-    return (configuration.replicas.max or 0) if isinstance(configuration, Service) else 1
-
-
-def rules_of(configuration: RunConfiguration) -> Rules | None:
-    """Return the rules by which a service scales; None where its number of replicas is fixed."""
-    if not isinstance(configuration, Service) or configuration.replicas.min == configuration.replicas.max:
-        return None
-    scaling = configuration.scaling
-    assert scaling is not None, "a range needs them"
-    return Rules(
-        metric=scaling.metric,
-        target=scaling.target,
-        minimum=configuration.replicas.min or 0,
-        maximum=configuration.replicas.max or 0,
-        up_delay_s=scaling.scale_up_delay,
-        down_delay_s=scaling.scale_down_delay,
-        window_s=WINDOW.total_seconds() if scaling.window is None else scaling.window,
-    )
 
 
 def not_built_yet(configuration: RunConfiguration) -> Iterator[str]:

@@ -6,7 +6,7 @@ history of sums for each data plane that has ever had its requests.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import accumulate, zip_longest
 
@@ -109,10 +109,22 @@ def traffic_of(histories: Iterable[History], now: float, window_s: float = WINDO
 
 
 def course_of(histories: Sequence[History], begin: float, end: float) -> list[Traffic]:
-    """Return the traffic of each interval of `STEP` between two times."""
+    """Return the traffic of each interval of `STEP` between two times, with the greatest `held` of each."""
     step_s = STEP.total_seconds()
-    first = int(begin // step_s) + 1
-    return [traffic_of(histories, at * step_s, step_s) for at in range(first, int(end // step_s) + 1)]
+    ends = [number * step_s for number in range(int(begin // step_s) + 1, int(end // step_s) + 1)]
+    return [
+        replace(
+            traffic_of(histories, at, step_s), held=sum(_most_held(history, at - step_s, at) for history in histories)
+        )
+        for at in ends
+    ]
+
+
+def _most_held(history: History, begin: float, end: float) -> int:
+    """Return the greatest number of requests that waited between two times."""
+    first, last = (bisect_right(history, time, key=lambda sums: sums.at) for time in (begin, end))
+    before = [sums for sums in history[max(first - 1, 0) : first] if begin - sums.at <= HEARD.total_seconds()]
+    return max((sums.held for sums in (*before, *history[first:last])), default=0)
 
 
 def quantile(latencies: Sequence[int], share: float) -> float | None:

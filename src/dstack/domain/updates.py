@@ -135,10 +135,18 @@ SECRET = ("env", "registry_auth")
 
 
 def shown(change_field: str, value: object) -> str | None:
-    """Return a value for people; None if the field is not set. Of what may be secret only that it is there."""
+    """Return a value for people; None if the field is not set. Of what may be secret only that it is there.
+
+    Examples:
+        >>> shown("replicas", "1..4"), shown("scaling", {"metric": "rps", "target": 10.0, "window": "30s"})
+        ('1..4', 'rps 10, window 30s')
+    """
     if value is None:
         return None
     if change_field in SECRET:
         names = ", ".join(value) if isinstance(value, Mapping) else ""
         return f"{names} (values not shown)" if change_field == "env" else "(not shown)"
+    if change_field == "scaling" and isinstance(value, Mapping):
+        rest = "".join(f", {name} {part}" for name, part in value.items() if name not in ("metric", "target"))
+        return f"{value['metric']} {value['target']:g}{rest}"
     return value if isinstance(value, str) else json.dumps(value)

@@ -6,6 +6,7 @@ A report that comes again, to this server or to the next one, changes nothing.
 
 import asyncio
 import logging
+from dataclasses import replace
 from datetime import timedelta
 
 from dstack.domain.traffic import STEP, Sums, sums_of
@@ -46,7 +47,7 @@ class TrafficLog:
         at = self._clock.now().timestamp()
         step = at // STEP.total_seconds()
         if any(source != counted.epoch for _, source in self._taken):
-            self._taken.clear()
+            self._end_former(at)
         for run_id, count in counted.services.items():
             key = run_id, counted.epoch
             if self._taken.get(key) == (step, count):
@@ -62,6 +63,13 @@ class TrafficLog:
         if self._waiting and not self._is_storing:
             self._is_storing = True
             self._tasks.start("storing the traffic", self._store_all())
+
+    def _end_former(self, at: float) -> None:
+        """Note that the former data plane has no request in flight any more."""
+        for key, (_, count) in self._taken.items():
+            if count.in_flight:
+                self._waiting[key] = replace(sums_of(count, at), in_flight=0, held=0)
+        self._taken.clear()
 
     async def close(self) -> None:
         """Store what has come."""

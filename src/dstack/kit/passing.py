@@ -41,6 +41,8 @@ class Passing:
         self._room = asyncio.Event()
         self._room.set()
         self._is_over = False
+        self._takes_none = False
+        """Whether the other side has ended; its last frames may still be read."""
         self._is_writing = False
         self._loop.add_reader(sock.fileno(), self._read)
 
@@ -66,7 +68,7 @@ class Passing:
         Args:
             carried: a socket that the other side gets too; it is duplicated, and stays open here.
         """
-        if self._is_over:
+        if self._is_over or self._takes_none:
             return False
         if carried is not None and len(self._to_send) > QUEUED_FRAMES_MAX:
             return False
@@ -77,7 +79,7 @@ class Passing:
         self._to_send.append((memoryview(FRAME_HEAD.pack(len(frame), carried is not None) + frame), descriptor))
         self._queued_bytes += len(frame)
         self._write()
-        return not self._is_over
+        return not self._is_over and not self._takes_none
 
     async def drain(self) -> None:
         """Wait until the other side has taken everything, or the connection has ended."""
@@ -144,13 +146,25 @@ class Passing:
         except BlockingIOError:
             self._await_room()
             return
+        except (BrokenPipeError, ConnectionResetError):  # its last frames may not have been read
+            self._takes_none = True
+            self._forget_queued()
         except OSError:
             self._end()
             return
         self._room.set()
+        self._stop_writing()
+
+    def _stop_writing(self) -> None:
         if self._is_writing:
             self._is_writing = False
             self._loop.remove_writer(self._socket.fileno())
+
+    def _forget_queued(self) -> None:
+        for _, descriptor in self._to_send:
+            if descriptor is not None:
+                os.close(descriptor)
+        self._to_send.clear()
 
     def _await_room(self) -> None:
         self._room.clear()
@@ -164,10 +178,6 @@ class Passing:
         self._room.set()
         if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket.fileno())
-            if self._is_writing:
-                self._loop.remove_writer(self._socket.fileno())
+            self._stop_writing()
             self._socket.close()
-        for _, descriptor in self._to_send:
-            if descriptor is not None:
-                os.close(descriptor)
-        self._to_send.clear()
+        self._forget_queued()

@@ -82,6 +82,7 @@ def _traffic_point_view(point: Traffic, attempts: Sequence[Job]) -> TrafficPoint
         requests_per_s=point.requests_per_s,
         errors_per_s=point.errors_per_s,
         in_flight=point.in_flight,
+        held=point.held,
         latency_p50_s=point.latency_p50_s,
         latency_p95_s=point.latency_p95_s,
         replicas=sum(one.finished_at is None or one.finished_at > at for one in running),

@@ -1,13 +1,11 @@
 """The plan of a submit: the offers that fit, and whether the run would wait."""
 
-from functools import partial
-
 from dstack.engine.scheduler import would_wait
 from dstack.operations.context import Action, Caller, Context, authorize
 from dstack.operations.presenting import brief_view, offer_views
 from dstack.operations.refusals import Judged, OnSale, judge, on_sale, with_nodes
 from dstack.operations.revising import change_view
-from dstack.operations.submitting import born, check_references, jobs_of
+from dstack.operations.submitting import born, check_references, first_later, jobs_of
 from dstack.operations.wishes import Wish, changes_of, understand
 from dstack.protocol.requests import SubmitRun
 from dstack.protocol.views import PlanView
@@ -31,8 +29,7 @@ def _plan(tx: Tx, context: Context, caller: Caller, wish: Wish, sale: OnSale, ju
     check_references(tx, caller, wish)
     run = born(tx, context, caller, wish, name="", key=None)
     jobs = jobs_of(run, context, wish)
-    in_use = partial(objects.machines_in_use, tx)
-    judged = with_nodes(judged, wish.demand, run.project_id, jobs, sale.market, in_use)
+    judged = with_nodes(judged, jobs or first_later(run, context), sale.market, lambda: objects.machines_in_use(tx))
     current = objects.find_run_by(tx, caller.project.id, wish.name) if wish.name else None
     active = current is not None and not current.status.is_finished()
     return PlanView(

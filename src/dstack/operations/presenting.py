@@ -16,7 +16,7 @@ from dstack.domain.serving import counts
 from dstack.errors import DstackError
 from dstack.kit.text import storable, utc_text
 from dstack.operations.presenting_jobs import job_view
-from dstack.operations.serving import rollout_of, service_view, with_traffic
+from dstack.operations.serving import rollout_of, service_view, with_readings
 from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
 from dstack.protocol.views import EventView, OfferView, RunView
 from dstack.store import events, objects, queue, users
@@ -82,7 +82,7 @@ def _with_all(tx: Tx, runs: Sequence[Run], why: Why) -> list[RunView]:
     earlier = {tries[-1].id: tries[:-1] for of_run in attempts.values() for tries in of_run.values()}
     queued = any(job.status is JobStatus.SUBMITTED for of_run in jobs.values() for job in of_run)
     places = queue.places(tx) if queued else {}
-    views = with_traffic(tx, _brief(tx, runs, jobs, earlier))
+    views = with_readings(tx, _brief(tx, runs, jobs, earlier))
     return [
         replace(view, **_queued(view, places[view.id], len(places), why)) if view.id in places else view
         for view in views

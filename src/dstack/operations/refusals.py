@@ -104,32 +104,23 @@ InUse: TypeAlias = Callable[[], Mapping[OfferName, int]]
 """Returns how many machines of each offer exist."""
 
 
-def with_nodes(
-    judged: Judged, demand: Demand, project_id: str, jobs: Sequence[Job], market: Market, in_use: InUse
-) -> Judged:
-    """Return what fits; nothing, if no backend ever has the machines for all nodes of a run at once.
-
-    Args:
-        jobs: the first ones of the run; none where it is a service that begins without replicas.
-    """
+def with_nodes(judged: Judged, jobs: Sequence[Job], market: Market, in_use: InUse) -> Judged:
+    """Return what fits; nothing, if no backend ever has the machines for all nodes of a run at once."""
     if not judged.best:
         return judged
     if len(jobs) > 1 and not can_ever_place(jobs, market):
         return Judged((), 0, None, [f"no backend has the machines for {len(jobs)} nodes at once", *judged.refusals])
-    closed = _without_quota(demand, project_id, market, in_use)
+    closed = _without_quota(jobs[0], market, in_use)
     return Judged((), 0, None, [*closed, *judged.refusals]) if closed else judged
 
 
-def check_nodes(demand: Demand, project_id: str, jobs: Sequence[Job], market: Market, in_use: InUse) -> None:
+def check_nodes(jobs: Sequence[Job], market: Market, in_use: InUse) -> None:
     """Raise unless all nodes of a run would fit together on free machines.
-
-    Args:
-        jobs: the first ones of the run; none where it is a service that begins without replicas.
 
     Raises:
         NoCapacityError: no backend has so many machines.
     """
-    if closed := _without_quota(demand, project_id, market, in_use):
+    if closed := _without_quota(jobs[0], market, in_use):
         raise NoCapacityError(
             f"No machine fits: {'; '.join(closed)}",
             hint="Ask the cloud for a higher quota, or allow other regions and machines",
@@ -140,9 +131,9 @@ def check_nodes(demand: Demand, project_id: str, jobs: Sequence[Job], market: Ma
         )
 
 
-def _without_quota(demand: Demand, project_id: str, market: Market, in_use: InUse) -> list[str]:
+def _without_quota(job: Job, market: Market, in_use: InUse) -> list[str]:
     """Return the machines that fit, if none may ever be created and none exists; else nothing."""
-    closed = market.buyable(demand, project_id)
+    closed = market.buyable(job.demand, job.project_id)
     if without(closed, market.index.closed) or closed & market.named(in_use()):
         return []
     regions: dict[str, list[str]] = {}

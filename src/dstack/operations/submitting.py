@@ -1,6 +1,6 @@
 """Submit a run: it is refused with its reasons, or exists, is queued and has been announced."""
 
-from dstack.domain.births import Owner, first_jobs, new_run
+from dstack.domain.births import Owner, first_jobs, new_replica, new_run
 from dstack.domain.objects import Job, Revision, Run
 from dstack.errors import (
     InvalidRequestError,
@@ -57,7 +57,7 @@ def _submit(tx: Tx, context: Context, caller: Caller, wish: Wish, sale: OnSale, 
     check_references(tx, caller, wish)
     run = born(tx, context, caller, wish, _claim_name(tx, context, caller, wish.name), scoped)
     jobs = jobs_of(run, context, wish)
-    check_nodes(wish.demand, run.project_id, jobs, sale.market, lambda: objects.machines_in_use(tx))
+    check_nodes(jobs or first_later(run, context), sale.market, lambda: objects.machines_in_use(tx))
     commits.add_run(tx, run, () if run.retry_at else jobs, actor=f"user {caller.user.name}")
     return brief_view(tx, run)
 
@@ -101,6 +101,11 @@ def born(tx: Tx, context: Context, caller: Caller, wish: Wish, name: str, key: s
     owner = Owner(caller.project.id, caller.user.id)
     revision = Revision(context.ids.new_id(), 1, wish.spec(name))
     return new_run(revision, wish.configuration, owner, name, now=tx.clock.now(), key=key)
+
+
+def first_later(run: Run, context: Context) -> tuple[Job, ...]:
+    """Return the first job of a service that begins without replicas: machines must fit it too."""
+    return (new_replica(run, 0, None, context.ids.new_id(), run.submitted_at),)
 
 
 def jobs_of(run: Run, context: Context, wish: Wish) -> tuple[Job, ...]:

@@ -1,6 +1,6 @@
 """The objects that the API returns about users, their tokens, projects and their members."""
 
-from dstack.protocol.views import Time, View
+from dstack.protocol.base import Time, View
 
 
 class UserView(View, frozen=True, kw_only=True):

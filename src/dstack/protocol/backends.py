@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dstack.protocol.views import Time, View
+from dstack.protocol.base import Time, View
 
 
 class BackendView(View, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """Views of the usage that jobs had of their machines."""
 
-from dstack.protocol.views import Time, View
+from dstack.protocol.base import Time, View
 
 
 class GpuMetricsView(View, frozen=True, kw_only=True):
@@ -54,7 +54,9 @@ class TrafficPointView(View, frozen=True, kw_only=True):
     requests_per_s: float
     errors_per_s: float
     in_flight: int
-    """The requests that were being answered."""
+    """The requests that were being answered, or waited for a replica."""
+    held: int = 0
+    """The requests that waited for a replica: the greatest number of these ten seconds."""
     latency_p50_s: float | None
     """The median time to the first byte of an answer, in seconds; None without requests."""
     latency_p95_s: float | None

@@ -18,6 +18,8 @@ FRAME_BYTES_MAX = 64 << 20
 SERVICES_PREFIX = "/proxy/services/"
 MODELS_PREFIX = "/proxy/models/"
 EVERY_PROJECT = "*"
+HELD_MAX = 256
+"""The number of connections that a server keeps for a data plane: it has few descriptors."""
 _OURS = b"/proxy/"
 _LOOKED_AT = 1024
 """Bytes of a request, for its method and the beginning of its target."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dstack.protocol import accounts, backends, metrics, views
 from dstack.protocol.actions import Action
-from dstack.protocol.views import View
+from dstack.protocol.base import View
 
 
 @dataclass(frozen=True, slots=True)

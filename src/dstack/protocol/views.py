@@ -1,19 +1,11 @@
-"""The objects that the API returns. Clients ignore unknown fields, so that a newer server may add some."""
+"""The objects that the API returns."""
 
-from datetime import datetime
-from typing import Annotated, Any, TypeAlias
+from typing import Any
 
-from msgspec import Meta, Struct
-
+from dstack.protocol.base import Time, View
 from dstack.protocol.runtimes import Runtime
+from dstack.protocol.services import ServiceView
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus, RunStatus
-
-Time: TypeAlias = Annotated[datetime, Meta(tz=True)]
-"""A time with its time zone, which is UTC for all that the server sends."""
-
-
-class View(Struct, frozen=True):
-    """The base of every object that the API returns."""
 
 
 class Problem(View, frozen=True, kw_only=True):
@@ -236,53 +228,6 @@ class JobView(View, frozen=True, kw_only=True):
     """Whether a replica of a service takes requests; None for other jobs."""
     draining: bool = False
     """Whether a replica takes no new requests, and finishes those that it has."""
-
-
-class ServiceModelView(View, frozen=True, kw_only=True):
-    """The model behind a service."""
-
-    name: str
-    """The value of `model` in requests."""
-    url: str
-    """The path of the project's OpenAI-compatible API: the `base_url` of a client, behind the server's URL."""
-
-
-class TrafficView(View, frozen=True, kw_only=True):
-    """The requests of a service. A request counts once it is answered."""
-
-    requests: int
-    """All since the service was submitted."""
-    errors: int
-    """Those of them with an answer of status 500 or more, or with an incomplete answer."""
-    requests_per_s: float
-    """The requests a second over the last minute."""
-    errors_per_s: float
-    """The errors a second over the last minute."""
-    in_flight: int
-    """The requests that are being answered, or wait for a replica."""
-    held: int = 0
-    """Those of them that wait for a replica."""
-    latency_p50_s: float | None
-    """The median time to the first byte of an answer, in seconds, over the last minute; None without requests."""
-    latency_p95_s: float | None
-    """The time within which 95 % of the answers began; as above."""
-
-
-class ServiceView(View, frozen=True, kw_only=True):
-    """The public side of a service."""
-
-    url: str
-    """The path of the service, behind the server's URL. It ends with a slash."""
-    auth: bool
-    """Whether requests need a token of a project member."""
-    model: ServiceModelView | None = None
-    """The model behind the service; None without one."""
-    is_rolling: bool = False
-    """Whether a rollout goes on: replicas of the current revision replace those of earlier ones."""
-    waits_for: str = ""
-    """A text for people: the reason why no replica is ready; empty if one is."""
-    traffic: TrafficView | None = None
-    """The requests; None in the answer to a submit, stop or update."""
 
 
 class RunView(View, frozen=True, kw_only=True):

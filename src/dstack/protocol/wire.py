@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import msgspec
 
-from dstack.protocol.views import View
+from dstack.protocol.base import View
 
 if TYPE_CHECKING:
     from dstack.protocol.requests import Request

@@ -1,7 +1,7 @@
 """Requests to models: the body is collected before a replica is chosen, because it names the model."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from dstack.proxy.admission import MODELS, admit_to_models, forwarded
 from dstack.proxy.answers import Refusal, Reply
@@ -193,7 +193,7 @@ class ModelExchange(Exchange):
 
     def _try_another(self, failed: ReplicaState, reason: str) -> None:
         tried, route = (*self._tried, failed), self.route
-        if route is None or not self._others or len(tried) >= TRIES_MAX or route.can_take(tried):
+        if route is None or not self._others or len(tried) >= TRIES_MAX or route.replicas.least(0, tried) is not None:
             super()._try_another(failed, reason)
             return
         self._tried = tried
@@ -233,3 +233,7 @@ class ModelExchange(Exchange):
     def close(self, is_error: bool, now_s: float | None = None) -> None:
         self._forget()
         super().close(is_error, now_s)
+
+
+Choose = Callable[[ModelExchange], Choice | Reply | Awaitable[Choice | Reply]]
+"""Chooses where a request to a model goes. Raises `Refusal`."""

@@ -15,6 +15,7 @@ from dstack.kit.accepting import Acceptor
 from dstack.kit.passing import Passing
 from dstack.protocol.proxy import (
     FRAME_BYTES_MAX,
+    HELD_MAX,
     Changes,
     Connection,
     Counted,
@@ -207,14 +208,20 @@ class _Guard:
 
     def __init__(self, server: Passing) -> None:
         self._server = server
+        self._kept = 0
 
     def keep(self, id: int, sock: socket.socket, received: bytes) -> bool:
+        if self._kept == HELD_MAX:
+            return False
         try:
-            return self._server.send(json.encode(Held(id, received)), sock)
+            is_kept = self._server.send(json.encode(Held(id, received)), sock)
         except OSError:  # no descriptors are left
             return False
+        self._kept += is_kept
+        return is_kept
 
     def release(self, ids: Sequence[int]) -> None:
+        self._kept -= len(ids)
         self._server.send(json.encode(Released(tuple(ids))))
 
     def released(self) -> Awaitable[None]:

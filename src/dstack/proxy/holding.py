@@ -71,7 +71,7 @@ class Holding:
         self._of_service_max = max(1, held_max // 2)
         self._held: dict[Exchange, _Held] = {}
         self._due: dict[Exchange, None] = {}
-        """Those whose wait is over. They go on in batches."""
+        """Those that need not wait any longer. They go on in batches."""
         self._going: asyncio.Task[None] | None = None
         self._ids = count(1)
 
@@ -101,7 +101,7 @@ class Holding:
 
     def _refusal(self, exchange: Exchange, route: Route, size: int) -> Refusal | None:
         service, of_service = route.service, self._of_service_max
-        if not service.starts or exchange.client.now_s() - exchange.began_s >= HOLD_FOR_S:
+        if not route.holds or exchange.client.now_s() - exchange.began_s >= HOLD_FOR_S:
             return without_replica(service)
         if self._plane.is_leaving:
             return _busy("The data plane is being replaced")
@@ -147,7 +147,10 @@ class Holding:
 
     def check(self, now_s: float) -> None:
         """Refuse those that have waited for too long."""
-        self._due |= {exchange: None for exchange in self._held if now_s - exchange.began_s >= HOLD_FOR_S}
+        for exchange, held in self._held.items():
+            if now_s - exchange.began_s >= HOLD_FOR_S:
+                held.route.holds = False  # the next ones get the reason at once, until something changes
+                self._due[exchange] = None
         self._go()
 
     def _go(self) -> None:

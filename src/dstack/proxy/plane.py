@@ -3,18 +3,17 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 
 from dstack.kit.tasks import TaskGroup
 from dstack.protocol.proxy import Target
 from dstack.proxy.admission import authorize, check_limits, forwarded, refuse_unknown, target_at_name
-from dstack.proxy.answers import Refusal, Reply, answer_of, reply_of
+from dstack.proxy.answers import Refusal, answer_of, reply_of
 from dstack.proxy.balance import ReplicaState
-from dstack.proxy.choices import Choice
 from dstack.proxy.clients import ClientConnection
-from dstack.proxy.collecting import ModelExchange
+from dstack.proxy.collecting import Choose, ModelExchange
 from dstack.proxy.exchanges import Exchange
 from dstack.proxy.heads import Heads
 from dstack.proxy.holding import Holding
@@ -31,9 +30,6 @@ KEPT_FOR_S = 10.0
 
 Give = Callable[[socket.socket, bytes], bool]
 """Gives a connection to the server; returns False where none is connected."""
-
-Choose = Callable[[ModelExchange], Choice | Reply | Awaitable[Choice | Reply]]
-"""Chooses where a request to a model goes. Raises `Refusal`."""
 
 
 class DataPlane:

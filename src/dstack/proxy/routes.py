@@ -17,7 +17,7 @@ CALLERS_MAX = 10_000
 class Route:
     """One service as it is now. It stays the same object while the service exists, so that its sums go on."""
 
-    __slots__ = ("buckets", "needs_token", "prefix", "replicas", "service", "strips_prefix", "sums")
+    __slots__ = ("buckets", "holds", "needs_token", "prefix", "replicas", "service", "strips_prefix", "sums")
 
     def __init__(self, service: Service, replicas: Replicas) -> None:
         self.sums = Sums()
@@ -29,6 +29,8 @@ class Route:
         """Take over a new state of the service. Limits that stay as they were go on counting."""
         former = {bucket.limit: bucket for bucket in self.buckets}
         self.service = service
+        self.holds = service.starts
+        """Whether requests wait for a replica: not once some have waited in vain."""
         self.needs_token = service.auth
         self.strips_prefix = service.strip_prefix
         self.prefix = f"{SERVICES_PREFIX}{service.project}/{service.name}".encode()
@@ -38,7 +40,7 @@ class Route:
 
     def can_take(self, tried: Sequence[ReplicaState]) -> bool:
         """Return whether a request can go to a replica that was not tried, or wait for one."""
-        return self.service.starts or self.replicas.least(0, tried) is not None
+        return self.holds or self.replicas.least(0, tried) is not None
 
 
 class Routes:

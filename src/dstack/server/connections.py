@@ -15,7 +15,7 @@ from typing import TypeAlias
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from dstack.errors import InvalidRequestError, ServerError
-from dstack.protocol.proxy import is_for_data_plane
+from dstack.protocol.proxy import HELD_MAX, is_for_data_plane
 from dstack.protocol.wire import encoded
 from dstack.server.http.problems import MEDIA_TYPE, RETRY_AFTER_S, problem_of
 
@@ -36,8 +36,8 @@ Give: TypeAlias = Callable[[socket.socket, bytes], bool]
 """Hands over a connection with the first bytes of its next request; returns False where that is not possible."""
 
 CONNECTIONS_MAX = 8192
-DESCRIPTORS_KEPT = 256
-"""For the database, logs, uploads and links to agents."""
+DESCRIPTORS_KEPT = 256 + HELD_MAX
+"""For the database, logs, uploads and links to agents, and for requests that wait in the data plane."""
 WAITING_MAX = 1024
 """How many connections of one address may be without a request under way. All programs of one machine have one
 address, and each may keep some connections for its next requests."""

@@ -19,26 +19,27 @@ from dstack.engine.routes import Book
 from dstack.errors import DatabaseUnavailable
 from dstack.kit.accepting import Acceptor
 from dstack.kit.clock import Clock
-from dstack.kit.locks import is_locked
 from dstack.kit.passing import Passing
 from dstack.kit.pauses import Pauses
 from dstack.kit.tasks import TaskGroup
 from dstack.protocol.proxy import (
     FRAME_BYTES_MAX,
-    LOCK,
     Changes,
     Connection,
     Counted,
     Drained,
     FromDataPlane,
+    Held,
     Hello,
     Leave,
     Listener,
+    Released,
     ReplicaState,
     Snapshot,
     from_data_plane,
 )
-from dstack.server.data_plane_process import control_path, greets_as_current, is_left_behind, start
+from dstack.server.data_plane_process import control_path, greeting, is_alive, is_left_behind, start
+from dstack.server.held import HeldConnections
 from dstack.server.parts import Parts
 
 T = TypeVar("T")
@@ -70,15 +71,18 @@ class DataPlane:
         """Whether this server has started the data plane: it is as new as can be."""
         self._is_replaced = False
         """Whether another data plane follows the present one at once."""
+        self._comes = True
+        """Whether a data plane is on its way: connections for it wait."""
         self._waiting: list[tuple[socket.socket, bytes]] = []
-        """Connections that it has given back, for the one that follows."""
+        """Connections for the data plane that follows."""
+        self._held = HeldConnections()
 
     def start(self, acceptor: Acceptor) -> None:
         """Accept clients, and keep a data plane while there are services.
 
         One that lives accepts them already: this process could answer requests for services with an error only.
         """
-        if not is_locked(self._folder / LOCK):
+        if not is_alive(self._folder):
             acceptor.start()
         self._tasks.keep("data plane", lambda: self._keep(acceptor))
 
@@ -89,17 +93,30 @@ class DataPlane:
             connection.send(json.encode(Leave()))
             await connection.drain()
         await self._tasks.close()
-        for sock, _ in self._waiting:
+        for sock, _ in (*self._waiting, *self._held.take()):
             sock.close()
 
     def give(self, sock: socket.socket, received: bytes) -> bool:
-        """Hand over a connection whose next request is for a service; return False where there is no data plane."""
-        return self._connection is not None and self._connection.send(json.encode(Connection(received)), sock)
+        """Hand over a connection whose next request is for a service; return False where no data plane takes it.
+
+        It waits while a data plane starts: no request is lost behind the first service, or the death of a data plane.
+        """
+        if self._connection is not None:
+            return self._connection.send(json.encode(Connection(received)), sock)
+        return self._comes and self._wait(sock.dup(), received)
+
+    def _wait(self, sock: socket.socket, received: bytes) -> bool:
+        """Keep a connection for the next data plane; close it and return False where too many wait."""
+        if len(self._waiting) >= WAITING_MAX:
+            sock.close()
+            return False
+        self._waiting.append((sock, received))
+        return True
 
     async def _keep(self, acceptor: Acceptor) -> None:
         pauses = Pauses(FIRST_RETRY, LONGEST_RETRY)
         while True:
-            if not is_locked(self._folder / LOCK) and not await self._start(acceptor):
+            if not is_alive(self._folder) and not await self._start(acceptor):
                 await self._accept(acceptor)
                 await self._clock.sleep(pauses.next())
                 continue
@@ -112,14 +129,18 @@ class DataPlane:
         """Start a data plane once there are services; return whether it is ready."""
         book = self._routes.book
         while not book.services:
+            self._comes = not book.version  # the record may have some that are not known yet
+            self._waiting += self._held.take()
             await self._accept(acceptor)
             book = await self._routes.wait(book.version)
+        self._comes = True
         try:
             await self._parts.leases.set_data_plane(is_there=True)
         except DatabaseUnavailable as error:
             log.warning("The data plane waits for the database: %s", error)
+            self._comes = False
             return False
-        self._is_ours = await asyncio.to_thread(start, self._folder)
+        self._comes = self._is_ours = await asyncio.to_thread(start, self._folder)
         return self._is_ours
 
     async def _accept(self, acceptor: Acceptor) -> None:
@@ -136,21 +157,28 @@ class DataPlane:
             sock.close()
             await connection.drain()
 
-    async def _serve(self, acceptor: Acceptor) -> bool:
-        """Feed one data plane until it ends; return whether it has worked for a while."""
-        began_s = asyncio.get_running_loop().time()
+    def _connect(self) -> Passing | None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.connect(str(control_path(self._folder)))  # a Unix socket connects at once, or not at all
         except OSError as error:
             sock.close()
             log.warning("The data plane cannot be reached: %s", error)
+            return None
+        return Passing(sock, FRAME_BYTES_MAX)
+
+    async def _serve(self, acceptor: Acceptor) -> bool:
+        """Feed one data plane until it ends; return whether it has worked for a while."""
+        began_s = asyncio.get_running_loop().time()
+        connection = self._connect()
+        if connection is None:
             acceptor.start()
             return False
-        connection = Passing(sock, FRAME_BYTES_MAX)
         feeding: asyncio.Task[None] | None = None
         try:
-            is_current = await greets_as_current(connection) or self._is_ours
+            pid, is_current = await greeting(connection)
+            is_current |= self._is_ours
+            self._waiting += self._held.meet(pid)
             book = self._routes.book
             if is_current and book.version:  # before any client arrives
                 connection.send(json.encode(snapshot_of(book)))
@@ -162,8 +190,7 @@ class DataPlane:
             while True:
                 await self._take(acceptor, connection, *await connection.receive())
         except (EOFError, ConnectionError, TimeoutError, DecodeError) as error:
-            if not self._is_replaced:
-                log.warning("The data plane is lost: %s", str(error) or "it has ended")
+            self._note_end(error)
         finally:
             self._connection = None
             connection.close()
@@ -174,6 +201,12 @@ class DataPlane:
             self._is_replaced = False
         return asyncio.get_running_loop().time() - began_s > WORKED_S
 
+    def _note_end(self, error: Exception) -> None:
+        if not isinstance(error, EOFError):
+            self._held.clear()  # the data plane lives, and sends them on although it cannot report that here
+        if not self._is_replaced:
+            log.warning("The data plane is lost: %s", str(error) or "it has ended")
+
     async def _take(self, acceptor: Acceptor, connection: Passing, frame: bytes, carried: socket.socket | None) -> None:
         match from_data_plane.decode(frame), carried:
             case Hello(routes=0), None if self._connection is connection and self._routes.book.version:
@@ -181,12 +214,11 @@ class DataPlane:
             case Listener(), socket.socket() as listener:
                 listener.close()  # this server has its own, or took this one at its start
             case Connection(received), socket.socket() as sock if self._is_replaced:
-                if len(self._waiting) < WAITING_MAX:
-                    self._waiting.append((sock, received))
-                else:
-                    sock.close()
+                self._wait(sock, received)
             case Connection(received), socket.socket() as sock:
                 await acceptor.take(sock, received)
+            case Held(id, received), socket.socket() as sock:
+                self._held.keep(id, sock, received)
             case message, None:
                 self._note(message)
 
@@ -194,6 +226,8 @@ class DataPlane:
         match message:
             case Counted() as counted:
                 self._parts.traffic.take(counted)
+            case Released(ids):
+                self._held.release(ids)
             case Drained(job_id):
                 if job_id not in self._acknowledged:  # each is reported every second
                     self._tasks.start("drained replica", self._acknowledge(job_id))

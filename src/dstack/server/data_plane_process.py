@@ -31,6 +31,11 @@ def control_path(folder: Path) -> Path:
     return socket_path(folder, "control")
 
 
+def is_alive(folder: Path) -> bool:
+    """Return whether a data plane serves a folder."""
+    return is_locked(folder / LOCK)
+
+
 def start(folder: Path) -> bool:
     """Start a data plane that outlives this process; return whether it is ready. Blocks."""
     make_private(folder)
@@ -69,7 +74,7 @@ def inherited_listener(folder: Path, host: str, port: int) -> socket.socket | No
     Args:
         port: 0 for whichever it has.
     """
-    if not is_locked(folder / LOCK):
+    if not is_alive(folder):
         return None
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
         control.settimeout(HELLO_TIMEOUT_S)
@@ -89,15 +94,16 @@ def inherited_listener(folder: Path, host: str, port: int) -> socket.socket | No
     return None
 
 
-async def greets_as_current(connection: Passing) -> bool:
-    """Return whether a data plane has the version of this server, by its first message.
+async def greeting(connection: Passing) -> tuple[int, bool]:
+    """Return the process of a data plane, and whether it has the version of this server, by its first message.
 
     Raises:
         EOFError, ConnectionError, TimeoutError, DecodeError: it does not greet.
     """
     async with asyncio.timeout(HELLO_TIMEOUT_S):
         frame, _ = await connection.receive()
-    return json.decode(frame, type=Hello).version == __version__
+    hello = json.decode(frame, type=Hello)
+    return hello.pid, hello.version == __version__
 
 
 def is_left_behind(folder: Path, job_id: str) -> bool:

@@ -139,9 +139,13 @@ def start_of(at: float) -> datetime:
 
 
 def with_point(known: Sequence[Sums], sums: Sums) -> list[Sums]:
-    """Return the points of a row with later sums, which replace a point of the same ten seconds."""
-    is_same = len(known) > 1 and known[-1].at // _STEP_S == sums.at // _STEP_S
-    return [*(known[:-1] if is_same else known), sums]
+    """Return the points of a row with later sums, which replace those of the same ten seconds.
+
+    The point with the most requests that wait stays too, since a chart shows them.
+    """
+    same = [point for point in known[1:] if point.at // _STEP_S == sums.at // _STEP_S]
+    most = [point for point in same[:1] if point.held > sums.held]
+    return [*known[: len(known) - len(same)], *most, sums]
 
 
 def packed(points: Sequence[Sums], start: datetime) -> bytes:

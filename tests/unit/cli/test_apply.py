@@ -256,7 +256,7 @@ def test_unchanged_active_run_names_the_command_that_follows_it() -> None:
 SERVICE = {"type": "service", "port": 80, "commands": ["x"]}
 
 
-def service_plan(replicas: int, *fields: str, before: int = 3) -> RunPlan:
+def service_plan(replicas: int | str, *fields: str, before: int = 3) -> RunPlan:
     """Return the plan of a change to an active service."""
     current = structs.replace(view("running"), type="service", replicas_asked=before)
     request = SubmitRun(configuration={**SERVICE, "replicas": replicas})
@@ -282,6 +282,9 @@ def service_plan(replicas: int, *fields: str, before: int = 3) -> RunPlan:
             "3 replicas are replaced one by one; 1 replica ends once it has answered all requests",
         ),
         (service_plan(1, "image", before=1), False, ["replica by replica"], "1 replica is replaced one by one"),
+        (service_plan("1..4", "replicas"), False, ["in place"], None),
+        (service_plan("5..9", "replicas"), False, ["in place"], "2 replicas are added"),
+        (service_plan("0..2", "replicas"), False, ["in place"], "1 replica ends once it has answered all requests"),
         (service_plan(3, "image", "type"), False, ["replica by replica", "by a restart"], None),
     ],
 )
@@ -292,3 +295,11 @@ def test_changes_of_a_service_show_what_becomes_of_its_replicas(
     assert header.split() == list(apply.CHANGES)
     assert [line.split("2", 1)[1].strip() for line in lines[: len(hows)]] == hows
     assert lines[len(hows) :] == ([] if effect is None else [effect])
+
+
+def test_plan_names_the_range_of_a_service_and_its_rule() -> None:
+    scaling = {"replicas": "0..4", "scaling": {"metric": "rps", "target": 10.0}}
+    one = plan()
+    one = replace(one, draft=replace(one.draft, request=SubmitRun(configuration={**SERVICE, **scaling})))
+    assert "Replicas       0..4, by requests/s, target 10 each" in apply.plan_text(one).splitlines()
+    assert "Replicas" not in apply.plan_text(service_plan("2"))

@@ -13,6 +13,7 @@ from dstack.protocol.views import EventView
         ("train", "ada submitted train", "ada submitted train"),
         ("train", "run train is terminated (stopped by user)", "run train is terminated (stopped by user)"),
         ("train", "job is running", "train: job is running"),
+        ("web", "web: replicas 2 → 3: 27.4 requests/s", "web: replicas 2 → 3: 27.4 requests/s"),
         (None, "instance local is busy", "instance local is busy"),
     ],
 )

@@ -2,17 +2,21 @@
 
 import io
 import re
+import time
+from argparse import Namespace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
+from msgspec import structs
 
 from dstack.api import Run
-from dstack.cli import serving, words
+from dstack.cli import clients, following, serving, words
 from dstack.cli.charts import PLAIN
+from dstack.cli.commands import metrics
 from dstack.cli.commands.metrics import block_of_traffic
 from dstack.cli.commands.ps import table_of
-from dstack.protocol.metrics import TrafficHistoryView, TrafficPointView
+from dstack.protocol.metrics import MetricsView, TrafficHistoryView, TrafficPointView
 from dstack.protocol.views import RunView
 
 from .test_following import StandIn, Terminal, job, view
@@ -192,6 +196,7 @@ def test_traffic_is_a_chart_for_each_quantity(monkeypatch: pytest.MonkeyPatch) -
             requests_per_s=10.0 * number,
             errors_per_s=0.0,
             in_flight=number,
+            held=number % 2,
             latency_p50_s=0.01 * number if number else None,
             latency_p95_s=1.5 if number else None,
             replicas=1 + number // 2,
@@ -207,6 +212,7 @@ def test_traffic_is_a_chart_for_each_quantity(monkeypatch: pytest.MonkeyPatch) -
 requests/s  20.0   _=#        0      10.0   20.0
 errors/s    0      ___        0      0      0
 in flight   2      _=#        0      1      2
+waiting     0      _#_        0      0      1
 p50         20 ms   =#        10 ms  15 ms  20 ms
 p95         1.5 s   ##        1.5 s  1.5 s  1.5 s
 replicas    2      ==#        1      1.33   2"""
@@ -217,3 +223,103 @@ def test_service_without_points_has_no_chart() -> None:
     assert block_of_traffic("web", "submitted", TrafficHistoryView(points=[]), 80, PLAIN) == (
         "web: submitted, no requests yet"
     )
+
+
+RANGE = {"minimum": 0, "maximum": 4, "metric": "rps", "target": 10, "since": None, "why": ""}
+
+
+def scaled(status: str, ready: int, asked: int, *jobs: dict[str, Any], **public: Any) -> RunView:
+    return service(status, ready, *jobs, replicas_asked=asked, service={"scaling": RANGE, "traffic": TRAFFIC, **public})
+
+
+def test_service_that_needs_no_replica_is_settled_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    code, _ = follow(scaled("submitted", 0, 0))
+    output = capfd.readouterr()
+    assert (code, output.out) == (0, ADDRESSES)
+    assert output.err.startswith("hello: no replica runs; the first request starts one\n")
+    follow(scaled("running", 0, 0, job(status="terminated", reason="scaled_down")))
+    assert capfd.readouterr().err.startswith("hello: no replica runs; the next request starts one\n")
+    follow(service("running", 0, replicas_asked=0))
+    assert capfd.readouterr().err.startswith("hello: no replica runs (`replicas: 0`)\n")
+
+
+def test_rollout_of_a_service_without_replicas_is_awaited() -> None:
+    code, run = follow(scaled("running", 0, 0, is_rolling=True), scaled("running", 0, 0))
+    assert (code, run.views) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("view", "shown"),
+    [
+        (scaled("running", 2, 3, job(), job()), "2/3 of 0..4"),
+        (scaled("running", 0, 0), "0 of 0..4"),
+        (service("running", 1, job(), service={"traffic": TRAFFIC}), "1/2"),
+    ],
+)
+def test_replicas_are_shown_with_their_range(view: RunView, shown: str) -> None:
+    table = table_of([Served(view).view], START, verbose=True)
+    assert f"  {shown}  " in table
+
+
+def lines_below(view: RunView) -> list[str]:
+    _, _, *below = table_of([Served(view).view], START, verbose=True).splitlines()
+    return [" ".join(line.split()) for line in below]
+
+
+def test_latest_decision_has_its_numbers_its_time_and_the_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    decided = {**RANGE, "since": "2030-01-01T11:01:30Z", "why": "27.4 requests/s, target 10 each"}
+    line = "scaling 3 replicas since 11:01:30: 27.4 requests/s, target 10 each; range 0..4"
+    assert lines_below(scaled("running", 2, 3, job(), scaling=decided)) == [line]
+    begun = {**RANGE, "since": "2030-01-01T11:01:30Z", "metric": "concurrency"}
+    line = "scaling 1 replica since 11:01:30; range 0..4, by requests in flight, target 10 each"
+    assert lines_below(scaled("running", 0, 1, job(), scaling=begun)) == [line]
+    assert lines_below(scaled("submitted", 0, 0)) == ["scaling 0 replicas; range 0..4, by requests/s, target 10 each"]
+    assert lines_below(scaled("terminated", 0, 0, scaling=decided)) == []
+
+
+@pytest.mark.parametrize(
+    ("cost", "line"),
+    [
+        ((41.24, 1082.4, 6.0), "41.2 replica-hours, $1,082.40 since its submission; $6 an hour now"),
+        ((0.5, 0.175, 0.35), "0.5 replica-hours, $0.175 since its submission; $0.35 an hour now"),
+        ((0.0, 0.0, 0.0), "0 replica-hours, $0 since its submission; $0 an hour now"),
+    ],
+)
+def test_cost_of_a_service_has_a_line(cost: tuple[float, float, float], line: str) -> None:
+    values = dict(zip(("replica_hours", "dollars", "dollars_per_hour"), cost, strict=True))
+    assert lines_below(service("running", 1, job(), service={"cost": values})) == [f"cost {line}"]
+
+
+def test_replica_that_was_not_needed_any_more_has_no_line_and_no_price() -> None:
+    instance: dict[str, Any] = {"id": "0i", "backend": "aws", "region": "eu", "instance_type": "m5", "status": "idle"}
+    instance |= {"hostname": None, "price": 0.35, "resources": "2xCPU"}
+    gone = job(1, "terminated", reason="scaled_down", instance=instance, revision=1)
+    view = scaled("running", 0, 0, {**gone, "earlier": [gone]})
+    table = table_of([Served(structs.replace(view, revision=2)).view], START, verbose=True)
+    assert "attempt" not in table and "0.35" not in table
+
+
+def test_requests_that_wait_are_shown_beside_those_in_flight() -> None:
+    (web,) = rows(scaled("running", 0, 1, job(), traffic={**TRAFFIC, "held": 3}), verbose=True)[:1]
+    assert web["IN FLIGHT"] == "4 (3 wait)"
+
+
+def test_service_without_replicas_shows_those_who_wait_for_one_what_starts_it() -> None:
+    empty = Served(scaled("running", 0, 0, waits_for="the next request starts a replica"))
+    assert following.waiting_text(cast(Run, empty)) == "hello: no replica runs; the next request starts a replica"
+
+
+@pytest.mark.parametrize(("reason", "shown"), [("scaled_down", False), ("container_exited_with_error", True)])
+def test_usage_of_replicas_that_were_not_needed_any_more_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], reason: str, shown: bool
+) -> None:
+    usage = MetricsView(job_id="0j", replica=0, node=0, attempt=1, cpu_cores=1, memory_mib=1, gpus=[], points=[])
+    run = Served(scaled("running", 0, 0, job(1, "terminated", reason=reason)))
+    monkeypatch.setattr(clients, "client_of", lambda arguments: None)
+    monkeypatch.setattr(clients, "get_run", lambda client, name: run)
+    monkeypatch.setattr(run, "metrics", lambda **which: usage, raising=False)
+    monkeypatch.setattr(run, "traffic", lambda: TrafficHistoryView(points=[]), raising=False)
+    metrics.run(Namespace(run_name="hello", watch=False, json=False))
+    assert ("hello 0/0: terminated, no metrics" in capfd.readouterr().out) is shown

@@ -1,14 +1,16 @@
 """The route of a service, and what people read of what it waits for."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from dstack.domain.autoscaling import Scale
 from dstack.domain.objects import Job, Run
 from dstack.domain.rollouts import NO_ROOM_AFTER, Rollout
 from dstack.domain.routes import service_of
-from dstack.domain.serving import rollout_text, waits_for
+from dstack.domain.serving import counts, rollout_text, waits_for
 from dstack.protocol.proxy import Channel, Limit, Replica, Tcp
 from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
 from tests.making import NOW, job, placed_job, report, run
@@ -128,3 +130,13 @@ def test_progress_of_a_rollout_and_what_it_waits_for() -> None:
     fewer = tuple(replica(number, **new) for number in range(3))
     assert rollout_text(of, fewer, late) == "revision 3 rolls out: 2 of 2 ready"
     assert rollout_text(service(), (replica(0),), NOW) == ""
+
+
+@pytest.mark.parametrize(("range", "asked"), [("0..4", 2), ("3..4", 3), ("0..1", 1)])
+def test_service_asks_for_the_replicas_that_it_has_before_its_first_decision(range: str, asked: int) -> None:
+    scaling = {"metric": "rps", "target": 10}
+    about = {"type": "service", "port": 8000, "commands": ["x"], "replicas": range, "scaling": scaling}
+    scaled = service(spec={"configuration": about}, revision=2)
+    assert counts(scaled, [replica(0), replica(1)]) == (2, asked)
+    decided = replace(scaled, scale=Scale(4, NOW))
+    assert counts(decided, [replica(0), replica(1)]) == (2, min(4, int(range[-1])))

@@ -48,3 +48,14 @@ def test_course_has_a_point_for_each_interval_and_counts_each_request_once() -> 
     assert [point.at for point in course] == [10, 20, 30]
     assert [point.requests_per_s * step_s for point in course] == [1, 4, 2]
     assert [point.errors_per_s * step_s for point in course] == [0, 0, 1]
+
+
+def test_course_has_the_greatest_number_of_requests_that_waited_in_each_interval() -> None:
+    woken = [Sums(0), Sums(3, in_flight=5, held=5), Sums(8, 5), Sums(21, 5, in_flight=1, held=1), Sums(38, 6)]
+    other = [Sums(0), Sums(4, in_flight=2, held=2), Sums(9, 2)]
+    assert [point.held for point in course_of([woken, other], begin=0, end=50)] == [7, 0, 1, 1, 0]
+
+
+def test_requests_of_a_silent_data_plane_no_longer_wait() -> None:
+    course = course_of([[Sums(0), Sums(3, in_flight=1, held=1)]], begin=0, end=60)
+    assert [point.held for point in course] == [1, 1, 1, 1, 0, 0]

@@ -54,6 +54,15 @@ async def test_next_data_plane_begins_at_zero_and_adds(db: Database, log: Traffi
     assert await requests(db) == 7
 
 
+async def test_next_data_plane_ends_the_requests_in_flight_of_the_one_before(db: Database, log: TrafficLog) -> None:
+    log.take(counted(5, in_flight=3, held=2))
+    log.take(counted(0, in_flight=1, held=1, epoch="b"))
+    await log.close()
+    found = await db.read(lambda tx: traffic.read(tx, ["0-run"], NOW))
+    seen = traffic_of(found["0-run"], NOW.timestamp() + 1)
+    assert (seen.requests, seen.in_flight, seen.held) == (5, 1, 1)
+
+
 async def test_requests_that_go_on_are_stored_once_in_ten_seconds(
     db: Database, log: TrafficLog, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,17 @@ async def test_each_descriptor_arrives_with_its_frame(ends: tuple[Passing, Passi
         theirs.close()
 
 
+async def test_last_frames_of_the_other_side_are_read_though_it_takes_no_more(ends: tuple[Passing, Passing]) -> None:
+    one, other = ends
+    one.send(b"last")
+    one.close()
+    assert not other.send(b"too late")
+    await other.drain()
+    assert await other.receive() == (b"last", None)
+    with pytest.raises(EOFError):
+        await other.receive()
+
+
 async def test_end_of_the_other_side_is_reported_behind_its_last_frame(ends: tuple[Passing, Passing]) -> None:
     one, other = ends
     one.send(b"last")

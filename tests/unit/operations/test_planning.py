@@ -15,7 +15,7 @@ from dstack.errors import InvalidRequestError, NoCapacityError
 from dstack.operations import planning, submitting
 from dstack.operations.context import Context
 from dstack.operations.refusals import refusals_of
-from dstack.protocol.statuses import RunStatus
+from dstack.protocol.requests import SubmitRun
 from dstack.store import backends, commits, objects, queue, users
 from dstack.store.db import Database
 from dstack.store.tx import Tx
@@ -44,15 +44,6 @@ async def test_plan_promises_no_wait_for_nodes_that_never_have_machines(context:
     assert planned.refusals == ["no backend has the machines for 100 nodes at once"]
     with pytest.raises(NoCapacityError, match="No backend has the machines for 100 nodes at once"):
         await submitting.submit(context, ADA, "main", wanted, key=None)
-
-
-async def test_service_that_begins_without_replicas_is_planned_and_accepted(context: Context) -> None:
-    scaling = {"metric": "rps", "target": 10}
-    wanted = wish(type="service", port=80, replicas="0..2", scaling=scaling)
-    planned = await planning.plan(context, ADA, "main", wanted)
-    assert (planned.offers_total, planned.waits, planned.refusals) == (1, None, [])
-    submitted = await submitting.submit(context, ADA, "main", wanted, key=None)
-    assert (submitted.status, submitted.jobs) == (RunStatus.SUBMITTED, [])
 
 
 async def test_run_whose_offers_all_have_a_quota_of_none_never_starts_unless_a_machine_exists(
@@ -141,3 +132,23 @@ async def test_submit_that_fits_nowhere_names_backends_that_do_not_answer(
     monkeypatch.setattr(type(context.catalog), "absent", lambda catalog, project_id=None: {"aws": SILENT})
     with pytest.raises(NoCapacityError, match="; aws: the backend does not answer"):
         await submitting.submit(context, ADA, "main", wish(resources={"cpu": "1000.."}), key=None)
+
+
+@pytest.mark.parametrize("replicas", ["0..4", "0"])
+async def test_service_that_begins_without_replicas_is_planned_by_its_first_one(
+    context: Context, monkeypatch: pytest.MonkeyPatch, replicas: str
+) -> None:
+    service = {"type": "service", "port": 8000, "commands": ["x"], "replicas": replicas}
+    wanted = SubmitRun(configuration={**service, "scaling": {"metric": "rps", "target": 10}})
+    planned = await planning.plan(context, ADA, "main", wanted)
+    assert (planned.offers_total > 0, planned.waits) == (True, None)
+    submitted = await submitting.submit(context, ADA, "main", wanted, key=None)
+    assert (submitted.jobs, submitted.replicas_asked) == ([], 0)
+
+    async def sells(self: object) -> Market:
+        return Market.of([replace(CLOUD, machines_max=0)])
+
+    monkeypatch.setattr(type(context.catalog), "market", sells)
+    assert (await planning.plan(context, ADA, "main", wanted)).offers_total == 0
+    with pytest.raises(NoCapacityError, match="the quota is 0"):
+        await submitting.submit(context, ADA, "main", wanted, key=None)

@@ -1,22 +1,27 @@
 """The public side of a service: its paths, its replicas and its traffic."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec import structs
 
-from dstack.domain.objects import Job
+from dstack.domain.autoscaling import Scale
+from dstack.domain.objects import Job, Next, Run
 from dstack.domain.traffic import Sums
+from dstack.engine.lifecycles import check_move
 from dstack.errors import InvalidRequestError
 from dstack.operations import measuring, runs
 from dstack.operations.context import Context
 from dstack.operations.presenting import brief_view
-from dstack.protocol.statuses import JobStatus, RunStatus
-from dstack.protocol.views import ServiceModelView, ServiceView
-from dstack.store import commits, traffic
+from dstack.protocol.services import ScalingView, ServiceModelView, ServiceView
+from dstack.protocol.statuses import JobReason, JobStatus, RunStatus
+from dstack.store import commits, objects, traffic
 from dstack.store.db import Database
+from dstack.store.tx import Tx
 from dstack.store.users import User
-from tests.making import NOW, HandClock, job, run
+from tests.making import CLOUD, NOW, HandClock, instance, job, run
 
 ADA = User(id="0-user", name="ada", is_admin=True)
 LATENCIES = (0, 0, 0, 30) + (0,) * 10
@@ -101,3 +106,56 @@ async def test_history_has_each_request_once_and_the_replicas_of_its_time(
     assert [point.replicas for point in history.points] == [2, 1, 1]
     later = await measuring.read_traffic(context, ADA, "main", "web", start=NOW + timedelta(seconds=10))
     assert [point.requests_per_s for point in later.points] == [3.0, 0.0]
+
+
+def found(tx: Tx) -> Run:
+    service = objects.find_run(tx, "0-run")
+    assert service is not None
+    return service
+
+
+SCALING: dict[str, Any] = {"replicas": "0..4", "scaling": {"metric": "rps", "target": 10}}
+
+
+async def test_service_shows_its_range_and_its_latest_decision(context: Context, db: Database) -> None:
+    await serve(db, **SCALING)
+    view = await runs.get(context, ADA, "main", "web")
+    assert view.service is not None and (view.replicas_ready, view.replicas_asked) == (0, 0)
+    assert view.service.waits_for == "the next request starts a replica"
+    begun = ScalingView(minimum=0, maximum=4, metric="rps", target=10, since=None, why="")
+    assert view.service.scaling == begun
+    scale = Scale(3, NOW, "27.4 requests/s, target 10 each")
+    await db.write(lambda tx: commits.record(tx, replace(found(tx), scale=scale)))
+    view = await runs.get(context, ADA, "main", "web")
+    assert view.service is not None and view.replicas_asked == 3
+    assert view.service.scaling == structs.replace(begun, since=NOW, why=scale.why)
+
+
+async def test_number_of_replicas_that_is_fixed_has_no_range(context: Context, db: Database) -> None:
+    await serve(db, replica(0), replicas=1)
+    assert (await seen(context)).scaling is None
+
+
+async def test_cost_is_that_of_all_attempts_of_all_replicas(context: Context, db: Database, clock: HandClock) -> None:
+    half = {"started_at": NOW - timedelta(minutes=30), "finished_at": NOW, "instance_id": "0-instance"}
+    failed = replica(0, status=JobStatus.FAILED, **half)
+    again = replica(0, attempt=2, status=JobStatus.RUNNING, started_at=NOW, instance_id="0-instance")
+    left = replica(1, status=JobStatus.TERMINATED, reason=JobReason.SCALED_DOWN, **half)
+    await db.write(lambda tx: commits.commit(tx, Next((instance(offer=CLOUD, version=0),)), check_move))
+    await serve(db, failed, replace(again, id="job-0-again"), left, replica(2), **SCALING)
+    clock.time += timedelta(hours=1)
+    cost = (await seen(context)).cost
+    assert cost is not None
+    assert (cost.replica_hours, round(cost.dollars, 6), cost.dollars_per_hour) == (2.0, 0.2, 0.1)
+    brief = await db.read(lambda tx: brief_view(tx, run(type="service", name="web", spec=service_spec())))
+    assert brief.service is not None and brief.service.cost is None
+
+
+async def test_history_has_the_requests_that_waited(context: Context, db: Database, clock: HandClock) -> None:
+    await serve(db, replica(0, status=JobStatus.RUNNING, started_at=NOW), **SCALING)
+    for second, held in ((1, 3), (4, 0), (15, 0)):
+        sums = Sums(NOW.timestamp() + second, 3, 0, held, held=held)
+        await db.write(lambda tx, sums=sums: traffic.add(tx, {("0-run", "a"): sums}))  # type: ignore[misc]
+    clock.time += timedelta(seconds=20)
+    history = await measuring.read_traffic(context, ADA, "main", "web", start=None)
+    assert [point.held for point in history.points] == [3, 0]

@@ -9,6 +9,7 @@ from dstack.errors import InvalidRequestError
 from dstack.operations import planning, runs, submitting, updating
 from dstack.operations.context import Context
 from dstack.protocol.requests import SubmitRun
+from dstack.spec.service import Service
 from dstack.spec.task import Task
 from dstack.store import users
 
@@ -79,3 +80,13 @@ def test_values_that_may_be_secret_are_not_shown() -> None:
     assert shown(change.field, change.new) == "A, B (values not shown)"
     assert shown("registry_auth", {"username": "me", "password": "x"}) == "(not shown)"
     assert shown("nodes", 2) == "2" and shown("nodes", None) is None and shown("name", "x") == "x"
+
+
+def test_change_of_a_range_is_shown_as_it_is_written() -> None:
+    about: dict[str, Any] = {"commands": ["x"], "port": 8000}
+    scaled = Service(**about, replicas="1..4", scaling={"metric": "rps", "target": 10, "window": 30})
+    found = changes(Service(**about, replicas=2), scaled)
+    assert [(one.field, shown(one.field, one.old), shown(one.field, one.new), one.in_place) for one in found] == [
+        ("replicas", "2", "1..4", True),
+        ("scaling", None, "rps 10, window 30s", True),
+    ]

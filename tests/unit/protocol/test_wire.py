@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from dstack.protocol import accounts, backends, metrics, views
+from dstack.protocol import accounts, backends, metrics, services, views
+from dstack.protocol.base import View
 from dstack.protocol.requests import GrantAccess, InitRepo, RepoRef, Request, SetSecret, StopRun, SubmitRun
-from dstack.protocol.views import HealthView, PlanView, RunView, SecretView, View
+from dstack.protocol.views import HealthView, PlanView, RunView, SecretView
 from dstack.protocol.wire import decoded, encoded, indented, request_of
 
 EXAMPLES = dict(
@@ -15,7 +16,7 @@ EXAMPLES = dict(
 )
 KINDS = {
     name: kind
-    for name, kind in {**vars(views), **vars(accounts), **vars(backends), **vars(metrics)}.items()
+    for name, kind in {**vars(views), **vars(accounts), **vars(backends), **vars(metrics), **vars(services)}.items()
     if isinstance(kind, type) and issubclass(kind, View)
 }
 

@@ -20,9 +20,11 @@ from dstack.protocol.proxy import (
     Drained,
     FromDataPlane,
     FromServer,
+    Held,
     Hello,
     Leave,
     Listener,
+    Released,
     Replica,
     Service,
     Snapshot,
@@ -73,6 +75,9 @@ class World:
             self.plane.tasks.keep(work.__qualname__, work)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.target = Tcp("127.0.0.1", replica_port)
+
+    def starting(self) -> Service:
+        return Service("0-run", "main", "web", auth=False, starts=True)
 
     def service(self, *, draining: bool = False) -> Service:
         replica = (Replica("0-job", 0, self.target),)
@@ -261,6 +266,55 @@ async def test_the_server_that_came_last_is_in_charge(world: World) -> None:
     second.carried.close()
     assert await reader.read() == b""
     await closed(writer)
+
+
+async def test_request_that_waits_is_kept_reported_and_released_before_it_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await world.server()
+    monkeypatch.setattr("dstack.proxy.control.COUNT_EVERY_S", 3600.0)
+    await server.next(Counted)
+    server.send(Changes(version=2, since=1, services=(world.starting(),)))
+    asking = asyncio.create_task(world.ask(HELLO))
+    held = await server.next(Held)
+    assert isinstance(held, Held) and held.received == HELLO
+    assert server.carried is not None
+    with server.carried:
+        counted = await server.next(Counted)
+        assert isinstance(counted, Counted)
+        assert (counted.services["0-run"].held, counted.services["0-run"].in_flight) == (1, 1)
+        await world.until_away(server)
+        second = Server(world.path)
+        await second.next(Hello)
+        await second.next(Listener)
+        assert second.carried is not None
+        second.carried.close()
+        assert world.plane.holding.guard is None, "what comes next could be taken for a listening socket"
+        second.send(Snapshot(3, (world.starting(),), {}))
+        again = await second.next(Held)
+        assert isinstance(again, Held) and again.received == HELLO, "the next server keeps it too"
+        assert second.carried is not None
+        second.carried.close()
+        second.send(Changes(version=4, since=3, services=(world.service(),)))
+        assert await second.next(Released) == Released((again.id,))
+        assert b" 200 " in await asking
+    second.passing.close()
+
+
+async def test_servers_keep_few_connections(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dstack.proxy.control.HELD_MAX", 1)
+    server = await world.server()
+    server.send(Changes(version=2, since=1, services=(world.starting(),)))
+    asking = [asyncio.create_task(world.ask(HELLO)) for _ in range(3)]
+    held = await server.next(Held)
+    assert isinstance(held, Held) and server.carried is not None
+    server.carried.close()
+    async for _ in turns():
+        if len(world.plane.holding) == 3:
+            break
+    server.send(Changes(version=3, since=2, services=(world.service(),)))
+    assert await server.next(Released) == Released((held.id,))
+    assert [b" 200 " in answer for answer in await asyncio.gather(*asking)] == [True] * 3
 
 
 async def test_closed_control_socket_is_not_mistaken_for_a_later_one(world: World) -> None:

@@ -180,6 +180,16 @@ async def test_they_wait_for_ten_minutes(empty: World) -> None:
     assert sums(empty) == (1, 1, 0, 0)
 
 
+async def test_once_one_has_waited_in_vain_the_next_ones_get_the_reason_at_once(empty: World) -> None:
+    asked(empty)
+    empty.passes(601)
+    await settle()
+    assert status_of(asked(empty).take()) == 503
+    empty.serve(starting())
+    waits = asked(empty)
+    assert waits.take() == b"", "something has changed"
+
+
 async def test_ten_thousand_are_bounded_and_go_on_in_batches(empty: World) -> None:
     empty.serve(starting(), starting(name="other"))
     clients = [asked(empty) for _ in range(10_000)]
@@ -246,8 +256,14 @@ async def test_client_that_expects_to_be_asked_for_its_body_waits_with_it(empty:
     assert client.take() == b"HTTP/1.1 100 Continue\r\n\r\n"
     client.sends(b"one")
     assert connection.take() == b"one"
-    asked(empty, POST + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+
+
+async def test_client_that_is_asked_for_its_body_has_to_send_it(empty: World) -> None:
+    client = asked(empty, POST + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+    empty.serve(service())
+    await empty.replica()
     empty.passes(61)
+    assert status_of(client.take()) == 408
 
 
 async def test_client_that_leaves_is_forgotten(empty: World) -> None:

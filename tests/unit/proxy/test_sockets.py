@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import h11
 import httpx
 import pytest
+from msgspec.structs import replace
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
@@ -227,5 +228,35 @@ def test_many_streams_keep_their_order_and_end(run: Run) -> None:
         async with httpx.AsyncClient(limits=httpx.Limits(max_connections=20)) as client:
             answers = await asyncio.gather(*(client.get(f"{one.url}/{number}") for number in range(100)))
         assert [answer.text for answer in answers] == [f"/{number} 0" for number in range(100)]
+
+    run(test)
+
+
+def test_clients_wait_for_a_replica_and_those_that_leave_are_forgotten(run: Run) -> None:
+    async def test(one: Site) -> None:
+        routes = {route.service.name: route for route in one.plane.routes}
+        ready = tuple(route.service for route in routes.values())
+        starting = tuple(replace(service, replicas=(), starts=True) for service in ready)
+
+        async def upload() -> str:
+            async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
+                return (await client.post(one.url + "/a", content=b"z" * BIG)).text
+
+        async def talk() -> str | bytes:
+            async with connect(one.url.replace("http", "ws", 1).replace("/web", "/sockets")) as client:
+                await client.send("hello")
+                return await client.recv()
+
+        one.plane.routes.replace(Snapshot(2, starting, {}))
+        asked = asyncio.gather(*(upload() for _ in range(5)), talk())
+        await until(lambda: (routes["web"].sums.held, routes["sockets"].sums.held) == (5, 1))
+        _, writer = await asyncio.open_connection("127.0.0.1", one.port)
+        writer.write(b"GET /proxy/services/main/web/b HTTP/1.1\r\nHost: x\r\n\r\n")
+        await until(lambda: routes["web"].sums.held == 6)
+        writer.transport.abort()
+        await until(lambda: routes["web"].sums.held == 5)
+        one.plane.routes.replace(Snapshot(3, ready, {}))
+        assert await asked == [f"/a {BIG}"] * 5 + ["hello"]
+        assert one.plane.holding.size == 0
 
     run(test)

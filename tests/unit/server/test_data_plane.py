@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from dstack.kit.clock import SystemClock
 from dstack.kit.folders import make_private
 from dstack.kit.locks import is_locked, take
 from dstack.kit.passing import FRAME_HEAD
-from dstack.protocol.proxy import LOCK, Hello, Listener, Replica, Service, Tcp
+from dstack.protocol.proxy import LOCK, Counted, Hello, Listener, Replica, Service, Tcp
 from dstack.server.data_plane import DataPlane, snapshot_of
 from dstack.server.data_plane_process import control_path, is_left_behind, start
 from tests.e2e.home import wait_for
@@ -46,14 +47,48 @@ class Routes:
     """The routes of one service."""
 
     def __init__(self, replica_port: int) -> None:
-        replica = Replica("0-job", 0, Tcp("127.0.0.1", replica_port))
-        service = Service("0-run", "main", "web", auth=False, replicas=(replica,))
-        self.book = Book(1, {service.id: service}, {})
+        self.replica = Replica("0-job", 0, Tcp("127.0.0.1", replica_port))
+        self._changed = asyncio.Condition()
+        self.book = self._with(1, is_ready=True)
+
+    def _with(self, version: int, *, is_ready: bool) -> Book:
+        replicas = (self.replica,) if is_ready else ()
+        service = Service("0-run", "main", "web", auth=False, replicas=replicas, starts=not is_ready)
+        return Book(version, {service.id: service}, {})
+
+    async def become(self, *, is_ready: bool) -> None:
+        """Have a replica that is ready, or one that is on its way."""
+        self.book = self._with(self.book.version + 1, is_ready=is_ready)
+        async with self._changed:
+            self._changed.notify_all()
 
     async def wait(self, version: int) -> Book:
-        if version == self.book.version:
-            await asyncio.Event().wait()
+        async with self._changed:
+            await self._changed.wait_for(lambda: version != self.book.version)
         return self.book
+
+
+class Traffic:
+    """The counters that data planes have reported."""
+
+    def __init__(self) -> None:
+        self._counted = asyncio.Condition()
+        self._held: set[str] = set()
+        """The epochs of those that had a request which waits."""
+
+    def take(self, counted: Counted) -> None:
+        if counted.services["0-run"].held:
+            self._held.add(counted.epoch)
+        self._last = asyncio.create_task(self._notify())
+
+    async def _notify(self) -> None:
+        async with self._counted:
+            self._counted.notify_all()
+
+    async def until_held(self, planes: int) -> None:
+        """Wait until a request has waited in so many data planes."""
+        async with self._counted, asyncio.timeout(PATIENCE_S):
+            await self._counted.wait_for(lambda: len(self._held) >= planes)
 
 
 class World:
@@ -65,10 +100,13 @@ class World:
         clock = SystemClock()
         leases = Leases(self.database, clock, "0-server", "here", alone=True)
         self.routes = Routes(replica_port)
-        parts: Any = SimpleNamespace(leases=leases, routes=self.routes, traffic=SimpleNamespace(take=lambda _: None))
+        self.traffic = Traffic()
+        parts: Any = SimpleNamespace(leases=leases, routes=self.routes, traffic=self.traffic)
         self.acceptor = Acceptor(socket.create_server(("127.0.0.1", 0)), asyncio.Protocol)
         self.data_plane = DataPlane(folder, parts, clock)
         self.writers: list[asyncio.StreamWriter] = []
+        self.seen = 0
+        """Requests that have reached the replica."""
 
     async def client(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect."""
@@ -122,6 +160,7 @@ async def world(tmp_path: Path, gate: asyncio.Event) -> AsyncIterator[World]:
         answering.append(asyncio.current_task())
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while await reader.readuntil(b"\r\n\r\n"):
+                world.seen += 1
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\none")
                 await gate.wait()
                 writer.write(b"two")
@@ -173,6 +212,33 @@ async def test_dead_data_plane_is_started_again_while_the_database_does_not_answ
     world.database.answers = False
     os.kill(former, signal.SIGKILL)
     assert await world.pid_after(former) != former
+
+
+async def test_request_waits_while_the_data_plane_starts(world: World) -> None:
+    mine, theirs = socket.socketpair()
+    with theirs:
+        assert world.data_plane.give(theirs, HELLO)
+    world.data_plane.start(world.acceptor)
+    reader, writer = await asyncio.open_connection(sock=mine)
+    world.writers.append(writer)
+    async with asyncio.timeout(PATIENCE_S):
+        await begun(reader)
+
+
+async def test_request_is_not_kept_where_no_data_plane_can_start(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = asyncio.Event()
+
+    def pause(pauses_of: object) -> timedelta:
+        pauses.set()
+        return timedelta(hours=1)
+
+    monkeypatch.setattr("dstack.server.data_plane.start", lambda folder: False)
+    monkeypatch.setattr("dstack.server.data_plane.Pauses.next", pause)
+    world.data_plane.start(world.acceptor)
+    await pauses.wait()
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        assert not world.data_plane.give(theirs, HELLO), "the server answers it"
 
 
 async def test_data_plane_of_another_version_is_replaced_and_finishes_its_streams(
@@ -239,3 +305,75 @@ async def test_events_of_two_hundred_streams_arrive_whole_and_in_order(world: Wo
         expected = "".join(f"data: token {number}\n\n" for number in range(EVENTS)).encode()
         assert await asyncio.gather(*following) == [expected] * STREAMS
     replica.close()
+
+
+async def test_request_that_waits_survives_its_data_plane_and_runs_once(world: World, gate: asyncio.Event) -> None:
+    await world.routes.become(is_ready=False)
+    world.data_plane.start(world.acceptor)
+    former = await world.pid_after()
+    reader, writer = await world.client()
+    writer.write(HELLO)
+    await world.traffic.until_held(planes=1)
+    os.kill(former, signal.SIGKILL)
+    following = await world.pid_after(former)
+    await world.traffic.until_held(planes=2)
+    await world.routes.become(is_ready=True)
+    await begun(reader)
+    os.kill(following, signal.SIGKILL)
+    gate.set()
+    with suppress(ConnectionResetError):
+        assert await reader.read() in (b"", b"two"), "no server keeps a request that runs"
+    await world.pid_after(following)
+    await world.ask()
+    assert world.seen == 2
+
+
+async def test_request_that_waits_survives_an_upgrade(
+    world: World, gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.routes.become(is_ready=False)
+    assert await asyncio.to_thread(start, world.folder)
+    readers = []
+    with server_of(world.folder) as control:  # the server before the upgrade
+        send(control, snapshot_of(world.routes.book))
+        send(control, Listener(), world.acceptor.listener)
+        for _ in range(3):
+            reader, writer = await world.client()
+            writer.write(HELLO)
+            readers.append(reader)
+        await asyncio.to_thread(until_kept, control, 3)
+    monkeypatch.setattr("dstack.server.data_plane_process.__version__", "another")
+    former = pid_in(world.folder)
+    world.data_plane.start(world.acceptor)
+    await world.pid_after(former)
+    await world.traffic.until_held(planes=1)
+    await world.routes.become(is_ready=True)
+    gate.set()
+    for reader in readers:
+        await begun(reader)
+    assert world.seen == 3
+
+
+async def test_request_that_waits_survives_a_data_plane_that_is_asked_to_end(world: World, gate: asyncio.Event) -> None:
+    await world.routes.become(is_ready=False)
+    world.data_plane.start(world.acceptor)
+    former = await world.pid_after()
+    reader, writer = await world.client()
+    writer.write(HELLO)
+    await world.traffic.until_held(planes=1)
+    os.kill(former, signal.SIGTERM)
+    await world.pid_after(former)
+    await world.traffic.until_held(planes=2)
+    await world.routes.become(is_ready=True)
+    await begun(reader)
+    assert world.seen == 1
+
+
+def until_kept(control: socket.socket, count: int) -> None:
+    """Wait until a data plane has reported so many requests that wait."""
+    while count:
+        data, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 16)
+        assert data
+        count -= len(descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)

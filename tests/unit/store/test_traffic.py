@@ -142,3 +142,15 @@ async def test_held_requests_are_kept_with_their_point(db: Database) -> None:
     assert [(one.in_flight, one.held) for one in (first, second)] == [(3, 3), (2, 1)]
     assert traffic_of(await read(db, 12), T + 12).held == 1
     assert traffic_of(await read(db, 12), T + 100).held == 0, "the data plane is silent"
+
+
+async def test_point_with_the_most_requests_that_wait_stays_beside_the_latest(db: Database) -> None:
+    await served(db)
+    for second, held in enumerate((2, 9, 5, 6, 0), start=1):
+        await add(db, Sums(second, held=held))
+    (history,) = await read(db, 9)
+    assert [point.held for point in history[1:]] == [9, 0]
+    await add(db, Sums(11, held=1))
+    await add(db, Sums(12, held=3))
+    (history,) = await read(db, 19)
+    assert [point.held for point in history[1:]] == [9, 0, 3], "other seconds have points of their own"

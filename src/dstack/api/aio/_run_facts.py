@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dstack import api
     from dstack.api.aio._threads import Threads
+    from dstack.protocol.services import ServiceModelView
     from dstack.protocol.statuses import RunStatus
-    from dstack.protocol.views import RunView, ServiceModelView
+    from dstack.protocol.views import RunView
     from dstack.spec.backends import BackendType
 
 
@@ -71,7 +72,7 @@ class RunFacts:
     def service_url(self) -> str | None:
         """The URL of a service. It ends with a slash. None for other runs, and once the service has ended.
 
-        Until a replica is ready, requests get status 503.
+        Until a replica is ready, requests wait for it, or get status 503 if none starts.
 
         Examples:
             >>> import asyncio

@@ -129,8 +129,9 @@ class RunReadings(RunFacts):
             start_time: leave out points before this time; without a time zone it is local time.
 
         Returns:
-            `points`, in order, each with `at`, `requests_per_s`, `errors_per_s`, `in_flight`, `latency_p50_s`,
-            `latency_p95_s` and `replicas`.
+            `points`, in order, each with `at`, `requests_per_s`, `errors_per_s`, `in_flight`, `held`,
+            `latency_p50_s`, `latency_p95_s` and `replicas`. `held` requests waited for a replica, at most, and
+            `replicas` ran.
 
         Raises:
             ConfigurationError: `start_time` is outside the calendar.

@@ -220,7 +220,7 @@ def plan_text(plan: "RunPlan") -> str:
     """Return the plan: the run's properties and the best offers."""
     import sys
 
-    from dstack.cli import words
+    from dstack.cli import serving, words
 
     spec = plan.draft.request.configuration
     shown = {
@@ -237,6 +237,9 @@ def plan_text(plan: "RunPlan") -> str:
     shown["Files"] = files.plan_text(plan)
     if spec.get("type") == "dev-environment":
         shown["Inactivity"] = str(spec.get("inactivity_duration") or "off")
+    if len(set(_ends(plan))) > 1:
+        rule = serving.rule_text(spec["scaling"]["metric"], spec["scaling"]["target"])
+        shown["Replicas"] = f"{spec['replicas']}, {rule}"
     if spec.get("schedule"):
         shown["Schedule"] = ", ".join(spec["schedule"]["cron"])
     width = max(map(len, shown))
@@ -283,7 +286,8 @@ def _effect_text(plan: "RunPlan", *, force: bool) -> str:
     before = None if current is None else current.replicas_asked
     if before is None:
         return ""
-    after = len(plan.job_plans)
+    least, most = _ends(plan)
+    after = min(max(before, least), most)
     texts = []
     if any(change.by_rollout for change in plan.changes):
         how = "at once" if force else "one by one"
@@ -293,6 +297,12 @@ def _effect_text(plan: "RunPlan", *, force: bool) -> str:
     if after < before:
         texts.append(f"{_replicas(before - after, 'ends once it has', 'end once they have')} answered all requests")
     return "; ".join(texts)
+
+
+def _ends(plan: "RunPlan") -> tuple[int, int]:
+    """Return the least and the greatest number of replicas."""
+    least, _, most = str(plan.draft.request.configuration.get("replicas", "1")).partition("..")
+    return int(least), int(most or least)
 
 
 def _replicas(number: int, one: str, more: str) -> str:

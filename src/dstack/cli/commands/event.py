@@ -41,6 +41,6 @@ def text_of(event: "EventView") -> str:
     """Return an event as one line with its local time; the run is named once."""
     from dstack.cli import words
 
-    is_named = event.run_name is None or event.run_name in event.message.split()
+    is_named = event.run_name is None or event.run_name in (word.rstrip(":") for word in event.message.split())
     message = words.with_local_times(event.message if is_named else f"{event.run_name}: {event.message}")
     return f"{event.at.astimezone():%Y-%m-%d %H:%M:%S}  {message}"

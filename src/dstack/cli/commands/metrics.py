@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dstack.api import Run
     from dstack.cli.charts import Draw, Values
     from dstack.protocol.metrics import MetricsView, TrafficHistoryView, TrafficPointView
+    from dstack.protocol.statuses import JobStatus
 
 HELP = "show the usage of a run's jobs, and the requests of a service"
 OVER_TIME = "OVER TIME"
@@ -32,17 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show the usage of each job, once or until the run has ended."""
+    """Show the usage of each job, once or until the run has ended. Replicas that were not needed any more have none."""
     from dstack.cli.clients import client_of, get_run
     from dstack.cli.following import Which, wait_until_begun
+    from dstack.protocol.statuses import JobReason
 
     one = get_run(client_of(arguments), arguments.run_name)
     if arguments.watch:
         wait_until_begun(Which(one))
     while True:
-        views = [one.metrics(replica_num=job.replica, job_num=job.node) for job in one.view.jobs]
+        jobs = [job for job in one.view.jobs if job.reason is not JobReason.SCALED_DOWN]
+        views = [one.metrics(replica_num=job.replica, job_num=job.node) for job in jobs]
         traffic = None if one.view.service is None else one.traffic()
-        _show(one, views, traffic, arguments)
+        _show(one, [job.status for job in jobs], views, traffic, arguments)
         if not arguments.watch or one.status.is_finished():
             return 0
         has_points = all(len(view.points) > 1 for view in views)
@@ -65,7 +68,11 @@ def pause(seconds: float) -> None:
 
 
 def _show(
-    one: "Run", views: "list[MetricsView]", traffic: "TrafficHistoryView | None", arguments: argparse.Namespace
+    one: "Run",
+    statuses: "list[JobStatus]",
+    views: "list[MetricsView]",
+    traffic: "TrafficHistoryView | None",
+    arguments: argparse.Namespace,
 ) -> None:
     import shutil
     import sys
@@ -77,10 +84,9 @@ def _show(
         words.show_json(views if traffic is None else {"traffic": traffic, "jobs": views})
         return
     columns, blocks = shutil.get_terminal_size().columns, blocks_for(sys.stdout)
-    statuses = [job.status.value for job in one.view.jobs]
     blocks_of_text = [] if traffic is None else [block_of_traffic(one.name, one.status.value, traffic, columns, blocks)]
     blocks_of_text += [
-        block(f"{one.name} {view.replica}/{view.node}", status, view, columns, blocks)
+        block(f"{one.name} {view.replica}/{view.node}", status.value, view, columns, blocks)
         for status, view in zip(statuses, views, strict=True)
     ]
     text = "\n\n".join(blocks_of_text)
@@ -101,7 +107,7 @@ def block(name: str, status: str, view: "MetricsView", columns: int, blocks: str
 
 
 def block_of_traffic(name: str, status: str, view: "TrafficHistoryView", columns: int, blocks: str) -> str:
-    """Return the lines of a service: its requests, errors, latencies and replicas. Arguments as for `block`."""
+    """Return the lines of a service: its requests, also those that wait, and its replicas. Arguments as for `block`."""
     if not view.points:
         return f"{name}: {status}, no requests yet"
     span = (view.points[0].at, view.points[-1].at)
@@ -135,6 +141,7 @@ def rows_of_traffic(view: "TrafficHistoryView", draw: "Draw") -> list[tuple[str,
         ("requests/s", lambda point: point.requests_per_s, rate),
         ("errors/s", lambda point: point.errors_per_s, rate),
         ("in flight", lambda point: point.in_flight, "{:.0f}".format),
+        ("waiting", lambda point: point.held, "{:.0f}".format),
         ("p50", lambda point: point.latency_p50_s, latency),
         ("p95", lambda point: point.latency_p95_s, latency),
         ("replicas", lambda point: point.replicas, "{:.3g}".format),

@@ -4,9 +4,11 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from dstack.api import Client
+    from dstack.protocol.services import ServiceView
     from dstack.protocol.views import AttemptView, JobView, RunView
 
 HELP = "show runs"
@@ -44,7 +46,8 @@ def table_of(views: "list[RunView]", now: "datetime", *, verbose: bool = False) 
     """Return the table of runs.
 
     With `verbose`, each has its revision, and services have their replicas and traffic. Below a run are its earlier
-    attempts, and jobs that were made from an earlier revision.
+    attempts, and jobs that were made from an earlier revision. Below a service are its scaling and its cost. Replicas
+    that its traffic did not need any more are left out.
     """
     from dstack.cli import words
 
@@ -55,17 +58,16 @@ def table_of(views: "list[RunView]", now: "datetime", *, verbose: bool = False) 
     rows: list[tuple[str, ...]] = []
     for view in views:
         rows.append(_row_of(view, now, headers))
-        for job in view.jobs if verbose else ():
-            rows += [_attempt_row(f"{job.replica}/{job.node}", tried, now, headers) for tried in job.earlier]
-            if _is_outdated(job, view):
-                rows.append(_attempt_row(f"{job.replica}/{job.node}", job, now, headers))
+        if verbose:
+            rows += [_line(name, text, headers) for name, text in _facts_of(view, now)]
+            rows += [_attempt_row(job, tried, now, headers) for job, tried in _shown_attempts(view)]
     return words.table(headers, rows, is_fitted=True, kept=("STATUS",))
 
 
 def _row_of(view: "RunView", now: "datetime", headers: "list[str]") -> tuple[str, ...]:
     from dstack.cli import words
 
-    instance = next((job.instance for job in view.jobs if job.instance), None)
+    instance = next((job.instance for job in view.jobs if job.instance and _is_wanted(job)), None)
     why = words.why(view.status, view.reason, view.detail)
     if view.service is not None and not view.status.is_finished():
         why = why or view.service.waits_for
@@ -84,6 +86,36 @@ def _row_of(view: "RunView", now: "datetime", headers: "list[str]") -> tuple[str
     return tuple(cells.get(header, "") for header in headers)
 
 
+def _facts_of(view: "RunView", now: "datetime") -> "Iterator[tuple[str, str]]":
+    """Yield what a service has in lines of its own: the names of the lines and their texts."""
+    from dstack.cli import serving
+
+    service = view.service
+    if service is not None and service.scaling is not None and not view.status.is_finished():
+        yield "scaling", serving.decision_text(view.replicas_asked or 0, service.scaling, now)
+    if service is not None and service.cost is not None:
+        yield "cost", serving.cost_text(service.cost)
+
+
+def _line(name: str, text: str, headers: "list[str]") -> tuple[str, ...]:
+    cells = {"NAME": f"  {name}", headers[-1]: text}
+    return tuple(cells.get(header, "") for header in headers)
+
+
+def _shown_attempts(view: "RunView") -> "Iterator[tuple[JobView, AttemptView | JobView]]":
+    """Yield the jobs of a run with those of their attempts that have lines of their own."""
+    for job in view.jobs:
+        tries: list[AttemptView | JobView] = [*job.earlier, *([job] if _is_outdated(job, view) else [])]
+        yield from ((job, tried) for tried in tries if _is_wanted(tried))
+
+
+def _is_wanted(job: "AttemptView | JobView") -> bool:
+    """Return whether a job has not ended because the traffic of its service needed fewer."""
+    from dstack.protocol.statuses import JobReason
+
+    return job.reason is not JobReason.SCALED_DOWN
+
+
 def _is_outdated(job: "JobView", view: "RunView") -> bool:
     """Return whether a job is one of an earlier revision. A change in place leaves living replicas as they are."""
     stays = view.service is not None and not view.service.is_rolling and not job.status.is_finished()
@@ -97,20 +129,36 @@ def _traffic_of(view: "RunView") -> dict[str, str]:
         return {}
     traffic = view.service.traffic
     return {
-        "REPLICAS": f"{view.replicas_ready or 0}/{view.replicas_asked or 0}",
+        "REPLICAS": _replicas_of(view, view.service),
         "REQ/S": serving.rate(traffic.requests_per_s),
-        "IN FLIGHT": f"{traffic.in_flight}",
+        "IN FLIGHT": serving.in_flight_text(traffic),
         "ERRORS": f"{traffic.errors}",
         "P50": serving.latency(traffic.latency_p50_s),
         "P95": serving.latency(traffic.latency_p95_s),
     }
 
 
-def _attempt_row(job: str, tried: "AttemptView | JobView", now: "datetime", headers: "list[str]") -> tuple[str, ...]:
+def _replicas_of(view: "RunView", service: "ServiceView") -> str:
+    """Return how many replicas are ready, of those that are needed now.
+
+    Examples:
+        `1/2`, `1/2 of 0..4`, `0 of 0..4`
+    """
+    from dstack.cli import serving
+
+    ready, asked = view.replicas_ready or 0, view.replicas_asked or 0
+    if service.scaling is None:
+        return f"{ready}/{asked}"
+    return f"{f'{ready}/{asked}' if asked else ready} of {serving.range_text(service.scaling)}"
+
+
+def _attempt_row(
+    job: "JobView", tried: "AttemptView | JobView", now: "datetime", headers: "list[str]"
+) -> tuple[str, ...]:
     from dstack.cli import words
 
     cells = {
-        "NAME": f"  {job} attempt {tried.attempt}",
+        "NAME": f"  {job.replica}/{job.node} attempt {tried.attempt}",
         REVISION: _number(tried.revision),
         "STATUS": tried.status.value,
         "SUBMITTED": words.age(tried.submitted_at, now),

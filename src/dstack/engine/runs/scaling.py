@@ -5,8 +5,9 @@ from datetime import timedelta
 
 from dstack.domain.autoscaling import Scale, decide
 from dstack.domain.objects import Job, Run, RunView
-from dstack.domain.replicas import Replicas, is_unwanted
-from dstack.domain.specs import configuration_in, rules_of
+from dstack.domain.replicas import Replicas, number_at_first
+from dstack.domain.sizes import rules_of
+from dstack.domain.specs import configuration_in
 from dstack.protocol.statuses import JobReason, JobStatus
 
 
@@ -17,8 +18,7 @@ def scaled(view: RunView) -> tuple[Run, timedelta | None]:
     if rules is None:
         return (run if scale is None else replace(run, scale=None)), None
     if scale is None:  # it begins with the replicas that it has
-        alive = sum(not job.status.is_finished() and not is_unwanted(job) for job in view.jobs)
-        return replace(run, scale=Scale(min(max(alive, rules.minimum), rules.maximum), now)), None
+        return replace(run, scale=Scale(number_at_first(rules, view.jobs), now)), None
     decision = decide(rules, scale, view.traffic, now)
     if decision.asked != scale.asked:
         run = replace(run, scale=Scale(decision.asked, now, decision.why))

@@ -8,7 +8,7 @@ from dstack.domain.births import new_replica
 from dstack.domain.objects import Job, Next, Run, RunView
 from dstack.domain.replicas import Failure, Replicas, count_ready, is_complete, replicas_in, why_back
 from dstack.domain.rollouts import ROLLOUT_FOR, Rollout
-from dstack.domain.specs import replicas_of
+from dstack.domain.sizes import replicas_of
 from dstack.domain.updates import restored
 from dstack.engine.runs.deriving import end, first_failed, status_of
 from dstack.engine.runs.scaling import called_back, scaled

@@ -45,7 +45,7 @@ def passes_through(route: Route) -> bool:
 def starting(name: str, routes: Sequence[Route]) -> Route:
     """Return a service whose replica a request waits for, as none has a ready one. Raises `Refusal`."""
     for route in routes:
-        if route.service.starts:
+        if route.holds:
             return route
     reasons = "; ".join(dict.fromkeys(route.service.waits_for for route in routes if route.service.waits_for))
     message = f"No replica of the model {name} is ready" + (f": {reasons}" if reasons else "")

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from dstack.errors import UnauthorizedError
 from dstack.kit.text import storable
 from dstack.operations.context import Context
-from dstack.protocol.views import View
+from dstack.protocol.base import View
 from dstack.protocol.wire import encoded
 from dstack.store import schema, users
 from dstack.store.tx import Tx

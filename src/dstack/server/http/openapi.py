@@ -8,8 +8,9 @@ from msgspec.json import schema_components
 
 from dstack.domain.roles import is_for_all
 from dstack.protocol import requests, routes
+from dstack.protocol.base import View
 from dstack.protocol.routes import Route
-from dstack.protocol.views import Problem, View
+from dstack.protocol.views import Problem
 from dstack.server.http.problems import MEDIA_TYPE
 
 OF_ALL = (408, 413, 422, 431, 503)

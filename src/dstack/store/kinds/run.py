@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row
 
-from dstack.domain.autoscaling import scale_of_json, scale_to_json
+from dstack.domain.autoscaling import Rules, reach_s, scale_of_json, scale_to_json
 from dstack.domain.launches import launches_of_json, launches_to_json
 from dstack.domain.objects import Job, Run, RunView
 from dstack.domain.rollouts import rollout_of_json, rollout_to_json
-from dstack.domain.specs import SERVICE, configuration_in, most_replicas_of, rules_of
+from dstack.domain.sizes import most_replicas_of, rules_of
+from dstack.domain.specs import SERVICE, configuration_in
 from dstack.kit.ids import Ids
 from dstack.protocol.statuses import JobReason, RunStatus
 from dstack.store import objects, queue, revisions, tables, traffic
@@ -78,8 +80,13 @@ def _view_of_service(tx: Tx, run: Run, jobs: tuple[Job, ...], ids: Ids) -> RunVi
         new_ids,
         revised_at=revisions.made_at(tx, run) if run.revision > 1 and len(jobs) > alive else None,
         way_back=None if back_to is None else revisions.find(tx, run, back_to),
-        traffic=() if rules is None else traffic.read(tx, [run.id], tx.clock.now() - rules.looks_back).get(run.id, ()),
+        traffic=() if rules is None else traffic.read(tx, [run.id], _reached(tx, rules)).get(run.id, ()),
     )
+
+
+def _reached(tx: Tx, rules: Rules) -> datetime:
+    """Return the time since when the traffic matters."""
+    return tx.clock.now() - timedelta(seconds=reach_s(rules))
 
 
 def _read_ahead(tx: Tx, ids: Sequence[str]) -> None:
