@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
-from dstack.domain.traffic import HEARD, STEP, History, Sums
+from dstack.domain.traffic import HEARD, STEP, History
 
 STEP_S, HEARD_S = STEP.total_seconds(), HEARD.total_seconds()
 AHEAD_S = 3600.0
@@ -24,7 +24,9 @@ class _Plane:
         # Arrivals only grow. A point with fewer begins a row of the store: it repeats the sums without those in flight.
         known = history[: bisect_right(history, now, key=lambda sums: sums.at)]
         arrived = [sums.requests + sums.in_flight for sums in known]
-        points = [sums for sums, count, most in zip(known, arrived, accumulate(arrived, max), strict=True) if count == most]
+        points = [
+            sums for sums, count, most in zip(known, arrived, accumulate(arrived, max), strict=True) if count == most
+        ]
         self._times = [sums.at for sums in points]
         self._arrived: list[float] = [sums.requests + sums.in_flight for sums in points]
         self._ended = [sums.requests for sums in points]
