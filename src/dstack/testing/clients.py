@@ -15,7 +15,7 @@ class Visit:
     """A request that a client will send."""
 
     at_s: float
-    """The time after the first replica's submit."""
+    """The time after the submit of the service."""
     takes_s: float
     """The time that a replica needs to answer it."""
 

@@ -81,7 +81,10 @@ class DataPlane:
             parts = await self._server.is_up()
             self._is_killed.clear()
             self._do(self._follow(parts))
-            ends = [asyncio.create_task(end) for end in (self._server.switch.wait(), self._wait_for_death())]
+            ends: list[asyncio.Task[Any]] = [
+                asyncio.create_task(self._server.switch.wait()),
+                asyncio.create_task(self._is_killed.wait()),
+            ]
             try:
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -91,9 +94,6 @@ class DataPlane:
                 self._draining.clear()
                 self._parts = None
             await asyncio.sleep(AFTER_TROUBLE_S)
-
-    async def _wait_for_death(self) -> None:
-        await self._is_killed.wait()
 
     def kill(self) -> None:
         """End it with all its requests. Another one follows."""

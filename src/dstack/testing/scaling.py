@@ -48,7 +48,7 @@ class ScalingWatch:
         self._busy_s[request.service_id] = _now_s()
 
     def ended(self, request: Request) -> None:
-        """A request is over, in whatever way."""
+        """A request is over: it is answered, refused or broken."""
         self._in_flight[request.service_id].pop(request, None)
         self._busy_s[request.service_id] = _now_s()
 
