@@ -44,9 +44,7 @@ class Case:
         rules = rules_of(self.trace.minimum)
         requests = requests_of(self.trace, self.seed)
         look = self.subject.look_of(rules)
-        world = World(
-            requests, rules.minimum, look, is_woken=self.subject.is_woken, is_central=self.is_central
-        )
+        world = World(requests, rules.minimum, look, is_woken=self.subject.is_woken, is_central=self.is_central)
         return world.run(self.trace.length_s)
 
 
@@ -60,7 +58,9 @@ def measure(traces: Sequence[Trace], seeds: Sequence[int]) -> dict[tuple[str, st
         outcomes = dict(zip(keys, pool.map(Case.run, cases), strict=True))
     return {
         (trace.name, queue): figures_of(
-            trace.name, queue, *([outcomes[trace, queue, subject, seed] for seed in some[queue]] for subject in subjects)
+            trace.name,
+            queue,
+            *([outcomes[trace, queue, subject, seed] for seed in some[queue]] for subject in subjects),
         )
         for trace, queue in product(traces, QUEUES)
     }
@@ -88,7 +88,7 @@ def figures_of(trace: str, queue: str, ours: Sequence[Outcome], plain: Sequence[
 
 def goal_of(trace: str, name: str) -> Goal | None:
     """Return the goal of a figure, if there is one."""
-    return Goal(0, "") if name == "dropped" else GOALS.get((trace, name))
+    return Goal(0, "") if name == "dropped" else GOALS.get((trace.removesuffix("-again"), name))
 
 
 def table(results: dict[tuple[str, str], list[Figure]]) -> str:

@@ -72,4 +72,43 @@ TUNING = (
     Trace("steps", 4 * HOUR_S, 20.0, _steps),
 )
 
-HELD_OUT: tuple[Trace, ...] = ()
+
+def _two_spikes(at: float) -> float:
+    """Two spikes of unequal height and length."""
+    if 40 * MINUTE_S <= at < 52 * MINUTE_S:
+        return 18.0
+    return 14.0 if 95 * MINUTE_S <= at < 125 * MINUTE_S else 3.0
+
+
+def _week(at: float) -> float:
+    """A week of hours instead of days: the last two are quiet, and all have waves of 19 and 4 minutes."""
+    height = 14.0 if at < 5 * HOUR_S else 4.0
+    waves = 1 + 0.2 * math.sin(math.tau * at / (19 * MINUTE_S)) + 0.2 * math.sin(math.tau * at / (4 * MINUTE_S))
+    return (1.0 + height * math.sin(math.pi * (at % HOUR_S) / HOUR_S) ** 2) * waves
+
+
+def _ramp(at: float) -> float:
+    """A slow rise for three hours, then a fall within a minute."""
+    return 1.0 + 19.0 * at / (3 * HOUR_S) if at < 3 * HOUR_S else 1.0
+
+
+def _on_off(at: float) -> float:
+    """Six minutes of bursts after nine quiet ones."""
+    return 9.0 if at % (15 * MINUTE_S) >= 9 * MINUTE_S else 0.5
+
+
+def _visits(at: float) -> float:
+    """A request every six minutes by chance, and an hour of daily work."""
+    return 4.0 if 2 * HOUR_S <= at < 3 * HOUR_S else 1 / (6 * MINUTE_S)
+
+
+HELD_OUT = (
+    Trace("spike-again", 3 * HOUR_S, 20.0, _spike),
+    Trace("daily-again", 6 * HOUR_S, 24.0, _daily),
+    Trace("two-spikes", 3 * HOUR_S, 18.0, _two_spikes),
+    Trace("week", 7 * HOUR_S, 21.0, _week),
+    Trace("ramp", 4 * HOUR_S, 20.0, _ramp),
+    Trace("on-off", 3 * HOUR_S, 9.0, _on_off),
+    Trace("visits", 5 * HOUR_S, 4.0, _visits, minimum=0),
+)
+"""Made when the rule had been frozen."""

@@ -144,7 +144,9 @@ class World:
     def _resize(self, asked: int, now: float) -> None:
         """Start replicas or call drained ones back; drain those that are not ready yet, or the least busy ones."""
         wanted = [one for one in self.replicas if not one.is_draining]
-        for one in sorted(wanted, key=lambda one: (one.ready_at <= now, one.outstanding))[: max(0, len(wanted) - asked)]:
+        for one in sorted(wanted, key=lambda one: (one.ready_at <= now, one.outstanding))[
+            : max(0, len(wanted) - asked)
+        ]:
             one.is_draining = True
             self._end_if_drained(one)
         lacking = asked - len(wanted)

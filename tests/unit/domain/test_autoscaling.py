@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +20,9 @@ LATENCY_S = 2
 Rate = Callable[[int], float]
 
 
-def history_of(rate: Rate, seconds: int, begin_s: float = BEGIN_S, held: int = 0, latency_s: int = LATENCY_S) -> History:
+def history_of(
+    rate: Rate, seconds: int, begin_s: float = BEGIN_S, held: int = 0, latency_s: int = LATENCY_S
+) -> History:
     """Return the points that the store has of a data plane, which reports each second while it has requests."""
     points: list[Sums] = []
     row_at = None
