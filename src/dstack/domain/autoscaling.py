@@ -67,8 +67,8 @@ COUNTED = 10
 """The least number of ended requests that show how long one takes."""
 LONGEST_S = 3000.0
 """The longest time for which a load counts, since points are kept for an hour."""
-IDLE_S = 60.0
-"""The shortest time without requests after which there is no traffic."""
+IDLE_S = 15.0
+"""The shortest time without requests after which there is no traffic: reports of many services are stored late."""
 SKEW_S = 60.0
 """The greatest difference between the clocks of servers. A time further in the future is wrong."""
 AGAIN_S = 1.0
