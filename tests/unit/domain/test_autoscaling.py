@@ -309,7 +309,7 @@ def test_a_decision_is_within_the_range_and_stands(
 def test_looking_again_as_asked_leads_to_the_minimum_when_traffic_has_ended(
     rules: Rules, rates: list[int], asked: int, age_s: int
 ) -> None:
-    history, seconds = past_of([*rates, 0], held=0)
+    history, _ = past_of([*rates, 0], held=0)
     ended = history[-1].at - BEGIN_S if history else 0.0
     scale, now, looks = Scale(asked, time_of(ended - age_s)), ended, 0
     while True:
