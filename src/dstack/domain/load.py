@@ -50,7 +50,7 @@ class _Plane:
         return at - self.last.at <= HEARD_S
 
     def arrived(self, begin: float, end: float) -> float:
-        """Return the number of arrivals; what a plane with requests in flight has not reported yet is left out."""
+        """Return the number of arrivals in a window, which ends early if a report about its end is still missing."""
         known = self._times[-1] if self._times and self.in_flight and self.is_heard(end) else end
         shift = max(0.0, end - known)
         return self._at(end - shift, self._arrived) - self._at(begin - shift, self._arrived)
