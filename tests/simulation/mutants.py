@@ -6,13 +6,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 from sqlalchemy import Connection, Table, Update, bindparam, update
 
 from dstack.backends.base import LaunchRequest
-from dstack.domain import births
+from dstack.domain import autoscaling, births, serving
 from dstack.domain import routes as domain_routes
 from dstack.domain.intents import Done, Failed, LaunchMachine, LocateMachine, StartJob, TerminateMachine
 from dstack.domain.lifecycle import In, Lifecycle
@@ -29,14 +30,14 @@ from dstack.engine.effects.means import Means
 from dstack.engine.instances import booting, keeping, terminating
 from dstack.engine.jobs import stopping, watching
 from dstack.engine.lifecycles import INSTANCE, JOB
-from dstack.engine.runs import deriving, following, services, waiting
+from dstack.engine.runs import deriving, following, scaling, services, waiting
 from dstack.errors import BackendUnavailable
 from dstack.hosts import link
 from dstack.hosts.inbox import Strangers
 from dstack.protocol.agent import ORDER_FIELDS, JobReport
 from dstack.protocol.proxy import Service
 from dstack.protocol.statuses import InstanceStatus, JobReason, JobStatus
-from dstack.store import backends, commits, intents, objects, revisions, wakes
+from dstack.store import backends, commits, intents, objects, revisions, traffic, wakes
 from dstack.store import leases as store_leases
 from dstack.store.kinds import run as run_kind
 from dstack.store.tx import Tx
@@ -405,6 +406,60 @@ def requests_go_to_replicas_that_drain() -> Any:
         return domain_routes.service_of(run, project, [replace(job, stop_asked=None) for job in jobs], *more)
 
     return patch.object(routes, "service_of", service_of)
+
+
+@mutant
+def a_decision_is_taken_twice() -> Any:
+    """It is told and not kept: the next step takes it again."""
+
+    def update_of(tx: Tx, new: Any, old: Any, actor: str) -> None:
+        forgets = isinstance(new, Run) and new.scale is not None and old.scale is not None
+        _UPDATE(tx, replace(new, scale=old.scale) if forgets else new, old, actor)
+
+    return patch.object(commits, "_update", update_of)
+
+
+_UPDATE = commits._update
+
+
+@mutant
+def a_replica_that_is_not_needed_ends_with_its_requests() -> Any:
+    def drained(job: Job, reason: JobReason, now: datetime) -> Job:
+        busy = _DRAINED(job, reason, now)
+        return replace(busy, draining_since=None) if reason is JobReason.SCALED_DOWN else busy
+
+    return patch.object(services, "_drained", drained)
+
+
+_DRAINED = services._drained
+
+
+@mutant
+def a_held_request_wakes_no_service() -> Any:
+    return patch.object(traffic, "wakes", SimpleNamespace(add_many=lambda tx, whom: None))
+
+
+@mutant
+def a_service_without_replicas_refuses_requests() -> Any:
+    return patch.object(domain_routes, "starts", lambda run, jobs: bool(jobs) and serving.starts(run, jobs))
+
+
+@mutant
+def only_requests_that_wait_count() -> Any:
+    def decide(rules: Any, scale: Any, histories: Any, now: datetime) -> Any:
+        waits = any(history[-1].held for history in histories)
+        return autoscaling.decide(rules, scale, histories if waits else (), now)
+
+    return patch.object(scaling, "decide", decide)
+
+
+@mutant
+def a_quiet_service_keeps_its_replicas() -> Any:
+    def decide(rules: Any, scale: Any, *seen: Any) -> Any:
+        decision = autoscaling.decide(rules, scale, *seen)
+        return replace(decision, asked=max(decision.asked, scale.asked))
+
+    return patch.object(scaling, "decide", decide)
 
 
 @contextmanager

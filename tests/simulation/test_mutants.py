@@ -69,6 +69,12 @@ CAUGHT_BY = {
     "a_drain_is_not_awaited": "drains_are_awaited",
     "a_bad_revision_is_tried_for_ever": "rollouts_end",
     "requests_go_to_replicas_that_drain": "requests_go_to_ready_replicas",
+    "a_decision_is_taken_twice": "decisions_are_taken_once",
+    "a_replica_that_is_not_needed_ends_with_its_requests": "busy_replicas_stay",
+    "a_held_request_wakes_no_service": "held_requests_are_served",
+    "a_service_without_replicas_refuses_requests": "requests_at_zero_are_held",
+    "only_requests_that_wait_count": "traffic_keeps_a_replica",
+    "a_quiet_service_keeps_its_replicas": "quiet_services_shrink",
 }
 """The rule that has to notice each bug; others may notice it too."""
 
@@ -89,6 +95,16 @@ OF_SERVICES = {
     "requests_go_to_replicas_that_drain",
 }
 """Histories without other runs show these soonest."""
+
+OF_SCALING = {
+    "a_decision_is_taken_twice",
+    "a_replica_that_is_not_needed_ends_with_its_requests",
+    "a_held_request_wakes_no_service",
+    "a_service_without_replicas_refuses_requests",
+    "only_requests_that_wait_count",
+    "a_quiet_service_keeps_its_replicas",
+}
+"""So do histories of a service that scales."""
 
 FAULTS_FOR: dict[str, tuple[Fault, ...]] = {
     "the_end_of_a_machine_that_was_refused_is_not_asked_for_again": (RefusedEnds(),),
@@ -111,6 +127,7 @@ FAULTS_FOR: dict[str, tuple[Fault, ...]] = {
     "all_old_replicas_are_replaced_at_once": (),
     "a_rollout_begins_with_all_its_replicas": (),
     "a_bad_revision_is_tried_for_ever": (),
+    **dict.fromkeys(OF_SCALING, ()),
 }
 """What a bug needs to show within the first few histories."""
 
@@ -144,7 +161,7 @@ def _is_caught(name: str, seeds: range) -> bool:
 
 
 def _broken_in(seed: int, name: str) -> set[str]:
-    script = script_of(seed, only_services=name in OF_SERVICES)
+    script = script_of(seed, only_services=name in OF_SERVICES, only_scaling=name in OF_SCALING)
     if name in AMONG_SERVERS:
         script = replace(script, servers=2, faults=(ServerPauses(), LinkCuts(), SlowStarts()))
     script = replace(script, faults=FAULTS_FOR.get(name, script.faults))

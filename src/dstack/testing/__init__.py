@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # for type checkers and editors; the real imports happen on f
     from dstack.testing.faults import AgentRestarts as AgentRestarts
     from dstack.testing.faults import ClockJumps as ClockJumps
     from dstack.testing.faults import DatabaseBusy as DatabaseBusy
+    from dstack.testing.faults import DataPlaneKills as DataPlaneKills
     from dstack.testing.faults import DeafServers as DeafServers
     from dstack.testing.faults import EventualConsistency as EventualConsistency
     from dstack.testing.faults import FailedStarts as FailedStarts
@@ -43,8 +44,8 @@ if TYPE_CHECKING:  # for type checkers and editors; the real imports happen on f
     from dstack.testing.faults import WrongClocks as WrongClocks
 
 _FAULTS = (
-    *("AgentRestarts", "ClockJumps", "DatabaseBusy", "DeafServers", "EventualConsistency", "FailedStarts"),
-    *("HostileAgents", "LateCreates", "LinkCuts", "LostReplies", "MachineFailures", "OtherAgents"),
+    *("AgentRestarts", "ClockJumps", "DatabaseBusy", "DataPlaneKills", "DeafServers", "EventualConsistency"),
+    *("FailedStarts", "HostileAgents", "LateCreates", "LinkCuts", "LostReplies", "MachineFailures", "OtherAgents"),
     *("RefusedEnds", "RepeatedMessages", "ReplicaDeaths", "RunChanges", "ServerCrashes", "ServerPauses"),
     *("ServerUpdates", "SlowBoots", "SlowDrains", "SlowStarts", "SoldOut", "SpotReclaims", "Unavailable"),
     "WrongClocks",

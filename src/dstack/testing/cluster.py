@@ -147,6 +147,19 @@ class ClusterRun:
         request = SubmitRun(run_name=self.name, configuration=configuration)
         self._cluster.ask(lambda context, user: updating.update(context, user, PROJECT, self.id, request, force=force))
 
+    def request(self, *, times: int = 1, takes_s: float = 1.0) -> None:
+        """Send requests to a service; they are answered as time passes.
+
+        Args:
+            takes_s: the time that a replica needs for each.
+        """
+
+        async def send() -> None:
+            for _ in range(times):
+                self._cluster.world.clients.send(self.id, takes_s)
+
+        self._cluster.run(send())
+
     def stop(self, *, abort: bool = False) -> None:
         """Ask for its end; `wait` for it."""
         self._cluster.ask(lambda context, user: runs.stop(context, user, PROJECT, self.id, abort=abort))

@@ -45,6 +45,14 @@ CREATE TRIGGER intent_is_answered AFTER UPDATE OF state ON intents
     BEGIN INSERT INTO notes VALUES (NULL, 'heard', 'instance', new.shard_key, ''); END;
 """
 _NOTES += """
+CREATE TRIGGER run_is_scaled AFTER INSERT ON events WHEN new.kind = 'run.scaled'
+    BEGIN INSERT INTO notes VALUES (NULL, 'scaled', 'run', new.object_id, ''); END;
+CREATE TRIGGER traffic_begins AFTER INSERT ON traffic
+    BEGIN INSERT INTO notes VALUES (NULL, 'traffic', 'run', new.run_id, ''); END;
+CREATE TRIGGER traffic_goes_on AFTER UPDATE OF points ON traffic
+    BEGIN INSERT INTO notes VALUES (NULL, 'traffic', 'run', new.run_id, ''); END;
+"""
+_NOTES += """
 CREATE TRIGGER job_is_asked_to_end AFTER UPDATE OF stop_asked ON jobs WHEN new.stop_asked IS NOT old.stop_asked
     BEGIN INSERT INTO notes VALUES (NULL, 'asked', 'job', new.id, coalesce(new.stop_asked, '')); END;
 """

@@ -249,6 +249,13 @@ class SlowDrains:
     """The share of those that never end."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataPlaneKills:
+    """A data plane dies with its requests, and another one follows. Some clients send a broken request again."""
+
+    every_s: float = 600.0
+
+
 Fault: TypeAlias = (
     SoldOut
     | Unavailable
@@ -281,6 +288,7 @@ Fault: TypeAlias = (
     | HostileAgents
     | ReplicaDeaths
     | SlowDrains
+    | DataPlaneKills
 )
 
 Likely: TypeAlias = (

@@ -16,7 +16,15 @@ from dstack.protocol.views import RunView
 from dstack.store.users import User
 from dstack.testing.crashes import Decide, points_of_calls
 from dstack.testing.faults import Fault, Faults
-from dstack.testing.plans import FAULTS_OF_SERVICES, MARKETS, WITH_SERVICES, Chances, Plan
+from dstack.testing.plans import (
+    FAULTS_OF_SCALING,
+    FAULTS_OF_SERVICES,
+    MARKETS,
+    WITH_SCALING,
+    WITH_SERVICES,
+    Chances,
+    Plan,
+)
 from dstack.testing.time import VirtualLoop
 from dstack.testing.watch import Line, Violation
 from dstack.testing.world import World, make_world, world_folder
@@ -130,6 +138,13 @@ class History:
         await asyncio.sleep(plan.submit_at_s)
         self._world.nature.behaviours.set(plan.name, plan.behaviour)
         run_id = await self._submit(plan)
+        visiting = asyncio.create_task(self._world.clients.visit(run_id, plan.visits), name=f"clients of {plan.name}")
+        try:
+            await self._change_and_stop(plan, run_id)
+        finally:
+            visiting.cancel()
+
+    async def _change_and_stop(self, plan: Plan, run_id: str) -> None:
         configuration = plan.configuration
         for change in plan.changes:
             await asyncio.sleep(change.after_s)
@@ -194,11 +209,12 @@ async def _live(script: Script, folder: Path) -> Story:
         world.close()
 
 
-def script_of(seed: int, *, only_services: bool = False) -> Script:
+def script_of(seed: int, *, only_services: bool = False, only_scaling: bool = False) -> Script:
     """What is to happen in the history of this number.
 
     Args:
         only_services: leave out all runs but services, of which there is one at least.
+        only_scaling: leave out all runs but a service that scales.
     """
     chances = Chances(random.Random(seed))
     servers = chances.draw_servers()
@@ -208,7 +224,11 @@ def script_of(seed: int, *, only_services: bool = False) -> Script:
     services = tuple(of_services.draw_services(1.0 if only_services else WITH_SERVICES))
     if services:
         faults += [fault for fault in FAULTS_OF_SERVICES if of_services.chance.random() < HALF]
-    runs = services if only_services else (*plans, *services)
+    of_scaling = Chances(random.Random(f"scaling of {seed}"))
+    scaling = tuple(of_scaling.draw_scaling(1.0 if only_scaling else 0.0 if only_services else WITH_SCALING))
+    if scaling:
+        faults += [fault for fault in FAULTS_OF_SCALING if of_scaling.chance.random() < HALF and fault not in faults]
+    runs = scaling if only_scaling else services if only_services else (*plans, *services, *scaling)
     return Script(seed, chances.chance, tuple(faults), runs, servers=servers)
 
 

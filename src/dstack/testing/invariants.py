@@ -183,10 +183,13 @@ def attempts_follow_the_revisions(job_id: str, ledger: Ledger) -> str | None:
 
 
 def replicas_are_bounded(service: ServiceRow, replicas: Collection[ReplicaRow]) -> str | None:
-    """A replica begins only while there are, with it, at most as many as asked for and one."""
-    if len(replicas) <= service.asked + 1:
+    """A replica begins only while there are, with it, at most as many as asked for and one.
+
+    A service that scales has that one during an update only.
+    """
+    if len(replicas) <= service.most + (service.scale is None or service.rollout is not None):
         return None
-    return f"{service.name} has {len(replicas)} replicas, and {service.asked} are asked for"
+    return f"{service.name} has {len(replicas)} replicas, and {service.most} are allowed"
 
 
 def replicas_die_alone(service: ServiceRow, replica: ReplicaRow) -> str | None:
@@ -199,12 +202,13 @@ def replicas_die_alone(service: ServiceRow, replica: ReplicaRow) -> str | None:
 def the_last_ready_replica_stays(
     service: ServiceRow, replica: ReplicaRow, replicas: Collection[ReplicaRow]
 ) -> str | None:
-    """No ready replica is asked to leave unless another one is ready, or a user forces it.
+    """No ready replica is asked to leave unless another one is ready, none is needed, or a user forces it.
 
     One that has ended in the same commit was ready when that was decided.
     """
     is_forced = service.rollout is not None and service.rollout["is_forced"]
-    if replica.stop_asked not in UNWANTED or not replica.is_ready or is_forced:
+    rests = service.scale is not None and not service.scale.asked
+    if replica.stop_asked not in UNWANTED or not replica.is_ready or is_forced or rests:
         return None
     now_s = replica.draining_since_s or replica.status_since_s
     others = (one for one in replicas if one.id != replica.id and one.stop_asked is None)
@@ -292,8 +296,8 @@ def links_last(key: str, truth: Truth) -> str | None:
 
 
 def nothing_is_stuck(truth: Truth, ledger: Ledger, now_s: float) -> Iterator[str]:
-    """Every run moves, has a job that runs, or waits for a reason that has a name: a place, or the next attempt."""
-    at_work = {run_id for (run_id, _), jobs in truth.running.items() if jobs}
+    """Every run moves, has a job that runs, or waits for something that has a name: a place, a request, a time."""
+    at_work = {run_id for (run_id, _), jobs in truth.running.items() if jobs} | ledger.resting()
     waits_for_a_reason = {RunStatus.SUBMITTED, RunStatus.PENDING}
     for id, (name, status, since_s) in ledger.runs().items():
         waits = RunStatus(status).is_finished() or status in waits_for_a_reason or id in at_work

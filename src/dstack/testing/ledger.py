@@ -1,14 +1,17 @@
 """What is on record in a made-up world, read beside the server: every status as it was committed, by whatever code."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from dstack.domain.sharding import shard_of
 from dstack.kit.ranges import Range, parse_count
+from dstack.kit.units import parse_duration
 from dstack.protocol.statuses import RunStatus
 from dstack.store.kinds import KINDS
 from dstack.testing.behaviours import revision_in
@@ -21,7 +24,8 @@ class Note:
 
     source: str
     """`row` for an object as it is from now on, `event` for a line of history; a commit may tell of several moves.
-    `heard` for what its agent said or what came of an intent. `asked` for a job whose run wants its end."""
+    `heard` for what its agent said or what came of an intent. `asked` for a job whose run wants its end. `scaled` for
+    a decision about the number of replicas, `traffic` for the requests of which it is made."""
     kind: str
     id: str
     status: str
@@ -66,10 +70,32 @@ class ServiceRow:
     id: str
     name: str
     status: str
-    asked: int
-    """The number of replicas."""
     deployment: int
     rollout: Mapping[str, Any] | None
+    least: int
+    most: int
+    """The bounds of the number of replicas."""
+    scale: "ScaleRow | None"
+    down_delay_s: int
+    window_s: int
+    revised_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleRow:
+    """The number of replicas that a service has decided on."""
+
+    asked: int
+    since_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """A decision about the number of replicas of a service, as history has it."""
+
+    at_s: float
+    before: int
+    after: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +125,15 @@ SELECT jobs.id, run_id, replica, jobs.status, jobs.finished_at IS NOT NULL, jobs
 FROM jobs JOIN runs ON runs.id = run_id WHERE runs.type = 'service'
 """
 _SERVICE = """
-SELECT id, name, status, coalesce(json_extract(spec, '$.configuration.replicas'), 1), deployment, rollout
+SELECT id, name, status, deployment, rollout, scale, coalesce(json_extract(spec, '$.configuration.replicas'), 1),
+       coalesce(json_extract(spec, '$.configuration.scaling'), '{}'),
+       (SELECT max(created_at) FROM revisions WHERE run_id = runs.id)
 FROM runs WHERE type = 'service' AND
 """
+
+_DECISION = re.compile(r": replicas (\d+) → (\d+)")
+DOWN_DELAY, WINDOW = "10m", "1m"
+"""Where a service has no other ones."""
 
 _JOB = """
 SELECT jobs.id, jobs.run_id, runs.name, jobs.node, jobs.attempt, jobs.revision, jobs.status, jobs.reason,
@@ -230,6 +262,17 @@ class Ledger:
         """All services that have not ended."""
         return [_service_of(row) for row in self._conn.execute(f"{_SERVICE} finished_at IS NULL")]
 
+    def resting(self) -> set[str]:
+        """The services that have scaled to zero."""
+        rows = self._conn.execute("SELECT id FROM runs WHERE json_extract(scale, '$.asked') = 0")
+        return {row[0] for row in rows}
+
+    def scalings(self, id: str) -> list[Scaling]:
+        """The decisions about the number of replicas of a service, in order."""
+        query = "SELECT at, message FROM events WHERE run_id = ? AND kind = 'run.scaled' ORDER BY seq"
+        decided = [(at, _DECISION.search(message)) for at, message in self._conn.execute(query, (id,))]
+        return [Scaling(_seconds(at), int(match[1]), int(match[2])) for at, match in decided if match is not None]
+
     def replica(self, job_id: str) -> ReplicaRow | None:
         """One attempt of a replica; None for a job of another run."""
         row = self._conn.execute(f"{_REPLICA} AND jobs.id = ?", (job_id,)).fetchone()
@@ -266,9 +309,27 @@ def _seconds(micros: int) -> float:
 
 
 def _service_of(row: Sequence[Any]) -> ServiceRow:
-    id, name, status, replicas, deployment, rollout = row
-    asked = Range.parse(replicas, parse_count).max or 0
-    return ServiceRow(id, name, status, asked, deployment, None if rollout is None else json.loads(rollout))
+    id, name, status, deployment, rollout, scale, replicas, scaling, revised_at = row
+    bounds, rules = Range.parse(replicas, parse_count), json.loads(scaling)
+    return ServiceRow(
+        id=id,
+        name=name,
+        status=status,
+        deployment=deployment,
+        rollout=None if rollout is None else json.loads(rollout),
+        least=bounds.min or 0,
+        most=bounds.max or 0,
+        scale=None if scale is None else _scale_of(scale),
+        down_delay_s=parse_duration(rules.get("scale_down_delay", DOWN_DELAY)),
+        window_s=parse_duration(rules.get("window", WINDOW)),
+        revised_at_s=_seconds(revised_at),
+    )
+
+
+def _scale_of(column: str) -> ScaleRow | None:
+    if (scale := json.loads(column)) is None:
+        return None
+    return ScaleRow(scale["asked"], datetime.fromisoformat(scale["since"]).timestamp() - START.timestamp())
 
 
 def _replica_of(row: Sequence[Any]) -> ReplicaRow:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dstack.backends import local
@@ -10,10 +10,12 @@ from dstack.domain.offers import Offer
 from dstack.protocol.agent import HostResources
 from dstack.protocol.statuses import RunStatus
 from dstack.testing.behaviours import FAILS, NEVER_READY, Behaviour
+from dstack.testing.clients import Visit
 from dstack.testing.faults import (
     AgentRestarts,
     BackendChanges,
     DatabaseBusy,
+    DataPlaneKills,
     DeafServers,
     EventualConsistency,
     FailedBoots,
@@ -54,7 +56,18 @@ WITH_SERVICES = 0.25
 """In so many histories some of the runs are services."""
 FAULTS_OF_SERVICES: tuple[Fault, ...] = (ReplicaDeaths(), SlowDrains())
 """The faults that histories with services draw from as well."""
+WITH_SCALING = 0.06
+"""In so many histories another run is a service that scales with its requests."""
+FAULTS_OF_SCALING: tuple[Fault, ...] = (*FAULTS_OF_SERVICES, DataPlaneKills())
+"""The faults that histories with such a service draw from as well."""
 CHANGES_EVERY_S, SERVES_FOR_S, FOR_EVER_S = 1200.0, 5400.0, 1e9
+COURSE = (
+    *((1800.0, 1e9, 1.0), (900.0, 1200.0, 10.0)),
+    *((300.0, 15.0, 10.0), (60.0, 4.0, 60.0), (120.0, 60.0, 900.0)),
+)
+"""The parts of a day of requests: how long each lasts, the mean time between two requests, and how long an answer takes
+at most."""
+HALF = 0.5
 FIRST_CHANGE = 101
 """Changes are told apart by numbers that no revision has."""
 
@@ -110,6 +123,8 @@ class Plan:
     stop: "StopPlan | None" = None
     changes: tuple["ChangePlan", ...] = ()
     """What is changed of a service before that, one after the other."""
+    visits: tuple[Visit, ...] = ()
+    """The requests for a service, in order of time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +190,58 @@ class Chances:
         changes = tuple(self._change(number) for number in range(self.chance.randint(1, 5)))
         stop = StopPlan(self.chance.uniform(0, SERVES_FOR_S), None, self.chance.random() < 0.2)
         return Plan(name, self.chance.uniform(0, 60), configuration, behaviour, stop, changes)
+
+    def draw_scaling(self, probability: float) -> Iterator[Plan]:
+        """What the user of a service that scales will do, and its clients, in some histories."""
+        if self.chance.random() < probability:
+            yield self._scaling("scaling-0")
+
+    def _scaling(self, name: str) -> Plan:
+        choice = self.chance.choice
+        metric, target = choice([("rps", 0.05), ("rps", 0.2), ("concurrency", 2)])
+        plan = self._service(name)
+        more = {
+            "replicas": choice(["0..2", "0..3", "0..4", "1..3"]),
+            "retry": choice([True, True, True, False]),
+            "resources": {"cpu": 1, "memory": "1GB"},
+            "scaling": {
+                "metric": metric,
+                "target": target,
+                "scale_up_delay": choice([0, 60]),
+                "scale_down_delay": choice([60, 120, 300]),
+                "window": choice([20, 60]),
+            },
+        }
+        changes = tuple(self._change_of_scaling(number) for number in range(self.chance.randint(0, 4)))
+        stop = StopPlan(self.chance.uniform(HALF * SERVES_FOR_S, SERVES_FOR_S), None, self.chance.random() < 0.2)
+        configuration = {**plan.configuration, **more}
+        return replace(plan, configuration=configuration, changes=changes, stop=stop, visits=tuple(self._visits()))
+
+    def _change_of_scaling(self, number: int) -> ChangePlan:
+        works = f"serve # revision {FIRST_CHANGE + number}"
+        fields: dict[str, Any] = self.chance.choice(
+            [
+                {"commands": [works]},
+                {"commands": [f"{works} {FAILS}"]},
+                {"replicas": 2},
+                {"replicas": "0..3"},
+                {"replicas": "1..3"},
+                {"replicas": "0..1"},
+                {"priority": 10},
+            ]
+        )
+        return ChangePlan(self.chance.uniform(0, CHANGES_EVERY_S), fields, self.chance.random() < 0.15)
+
+    def _visits(self) -> Iterator[Visit]:
+        """Draw the requests for a service: quiet nights, steady days, bursts and long streams."""
+        at_s = 0.0
+        while at_s < SERVES_FOR_S + CHANGES_EVERY_S:
+            lasts_s, every_s, takes_s = self.chance.choice(COURSE)
+            ends_s, at_s = at_s + lasts_s, at_s + self.chance.expovariate(1 / every_s)
+            while at_s < ends_s:
+                yield Visit(at_s, self.chance.uniform(0, takes_s))
+                at_s += self.chance.expovariate(1 / every_s)
+            at_s = ends_s
 
     def _change(self, number: int) -> ChangePlan:
         works = f"serve # revision {FIRST_CHANGE + number}"

@@ -50,6 +50,11 @@ class Server:
         assert self.parts is not None
         return self.parts
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether it is up."""
+        return self._up.is_set() and not self.switch.is_dead
+
     async def keep_up(self) -> None:
         """Start, and start again after each end, until cancelled."""
         while True:

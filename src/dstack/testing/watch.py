@@ -1,7 +1,7 @@
 """Watches a made-up world: tells its story, and asks after each step whether what must hold does hold."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from dstack.logs.base import LogStore
@@ -10,6 +10,7 @@ from dstack.protocol.statuses import InstanceStatus, JobStatus, RunStatus
 from dstack.testing import invariants
 from dstack.testing.ledger import Ledger, Note, ReplicaRow
 from dstack.testing.nature import Observer
+from dstack.testing.scaling import ScalingWatch
 from dstack.testing.truth import ExistingMachine, Truth
 
 SCAN_EVERY_S = 600.0
@@ -56,6 +57,9 @@ class Watch(Observer):
         self.truth = Truth()
         self.violations: list[Violation] = []
         self.lines: list[Line] = []
+        self.scaling = ScalingWatch(ledger, self._blame, is_punctual=is_punctual)
+        self.when_job_ends: list[Callable[[str, str], None]] = []
+        """Called with each job that is over, and how it has ended."""
         self._clouds = clouds
         self._is_punctual = is_punctual
         self._retries: dict[str, tuple[str, float]] = {}
@@ -113,6 +117,8 @@ class Watch(Observer):
 
     def job_ended(self, key: str, order: JobOrder, end: str, exit_code: int | None) -> None:
         self.truth.job_ended(order, end, exit_code)
+        for hear in self.when_job_ends:
+            hear(order.job_id, end)
         self.told(f"machine {key}", f"job {order.job_id} of {order.run_name} {end} {exit_code}")
         if end == "host_failed":
             self.truth.failed_starts.setdefault(key, []).append(_now_s())
@@ -133,10 +139,7 @@ class Watch(Observer):
         if not notes:
             return
         for note in notes:
-            if note.source == "event":
-                self._check_move(note)
-            elif note.source == "heard":
-                self.acts(server, note.id)
+            self._check_line(server, note)
         rows = {(note.kind, note.id): note for note in notes if note.source == "row"}  # as the commit left them
         for row in rows.values():
             self._check_move(row)
@@ -145,6 +148,17 @@ class Watch(Observer):
             if note.source == "asked":
                 self._check_asked(note.id)
         self.wake()
+
+    def _check_line(self, server: str, note: Note) -> None:
+        match note.source:
+            case "event":
+                self._check_move(note)
+            case "heard":
+                self.acts(server, note.id)
+            case "scaled":
+                self.scaling.decided(note.id)
+            case "traffic":
+                self.scaling.stored(note.id)
 
     def database_was_replaced(self) -> None:
         """From now on another file says what is on record; what only the one before knew was never accepted."""
@@ -254,6 +268,7 @@ class Watch(Observer):
         for service in self.ledger.services():
             late = invariants.rollouts_end(service, self.ledger.replicas(service.id), now_s)
             self._blame("rollouts_end", late)
+        self.scaling.look_around()
         for machine in list(self.truth.machines.values()):
             self._blame("spending_stops", invariants.spending_stops(machine, self.ledger, now_s))
 

@@ -26,13 +26,14 @@ from dstack.server.parts import Outside, Parts
 from dstack.store.db import Database
 from dstack.store.dialect import Dialect
 from dstack.testing.changes import change_backends, change_runs
+from dstack.testing.clients import Clients
 from dstack.testing.clouds import Clouds, FakeCloud, MadeUpDrivers
 from dstack.testing.crashes import CrashSwitch, Decide, MortalDatabase, MortalEffects, at_random, never
 from dstack.testing.databases import BusySqlite, Exchange, SharedSqlite, copy_database
 from dstack.testing.faults import BackendChanges, ClockJumps, DatabaseBusy, Faults, ServerCrashes, WrongClocks
 from dstack.testing.ledger import Ledger
 from dstack.testing.nature import Nature
-from dstack.testing.planes import DataPlane
+from dstack.testing.planes import DataPlane, kill_planes
 from dstack.testing.servers import TERMS, Server
 from dstack.testing.time import START, VirtualClock, VirtualLoop
 from dstack.testing.troubles import troubles_of
@@ -106,6 +107,7 @@ class World:
         ]
 
         self._planes = [DataPlane(server, nature, watch) for server in self.servers]
+        self.clients = Clients(nature, self._planes)
 
     @property
     def server(self) -> Server:
@@ -124,6 +126,7 @@ class World:
         tasks += [asyncio.create_task(trouble) for trouble in troubles_of(self.nature, self.clouds)]
         changing = change_runs(self.nature, self.watch.ledger, lambda: self.server)
         tasks.append(asyncio.create_task(changing, name="users change runs"))
+        tasks.append(asyncio.create_task(kill_planes(self.nature, self._planes), name="data planes are killed"))
         coming = change_backends(self.nature, lambda: self.server)
         tasks.append(asyncio.create_task(coming, name="an admin changes backends"))
         return [*tasks, asyncio.create_task(self.watch.scan(), name="scan")]
