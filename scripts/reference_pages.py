@@ -295,7 +295,18 @@ def _object(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
 
 def _source(name: str) -> Any:
     """Return the class of an object, as it is written."""
-    for module in ("views", "accounts", "backends", "metrics", "requests", "statuses", "runtimes", "actions"):
+    for module in (
+        "views",
+        "base",
+        "services",
+        "accounts",
+        "backends",
+        "metrics",
+        "requests",
+        "statuses",
+        "runtimes",
+        "actions",
+    ):
         members = _module(module).members
         if name in members and not members[name].is_alias:
             return members[name]

@@ -94,7 +94,7 @@ def goal_of(trace: str, name: str) -> Goal | None:
 def table(results: dict[tuple[str, str], list[Figure]]) -> str:
     """Return a line for each trace and place of the queues. Figures of the plain rule follow in brackets."""
     head = ("trace", "queues", "waited > 1 s %", "p95 s", "dropped", "replica-hours", "ratio", "decisions", "missed")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for (trace, queue), figures in results.items():
         cells = [f"{one.value:.1f} ({one.baseline:.1f})" for one in figures]
         missed = [f"{one.name.split('_', 2)[2]} {one.goal}" for one in figures if one.meets_goal is False]

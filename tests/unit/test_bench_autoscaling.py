@@ -29,7 +29,6 @@ def test_table_names_the_goals_that_are_missed() -> None:
     late = Outcome(requests=2, waits_s=[0.0, 5.0], replica_s=7200, decisions=1)
     figures = bench.figures_of("spike", "central", [late], [late])
     line = bench.table({("spike", "central"): figures}).splitlines()[1]
-    assert (
-        line.split() == ["spike", "central", "50.0", "(50.0)", "5.0", "(5.0)", "0.0", "(0.0)", "2.0", "(2.0)", "1.00", "1.0", "(1.0)", "waited", "<=", "25", "%"]
-    )
+    assert line.split()[:4] == ["spike", "central", "50.0", "(50.0)"]
+    assert line.endswith("waited <= 25 %")
     assert all(one.meets_goal is None for one in bench.figures_of("spike", "replicas", [late], [late]))

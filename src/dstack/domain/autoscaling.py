@@ -56,7 +56,7 @@ BURST_S = 15.0
 BURST = 1.5
 """A burst counts at once if its load is so many times the target of all replicas."""
 CHANCE = 2.0
-"""A number of requests varies by its root. That of a burst counts less so many times the root."""
+"""A number of requests varies by its root. A surprising one counts less so many times the root."""
 DRAIN_S = 120.0
 """The time in which waiting requests are to be worked off."""
 BEHIND = 1.5
@@ -67,8 +67,8 @@ COUNTED = 10
 """The least number of ended requests that show how long one takes."""
 LONGEST_S = 3000.0
 """The longest time for which a load counts, since points are kept for an hour."""
-IDLE_S = 60.0
-"""The shortest time without requests after which there is no traffic."""
+IDLE_S = 15.0
+"""The shortest time without requests after which there is no traffic: reports of many services are stored late."""
 SKEW_S = 60.0
 """The greatest difference between the clocks of servers. A time further in the future is wrong."""
 AGAIN_S = 1.0
@@ -136,7 +136,7 @@ def _fewer(rules: Rules, load: Load, current: int, age_s: float) -> _Want | None
     later = [want.replicas for at, want in past if at > begin]
     if later and max(later) < largest.replicas:
         return None  # it falls further within the window, and each change delays the next one
-    wants = [largest, _steady(rules, load), _least(rules, load), _held(rules, load), _behind(rules, load, 0)]
+    wants = [largest, _least(rules, load), _held(rules, load), _behind(rules, load, 0)]
     wants.append(_want(rules, _burst(rules, load)))
     most = max(wants, key=_number)
     return _Want(max(most.replicas, rules.minimum), most.why) if most.replicas < current else None
@@ -208,7 +208,7 @@ def _behind(rules: Rules, load: Load, ignored: int) -> _Want:
     if _want(rules, rate + min(rate, load.in_flight / DRAIN_S)).replicas <= ignored:
         return NO_WANT
     usual = _usual_in_flight(rules, load)
-    if load.in_flight <= BEHIND * usual:
+    if load.in_flight - CHANCE * math.sqrt(load.in_flight) <= BEHIND * usual:
         return NO_WANT
     waiting = load.in_flight - usual
     replicas = _want(rules, rate + min(rate, waiting / DRAIN_S)).replicas

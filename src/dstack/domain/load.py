@@ -31,6 +31,7 @@ class _Plane:
         self._arrived: list[float] = [sums.requests + sums.in_flight for sums in points]
         self._ended = [sums.requests for sums in points]
         self._in_flight = [sums.in_flight for sums in points]
+        self._is_late = [sums.is_late for sums in points]
         self.last = history[-1]
         """The latest report; a clock that has jumped may have put it into the future."""
         self.in_flight = self.last.in_flight
@@ -50,7 +51,7 @@ class _Plane:
         return at - self.last.at <= HEARD_S
 
     def arrived(self, begin: float, end: float) -> float:
-        """Return the number of arrivals; what a plane with requests in flight has not reported yet is left out."""
+        """Return the number of arrivals in a window, which ends early if a report about its end is still missing."""
         known = self._times[-1] if self._times and self.in_flight and self.is_heard(end) else end
         shift = max(0.0, end - known)
         return self._at(end - shift, self._arrived) - self._at(begin - shift, self._arrived)
@@ -73,13 +74,14 @@ class _Plane:
         """Return a value at a time.
 
         Between two points it changes evenly. Where there were no requests in flight, it changes in the last ten
-        seconds, since a data plane reports at once.
+        seconds, since a data plane reports at once unless the report is late.
         """
         place = bisect_right(self._times, at)
         if place == 0 or place == len(values):
             return values[place - 1 if place else 0] if values else 0
         before, after = self._times[place - 1], self._times[place]
-        gap_s = after - before if self._in_flight[place - 1] else min(STEP_S, after - before)
+        is_even = self._in_flight[place - 1] or self._is_late[place]
+        gap_s = after - before if is_even else min(STEP_S, after - before)
         share = max(0.0, 1 - (after - at) / gap_s)
         return values[place - 1] + share * (values[place] - values[place - 1])
 

@@ -33,9 +33,11 @@ class Sums:
     """By the classes of `LATENCIES_S`."""
     held: int = 0
     """Those in flight that wait for a replica."""
+    is_late: bool = False
+    """Whether the requests since the sums before came at any time since then: nothing was reported for a while."""
 
     def plus(self, other: "Sums", times: int = 1) -> "Sums":
-        """Return these sums with others added; those in flight and held stay."""
+        """Return these sums with others added; those in flight and held stay, and whether they are late."""
         latencies = zip_longest(self.latencies, other.latencies, fillvalue=0)
         return Sums(
             self.at,
@@ -44,6 +46,7 @@ class Sums:
             self.in_flight,
             tuple(mine + times * its for mine, its in latencies),
             self.held,
+            self.is_late,
         )
 
 
@@ -68,9 +71,9 @@ class Traffic:
     latency_p95_s: float | None
 
 
-def sums_of(count: Count, at: float) -> Sums:
+def sums_of(count: Count, at: float, *, is_late: bool = False) -> Sums:
     """Return what a data plane has reported at a time."""
-    return Sums(at, count.requests, count.errors, count.in_flight, count.latencies, count.held)
+    return Sums(at, count.requests, count.errors, count.in_flight, count.latencies, count.held, is_late)
 
 
 def traffic_of(histories: Iterable[History], now: float, window_s: float = WINDOW.total_seconds()) -> Traffic:

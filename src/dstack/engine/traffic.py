@@ -59,7 +59,9 @@ class TrafficLog:
             if count.held and (former is None or not former.held):
                 self._is_urgent.set()
             self._taken[key] = step, count
-            self._waiting[key] = sums_of(count, at)
+            before = self._waiting.get(key)
+            is_late = counted.is_late or (before is not None and before.is_late)
+            self._waiting[key] = sums_of(count, at, is_late=is_late)
         if self._waiting and not self._is_storing:
             self._is_storing = True
             self._tasks.start("storing the traffic", self._store_all())
@@ -108,5 +110,6 @@ class TrafficLog:
         try:
             await self._db.write(lambda tx: traffic.add(tx, some))
         except BaseException:
-            self._waiting = some | self._waiting
+            self._waiting = {**some, **self._waiting}
+            self._waiting = {key: replace(sums, is_late=True) for key, sums in self._waiting.items()}
             raise

@@ -172,6 +172,8 @@ class Counted(Struct, frozen=True, tag="counted"):
     epoch: str
     """Another one after each start of the data plane: its sums begin at zero."""
     services: dict[str, Count]
+    is_late: bool = False
+    """Whether some requests came long before, while no server heard of them."""
 
 
 class ReplicaState(Struct, frozen=True, tag="replica_state"):

@@ -58,6 +58,8 @@ class Control:
         self._server: Passing | None = None
         self._acceptor: Acceptor | None = None
         self._away_since_s: float | None = plane.now_s()
+        self._was_away = True
+        """Whether a server was away since the last report of all services."""
         plane.is_server_away = True
         plane.give_to_server = self._give
         plane.on_drained = lambda job_id: self._send(Drained(job_id))
@@ -105,7 +107,7 @@ class Control:
             if self._server is server:
                 self._server = None
                 self._plane.holding.guard_by(None)
-                self._plane.is_server_away = True
+                self._plane.is_server_away = self._was_away = True
                 self._away_since_s = self._plane.now_s()
 
     def _hello(self, server: Passing) -> None:
@@ -146,11 +148,12 @@ class Control:
     def _report_counts(self) -> None:
         services = {route.service.id: count for route in self._plane.routes if (count := route.sums.take()) is not None}
         if services:
-            self._send(Counted(self._epoch, services))
+            self._send(Counted(self._epoch, services, self._was_away))
+        self._was_away = False
 
     def _report_held(self, route: Route) -> None:
         if (count := route.sums.take()) is not None:
-            self._send(Counted(self._epoch, {route.service.id: count}))
+            self._send(Counted(self._epoch, {route.service.id: count}, self._was_away))
 
     def _report_drained(self) -> None:
         for route in self._plane.routes:

@@ -89,8 +89,7 @@ def add(tx: Tx, reported: Mapping[Key, Sums]) -> None:
         if row is not None and row.starts_at >= start:
             changed.append(_values(key, row.starts_at, with_point(known, sums)))
         else:
-            before = known[-1] if known else Sums(0)
-            born.append(_values(key, start, [replace(before, at=start.timestamp(), in_flight=0, held=0), sums]))
+            born.append(_values(key, start, [_before(known, sums, start.timestamp()), sums]))
     if changed:
         tx.change(_UPDATE, changed)
     if born:
@@ -98,6 +97,27 @@ def add(tx: Tx, reported: Mapping[Key, Sums]) -> None:
         tx.change(_TRIM, [{"of_run": one["of_run"], "before": one["of_start"] - KEEP} for one in born])
     for run_id in {run_id for run_id, source in reported.keys() - latest.keys()}:
         _merge_earlier(tx, run_id)
+
+
+def _before(known: Sequence[Sums], sums: Sums, start: float) -> Sums:
+    """Return the point that begins a row: the sums before it, and the even share of those that are late."""
+    before = known[-1] if known else Sums(start)
+    begins = replace(before, at=start, in_flight=0, held=0, is_late=False)
+    if not sums.is_late or not known:
+        return begins
+    share = (start - before.at) / (sums.at - before.at)
+    more = sums.plus(before, times=-1)
+    return replace(
+        begins,
+        requests=before.requests + int(share * more.requests),
+        errors=before.errors + int(share * more.errors),
+        latencies=tuple(map(int.__add__, _padded(before.latencies), (int(share * one) for one in more.latencies))),
+        is_late=True,
+    )
+
+
+def _padded(latencies: Sequence[int]) -> tuple[int, ...]:
+    return (*latencies, *[0] * (CLASSES - len(latencies)))
 
 
 def _latest(tx: Tx, run_ids: Collection[str]) -> dict[Key, Row[Any]]:
@@ -141,9 +161,9 @@ def start_of(at: float) -> datetime:
 def with_point(known: Sequence[Sums], sums: Sums) -> list[Sums]:
     """Return the points of a row with later sums, which replace those of the same ten seconds.
 
-    The point with the most requests that wait stays too, since a chart shows them.
+    The point with the most requests that wait stays too, since a chart shows them, and one that is late.
     """
-    same = [point for point in known[1:] if point.at // _STEP_S == sums.at // _STEP_S]
+    same = [point for point in known[1:] if point.at // _STEP_S == sums.at // _STEP_S and not point.is_late]
     most = [point for point in same[:1] if point.held > sums.held]
     return [*known[: len(known) - len(same)], *most, sums]
 
@@ -154,15 +174,17 @@ def packed(points: Sequence[Sums], start: datetime) -> bytes:
     Examples:
         >>> start = start_of(1200)
         >>> unpacked(packed([Sums(1200), Sums(1210.5, 3, 1, 2, (3, 0))], start), start)[1]
-        Sums(at=1210.5, requests=3, errors=1, in_flight=2, latencies=(3, 0), held=0)
+        Sums(at=1210.5, requests=3, errors=1, in_flight=2, latencies=(3, 0), held=0, is_late=False)
     """
     begin = start.timestamp()
     befores = [Sums(0), *points]
     rows = []
     for before, point in zip(befores, points, strict=False):
         more = point.plus(before, times=-1)
-        held = [0] * (CLASSES - len(more.latencies)) + [point.held] if point.held else []
-        numbers = [point.in_flight, more.requests, more.errors, *more.latencies, *held]
+        numbers = [point.in_flight, more.requests, more.errors, *more.latencies]
+        if point.held or point.is_late:  # few points have either
+            numbers = [point.in_flight, more.requests, more.errors, *_padded(more.latencies)]
+            numbers += [point.held, int(point.is_late)]
         rows.append([round((point.at - begin) * 1000), *numbers])
     return msgpack.encode(rows)
 
@@ -171,8 +193,8 @@ def unpacked(row: bytes, start: datetime) -> list[Sums]:
     """Return the points of a row, in order; the first has the sums before it."""
     points, sums, begin = [], Sums(0), start.timestamp()
     for at_ms, in_flight, requests, errors, *rest in _rows.decode(row):
-        held = rest[CLASSES] if len(rest) > CLASSES else 0
-        more = Sums(begin + at_ms / 1000, requests, errors, in_flight, tuple(rest[:CLASSES]), held)
+        held, is_late = rest[CLASSES:] or (0, 0)
+        more = Sums(begin + at_ms / 1000, requests, errors, in_flight, tuple(rest[:CLASSES]), held, bool(is_late))
         sums = more.plus(sums)
         points.append(sums)
     return points

@@ -117,3 +117,13 @@ async def test_request_that_begins_to_wait_for_a_replica_is_stored_at_once(
         await stored.wait()
     found = await db.read(lambda tx: traffic.read(tx, ["0-run"], NOW))
     assert [sums.held for history in found["0-run"] for sums in history] == [0, 1]
+
+
+async def test_report_that_is_late_stays_so_until_it_is_stored(db: Database, log: TrafficLog) -> None:
+    log.take(counted(5))
+    await log.close()
+    log.take(Counted("a", {"0-run": Count(9, 0, 0, (9,) + (0,) * 13)}, is_late=True))
+    log.take(counted(10))
+    await log.close()
+    found = await db.read(lambda tx: traffic.read(tx, ["0-run"], NOW))
+    assert [(sums.requests, sums.is_late) for sums in found["0-run"][0]][1:] == [(10, True)]

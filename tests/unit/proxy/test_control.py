@@ -243,14 +243,21 @@ async def test_sums_are_exact_and_go_on_for_the_next_server(world: World) -> Non
     for _ in range(7):
         await world.ask(HELLO)
     second = await world.server()
+    late: list[bool] = []
     async with asyncio.timeout(PATIENCE_S):
         while True:
             again = await second.next(Counted)
             assert isinstance(again, Counted)
             assert again.epoch == counted.epoch
+            late.append(again.is_late)
             if (sums := again.services["0-run"]).requests > asked + 7:
                 break
     assert (sums.in_flight, sums.errors, sum(sums.latencies)) == (0, 0, sums.requests)
+    assert late[0], "some came while no server was there"
+    await world.ask(HELLO)
+    async with asyncio.timeout(PATIENCE_S):
+        following = await second.next(Counted)
+    assert isinstance(following, Counted) and not following.is_late
 
 
 async def test_the_server_that_came_last_is_in_charge(world: World) -> None:

@@ -3,11 +3,13 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
 from dstack.domain.autoscaling import Scale
+from dstack.domain.load import Load
 from dstack.domain.traffic import Sums, traffic_of
 from dstack.store import commits, objects, tables, traffic
 from dstack.store.db import Database
@@ -154,3 +156,19 @@ async def test_point_with_the_most_requests_that_wait_stays_beside_the_latest(db
     await add(db, Sums(12, held=3))
     (history,) = await read(db, 19)
     assert [point.held for point in history[1:]] == [9, 0, 3], "other seconds have points of their own"
+
+
+async def test_late_report_counts_evenly_since_the_one_before(db: Database) -> None:
+    """Servers that were away for minutes are not mistaken for a burst, also across the border of two rows."""
+    await served(db)
+    latest = start_of(T + 700).timestamp() - T  # of the second row
+    first, late = latest - 100, latest + 100
+    await add(db, Sums(first, 50, latencies=(50,)))
+    await add(db, Sums(late, 250, latencies=(250,), is_late=True))
+    await add(db, Sums(late + 1, 251, latencies=(251,)))
+    histories = await read(db, late + 1, timedelta(minutes=5))
+    load = Load(histories, T + late + 1)
+    assert load.arrived(T + late, 15) == pytest.approx(15, abs=1)
+    assert load.arrived(T + late, 60) == pytest.approx(60, abs=1)
+    assert load.arrived(T + late, 150) == pytest.approx(150, abs=2)
+    assert traffic_of(histories, T + late + 1).requests == 251
