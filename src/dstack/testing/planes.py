@@ -64,6 +64,8 @@ class DataPlane:
         """The routes that it knows."""
         self._sums: dict[str, _Sums] = {}
         self._lives = 1
+        self._was_away = True
+        """Whether a server was away since the last report."""
         self._is_killed = asyncio.Event()
         self._reporting: asyncio.TimerHandle | None = None
         self._answered = asyncio.Event()
@@ -92,7 +94,7 @@ class DataPlane:
                     task.cancel()
                 self._open.clear()
                 self._draining.clear()
-                self._parts = None
+                self._parts, self._was_away = None, True
             await asyncio.sleep(AFTER_TROUBLE_S)
 
     def kill(self) -> None:
@@ -194,8 +196,10 @@ class DataPlane:
             if sums.has_more:
                 self._watch.scaling.reported(id)
             sums.is_new = sums.has_more = False
+        counted = Counted(f"{self._server.name}/{self._lives}", counts, self._was_away)
+        self._was_away = False
         with self._server.switch.around_calls():
-            self._parts.traffic.take(Counted(f"{self._server.name}/{self._lives}", counts))
+            self._parts.traffic.take(counted)
         if any(sums.in_flight for sums in self._sums.values()):
             self._report_within(STEP.total_seconds())
 
