@@ -52,7 +52,7 @@ site: $(VENV)/installed-dev ## build the documentation site in site/
 bench: $(VENV)/installed-dev ## measure speed, as ratios to what bare Python and a bare shell take
 	@$(BIN)/python -m bench.main $(ARGS)
 
-bench-autoscale: $(VENV)/installed-dev ## compare the rule that scales services with the plain one (two minutes)
+bench-autoscale: $(VENV)/installed-dev ## compare the rule that scales services with the plain one (two to four minutes)
 	@$(BIN)/python -m bench.autoscaling.main $(ARGS)
 
 bench-engine: $(VENV)/installed-dev ## measure a server that holds 10,000 jobs on 1,000 made-up machines (five minutes)

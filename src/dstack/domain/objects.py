@@ -274,6 +274,8 @@ class RunView:
     """The revision that `Run.rollout` may return to."""
     traffic: Sequence[History] = ()
     """Of a service that scales: its traffic of the last minutes, one history for each data plane."""
+    listens_since: datetime | None = None
+    """When this server began: what data planes counted before is reported soon after."""
 
 
 @dataclass(frozen=True, slots=True)

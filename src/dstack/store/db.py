@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
@@ -49,6 +49,7 @@ class Database:
     def __init__(self, dialect: Dialect, clock: Clock) -> None:
         self._dialect = dialect
         self._clock = clock
+        self._opened_at: datetime | None = None
         self._rows = {kind.rows.type: kind.rows for kind in KINDS.values()}
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
@@ -76,6 +77,7 @@ class Database:
         Raises:
             ConfigurationError: the database cannot be used: damaged, read-only, or of a newer version.
         """
+        self._opened_at = self._clock.now()
         try:
             self._dialect.prepare()
             prepare_schema(self._dialect)
@@ -233,7 +235,8 @@ class Database:
             # The transaction begins with the first statement: where nothing is asked or written, there is none.
             if self._dialect.begin(conn):
                 self._compare_again()
-            tx = Tx(conn, self._clock, self._rows, self._known, self._lists, self._ended, self._seen_in_turns)
+            known = self._known, self._lists, self._ended, self._seen_in_turns
+            tx = Tx(conn, self._clock, self._rows, *known, opened_at=self._opened_at)
             for write in batch:
                 write.run(tx)
             if tx.wakes:

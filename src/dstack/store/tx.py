@@ -50,6 +50,8 @@ class Tx:
     """Which of `known` have ended, oldest first: they are asked about for a moment, and then hardly ever again."""
     seen: WeighedCache[tuple[str, str], Object] | None = None
     """Objects as earlier transactions have seen them. One is good only for a row of its version."""
+    opened_at: datetime | None = None
+    """When this server opened the database; None where that does not matter. It heard of nothing that was before."""
     notices: Notices = field(default_factory=Notices)
     wakes: dict[tuple[str, str], datetime] = field(default_factory=dict)
     """Who is to be looked at, and when: the reactor's work, and what it leaves goes into the table."""

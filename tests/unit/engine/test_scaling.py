@@ -57,6 +57,18 @@ def test_replicas_on_their_way_count(wanted: list[Decision]) -> None:
     assert (born, changed, runs) == ([], [], [])
 
 
+def test_silence_means_nothing_until_a_new_server_has_heard_its_data_plane(wanted: list[Decision]) -> None:
+    wanted.append(Decision(0, "no requests for 10 min"))
+    jobs, since = (replica(0), replica(1)), NOW - timedelta(seconds=10)
+    then, _, changed, runs = decided(scaling_service(), *jobs, listens_since=since)
+    assert (changed, runs, then.again) == ([], [], timedelta(seconds=20))
+    _, _, changed, _ = decided(scaling_service(), *jobs, now=NOW + timedelta(seconds=20), listens_since=since)
+    assert len(changed) == 2
+    wanted.append(Decision(3, "30 requests/s, target 10 each"))
+    _, born, _, _ = decided(scaling_service(), *jobs, listens_since=since)
+    assert len(born) == 1, "more are welcome at any time"
+
+
 def test_fewer_replicas_drain_and_the_newest_unready_go_first(wanted: list[Decision]) -> None:
     wanted.append(Decision(1, "4 requests/s, target 10 each"))
     _, _, changed, (scaled,) = decided(scaling_service(), replica(0), replica(1, ready=False))

@@ -8,6 +8,7 @@ from dstack.domain.objects import Job, Run, RunView
 from dstack.domain.replicas import Replicas, number_at_first
 from dstack.domain.sizes import rules_of
 from dstack.domain.specs import configuration_in
+from dstack.domain.traffic import HEARD
 from dstack.protocol.statuses import JobReason, JobStatus
 
 
@@ -20,6 +21,9 @@ def scaled(view: RunView) -> tuple[Run, timedelta | None]:
     if scale is None:  # it begins with the replicas that it has
         return replace(run, scale=Scale(number_at_first(rules, view.jobs), now)), None
     decision = decide(rules, scale, view.traffic, now)
+    age = HEARD if view.listens_since is None else now - view.listens_since
+    if decision.asked < scale.asked and timedelta(0) <= age < HEARD:  # silence means nothing yet
+        return run, HEARD - age
     if decision.asked != scale.asked:
         run = replace(run, scale=Scale(decision.asked, now, decision.why))
     return run, None if decision.again_s is None else timedelta(seconds=decision.again_s)

@@ -81,6 +81,7 @@ def _view_of_service(tx: Tx, run: Run, jobs: tuple[Job, ...], ids: Ids) -> RunVi
         revised_at=revisions.made_at(tx, run) if run.revision > 1 and len(jobs) > alive else None,
         way_back=None if back_to is None else revisions.find(tx, run, back_to),
         traffic=() if rules is None else traffic.read(tx, [run.id], _reached(tx, rules)).get(run.id, ()),
+        listens_since=tx.opened_at,
     )
 
 
