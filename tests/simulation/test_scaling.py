@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dstack.protocol.statuses import RunStatus
-from dstack.testing import Cluster, DataPlaneKills, ServerCrashes, ServerPauses, ServerUpdates
+from dstack.testing import Cluster, DataPlaneKills, ServerCrashes, ServerPauses, servers
 from dstack.testing.cluster import ClusterRun
 from dstack.testing.faults import Fault
 from dstack.testing.histories import play, script_of
@@ -72,26 +72,39 @@ def test_replica_that_is_not_needed_ends_after_its_last_request(dstack_cluster: 
     cluster.check()
 
 
-AWAY_FOR_MINUTES = pytest.mark.xfail(
-    strict=True, reason="requests that a data plane answers while its server is away for minutes look like a burst"
-)
 RESTARTS = (
     pytest.param(1, (ServerCrashes(probability=0.002, at_most=20),), id="crashes"),
     pytest.param(2, (ServerPauses(every_s=600, lasts_s=20),), id="pauses"),
-    pytest.param(2, (ServerUpdates(every_s=300),), id="updates", marks=AWAY_FOR_MINUTES),
 )
 
 
-@pytest.mark.parametrize(("servers", "faults"), RESTARTS)
+@pytest.mark.parametrize(("count", "faults"), RESTARTS)
 def test_restarts_under_steady_traffic_change_no_number(
-    dstack_cluster: MakeCluster, servers: int, faults: tuple[Fault, ...]
+    dstack_cluster: MakeCluster, count: int, faults: tuple[Fault, ...]
 ) -> None:
-    cluster = dstack_cluster(servers=servers, faults=faults)
+    cluster = dstack_cluster(servers=count, faults=faults)
     run = scaling(cluster, "1..4")
     send_steadily(cluster, run, minutes=8)
     before = decisions(cluster, run)
     send_steadily(cluster, run, minutes=20)
     assert decisions(cluster, run) == before and run.view.replicas_asked == before[-1][1] > 1
+    cluster.check()
+
+
+def test_server_that_was_away_for_minutes_changes_no_number(
+    dstack_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its data plane answers requests meanwhile, and reports them late."""
+    monkeypatch.setattr(servers, "RESTART_AFTER_S", 400.0)
+    cluster = dstack_cluster()
+    run = scaling(cluster, "0..4")
+    send_steadily(cluster, run, minutes=8)
+    before = decisions(cluster, run)
+    for _ in range(2):
+        cluster.world.server.switch.strike("because the test set it")
+        send_steadily(cluster, run, minutes=12)
+    cluster.pass_time(seconds=10)
+    assert decisions(cluster, run) == before and counted(run) == (768, 0, 0)
     cluster.check()
 
 

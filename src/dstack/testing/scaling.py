@@ -17,8 +17,8 @@ PROMPT_WITHIN_S = 20.0
 """A held request wakes its service within so long, without anybody having to look around."""
 SLACK_S = 15.0
 """Stored traffic is as exact as this."""
-CALM_WITHIN_S = 300.0
-"""So long after its time, a decision has been taken: servers may be away."""
+CALM_WITHIN_S, AWAY_WITHIN_S = 300.0, 1800.0
+"""So long after its time, a decision has been taken; the second where servers may be away."""
 _TAKES_REQUESTS = {RunStatus.SUBMITTED, RunStatus.PROVISIONING, RunStatus.RUNNING}
 
 
@@ -105,7 +105,8 @@ class ScalingWatch:
         for service in self._ledger.services():
             if not self._in_flight.get(service.id) and service.status in _TAKES_REQUESTS:
                 quiet_s = _now_s() - max(self._busy_s.get(service.id, 0.0), service.revised_at_s)
-                self._blame("quiet_services_shrink", quiet_services_shrink(service, quiet_s))
+                late_s = CALM_WITHIN_S if self._is_punctual else AWAY_WITHIN_S
+                self._blame("quiet_services_shrink", quiet_services_shrink(service, quiet_s, late_s))
 
 
 def takes_requests(replica: ReplicaRow) -> bool:
@@ -178,9 +179,9 @@ def traffic_keeps_a_replica(
     return f"{service.name} scales to zero {quiet_s:.0f} s after a request, and its delay is {service.down_delay_s} s"
 
 
-def quiet_services_shrink(service: ServiceRow, quiet_s: float) -> str | None:
+def quiet_services_shrink(service: ServiceRow, quiet_s: float, late_s: float) -> str | None:
     """A service without requests has its fewest replicas after its down delay."""
-    bound_s = service.down_delay_s + 2 * service.window_s + CALM_WITHIN_S
+    bound_s = service.down_delay_s + 2 * service.window_s + late_s
     if service.scale is None or service.scale.asked <= service.least or quiet_s <= bound_s:
         return None
     return f"{service.name} asks for {service.scale.asked} replicas, {quiet_s:.0f} s after its last request"
