@@ -77,7 +77,6 @@ class Database:
         Raises:
             ConfigurationError: the database cannot be used: damaged, read-only, or of a newer version.
         """
-        self._opened_at = self._clock.now()
         try:
             self._dialect.prepare()
             prepare_schema(self._dialect)
@@ -86,6 +85,7 @@ class Database:
             raise ConfigurationError(
                 f"The database {self._dialect.name} cannot be used: {reason}", hint=self._dialect.advice
             ) from error
+        self._opened_at = self._clock.now()  # by a clock that agrees with the database's
         self._loop = asyncio.get_running_loop()
         self._tasks.start("hearing other servers", self._dialect.follow(self._publish))
 

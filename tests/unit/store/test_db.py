@@ -1,10 +1,12 @@
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, event, inspect, text
 
 from dstack.errors import ConfigurationError, DatabaseUnavailable
+from dstack.kit.clock import CorrectedClock
 from dstack.kit.ids import RandomIds
 from dstack.store import tables, users, wakes
 from dstack.store.db import Database
@@ -31,6 +33,22 @@ async def test_a_write_that_fails_harms_no_other_in_the_same_commit(db: Database
         return len(tx.wakes)
 
     assert await db.write(count) == 20
+
+
+async def test_database_is_opened_at_the_time_of_a_corrected_clock(tmp_path: Path) -> None:
+    ahead = HandClock()
+    await ahead.sleep(timedelta(hours=1))
+    clock = CorrectedClock(ahead)
+
+    class Shared(Sqlite):
+        def prepare(self) -> None:
+            super().prepare()
+            clock.correct(NOW)
+
+    db = Database(Shared(tmp_path / "server.db"), clock)
+    db.open()
+    assert await db.write(lambda tx: tx.opened_at) == NOW
+    await db.close()
 
 
 async def test_what_a_write_wakes_is_looked_at_in_the_same_commit(db: Database) -> None:
