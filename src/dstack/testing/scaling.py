@@ -1,4 +1,4 @@
-"""Watches the requests of services: what must hold of replicas whose number follows the traffic.
+"""Watches the requests of services, and asks the rules about replicas whose number follows the traffic.
 
 The rules about time are asked where what is due can be expected to be done at its time.
 """
@@ -48,7 +48,7 @@ class ScalingWatch:
         self._busy_s[request.service_id] = _now_s()
 
     def ended(self, request: Request) -> None:
-        """A request is over: it is answered, refused or broken."""
+        """A request has ended: it is answered, refused or broken."""
         self._in_flight[request.service_id].pop(request, None)
         self._busy_s[request.service_id] = _now_s()
 
