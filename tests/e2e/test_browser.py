@@ -150,8 +150,10 @@ def tab(home: Home) -> Iterator[Tab]:
 
     wait_for("the first page", lambda: pages() != [])
     with connect(pages()[0], max_size=None, proxy=None) as connection:
-        yield Tab(connection)
-        browser.kill()
+        tab = Tab(connection)
+        yield tab
+        tab.call("Browser.close")  # the program may be a script around the browser, which outlives it
+    browser.communicate(timeout=PATIENCE_S)
 
 
 def apply(home: Home, name: str, more: str) -> str:
