@@ -74,7 +74,7 @@ class _Plane:
         """Return a value at a time.
 
         Between two points it changes evenly. Where there were no requests in flight, it changes in the last ten
-        seconds, since a data plane reports at once unless the report is late.
+        seconds: a data plane reports at once. A late report counts evenly.
         """
         place = bisect_right(self._times, at)
         if place == 0 or place == len(values):

@@ -275,7 +275,7 @@ class RunView:
     traffic: Sequence[History] = ()
     """Of a service that scales: its traffic of the last minutes, one history for each data plane."""
     listens_since: datetime | None = None
-    """When this server began: what data planes counted before is reported soon after."""
+    """When this server began. Data planes report soon after it what they have counted before."""
 
 
 @dataclass(frozen=True, slots=True)
