@@ -386,7 +386,7 @@ def all_old_replicas_are_replaced_at_once() -> Any:
 
 @mutant
 def a_rollout_begins_with_all_its_replicas() -> Any:
-    without_bound = patch.object(run_kind, "replicas_of", lambda configuration: 100)
+    without_bound = patch.object(run_kind, "most_replicas_of", lambda configuration: 100)
     return _all(without_bound, patch.object(Replicas, "alive", property(lambda self: len(self.current))))
 
 
